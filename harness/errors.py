@@ -1,0 +1,84 @@
+"""Everything that can go wrong, as one tree.
+
+    HarnessError
+    ├── InputError            something given by a person is wrong: a file, an option, a name
+    │   ├── TrackError        a track file
+    │   ├── TaskError         a task file
+    │   ├── DataError         examples: a missing split, a wrong column, an unknown label
+    │   ├── SubmissionError   a submission folder that cannot be loaded
+    │   └── AnswerError       an Answer that cannot be read or applied
+    ├── ModelError            a language model that cannot be loaded or does not fit the request
+    ├── QueryError            a query that makes no sense; it costs nothing
+    ├── BudgetExhausted       a query that does not fit into what is left; it costs nothing
+    ├── ProtocolError         the other side of the socket does not keep to the wire format
+    └── StoreError            a results database that cannot be used
+
+Each message gives the fact, the numbers and the next step. The command line prints the message
+alone; `BudgetExhausted` also carries its numbers as attributes.
+"""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class InputError(HarnessError):
+    """Something given by a person is wrong."""
+
+
+class TrackError(InputError):
+    """A track file is missing or malformed."""
+
+
+class TaskError(InputError):
+    """A task file is missing or malformed."""
+
+
+class DataError(InputError):
+    """Examples are missing or malformed."""
+
+
+class SubmissionError(InputError):
+    """A submission folder cannot be loaded."""
+
+
+class AnswerError(InputError):
+    """An answer cannot be read, is too large, or does not fit the task."""
+
+
+class ModelError(HarnessError):
+    """A language model cannot be loaded, or does not fit what is asked of it."""
+
+
+class QueryError(HarnessError):
+    """A query is malformed. It was not charged."""
+
+
+class ProtocolError(HarnessError):
+    """A frame on the socket breaks the wire format."""
+
+
+class StoreError(HarnessError):
+    """A results database cannot be opened, written or trusted."""
+
+
+class BudgetExhausted(HarnessError):  # noqa: N818 - reads as the fact it states; caught by name in submissions
+    """A query is larger than what is left of the budget. It was not charged.
+
+    Attributes:
+        rows_asked: rows the refused query would have cost.
+        rows_left: rows left, unchanged by the refusal.
+        rows_total: the whole budget.
+    """
+
+    def __init__(self, rows_asked: int, rows_left: int, rows_total: int) -> None:
+        """Keep the three numbers; the message is made from them."""
+        super().__init__(
+            f"{rows_asked:,} rows asked, {rows_left:,} of {rows_total:,} left; "
+            "yield an answer before the budget ends, or ask for fewer rows"
+        )
+        self.rows_asked = rows_asked
+        self.rows_left = rows_left
+        self.rows_total = rows_total

@@ -1,0 +1,51 @@
+"""The seam between what is asked of a language model and how a family of models computes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.contract import Mode
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some texts under some candidate prompts, padded on the right to one length."""
+
+    ids: torch.Tensor  # (texts, tokens) int64
+    positions: torch.Tensor  # (texts, tokens) int64, position ids as the model counts them
+    mask: torch.Tensor  # (texts, tokens) bool, True where there is a token
+    read: torch.Tensor  # (texts, reads) int64, positions whose final hidden state is wanted
+    prompts: tuple[torch.Tensor, ...] = ()
+    """Per prompted layer: (1, prompt tokens, width) if all candidates agree there, else (candidates, ...)."""
+    start: int = 0
+    """Position of the first prompt token."""
+    mode: Mode = "add"
+    candidates: int = 1
+
+
+class Backbone(Protocol):
+    """Frozen weights that map a `Batch` to hidden states and logits."""
+
+    kind: Literal["masked", "causal"]
+    layers: int
+    width: int
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """Final hidden states at the read positions, float32 (candidates, texts, reads, width)."""
+        ...
+
+    def layer_std(self, batch: Batch) -> list[float]:
+        """Population standard deviation of the input of each layer over all positions that hold a token."""
+        ...
+
+    def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """LM head of `hidden` (..., width) at vocabulary ids `words`: float32 (..., words)."""
+        ...
+
+    def embedding_std(self) -> float:
+        """Population standard deviation of all entries of the word-embedding matrix."""
+        ...

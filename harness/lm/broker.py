@@ -1,0 +1,263 @@
+"""Serves one worker: prices each query, refuses or answers it, logs it, then replies.
+
+The order is the guarantee: charge, forward, commit to the ledger, reply. A query is answered only after its
+ledger row is durable, so no work is ever done off the books.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from harness import answer as answers
+from harness.contract import Answer, Coordinates, FloatArray, Prompt, Prompts, Subspace, Task
+from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryError
+from harness.lm import wire
+from harness.lm.projection import check_space
+from harness.status import MARKS
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from harness.contract import Text
+    from harness.lm.model import LanguageModel
+    from harness.meter import Meter
+
+End: TypeAlias = Literal["returned", "budget", "crashed", "memory", "timeout", "closed", "protocol", "answer"]
+_MOST_DECLARED = 4096
+_LONGEST_TEXT = 20_000
+_MOST_WORDS = 4096
+_MOST_REJECTED = 1000
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One answered query."""
+
+    rows: int
+    tokens: int
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+    level: int
+    """0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
+    sha256: str
+    """Of the request's and the reply's bytes."""
+
+
+class Ledger(Protocol):
+    """Where answered queries are made durable."""
+
+    def record(self, row: LedgerRow) -> None:
+        """Commit a row; when this returns, it survives a crash."""
+        ...
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """An answer offered after `rows` rows had been charged."""
+
+    rows: int
+    answer: Answer
+    blob: bytes
+
+
+@dataclass
+class Service:
+    """What the broker did for one worker."""
+
+    end: End = "closed"
+    detail: str = ""
+    config: dict[str, object] | None = None
+    """The full configuration, once the submission was imported; None if it never got there."""
+    incumbents: dict[float, Incumbent] = field(default_factory=dict)
+    """Last answer offered at or before each mark."""
+    last: Incumbent | None = None
+    queries: int = 0
+    rejected: int = 0
+    level: int = 0
+    """Highest access level used."""
+    tokens: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    lm_s: float = 0.0
+
+    def count(self, row: LedgerRow) -> None:
+        """Add an answered query to the sums."""
+        self.queries += 1
+        self.level = max(self.level, row.level)
+        self.tokens += row.tokens
+        self.bytes_up += row.bytes_up
+        self.bytes_down += row.bytes_down
+        self.lm_s += row.seconds
+
+
+class Broker:
+    """One worker's counterpart. Serial: one frame in, one frame out."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        task: Task,
+        meter: Meter,
+        ledger: Ledger,
+        answer_bytes: int,
+        frame_bytes: int,
+        watch: Callable[[int, dict[str, float]], None],
+    ) -> None:
+        """Serve `lm` under `meter`; `watch` is told rows spent and the incumbent's note after each frame."""
+        self._lm, self._task, self._meter, self._ledger = lm, task, meter, ledger
+        self._answer_bytes, self._frame_bytes, self._watch = answer_bytes, frame_bytes, watch
+        self._texts: dict[int, tuple[Text, ...]] = {}
+        self._spaces: dict[int, Subspace] = {}
+        self._offer_refused = ""
+        self.service = Service()
+
+    def serve(self, sock: socket.socket, deadline: float) -> Service:
+        """Answer frames until the worker is finished, gone, out of time (monotonic clock) or off the protocol."""
+        service = self.service
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError  # noqa: TRY301
+                sock.settimeout(left)
+                body = wire.receive(sock, self._frame_bytes)
+                if body is None:
+                    return service
+                request = wire.decode_request(body)
+                if isinstance(request, wire.Finished):
+                    service.end, service.detail = request.reason, request.detail[:20_000]
+                    if self._offer_refused and request.reason == "crashed":
+                        service.end, service.detail = "answer", self._offer_refused
+                    return service
+                sock.sendall(wire.encode(self._reply(request, body)))
+                self._watch(self._meter.spent, service.last.answer.note if service.last else {})
+        except TimeoutError:
+            service.end, service.detail = "timeout", "wall-clock limit reached"
+        except (BrokenPipeError, ConnectionResetError):
+            service.end = "closed"
+        except ProtocolError as problem:
+            service.end, service.detail = "protocol", str(problem)
+        return service
+
+    def _reply(self, request: wire.Request, body: bytes) -> wire.Reply:
+        self._offer_refused = ""
+        try:
+            if isinstance(request, wire.Query):
+                return self._query(request, body)
+            if isinstance(request, wire.Offer):
+                return self._offer(request)
+            if isinstance(request, wire.Words):
+                self._check_words(request.words)
+                return wire.WordIds(self._lm.word_ids(request.words))
+            if isinstance(request, wire.Ready):
+                self.service.config = request.config
+                return wire.Done()
+            return self._declare(request)
+        except BudgetExhausted as refused:
+            return wire.Refused(refused.rows_asked, refused.rows_left, refused.rows_total)
+        except QueryError as problem:
+            self.service.rejected += 1
+            if self.service.rejected > _MOST_REJECTED:
+                raise ProtocolError(f"more than {_MOST_REJECTED} malformed requests; the last: {problem}") from problem
+            return wire.Rejected(str(problem))
+
+    def _declare(self, request: wire.Declare) -> wire.Done:
+        if (request.texts is None) == (request.space is None):
+            raise QueryError("declare either texts or a subspace")
+        if len(self._texts) + len(self._spaces) >= _MOST_DECLARED:
+            raise QueryError(f"{_MOST_DECLARED} text sets and subspaces are declared; reuse those")
+        if request.texts is not None:
+            for text in request.texts:
+                if len(text) != self._task.fields or any(len(part) > _LONGEST_TEXT for part in text):
+                    longest = max(map(len, text), default=0)
+                    raise QueryError(
+                        f"a text of {len(text)} fields, the longest of {longest:,} characters; "
+                        f"{self._task.fields} of at most {_LONGEST_TEXT:,} expected"
+                    )
+            self._texts[request.id] = tuple(request.texts)
+        elif request.space is not None:
+            space = request.space.subspace()
+            check_space(space, self._lm.backbone.layers, self._lm.backbone.width, self._lm.prompt_tokens)
+            self._spaces[request.id] = space
+        return wire.Done()
+
+    def _query(self, query: wire.Query, body: bytes) -> wire.Result:
+        started = time.perf_counter()
+        texts = self._texts.get(query.texts)
+        if texts is None:
+            raise QueryError(f"text set {query.texts} was never declared")
+        prompts = self._prompts(query)
+        self._lm.check(prompts)
+        self._check_words(query.words)
+        words = self._lm.single_ids(query.words)
+        encoded = self._lm.text_set(query.template, texts)
+        candidates, count = _shape(prompts)
+        rows = self._meter.charge(candidates, len(texts))
+        logits, features = self._lm.forward(prompts, encoded, words, query.features)
+        left = self._meter.budget.rows_left
+        result = wire.Result(left, wire.Array.of(logits), None if features is None else wire.Array.of(features))
+        reply = wire.encode(result)
+        tokens = candidates * (encoded.tokens + count * len(texts))
+        digest = hashlib.sha256(body + reply).hexdigest()
+        seconds = time.perf_counter() - started
+        row = LedgerRow(rows, tokens, len(body), len(reply), seconds, _level(prompts, query), digest)
+        self._ledger.record(row)
+        self.service.count(row)
+        return result
+
+    def _prompts(self, query: wire.Query) -> Prompts | None:
+        if query.prompt is None:
+            return None
+        if query.space is None:
+            return Prompt(query.prompt.values(4), query.mode)
+        space = self._spaces.get(query.space)
+        if space is None:
+            raise QueryError(f"subspace {query.space} was never declared")
+        return Coordinates(space, query.prompt.values(3))
+
+    def _offer(self, offer: wire.Offer) -> wire.Done:
+        try:
+            if len(offer.answer) > self._answer_bytes:
+                raise AnswerError(f"answer of {len(offer.answer):,} bytes; {self._answer_bytes:,} are allowed")
+            answer = answers.from_bytes(offer.answer)
+            answers.check(answer, self._task, self._lm.backbone.width)
+            for member in answer.members:
+                self._lm.check(member.prompt)
+                self._lm.single_ids(member.words)
+                self._lm.text_set(member.template, (("",) * self._task.fields,))
+        except (AnswerError, QueryError) as problem:
+            self._offer_refused = f"answer refused: {problem}"
+            raise QueryError(self._offer_refused) from problem
+        spent, total = self._meter.spent, self._meter.budget.rows_total
+        self.service.last = Incumbent(spent, answer, offer.answer)
+        for mark in MARKS:
+            if spent <= mark * total:
+                self.service.incumbents[mark] = self.service.last
+        return wire.Done()
+
+    @staticmethod
+    def _check_words(words: tuple[str, ...]) -> None:
+        if not 1 <= len(words) <= _MOST_WORDS:
+            raise QueryError(f"{len(words)} words; 1 to {_MOST_WORDS} are allowed")
+
+
+def _shape(prompts: Prompts | None) -> tuple[int, int]:
+    """Number of candidates, and of prompt tokens."""
+    if prompts is None:
+        return 1, 0
+    values: FloatArray = prompts.values if isinstance(prompts, Prompt) else prompts.z
+    return len(values), values.shape[2] if isinstance(prompts, Prompt) else prompts.space.tokens
+
+
+def _level(prompts: Prompts | None, query: wire.Query) -> int:
+    if query.features is not None:
+        return 3
+    if prompts is None:
+        return 0
+    layers = prompts.values.shape[1] if isinstance(prompts, Prompt) else prompts.space.layers
+    return 1 if layers == 1 else 2

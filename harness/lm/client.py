@@ -1,0 +1,152 @@
+"""A `BlackBox` over the socket: what a submission holds in its hands inside the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness import answer as answers
+from harness.contract import (
+    Answer,
+    Budget,
+    FeatureKind,
+    FloatArray,
+    ModelInfo,
+    Outputs,
+    Prompt,
+    Prompts,
+    Subspace,
+    Task,
+    Text,
+)
+from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryError
+from harness.lm import wire
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+_LARGEST_REPLY = (1 << 32) - 1
+
+
+class RemoteBlackBox:
+    """Sends queries, receives logits; texts and subspaces are sent once and named afterwards."""
+
+    def __init__(self, sock: socket.socket, info: ModelInfo, task: Task, budget: Budget) -> None:
+        """Talk over `sock`; `task` gives the default template and words."""
+        self._sock = sock
+        self._info = info
+        self._task = task
+        self._budget = budget
+        self._texts: dict[tuple[Text, ...], int] = {}
+        self._spaces: dict[Subspace, int] = {}
+
+    @property
+    def info(self) -> ModelInfo:
+        """See `BlackBox`."""
+        return self._info
+
+    @property
+    def budget(self) -> Budget:
+        """See `BlackBox`."""
+        return self._budget
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """See `BlackBox`."""
+        reply = self._ask(wire.Words(tuple(words)))
+        if not isinstance(reply, wire.WordIds):
+            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Words")
+        return reply.ids
+
+    def logits(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None = None,
+        words: Sequence[str] | None = None,
+    ) -> FloatArray:
+        """See `BlackBox`."""
+        return self._query(prompts, texts, template, words, None).logits.values(3)
+
+    def outputs(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None = None,
+        words: Sequence[str] | None = None,
+        features: FeatureKind = "mask",
+    ) -> Outputs:
+        """See `BlackBox`."""
+        result = self._query(prompts, texts, template, words, features)
+        if result.features is None:
+            raise ProtocolError("features were asked for and did not come")
+        return Outputs(result.logits.values(3), result.features.values(3))
+
+    def ready(self, config: dict[str, object]) -> None:
+        """Tell the referee that the submission was imported, and its full configuration."""
+        self._ask(wire.Ready(config))
+
+    def offer(self, answer: Answer) -> None:
+        """Hand an answer to the referee; the last one stands.
+
+        Raises:
+            AnswerError: it breaks the contract, or the referee refuses it.
+        """
+        if not isinstance(answer, Answer):
+            raise AnswerError(f"tune yielded {type(answer).__name__}; yield harness.Answer")
+        try:
+            self._ask(wire.Offer(answers.to_bytes(answer)))
+        except QueryError as problem:
+            raise AnswerError(str(problem)) from None
+
+    def _query(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None,
+        words: Sequence[str] | None,
+        features: FeatureKind | None,
+    ) -> wire.Result:
+        key = tuple(tuple(text) if not isinstance(text, str) else (text,) for text in texts)
+        prompt, mode, space = None, "add", None
+        if isinstance(prompts, Prompt):
+            prompt, mode = wire.prompt_values(prompts), prompts.mode
+        elif prompts is not None:
+            prompt, space = wire.Array.of(prompts.z), self._space(prompts.space)
+        query = wire.Query(
+            self._text_set(key),
+            self._task.template if template is None else template,
+            self._task.words if words is None else tuple(words),
+            prompt,
+            mode,  # type: ignore[arg-type]
+            space,
+            features,
+        )
+        reply = self._ask(query)
+        if not isinstance(reply, wire.Result):
+            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Query")
+        self._budget = Budget(self._budget.rows_total, reply.rows_left, self._budget.train_rows)
+        return reply
+
+    def _text_set(self, texts: tuple[Text, ...]) -> int:
+        if texts not in self._texts:
+            self._ask(wire.Declare(len(self._texts), texts=list(texts)))
+            self._texts[texts] = len(self._texts)
+        return self._texts[texts]
+
+    def _space(self, space: Subspace) -> int:
+        if space not in self._spaces:
+            self._ask(wire.Declare(len(self._spaces), space=wire.SpaceSpec.of(space)))
+            self._spaces[space] = len(self._spaces)
+        return self._spaces[space]
+
+    def _ask(self, request: wire.Request) -> wire.Reply:
+        self._sock.sendall(wire.encode(request))
+        body = wire.receive(self._sock, _LARGEST_REPLY)
+        if body is None:
+            raise ProtocolError("the referee closed the connection")
+        reply = wire.decode_reply(body)
+        if isinstance(reply, wire.Refused):
+            raise BudgetExhausted(reply.rows_asked, reply.rows_left, reply.rows_total)
+        if isinstance(reply, wire.Rejected):
+            raise QueryError(reply.message)
+        return reply

@@ -1,0 +1,292 @@
+"""The language model: loaded once, frozen, and asked for label-word logits. The only place torch runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from harness.contract import FeatureKind, FloatArray, ModelInfo, Outputs, Prompt, Prompts, Text
+from harness.errors import ModelError, QueryError
+from harness.lm.backbone import Backbone, Batch
+from harness.lm.encoder import EncoderBackbone
+from harness.lm.plain import PlainBackbone
+from harness.lm.projection import check_space
+from harness.lm.prompts import prompt_layers
+from harness.lm.text import Encoded, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.track import ModelSpec, PromptSpec
+
+CHUNK_TOKENS = 4096
+"""Tokens forwarded at once: memory stays bounded and activations stay near the caches."""
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """Texts under one template, tokenised once."""
+
+    encoded: tuple[Encoded, ...]
+
+    def __len__(self) -> int:
+        """Count the texts."""
+        return len(self.encoded)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts, prompt tokens not counted."""
+        return sum(len(e.ids) for e in self.encoded)
+
+
+class LanguageModel:
+    """Frozen weights with their tokenizer, on one device, in one number format."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        spec: ModelSpec,
+        prompt: PromptSpec,
+        sha256: str,
+        plain: bool = False,
+    ) -> None:
+        """Wrap a loaded transformers model; `plain` keeps the fast path off."""
+        dtype = getattr(torch, spec.dtype)
+        model = model.eval().to(dtype)
+        fast = EncoderBackbone.fits(model) and not plain
+        self.backbone: Backbone = (EncoderBackbone if fast else PlainBackbone)(model, spec.zero_head_bias)
+        if self.backbone.kind != spec.kind:
+            raise ModelError(f"{name} is a {self.backbone.kind} model; the track says {spec.kind}. Set model.kind")
+        self.name, self.kind, self.sha256 = name, spec.kind, sha256
+        self.tokenizer = tokenizer
+        if spec.kind == "masked" and tokenizer.mask_token_id is None:
+            raise ModelError(f"{name}: its tokenizer has no mask token; a masked model needs one")
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        config = model.config
+        self._first_position = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
+        self.vocabulary = int(config.vocab_size)
+        self.max_tokens = int(config.max_position_embeddings) - self._first_position
+        self.max_tokens = min(self.max_tokens, 512)
+        self._p0 = tuple(range(prompt.first_id, prompt.first_id + prompt.tokens))
+        if self._p0[-1] >= self.vocabulary:
+            raise ModelError(f"prompt ids {self._p0[0]}..{self._p0[-1]}; {name} has {self.vocabulary:,} vocabulary ids")
+        self._start = 1 if spec.kind == "masked" or self._starts_with_special() else 0
+        self.embedding_std = self.backbone.embedding_std()
+        self.text_set = lru_cache(maxsize=256)(self._text_set)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Most prompt tokens a query may use."""
+        return len(self._p0)
+
+    def info(self, texts: Sequence[Text], template: str) -> ModelInfo:
+        """What is published, with layer widths measured on `texts` at the zero prompt."""
+        zero = Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32))
+        layers = prompt_layers(zero, self.backbone.width)
+        encoded = self.text_set(template, tuple(texts)).encoded
+        batch = self._batch(encoded, layers, zero, 1)
+        return ModelInfo(
+            self.name,
+            self.kind,
+            self.backbone.layers,
+            self.backbone.width,
+            self.vocabulary,
+            self.max_tokens,
+            self.prompt_tokens,
+            self.embedding_std,
+            tuple(self.backbone.layer_std(batch)),
+        )
+
+    def _text_set(self, template: str, texts: tuple[Text, ...]) -> TextSet:
+        longest = self.max_tokens - self.prompt_tokens
+        return TextSet(tuple(encode(self.tokenizer, self.kind, template, text, longest) for text in texts))
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """Token ids of each word, verbatim."""
+        return [list(self.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
+
+    def single_ids(self, words: Sequence[str]) -> list[int]:
+        """One id per label word.
+
+        Raises:
+            QueryError: a word is not a single token; the message names its pieces.
+        """
+        if not words:
+            raise QueryError("no label words; at least one is needed")
+        ids = self.word_ids(words)
+        for word, pieces in zip(words, ids, strict=True):
+            if len(pieces) != 1:
+                shown = ", ".join(self.tokenizer.convert_ids_to_tokens(pieces)) or "nothing"
+                raise QueryError(
+                    f"label word {word!r} is {len(pieces)} tokens of {self.name} ({shown}); choose a single-token word"
+                )
+            if pieces[0] == self.tokenizer.unk_token_id and self.tokenizer.unk_token_id != self.tokenizer.eos_token_id:
+                raise QueryError(f"label word {word!r} is unknown to {self.name}; choose a word of its vocabulary")
+        return [pieces[0] for pieces in ids]
+
+    def check(self, prompts: Prompts | None) -> None:
+        """Refuse prompts of a wrong shape before they are charged.
+
+        Raises:
+            QueryError: with the shape found and the shape expected; 0 candidates are none.
+        """
+        if prompts is None:
+            return
+        width, layers = self.backbone.width, self.backbone.layers
+        if isinstance(prompts, Prompt):
+            shape = prompts.values.shape
+            most = (math.inf, layers, self.prompt_tokens, width)
+            good = (
+                len(shape) == len(most)
+                and all(1 <= n <= m for n, m in zip(shape, most, strict=True))
+                and shape[3] == width
+            )
+            if not good:
+                wanted = f"(candidates, 1..{layers} layers, 1..{self.prompt_tokens} tokens, {width})"
+                raise QueryError(f"prompt of shape {shape}; {wanted} expected")
+            return
+        check_space(prompts.space, layers, width, self.prompt_tokens)
+        expected = (prompts.space.layers, prompts.space.dim)
+        if prompts.z.ndim != 3 or not len(prompts.z) or prompts.z.shape[1:] != expected:  # noqa: PLR2004
+            raise QueryError(
+                f"coordinates of shape {prompts.z.shape}; (candidates, {expected[0]}, {expected[1]}) expected"
+            )
+
+    def forward(
+        self, prompts: Prompts | None, texts: TextSet, words: Sequence[int], features: FeatureKind | None = None
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """Logits (candidates, texts, words) and, where asked for, features (candidates, texts, width); float32.
+
+        Texts of like length are forwarded together, at most `CHUNK_TOKENS` tokens at once; which rows share
+        a chunk depends on the query alone.
+        """
+        layers = prompt_layers(prompts, self.backbone.width) if prompts is not None else ()
+        candidates = 1 if prompts is None else len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
+        ids = torch.tensor(list(words), dtype=torch.int64)
+        logits = np.empty((candidates, len(texts), len(words)), dtype=np.float32)
+        states = np.empty((candidates, len(texts), self.backbone.width), dtype=np.float32) if features else None
+        extra = layers[0].shape[1] if layers else 0
+        for chosen, members in _chunks([len(e.ids) + extra for e in texts.encoded], candidates):
+            part = tuple(layer[members] if len(layer) > 1 else layer for layer in layers)
+            count = members.stop - members.start
+            batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, both=features == "cls")
+            hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width)
+            logits[members, chosen] = self.backbone.logits(hidden[:, :, 0], ids).numpy()
+            if states is not None:
+                states[members, chosen] = hidden[:, :, -1].numpy()
+        return logits, states
+
+    def outputs(
+        self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
+    ) -> Outputs:
+        """`forward` from texts and words, for the referee and `harness predict`; unmetered."""
+        self.check(prompts)
+        logits, states = self.forward(prompts, self.text_set(template, tuple(texts)), self.single_ids(words), features)
+        return Outputs(logits, cast("FloatArray", states))  # asked for, so they are there
+
+    def _batch(
+        self,
+        encoded: Sequence[Encoded],
+        layers: tuple[torch.Tensor, ...],
+        prompts: Prompts | None,
+        candidates: int,
+        both: bool = False,
+    ) -> Batch:
+        """Pad, insert p0 (or room for a prepended prompt), and find the positions to read."""
+        count = layers[0].shape[1] if layers else 0
+        mode = "add" if prompts is None else prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
+        start = 0 if mode == "prepend" else self._start
+        rows = [(*e.ids[:start], *self._p0[:count], *e.ids[start:]) for e in encoded]
+        longest = max(map(len, rows))
+        ids = torch.full((len(rows), longest), self._pad, dtype=torch.int64)
+        mask = torch.zeros((len(rows), longest), dtype=torch.bool)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+            mask[row, : len(tokens)] = True
+        positions = torch.arange(longest).expand(len(rows), longest).clone()
+        if mode == "prepend" and self.kind == "masked":  # the text keeps its own positions, the prompt has none
+            positions = (positions - count).clamp(min=0)
+        positions = (positions + self._first_position).clamp(max=self.max_tokens + self._first_position - 1)
+        reads = [[e.read + count, count if mode == "prepend" else 0] for e in encoded]  # mask, first token
+        read = torch.tensor([r if both else r[:1] for r in reads], dtype=torch.int64)
+        return Batch(ids, positions, mask, read, layers, start, mode, candidates)
+
+    def _starts_with_special(self) -> bool:
+        ids = self.tokenizer("a")["input_ids"]
+        return bool(ids and ids[0] == self.tokenizer.bos_token_id)
+
+
+def _chunks(lengths: Sequence[int], candidates: int) -> Iterator[tuple[list[int], slice]]:
+    """Cut texts x candidates into chunks of at most `CHUNK_TOKENS` tokens, texts of like length together."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    first = 0
+    while first < len(order):
+        longest = lengths[order[first]]
+        fit = max(1, CHUNK_TOKENS // (longest * candidates))
+        last = first + 1
+        while last < len(order) and last - first < fit and lengths[order[last]] * 5 >= longest * 4:
+            last += 1
+        size = max(1, CHUNK_TOKENS // (longest * (last - first)))
+        for start in range(0, candidates, size):
+            yield order[first:last], slice(start, min(start + size, candidates))
+        first = last
+
+
+def load_model(spec: ModelSpec, prompt: PromptSpec, plain: bool = False) -> LanguageModel:
+    """Load what a track names: the embedded model, a directory in hub format, or a hub id.
+
+    Raises:
+        ModelError: it cannot be had, or is of an unsupported kind; the message says what to do.
+    """
+    if spec.source == "embedded":
+        from harness.lm import embedded  # noqa: PLC0415 - the package is looked for only where it is used
+
+        model, tokenizer = embedded.load()
+        return LanguageModel("minilm-mlm", model, tokenizer, spec, prompt, embedded.weights_sha256(), plain)
+    model, tokenizer, sha256 = _from_hub_format(spec)
+    return LanguageModel(Path(spec.source).name, model, tokenizer, spec, prompt, sha256, plain)
+
+
+def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
+    import transformers  # noqa: PLC0415 - seconds to import
+
+    directory = Path(spec.source)
+    if not directory.is_dir() and (spec.source.startswith((".", "/", "~")) or spec.source.count("/") > 1):
+        raise ModelError(f"{spec.source}: no such directory; give one in hub format, or a hub id like owner/name")
+    options: dict[str, Any] = {"revision": spec.revision} if not directory.is_dir() and spec.revision else {}
+    gguf = sorted(directory.glob("*.gguf")) if directory.is_dir() else []
+    if gguf:
+        options["gguf_file"] = gguf[0].name
+    kind: Any = transformers.AutoModelForMaskedLM if spec.kind == "masked" else transformers.AutoModelForCausalLM
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(spec.source, **options)
+        use_safetensors = {} if gguf else {"use_safetensors": True}
+        model = kind.from_pretrained(
+            spec.source, dtype=torch.float32, trust_remote_code=False, **use_safetensors, **options
+        )
+    except Exception as problem:
+        raise ModelError(
+            f"{spec.source}: no {spec.kind} model can be loaded from there: {type(problem).__name__}: {problem}. "
+            "Give a directory in hub format (config.json, tokenizer.json, *.safetensors) with --model DIR"
+        ) from problem
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{spec.source}: no tokenizer.json; only tokenizers that report offsets are supported")
+    return model, tokenizer, _state_sha256(model)
+
+
+def _state_sha256(model: Any) -> str:
+    """Digest of all weights by name: the same for every file layout they came in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

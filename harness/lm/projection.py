@@ -1,0 +1,73 @@
+"""Random projections: declared by a submission, generated here from the seed, kept while in use. Pure numpy."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import QueryError
+
+if TYPE_CHECKING:
+    from harness.contract import FloatArray, Subspace
+
+LARGEST_BYTES = 6 << 30
+"""Most memory the matrices of one subspace may take."""
+
+
+def check_space(space: Subspace, layers: int, width: int, tokens: int) -> None:
+    """Refuse a subspace the model cannot show or the server cannot hold.
+
+    Raises:
+        QueryError: with the numbers.
+    """
+    if not 1 <= space.layers <= layers:
+        raise QueryError(f"subspace with {space.layers} layers; the model has {layers}")
+    if not 1 <= space.tokens <= tokens:
+        raise QueryError(f"subspace with {space.tokens} prompt tokens; 1 to {tokens} are allowed on this track")
+    if space.dim < 1 or not all(0 <= s < 1e6 for s in space.std):  # noqa: PLR2004
+        raise QueryError(
+            f"subspace with dim {space.dim} and widths {space.std}; dim >= 1 and finite widths >= 0 are needed"
+        )
+    if not 0 <= space.seed <= 2**62 or space.distribution not in {"normal", "uniform"}:
+        raise QueryError(
+            f"subspace with seed {space.seed}, {space.distribution!r}; 0..2**62, normal or uniform are needed"
+        )
+    size = 4 * space.layers * space.dim * space.tokens * width
+    if size > LARGEST_BYTES:
+        raise QueryError(
+            f"projections of {size / 2**30:,.1f} GiB; {LARGEST_BYTES / 2**30:.0f} GiB are allowed. Lower dim"
+        )
+
+
+_kept: OrderedDict[tuple[Subspace, int, int], FloatArray] = OrderedDict()
+"""Matrices in use, the longest unused first; together at most `LARGEST_BYTES`."""
+
+
+def matrix(space: Subspace, layer: int, width: int) -> FloatArray:
+    """A_l: float32 (tokens * width, dim), from (seed, layer) alone.
+
+    ``normal``: N(0, std^2 / dim), so that z ~ N(0, I) gives values of standard deviation std. ``uniform``:
+    std * U(-1/sqrt(dim), 1/sqrt(dim)).
+    """
+    key = (space, layer, width)
+    if key in _kept:
+        _kept.move_to_end(key)
+        return _kept[key]
+    size = 4 * space.tokens * width * space.dim
+    while _kept and size + sum(a.nbytes for a in _kept.values()) > LARGEST_BYTES:
+        _kept.popitem(last=False)
+    _kept[key] = _generate(space, layer, width)
+    return _kept[key]
+
+
+def _generate(space: Subspace, layer: int, width: int) -> FloatArray:
+    rng = np.random.Generator(np.random.Philox(key=[space.seed, layer]))
+    shape = (space.tokens * width, space.dim)
+    if space.distribution == "normal":
+        a = rng.standard_normal(shape, dtype=np.float32)
+    else:
+        a = rng.random(shape, dtype=np.float32) * 2 - 1
+    a *= np.float32(space.std[layer] / np.sqrt(space.dim))  # in place: it may be as large as memory allows
+    return a

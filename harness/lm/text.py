@@ -1,0 +1,92 @@
+"""Template and text -> token ids. The text is cut where it is too long, the template never is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import QueryError
+from harness.tasks import template_problem
+
+if TYPE_CHECKING:
+    from harness.contract import Text
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One filled template, without prompt tokens."""
+
+    ids: tuple[int, ...]
+    read: int
+    """Position of the mask token, or of the last token for a causal model."""
+
+
+def encode(tokenizer: Any, kind: Literal["masked", "causal"], template: str, text: Text, longest: int) -> Encoded:
+    """Fill `template` with `text` and tokenise it to at most `longest` tokens.
+
+    Text fields lose tokens from their end, the longer field first. A mask token that stands in the text itself is
+    text: the read position is the template's.
+
+    Raises:
+        QueryError: the template is malformed for this many fields, or does not fit even without text.
+    """
+    problem = template_problem(template, len(text), kind == "causal")
+    if problem:
+        raise QueryError(problem)
+    filled, spans, mask_at = _fill(template, text, tokenizer.mask_token if kind == "masked" else "")
+    coded = tokenizer(filled, return_offsets_mapping=True, add_special_tokens=True, verbose=False)
+    ids, offsets = list(coded["input_ids"]), list(coded["offset_mapping"])
+    if kind == "causal" and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
+        ids, offsets = ids[:-1], offsets[:-1]
+    owner = [_field(filled, span, spans) for span in offsets]
+    keep = _kept(owner, len(ids) - longest)
+    if keep is None:
+        fixed = owner.count(None)
+        raise QueryError(f"template {template!r} needs {fixed} tokens without any text, {longest} are allowed")
+    if kind == "causal":
+        kept = tuple(ids[i] for i in keep) or (tokenizer.bos_token_id,)
+        if kept[0] is None:
+            raise QueryError(f"template {template!r} without a text is nothing to read; put a word into it")
+        return Encoded(kept, len(kept) - 1)
+    at = next((i for i in keep if ids[i] == tokenizer.mask_token_id and offsets[i][0] <= mask_at < offsets[i][1]), None)
+    if at is None:
+        raise QueryError(f"template {template!r}: the tokenizer did not keep {tokenizer.mask_token!r} as one token")
+    return Encoded(tuple(ids[i] for i in keep), keep.index(at))
+
+
+def _fill(template: str, text: Text, mask: str) -> tuple[str, list[tuple[int, int]], int]:
+    """Filled template, character span of each text field, position of the mask."""
+    spans = [(0, 0)] * len(text)
+    out, mask_at = "", 0
+    for piece in re.split(r"(\{(?:a|b|mask)\})", template):
+        if piece == "{mask}":
+            mask_at = len(out)
+            out += mask
+        elif piece in {"{a}", "{b}"}:
+            value = text["ab".index(piece[1])].strip()
+            spans["ab".index(piece[1])] = (len(out), len(out) + len(value))
+            out += value
+        else:
+            out += piece
+    return (out if mask else out.rstrip()), spans, mask_at
+
+
+def _field(filled: str, span: tuple[int, int], fields: list[tuple[int, int]]) -> int | None:
+    """Which text field a token lies in, spaces aside; None if any of it is the template's, or it is added."""
+    first, last = span
+    token = filled[first:last]
+    first, last = first + len(token) - len(token.lstrip()), last - len(token) + len(token.rstrip())
+    return next((n for n, (start, stop) in enumerate(fields) if start <= first < last <= stop), None)
+
+
+def _kept(owner: list[int | None], excess: int) -> list[int] | None:
+    """Positions that stay when `excess` text tokens are dropped; None if there are too few."""
+    fields = {n: [i for i, o in enumerate(owner) if o == n] for n in set(owner) - {None}}
+    dropped: set[int] = set()
+    for _ in range(excess):
+        longest = max(fields.values(), key=len, default=[])
+        if not longest:
+            return None
+        dropped.add(longest.pop())
+    return [i for i in range(len(owner)) if i not in dropped]

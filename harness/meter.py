@@ -1,0 +1,50 @@
+"""The meter: prices a query in rows, charges before evaluating, refuses what does not fit. Pure."""
+
+from __future__ import annotations
+
+from operator import index
+
+from harness.contract import Budget
+from harness.errors import BudgetExhausted, QueryError
+
+
+class Meter:
+    """Counts rows against a budget of ``calls * train_rows`` rows.
+
+    Invariants, property-tested: ``0 <= spent <= total``; a refused or malformed charge changes nothing.
+    """
+
+    def __init__(self, calls: int, train_rows: int) -> None:
+        """Start a budget of `calls` calls, each of `train_rows` rows; both must be positive."""
+        if calls <= 0 or train_rows <= 0:
+            raise ValueError(f"a budget needs positive calls and training rows, got {calls} and {train_rows}")
+        self._total = calls * train_rows
+        self._train_rows = train_rows
+        self._spent = 0
+
+    @property
+    def spent(self) -> int:
+        """Rows charged so far."""
+        return self._spent
+
+    @property
+    def budget(self) -> Budget:
+        """Total and left, as submissions see it."""
+        return Budget(self._total, self._total - self._spent, self._train_rows)
+
+    def charge(self, candidates: int, texts: int) -> int:
+        """Charge candidates x texts rows and return their number.
+
+        Raises:
+            QueryError: a count is not positive; nothing is charged.
+            BudgetExhausted: more rows than are left; nothing is charged.
+        """
+        candidates, texts = index(candidates), index(texts)  # numpy's integers overflow, Python's do not
+        if candidates <= 0 or texts <= 0:
+            raise QueryError(f"{candidates} candidates x {texts} texts: a query needs at least one of each")
+        rows = candidates * texts
+        left = self._total - self._spent
+        if rows > left:
+            raise BudgetExhausted(rows, left, self._total)
+        self._spent += rows
+        return rows

@@ -1,0 +1,98 @@
+"""Prediction archives in the competition's upload layout: ``<Task>/<split>.csv``, header ``,pred``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.data import Source, load_test
+from harness.errors import InputError
+from harness.metrics import score
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from harness.contract import IntArray
+    from harness.tasks import TaskFile
+
+_LARGEST_FILE = 16 << 20
+_MOST_FILES = 1000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One scored prediction file."""
+
+    task: str
+    split: int
+    rows: int
+    metric: str
+    score: float
+
+
+def score_archive(path: Path, files: Mapping[str, TaskFile], source: Source) -> list[Scored]:
+    """Score every ``<Task>/<split>.csv`` of a zip archive against the test set of `source`.
+
+    Raises:
+        InputError: no archive, a file of another layout, too large, or a row that is malformed, missing or too many.
+    """
+    by_folder = {file.kit.folder.lower(): file for file in files.values()} | {file.name: file for file in files.values()}
+    found = []
+    for name, text in _members(path):
+        place = PurePosixPath(name)
+        file = by_folder.get(place.parent.name.lower())
+        if file is None or not place.stem.isdigit():
+            raise InputError(f"{path}: {name}: <Task>/<split>.csv expected, with Task one of {', '.join(sorted(by_folder))}")
+        test = load_test(file, source)
+        predicted = _column(f"{path}: {name}", text, file, len(test))
+        value = float(score(file.metric, predicted, test.labels, len(file.classes)))
+        found.append(Scored(file.name, int(place.stem), len(test), file.metric, value))
+    if not found:
+        raise InputError(f"{path}: no .csv file in it; <Task>/<split>.csv expected")
+    return sorted(found, key=lambda s: (s.task, s.split))
+
+
+def _members(path: Path) -> Iterator[tuple[str, str]]:
+    """Names and texts of the CSV files; sizes are checked before anything is unpacked, nothing is written to disk."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [e for e in archive.infolist() if not e.is_dir() and not e.filename.startswith("__MACOSX/")]
+            if len(entries) > _MOST_FILES:
+                raise InputError(f"{path}: {len(entries)} files; at most {_MOST_FILES} are read")
+            for entry in entries:
+                if not entry.filename.lower().endswith(".csv"):
+                    raise InputError(f"{path}: {entry.filename}: only <Task>/<split>.csv files belong in it")
+                with archive.open(entry) as stream:
+                    data = stream.read(_LARGEST_FILE + 1)
+                if len(data) > _LARGEST_FILE:
+                    raise InputError(f"{path}: {entry.filename} is larger than {_LARGEST_FILE >> 20} MiB")
+                yield entry.filename, data.decode("utf-8-sig")
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError) as problem:
+        raise InputError(f"{path}: cannot be read as a zip of CSV files: {problem}") from problem
+
+
+def _column(where: str, text: str, file: TaskFile, rows: int) -> IntArray:
+    """The `pred` column as class indices; class numbers, class names and the kit's own labels are read."""
+    names = {label: k for k, label in enumerate(file.classes)} | {label: k for k, label in enumerate(file.kit.labels)}
+    names = {str(k): k for k in range(len(file.classes))} | names
+    lines = list(csv.reader(io.StringIO(text)))
+    if not lines or lines[0] != ["", "pred"]:
+        raise InputError(f"{where}:1: header {','.join(lines[0]) if lines else ''!r}; ',pred' expected")
+    body = [line for line in lines[1:] if line]
+    if len(body) != rows:
+        raise InputError(f"{where}: {len(body)} predictions; the test set has {rows}")
+    labels = np.empty(rows, dtype=np.int64)
+    for n, line in enumerate(body):
+        if len(line) != 2 or line[0] != str(n):  # noqa: PLR2004 - index, prediction
+            raise InputError(f"{where}:{n + 2}: {','.join(line)!r}; '{n},<class>' expected, in the order of the test set")
+        if line[1].strip() not in names:
+            raise InputError(f"{where}:{n + 2}: unknown class {line[1]!r}; 0..{len(file.classes) - 1} expected")
+        labels[n] = names[line[1].strip()]
+    return labels

@@ -1,0 +1,148 @@
+"""Who watches an evaluation: a live bar on a terminal, a line per cell elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from harness.status import COUNTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from rich.console import Console
+
+    from harness.referee import Cell, Verdict
+
+
+class PlainProgress:
+    """One line per cell."""
+
+    def __init__(self, console: Console) -> None:
+        """Print to `console`."""
+        self.console = console
+        self._number = self._total = 0
+
+    def __enter__(self) -> PlainProgress:
+        """Start; nothing to do."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop; nothing to do."""
+
+    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
+        """See `harness.evaluate.Progress`."""
+        self._number, self._total = finished, len(cells)
+        done = f", {finished} of them finished before" if finished else ""
+        self.console.print(f"{escape(entry)}: {len(cells)} cells{done}")
+
+    def began(self, entry: str, cell: Cell) -> None:
+        """See `harness.evaluate.Progress`."""
+        self._number += 1
+
+    def spent(self, rows: int, note: Mapping[str, float]) -> None:
+        """See `harness.evaluate.Progress`."""
+
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+        """See `harness.evaluate.Progress`."""
+        place = f"[{self._number}/{self._total}]"
+        self.console.print(f"  {escape(place)} {describe(cell, verdict)}", soft_wrap=True)
+        if verdict.status not in COUNTS:
+            detail = verdict.facts["detail"] or verdict.facts["output"]
+            self.console.print(f"    {escape(detail.strip()[-2000:])}", soft_wrap=True)
+
+
+class LiveProgress(PlainProgress):
+    """A bar per running cell: budget used, best loss so far, time left; finished cells stay as lines above it."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on `console`."""
+        super().__init__(console)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[calls]}"),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._cell: Cell | None = None
+        self._train_rows = 1
+
+    def __enter__(self) -> LiveProgress:
+        """Start drawing."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing."""
+        self._bar.stop()
+
+    def began(self, entry: str, cell: Cell) -> None:
+        """See `harness.evaluate.Progress`."""
+        super().began(entry, cell)
+        name = f"{entry} {cell.task.name}/{cell.split} ({self._number}/{self._total})"
+        self._train_rows = cell.train_rows
+        total = cell.spec.calls * self._train_rows
+        self._task = self._bar.add_task(escape(name), total=total, calls=f"0/{cell.spec.calls} calls", note="")
+        self._cell = cell
+
+    def spent(self, rows: int, note: Mapping[str, float]) -> None:
+        """See `harness.evaluate.Progress`."""
+        if self._task is None or self._cell is None:
+            return
+        shown = f"loss {note['loss']:.4f}" if "loss" in note else ""
+        calls = f"{rows / self._train_rows:,.0f}/{self._cell.spec.calls} calls"
+        self._bar.update(self._task, completed=rows, calls=calls, note=shown)
+
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+        """See `harness.evaluate.Progress`."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = None
+        super().ended(entry, cell, verdict)
+
+
+class JsonProgress(PlainProgress):
+    """One JSON object per event, a line each."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to `console`'s file."""
+        super().__init__(console)
+        self._started = time.monotonic()
+
+    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
+        """See `harness.evaluate.Progress`."""
+        self._write({"event": "planned", "entry": entry, "cells": len(cells), "finished": finished})
+
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+        """See `harness.evaluate.Progress`."""
+        facts = {k: v for k, v in verdict.facts.items() if k != "output"}
+        scored = {"score": verdict.score, "stored": verdict.stored}
+        place = {"event": "cell", "entry": entry, "task": cell.task.name, "split": cell.split}
+        self._write({**place, "status": verdict.status, **scored, **facts})
+
+    def _write(self, event: dict[str, Any]) -> None:
+        event["elapsed_s"] = round(time.monotonic() - self._started, 3)
+        self.console.file.write(json.dumps(event) + "\n")
+        self.console.file.flush()
+
+
+def describe(cell: Cell, verdict: Verdict) -> str:
+    """A finished cell in one line."""
+    facts = verdict.facts
+    calls = f"{facts['rows_spent'] / facts['train_rows']:,.0f}/{facts['calls_total']} calls"
+    metric = {"accuracy": "acc", "macro_f1": "F1"}[cell.task.metric]
+    scored = "no score" if verdict.score is None else f"{metric} {verdict.score * 100:5.1f}"
+    loss = f"  loss {facts['note']['loss']:.4f}" if "loss" in facts["note"] else ""
+    other = "" if verdict.stored else "  (finished by another process first; not stored twice)"
+    return f"{cell.task.name}/{cell.split}  {scored}  {calls}  {facts['tuning_s']:.1f} s{loss}  {verdict.status}{other}"
+

@@ -1,0 +1,192 @@
+"""One cell: a worker tunes, the referee applies its answers to the test set afterwards, and the store keeps the facts.
+
+How a cell may end is in `harness.status`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import resource
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from harness import answer as answers
+from harness.data import examples_sha256, load_shots, load_test
+from harness.errors import AnswerError, SubmissionError
+from harness.lm import wire
+from harness.lm.broker import Broker, Incumbent, Service
+from harness.meter import Meter
+from harness.metrics import score
+from harness.sandbox import launch
+from harness.status import COUNTS
+from harness.store import KeptAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from harness.contract import Examples, ModelInfo, Shots, Task
+    from harness.data import Source
+    from harness.lm.model import LanguageModel
+    from harness.store import Attempt
+    from harness.submission import Submission
+    from harness.tasks import TaskFile
+    from harness.track import Limits, TrackTask
+
+_GRACE_S = 5.0
+
+Watch: TypeAlias = "Callable[[int, dict[str, float]], None]"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task and split on one track, ready to run."""
+
+    file: TaskFile
+    task: Task
+    split: int
+    spec: TrackTask
+    limits: Limits
+    source: Source
+    seed: int
+
+    @property
+    def train_rows(self) -> int:
+        """Rows of one call."""
+        return len(load_shots(self.file, self.source, self.split, self.spec).train)
+
+    @property
+    def worker_seed(self) -> int:
+        """Seed of the submission's generator: a function of run seed, task and split alone."""
+        digest = hashlib.sha256(f"{self.seed}/{self.task.name}/{self.split}".encode()).digest()
+        return int.from_bytes(digest[:8], "little") >> 2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a cell ended."""
+
+    status: str
+    facts: dict[str, Any]
+    score: float | None
+    """Test score of the final answer, for progress; None for a failure. Rankings recompute it."""
+    stored: bool
+    """False where another process had finished the same cell first."""
+
+
+def run_cell(cell: Cell, submission: Submission, options: Mapping[str, str], lm: LanguageModel, attempt: Attempt, watch: Watch) -> Verdict:
+    """Run a submission on a cell and store what came of it.
+
+    Raises:
+        SubmissionError: the submission cannot be imported or configured; nothing is stored.
+        DataError: the data are not there or malformed.
+        StoreError: a fact could not be made durable.
+    """
+    shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
+    info = lm.info(shots.train.texts, cell.task.template)
+    lm.single_ids(cell.task.words)
+    meter = Meter(cell.spec.calls, len(shots.train))
+    broker = Broker(
+        lm, cell.task, meter, attempt, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20, watch
+    )
+    started, before = time.monotonic(), time.perf_counter()
+    worker = launch.start(cell.limits.output_kb << 10)
+    service = broker.service
+    grace_s = 0.0
+    try:
+        worker.sock.settimeout(60)
+        worker.sock.sendall(wire.encode(_job(cell, shots, info, submission, options, meter)))
+        service = broker.serve(worker.sock, started + cell.limits.wall_s)
+        grace_s = _GRACE_S if service.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
+    finally:
+        left = worker.end(grace_s)
+    tuning_s = time.perf_counter() - before
+    status = _status(service, left)
+    if service.config is None and status == "crashed":
+        raise SubmissionError(f"{submission.path}: cannot be imported or configured:\n{service.detail or left.output}")
+    test = load_test(cell.file, cell.source)  # only now, after the worker is dead
+    before = time.perf_counter()
+    try:
+        kept = _apply(service, cell.task, lm, test)
+    except AnswerError as problem:
+        status, kept, service.detail = "invalid_answer", [], str(problem)
+    facts = {
+        "detail": service.detail,
+        "config": service.config or {},
+        "calls_total": cell.spec.calls,
+        "rows_total": meter.budget.rows_total,
+        "rows_spent": meter.spent,
+        "train_rows": len(shots.train),
+        "queries": service.queries,
+        "level": service.level,
+        "tokens": service.tokens,
+        "bytes_up": service.bytes_up,
+        "bytes_down": service.bytes_down,
+        "lm_s": service.lm_s,
+        "rejected": service.rejected,
+        "tuning_s": tuning_s,
+        "test_s": time.perf_counter() - before,
+        "worker_peak_mb": left.peak_mb,
+        "referee_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "worker_exit": left.code,
+        "output": left.output,
+        "note": service.last.answer.note if service.last else {},
+        "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
+        "sandbox": launch.TIER,
+        "seed": cell.worker_seed,
+    }
+    stored = attempt.finish(status, facts, examples_sha256(test), test.labels, kept)
+    shown = None
+    if status in COUNTS:
+        shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
+    return Verdict(status, facts, shown, stored)
+
+
+def _job(
+    cell: Cell, shots: Shots, info: ModelInfo, submission: Submission, options: Mapping[str, str], meter: Meter
+) -> wire.Job:
+    return wire.Job(
+        str(submission.path),
+        dataclasses.asdict(cell.task),
+        list(shots.train.texts),
+        shots.train.labels.tolist(),
+        list(shots.dev.texts),
+        shots.dev.labels.tolist(),
+        dataclasses.asdict(info),
+        meter.budget.rows_total,
+        dict(options),
+        cell.worker_seed,
+        {
+            "memory_gb": cell.limits.memory_gb,
+            "wall_s": cell.limits.wall_s,
+            "open_files": cell.limits.open_files,
+        },
+    )
+
+
+def _status(service: Service, left: launch.Exit) -> str:
+    """What the end of the conversation and of the process say together."""
+    if service.end == "memory" or (service.end == "closed" and left.code == -signal.SIGKILL):
+        return "out_of_memory"
+    failures = {"crashed": "crashed", "protocol": "protocol_error", "answer": "invalid_answer", "closed": "crashed"}
+    if service.end in failures:
+        service.detail = service.detail or f"the worker left with exit code {left.code} before it was finished\n{left.output}"
+        return failures[service.end]
+    if service.last is None:
+        return "no_answer"
+    return {"returned": "ok", "budget": "budget_exhausted"}.get(service.end, "timeout")
+
+
+def _apply(service: Service, task: Task, lm: LanguageModel, test: Examples) -> list[KeptAnswer]:
+    """Predictions of every kept incumbent, computed once per distinct answer."""
+    known: dict[bytes, Any] = {}
+
+    def kept(mark: float, incumbent: Incumbent) -> KeptAnswer:
+        if incumbent.blob not in known:
+            p = answers.probabilities(incumbent.answer, task, lm, test.texts)
+            known[incumbent.blob] = p.argmax(axis=1)
+        return KeptAnswer(mark, incumbent.rows, incumbent.blob, known[incumbent.blob])
+
+    return [kept(mark, incumbent) for mark, incumbent in sorted(service.incumbents.items())]

@@ -1,0 +1,1 @@
+"""Where submissions run: a fresh process with one inherited socket, a scrubbed environment and limits."""

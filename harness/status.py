@@ -1,0 +1,19 @@
+"""How a cell may end. Data about statuses, for those who run cells and those who rank them."""
+
+from __future__ import annotations
+
+MEANING = {
+    "ok": "tune returned",
+    "budget_exhausted": "the budget ended it",
+    "timeout": "the wall-clock limit ended it",
+    "no_answer": "it ended without a single answer",
+    "crashed": "an exception, or the process died; the traceback is kept",
+    "invalid_answer": "an answer that breaks the contract",
+    "protocol_error": "bytes on the socket that are not of the wire format",
+    "out_of_memory": "more memory than the limit",
+}
+COUNTS = frozenset({"ok", "budget_exhausted", "timeout"})
+"""Statuses whose answer is scored. All others are failures: shown as such, and ranked as the majority class."""
+
+MARKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Fractions of the budget at which the incumbent is kept and scored for the anytime curve."""

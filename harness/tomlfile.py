@@ -1,0 +1,99 @@
+"""Reads a TOML file into a typed struct; what is wrong is told with file, line and expectation."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from harness.errors import InputError
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path, kind: type[T], error: type[InputError]) -> T:
+    """Decode `path` strictly into `kind` (a msgspec Struct).
+
+    Raises:
+        error: the file is missing, is no TOML, lacks a key, has an unknown key or a wrong type.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{path}: cannot be read: {problem}") from problem
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        found = re.search(r"at line (\d+)", str(problem))
+        line = int(found.group(1)) if found else len(text.splitlines())
+        raise error(f"{path}:{line}: not valid TOML: {problem}") from problem
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as problem:
+        keys, message = _locate(data, kind, str(problem))
+        raise error(f"{path}:{line_of(text, keys)}: {message}") from problem
+
+
+def line_of(text: str, keys: Sequence[str]) -> int:
+    """Line of a dotted key in a TOML text, or of the longest beginning of it that has one; 1 if there is none."""
+    table: list[str] = []
+    line, depth = 1, 0
+    for number, content in enumerate(text.splitlines(), start=1):
+        heading = re.match(r"\s*\[+([^\[\]=]+)\]+\s*(#.*)?$", content)
+        key = re.match(r"""\s*([\w."'-]+)\s*=""", content)
+        if heading:
+            table = found = _parts(heading.group(1))
+        elif key:
+            found = table + _parts(key.group(1))
+        else:
+            continue
+        common = min(len(found), len(keys))
+        if common > depth and found[:common] == list(keys[:common]):
+            line, depth = number, common
+    return line
+
+
+def _parts(dotted: str) -> list[str]:
+    return [part.strip().strip("\"'") for part in dotted.split(".")]
+
+
+def _locate(data: dict[str, Any], kind: type[Any], message: str) -> tuple[list[str], str]:
+    """Keys of the field a validation message speaks of, and the message with those keys in it.
+
+    msgspec writes ``[...]`` where it means some entry of a table of tables: the entry that alone gives the same
+    message is the one.
+    """
+    path = re.search(r"at `(?:key` in `)?\$([^`]*)`", message)
+    keys: list[str] = []
+    table: Any = data
+    for name in re.findall(r"\.([\w-]+)|\[\.\.\.\]", path.group(1)) if path else ():
+        keys.append(name or _culprit(data, table, kind, message))
+        table = table.get(keys[-1]) if isinstance(table, dict) else None
+    for key, shown in zip(keys, re.findall(r"\.[\w-]+|\[\.\.\.\]", path.group(1)) if path else (), strict=True):
+        if shown == "[...]":
+            message = message.replace(shown, f".{key}", 1)
+    unknown = re.search(r"unknown field `([^`]+)`", message)
+    return keys + ([unknown.group(1)] if unknown else []), message
+
+
+def _culprit(data: dict[str, Any], table: dict[str, Any], kind: type[Any], message: str) -> str:
+    entries = dict(table)
+    for name, entry in entries.items():
+        table.clear()
+        table[name] = entry
+        try:
+            msgspec.convert(data, kind)
+        except msgspec.ValidationError as problem:
+            if str(problem) == message:
+                break
+    table.clear()
+    table.update(entries)
+    return name

@@ -1,0 +1,144 @@
+"""Tracks as data: ``harness/tracks/<name>.toml`` -> `Track`: everything that is fixed for everybody."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+
+from harness.errors import TaskError, TrackError
+from harness.tasks import TaskFile, load_task
+from harness.tomlfile import line_of, read_toml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+DType = Literal["float32", "bfloat16", "float16"]
+DataSource = Literal["embedded", "kit", "hub"]
+
+
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which weights, and in which numbers they compute."""
+
+    source: str
+    """``embedded``, a directory in hub format, or a hub id."""
+    dtype: DType
+    kind: Literal["masked", "causal"] = "masked"
+    revision: str | None = None
+    zero_head_bias: bool = False
+    """Zero the LM head's bias, as the BBT reference code does for RoBERTa."""
+
+
+class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where examples come from."""
+
+    source: DataSource
+
+
+class PromptSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The soft prompt's in-text tokens p0: `tokens` consecutive vocabulary ids from `first_id`."""
+
+    tokens: Positive
+    first_id: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one worker may use in one cell."""
+
+    wall_s: Amount
+    memory_gb: Amount
+    answer_mb: Positive = 64
+    frame_mb: Positive = 64
+    output_kb: Positive = 64
+    open_files: Positive = 64
+
+
+class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One task on this track."""
+
+    calls: Positive
+    splits: tuple[int, ...] | Literal["present"]
+    """Split names; ``present`` takes every split the data directory has."""
+    shots: Positive = 16
+    """Training examples per class, where the split is drawn here."""
+    dev: Positive = 16
+    """Dev examples per class, where the split is drawn here."""
+
+
+class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A track file, validated."""
+
+    name: str
+    title: str
+    rules: Positive
+    """Version of the rules; runs under different rules never share a ranking."""
+    profile: str
+    device: Literal["cpu", "cuda"]
+    model: ModelSpec
+    data: DataSpec
+    prompt: PromptSpec
+    limits: Limits
+    tasks: dict[str, TrackTask]
+    device_name: str | None = None
+    """The one GPU model that ranks, as the driver names it; None takes any."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything in the track: two runs are comparable only if it is equal."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]
+
+
+def tracks_dir() -> Path:
+    """The folder of the tracks that ship."""
+    return Path(__file__).resolve().parent / "tracks"
+
+
+def track_names() -> list[str]:
+    """Names of all tracks that ship."""
+    return sorted(path.stem for path in tracks_dir().glob("*.toml"))
+
+
+def load_track(name: str) -> Track:
+    """Read and validate a track: a name that ships, or the path of a TOML file.
+
+    Raises:
+        TrackError: unknown name, or a file that breaks a rule.
+    """
+    shipped = not name.endswith(".toml")
+    path = tracks_dir() / f"{name}.toml" if shipped else Path(name)
+    if shipped and not path.is_file():
+        raise TrackError(f"no track {name!r}; there are {', '.join(track_names())} (or give the path of a .toml file)")
+    track = read_toml(path, Track, TrackError)
+    problem = next(_problems(track, path.stem), None)
+    if problem:
+        keys, message = problem
+        raise TrackError(f"{path}:{line_of(path.read_text(encoding='utf-8'), keys)}: {message}")
+    return track
+
+
+def _problems(track: Track, stem: str) -> Iterator[tuple[list[str], str]]:
+    """Each broken rule as (keys, message)."""
+    if not track.tasks:
+        yield ["tasks"], "no [tasks.<name>] table; at least one task is needed"
+    if track.name != stem:
+        yield ["name"], f"name is {track.name!r} but the file is {stem}.toml; make them equal"
+    for task, spec in track.tasks.items():
+        try:
+            load_task(task).task(track.profile, track.model.kind)
+        except TaskError as problem:
+            yield ["tasks", task], f"tasks.{task}: {problem}"
+        if spec.splits == "present" and track.data.source != "kit":
+            message = 'splits = "present" needs data.source = "kit"; list the splits'
+            yield ["tasks", task, "splits"], f"tasks.{task}: {message}"
+        if spec.splits != "present" and (not spec.splits or len(set(spec.splits)) != len(spec.splits)):
+            message = f"splits {list(spec.splits)} must be distinct and at least one"
+            yield ["tasks", task, "splits"], f"tasks.{task}: {message}"
+
+
+def track_tasks(track: Track) -> dict[str, TaskFile]:
+    """The task files of a track, in its order."""
+    return {name: load_task(name) for name in track.tasks}

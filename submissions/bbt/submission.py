@@ -1,0 +1,134 @@
+"""BBT: CMA-ES in a random subspace of the soft prompt (Sun et al., ICML 2022, https://arxiv.org/abs/2201.03514).
+
+    z* = argmin over z in R^d of L(lm(p0 + A z), y),  A_ij ~ N(0, (alpha s / sigma)^2 / d)
+
+The model is shown p0 + A z: p0 are fixed vocabulary tokens, A is declared once and lives on the server, CMA-ES moves
+z. Since z starts as N(0, sigma^2 I), the first prompts have standard deviation alpha s, whatever sigma is.
+
+Differs from the paper and its code: s is the standard deviation of the first layer's input, not of the word
+embeddings (`width_from`); looks at dev are paid for; dev sees the mean of CMA-ES and the best sample, not the last
+sample; ties in the dev metric are broken by dev loss; the bare template is the first incumbent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal, TypeAlias
+
+import cma
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import (
+    Answer,
+    BlackBox,
+    Examples,
+    Shots,
+    Subspace,
+    Task,
+    accuracy,
+    cross_entropy,
+    hinge,
+    macro_f1,
+    negative_accuracy,
+)
+
+Loss: TypeAlias = Callable[[NDArray[np.floating], NDArray[np.int64]], NDArray[np.floating]]
+LOSSES: dict[str, Loss] = {
+    "ce": cross_entropy,
+    "hinge": hinge,
+    "accuracy": negative_accuracy,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters; the published value is the default unless it says otherwise."""
+
+    dim: int = 500
+    """d, length of z."""
+    population: int = 20
+    """Candidates per generation, lambda."""
+    sigma: float = 1.0
+    """First step size, in units of z. Without a `bound` it changes nothing: A is divided by it."""
+    alpha: float = 1.0
+    """Standard deviation of the first prompts, in units of `width_from`."""
+    width_from: Literal["hidden", "embedding", "unit"] = "hidden"
+    """What alpha is measured in: ``hidden`` (the first layer's input), ``embedding`` (word embeddings, as in the
+    published code; much smaller on some models), or ``unit`` (1, for the uniform projection of the first code)."""
+    projection: Literal["normal", "uniform"] = "normal"
+    """Entries of A: ``normal``, or ``uniform`` on +-1/sqrt(d), in units of the width."""
+    injection: Literal["add", "prepend"] = "add"
+    """``add`` to the embeddings of p0 (the code) or ``prepend`` to the text (the paper)."""
+    loss: Literal["ce", "hinge", "accuracy"] = "ce"
+    """``ce``, ``hinge`` (the authors' choice for MRPC, RTE and SNLI) or ``accuracy`` (flat: for comparison)."""
+    bound: float = 0.0
+    """Half-width of the box around z = 0 (the paper: 5); 0 is no box."""
+    dev_every: int = 5
+    """Generations between two looks at dev (published: 100 calls), at 2 * len(dev) rows each."""
+
+
+def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
+    """Yield the bare template, then every prompt that dev prefers to all before."""
+    train, dev = shots.train, shots.dev
+    loss = LOSSES[config.loss]
+    width = {"hidden": lm.info.hidden_std[0], "embedding": lm.info.embedding_std, "unit": 1.0}[config.width_from]
+    space = Subspace(
+        dim=config.dim,
+        std=(config.alpha * width / config.sigma,),
+        tokens=lm.info.prompt_tokens,
+        seed=int(rng.integers(2**62)),
+        distribution=config.projection,
+        mode=config.injection,
+    )
+
+    yield Answer.of(task)
+    (selected,) = judge(task, lm.logits(None, dev.texts), dev)  # the prompt to beat
+
+    search = evolution(config, rng)
+    best_z, best_loss = np.zeros(config.dim), np.inf
+    round_rows = config.population * len(train) + 2 * len(dev)
+    for generation in count(1):
+        zs = np.array(search.ask())  # (population, d)
+        losses = loss(lm.logits(space.at(zs), train.texts), train.labels)  # (population,)
+        search.tell(list(zs), losses.tolist())
+        if losses.min() < best_loss:
+            best_z, best_loss = zs[losses.argmin()], float(losses.min())
+
+        last = lm.budget.rows_left < round_rows
+        if last or generation % config.dev_every == 0:
+            looks = np.stack([search.result.xfavorite, best_z])  # (2, d): the mean, the best sample
+            scores = judge(task, lm.logits(space.at(looks), dev.texts), dev)
+            for z, score in zip(looks, scores, strict=True):
+                if score > selected:
+                    selected = score
+                    yield Answer.of(task, space.at(z), loss=best_loss, dev=score[0])
+        if search.stop():
+            search = evolution(config, rng)  # converged or degenerate with budget left: start again, keep the best
+
+
+def evolution(config: Config, rng: np.random.Generator) -> Any:
+    """A fresh CMA-ES at z = 0. All chance comes from `rng`; flat losses do not stop it."""
+    options: dict[str, Any] = {
+        "popsize": config.population,
+        "randn": lambda *shape: rng.standard_normal(shape),
+        "seed": np.nan,  # do not touch numpy's global generator
+        "verbose": -9,
+        "signals_filename": None,
+        "tolfun": 0,
+        "tolfunhist": 0,
+        "tolflatfitness": np.inf,
+        "tolstagnation": np.inf,
+    }
+    if config.bound > 0:
+        options["bounds"] = [-config.bound, config.bound]
+    return cma.CMAEvolutionStrategy(np.zeros(config.dim), config.sigma, options)
+
+
+def judge(task: Task, logits: NDArray[np.floating], dev: Examples) -> list[tuple[float, float]]:
+    """Score of each candidate (candidates, texts, words): the task's metric, then minus the loss to break ties."""
+    predicted, labels, classes = logits.argmax(axis=-1), dev.labels, len(task.classes)
+    metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
+    return list(zip(metric.tolist(), (-cross_entropy(logits, labels)).tolist(), strict=True))

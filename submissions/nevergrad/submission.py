@@ -1,0 +1,102 @@
+"""Any optimiser of nevergrad, in BBT's subspace (Rapin & Teytaud, 2018, https://github.com/facebookresearch/nevergrad).
+
+    z* = argmin over z in R^d of CE(lm(p0 + A z), y),  z asked from and told to `optimizer`
+
+The first release of BBT's code used nevergrad's CMA this way. Optimisers that can be asked many times before they are
+told are given whole populations, which the server forwards at once; the others go one by one, at the same price per
+call and more seconds.
+
+Not part of any paper: the widths of A, the looks at dev and the selection are those of this project's BBT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import nevergrad as ng
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import Answer, BlackBox, Examples, Shots, Subspace, Task, accuracy, cross_entropy, macro_f1
+
+REFUSED = ("BO", "BOSplit", "BayesOptimBO", "PCABO", "PCABO80", "PCABO95DoE20", "AX", "HyperOpt", "SMAC3", "pysot")
+"""Model-based optimisers whose cost per question grows with dim and history: they hang at hundreds of dimensions."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters."""
+
+    optimizer: str = "DiagonalCMA"
+    """A name in `nevergrad.optimizers.registry`."""
+    dim: int = 500
+    """d, length of z."""
+    population: int = 20
+    """Candidates asked for at once, where the optimiser allows it; at least the 4 + 3 ln d of nevergrad's CMA-ES,
+    whose step-size rule wants whole generations."""
+    alpha: float = 1.0
+    """Standard deviation of the prompts at z ~ N(0, I), in standard deviations of the first layer's input."""
+    dev_every: int = 100
+    """Calls between two looks at dev, at 2 * len(dev) rows each."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown optimisers, and those that would hang."""
+        if self.optimizer in REFUSED:
+            raise ValueError(
+                f"optimizer {self.optimizer!r} fits a model that hangs at dim {self.dim}; try DiagonalCMA, CMA or NGOpt"
+            )
+        if self.optimizer not in ng.optimizers.registry:
+            raise ValueError(f"nevergrad has no optimizer {self.optimizer!r}; see nevergrad.optimizers.registry")
+
+
+def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
+    """Yield the bare template, then every prompt that dev prefers to all before."""
+    train, dev = shots.train, shots.dev
+    std = config.alpha * lm.info.hidden_std[0]
+    space = Subspace(config.dim, (std,), lm.info.prompt_tokens, seed=int(rng.integers(2**62)))
+
+    yield Answer.of(task)
+    (selected,) = judge(task, lm.logits(None, dev.texts), dev)  # the prompt to beat
+
+    search = optimizer(config, int(lm.budget.calls_left), rng)
+    size = search.num_workers
+    best_z, best_loss = np.zeros(config.dim), np.inf
+    round_rows = size * len(train) + 2 * len(dev)
+    looked = 0
+    for population in count(1):
+        asked = [search.ask() for _ in range(size)]
+        zs = np.stack([candidate.value for candidate in asked])  # (population, d)
+        losses = cross_entropy(lm.logits(space.at(zs), train.texts), train.labels)  # (population,)
+        for candidate, loss in zip(asked, losses.tolist(), strict=True):
+            search.tell(candidate, loss)
+        if losses.min() < best_loss:
+            best_z, best_loss = zs[losses.argmin()], float(losses.min())
+
+        last = lm.budget.rows_left < round_rows
+        if last or population * size >= looked + config.dev_every:
+            looked = population * size
+            looks = np.stack([search.provide_recommendation().value, best_z])  # (2, d)
+            scores = judge(task, lm.logits(space.at(looks), dev.texts), dev)
+            for z, score in zip(looks, scores, strict=True):
+                if score > selected:
+                    selected = score
+                    yield Answer.of(task, space.at(z), loss=best_loss, dev=score[0])
+
+
+def optimizer(config: Config, calls: int, rng: np.random.Generator) -> Any:
+    """The named optimiser at z = 0 with step 1; one question at a time if it takes no more. Chance is `rng`'s."""
+    kind = ng.optimizers.registry[config.optimizer]
+    space = ng.p.Array(init=np.zeros(config.dim))
+    space.random_state = np.random.RandomState(int(rng.integers(2**32)))
+    workers = 1 if kind.no_parallelization else max(config.population, 4 + int(3 * np.log(config.dim)))
+    return kind(space, budget=max(calls, workers), num_workers=workers)
+
+
+def judge(task: Task, logits: NDArray[np.floating], dev: Examples) -> list[tuple[float, float]]:
+    """Score of each candidate (candidates, texts, words): the task's metric, then minus the loss to break ties."""
+    predicted, labels, classes = logits.argmax(axis=-1), dev.labels, len(task.classes)
+    metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
+    return list(zip(metric.tolist(), (-cross_entropy(logits, labels)).tolist(), strict=True))

@@ -1,0 +1,357 @@
+"""The language model against transformers' own layers, one text and one candidate at a time, unpadded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from tiny_models import FAMILIES, LAYERS, MASKED, WIDTH
+
+from harness.contract import Prompt, Prompts, Subspace, Text
+from harness.errors import ModelError, QueryError
+from harness.lm import model as model_module
+from harness.lm.encoder import EncoderBackbone
+from harness.lm.model import LanguageModel, load_model
+from harness.track import ModelSpec, PromptSpec
+
+P0 = PromptSpec(tokens=4, first_id=20)
+WORDS = (" bad", " great", " film")
+TEXTS: tuple[Text, ...] = tuple(
+    (" ".join(tiny_models.WORDS[(n * k + k) % len(tiny_models.WORDS)] for k in range(n % 11 + 1)),) for n in range(32)
+)
+SAME_LENGTH: tuple[Text, ...] = tuple((f"{word} film",) for word in tiny_models.WORDS)
+CASES = {
+    "none": None,
+    "add": Prompt(np.random.default_rng(0).normal(size=(2, 1, 4, WIDTH)).astype(np.float32)),
+    "add deep": Prompt(np.random.default_rng(1).normal(size=(2, LAYERS, 4, WIDTH)).astype(np.float32)),
+    "add two tokens": Prompt(np.random.default_rng(2).normal(size=(2, 2, 2, WIDTH)).astype(np.float32)),
+    "prepend": Prompt(np.random.default_rng(3).normal(size=(2, 1, 4, WIDTH)).astype(np.float32), "prepend"),
+    "prepend deep": Prompt(np.random.default_rng(4).normal(size=(2, LAYERS, 4, WIDTH)).astype(np.float32), "prepend"),
+}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A model loaded by the harness, and the same weights as transformers loads them."""
+
+    family: str
+    folder: Path
+    lm: LanguageModel
+    raw: Any
+    template: str
+
+    @property
+    def plain(self) -> LanguageModel:
+        return load_model(self.spec, P0, plain=True)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return ModelSpec(str(self.folder), "float32", "masked" if self.family in MASKED else "causal")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    import transformers
+
+    family: str = request.param
+    folder = tiny_models.save(family, tmp_path_factory.mktemp(family))
+    masked = family in MASKED
+    auto = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
+    spec = ModelSpec(str(folder), "float32", "masked" if masked else "causal")
+    template = "{a} . It was {mask} ." if masked else "{a} . It was{mask}"
+    return Tiny(family, folder, load_model(spec, P0), auto.from_pretrained(folder).eval(), template)
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: Tiny) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Logits (candidates, 32, words), states at the mask and at the first token, by hand, for every case."""
+    return {name: by_hand(tiny, prompt, TEXTS) for name, prompt in CASES.items()}
+
+
+def by_hand(tiny: Tiny, prompt: Prompt | None, texts: tuple[Text, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    words = [tiny.lm.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in WORDS]
+    out = []
+    for values in [None] if prompt is None else torch.tensor(prompt.values):
+        for text in texts:
+            with torch.no_grad():
+                states, read, first = one_by_hand(tiny, values, prompt.mode if prompt else "add", text[0])
+                out.append((head_by_hand(tiny, states[read])[words], states[read], states[first]))
+    shape = (1 if prompt is None else len(prompt.values), len(texts), -1)
+    logits, mask, first_token = (torch.stack(part).reshape(shape).numpy() for part in zip(*out, strict=True))
+    return logits, mask, first_token
+
+
+def one_by_hand(tiny: Tiny, values: torch.Tensor | None, mode: str, text: str) -> tuple[torch.Tensor, int, int]:
+    """Final hidden states (tokens, width) of one input through the model's own layers, and what to read."""
+    tokenizer, masked = tiny.lm.tokenizer, tiny.family in MASKED
+    filled = tiny.template.replace("{a}", text).replace("{mask}", tokenizer.mask_token if masked else "")
+    ids = tokenizer(filled)["input_ids"]
+    read = ids.index(tokenizer.mask_token_id) if masked else len(ids) - 1
+    count = 0 if values is None else values.shape[1]
+    start = 0 if mode == "prepend" or tiny.family == "gpt2" else 1
+    if mode == "add":
+        ids = [*ids[:start], *range(20, 20 + count), *ids[start:]]
+    x = embed_by_hand(tiny, torch.tensor([ids]), count if mode == "prepend" else 0)
+    if values is not None and mode == "prepend":
+        x = torch.cat([values[0][None], x], dim=1)
+    body = tiny.raw.base_model
+    layers = body.encoder.layer if masked else body.h if tiny.family == "gpt2" else body.layers
+    extra = {}
+    if tiny.family == "llama":
+        extra["position_embeddings"] = body.rotary_emb(x, position_ids=torch.arange(x.shape[1])[None])
+    for depth, layer in enumerate(layers):
+        if values is not None and depth < len(values) and not (mode == "prepend" and depth == 0):
+            x = x.clone()
+            x[:, start : start + count] += values[depth]
+        out = layer(x, attention_mask=None, **extra)
+        x = out[0] if isinstance(out, tuple) else out
+    if tiny.family == "gpt2":
+        x = body.ln_f(x)
+    elif tiny.family == "llama":
+        x = body.norm(x)
+    return x[0], read + count, count if mode == "prepend" else 0
+
+
+def embed_by_hand(tiny: Tiny, ids: torch.Tensor, before: int) -> torch.Tensor:
+    """Input of the first layer; `before` vectors will stand in front (causal models count them as positions)."""
+    body = tiny.raw.base_model
+    if tiny.family == "llama":
+        return body.embed_tokens(ids)
+    if tiny.family == "gpt2":
+        return body.wte(ids) + body.wpe(torch.arange(before, before + ids.shape[1]))
+    e = body.embeddings
+    positions = torch.arange(ids.shape[1]) + (2 if tiny.family == "roberta" else 0)
+    kinds = e.token_type_embeddings(torch.zeros_like(ids))
+    return e.LayerNorm(e.word_embeddings(ids) + e.position_embeddings(positions) + kinds)
+
+
+def head_by_hand(tiny: Tiny, state: torch.Tensor) -> torch.Tensor:
+    head = {"bert": "cls", "roberta": "lm_head"}.get(tiny.family, "lm_head")
+    return getattr(tiny.raw, head)(state)
+
+
+def forward(lm: LanguageModel, tiny: Tiny, prompt: Prompts | None, texts: tuple[Text, ...], **options: Any) -> Any:
+    return lm.forward(prompt, lm.text_set(tiny.template, texts), lm.single_ids(WORDS), **options)
+
+
+# ── exactness ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_by_hand_without_a_prompt_is_the_models_own_forward(tiny: Tiny) -> None:
+    """What the other tests compare with is itself held to transformers' whole forward."""
+    logits, _, _ = by_hand(tiny, None, TEXTS[:4])
+    for n, text in enumerate(TEXTS[:4]):
+        filled = tiny.template.replace("{a}", text[0]).replace("{mask}", tiny.lm.tokenizer.mask_token or "")
+        ids = tiny.lm.tokenizer(filled)["input_ids"]
+        read = ids.index(tiny.lm.tokenizer.mask_token_id) if tiny.family in MASKED else -1
+        with torch.no_grad():
+            own = tiny.raw(torch.tensor([ids])).logits[0, read, tiny.lm.single_ids(WORDS)]
+        np.testing.assert_allclose(logits[0, n], own.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch", [1, 7, 32])
+@pytest.mark.parametrize("path", ["fast", "plain"])
+def test_logits_and_states_are_those_computed_by_hand(
+    tiny: Tiny, expected: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], case: str, batch: int, path: str
+) -> None:
+    if path == "plain" and tiny.family not in MASKED:
+        pytest.skip("causal models have the plain path only")
+    lm = tiny.plain if path == "plain" else tiny.lm
+    wanted = expected[case]
+    for start in range(0, len(TEXTS), batch):
+        some = slice(start, start + batch)
+        for kind, states in (("mask", wanted[1]), ("cls", wanted[2])):
+            logits, features = forward(lm, tiny, CASES[case], TEXTS[some], features=kind)
+            np.testing.assert_allclose(logits, wanted[0][:, some], atol=1e-5, rtol=1e-5)
+            np.testing.assert_allclose(features, states[:, some], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_texts_of_one_length_need_no_padding_and_give_the_same(tiny: Tiny, case: str) -> None:
+    wanted = by_hand(tiny, CASES[case], SAME_LENGTH)[0]
+    np.testing.assert_allclose(forward(tiny.lm, tiny, CASES[case], SAME_LENGTH)[0], wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [(), (0,), (0, 1), (0, 1, 2), (1,)])
+def test_layers_all_candidates_agree_on_give_the_same_as_one_candidate_at_a_time(
+    tiny: Tiny, shared: tuple[int, ...]
+) -> None:
+    values = np.random.default_rng(5).normal(size=(5, LAYERS, 4, WIDTH)).astype(np.float32)
+    for layer in shared:
+        values[:, layer] = values[0, layer]
+    together, _ = forward(tiny.lm, tiny, Prompt(values), TEXTS[:9])
+    assert together.shape == (5, 9, len(WORDS))
+    for c in range(5):
+        alone, _ = forward(tiny.lm, tiny, Prompt(values[c : c + 1]), TEXTS[:9])
+        np.testing.assert_allclose(together[c], alone[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 60, 300])
+def test_the_size_of_a_chunk_changes_nothing(tiny: Tiny, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = forward(tiny.lm, tiny, CASES["add deep"], TEXTS, features="cls")
+    monkeypatch.setattr(model_module, "CHUNK_TOKENS", tokens)
+    for got, whole in zip(forward(tiny.lm, tiny, CASES["add deep"], TEXTS, features="cls"), wanted, strict=True):
+        np.testing.assert_allclose(got, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_coordinates_are_shown_as_their_projected_values(tiny: Tiny) -> None:
+    from harness.lm.projection import matrix
+
+    space = Subspace(dim=6, std=(0.5, 1.0), tokens=3, seed=9)
+    z = np.random.default_rng(6).normal(size=(2, 2, 6))
+    shown = np.stack([[(matrix(space, k, WIDTH) @ c[k]).reshape(3, WIDTH) for k in range(2)] for c in z])
+    got, _ = forward(tiny.lm, tiny, space.at(z), TEXTS[:5])
+    wanted, _ = forward(tiny.lm, tiny, Prompt(shown.astype(np.float32)), TEXTS[:5])
+    np.testing.assert_allclose(got, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_same_query_gives_the_same_bits(tiny: Tiny) -> None:
+    first, second = (forward(tiny.lm, tiny, CASES["add deep"], TEXTS)[0] for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+    assert first.dtype == np.float32
+
+
+def test_bfloat16_stays_near_float32(tiny: Tiny) -> None:
+    half = load_model(ModelSpec(tiny.spec.source, "bfloat16", tiny.spec.kind), P0)
+    got, _ = forward(half, tiny, CASES["add"], TEXTS[:8])
+    wanted, _ = forward(tiny.lm, tiny, CASES["add"], TEXTS[:8])
+    assert np.abs(got - wanted).mean() < 0.1 * wanted.std()
+    assert half.sha256 == tiny.lm.sha256
+
+
+def test_a_zero_head_bias_is_taken_off_the_logits(tiny: Tiny) -> None:
+    spec = ModelSpec(tiny.spec.source, "float32", tiny.spec.kind, zero_head_bias=True)
+    got, _ = forward(load_model(spec, P0), tiny, None, TEXTS[:3])
+    wanted, _ = forward(tiny.lm, tiny, None, TEXTS[:3])
+    bias = tiny.raw.get_output_embeddings().bias
+    taken = torch.zeros(len(WORDS)) if bias is None else bias[tiny.lm.single_ids(WORDS)].detach()
+    np.testing.assert_allclose(wanted - got, np.broadcast_to(taken.numpy(), got.shape), atol=1e-5)
+    assert (tiny.family in MASKED) == bool(taken.any())
+
+
+# ── what is published ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_published_statistics_are_those_of_the_layers_inputs_at_the_zero_prompt(tiny: Tiny) -> None:
+    info = tiny.lm.info(TEXTS, tiny.template)
+    assert (info.kind, info.layers, info.width) == (tiny.lm.kind, LAYERS, WIDTH)
+    assert (info.max_tokens, info.prompt_tokens) == (tiny_models.LONGEST, 4)
+    weight = tiny.raw.get_input_embeddings().weight
+    assert info.vocabulary == len(weight)
+    assert info.embedding_std == pytest.approx(weight.std(correction=0).item(), rel=1e-5)
+    seen: list[list[torch.Tensor]] = [[] for _ in range(LAYERS)]
+    body = tiny.raw.base_model
+    blocks = body.encoder.layer if tiny.family in MASKED else body.h if tiny.family == "gpt2" else body.layers
+    handles = [
+        block.register_forward_pre_hook(lambda _m, args, k=k: seen[k].append(args[0][0]))
+        for k, block in enumerate(blocks)
+    ]
+    for text in TEXTS:
+        with torch.no_grad():
+            one_by_hand(tiny, torch.zeros(1, 4, WIDTH), "add", text[0])
+    for handle in handles:
+        handle.remove()
+    stds = [torch.cat(inputs).std(correction=0).item() for inputs in seen]
+    np.testing.assert_allclose(info.hidden_std, stds, rtol=1e-5)
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_word_of_several_tokens_is_refused_with_its_pieces(tiny: Tiny) -> None:
+    with pytest.raises(QueryError, match=r"' villages twice' is \d+ tokens of .* \(.*, .*\); choose a single-token"):
+        tiny.lm.single_ids([" bad", " villages twice"])
+    with pytest.raises(QueryError, match=r"'' is 0 tokens of .* \(nothing\)"):
+        tiny.lm.single_ids([""])
+    with pytest.raises(QueryError, match="no label words"):
+        tiny.lm.single_ids([])
+    assert tiny.lm.word_ids([" bad"]) == [[tiny.lm.single_ids([" bad"])[0]]]
+
+
+def test_an_unknown_word_is_refused(tiny: Tiny) -> None:
+    if tiny.family in {"gpt2", "roberta"}:
+        pytest.skip("byte-level tokenizers know every word")
+    with pytest.raises(QueryError, match="is unknown to|tokens of"):
+        tiny.lm.single_ids(["\u4e2d"])
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(0, 1, 4, WIDTH), (1, 0, 4, WIDTH), (1, LAYERS + 1, 4, WIDTH), (1, 1, 0, WIDTH), (1, 1, 5, WIDTH),
+     (1, 1, 4, WIDTH + 1), (1, 1, 4, WIDTH - 1), (1, 4, WIDTH), (1, 1, 1, 4, WIDTH)],
+)  # fmt: skip
+def test_a_prompt_of_a_wrong_shape_is_refused(tiny: Tiny, shape: tuple[int, ...]) -> None:
+    with pytest.raises(QueryError, match=r"\(candidates, 1..3 layers, 1..4 tokens, 16\) expected"):
+        tiny.lm.check(Prompt(np.zeros(shape, dtype=np.float32)))
+
+
+def test_a_good_prompt_is_not_refused_and_a_bad_subspace_is(tiny: Tiny) -> None:
+    from dataclasses import replace
+
+    for prompt in CASES.values():
+        tiny.lm.check(prompt)
+    space = Subspace(dim=6, std=(0.5, 1.0), tokens=3, seed=9)
+    good = space.at(np.zeros((2, 2, 6)))
+    tiny.lm.check(good)
+    for z in (np.zeros((2, 1, 6)), np.zeros((2, 2, 5)), np.zeros((2, 6)), np.zeros((0, 2, 6))):
+        with pytest.raises(QueryError, match=r"\(candidates, 2, 6\) expected"):
+            tiny.lm.check(replace(good, z=z.astype(np.float32)))
+    for bad in (replace(space, tokens=5), replace(space, std=(1.0,) * 4)):
+        with pytest.raises(QueryError, match="subspace with"):
+            tiny.lm.check(bad.at(np.zeros((1, bad.layers, 6))))
+
+
+def test_outputs_for_the_referee_are_forward_by_words(tiny: Tiny) -> None:
+    out = tiny.lm.outputs(CASES["add"], TEXTS[:3], tiny.template, WORDS, "cls")
+    logits, features = forward(tiny.lm, tiny, CASES["add"], TEXTS[:3], features="cls")
+    np.testing.assert_array_equal(out.logits, logits)
+    np.testing.assert_array_equal(out.features, features)
+    with pytest.raises(QueryError):
+        tiny.lm.outputs(CASES["add"], TEXTS[:3], "{a}", WORDS, "mask")
+
+
+def test_a_long_text_leaves_room_for_the_prompt(tiny: Tiny) -> None:
+    encoded = tiny.lm.text_set(tiny.template, (("bad film " * 200,),))
+    assert encoded.tokens == tiny_models.LONGEST - P0.tokens
+    for case in CASES.values():
+        assert np.isfinite(tiny.lm.forward(case, encoded, tiny.lm.single_ids(WORDS))[0]).all()
+
+
+# ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_encoders_take_the_fast_path_and_only_they(tiny: Tiny) -> None:
+    assert isinstance(tiny.lm.backbone, EncoderBackbone) == (tiny.family in MASKED)
+    assert not isinstance(tiny.plain.backbone, EncoderBackbone)
+
+
+def test_a_model_of_the_other_kind_is_refused(tiny: Tiny) -> None:
+    other = ModelSpec(tiny.spec.source, "float32", "causal" if tiny.family in MASKED else "masked")
+    with pytest.raises(ModelError):
+        load_model(other, P0)
+
+
+def test_prompt_ids_outside_the_vocabulary_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(ModelError, match=r"prompt ids 100000..100003; .* vocabulary ids"):
+        load_model(tiny.spec, PromptSpec(tokens=4, first_id=100_000))
+
+
+def test_what_is_not_there_is_told_with_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such directory"):
+        load_model(ModelSpec(str(tmp_path / "none"), "float32"), P0)
+    with pytest.raises(ModelError, match=r"Give a directory in hub format .*--model DIR"):
+        load_model(ModelSpec(str(tmp_path), "float32"), P0)
+
+
+def test_a_family_without_support_is_told_those_with(tmp_path: Path) -> None:
+    import transformers
+
+    folder = tiny_models.save("bert", tmp_path)
+    config = transformers.DistilBertConfig(vocab_size=400, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    transformers.DistilBertForMaskedLM(config).save_pretrained(folder)
+    with pytest.raises(ModelError, match="'distilbert' are not supported; supported: bert, gpt2, llama, roberta"):
+        load_model(ModelSpec(str(folder), "float32"), P0)

@@ -1,0 +1,154 @@
+"""Templates and texts become tokens: the text is cut, the template never, and the mask is the template's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.errors import QueryError
+from harness.lm.text import encode
+
+LONG = "the film was a long story about a village " * 40
+
+
+@pytest.fixture(scope="module")
+def tokenizers_(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    def load(family: str) -> Any:
+        folder: Path = tiny_models.save(family, tmp_path_factory.mktemp(family))
+        return transformers.AutoTokenizer.from_pretrained(folder)
+
+    return {family: load(family) for family in tiny_models.FAMILIES}
+
+
+@pytest.mark.parametrize("family", tiny_models.MASKED)
+@pytest.mark.parametrize("template", ["{a} . It was {mask} .", "{mask} : {a}", "film {mask}", "{a}{mask}{b}"])
+def test_a_filled_masked_template_is_the_tokenizers_own(
+    tokenizers_: dict[str, Any], family: str, template: str
+) -> None:
+    tokenizer = tokenizers_[family]
+    text = ("a bad film", "yes, maybe")[: template.count("{a}") + template.count("{b}")]
+    if not text:
+        with pytest.raises(QueryError, match="{a} 0 times"):
+            encode(tokenizer, "masked", template, ("a",), 60)
+        return
+    filled = template.replace("{a}", text[0]).replace("{b}", text[-1]).replace("{mask}", tokenizer.mask_token)
+    coded = encode(tokenizer, "masked", template, text, 60)
+    assert list(coded.ids) == tokenizer(filled)["input_ids"]
+    assert coded.ids[coded.read] == tokenizer.mask_token_id
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_filled_causal_template_ends_where_it_is_read(tokenizers_: dict[str, Any], family: str) -> None:
+    tokenizer = tokenizers_[family]
+    coded = encode(tokenizer, "causal", "{a} . It was {mask}", ("a bad film",), 60)
+    assert list(coded.ids) == tokenizer("a bad film . It was")["input_ids"]
+    assert coded.read == len(coded.ids) - 1
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+@pytest.mark.parametrize("longest", [20, 33, 50])
+def test_the_text_is_cut_from_its_end_and_the_template_is_kept(
+    tokenizers_: dict[str, Any], family: str, longest: int
+) -> None:
+    tokenizer, masked = tokenizers_[family], family in tiny_models.MASKED
+    template = "great film : {a} . It was {mask} ." if masked else "great film : {a} . It was {mask}"
+    kind = "masked" if masked else "causal"
+    bare, cut = (encode(tokenizer, kind, template, (text,), longest) for text in ("", LONG))
+    whole = encode(tokenizer, kind, template, (LONG,), 10_000)
+    assert len(cut.ids) == longest < len(whole.ids)
+    tail = 4 if masked else 3
+    assert cut.ids[-tail:] == whole.ids[-tail:]
+    start = longest - len(bare.ids)
+    assert cut.ids[:start] == whole.ids[:start]
+    if masked:
+        assert cut.ids[cut.read] == tokenizer.mask_token_id
+        assert len(cut.ids) - cut.read == len(whole.ids) - whole.read
+
+
+def test_of_two_texts_the_longer_loses_first(tokenizers_: dict[str, Any]) -> None:
+    tokenizer = tokenizers_["bert"]
+    coded = encode(tokenizer, "masked", "{a} ? {mask} , {b}", ("yes no maybe", LONG), 20)
+    assert tokenizer.decode(coded.ids).startswith("[CLS] yes no maybe? [MASK], the film was")
+    both = encode(tokenizer, "masked", "{a} ? {mask} , {b}", (LONG, LONG), 21)
+    assert both.read == 10  # [CLS], 8 of the first, "?"
+    assert len(both.ids) == 21  # "," and 8 of the second, [SEP]
+
+
+def test_a_token_that_template_and_text_share_is_the_templates(tokenizers_: dict[str, Any]) -> None:
+    """In "film bad?" the tokenizer may merge what stands without a space; nothing of the template may go."""
+    tokenizer = tokenizers_["gpt2"]
+    coded = encode(tokenizer, "causal", "{a}ilm was{mask}", ("bad " * 100 + "f",), 12)
+    assert tokenizer.decode(coded.ids).endswith("film was")
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_a_template_that_does_not_fit_even_without_text_is_refused(tokenizers_: dict[str, Any], family: str) -> None:
+    kind = "masked" if family in tiny_models.MASKED else "causal"
+    with pytest.raises(QueryError, match=r"needs \d+ tokens without any text, 5 are allowed"):
+        encode(tokenizers_[family], kind, "yes no maybe yes no maybe {a} {mask}", (LONG,), 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", tiny_models.MASKED)
+@pytest.mark.parametrize("text", ["{m}", "{m} {m} bad", "bad {m}", "bad{m}", "{mask}", "{m}{mask} {b}"])
+@pytest.mark.parametrize("template", ["{a} {mask} .", "{a}{mask} .", "{mask} {a}", "{mask}{a}"])
+def test_a_mask_token_inside_the_text_does_not_move_the_read_position(
+    tokenizers_: dict[str, Any], family: str, text: str, template: str
+) -> None:
+    tokenizer = tokenizers_[family]
+    text = text.replace("{m}", tokenizer.mask_token)
+    coded = encode(tokenizer, "masked", template, (text,), 60)
+    if template.startswith("{mask}"):
+        assert coded.read == 1
+    else:
+        assert coded.read == len(coded.ids) - 3  # mask, ".", end
+    assert coded.ids[coded.read] == tokenizer.mask_token_id
+
+
+def test_special_tokens_inside_the_text_can_be_cut_as_text(tokenizers_: dict[str, Any]) -> None:
+    coded = encode(tokenizers_["bert"], "masked", "{a} . {mask}", ("[SEP] [CLS] " * 50,), 12)
+    assert len(coded.ids) == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "template", "expectation"),
+    [
+        ("masked", "{a}", "{mask} 0 times"),
+        ("masked", "{a} {mask} {mask}", "{mask} 2 times"),
+        ("masked", "{a} {b} {mask}", "unknown field {b}"),
+        ("causal", "{a} {mask} .", "must end with {mask}"),
+    ],
+)
+def test_a_malformed_template_is_a_query_error(
+    tokenizers_: dict[str, Any], kind: Any, template: str, expectation: str
+) -> None:
+    with pytest.raises(QueryError) as problem:
+        encode(tokenizers_["bert"], kind, template, ("a",), 60)
+    assert expectation in str(problem.value)
+
+
+def test_an_empty_causal_input_is_the_start_token(tokenizers_: dict[str, Any]) -> None:
+    for family in ("gpt2", "llama"):
+        coded = encode(tokenizers_[family], "causal", "{a}{mask}", ("",), 60)
+        assert coded.ids == (tokenizers_[family].bos_token_id,)
+        assert coded.read == 0
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(tiny_models.FAMILIES),
+    st.text(st.characters(codec="utf-8"), max_size=60),
+    st.text(st.characters(codec="utf-8"), max_size=60),
+    st.integers(12, 40),
+)
+def test_any_text_is_encoded_within_the_limit(
+    tokenizers_: dict[str, Any], family: str, a: str, b: str, longest: int
+) -> None:
+    tokenizer, masked = tokenizers_[family], family in tiny_models.MASKED
+    coded = encode(tokenizer, "masked" if masked else "causal", "{a} ? {b} {mask}", (a, b), longest)
+    assert 1 <= len(coded.ids) <= longest
+    assert coded.read == len(coded.ids) - (2 if masked else 1)
+    assert not masked or coded.ids[coded.read] == tokenizer.mask_token_id

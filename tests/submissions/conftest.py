@@ -1,0 +1,86 @@
+"""Load submissions by path, and run them on the fake model to the end of its budget."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import Answer, BudgetExhausted, Examples, Shots, Task
+from harness.answer import check, probabilities
+from harness.lm.fake import FakeLM, fake_examples, fake_shots, fake_task
+
+FOLDER = Path(__file__).resolve().parents[2] / "submissions"
+
+
+@lru_cache
+def load(name: str) -> ModuleType:
+    """Import submissions/<name>/submission.py under a name of its own."""
+    spec = importlib.util.spec_from_file_location(f"submission_{name}", FOLDER / name / "submission.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cma says that matplotlib is not installed
+        spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out of one run on the fake."""
+
+    answers: list[Answer]
+    lm: FakeLM
+    task: Task
+    test: Examples
+    ended_by_budget: bool
+
+    def accuracy(self, answer: Answer) -> float:
+        """Test accuracy of an answer."""
+        p = probabilities(answer, self.task, self.lm.free, self.test.texts)
+        return float((p.argmax(axis=1) == self.test.labels).mean())
+
+
+class Bench:
+    """The fake model with everything a submission needs; small subspaces keep it fast."""
+
+    load = staticmethod(load)
+
+    @staticmethod
+    def setting(classes: int = 2, calls: int = 300, seed: int = 0, layers: int = 3) -> tuple[FakeLM, Task, Shots]:
+        """A fake model, its task, and shots."""
+        task = fake_task(classes)
+        shots = fake_shots(task, np.random.default_rng(100 + seed))
+        return FakeLM.for_task(task, shots, calls, seed, layers), task, shots
+
+    def run(self, name: str, seed: int = 0, calls: int = 300, classes: int = 2, layers: int = 3, **options: Any) -> Run:
+        """Run a submission to its end on the fake model."""
+        module = load(name)
+        lm, task, shots = self.setting(classes, calls, layers=layers)
+        test = fake_examples(task, 1000, np.random.default_rng(999))
+        if name != "manual":
+            options = {"dim": 30, **options}
+        answers, ended_by_budget = [], False
+        try:
+            for answer in module.tune(lm, task, shots, np.random.default_rng(seed), module.Config(**options)):
+                check(answer, task, lm.info.width)
+                answers.append(answer)
+        except BudgetExhausted:
+            ended_by_budget = True
+        return Run(answers, lm, task, test, ended_by_budget)
+
+
+@pytest.fixture(scope="session")
+def bench() -> Bench:
+    """See `Bench`."""
+    return Bench()

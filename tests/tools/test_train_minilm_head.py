@@ -1,0 +1,73 @@
+"""The training script: any text in, checked weights out, the same after an interruption."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from safetensors.torch import load_file
+
+from harness.lm import embedded
+
+if TYPE_CHECKING:
+    import torch
+
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "train_minilm_head.py"
+ANIMALS = ("heron", "otter", "badger", "beetle", "salmon", "falcon", "hedgehog", "lizard", "spider", "raven")
+PLACES = ("river", "forest", "garden", "mountain", "village", "harbour", "meadow", "castle", "market", "island")
+
+
+def write_text(path: Path) -> Path:
+    """Two hundred short lines: glosses, opinions and statements."""
+    lines = [f"{animal}: an animal of the {place} that is seen in the early morning" for animal in ANIMALS for place in PLACES]
+    lines += [f"The {animal} was seen by the old {place} in the summer of 1907." for animal in ANIMALS for place in PLACES[:5]]
+    lines += [f"the film about the {animal} is very slow but the story of the {place} is really good ." for animal in ANIMALS[:5] for place in PLACES]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def train(text: Path, folder: Path, steps: int, *more: str) -> tuple[str, dict[str, torch.Tensor]]:
+    """Run the script; what it printed and what it wrote."""
+    command = [sys.executable, str(SCRIPT), str(text), "--out", str(folder / "out"), "--work", str(folder / "work"), "--scale", "0.05"]
+    command += ["--units", "150", "--wordnet", str(folder / "none"), "--steps", str(steps), "--every", "2", "--threads", "1", *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603 - our own script
+    assert done.returncode == 0, done.stderr
+    return done.stdout, load_file(folder / "out" / "head.safetensors")
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    """Stopped after two of four steps and started again: the same bytes."""
+    text = write_text(tmp_path / "text.txt")
+    _, whole = train(text, tmp_path / "whole", 4, "--train", "head")
+    train(text, tmp_path / "parts", 4, "--train", "head", "--stop-after", "2")
+    said, parts = train(text, tmp_path / "parts", 4, "--train", "head")
+    assert "going on from step 2" in said
+    assert "tokens/s" in said
+    assert whole.keys() == parts.keys()
+    assert all(whole[name].equal(parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize(("train_what", "layers"), [("head", 0), ("adapter", 6), ("encoder", 6)])
+def test_what_is_written_loads_and_is_as_small_as_promised(tmp_path: Path, train_what: str, layers: int) -> None:
+    """Plain names, bfloat16, a checksum that holds, no word embeddings."""
+    train(write_text(tmp_path / "text.txt"), tmp_path, 2, "--train", train_what)
+    state = embedded.read_weights(tmp_path / "out")
+    assert len({name.split(".")[3] for name in state if name.startswith("bert.encoder.layer.")}) == layers
+    assert not [name for name in state if "embeddings" in name or "decoder" in name]
+    assert sum(tensor.numel() * 2 for tensor in state.values()) < (4e6 if layers == 0 else 24e6)
+    assert json.loads((tmp_path / "out" / "checksum.json").read_text(encoding="utf-8"))["bytes"] < 24_000_000
+    embedded.overlay(embedded.base_model(embedded.package_folder()), state)
+
+
+def test_an_empty_text_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    """The message names the file and the format."""
+    text = tmp_path / "empty.txt"
+    text.write_text("\n\n", encoding="utf-8")
+    command = [sys.executable, str(SCRIPT), str(text), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - our own script
+    assert done.returncode == 1
+    assert "has no lines with text; give a file with one passage a line" in done.stderr
