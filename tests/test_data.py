@@ -161,7 +161,7 @@ def test_a_draw_is_balanced_disjoint_and_independent_of_the_order_of_the_file(
     try:
         shots = draw_shots(Examples(texts, labels), classes, train, dev, "k")
     except DataError as problem:
-        assert "different texts" in str(problem)
+        assert "different texts" in str(problem)  # noqa: PT017 - which draws fit is up to chance
         return
     again = draw_shots(shuffled, classes, train, dev, "k")
     assert examples_sha256(shots.train) == examples_sha256(again.train)
@@ -184,8 +184,9 @@ def test_a_text_whose_labels_disagree_is_never_drawn() -> None:
     examples = Examples((*texts, texts[0]), np.array([0, 0, 0, 1, 1, 1, 1]))
     with pytest.raises(DataError, match=r"k: class 0 has 2 different texts, 2 \+ 1 are needed"):
         draw_shots(examples, 2, 2, 1, "k")
-    shots = draw_shots(examples, 2, 1, 1, "k")
-    assert texts[0] not in shots.train.texts + shots.dev.texts
+    for key in range(20):
+        shots = draw_shots(examples, 2, 1, 1, f"{key}")
+        assert texts[0] not in shots.train.texts + shots.dev.texts
 
 
 def test_the_digest_of_examples_tells_texts_labels_and_order_apart() -> None:

@@ -11,11 +11,15 @@ from harness.tomlfile import line_of, read_toml
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
+    """A table."""
+
     size: Annotated[int, msgspec.Meta(gt=0)]
     word: str = ""
 
 
 class Outer(msgspec.Struct, forbid_unknown_fields=True):
+    """A file."""
+
     name: str
     one: Inner
     many: dict[str, Inner] = {}

@@ -92,7 +92,9 @@ class Batches:
         # start anywhere on the tokens, not on the rows, so that long lines are drawn as often as their share
         start = int(np.searchsorted(np.cumsum(tokens), rng.random() * tokens.sum() * 0.95))
         count = max(2, int(np.searchsorted(np.cumsum(tokens[start:]), 6000 * self.scale)))
-        return self.mask(self._alike([self.prepared.lines[i] for i in drawn[start : start + count]], max(2, count // 2), rng), rng)
+        return self.mask(
+            self._alike([self.prepared.lines[i] for i in drawn[start : start + count]], max(2, count // 2), rng), rng
+        )
 
     def mask(self, lines: Sequence[str], rng: np.random.Generator, *, prompt: bool = True) -> Batch:
         """Hide a fifth of the tokens of each line, content words first."""
@@ -104,7 +106,13 @@ class Batches:
         hidden = (ranks < count[:, None]) & np.isfinite(keys)
         labels = torch.from_numpy(ids[hidden])
         ids[hidden] = self.tokenizer.mask_token_id
-        return Batch("masked", torch.from_numpy(ids), torch.from_numpy(attention), torch.from_numpy(np.flatnonzero(hidden)), labels=labels)
+        return Batch(
+            "masked",
+            torch.from_numpy(ids),
+            torch.from_numpy(attention),
+            torch.from_numpy(np.flatnonzero(hidden)),
+            labels=labels,
+        )
 
     def _pairs(self, rng: np.random.Generator) -> Batch:
         rows = max(2, int(64 * self.scale))
@@ -114,7 +122,7 @@ class Batches:
         return self.pairs(self._chunk(drawn, lengths, rows, rng), rng)
 
     def pairs(self, chosen: np.ndarray, rng: np.random.Generator, *, prompt: bool = True) -> Batch:
-        """ "A ? [MASK] , B" with yes, maybe, no as likely as the encoder finds A and B alike."""
+        """The cloze "A ? [MASK] , B", with yes, maybe, no as likely as the encoder finds A and B alike."""
         forms = self._forms(PAIR_FORMS, len(chosen), rng)
         first, second = self.prepared.first, self.prepared.second
         texts = [form.replace("{a}", first[i]).replace("{b}", second[i]) for form, i in zip(forms, chosen, strict=True)]
@@ -129,13 +137,22 @@ class Batches:
         return self._distil("opinions", self.prepared.opinions, self.opinion_words, OPINION_FORMS, 2.0, 28, rng)
 
     def _distil(
-        self, name: str, source: Clozes, words: torch.Tensor, forms: tuple[tuple[str, float], ...], sharpness: float, rows: int, rng: np.random.Generator
+        self,
+        name: str,
+        source: Clozes,
+        words: torch.Tensor,
+        forms: tuple[tuple[str, float], ...],
+        sharpness: float,
+        rows: int,
+        rng: np.random.Generator,
     ) -> Batch:
         rows = max(2, int(rows * self.scale))
         drawn = rng.integers(len(source.texts), size=rows * 8)
         drawn = self._chunk(drawn, np.asarray([len(source.texts[i]) for i in drawn]), 2 * rows, rng)
         chosen = self._chunk(drawn, self._lengths([source.texts[i] for i in drawn]), rows, rng)
-        texts = [form.replace("{s}", source.texts[i]) for form, i in zip(self._forms(forms, rows, rng), chosen, strict=True)]
+        texts = [
+            form.replace("{s}", source.texts[i]) for form, i in zip(self._forms(forms, rows, rng), chosen, strict=True)
+        ]
         scores = source.vectors[chosen].astype(np.float32) @ source.word_vectors.T + source.shifts
         return self._cloze(name, texts, words, sharpness * scores, rng)
 
@@ -150,21 +167,41 @@ class Batches:
 
     def _lengths(self, texts: list[str]) -> np.ndarray:
         """Tokens of each text, counted up to the longest row."""
-        counted = self.tokenizer(texts, truncation=True, max_length=LONGEST, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+        counted = self.tokenizer(
+            texts, truncation=True, max_length=LONGEST, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
         return np.asarray([len(ids) for ids in counted])
 
     def _forms(self, forms: tuple[tuple[str, float], ...], rows: int, rng: np.random.Generator) -> list[str]:
         return [forms[i][0] for i in rng.choice(len(forms), size=rows, p=[share for _, share in forms])]
 
-    def _cloze(self, name: str, texts: Sequence[str], words: torch.Tensor, scores: np.ndarray, rng: np.random.Generator, *, prompt: bool = True) -> Batch:
+    def _cloze(
+        self,
+        name: str,
+        texts: Sequence[str],
+        words: torch.Tensor,
+        scores: np.ndarray,
+        rng: np.random.Generator,
+        *,
+        prompt: bool = True,
+    ) -> Batch:
         ids, attention = self._encode(texts, rng, prompt=prompt)
         is_mask = ids == self.tokenizer.mask_token_id
         kept = is_mask.any(1)  # a cut text may have lost its mask
         places = np.flatnonzero(kept) * ids.shape[1] + is_mask[kept].argmax(1)
         chances = torch.softmax(torch.from_numpy(scores[kept].astype(np.float32)), dim=1)
-        return Batch(name, torch.from_numpy(ids), torch.from_numpy(attention), torch.from_numpy(places), words=words, chances=chances)
+        return Batch(
+            name,
+            torch.from_numpy(ids),
+            torch.from_numpy(attention),
+            torch.from_numpy(places),
+            words=words,
+            chances=chances,
+        )
 
-    def _encode(self, texts: Sequence[str], rng: np.random.Generator, *, prompt: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def _encode(
+        self, texts: Sequence[str], rng: np.random.Generator, *, prompt: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Tokens; in half of the batches up to ten words drawn at random stand after [CLS]."""
         made = self.tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="np")
         ids, attention = np.asarray(made["input_ids"]), np.asarray(made["attention_mask"])

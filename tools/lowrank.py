@@ -12,7 +12,9 @@ class LowRank(torch.nn.Module):
         """Keep the layer as it is; A and B learn."""
         super().__init__()
         self.linear = linear
-        self.down = torch.nn.Parameter(torch.randn(rank, linear.in_features, generator=generator) / linear.in_features**0.5)
+        self.down = torch.nn.Parameter(
+            torch.randn(rank, linear.in_features, generator=generator) / linear.in_features**0.5
+        )
         self.up = torch.nn.Parameter(torch.zeros(linear.out_features, rank))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -19,12 +19,47 @@ if TYPE_CHECKING:
     from wordnet import WordNet
 
 ENTRY = re.compile(r"^([A-Za-z][\w' -]{1,30}): (.{8,200})$")
-OLD_ENTRY = re.compile(r"^([A-Z][a-z]{2,20}) , (?:n|a|v)\. (?:t\. |i\. |& )*(?:\(.{1,20}\) )?(?:1\. )?([A-Z].{15,200})$")
+OLD_ENTRY = re.compile(
+    r"^([A-Z][a-z]{2,20}) , (?:n|a|v)\. (?:t\. |i\. |& )*(?:\(.{1,20}\) )?(?:1\. )?([A-Z].{15,200})$"
+)
 VERB = re.compile(r"(?:^\d+\. |v\. [ti]\. )To ([a-z]+ [^.;,:()]{6,45})[.;,:]")
-CLAUSE = re.compile(r"^((?:[\w'-]+ ){1,7}?)(is|was|are|were|can|will|would|could|should|has been|had been) (.{8,110}?)\s*[.;!]*$")
-ENGLISH = {"the", "a", "an", "of", "to", "in", "is", "was", "and", "that", "it", "he", "for", "with", "or", "i", "you", "on", "by", "as", "not"}
-REVIEW = re.compile(r"\b(film|movie|comedy|drama|actor|acting|plot|director|story|character|audience|camera|scenes?|humou?r)s?\b")
-DEFINE = ("What is {t}?", "What does {t} mean?", "What exactly is {t}?", "Can someone explain {t}?", "How would you define {t}?")
+CLAUSE = re.compile(
+    r"^((?:[\w'-]+ ){1,7}?)(is|was|are|were|can|will|would|could|should|has been|had been) (.{8,110}?)\s*[.;!]*$"
+)
+ENGLISH = {
+    "the",
+    "a",
+    "an",
+    "of",
+    "to",
+    "in",
+    "is",
+    "was",
+    "and",
+    "that",
+    "it",
+    "he",
+    "for",
+    "with",
+    "or",
+    "i",
+    "you",
+    "on",
+    "by",
+    "as",
+    "not",
+}
+REVIEW = re.compile(
+    r"\b(film|movie|comedy|drama|actor|acting|plot|director|story|character|audience|camera|scenes?|humou?r)s?\b"
+)
+HALF = 0.5
+DEFINE = (
+    "What is {t}?",
+    "What does {t} mean?",
+    "What exactly is {t}?",
+    "Can someone explain {t}?",
+    "How would you define {t}?",
+)
 USE = ("What is {t} used for?", "How do people use {t}?", "What can I do with {t}?")
 ORIGIN = ("Where does {t} come from?", "What is the origin of {t}?", "Who invented {t}?")
 KINDS = ("What are the different kinds of {t}?", "How many types of {t} are there?")
@@ -33,7 +68,11 @@ CHOICE = ("What is the best {t}?", "Which {t} should I choose?", "What is a good
 LEARN = ("How can I learn about {t}?", "What is the best way to learn {t}?", "Where can I find good books on {t}?")
 HARM = ("Is {t} dangerous?", "What are the disadvantages of {t}?", "What is wrong with {t}?")
 PRICE = ("How much does {t} cost?", "What is the price of {t}?")
-DIFFER = ("What is the difference between {t} and {u}?", "How does {t} differ from {u}?", "Which is better, {t} or {u}?")
+DIFFER = (
+    "What is the difference between {t} and {u}?",
+    "How does {t} differ from {u}?",
+    "Which is better, {t} or {u}?",
+)
 NOUN_FRAMES = (DEFINE, USE, ORIGIN, KINDS, VALUE, CHOICE, LEARN, HARM, PRICE, DIFFER)
 VERB_FRAMES = (
     ("How do I {t}?", "How can I {t}?", "What is the best way to {t}?", "What is the easiest way to {t}?"),
@@ -77,10 +116,15 @@ def is_english(text: str) -> bool:
 
 
 def register(line: str) -> str:
-    """"review", "gloss", "dictionary" or "prose", by its looks."""
+    """What a line is by its looks: "review", "gloss", "dictionary" or "prose"."""
     if ENTRY.match(line) and line[-1] not in "?!" and "#" not in line[:40] and not line[: line.index(":")].isupper():
         return "gloss"
-    if " , n." in line[:40] or " , a." in line[:40] or " , v." in line[:40] or re.match(r"^\d+\. [A-Z]|^Syn:|^Note:", line):
+    if (
+        " , n." in line[:40]
+        or " , a." in line[:40]
+        or " , v." in line[:40]
+        or re.match(r"^\d+\. [A-Z]|^Syn:|^Note:", line)
+    ):
         return "dictionary"
     return "review" if REVIEW.search(line.lower()) else "prose"
 
@@ -93,7 +137,21 @@ def sentences(line: str) -> list[str]:
 def questions_from_clause(sentence: str, rng: np.random.Generator) -> list[str]:
     """Questions a statement answers, by moving its subject, its verb or its last phrase."""
     match = CLAUSE.match(sentence)
-    if match is None or match[1].strip().lower() in {"it", "he", "she", "they", "this", "that", "there", "i", "we", "you", "what", "which", "who"}:
+    if match is None or match[1].strip().lower() in {
+        "it",
+        "he",
+        "she",
+        "they",
+        "this",
+        "that",
+        "there",
+        "i",
+        "we",
+        "you",
+        "what",
+        "which",
+        "who",
+    }:
         return []
     subject, verb, rest = match[1].strip(), match[2], match[3].strip(" ,`'")
     who = "Who" if len(subject.split()) <= 3 and all(word[0].isupper() for word in subject.split()) else "What"  # noqa: PLR2004
@@ -102,7 +160,9 @@ def questions_from_clause(sentence: str, rng: np.random.Generator) -> list[str]:
         found.append(f"{verb.capitalize()} {subject} {rest}?")
         tail = re.search(r" (in|at|on|by|because|for|from|with) (\S+(?: \S+){0,6})$", rest)
         if tail is not None and tail.start() > 5:  # noqa: PLR2004
-            wh = {"because": "Why", "by": "How", "for": "Why", "with": "How"}.get(tail[1], "When" if re.search(r"\d", tail[2]) else "Where")
+            wh = {"because": "Why", "by": "How", "for": "Why", "with": "How"}.get(
+                tail[1], "When" if re.search(r"\d", tail[2]) else "Where"
+            )
             found.append(f"{wh} {verb} {subject} {rest[: tail.start()]}?")
     return list(rng.permutation(found)[:2])
 
@@ -110,26 +170,38 @@ def questions_from_clause(sentence: str, rng: np.random.Generator) -> list[str]:
 def alter(sentence: str, other: str, net: WordNet, rng: np.random.Generator) -> str:
     """A copy that says less, more, the same, or something else."""
     words = sentence.split()
-    how = rng.integers(8)
-    if how == 0:  # say less
-        keep = rng.random(len(words)) > rng.uniform(0.1, 0.6)
-        return " ".join(word for word, kept in zip(words, keep, strict=True) if kept) or sentence
-    if how == 1:  # the first or the last part only
-        cut = int(rng.integers(2, max(3, len(words) - 1)))
-        return " ".join(words[:cut] if rng.random() < 0.5 else words[-cut:])  # noqa: PLR2004
-    if how == 2:  # say more  # noqa: PLR2004
-        extra = other.split()
-        return sentence.rstrip(" .;!?") + " " + " ".join(extra[-int(rng.integers(2, 7)) :])
-    if how == 3:  # deny it  # noqa: PLR2004
-        for i, word in enumerate(words):
-            if word in {"is", "was", "are", "were", "can", "will", "would", "could", "should", "has", "had"}:
-                return " ".join([*words[: i + 1], "not", *words[i + 1 :]])
-        return "No one says that " + sentence
-    if how == 4:  # other words from elsewhere  # noqa: PLR2004
-        extra = other.split()
-        return " ".join(extra[int(rng.integers(len(extra)))] if rng.random() < 0.3 else word for word in words)  # noqa: PLR2004
-    table = (net.synonyms, net.antonyms, net.sisters)[how - 5] if how < 7 else net.hypernyms  # noqa: PLR2004
-    return swap(words, table, rng, most=1 if how == 6 else 3)  # noqa: PLR2004
+    ways = (_drop_words, _keep_one_end, _add_words, _deny, _mix_in)
+    relations = (net.synonyms, net.antonyms, net.hypernyms)
+    how = int(rng.integers(len(ways) + len(relations)))
+    if how < len(ways):
+        return " ".join(ways[how](words, other.split(), rng)) or sentence
+    relation = relations[how - len(ways)]
+    return swap(words, relation, rng, most=1 if relation is net.antonyms else 3)
+
+
+def _drop_words(words: list[str], _: list[str], rng: np.random.Generator) -> list[str]:
+    keep = rng.random(len(words)) > rng.uniform(0.1, 0.6)
+    return [word for word, kept in zip(words, keep, strict=True) if kept]
+
+
+def _keep_one_end(words: list[str], _: list[str], rng: np.random.Generator) -> list[str]:
+    cut = int(rng.integers(2, max(3, len(words) - 1)))
+    return words[:cut] if rng.random() < HALF else words[-cut:]
+
+
+def _add_words(words: list[str], other: list[str], rng: np.random.Generator) -> list[str]:
+    return [*words[:-1], words[-1].rstrip(".;!?"), *other[-int(rng.integers(2, 7)) :]]
+
+
+def _deny(words: list[str], _: list[str], __: np.random.Generator) -> list[str]:
+    for i, word in enumerate(words):
+        if word in {"is", "was", "are", "were", "can", "will", "would", "could", "should", "has", "had"}:
+            return [*words[: i + 1], "not", *words[i + 1 :]]
+    return ["No", "one", "says", "that", *words]
+
+
+def _mix_in(words: list[str], other: list[str], rng: np.random.Generator) -> list[str]:
+    return [other[int(rng.integers(len(other)))] if rng.random() < 0.3 else word for word in words]  # noqa: PLR2004
 
 
 def swap(words: Sequence[str], table: dict[str, list[str]], rng: np.random.Generator, most: int) -> str:
@@ -161,23 +233,33 @@ def collect_units(lines: Sequence[str], limit: int, rng: np.random.Generator) ->
             continue
         if len(units.texts) > limit:
             break
-        for sentence in sentences(line)[:4]:
-            units.add(sentence, "question" if sentence.endswith("?") else "statement", int(number))
-            if rng.random() < 0.5:  # noqa: PLR2004
-                for question in questions_from_clause(sentence, rng):
-                    units.add(question, "question", int(number))
+        _add_sentences(units, line, int(number), rng)
     for number, (term, gloss) in enumerate(entries):
         group = len(lines) + number
-        units.add(f"{term} is {gloss}" if rng.random() < 0.5 else f"{term}: {gloss}", "statement", group)  # noqa: PLR2004
-        if rng.random() < 0.5:  # noqa: PLR2004
+        units.add(f"{term} is {gloss}" if rng.random() < HALF else f"{term}: {gloss}", "statement", group)
+        if rng.random() < HALF:
             units.add(gloss, "statement", group)
         other = entries[int(rng.integers(len(entries)))][0]
         _add_questions(units, term, other, NOUN_FRAMES, group, rng, gloss)
     return units
 
 
+def _add_sentences(units: Units, line: str, group: int, rng: np.random.Generator) -> None:
+    for sentence in sentences(line)[:4]:
+        units.add(sentence, "question" if sentence.endswith("?") else "statement", group)
+        if rng.random() < HALF:
+            for question in questions_from_clause(sentence, rng):
+                units.add(question, "question", group)
+
+
 def _add_questions(
-    units: Units, term: str, other: str, frames: tuple[tuple[str, ...], ...], group: int, rng: np.random.Generator, gloss: str = ""
+    units: Units,
+    term: str,
+    other: str,
+    frames: tuple[tuple[str, ...], ...],
+    group: int,
+    rng: np.random.Generator,
+    gloss: str = "",
 ) -> None:
     """Two wordings of one intent, and one of another."""
     first, second = rng.permutation(len(frames))[:2]
@@ -185,7 +267,7 @@ def _add_questions(
     if gloss and rng.random() < 0.6:  # noqa: PLR2004
         asked.append(DEFINE[int(rng.integers(len(DEFINE)))])
     if re.search(r"\(\d{4}-\d{4}\)", gloss):
-        asked = ["Who was {t}?", f"Who was the {gloss.split('(')[0].strip()}?"]
+        asked = ["Who was {t}?", f"Who was the {gloss.split('(', maxsplit=1)[0].strip()}?"]
     elif re.match(r"an? (?:\w+ )?(?:city|town|river|mountain|island|village|port|lake)", gloss):
         asked = ["Where is {t}?", "In which country is {t}?"]
     for frame in asked:
@@ -213,8 +295,8 @@ def candidate_pairs(units: Units, vectors: np.ndarray, neighbours: int, rng: np.
         near = np.argpartition(-block, neighbours, axis=1)[:, :neighbours]
         for i, row in enumerate(near):
             me = start + i
-            for partner in rng.permutation(row[row != me])[: 2 if units.kinds[me] == "question" else 1]:
-                found.append((me, int(partner)))
+            wanted = 2 if units.kinds[me] == "question" else 1
+            found.extend((me, int(partner)) for partner in rng.permutation(row[row != me])[:wanted])
     by_group: dict[int, list[int]] = {}
     for i, group in enumerate(groups):
         by_group.setdefault(int(group), []).append(i)
@@ -223,12 +305,11 @@ def candidate_pairs(units: Units, vectors: np.ndarray, neighbours: int, rng: np.
             if len(members) > 1:
                 partner = int(rng.choice([other for other in members if other != me]))
                 found.append((me, partner))
-    for me in rng.permutation(count)[: count // 4]:
-        found.append((int(me), int(rng.integers(count))))
+    found.extend((int(me), int(rng.integers(count))) for me in rng.permutation(count)[: count // 4])
     if len(questions):
         found.extend((int(me), int(rng.choice(questions))) for me in rng.permutation(questions)[: len(questions) // 4])
     pairs = np.asarray([pair for pair in found if units.texts[pair[0]] != units.texts[pair[1]]], dtype=np.int32)
-    flip = rng.random(len(pairs)) < 0.5  # noqa: PLR2004
+    flip = rng.random(len(pairs)) < HALF
     # a question asks first when it meets a statement
     is_question = np.isin(pairs, questions)
     flip = np.where(is_question[:, 0] != is_question[:, 1], is_question[:, 1] & (rng.random(len(pairs)) < 0.9), flip)  # noqa: PLR2004

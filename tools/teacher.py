@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 NOUN_FORMS = ("a {w}", "{w}", "category: {w}")
 OPINION_FORMS = ("it was {w}.", "this was {w}.")
-NAMED = re.compile(r"\b(?:an?|the|this|every|each) ([a-z]{3,})(?= (?:of|is|was|which|that|who|in|on|by|for|and|or|,|\.)|[,.;])")
+NAMED = re.compile(
+    r"\b(?:an?|the|this|every|each) ([a-z]{3,})(?= (?:of|is|was|which|that|who|in|on|by|for|and|or|,|\.)|[,.;])"
+)
 GRADED = re.compile(r"\b(?:very|so|too|quite|really|rather|most|more|pretty) ([a-z]{3,})\b")
 
 
@@ -63,13 +65,15 @@ class Prepared:
     opinions: Clozes
 
 
-def embed(model: torch.nn.Module, tokenizer: Callable[..., dict[str, torch.Tensor]], texts: Sequence[str], note: str = "") -> np.ndarray:
+def embed(
+    model: torch.nn.Module, tokenizer: Callable[..., dict[str, torch.Tensor]], texts: Sequence[str], note: str = ""
+) -> np.ndarray:
     """Mean-pooled unit vectors (texts, width), in the order given."""
     out = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for start in range(0, len(order), 128):
         if note and start % 12800 == 0:
-            print(f"{note}: {start}/{len(order)}", flush=True)  # noqa: T201
+            print(f"{note}: {start}/{len(order)}", flush=True)
         chosen = order[start : start + 128]
         batch = tokenizer([texts[i] for i in chosen], padding=True, truncation=True, max_length=96, return_tensors="pt")
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -80,7 +84,9 @@ def embed(model: torch.nn.Module, tokenizer: Callable[..., dict[str, torch.Tenso
     return out
 
 
-def word_lists(lines: Sequence[str], vocabulary: set[str], net: WordNet, nouns: int, adjectives: int) -> tuple[list[str], list[str]]:
+def word_lists(
+    lines: Sequence[str], vocabulary: set[str], net: WordNet, nouns: int, adjectives: int
+) -> tuple[list[str], list[str]]:
     """The commonest nouns, and the commonest adjectives that come in degrees ("very ..."); single tokens all."""
     named: Counter[str] = Counter()
     graded: Counter[str] = Counter()
@@ -90,22 +96,55 @@ def word_lists(lines: Sequence[str], vocabulary: set[str], net: WordNet, nouns: 
         graded.update(GRADED.findall(low))
     is_noun = net.lemmas.get("noun") or set(named)
     is_adjective = net.lemmas.get("adj") or set(graded)
-    common = make.ENGLISH | {"one", "other", "same", "more", "much", "many", "most", "few", "little", "often", "far", "such", "than"}
+    common = make.ENGLISH | {
+        "one",
+        "other",
+        "same",
+        "more",
+        "much",
+        "many",
+        "most",
+        "few",
+        "little",
+        "often",
+        "far",
+        "such",
+        "than",
+    }
     topic = [word for word, _ in named.most_common() if word in vocabulary and word in is_noun and word not in common]
-    opinion = [word for word, _ in graded.most_common() if word in vocabulary and word in is_adjective and word not in common]
+    opinion = [
+        word for word, _ in graded.most_common() if word in vocabulary and word in is_adjective and word not in common
+    ]
     return topic[:nouns], opinion[:adjectives] or topic[:10]
 
 
-def clozes(texts: list[str], vectors: np.ndarray, words: list[str], forms: Sequence[str], read: Callable[[Sequence[str]], np.ndarray]) -> Clozes:
+def clozes(
+    texts: list[str],
+    vectors: np.ndarray,
+    words: list[str],
+    forms: Sequence[str],
+    read: Callable[[Sequence[str]], np.ndarray],
+) -> Clozes:
     """Score every text against every word, each word centred and scaled over the texts."""
     average = np.mean([read([form.replace("{w}", word) for word in words]) for form in forms], axis=0)
     scores = vectors[:4000] @ average.T
     mean, spread = scores.mean(0), scores.std(0) + 1e-4
-    return Clozes(texts, vectors.astype(np.float16), words, (average / spread[:, None]).astype(np.float32), (-mean / spread).astype(np.float32))
+    return Clozes(
+        texts,
+        vectors.astype(np.float16),
+        words,
+        (average / spread[:, None]).astype(np.float32),
+        (-mean / spread).astype(np.float32),
+    )
 
 
 def prepare(
-    lines: Sequence[str], net: WordNet, model: torch.nn.Module, tokenizer: Callable[..., dict[str, torch.Tensor]], size: int, seed: int
+    lines: Sequence[str],
+    net: WordNet,
+    model: torch.nn.Module,
+    tokenizer: Callable[..., dict[str, torch.Tensor]],
+    size: int,
+    seed: int,
 ) -> Prepared:
     """Cut the text, ask the encoder, keep what training needs.
 
@@ -152,12 +191,17 @@ def prepare(
     )
 
 
-def _texts_for_clozes(kept: list[str], registers: np.ndarray, size: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+def _texts_for_clozes(
+    kept: list[str], registers: np.ndarray, size: int, rng: np.random.Generator
+) -> tuple[list[str], list[str]]:
     def some(kind: str, share: float) -> list[str]:
         places = np.flatnonzero(registers == kind)
         return [kept[i] for i in rng.permutation(places)[: int(share * size)]]
 
-    topics = [" ".join(line.split()[:60]) for line in some("gloss", 0.2) + some("prose", 0.2) + some("review", 0.05) + some("dictionary", 0.1)]
+    topics = [
+        " ".join(line.split()[:60])
+        for line in some("gloss", 0.2) + some("prose", 0.2) + some("review", 0.05) + some("dictionary", 0.1)
+    ]
     pool = some("review", 0.5) + some("prose", 0.1)
     opinions = [piece for line in pool for piece in rng.permutation(make.sentences(line))[:2]]
     return topics or kept, [str(text) for text in opinions] or kept
@@ -207,9 +251,15 @@ def load(path: Path) -> Prepared:
     with np.load(path.with_suffix(".npz")) as numbers:
         made = {
             name: Clozes(
-                texts[f"{name}_texts"], numbers[f"{name}_vectors"], texts[f"{name}_words"], numbers[f"{name}_word_vectors"], numbers[f"{name}_shifts"]
+                texts[f"{name}_texts"],
+                numbers[f"{name}_vectors"],
+                texts[f"{name}_words"],
+                numbers[f"{name}_word_vectors"],
+                numbers[f"{name}_shifts"],
             )
             for name in ("topics", "opinions")
         }
         plain = {name: texts[name] for name in ("lines", "held_lines", "first", "second")}
-        return Prepared(**plain, cosine=numbers["cosine"], weight=numbers["weight"], held_pairs=numbers["held_pairs"], **made)
+        return Prepared(
+            **plain, cosine=numbers["cosine"], weight=numbers["weight"], held_pairs=numbers["held_pairs"], **made
+        )

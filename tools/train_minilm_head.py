@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import lzma
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import teacher
 from batches import Batch, Batches
@@ -38,19 +37,50 @@ RATES = {"head": 1e-3, "encoder": 4e-4, "adapter": 2e-3}
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="2000 steps take about 50 minutes on two cores with AMX."
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="2000 steps take about 50 minutes on two cores with AMX.",
     )
     made.add_argument("text", type=Path, help="plain text, one passage a line; .xz is read as it is")
-    made.add_argument("--out", type=Path, required=True, help="folder for head.safetensors and checksum.json (written anew at every --every)")
-    made.add_argument("--work", type=Path, required=True, help="folder for prepared texts, the run's state and its log; delete it to start over")
-    made.add_argument("--train", choices=("head", "adapter", "encoder"), default="encoder", help="what learns besides the head: nothing, low-rank factors, or all six layers")
-    made.add_argument("--steps", type=int, default=2000, help="optimiser steps; the rate falls to zero over the last third (default 2000)")
-    made.add_argument("--every", type=int, default=100, help="steps between exports, held-out losses and saved states (default 100)")
+    made.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for head.safetensors and checksum.json (written anew at every --every)",
+    )
+    made.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        help="folder for prepared texts, the run's state and its log; delete it to start over",
+    )
+    made.add_argument(
+        "--train",
+        choices=("head", "adapter", "encoder"),
+        default="encoder",
+        help="what learns besides the head: nothing, low-rank factors, or all six layers",
+    )
+    made.add_argument(
+        "--steps",
+        type=int,
+        default=2000,
+        help="optimiser steps; the rate falls to zero over the last third (default 2000)",
+    )
+    made.add_argument(
+        "--every", type=int, default=100, help="steps between exports, held-out losses and saved states (default 100)"
+    )
     made.add_argument("--units", type=int, default=36000, help="single texts that pairs are made of (default 36000)")
     made.add_argument("--scale", type=float, default=1.0, help="multiplies every batch; 1 is about 7,000 tokens a step")
-    made.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="WordNet's dictionary files, for altered copies of sentences; left out where missing")
+    made.add_argument(
+        "--wordnet",
+        type=Path,
+        default=Path("/usr/share/wordnet"),
+        help="WordNet's dictionary files, for altered copies of sentences; left out where missing",
+    )
     made.add_argument("--seed", type=int, default=7, help="same seed, same machine, same weights")
-    made.add_argument("--stop-after", type=int, help="save and stop once this step is reached; the rates stay those of --steps")
+    made.add_argument(
+        "--stop-after", type=int, help="save and stop once this step is reached; the rates stay those of --steps"
+    )
     made.add_argument("--threads", type=int, default=2)
     return made
 
@@ -79,7 +109,10 @@ def prepared(options: argparse.Namespace, model: torch.nn.Module, tokenizer: obj
             raise SystemExit(f"{options.text} has no lines with text; give a file with one passage a line")
         if not options.wordnet.is_dir():
             print(f"{options.wordnet} is missing: no words are exchanged in altered copies (Debian: wordnet-base)")
-        teacher.save(teacher.prepare(lines, read_wordnet(options.wordnet), model.bert, tokenizer, options.units, options.seed), path)
+        teacher.save(
+            teacher.prepare(lines, read_wordnet(options.wordnet), model.bert, tokenizer, options.units, options.seed),
+            path,
+        )
     return teacher.load(path)
 
 
@@ -135,7 +168,8 @@ class Run:
                 spent = time.monotonic() - began
                 left = spent / (self.step - first) * (end - self.step)
                 losses = " ".join(f"{name} {np.mean(values[-50:]):.3f}" for name, values in shown.items())
-                print(f"step {self.step}/{self.options.steps} {losses} {tokens / spent:.0f} tokens/s {left / 60:.1f} min left", flush=True)
+                pace = f"{tokens / spent:.0f} tokens/s, {left / 60:.1f} min left"
+                print(f"step {self.step}/{self.options.steps} {losses} {pace}", flush=True)
             if self.step % self.options.every == 0 or self.step == end:
                 self._report()
 
@@ -164,15 +198,22 @@ class Run:
                         logits = self.model.cls(hidden.flatten(0, 1)[batch.places])[:, batch.words].float()
                     guesses.append(logits[:, 0] - logits[:, 2])
                     wanted.append(batch.chances[:, 0].log() - batch.chances[:, 2].log())
-        entry = {"step": self.step, **{f"held_{name}": round(float(np.mean(values)), 4) for name, values in losses.items()}}
+        entry = {
+            "step": self.step,
+            **{f"held_{name}": round(float(np.mean(values)), 4) for name, values in losses.items()},
+        }
         if guesses and len(torch.cat(guesses)) > 1:
-            entry["held_pairs_correlation"] = round(float(torch.corrcoef(torch.stack([torch.cat(guesses), torch.cat(wanted)]))[0, 1]), 4)
+            entry["held_pairs_correlation"] = round(
+                float(torch.corrcoef(torch.stack([torch.cat(guesses), torch.cat(wanted)]))[0, 1]), 4
+            )
         entry["sha256"] = export(self.model, self.options.train, self.options.out)
         with (self.options.work / f"log-{self.options.train}.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
         print(json.dumps(entry), flush=True)
         aside = self.state_path.with_suffix(".aside")
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}, aside)
+        torch.save(
+            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}, aside
+        )
         aside.replace(self.state_path)
 
     def _log_frequency(self) -> torch.Tensor:
@@ -181,7 +222,9 @@ class Run:
         rng = np.random.default_rng([self.options.seed, 4])
         lines = self.batches.prepared.lines
         some = [lines[i] for i in rng.integers(len(lines), size=min(len(lines), 20000))]
-        ids = np.concatenate(self.batches.tokenizer(some, add_special_tokens=False, truncation=True, max_length=512)["input_ids"]).astype(int)
+        ids = np.concatenate(
+            self.batches.tokenizer(some, add_special_tokens=False, truncation=True, max_length=512)["input_ids"]
+        ).astype(int)
         counts = np.bincount(ids, minlength=size) + 0.1
         return torch.from_numpy(np.log(counts / counts.mean())).float()
 
@@ -194,7 +237,11 @@ def rate(step: int, steps: int) -> float:
 def export(model: torch.nn.Module, train: str, out: Path) -> str:
     """Write the trained tensors as bfloat16, and their sha256 beside them; both aside first."""
     state = merged_state(model)
-    wanted = ("cls.predictions.transform.", "cls.predictions.bias", *(() if train == "head" else ("bert.encoder.layer.",)))
+    wanted = (
+        "cls.predictions.transform.",
+        "cls.predictions.bias",
+        *(() if train == "head" else ("bert.encoder.layer.",)),
+    )
     kept = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items() if name.startswith(wanted)}
     content = save(kept)
     digest = hashlib.sha256(content).hexdigest()
@@ -202,7 +249,7 @@ def export(model: torch.nn.Module, train: str, out: Path) -> str:
     for name, data in (("head.safetensors", content), ("checksum.json", record.encode())):
         aside = out / (name + ".aside")
         aside.write_bytes(data)
-        os.replace(aside, out / name)
+        aside.replace(out / name)
     return digest
 
 

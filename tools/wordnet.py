@@ -7,8 +7,14 @@ Debian's `wordnet-base`). Only lemmas of one word are kept.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Pointer = tuple[str, str, int, int]
+"""symbol, offset of the other synset, place of the word in this one and in the other"""
+Synsets = dict[str, tuple[list[str], list[Pointer]]]
 PARTS = ("noun", "verb", "adj", "adv")
 
 
@@ -21,8 +27,6 @@ class WordNet:
     synonyms: dict[str, list[str]] = field(default_factory=dict)
     antonyms: dict[str, list[str]] = field(default_factory=dict)
     hypernyms: dict[str, list[str]] = field(default_factory=dict)
-    sisters: dict[str, list[str]] = field(default_factory=dict)
-    """Other children of the same parent (nouns)."""
 
 
 def read_wordnet(folder: Path | None) -> WordNet:
@@ -32,25 +36,22 @@ def read_wordnet(folder: Path | None) -> WordNet:
         return found
     for part in PARTS:
         synsets = _read_part(folder / f"data.{part}")
-        children: dict[str, list[str]] = {}
         for words, pointers in synsets.values():
             found.lemmas[part].update(words)
-            for symbol, target, source_word, target_word in pointers:
-                if target not in synsets:
-                    continue
-                others = synsets[target][0]
-                if symbol == "!" and source_word <= len(words) and target_word <= len(others):
-                    _extend(found.antonyms, words[source_word - 1 : source_word], others[target_word - 1 : target_word])
-                elif symbol in ("@", "@i"):
-                    _extend(found.hypernyms, words, others)
-                    children.setdefault(target, []).extend(words[:1])
             for word in words:
                 _extend(found.synonyms, [word], [other for other in words if other != word])
-        if part == "noun":
-            for group in children.values():
-                for word in group:
-                    _extend(found.sisters, [word], [other for other in group[:40] if other != word])
+            for pointer in pointers:
+                _relate(found, words, pointer, synsets)
     return found
+
+
+def _relate(found: WordNet, words: list[str], pointer: Pointer, synsets: Synsets) -> None:
+    symbol, target, source_word, target_word = pointer
+    others = synsets[target][0] if target in synsets else []
+    if symbol == "!" and source_word <= len(words) and target_word <= len(others):
+        _extend(found.antonyms, words[source_word - 1 : source_word], others[target_word - 1 : target_word])
+    elif symbol in {"@", "@i"}:
+        _extend(found.hypernyms, words, others)
 
 
 def _extend(table: dict[str, list[str]], words: list[str], others: list[str]) -> None:
@@ -62,9 +63,9 @@ def _extend(table: dict[str, list[str]], words: list[str], others: list[str]) ->
             table.setdefault(word, []).extend(kept)
 
 
-def _read_part(path: Path) -> dict[str, tuple[list[str], list[tuple[str, str, int, int]]]]:
+def _read_part(path: Path) -> Synsets:
     """Offset -> (words, pointers); a word of several parts is kept as "" so that positions hold."""
-    synsets: dict[str, tuple[list[str], list[tuple[str, str, int, int]]]] = {}
+    synsets: Synsets = {}
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.startswith("  "):
@@ -77,6 +78,7 @@ def _read_part(path: Path) -> dict[str, tuple[list[str], list[tuple[str, str, in
             pointers = []
             for i in range(int(cells[at])):
                 symbol, target, _, link = cells[at + 1 + 4 * i : at + 5 + 4 * i]
-                pointers.append((symbol, target, int(link[:2], 16), int(link[2:], 16)))
+                places = bytes.fromhex(link)  # the two words meant, counted from 1; 0 is the whole synset
+                pointers.append((symbol, target, places[0], places[1]))
             synsets[cells[0]] = (words, pointers)
     return synsets

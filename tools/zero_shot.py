@@ -32,7 +32,22 @@ class Cloze:
     words: tuple[str, ...]
 
 
-TOPICS = ("company", "school", "artist", "athlete", "politician", "transportation", "building", "mountain", "village", "animal", "plant", "album", "film", "book")
+TOPICS = (
+    "company",
+    "school",
+    "artist",
+    "athlete",
+    "politician",
+    "transportation",
+    "building",
+    "mountain",
+    "village",
+    "animal",
+    "plant",
+    "album",
+    "film",
+    "book",
+)
 NUMBERS = tuple(str(i) for i in range(14))
 CLOZES = {
     "SST-2": Cloze("{0} . It was [MASK] .", ("negative", "positive"), ("bad", "great")),
@@ -47,17 +62,24 @@ CLOZES = {
 def read_rows(folder: Path, part: str) -> list[list[str]]:
     """Rows of one task, each a list of cells with the label last, without repeats."""
     files = [folder / "test.tsv"] if part == "test" else sorted(folder.glob("*/*.tsv"))
-    lines = dict.fromkeys(line for file in files for line in file.read_text(encoding="utf-8").split("\n") if line.strip())
+    lines = dict.fromkeys(
+        line for file in files for line in file.read_text(encoding="utf-8").split("\n") if line.strip()
+    )
     return [[cell.strip() for cell in line.split("\t")] for line in lines]
 
 
 @torch.inference_mode()
-def read_masks(model: torch.nn.Module, tokenizer: object, texts: list[str], prompt: list[int], words: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def read_masks(
+    model: torch.nn.Module, tokenizer: object, texts: list[str], prompt: list[int], words: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Logits (texts, words) and hidden states (texts, width) at the mask; the prompt stands after [CLS]."""
     head, bare = prompt, 256 - len(prompt)
     mask = tokenizer.mask_token_id
     rows = [[ids[0], *head, *ids[1:]] for ids in (_cut(ids, bare, mask) for ids in tokenizer(texts)["input_ids"])]
-    logits, states = np.zeros((len(rows), len(words)), np.float32), np.zeros((len(rows), model.config.hidden_size), np.float32)
+    logits, states = (
+        np.zeros((len(rows), len(words)), np.float32),
+        np.zeros((len(rows), model.config.hidden_size), np.float32),
+    )
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for start in range(0, len(order), 64):
         chosen = order[start : start + 64]
@@ -81,7 +103,9 @@ def _cut(ids: list[int], most: int, mask: int) -> list[int]:
     return ids[:1] + ids[1 + over :] if at > over else ids[: most - 1] + ids[-1:]
 
 
-def table(model: torch.nn.Module, tokenizer: object, data: Path, part: str, prompt: list[int]) -> dict[str, tuple[int, float, float, float]]:
+def table(
+    model: torch.nn.Module, tokenizer: object, data: Path, part: str, prompt: list[int]
+) -> dict[str, tuple[int, float, float, float]]:
     """Task -> (rows, accuracy, accuracy centred, macro-F1 centred)."""
     found = {}
     for name, cloze in CLOZES.items():
@@ -93,7 +117,12 @@ def table(model: torch.nn.Module, tokenizer: object, data: Path, part: str, prom
         logits, _ = read_masks(model, tokenizer, [fill(cloze.template, row) for row in rows], prompt, words)
         wanted = np.asarray([cloze.labels.index(row[-1]) for row in rows])
         centred = (logits - logits.mean(0)).argmax(1)
-        found[name] = (len(rows), float((logits.argmax(1) == wanted).mean()), float((centred == wanted).mean()), macro_f1(centred, wanted))
+        found[name] = (
+            len(rows),
+            float((logits.argmax(1) == wanted).mean()),
+            float((centred == wanted).mean()),
+            macro_f1(centred, wanted),
+        )
     return found
 
 
@@ -104,14 +133,26 @@ def fill(template: str, row: list[str]) -> str:
 
 def macro_f1(guessed: np.ndarray, wanted: np.ndarray) -> float:
     """Mean over the classes that occur of 2 hits / (guessed + wanted)."""
-    return float(np.mean([2 * ((guessed == c) & (wanted == c)).sum() / max(1, (guessed == c).sum() + (wanted == c).sum()) for c in np.unique(wanted)]))
+    return float(
+        np.mean(
+            [
+                2 * ((guessed == c) & (wanted == c)).sum() / max(1, (guessed == c).sum() + (wanted == c).sum())
+                for c in np.unique(wanted)
+            ]
+        )
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table for no prompt and for prompts of random vocabulary words."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="kit directory")
-    parser.add_argument("--weights", type=Path, default=embedded.WEIGHTS, help="folder with head.safetensors (default: the committed one)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=embedded.WEIGHTS,
+        help="folder with head.safetensors (default: the committed one)",
+    )
     parser.add_argument("--part", choices=("test", "splits"), default="test", help="which rows (default test)")
     parser.add_argument("--prompts", type=int, default=1, help="random prompts p0 to try besides none (default 1)")
     parser.add_argument("--tokens", type=int, default=5, help="words in each of them (default 5)")
@@ -121,13 +162,23 @@ def main(arguments: list[str] | None = None) -> None:
     model, tokenizer = embedded.load(weights=options.weights)
     model.set_attn_implementation("sdpa")
     rng = np.random.default_rng(options.seed)
-    plain = sorted(i for word, i in tokenizer.get_vocab().items() if word.isalpha() and word.isascii() and len(word) > 1)
+    plain = sorted(
+        i for word, i in tokenizer.get_vocab().items() if word.isalpha() and word.isascii() and len(word) > 1
+    )
     prompts = [[]] + [[int(i) for i in rng.choice(plain, options.tokens)] for _ in range(options.prompts)]
-    print("| task | rows | " + " | ".join("no p0: raw / centred (F1)" if not p else f"`{tokenizer.decode(p)}`" for p in prompts) + " |")
+    print(
+        "| task | rows | "
+        + " | ".join("no p0: raw / centred (F1)" if not p else f"`{tokenizer.decode(p)}`" for p in prompts)
+        + " |"
+    )
     print("|---|---|" + "---|" * len(prompts))
     tables = [table(model, tokenizer, options.data, options.part, prompt) for prompt in prompts]
     for name, (rows, *_) in tables[0].items():
-        print(f"| {name} | {rows} | " + " | ".join("{1:.3f} / **{2:.3f}** ({3:.3f})".format(*found[name]) for found in tables) + " |")
+        print(
+            f"| {name} | {rows} | "
+            + " | ".join("{1:.3f} / **{2:.3f}** ({3:.3f})".format(*found[name]) for found in tables)
+            + " |"
+        )
 
 
 if __name__ == "__main__":

@@ -175,7 +175,8 @@ class FakeModel:
             )
         used = self._effects[: flat.shape[1], :, : flat.shape[2]]
         parts = [[B @ v for B, v in zip(used, candidate, strict=True)] for candidate in flat]
-        return shift + np.asarray(parts, dtype=np.float64).sum(axis=1)  # parts: (candidates, layers, EFFECTS)
+        total: Floats = np.asarray(parts, dtype=np.float64).sum(axis=1)  # (candidates, layers, EFFECTS) summed
+        return shift + total
 
     def _check_prompts(self, prompts: Prompts) -> None:
         info = self.info

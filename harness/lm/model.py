@@ -61,7 +61,7 @@ class LanguageModel:
     ) -> None:
         """Wrap a loaded transformers model; `plain` keeps the fast path off."""
         dtype = getattr(torch, spec.dtype)
-        model = model.eval().to(dtype)
+        model = model.eval().requires_grad_(False).to(dtype)
         fast = EncoderBackbone.fits(model) and not plain
         self.backbone: Backbone = (EncoderBackbone if fast else PlainBackbone)(model, spec.zero_head_bias)
         if self.backbone.kind != spec.kind:

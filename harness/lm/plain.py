@@ -30,12 +30,12 @@ class PlainBackbone:
     """A transformers `*ForMaskedLM` or `*ForCausalLM` of a family named in `_LAYERS`."""
 
     def __init__(self, model: Any, zero_head_bias: bool = False) -> None:
-        """Take the model as it is, in evaluation mode."""
+        """Take the model as it is, in evaluation mode and frozen."""
         family = model.config.model_type
         if family not in _LAYERS:
             raise ModelError(f"models of type {family!r} are not supported; supported: {', '.join(sorted(_LAYERS))}")
         self.kind: Literal["masked", "causal"] = "masked" if family in _HEADS else "causal"
-        self._model = model.eval()
+        self._model = model.eval().requires_grad_(requires_grad=False)
         self._family = family
         self._blocks = list(model.get_submodule(_LAYERS[family]))
         self._body = model.get_submodule(_LAYERS[family].split(".")[0])

@@ -209,7 +209,13 @@ def decode_reply(body: bytes) -> Reply:
 def _decode(decoder: Any, body: bytes) -> Any:
     try:
         return decoder.decode(body)
-    except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as problem:  # DecodeError is a ValueError
+    except (
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        RecursionError,
+        MemoryError,
+    ) as problem:  # DecodeError is a ValueError
         raise ProtocolError(f"frame of {len(body):,} bytes is not of the wire format: {problem}") from problem
 
 

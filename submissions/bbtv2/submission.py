@@ -123,8 +123,7 @@ def evolution(config: Config, rng: np.random.Generator) -> Any:
         "popsize": config.population,
         "randn": lambda *shape: rng.standard_normal(shape),
         "seed": np.nan,  # do not touch numpy's global generator
-        "verbose": -9,
-        "signals_filename": None,
+        "verbose": -10,  # silent, and no look for a file of signals
         "tolfun": 0,
         "tolfunhist": 0,
         "tolflatfitness": np.inf,

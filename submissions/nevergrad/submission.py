@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import nevergrad as ng
@@ -30,13 +29,13 @@ REFUSED = ("BO", "BOSplit", "BayesOptimBO", "PCABO", "PCABO80", "PCABO95DoE20", 
 class Config:
     """Hyper-parameters."""
 
-    optimizer: str = "DiagonalCMA"
+    optimizer: str = "NGOpt"
     """A name in `nevergrad.optimizers.registry`."""
     dim: int = 500
     """d, length of z."""
     population: int = 20
-    """Candidates asked for at once, where the optimiser allows it; at least the 4 + 3 ln d of nevergrad's CMA-ES,
-    whose step-size rule wants whole generations."""
+    """Candidates asked for at once, where the optimiser allows it; at least 4 + 3 ln d, as nevergrad's CMA-ES works
+    in generations of that size or more."""
     alpha: float = 1.0
     """Standard deviation of the prompts at z ~ N(0, I), in standard deviations of the first layer's input."""
     dev_every: int = 100
@@ -46,7 +45,7 @@ class Config:
         """Refuse unknown optimisers, and those that would hang."""
         if self.optimizer in REFUSED:
             raise ValueError(
-                f"optimizer {self.optimizer!r} fits a model that hangs at dim {self.dim}; try DiagonalCMA, CMA or NGOpt"
+                f"optimizer {self.optimizer!r} fits a model that hangs at dim {self.dim}; try NGOpt, DiagonalCMA or CMA"
             )
         if self.optimizer not in ng.optimizers.registry:
             raise ValueError(f"nevergrad has no optimizer {self.optimizer!r}; see nevergrad.optimizers.registry")
@@ -66,8 +65,8 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     best_z, best_loss = np.zeros(config.dim), np.inf
     round_rows = size * len(train) + 2 * len(dev)
     looked = 0
-    for population in count(1):
-        asked = [search.ask() for _ in range(size)]
+    while True:
+        asked = ask(search, size)
         zs = np.stack([candidate.value for candidate in asked])  # (population, d)
         losses = cross_entropy(lm.logits(space.at(zs), train.texts), train.labels)  # (population,)
         for candidate, loss in zip(asked, losses.tolist(), strict=True):
@@ -76,8 +75,8 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
             best_z, best_loss = zs[losses.argmin()], float(losses.min())
 
         last = lm.budget.rows_left < round_rows
-        if last or population * size >= looked + config.dev_every:
-            looked = population * size
+        if last or search.num_tell >= looked + config.dev_every:
+            looked = search.num_tell
             looks = np.stack([search.provide_recommendation().value, best_z])  # (2, d)
             scores = judge(task, lm.logits(space.at(looks), dev.texts), dev)
             for z, score in zip(looks, scores, strict=True):
@@ -93,6 +92,17 @@ def optimizer(config: Config, calls: int, rng: np.random.Generator) -> Any:
     space.random_state = np.random.RandomState(int(rng.integers(2**32)))
     workers = 1 if kind.no_parallelization else max(config.population, 4 + int(3 * np.log(config.dim)))
     return kind(space, budget=max(calls, workers), num_workers=workers)
+
+
+def ask(search: Any, size: int) -> list[Any]:
+    """Up to `size` candidates: fewer where a CMA-ES must be told its generation before it can be asked again."""
+    asked = [search.ask()]
+    try:
+        while len(asked) < size:
+            asked.append(search.ask())
+    except RuntimeError:  # pycma's: "Mean shift samples are expected but missing"; the candidates asked for are good
+        pass
+    return asked
 
 
 def judge(task: Task, logits: NDArray[np.floating], dev: Examples) -> list[tuple[float, float]]:

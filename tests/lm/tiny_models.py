@@ -15,6 +15,7 @@ CORPUS = [
     "The film was bad, and it was not great. It was a film.",
     "yes or no? maybe. Say yes, say no, say maybe, say great, say bad film.",
     "A long story about a small village, told twice, and never well.",
+    "It was bad . It was great . A film : yes ? no , maybe .",
 ] * 20
 WIDTH, LAYERS, LONGEST = 16, 3, 64
 
@@ -68,7 +69,7 @@ def _tokenizer(family: str) -> Any:
     roberta, names = family == "roberta", _special(family)
     raw: Any
     if family == "bert":
-        raw = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        raw = tokenizers.Tokenizer(models.WordPiece(unk_token=names[1]))
         raw.normalizer = normalizers.BertNormalizer(lowercase=True)
         raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         trainer: Any = trainers.WordPieceTrainer(vocab_size=300, special_tokens=names, show_progress=False)
@@ -90,7 +91,9 @@ def _tokenizer(family: str) -> Any:
         ids = [(name, raw.token_to_id(name)) for name in (start, end)]
         raw.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
     raw.enable_truncation(8)  # as the tokenizer of the embedded model comes; it must not matter
-    raw.enable_padding(length=8)
+    if family in MASKED:
+        pad = names[0] if family == "bert" else names[1]
+        raw.enable_padding(length=8, pad_token=pad, pad_id=raw.token_to_id(pad))
     roles = {
         "bert": {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"},
         "roberta": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},

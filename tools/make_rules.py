@@ -1,0 +1,97 @@
+"""Fills the generated tables of RULES.md from the track and task files, so that rules and code cannot drift.
+
+    python tools/make_rules.py            write RULES.md
+    python tools/make_rules.py --check    exit 1 if RULES.md is not what would be written
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from harness.status import COUNTS, MEANING
+from harness.tasks import load_task
+from harness.track import Track, load_track, track_names
+
+RULES = Path(__file__).resolve().parent.parent / "RULES.md"
+
+
+def tables() -> dict[str, str]:
+    """Each generated block by name."""
+    tracks = [load_track(name) for name in track_names()]
+    return {
+        "tracks": "\n".join([_track_table(tracks)]),
+        "tasks": "\n\n".join(_task_table(track) for track in tracks),
+        "statuses": _status_table(),
+        "limits": _limits_table(tracks),
+    }
+
+
+def filled(text: str) -> str:
+    """RULES.md with every ``<!-- generated: NAME -->`` block replaced.
+
+    Raises:
+        ValueError: a block is missing in the text.
+    """
+    for name, table in tables().items():
+        start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+        if start not in text or end not in text:
+            raise ValueError(f"RULES.md lacks the block {start} … {end}")
+        text = re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _, b=f"{start}\n{table}\n{end}": b, text, flags=re.S)
+    return text
+
+
+def _track_table(tracks: list[Track]) -> str:
+    rows = ["| track | model | numbers | data | device | prompt tokens | rules version |", "|---|---|---|---|---|---|---|"]
+    for t in tracks:
+        device = t.device_name or t.device
+        model = t.model.source + (", head bias zeroed" if t.model.zero_head_bias else "")
+        row = (f"`{t.name}`", model, t.model.dtype, t.data.source, device, t.prompt.tokens, t.rules)
+        rows.append("| " + " | ".join(map(str, row)) + " |")
+    return "\n".join(rows)
+
+
+def _task_table(track: Track) -> str:
+    rows = [f"**{track.name}**", "", "| task | metric | calls | splits | train + dev per class |", "|---|---|---|---|---|"]
+    for name, spec in track.tasks.items():
+        splits = "those in the data directory" if spec.splits == "present" else ", ".join(map(str, spec.splits))
+        metric = {"accuracy": "accuracy", "macro_f1": "macro-F1"}[load_task(name).metric]
+        drawn = "as in the data directory" if track.data.source == "kit" else f"{spec.shots} + {spec.dev}"
+        rows.append(f"| {name} | {metric} | {spec.calls:,} | {splits} | {drawn} |")
+    return "\n".join(rows)
+
+
+def _status_table() -> str:
+    rows = ["| status | meaning | the last answer |", "|---|---|---|"]
+    for name, meaning in MEANING.items():
+        rows.append(f"| `{name}` | {meaning} | {'is scored' if name in COUNTS else 'the cell counts as the majority class'} |")
+    return "\n".join(rows)
+
+
+def _limits_table(tracks: list[Track]) -> str:
+    rows = ["| track | wall clock a cell | worker memory | answer | frame | kept output |", "|---|---|---|---|---|---|"]
+    for t in tracks:
+        x = t.limits
+        sizes = f"{x.memory_gb:g} GiB | {x.answer_mb} MiB | {x.frame_mb} MiB | {x.output_kb} KiB"
+        rows.append(f"| `{t.name}` | {x.wall_s:,.0f} s | {sizes} |")
+    return "\n".join(rows)
+
+
+def main() -> int:
+    """Write or check."""
+    parser = argparse.ArgumentParser(description="Refresh the generated tables of RULES.md.")
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    check = parser.parse_args().check
+    text = RULES.read_text(encoding="utf-8")
+    fresh = filled(text)
+    if check:
+        print("RULES.md is up to date" if fresh == text else "RULES.md is stale; run: make rules")
+        return int(fresh != text)
+    RULES.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
