@@ -77,6 +77,12 @@ class Evaluation:
         )
         if choices.data is not None and track.data.source != "kit":
             self.modified += ("data",)
+        if track.device != "cpu":
+            wanted = track.device_name or track.device
+            raise InputError(
+                f"track {track.name} runs on {wanted}, and this version evaluates on the CPU alone; "
+                "choose a track with device = \"cpu\": see `harness tracks`"
+            )
         self.track = replaced(track, choices)
         self._source = _source(track, choices)
         self._files = track_tasks(self.track)

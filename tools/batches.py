@@ -127,14 +127,15 @@ class Batches:
         first, second = self.prepared.first, self.prepared.second
         texts = [form.replace("{a}", first[i]).replace("{b}", second[i]) for form, i in zip(forms, chosen, strict=True)]
         closeness = 2 * (self.prepared.cosine[chosen] - 0.5)
-        scores = np.stack([3 * closeness, np.full_like(closeness, 0.5), -3 * closeness], axis=1)
+        # "maybe" has its top in the middle, so that it still wins there once each word's mean is taken away
+        scores = np.stack([3 * closeness, 1 - 4 * closeness**2, -3 * closeness], axis=1)
         return self._cloze("pairs", texts, self.pair_words, scores, rng, prompt=prompt)
 
     def _topics(self, rng: np.random.Generator) -> Batch:
         return self._distil("topics", self.prepared.topics, self.topic_words, TOPIC_FORMS, 2.0, 28, rng)
 
     def _opinions(self, rng: np.random.Generator) -> Batch:
-        return self._distil("opinions", self.prepared.opinions, self.opinion_words, OPINION_FORMS, 2.0, 28, rng)
+        return self._distil("opinions", self.prepared.opinions, self.opinion_words, OPINION_FORMS, 2.0, 40, rng)
 
     def _distil(
         self,

@@ -1,13 +1,12 @@
 """Fills the generated tables of RULES.md from the track and task files, so that rules and code cannot drift.
 
-    python tools/make_rules.py            write RULES.md
-    python tools/make_rules.py --check    exit 1 if RULES.md is not what would be written
+python tools/make_rules.py            write RULES.md
+python tools/make_rules.py --check    exit 1 if RULES.md is not what would be written
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def tables() -> dict[str, str]:
     """Each generated block by name."""
     tracks = [load_track(name) for name in track_names()]
     return {
-        "tracks": "\n".join([_track_table(tracks)]),
+        "tracks": _track_table(tracks),
         "tasks": "\n\n".join(_task_table(track) for track in tracks),
         "statuses": _status_table(),
         "limits": _limits_table(tracks),
@@ -39,12 +38,13 @@ def filled(text: str) -> str:
         start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         if start not in text or end not in text:
             raise ValueError(f"RULES.md lacks the block {start} … {end}")
-        text = re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _, b=f"{start}\n{table}\n{end}": b, text, flags=re.S)
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
     return text
 
 
 def _track_table(tracks: list[Track]) -> str:
-    rows = ["| track | model | numbers | data | device | prompt tokens | rules version |", "|---|---|---|---|---|---|---|"]
+    rows = ["| track | model | numbers | data | device | prompt tokens | rules version |", "|---" * 7 + "|"]
     for t in tracks:
         device = t.device_name or t.device
         model = t.model.source + (", head bias zeroed" if t.model.zero_head_bias else "")
@@ -54,7 +54,7 @@ def _track_table(tracks: list[Track]) -> str:
 
 
 def _task_table(track: Track) -> str:
-    rows = [f"**{track.name}**", "", "| task | metric | calls | splits | train + dev per class |", "|---|---|---|---|---|"]
+    rows = [f"**{track.name}**", "", "| task | metric | calls | splits | train + dev per class |", "|---" * 5 + "|"]
     for name, spec in track.tasks.items():
         splits = "those in the data directory" if spec.splits == "present" else ", ".join(map(str, spec.splits))
         metric = {"accuracy": "accuracy", "macro_f1": "macro-F1"}[load_task(name).metric]
@@ -64,14 +64,15 @@ def _task_table(track: Track) -> str:
 
 
 def _status_table() -> str:
-    rows = ["| status | meaning | the last answer |", "|---|---|---|"]
+    rows = ["| status | meaning | the last answer |", "|---" * 3 + "|"]
     for name, meaning in MEANING.items():
-        rows.append(f"| `{name}` | {meaning} | {'is scored' if name in COUNTS else 'the cell counts as the majority class'} |")
+        use = "is scored" if name in COUNTS else "the cell counts as the majority class"
+        rows.append(f"| `{name}` | {meaning} | {use} |")
     return "\n".join(rows)
 
 
 def _limits_table(tracks: list[Track]) -> str:
-    rows = ["| track | wall clock a cell | worker memory | answer | frame | kept output |", "|---|---|---|---|---|---|"]
+    rows = ["| track | wall clock a cell | worker memory | answer | frame | kept output |", "|---" * 6 + "|"]
     for t in tracks:
         x = t.limits
         sizes = f"{x.memory_gb:g} GiB | {x.answer_mb} MiB | {x.frame_mb} MiB | {x.output_kb} KiB"

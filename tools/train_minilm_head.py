@@ -30,7 +30,7 @@ from wordnet import read_wordnet
 
 from harness.lm import embedded
 
-WEIGHTS = {"masked": 1.0, "pairs": 1.0, "topics": 0.4, "opinions": 0.4}
+WEIGHTS = {"masked": 1.0, "pairs": 1.0, "topics": 0.5, "opinions": 0.8}
 RATES = {"head": 1e-3, "encoder": 4e-4, "adapter": 2e-3}
 
 
@@ -89,6 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Prepare, train, export."""
     options = parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
+    if not options.text.is_file():
+        raise SystemExit(f"{options.text} is missing; give a text file with one passage a line")
     options.work.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     model = embedded.base_model(embedded.package_folder())
@@ -98,21 +100,25 @@ def main(arguments: list[str] | None = None) -> None:
     Run(options, model, batches).go()
 
 
+def read_lines(path: Path) -> list[str]:
+    """Passages, one a line."""
+    opener = lzma.open if path.suffix == ".xz" else open
+    with opener(path, "rt", encoding="utf-8", errors="replace") as stream:
+        lines = [line.strip() for line in stream if line.strip()]
+    if not lines:
+        raise SystemExit(f"{path} has no lines with text; give a file with one passage a line")
+    return lines
+
+
 def prepared(options: argparse.Namespace, model: torch.nn.Module, tokenizer: object) -> teacher.Prepared:
     """Texts and targets, made once per work folder."""
     path = options.work / "prepared"
     if not path.with_suffix(".json").is_file():
-        opener = lzma.open if options.text.suffix == ".xz" else open
-        with opener(options.text, "rt", encoding="utf-8", errors="replace") as stream:
-            lines = [line.strip() for line in stream if line.strip()]
-        if not lines:
-            raise SystemExit(f"{options.text} has no lines with text; give a file with one passage a line")
         if not options.wordnet.is_dir():
             print(f"{options.wordnet} is missing: no words are exchanged in altered copies (Debian: wordnet-base)")
-        teacher.save(
-            teacher.prepare(lines, read_wordnet(options.wordnet), model.bert, tokenizer, options.units, options.seed),
-            path,
-        )
+        net = read_wordnet(options.wordnet)
+        lines = read_lines(options.text)
+        teacher.save(teacher.prepare(lines, net, model.bert, tokenizer, options.units, options.seed), path)
     return teacher.load(path)
 
 

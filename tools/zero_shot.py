@@ -16,6 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -61,7 +64,7 @@ CLOZES = {
 
 def read_rows(folder: Path, part: str) -> list[list[str]]:
     """Rows of one task, each a list of cells with the label last, without repeats."""
-    files = [folder / "test.tsv"] if part == "test" else sorted(folder.glob("*/*.tsv"))
+    files = sorted(folder.glob("*/*.tsv")) if part == "splits" else [folder / f"{part}.tsv"]
     lines = dict.fromkeys(
         line for file in files for line in file.read_text(encoding="utf-8").split("\n") if line.strip()
     )
@@ -143,6 +146,26 @@ def macro_f1(guessed: np.ndarray, wanted: np.ndarray) -> float:
     )
 
 
+def probe(model: torch.nn.Module, tokenizer: object, data: Path, prompt: list[int]) -> dict[str, list[float]]:
+    """Task -> accuracy on test.tsv, per split, of a logistic regression on the mask's state, fitted to train.tsv."""
+    found: dict[str, list[float]] = {}
+    for name, cloze in CLOZES.items():
+        folder = data / name.split(" ")[0]
+        if not folder.is_dir():
+            continue
+        parts = [read_rows(folder, "test"), *(read_rows(path, "train") for path in sorted(folder.glob("*/")))]
+        xs, ys = [], []
+        for rows in parts:
+            kept = [row for row in rows if row[-1] in cloze.labels]
+            texts = [fill(cloze.template, row) for row in kept]
+            xs.append(read_masks(model, tokenizer, texts, prompt, [0])[1])
+            ys.append(np.asarray([cloze.labels.index(row[-1]) for row in kept]))
+        for x, y in zip(xs[1:], ys[1:], strict=True):
+            fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(x, y)
+            found.setdefault(name, []).append(float(fitted.score(xs[0], ys[0])))
+    return found
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the table for no prompt and for prompts of random vocabulary words."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,6 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--part", choices=("test", "splits"), default="test", help="which rows (default test)")
     parser.add_argument("--prompts", type=int, default=1, help="random prompts p0 to try besides none (default 1)")
     parser.add_argument("--tokens", type=int, default=5, help="words in each of them (default 5)")
+    parser.add_argument("--probe", action="store_true", help="fit a linear probe to each split's train rows instead")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     torch.set_num_threads(2)
@@ -166,6 +190,11 @@ def main(arguments: list[str] | None = None) -> None:
         i for word, i in tokenizer.get_vocab().items() if word.isalpha() and word.isascii() and len(word) > 1
     )
     prompts = [[]] + [[int(i) for i in rng.choice(plain, options.tokens)] for _ in range(options.prompts)]
+    if options.probe:
+        print("| task | splits | accuracy on test.tsv, mean (std) |\n|---|---|---|")
+        for name, scores in probe(model, tokenizer, options.data, prompts[-1]).items():
+            print(f"| {name} | {len(scores)} | {np.mean(scores):.3f} ({np.std(scores):.3f}) |")
+        return
     print(
         "| task | rows | "
         + " | ".join("no p0: raw / centred (F1)" if not p else f"`{tokenizer.decode(p)}`" for p in prompts)

@@ -52,7 +52,7 @@ class RemoteBlackBox:
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
         """See `BlackBox`."""
-        reply = self._ask(wire.Words(tuple(words)))
+        reply = self._ask(wire.Words(tuple(map(_string, words))))
         if not isinstance(reply, wire.WordIds):
             raise ProtocolError(f"unexpected reply {type(reply).__name__} to Words")
         return reply.ids
@@ -106,7 +106,7 @@ class RemoteBlackBox:
         words: Sequence[str] | None,
         features: FeatureKind | None,
     ) -> wire.Result:
-        key = tuple(tuple(text) if not isinstance(text, str) else (text,) for text in texts)
+        key = tuple((str(text),) if isinstance(text, str) else tuple(map(_string, text)) for text in texts)
         prompt, mode, space = None, "add", None
         if isinstance(prompts, Prompt):
             prompt, mode = wire.prompt_values(prompts), prompts.mode
@@ -114,8 +114,8 @@ class RemoteBlackBox:
             prompt, space = wire.Array.of(prompts.z), self._space(prompts.space)
         query = wire.Query(
             self._text_set(key),
-            self._task.template if template is None else template,
-            self._task.words if words is None else tuple(words),
+            self._task.template if template is None else _string(template),
+            self._task.words if words is None else tuple(map(_string, words)),
             prompt,
             mode,  # type: ignore[arg-type]
             space,
@@ -140,7 +140,12 @@ class RemoteBlackBox:
         return self._spaces[space]
 
     def _ask(self, request: wire.Request) -> wire.Reply:
-        self._sock.sendall(wire.encode(request))
+        frame = wire.encode(request)
+        try:
+            wire.decode_request(frame[wire.PREFIX :])  # here, where the traceback shows the author's line
+        except ProtocolError as problem:
+            raise QueryError(f"{type(request).__name__} cannot be sent: {problem.__cause__}") from None
+        self._sock.sendall(frame)
         body = wire.receive(self._sock, _LARGEST_REPLY)
         if body is None:
             raise ProtocolError("the referee closed the connection")
@@ -150,3 +155,10 @@ class RemoteBlackBox:
         if isinstance(reply, wire.Rejected):
             raise QueryError(reply.message)
         return reply
+
+
+def _string(value: str) -> str:
+    """Check a string, and make numpy's plain: only that travels."""
+    if not isinstance(value, str):
+        raise QueryError(f"{value!r} is {type(value).__name__}; a string expected")
+    return str(value)

@@ -259,6 +259,7 @@ def load_model(spec: ModelSpec, prompt: PromptSpec, plain: bool = False) -> Lang
 def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
     import transformers  # noqa: PLC0415 - seconds to import
 
+    transformers.utils.logging.disable_progress_bar()
     directory = Path(spec.source)
     if not directory.is_dir() and (spec.source.startswith((".", "/", "~")) or spec.source.count("/") > 1):
         raise ModelError(f"{spec.source}: no such directory; give one in hub format, or a hub id like owner/name")

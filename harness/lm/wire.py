@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 _FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 17)  # bound what a small frame can unfold to
 _LENGTH = struct.Struct("<I")
+PREFIX = _LENGTH.size
+"""Bytes of the length that stands before each body."""
 LARGEST = 1e6
 """Largest magnitude accepted in prompts and coordinates."""
 
@@ -124,9 +126,9 @@ class Ready(_Frame, frozen=True, forbid_unknown_fields=True):
 
 
 class Finished(_Frame, frozen=True, forbid_unknown_fields=True):
-    """The submission ended: by itself, by the budget, or by an exception."""
+    """The submission ended: by itself, by the budget, by an exception, or by an answer that is none."""
 
-    reason: Literal["returned", "budget", "crashed", "memory"]
+    reason: Literal["returned", "budget", "crashed", "memory", "answer"]
     detail: str = ""
 
 

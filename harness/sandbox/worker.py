@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 import os
 import resource
 import signal
@@ -15,18 +16,20 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from harness.contract import Budget, Examples, ModelInfo, Shots, Task
-from harness.errors import BudgetExhausted, ProtocolError
+from harness.errors import AnswerError, BudgetExhausted, ProtocolError
 from harness.lm import wire
 from harness.lm.client import RemoteBlackBox
 from harness.submission import load
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_TRACEBACK = 16_000
+_FAREWELL_S = 10
 
 
 def main() -> None:
@@ -42,8 +45,9 @@ def main() -> None:
     finished = _run(sock, job)
     sys.stdout.flush()
     sys.stderr.flush()
-    sock.settimeout(10)
+    sock.settimeout(_FAREWELL_S)
     sock.sendall(wire.encode(finished))
+    sock.recv(1)  # until the referee has looked at our memory and hangs up
     os._exit(0)  # no atexit handlers or threads of the submission outlive its last frame
 
 
@@ -54,11 +58,13 @@ def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
     lm = RemoteBlackBox(sock, msgspec.convert(job.info, ModelInfo), task, budget)
     try:
         solver = load(Path(job.submission), job.config)
-        lm.ready(dataclasses.asdict(solver.config))
+        lm.ready({field.name: _plain(getattr(solver.config, field.name)) for field in dataclasses.fields(solver.config)})
         for answer in solver.tune(lm, task, shots, np.random.default_rng(job.seed), solver.config):
             lm.offer(answer)
     except BudgetExhausted as end:
         return wire.Finished("budget", str(end))
+    except AnswerError as problem:
+        return wire.Finished("answer", str(problem))
     except MemoryError:
         return wire.Finished("memory", _trace())
     except ProtocolError:
@@ -66,6 +72,15 @@ def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
     except BaseException:  # noqa: BLE001 - whatever the author's code raises, SystemExit too, is reported
         return wire.Finished("crashed", _trace())
     return wire.Finished("returned")
+
+
+def _plain(value: Any) -> Any:
+    """A configuration's value as it is stored: plain data as it is, anything else as it prints."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value if value is None or type(value) in {bool, int, float, str} else repr(value)
 
 
 def _trace() -> str:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from harness.lm import embedded
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Iterator
+    from types import ModuleType
 
-SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "train_minilm_head.py"
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 ANIMALS = ("heron", "otter", "badger", "beetle", "salmon", "falcon", "hedgehog", "lizard", "spider", "raven")
 PLACES = ("river", "forest", "garden", "mountain", "village", "harbour", "meadow", "castle", "market", "island")
 
@@ -40,53 +41,43 @@ def write_text(path: Path) -> Path:
     return path
 
 
-def train(text: Path, folder: Path, steps: int, *more: str) -> tuple[str, dict[str, torch.Tensor]]:
-    """Run the script; what it printed and what it wrote."""
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        str(text),
-        "--out",
-        str(folder / "out"),
-        "--work",
-        str(folder / "work"),
-        "--scale",
-        "0.05",
-    ]
-    command += [
-        "--units",
-        "150",
-        "--wordnet",
-        str(folder / "none"),
-        "--steps",
-        str(steps),
-        "--every",
-        "2",
-        "--threads",
-        "1",
-        *more,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, load_file(folder / "out" / "head.safetensors")
+@pytest.fixture(name="trainer")
+def import_trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The script as a module; the number of threads is put back afterwards."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    threads = torch.get_num_threads()
+    yield importlib.import_module("train_minilm_head")
+    torch.set_num_threads(threads)
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+def train(trainer: ModuleType, text: Path, folder: Path, steps: int, *more: str) -> dict[str, torch.Tensor]:
+    """Run the script; the tensors it wrote."""
+    options = [str(text), "--out", str(folder / "out"), "--work", str(folder / "work"), "--scale", "0.05"]
+    options += ["--units", "150", "--wordnet", str(folder / "none"), "--steps", str(steps), "--every", "2"]
+    trainer.main([*options, "--threads", "1", *more])
+    return load_file(folder / "out" / "head.safetensors")
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
+    trainer: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Stopped after two of four steps and started again: the same bytes."""
     text = write_text(tmp_path / "text.txt")
-    _, whole = train(text, tmp_path / "whole", 4, "--train", "head")
-    train(text, tmp_path / "parts", 4, "--train", "head", "--stop-after", "2")
-    said, parts = train(text, tmp_path / "parts", 4, "--train", "head")
+    whole = train(trainer, text, tmp_path / "whole", 4)
+    train(trainer, text, tmp_path / "parts", 4, "--stop-after", "2")
+    capsys.readouterr()
+    parts = train(trainer, text, tmp_path / "parts", 4)
+    said = capsys.readouterr().out
     assert "going on from step 2" in said
     assert "tokens/s" in said
     assert whole.keys() == parts.keys()
     assert all(whole[name].equal(parts[name]) for name in whole)
 
 
-@pytest.mark.parametrize(("train_what", "layers"), [("head", 0), ("adapter", 6), ("encoder", 6)])
-def test_what_is_written_loads_and_is_as_small_as_promised(tmp_path: Path, train_what: str, layers: int) -> None:
+@pytest.mark.parametrize(("what", "layers"), [("head", 0), ("adapter", 6), ("encoder", 6)])
+def test_what_is_written_loads_and_is_small(trainer: ModuleType, tmp_path: Path, what: str, layers: int) -> None:
     """Plain names, bfloat16, a checksum that holds, no word embeddings."""
-    train(write_text(tmp_path / "text.txt"), tmp_path, 2, "--train", train_what)
+    train(trainer, write_text(tmp_path / "text.txt"), tmp_path, 2, "--train", what)
     state = embedded.read_weights(tmp_path / "out")
     assert len({name.split(".")[3] for name in state if name.startswith("bert.encoder.layer.")}) == layers
     assert not [name for name in state if "embeddings" in name or "decoder" in name]
@@ -95,11 +86,9 @@ def test_what_is_written_loads_and_is_as_small_as_promised(tmp_path: Path, train
     embedded.overlay(embedded.base_model(embedded.package_folder()), state)
 
 
-def test_an_empty_text_is_refused_with_what_to_give(tmp_path: Path) -> None:
+def test_an_empty_text_is_refused_with_what_to_give(trainer: ModuleType, tmp_path: Path) -> None:
     """The message names the file and the format."""
     text = tmp_path / "empty.txt"
     text.write_text("\n\n", encoding="utf-8")
-    command = [sys.executable, str(SCRIPT), str(text), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert "has no lines with text; give a file with one passage a line" in done.stderr
+    with pytest.raises(SystemExit, match=r"empty\.txt has no lines with text; give a file with one passage a line"):
+        trainer.main([str(text), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")])

@@ -1,0 +1,77 @@
+"""Tables of the results database; what they hold is told in `harness.store`."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
+
+SCHEMA = 1
+"""Version of these tables; a database of another version is refused."""
+
+metadata = sa.MetaData()
+schema = sa.Table("schema", metadata, Column("version", Integer, primary_key=True))
+runs = sa.Table(
+    "runs",
+    metadata,
+    Column("run", Text, primary_key=True),  # digest of `identity`
+    Column("identity", Text, nullable=False),  # JSON of RunKey
+    Column("environment", Text, nullable=False),  # JSON: versions, device, threads, sandbox tier
+    Column("started", sa.Float, nullable=False),
+)
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    Column("attempt", Integer, primary_key=True, autoincrement=True),
+    Column("run", ForeignKey("runs.run"), nullable=False, index=True),
+    Column("task", Text, nullable=False),
+    Column("split", Integer, nullable=False),
+    Column("started", sa.Float, nullable=False),
+)
+queries = sa.Table(
+    "queries",
+    metadata,
+    Column("attempt", ForeignKey("attempts.attempt"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("rows", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("bytes_up", Integer, nullable=False),
+    Column("bytes_down", Integer, nullable=False),
+    Column("seconds", sa.Float, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("chain", Text, nullable=False),
+)
+outcomes = sa.Table(
+    "outcomes",
+    metadata,
+    Column("run", ForeignKey("runs.run"), primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("split", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", ForeignKey("attempts.attempt"), nullable=False, unique=True),
+    Column("status", Text, nullable=False),
+    Column("facts", Text, nullable=False),  # JSON of what else is known: see referee.Cell
+    Column("test", ForeignKey("test_sets.test"), nullable=False),
+    Column("finished", sa.Float, nullable=False),
+)
+test_sets = sa.Table(
+    "test_sets",
+    metadata,
+    Column("test", Text, primary_key=True),  # digest of texts and labels
+    Column("labels", LargeBinary, nullable=False),  # int16, little-endian
+)
+answers = sa.Table(
+    "answers",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("blob", LargeBinary, nullable=False),
+)
+incumbents = sa.Table(
+    "incumbents",
+    metadata,
+    Column("attempt", ForeignKey("attempts.attempt"), nullable=False),
+    Column("mark", sa.Float, nullable=False),  # fraction of the budget; 1 is the final answer
+    Column("rows", Integer, nullable=False),  # rows spent when it was offered
+    Column("answer", ForeignKey("answers.sha256"), nullable=False),
+    Column("predictions", LargeBinary, nullable=False),  # int16 class per test text
+    UniqueConstraint("attempt", "mark"),
+)

@@ -1,0 +1,62 @@
+"""The wheel holds everything an installation outside the checkout needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by hatchling and unpacked as pip would."""
+    pytest.importorskip("hatchling", reason="hatchling is in the extra `dev`")
+    built = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = built.glob("*.whl")
+    site = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    return site
+
+
+def run(unpacked: Path, tmp_path: Path, code: str) -> str:
+    """Run code that sees the unpacked wheel before the checkout, from another directory."""
+    program = f"import sys; sys.path.insert(0, {str(unpacked)!r})\n{code}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_tracks_and_tasks_load_outside_the_checkout(unpacked: Path, tmp_path: Path) -> None:
+    code = """
+import harness, harness.data, harness.tasks, harness.track
+assert harness.__file__.startswith(sys.path[0]), harness.__file__
+for name in harness.track.track_names(): harness.track.load_track(name)
+for name in harness.tasks.task_names():
+    file = harness.tasks.load_task(name)
+    print(name, len(harness.data.load_test(file, harness.data.Source("embedded"))))
+"""
+    assert run(unpacked, tmp_path, code).split() == "dbpedia 210 qnli 200 qqp 200 snli 300 sst2 200".split()
+
+
+def test_the_head_lies_in_the_wheel_with_its_checksum_and_card(unpacked: Path) -> None:
+    folder = unpacked / "harness" / "models" / "minilm-mlm"
+    assert {path.name for path in folder.iterdir()} >= {"head.safetensors", "checksum.json", "MODEL_CARD.md"}
+
+
+def test_the_wheel_carries_no_results_tests_or_submissions(unpacked: Path) -> None:
+    found = {path.name for path in unpacked.iterdir()}
+    assert found == {"harness", "leaderboard", *(name for name in found if name.endswith(".dist-info"))}
+    assert not list((unpacked / "leaderboard").glob("*.csv"))
+
+
+def test_the_embedded_model_loads_from_the_wheel(unpacked: Path, tmp_path: Path) -> None:
+    code = "from harness.lm import embedded\nmodel, _ = embedded.load()\nprint(model.config.hidden_size)"
+    assert run(unpacked, tmp_path, code).strip() == "384"
