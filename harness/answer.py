@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from operator import index
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -16,15 +16,15 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from harness import heads
 from harness.contract import (
     Answer,
     Coordinates,
     FeatureKind,
     FloatArray,
     Head,
-    LinearHead,
     Member,
-    MlpHead,
+    Mix,
     Mode,
     Outputs,
     Prompt,
@@ -70,21 +70,15 @@ class _Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="coord
     mode: Mode
 
 
-HeadKind: TypeAlias = Literal["linear", "mlp"]
-_HEADS: dict[HeadKind, tuple[type[Head], tuple[str, ...]]] = {
-    "linear": (LinearHead, ("weight", "bias")),
-    "mlp": (MlpHead, ("weight1", "bias1", "weight2", "bias2")),
-}
-
-
 class _Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     template: str
     words: tuple[str, ...]
     prompt: _Values | _Space | None
     scale: tuple[float, ...] | None
     shift: tuple[float, ...] | None
-    head: HeadKind | None
+    head: heads.Kind | None
     alpha: float
+    mix: Mix
     features: FeatureKind
 
 
@@ -158,7 +152,7 @@ def check(answer: Answer, task: Task, width: int) -> None:
             raise AnswerError(f"member {n}: alpha {member.alpha} must lie in [0, 1], and be 0 without a head")
         if isinstance(member.prompt, (Prompt, Coordinates)) and _candidates(member.prompt) != 1:
             raise AnswerError(f"member {n}: {_candidates(member.prompt)} candidate prompts; exactly 1 is needed")
-        problem = _head_problem(member.head, classes, width)
+        problem = heads.problem(member.head, classes, width)
         if problem:
             raise AnswerError(f"member {n}: {problem}")
 
@@ -194,34 +188,13 @@ def member_probabilities(
     q = np.asarray(logits, dtype=np.float64)
     q = q.reshape(*q.shape[:-1], classes, -1).mean(axis=-1)
     q = q * np.asarray(1.0 if member.scale is None else member.scale)
-    p = softmax(q + np.asarray(0.0 if member.shift is None else member.shift))
+    q = q + np.asarray(0.0 if member.shift is None else member.shift)
     if member.head is None or member.alpha == 0:
-        return p
-    return (1 - member.alpha) * p + member.alpha * softmax(head_logits(member.head, features))
-
-
-def head_logits(head: Head, features: FloatArray) -> npt.NDArray[np.float64]:
-    """(..., texts, width) -> (..., texts, classes)."""
-    h = np.asarray(features, dtype=np.float64)
-    if isinstance(head, LinearHead):
-        return np.asarray(h @ head.weight.T + head.bias, dtype=np.float64)
-    return np.asarray(np.tanh(h @ head.weight1.T + head.bias1) @ head.weight2.T + head.bias2, dtype=np.float64)
-
-
-def _head_problem(head: Head | None, classes: int, width: int) -> str | None:
-    if head is None:
-        return None
-    if isinstance(head, LinearHead):
-        good = head.weight.shape == (classes, width) and head.bias.shape == (classes,)
-        return (
-            None
-            if good
-            else f"linear head {head.weight.shape}, {head.bias.shape}; ({classes}, {width}) and ({classes},)"
-        )
-    hidden = head.bias1.shape[0] if head.bias1.ndim else 0
-    shapes = (head.weight1.shape, head.bias1.shape, head.weight2.shape, head.bias2.shape)
-    wanted = ((hidden, width), (hidden,), (classes, hidden), (classes,))
-    return None if hidden and shapes == wanted else f"mlp head of shapes {shapes}; {wanted} expected"
+        return softmax(q)
+    s = heads.logits(member.head, features)
+    if member.mix == "logits":
+        return softmax(q + member.alpha * s)
+    return (1 - member.alpha) * softmax(q) + member.alpha * softmax(s)
 
 
 def _candidates(prompts: Prompts) -> int:
@@ -243,17 +216,18 @@ def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) 
         put("prompt", member.prompt.z)
     elif member.prompt is not None:
         raise TypeError(f"a prompt is {type(member.prompt).__name__}; Prompt, subspace.at(z) or None expected")
-    kind: HeadKind | None = None
+    kind: heads.Kind | None = None
     if member.head is not None:
-        kind = "linear" if isinstance(member.head, LinearHead) else "mlp"
-        for name in _HEADS[kind][1]:
+        kind = heads.kind_of(member.head)
+        for name in heads.arrays_of(kind):
             put(f"head.{name}", getattr(member.head, name))
 
     def numbers(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
         return None if values is None else tuple(map(float, values))
 
     words, scale, shift = tuple(map(str, member.words)), numbers(member.scale), numbers(member.shift)
-    return _Member(str(member.template), words, prompt, scale, shift, kind, float(member.alpha), member.features)
+    template, alpha = str(member.template), float(member.alpha)
+    return _Member(template, words, prompt, scale, shift, kind, alpha, member.mix, member.features)
 
 
 def _unpack(packed: _Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) -> Member:
@@ -272,8 +246,7 @@ def _unpack(packed: _Member, key: str, arrays: dict[str, npt.NDArray[np.float32]
         prompt = Coordinates(Subspace(s.dim, s.std, s.tokens, s.seed, s.distribution, s.mode), take("prompt", 3))
     head: Head | None = None
     if packed.head is not None:
-        kind, names = _HEADS[packed.head]
-        head = kind(*(take(f"head.{name}", 2 if name.startswith("weight") else 1) for name in names))
-    return Member(
-        packed.template, packed.words, prompt, packed.scale, packed.shift, head, packed.alpha, packed.features
-    )
+        shapes = heads.arrays_of(packed.head).items()
+        head = heads.KINDS[packed.head](*(take(f"head.{name}", dimensions) for name, dimensions in shapes))
+    p = packed
+    return Member(p.template, p.words, prompt, p.scale, p.shift, head, p.alpha, p.mix, p.features)

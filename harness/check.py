@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import signal
+import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,12 +38,16 @@ def check(path: Path, options: Mapping[str, str]) -> dict[str, Any]:
     """
     found = submissions.find(path)
     started = time.monotonic()
-    signal.signal(signal.SIGALRM, _too_long)
+    before = signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(LONGEST_S)
     try:
-        given, end, lm, shots, task, config = _run(found, options)
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is not the report
+            given, end, lm, shots, task, config = _run(found, options)
+    except _TooLongError as problem:
+        raise SubmissionError(str(problem)) from None
     finally:
         signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
     seconds = time.monotonic() - started
     if not given:
         raise SubmissionError(f"{found.path}: tune ended without a single answer; yield one before the budget ends")
@@ -52,10 +60,17 @@ def check(path: Path, options: Mapping[str, str]) -> dict[str, Any]:
     lines = [
         f"{found.name}: imported, Config({config})",
         f"{len(given)} answers, {used:,.0f} of {lm.budget.calls_total:,.0f} calls used, {end}, {seconds:.1f} s",
-        f"dev accuracy on the fake model {dev:.2f} (chance {1 / len(task.classes):.2f}); its planted prompt reaches about 1",
+        f"dev accuracy on the fake model {dev:.2f} (chance {1 / len(task.classes):.2f}, planted prompt about 1)",
         f"final answer: {len(given[-1].members)} members, {len(answers.to_bytes(given[-1])):,} bytes",
     ]
-    return {"submission": found.name, "answers": len(given), "calls": used, "end": end, "dev_accuracy": dev, "lines": lines}
+    return {
+        "submission": found.name,
+        "answers": len(given),
+        "calls": used,
+        "end": end,
+        "dev_accuracy": dev,
+        "lines": lines,
+    }
 
 
 def _run(found: submissions.Submission, options: Mapping[str, str]) -> tuple[list[Answer], str, FakeLM, Any, Any, str]:
@@ -68,19 +83,27 @@ def _run(found: submissions.Submission, options: Mapping[str, str]) -> tuple[lis
         solver = submissions.load(found.path, options)
         for answer in solver.tune(lm, task, shots, np.random.default_rng(0), solver.config):
             if not isinstance(answer, Answer):
-                raise SubmissionError(f"tune yielded {type(answer).__name__}; yield harness.Answer")  # noqa: TRY004
+                raise SubmissionError(f"tune yielded {type(answer).__name__}; yield harness.Answer")
             given.append(answer)
     except BudgetExhausted:
         end = "ended by the budget"
     except SubmissionError:
         raise
-    except Exception as problem:
-        import traceback  # noqa: PLC0415
-
+    except (Exception, SystemExit) as problem:
         raise SubmissionError(f"{found.path} raised:\n{traceback.format_exc()}") from problem
-    config = ", ".join(f"{name}={value!r}" for name, value in vars(solver.config).items())
+    config = ", ".join(f"{name}={value!r}" for name, value in _fields(solver.config))
     return given, end, lm, shots, task, config
 
 
+def _fields(config: Any) -> list[tuple[str, Any]]:
+    return [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
+
+
+class _TooLongError(BaseException):
+    """Passes every `except Exception` of a submission."""
+
+
 def _too_long(_signal: int, _frame: FrameType | None) -> None:
-    raise SubmissionError(f"no end after {LONGEST_S} s and no query that met the budget; is there a loop without queries?")
+    raise _TooLongError(
+        f"no end after {LONGEST_S} s and no query that met the budget; is there a loop without queries?"
+    )

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from harness.errors import HarnessError, InputError
+from harness.progress import JsonProgress, LiveProgress, PlainProgress, printable
 from harness.store import DEFAULT, Store
 
 app = typer.Typer(
@@ -24,21 +24,31 @@ app = typer.Typer(
     help="A competition in a box for gradient-free tuning of language models.\n\n"
     "Start with [bold]harness evaluate submissions/bbt[/bold], then [bold]harness leaderboard[/bold]. "
     "Write your own: [bold]harness new mysolver[/bold] and [bold]harness check submissions/mysolver[/bold].",
+    epilog="Exit codes: 0 done, 1 it failed, 2 something given was wrong, 130 interrupted.",
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-TrackName = Annotated[str, typer.Option("--track", "-t", help="A track that ships (see `harness tracks`), or a .toml file.")]
+TrackName = Annotated[
+    str, typer.Option("--track", "-t", help="A track that ships (see `harness tracks`), or a .toml file.")
+]
 StoreUrl = Annotated[str, typer.Option("--store", help="Results database: a SQLite file, or a SQLAlchemy URL.")]
 DataDir = Annotated[Path | None, typer.Option("--data", help="Data directory, e.g. a competition kit.")]
 ModelDir = Annotated[str | None, typer.Option("--model", help="Another model: a directory in hub format, or a hub id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-Options = Annotated[list[str] | None, typer.Option("--config", "-c", help="NAME=VALUE of the submission's Config; repeatable.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--config", "-c", help="NAME=VALUE of the submission's Config; repeatable.")
+]
 
 
-@app.command()
+@app.command(
+    epilog="Examples:\n\n"
+    "  harness evaluate submissions/ajo\n\n"
+    "  harness evaluate submissions/bbt --track kit --data ../kit --task sst2\n\n"
+    "  harness evaluate submissions/nevergrad --config optimizer=PSO"
+)
 def evaluate(
-    paths: Annotated[list[Path], typer.Argument(help="Submission folders.", metavar="PATH...")],
+    paths: Annotated[list[Path], typer.Argument(help="Submission folders.", metavar="PATH")],
     track: TrackName = "mini",
     data: DataDir = None,
     model: ModelDir = None,
@@ -47,23 +57,19 @@ def evaluate(
     config: Options = None,
     calls: Annotated[int | None, typer.Option(help="Another budget, in calls, for a trial; never ranked.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 0,
-    present_splits: Annotated[bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")] = False,
+    present_splits: Annotated[
+        bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")
+    ] = False,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Run submissions on a track and store what comes out.
 
-    Finished cells are never run again: after an interruption, the same command takes up where it was. One cell is
-    one task on one few-shot split.
-
-    Examples:
-        harness evaluate submissions/ajo
-        harness evaluate submissions/bbt --track kit --data ../kit --task sst2
-        harness evaluate submissions/nevergrad --config optimizer=PSO
+    Finished cells are never run again: the same command takes up where it was.
+    One cell is one task on one few-shot split.
     """
     from harness import submission as submissions  # noqa: PLC0415 - keeps `--help` quick
     from harness.evaluate import Choices, Evaluation  # noqa: PLC0415
-    from harness.progress import JsonProgress, LiveProgress, PlainProgress  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     options = _options(config)
@@ -82,7 +88,7 @@ def evaluate(
         raise typer.Exit(130) from None
     if not as_json:
         how = " (choices were replaced on the command line: stored, not ranked)" if evaluation.modified else ""
-        out.print(f"facts are in {store}{how}; rank them with: harness leaderboard --track {chosen.name}")
+        _say(f"facts are in {store}{how}; rank them with: harness leaderboard --track {chosen.name}")
 
 
 @app.command()
@@ -100,25 +106,31 @@ def leaderboard(
     from leaderboard.rank import rank  # noqa: PLC0415
     from leaderboard.table import records, terminal_table, write_csv  # noqa: PLC0415
 
-    name = load_track(track).name
-    ranking = rank(_existing(store), name)
+    chosen = load_track(track)
+    name = chosen.name
+    cells = [(task, split) for task, spec in chosen.tasks.items() if spec.splits != "present" for split in spec.splits]
+    ranking = rank(_existing(store), name, chosen.fingerprint, cells)
     path = out_file or Path("leaderboard") / f"{name}.csv"
     write_csv(ranking, path)
     if as_json:
         _json({"track": name, "left_out": ranking.left_out, "entries": records(ranking)})
         return
     if not ranking.entries:
-        out.print(f"no ranked runs on track {name} in {store}; run: harness evaluate submissions/ajo --track {name}")
+        _say(f"no ranked runs on track {name} in {store}; run: harness evaluate submissions/ajo --track {name}")
     else:
         Console(highlight=False, width=None if out.is_terminal else 120).print(terminal_table(ranking))
     if ranking.left_out:
-        out.print(f"{ranking.left_out} runs left out: other data, model, seed or track version, or choices replaced")
-    out.print(f"written: {path}")
+        _say(f"{ranking.left_out} runs left out: other data, model, seed or track version, or choices replaced")
+    _say(f"written: {path}")
 
 
-@app.command()
+@app.command(
+    epilog="Examples:\n\n"
+    '  harness predict --entry ajo "A warm and funny film."\n\n'
+    '  harness predict --answer my.safetensors --task qqp "How do I whistle?" "Who whistles?"'
+)
 def predict(
-    texts: Annotated[list[str], typer.Argument(help="The text; for a pair task, both texts.", metavar="TEXT...")],
+    texts: Annotated[list[str], typer.Argument(help="The text; for a pair task, both texts.", metavar="TEXT")],
     answer: Annotated[Path | None, typer.Option(help="An answer file, as written by --save.")] = None,
     entry: Annotated[str | None, typer.Option(help="Leaderboard entry whose answer to take from the database.")] = None,
     task: Annotated[str, typer.Option("--task", help="Task of the answer.")] = "sst2",
@@ -129,12 +141,7 @@ def predict(
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Classify a text with a tuned answer, by the very code that scores it.
-
-    Examples:
-        harness predict --entry ajo --task sst2 "A warm and funny film."
-        harness predict --answer my.safetensors --task qqp "How do I whistle?" "How can I learn to whistle?"
-    """
+    """Classify a text with a tuned answer, by the very code that scores it."""
     from harness import answer as answers  # noqa: PLC0415
     from harness.evaluate import Choices, replaced  # noqa: PLC0415
     from harness.lm.model import load_model  # noqa: PLC0415
@@ -145,15 +152,25 @@ def predict(
     wording = load_task(task).task(chosen.profile, chosen.model.kind)
     if len(texts) != wording.fields:
         raise InputError(f"{len(texts)} texts; {task} takes {wording.fields}. Quote each text")
-    blob = _answer_blob(answer, entry, chosen.name, task, split, store)
+    if answer is not None:
+        blob = _read(answer)
+    elif entry is not None:
+        blob = _stored_answer(_existing(store), entry, chosen.name, task, split, other_model=model is not None)
+    else:
+        raise InputError("say which answer: --answer FILE, or --entry NAME of the leaderboard")
     if save is not None:
-        save.write_bytes(blob)
+        _write(save, blob)
     lm = load_model(chosen.model, chosen.prompt)
     found = answers.from_bytes(blob)
     answers.check(found, wording, lm.backbone.width)
     p = answers.probabilities(found, wording, lm, [tuple(texts)])[0]
     if as_json:
-        _json({"class": wording.classes[int(p.argmax())], "probabilities": dict(zip(wording.classes, p.tolist(), strict=True))})
+        _json(
+            {
+                "class": wording.classes[int(p.argmax())],
+                "probabilities": dict(zip(wording.classes, p.tolist(), strict=True)),
+            }
+        )
         return
     for name, value in sorted(zip(wording.classes, p, strict=True), key=lambda pair: -pair[1]):
         out.print(f"{value:6.1%}  {name}")
@@ -167,7 +184,7 @@ def check(
 ) -> None:
     """Try a submission in seconds: import, contract, a small run on a fake language model.
 
-    Runs your code in this process, without limits but one minute of time. Exit code 1 says what is wrong.
+    Runs your code in this process, without limits but one minute of time.
     """
     from harness.check import check as checked  # noqa: PLC0415
 
@@ -176,8 +193,8 @@ def check(
         _json(report)
         return
     for line in report["lines"]:
-        out.print(escape(line))
-    out.print(f"ok; now the real thing: harness evaluate {escape(str(path))}")
+        _say(line)
+    _say(f"ok; now the real thing: harness evaluate {path}")
 
 
 @app.command()
@@ -189,12 +206,13 @@ def new(
     from harness.scaffold import create  # noqa: PLC0415
 
     folder = create(name, directory)
-    out.print(f"made {folder}; edit {folder}/submission.py, then: harness check {folder}")
+    _say(f"made {folder}; edit {folder}/submission.py, then: harness check {folder}")
 
 
 @app.command()
 def tracks(as_json: AsJson = False) -> None:
     """List the tracks: model, data, budgets."""
+    from harness.listing import tracks_table  # noqa: PLC0415
     from harness.track import load_track, track_names  # noqa: PLC0415
 
     found = [load_track(name) for name in track_names()]
@@ -203,16 +221,7 @@ def tracks(as_json: AsJson = False) -> None:
 
         _json([msgspec.to_builtins(track) for track in found])
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("track", "model", "data", "device", "calls", "splits", "what it is"):
-        table.add_column(column, overflow="fold")
-    for track in found:
-        calls = ", ".join(f"{name} {spec.calls}" for name, spec in track.tasks.items())
-        splits = {"present" if spec.splits == "present" else str(len(spec.splits)) for spec in track.tasks.values()}
-        table.add_row(
-            track.name, track.model.source, track.data.source, track.device, calls, "/".join(sorted(splits)), track.title
-        )
-    out.print(table)
+    out.print(tracks_table(found))
 
 
 @app.command()
@@ -221,6 +230,7 @@ def tasks(
     as_json: AsJson = False,
 ) -> None:
     """List the tasks: classes, metric, and the wording a track uses."""
+    from harness.listing import tasks_table  # noqa: PLC0415
     from harness.tasks import load_task, task_names  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
@@ -231,13 +241,7 @@ def tasks(
 
         _json([{"title": file.title} | dataclasses.asdict(task) for file, task in found])
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("task", "metric", "template", "label words"):
-        table.add_column(column, overflow="fold")
-    for file, task in found:
-        words = ", ".join(f"{name}={word.strip()}" for name, word in zip(task.classes, task.words, strict=True))
-        table.add_row(file.name, task.metric, escape(task.template), escape(words))
-    out.print(table)
+    out.print(tasks_table(found))
 
 
 @app.command()
@@ -252,6 +256,7 @@ def score(
     Predictions have no budget: they are scored and shown, and never ranked beside metered runs.
     """
     from harness.data import Source  # noqa: PLC0415
+    from harness.listing import scores_table  # noqa: PLC0415
     from harness.predictions import score_archive  # noqa: PLC0415
     from harness.track import load_track, track_tasks  # noqa: PLC0415
 
@@ -262,12 +267,7 @@ def score(
     if as_json:
         _json([{"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found])
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("task", "split", "rows", "metric", "score"):
-        table.add_column(column, justify="left" if column in {"task", "metric"} else "right")
-    for s in found:
-        table.add_row(s.task, str(s.split), f"{s.rows:,}", s.metric, f"{s.score * 100:.2f}")
-    out.print(table)
+    out.print(scores_table(found))
 
 
 @app.command()
@@ -281,7 +281,10 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         for finding in findings:
             mark = "[green]ok  [/green]" if finding.good else "[yellow]note[/yellow]"
-            out.print(f"{mark} {finding.name}: {escape(finding.fact)}" + (f"\n     {escape(finding.advice)}" if finding.advice else ""))
+            out.print(
+                f"{mark} {finding.name}: {escape(finding.fact)}"
+                + (f"\n     {escape(finding.advice)}" if finding.advice else "")
+            )
     if any(not finding.good and finding.fatal for finding in findings):
         raise typer.Exit(1)
 
@@ -298,24 +301,39 @@ def _options(config: list[str] | None) -> dict[str, str]:
 
 def _existing(store: str) -> Store:
     if "://" not in store and not Path(store).is_file():
-        raise InputError(f"{store}: no such results database; run: harness evaluate submissions/ajo, or name it with --store")
+        raise InputError(
+            f"{store}: no such results database; run: harness evaluate submissions/ajo, or name it with --store"
+        )
     return Store(store)
 
 
-def _answer_blob(answer: Path | None, entry: str | None, track: str, task: str, split: int, store: str) -> bytes:
-    if answer is not None:
-        try:
-            return answer.read_bytes()
-        except OSError as problem:
-            raise InputError(f"--answer {answer}: {problem}") from problem
-    if entry is None:
-        raise InputError("say which answer: --answer FILE, or --entry NAME of the leaderboard")
-    results = _existing(store)
-    runs = [run for run, key, _, _ in results.runs() if key["entry"] == entry and key["track"] == track]
-    blobs = [blob for run in reversed(runs) if (blob := results.answer(run, task, split)) is not None]
-    if not blobs:
-        raise InputError(f"{store} holds no answer of {entry!r} for {task}, split {split} on track {track}")
-    return blobs[0]
+def _stored_answer(results: Store, entry: str, track: str, task: str, split: int, *, other_model: bool) -> bytes:
+    """Answer of the newest run of an entry that has one, on the track's model or on another as asked."""
+    for run, key, _, _ in reversed(results.runs()):
+        if (key["entry"], key["track"], "model" in key["modified"]) == (entry, track, other_model):
+            blob = results.answer(run, task, split)
+            if blob is not None:
+                return blob
+    raise InputError(f"{results.url} holds no answer of {entry!r} for {task}, split {split} on track {track}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise InputError(f"{path} cannot be read: {problem}") from problem
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as problem:
+        raise InputError(f"{path} cannot be written: {problem}") from problem
+
+
+def _say(text: str) -> None:
+    """Print a line as it is: no markup, and paths are not broken."""
+    out.print(escape(text), soft_wrap=True)
 
 
 def _json(value: Any) -> None:
@@ -327,7 +345,7 @@ def main() -> None:
     try:
         app()
     except HarnessError as problem:
-        err.print(f"[red]error:[/red] {escape(str(problem))}", soft_wrap=True)
+        err.print(f"[red]error:[/red] {escape(printable(str(problem)))}", soft_wrap=True)
         sys.exit(2 if isinstance(problem, InputError) else 1)
 
 

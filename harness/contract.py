@@ -32,6 +32,7 @@ Text: TypeAlias = tuple[str, ...]
 
 Mode: TypeAlias = Literal["add", "prepend"]
 Metric: TypeAlias = Literal["accuracy", "macro_f1"]
+Mix: TypeAlias = Literal["probabilities", "logits"]
 FeatureKind: TypeAlias = Literal["mask", "cls"]
 Distribution: TypeAlias = Literal["normal", "uniform"]
 
@@ -207,7 +208,16 @@ class MlpHead:
     bias2: FloatArray  # (classes,)
 
 
-Head: TypeAlias = LinearHead | MlpHead
+@dataclass(frozen=True)
+class PrototypeHead:
+    """softmax(radius_k - |weight @ h / |weight @ h| - prototypes_k|) on the features (DecT, Cui et al., ACL 2023)."""
+
+    weight: FloatArray  # (projection, width)
+    prototypes: FloatArray  # (classes, projection)
+    radius: FloatArray  # (classes,)
+
+
+Head: TypeAlias = LinearHead | MlpHead | PrototypeHead
 
 
 @dataclass(frozen=True)
@@ -228,6 +238,9 @@ class Member:
     """One offset per class; None is 0."""
     head: Head | None = None
     alpha: float = 0.0
+    mix: Mix = "probabilities"
+    """How the two are joined: ``probabilities`` as above, or ``logits``, which is
+    ``softmax(scale * q + shift + alpha * s)`` with s the head's logits."""
     features: FeatureKind = "mask"
 
 

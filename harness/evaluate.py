@@ -71,9 +71,7 @@ class Evaluation:
         self._given = track
         self._seed = choices.seed
         self.modified = tuple(
-            name
-            for name, value in (("model", choices.model), ("calls", choices.calls))
-            if value is not None
+            name for name, value in (("model", choices.model), ("calls", choices.calls)) if value is not None
         )
         if choices.data is not None and track.data.source != "kit":
             self.modified += ("data",)
@@ -81,7 +79,7 @@ class Evaluation:
             wanted = track.device_name or track.device
             raise InputError(
                 f"track {track.name} runs on {wanted}, and this version evaluates on the CPU alone; "
-                "choose a track with device = \"cpu\": see `harness tracks`"
+                'choose a track with device = "cpu": see `harness tracks`'
             )
         self.track = replaced(track, choices)
         self._source = _source(track, choices)
@@ -103,6 +101,8 @@ class Evaluation:
         todo = [cell for cell in self.cells if (cell.task.name, cell.split) not in finished]
         progress.planned(key.entry, self.cells, len(self.cells) - len(todo))
         for cell in todo:
+            if (cell.task.name, cell.split) in self.store.finished(run):
+                continue  # by another process, meanwhile
             progress.began(key.entry, cell)
             attempt = self.store.begin(run, cell.task.name, cell.split)
             verdict = run_cell(cell, submission, options, self.lm, attempt, progress.spent)
@@ -113,7 +113,7 @@ class Evaluation:
         unknown = sorted(set(choices.tasks) - set(self._files))
         if unknown:
             raise InputError(f"track {self.track.name} has no task {unknown[0]!r}; it has {', '.join(self._files)}")
-        cells = []
+        cells: list[Cell] = []
         for name, file in self._files.items():
             if choices.tasks and name not in choices.tasks:
                 continue
@@ -124,8 +124,9 @@ class Evaluation:
                 if choices.splits and split not in choices.splits:
                     continue
                 cells.append(Cell(file, task, split, spec, self.track.limits, self._source, self._seed))
-        if not cells:
-            raise InputError(f"no cell to run: splits {list(choices.splits)} are in no chosen task of {self.track.name}")
+        nowhere = sorted(set(choices.splits) - {cell.split for cell in cells})
+        if nowhere or not cells:
+            raise InputError(f"split {', '.join(map(str, nowhere))} is in no chosen task of track {self.track.name}")
         return cells
 
     def _digest(self) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
+import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _LARGEST_FILE = 16 << 20
 _MOST_FILES = 1000
+_UNREADABLE = (OSError, EOFError, RuntimeError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,26 @@ def score_archive(path: Path, files: Mapping[str, TaskFile], source: Source) -> 
     Raises:
         InputError: no archive, a file of another layout, too large, or a row that is malformed, missing or too many.
     """
-    by_folder = {file.kit.folder.lower(): file for file in files.values()} | {file.name: file for file in files.values()}
-    found = []
+    by_folder = {file.kit.folder.lower(): file for file in files.values()} | {
+        file.name: file for file in files.values()
+    }
+    found: dict[tuple[str, int], Scored] = {}
     for name, text in _members(path):
         place = PurePosixPath(name)
         file = by_folder.get(place.parent.name.lower())
-        if file is None or not place.stem.isdigit():
-            raise InputError(f"{path}: {name}: <Task>/<split>.csv expected, with Task one of {', '.join(sorted(by_folder))}")
+        if file is None or not re.fullmatch("[0-9]{1,9}", place.stem) or place.is_absolute() or ".." in place.parts:
+            folders = ", ".join(sorted(file.kit.folder for file in files.values()))
+            raise InputError(f"{path}: {name!r}: <Task>/<split>.csv expected, with Task one of {folders}")
+        split = int(place.stem)
+        if (file.name, split) in found:
+            raise InputError(f"{path}: {name!r}: a second file for {file.kit.folder}, split {split}")
         test = load_test(file, source)
         predicted = _column(f"{path}: {name}", text, file, len(test))
         value = float(score(file.metric, predicted, test.labels, len(file.classes)))
-        found.append(Scored(file.name, int(place.stem), len(test), file.metric, value))
+        found[file.name, split] = Scored(file.name, split, len(test), file.metric, value)
     if not found:
         raise InputError(f"{path}: no .csv file in it; <Task>/<split>.csv expected")
-    return sorted(found, key=lambda s: (s.task, s.split))
+    return [found[key] for key in sorted(found)]
 
 
 def _members(path: Path) -> Iterator[tuple[str, str]]:
@@ -69,12 +79,14 @@ def _members(path: Path) -> Iterator[tuple[str, str]]:
             for entry in entries:
                 if not entry.filename.lower().endswith(".csv"):
                     raise InputError(f"{path}: {entry.filename}: only <Task>/<split>.csv files belong in it")
-                with archive.open(entry) as stream:
-                    data = stream.read(_LARGEST_FILE + 1)
-                if len(data) > _LARGEST_FILE:
+                data = b""
+                if entry.file_size <= _LARGEST_FILE:
+                    with archive.open(entry) as stream:
+                        data = stream.read(_LARGEST_FILE + 1)
+                if max(entry.file_size, len(data)) > _LARGEST_FILE:
                     raise InputError(f"{path}: {entry.filename} is larger than {_LARGEST_FILE >> 20} MiB")
                 yield entry.filename, data.decode("utf-8-sig")
-    except (OSError, zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError) as problem:
+    except _UNREADABLE as problem:
         raise InputError(f"{path}: cannot be read as a zip of CSV files: {problem}") from problem
 
 
@@ -82,7 +94,10 @@ def _column(where: str, text: str, file: TaskFile, rows: int) -> IntArray:
     """The `pred` column as class indices; class numbers, class names and the kit's own labels are read."""
     names = {label: k for k, label in enumerate(file.classes)} | {label: k for k, label in enumerate(file.kit.labels)}
     names = {str(k): k for k in range(len(file.classes))} | names
-    lines = list(csv.reader(io.StringIO(text)))
+    try:
+        lines = list(csv.reader(io.StringIO(text)))
+    except csv.Error as problem:
+        raise InputError(f"{where}: not a CSV file: {problem}") from problem
     if not lines or lines[0] != ["", "pred"]:
         raise InputError(f"{where}:1: header {','.join(lines[0]) if lines else ''!r}; ',pred' expected")
     body = [line for line in lines[1:] if line]
@@ -91,7 +106,9 @@ def _column(where: str, text: str, file: TaskFile, rows: int) -> IntArray:
     labels = np.empty(rows, dtype=np.int64)
     for n, line in enumerate(body):
         if len(line) != 2 or line[0] != str(n):  # noqa: PLR2004 - index, prediction
-            raise InputError(f"{where}:{n + 2}: {','.join(line)!r}; '{n},<class>' expected, in the order of the test set")
+            raise InputError(
+                f"{where}:{n + 2}: {','.join(line)!r}; '{n},<class>' expected, in the order of the test set"
+            )
         if line[1].strip() not in names:
             raise InputError(f"{where}:{n + 2}: unknown class {line[1]!r}; 0..{len(file.classes) - 1} expected")
         labels[n] = names[line[1].strip()]

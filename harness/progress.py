@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -28,11 +28,13 @@ class PlainProgress:
         self.console = console
         self._number = self._total = 0
 
-    def __enter__(self) -> PlainProgress:
+    def __enter__(self) -> Self:
         """Start; nothing to do."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop; nothing to do."""
 
     def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
@@ -41,20 +43,20 @@ class PlainProgress:
         done = f", {finished} of them finished before" if finished else ""
         self.console.print(f"{escape(entry)}: {len(cells)} cells{done}")
 
-    def began(self, entry: str, cell: Cell) -> None:
+    def began(self, entry: str, cell: Cell) -> None:  # noqa: ARG002
         """See `harness.evaluate.Progress`."""
         self._number += 1
 
     def spent(self, rows: int, note: Mapping[str, float]) -> None:
         """See `harness.evaluate.Progress`."""
 
-    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:  # noqa: ARG002
         """See `harness.evaluate.Progress`."""
         place = f"[{self._number}/{self._total}]"
         self.console.print(f"  {escape(place)} {describe(cell, verdict)}", soft_wrap=True)
         if verdict.status not in COUNTS:
             detail = verdict.facts["detail"] or verdict.facts["output"]
-            self.console.print(f"    {escape(detail.strip()[-2000:])}", soft_wrap=True)
+            self.console.print(f"    {escape(printable(detail).strip()[-2000:])}", soft_wrap=True)
 
 
 class LiveProgress(PlainProgress):
@@ -77,12 +79,14 @@ class LiveProgress(PlainProgress):
         self._cell: Cell | None = None
         self._train_rows = 1
 
-    def __enter__(self) -> LiveProgress:
+    def __enter__(self) -> Self:
         """Start drawing."""
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop drawing."""
         self._bar.stop()
 
@@ -136,6 +140,11 @@ class JsonProgress(PlainProgress):
         self.console.file.flush()
 
 
+def printable(text: str) -> str:
+    """Text from a submission without the control characters that could command a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def describe(cell: Cell, verdict: Verdict) -> str:
     """A finished cell in one line."""
     facts = verdict.facts
@@ -145,4 +154,3 @@ def describe(cell: Cell, verdict: Verdict) -> str:
     loss = f"  loss {facts['note']['loss']:.4f}" if "loss" in facts["note"] else ""
     other = "" if verdict.stored else "  (finished by another process first; not stored twice)"
     return f"{cell.task.name}/{cell.split}  {scored}  {calls}  {facts['tuning_s']:.1f} s{loss}  {verdict.status}{other}"
-

@@ -5,6 +5,7 @@ How a cell may end is in `harness.status`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import resource
@@ -76,7 +77,9 @@ class Verdict:
     """False where another process had finished the same cell first."""
 
 
-def run_cell(cell: Cell, submission: Submission, options: Mapping[str, str], lm: LanguageModel, attempt: Attempt, watch: Watch) -> Verdict:
+def run_cell(
+    cell: Cell, submission: Submission, options: Mapping[str, str], lm: LanguageModel, attempt: Attempt, watch: Watch
+) -> Verdict:
     """Run a submission on a cell and store what came of it.
 
     Raises:
@@ -88,17 +91,13 @@ def run_cell(cell: Cell, submission: Submission, options: Mapping[str, str], lm:
     info = lm.info(shots.train.texts, cell.task.template)
     lm.single_ids(cell.task.words)
     meter = Meter(cell.spec.calls, len(shots.train))
-    broker = Broker(
-        lm, cell.task, meter, attempt, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20, watch
-    )
+    broker = Broker(lm, cell.task, meter, attempt, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20, watch)
     started, before = time.monotonic(), time.perf_counter()
     worker = launch.start(cell.limits.output_kb << 10)
-    service = broker.service
-    grace_s = 0.0
+    service, grace_s = broker.service, 0.0
     try:
-        worker.sock.settimeout(60)
-        worker.sock.sendall(wire.encode(_job(cell, shots, info, submission, options, meter)))
-        service = broker.serve(worker.sock, started + cell.limits.wall_s)
+        _hand_over(worker, _job(cell, shots, info, submission, options, meter), cell.limits.wall_s)
+        broker.serve(worker.sock, started + cell.limits.wall_s)
         grace_s = _GRACE_S if service.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
     finally:
         left = worker.end(grace_s)
@@ -111,37 +110,25 @@ def run_cell(cell: Cell, submission: Submission, options: Mapping[str, str], lm:
     try:
         kept = _apply(service, cell.task, lm, test)
     except AnswerError as problem:
-        status, kept, service.detail = "invalid_answer", [], str(problem)
-    facts = {
-        "detail": service.detail,
-        "config": service.config or {},
-        "calls_total": cell.spec.calls,
-        "rows_total": meter.budget.rows_total,
-        "rows_spent": meter.spent,
-        "train_rows": len(shots.train),
-        "queries": service.queries,
-        "level": service.level,
-        "tokens": service.tokens,
-        "bytes_up": service.bytes_up,
-        "bytes_down": service.bytes_down,
-        "lm_s": service.lm_s,
-        "rejected": service.rejected,
+        kept = []
+        if status in COUNTS:  # a failure keeps its own reason
+            status, service.detail = "invalid_answer", str(problem)
+    facts = _facts(cell, shots, meter, service, left) | {
         "tuning_s": tuning_s,
         "test_s": time.perf_counter() - before,
-        "worker_peak_mb": left.peak_mb,
-        "referee_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "worker_exit": left.code,
-        "output": left.output,
-        "note": service.last.answer.note if service.last else {},
-        "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
-        "sandbox": launch.TIER,
-        "seed": cell.worker_seed,
     }
     stored = attempt.finish(status, facts, examples_sha256(test), test.labels, kept)
     shown = None
     if status in COUNTS:
         shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
     return Verdict(status, facts, shown, stored)
+
+
+def _hand_over(worker: launch.Worker, job: wire.Job, wall_s: float) -> None:
+    """Send the job; a worker that is gone or does not read it shows in what follows."""
+    worker.sock.settimeout(wall_s)
+    with contextlib.suppress(OSError):
+        worker.sock.sendall(wire.encode(job))
 
 
 def _job(
@@ -168,15 +155,47 @@ def _job(
 
 def _status(service: Service, left: launch.Exit) -> str:
     """What the end of the conversation and of the process say together."""
-    if service.end == "memory" or (service.end == "closed" and left.code == -signal.SIGKILL):
+    killed = service.end == "closed" and left.code == -signal.SIGKILL
+    if service.end == "memory" or killed:
+        service.detail = service.detail or "the worker was killed from outside, as the kernel does when memory runs out"
         return "out_of_memory"
     failures = {"crashed": "crashed", "protocol": "protocol_error", "answer": "invalid_answer", "closed": "crashed"}
     if service.end in failures:
-        service.detail = service.detail or f"the worker left with exit code {left.code} before it was finished\n{left.output}"
+        service.detail = (
+            service.detail or f"the worker left with exit code {left.code} before it was finished\n{left.output}"
+        )
         return failures[service.end]
     if service.last is None:
         return "no_answer"
     return {"returned": "ok", "budget": "budget_exhausted"}.get(service.end, "timeout")
+
+
+def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launch.Exit) -> dict[str, Any]:
+    """What is known of a cell beside its status and predictions; plain data."""
+    return {
+        "detail": service.detail,
+        "config": service.config or {},
+        "calls_total": cell.spec.calls,
+        "rows_total": meter.budget.rows_total,
+        "rows_spent": meter.spent,
+        "train_rows": len(shots.train),
+        "queries": service.queries,
+        "level": service.level,
+        "tokens": service.tokens,
+        "bytes_up": service.bytes_up,
+        "bytes_down": service.bytes_down,
+        "lm_s": service.lm_s,
+        "refused": service.refused,
+        "rejected": service.rejected,
+        "worker_peak_mb": left.peak_mb,
+        "referee_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "worker_exit": left.code,
+        "output": left.output,
+        "note": service.last.answer.note if service.last else {},
+        "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
+        "sandbox": launch.TIER,
+        "seed": cell.worker_seed,
+    }
 
 
 def _apply(service: Service, task: Task, lm: LanguageModel, test: Examples) -> list[KeptAnswer]:

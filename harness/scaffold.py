@@ -10,7 +10,7 @@ from harness.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SUBMISSION = '''"""{name}: a (1+1) evolution strategy on a soft prompt. Replace this by your method, its paper and a formula.
+_SUBMISSION = '''"""{name}: a (1+1) evolution strategy on a soft prompt. Put your method, paper and formula here.
 
 The model is shown A @ z added to a few prompt tokens; one coordinate vector z is mutated, the better one is kept.
 """
@@ -65,7 +65,9 @@ def create(name: str, directory: Path) -> Path:
         InputError: the name cannot be used, or the folder exists.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
-        raise InputError(f"{name!r} cannot be a submission's name; a letter, then letters, digits, '-' and '_', up to 64")
+        raise InputError(
+            f"{name!r} cannot be a submission's name; a letter, then letters, digits, '-' and '_', up to 64"
+        )
     folder = directory / name
     try:
         folder.mkdir(parents=True)

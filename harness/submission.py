@@ -8,13 +8,16 @@ import importlib.util
 import re
 import sys
 from dataclasses import dataclass
+from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import SubmissionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import CodeType
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
@@ -51,16 +54,35 @@ def find(path: str | Path) -> Submission:
         raise SubmissionError(f"{folder}: no submission.py there; `harness new NAME` makes one to start from")
     if not _NAME.fullmatch(folder.name):
         raise SubmissionError(f"{folder.name!r} cannot be a submission's name; letters, digits, '-' and '_', up to 64")
-    digest, total = hashlib.sha256(), 0
+    try:
+        return Submission(folder.name, folder, _sha256(folder))
+    except OSError as problem:
+        raise SubmissionError(f"{folder}: cannot be read: {problem}") from problem
+
+
+def _sha256(folder: Path) -> str:
+    digest, left = hashlib.sha256(), _LARGEST_FOLDER
     for file in sorted(folder.rglob("*")):
-        if not file.is_file() or "__pycache__" in file.parts:
+        if file.is_symlink() and not file.resolve().is_relative_to(folder):
+            raise SubmissionError(f"{file} leads out of the folder; a submission is one folder, copy what it needs")
+        if not file.is_file() or "__pycache__" in file.relative_to(folder).parts:
             continue
+        left -= file.stat().st_size
+        if left < 0:
+            raise SubmissionError(
+                f"{folder}: more than {_LARGEST_FOLDER >> 20} MiB; a submission is code and small data"
+            )
         data = file.read_bytes()
-        total += len(data)
-        if total > _LARGEST_FOLDER:
-            raise SubmissionError(f"{folder}: more than {_LARGEST_FOLDER >> 20} MiB; a submission is code and small data")
         digest.update(f"{file.relative_to(folder).as_posix()}\0{len(data)}\0".encode() + data)
-    return Submission(folder.name, folder, digest.hexdigest())
+    return digest.hexdigest()
+
+
+class _Loader(SourceFileLoader):
+    """Compiles the source that is there, never a cached file that the digest does not cover."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
 
 
 def load(path: Path, options: Mapping[str, str]) -> Solver:
@@ -70,18 +92,22 @@ def load(path: Path, options: Mapping[str, str]) -> Solver:
         SubmissionError: no `tune`, no `Config`, or options that do not fit it.
         Exception: whatever the author's module raises.
     """
-    spec = importlib.util.spec_from_file_location("submission", path / "submission.py")
+    finder = FileFinder(str(path), (_Loader, SOURCE_SUFFIXES))
+    sys.path.insert(0, str(path))  # a submission may have modules of its own
+    sys.path_importer_cache[str(path)] = finder
+    spec = finder.find_spec("submission")
     if spec is None or spec.loader is None:
         raise SubmissionError(f"{path / 'submission.py'} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules["submission"] = module
-    sys.path.insert(0, str(path))
     spec.loader.exec_module(module)
     tune, config = getattr(module, "tune", None), getattr(module, "Config", None)
     if not callable(tune):
         raise SubmissionError(f"{path / 'submission.py'} has no function tune(lm, task, shots, rng, config)")
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
-        raise SubmissionError(f"{path / 'submission.py'} has no dataclass Config; `class Config:` with no fields will do")
+        raise SubmissionError(
+            f"{path / 'submission.py'} has no dataclass Config; `class Config:` with no fields will do"
+        )
     return Solver(tune, config(**parse_options(config, options)))
 
 
@@ -91,7 +117,7 @@ def parse_options(config: type, options: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         SubmissionError: unknown name, or a value that does not convert.
     """
-    hints = get_type_hints(config)
+    hints = get_type_hints(config) if options else {}
     known = {field.name for field in dataclasses.fields(config)}
     values: dict[str, Any] = {}
     for name, text in options.items():
@@ -110,16 +136,26 @@ def _convert(kind: Any, text: str) -> Any:
         if text.lower() not in choices:
             raise ValueError("true or false expected")
         return choices[text.lower()]
-    if kind in {int, float, str}:
+    if kind is int or kind is float or kind is str:
         return kind(text)
-    choices = getattr(kind, "__args__", None)
-    if choices and all(isinstance(choice, str) for choice in choices):  # a Literal of strings
-        if text not in choices:
-            raise ValueError(f"one of {', '.join(choices)} expected")
-        return text
-    for option in choices or ():
-        if option is type(None) and text.lower() == "none":
-            return None
-        if option in {int, float, str, bool}:
-            return _convert(option, text)
+    if kind is type(None) and text.lower() == "none":
+        return None
+    if get_origin(kind) is Literal:
+        named = {str(choice): choice for choice in get_args(kind)}
+        if text not in named:
+            raise ValueError(f"one of {', '.join(named)} expected")
+        return named[text]
+    if get_origin(kind) in {Union, UnionType}:
+        return _convert_first(get_args(kind), text)
     raise ValueError(f"fields of type {kind} cannot be set from the command line")
+
+
+def _convert_first(kinds: tuple[Any, ...], text: str) -> Any:
+    """The first of several types that takes the text; None before all others, str after them."""
+    problems = []
+    for kind in sorted(kinds, key=lambda kind: (kind is str, kind is not type(None))):
+        try:
+            return _convert(kind, text)
+        except ValueError as problem:
+            problems.append(str(problem))
+    raise ValueError("; ".join(problems))

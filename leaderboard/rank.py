@@ -17,6 +17,8 @@ from harness.status import COUNTS, MARKS
 from harness.tasks import load_task
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from harness.store import Store, StoredCell
 
 _COMPARABLE = ("track", "track_fingerprint", "rules", "model_sha256", "data_sha256", "device", "seed")
@@ -100,20 +102,30 @@ class Ranking:
     """Runs on this track that are not comparable with those ranked (other data, model or track version)."""
 
 
-def rank(store: Store, track: str, fingerprint: str | None = None) -> Ranking:
+def rank(
+    store: Store, track: str, fingerprint: str | None = None, planned: Collection[tuple[str, int]] = ()
+) -> Ranking:
     """Rank the newest run of each entry on a track.
 
-    `fingerprint` keeps runs of one version of the track file; by default the newest run's. Runs with choices replaced
-    on the command line are left out.
+    `fingerprint` keeps runs of one version of the track file; by default the newest run's. Of runs that differ in
+    data, model or seed, the kind with the most entries is ranked (the newest where equal). Runs with choices replaced
+    on the command line are left out. A complete run has all `planned` cells (task, split), and every cell that any
+    other ranked run has.
     """
-    runs = [(run, identity, environment) for run, identity, environment, _ in store.runs() if identity["track"] == track]
-    plain = [item for item in runs if not item[1]["modified"] and fingerprint in {None, item[1]["track_fingerprint"]}]
+    runs = [
+        (run, identity, environment) for run, identity, environment, _ in store.runs() if identity["track"] == track
+    ]
+    plain = [item for item in runs if not item[1]["modified"]]
+    version = fingerprint or (plain[-1][1]["track_fingerprint"] if plain else "")
+    plain = [item for item in plain if item[1]["track_fingerprint"] == version]
     if not plain:
         return Ranking(track, (), (), len(runs))
-    group = _group(plain[-1][1])
-    newest = {identity["entry"]: (run, environment) for run, identity, environment in plain if _group(identity) == group}
+    group = _largest_group([identity for _, identity, _ in plain])
+    newest = {
+        identity["entry"]: (run, environment) for run, identity, environment in plain if _group(identity) == group
+    }
     scored = {name: tuple(map(score_cell, store.cells(run))) for name, (run, _) in newest.items()}
-    wanted = {(cell.task, cell.split) for cells in scored.values() for cell in cells}
+    wanted = {(cell.task, cell.split) for cells in scored.values() for cell in cells} | set(planned)
     found = [
         Entry(None, name, newest[name][0], cells, len(wanted) - len(cells), newest[name][1])
         for name, cells in scored.items()
@@ -140,9 +152,18 @@ def _group(identity: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(identity[name] for name in _COMPARABLE)
 
 
+def _largest_group(identities: list[dict[str, Any]]) -> tuple[Any, ...]:
+    """The comparable runs with the most entries; the later ones where equal. Identities come oldest first."""
+    entries: dict[tuple[Any, ...], set[str]] = {}
+    for identity in identities:
+        group = _group(identity)
+        entries[group] = entries.pop(group, set()) | {identity["entry"]}
+    return max(reversed(entries), key=lambda group: len(entries[group]))
+
+
 def _ranked(entries: list[Entry]) -> list[Entry]:
     complete = sorted((e for e in entries if not e.missing), key=lambda e: (-e.average, e.name))
-    ranked = []
+    ranked: list[Entry] = []
     for place, entry in enumerate(complete, start=1):
         tied = bool(ranked) and ranked[-1].average == entry.average
         ranked.append(_with_rank(entry, ranked[-1].rank if tied else place))

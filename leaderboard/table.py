@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from harness.errors import InputError
 from harness.status import COUNTS
 
 if TYPE_CHECKING:
@@ -26,16 +29,25 @@ def records(ranking: Ranking) -> list[dict[str, Any]]:
 
 
 def write_csv(ranking: Ranking, path: Path) -> None:
-    """Write the CSV beside its final place and move it there, so that a reader never sees half of it."""
+    """Write the CSV beside its final place and move it there, so that a reader never sees half of it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     rows = records(ranking)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["rank", "submission"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text.getvalue(), encoding="utf-8")
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text.getvalue(), encoding="utf-8")
+        beside.replace(path)
+    except OSError as problem:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {problem}") from problem
 
 
 def terminal_table(ranking: Ranking) -> Table:
@@ -55,7 +67,13 @@ def terminal_table(ranking: Ranking) -> Table:
         state = f"{failed}" if not entry.missing else f"{failed} (+{entry.missing} to run)"
         shown = f"{entry.average * 100:.1f}"
         table.add_row(
-            str(entry.rank or "-"), entry.name, *cells, shown, f"{entry.calls:,.0f}", f"{entry.wall_s / 60:.1f}", state
+            str(entry.rank or "-"),
+            escape(entry.name),
+            *cells,
+            shown,
+            f"{entry.calls:,.0f}",
+            f"{entry.wall_s / 60:.1f}",
+            state,
         )
     return table
 
@@ -92,5 +110,3 @@ def _record(entry: Entry, tasks: tuple[str, ...]) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | str:
     return "" if value is None else round(value, 4)
-
-

@@ -121,7 +121,7 @@ def blob_of(document: object, **arrays_: np.ndarray) -> bytes:
 def document(**changes: object) -> dict[str, object]:
     member = {
         "template": "t", "words": ["a", "b"], "prompt": None, "scale": None, "shift": None, "head": None,
-        "alpha": 0.0, "features": "mask",
+        "alpha": 0.0, "mix": "probabilities", "features": "mask",
     }  # fmt: skip
     top = {"schema": 1, "members": [member], "note": {}}
     for key, value in changes.items():
@@ -180,7 +180,7 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
         (Prompt(ONES), "members"),
         (Answer(("not a member",)), "no attribute"),  # type: ignore[arg-type]
         (Answer((replace(BARE, prompt=ONES),)), "a prompt is ndarray"),  # type: ignore[arg-type]
-        (Answer((replace(BARE, head=ONES),)), "weight1"),  # type: ignore[arg-type]
+        (Answer((replace(BARE, head=ONES),)), "a head is ndarray"),  # type: ignore[arg-type]
         (Answer((replace(BARE, shift=(float("nan"), 0.0)),)), "Out of range float"),
         (Answer((BARE,), {"loss": float("inf")}), "Out of range float"),
         (Answer((BARE,), {"loss": 10**400}), "too large"),
@@ -218,8 +218,8 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"alpha": 1.5, "head": LinearHead(np.ones((2, WIDTH)), np.ones(2))}, "must lie in [0, 1]"),
         ({"prompt": Prompt(np.ones((2, 1, 2, WIDTH)))}, "2 candidate prompts; exactly 1"),
         ({"prompt": SPACE.at(np.ones((3, 2, 2)))}, "3 candidate prompts; exactly 1"),
-        ({"head": LinearHead(np.ones((2, WIDTH + 1)), np.ones(2))}, "linear head (2, 4), (2,)"),
-        ({"head": LinearHead(np.ones((3, WIDTH)), np.ones(3))}, "linear head (3, 3), (3,)"),
+        ({"head": LinearHead(np.ones((2, WIDTH + 1)), np.ones(2))}, "linear head of shapes ((2, 4), (2,))"),
+        ({"head": LinearHead(np.ones((3, WIDTH)), np.ones(3))}, "linear head of shapes ((3, 3), (3,))"),
         ({"head": MlpHead(np.ones((5, WIDTH)), np.ones(5), np.ones((2, 4)), np.ones(2))}, "mlp head of shapes"),
         ({"head": MlpHead(np.ones((0, WIDTH)), np.ones(0), np.ones((2, 0)), np.ones(2))}, "mlp head of shapes"),
     ],
@@ -275,10 +275,11 @@ def test_a_mixture_of_two_members_is_computed_as_by_hand() -> None:
     np.testing.assert_allclose(got, [[1 - p, p]], rtol=1e-12)
 
 
-def test_an_mlp_head_is_computed_as_by_hand() -> None:
-    head = MlpHead(np.full((1, WIDTH), 0.1), np.array([0.2]), np.array([[1.0], [-1.0]]), np.array([0.0, 0.3]))
-    hidden = np.tanh(0.1 * 2 * WIDTH + 0.2)
-    np.testing.assert_allclose(answers.head_logits(head, np.full((1, WIDTH), 2.0)), [[hidden, 0.3 - hidden]])
+def test_mixing_logits_adds_the_head_before_the_softmax() -> None:
+    member = replace(BARE, head=LinearHead(np.ones((2, WIDTH)) * [[1], [2]], np.zeros(2)), alpha=0.5, mix="logits")
+    got = answers.member_probabilities(member, 2, np.array([[1.0, 3.0]]), np.full((1, WIDTH), 2.0))
+    gap = (3 + 0.5 * 2 * WIDTH * 2) - (1 + 0.5 * WIDTH * 2)
+    np.testing.assert_allclose(got, [[1 / (1 + np.exp(gap)), 1 / (1 + np.exp(-gap))]])
 
 
 def test_texts_are_forwarded_in_bounded_batches_and_stay_in_order() -> None:

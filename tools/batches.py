@@ -12,8 +12,9 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from teacher import Clozes, Prepared
     from transformers import PreTrainedTokenizerFast
+
+    from tools.teacher import Clozes, Prepared
 
 PAIR_FORMS = (("{a} ? [MASK] , {b}", 0.85), ("{a} . [MASK] , {b}", 0.1), ("{a} ? [MASK] . {b}", 0.05))
 TOPIC_FORMS = (("[ Category: [MASK] ] {s}", 0.4), ("[MASK] News: {s}", 0.4), ("{s} This is about [MASK] .", 0.2))
@@ -34,12 +35,12 @@ class Batch:
     """(rows, tokens)"""
     places: torch.Tensor
     """(targets,) flat positions that are read out."""
-    labels: torch.Tensor | None = None
-    """(targets,) token ids, or"""
-    words: torch.Tensor | None = None
-    """(words,) token ids, and"""
-    chances: torch.Tensor | None = None
-    """(targets, words) distribution over them."""
+    labels: torch.Tensor | None
+    """(targets,) token ids; None where a distribution is wanted"""
+    words: torch.Tensor
+    """(words,) token ids"""
+    chances: torch.Tensor
+    """(targets, words) distribution over them; both are empty where there are labels."""
 
     @property
     def tokens(self) -> int:
@@ -91,7 +92,7 @@ class Batches:
         tokens = np.minimum(self.line_lengths[drawn] / 4.3 + 3, LONGEST)
         # start anywhere on the tokens, not on the rows, so that long lines are drawn as often as their share
         start = int(np.searchsorted(np.cumsum(tokens), rng.random() * tokens.sum() * 0.95))
-        count = max(2, int(np.searchsorted(np.cumsum(tokens[start:]), 6000 * self.scale)))
+        count = max(2, int(np.searchsorted(np.cumsum(tokens[start:]), 5000 * self.scale)))
         return self.mask(
             self._alike([self.prepared.lines[i] for i in drawn[start : start + count]], max(2, count // 2), rng), rng
         )
@@ -111,11 +112,13 @@ class Batches:
             torch.from_numpy(ids),
             torch.from_numpy(attention),
             torch.from_numpy(np.flatnonzero(hidden)),
-            labels=labels,
+            labels,
+            words=torch.zeros(0, dtype=torch.long),
+            chances=torch.zeros(0, 0),
         )
 
     def _pairs(self, rng: np.random.Generator) -> Batch:
-        rows = max(2, int(64 * self.scale))
+        rows = max(2, int(96 * self.scale))
         drawn = np.searchsorted(self.pair_cumulative, rng.random(rows * 8))
         drawn = self._chunk(drawn, self.pair_lengths[drawn], min(2 * rows, len(drawn)), rng)
         lengths = self._lengths([self.prepared.first[i] + " " + self.prepared.second[i] for i in drawn])
@@ -135,7 +138,7 @@ class Batches:
         return self._distil("topics", self.prepared.topics, self.topic_words, TOPIC_FORMS, 2.0, 28, rng)
 
     def _opinions(self, rng: np.random.Generator) -> Batch:
-        return self._distil("opinions", self.prepared.opinions, self.opinion_words, OPINION_FORMS, 2.0, 40, rng)
+        return self._distil("opinions", self.prepared.opinions, self.opinion_words, OPINION_FORMS, 2.0, 56, rng)
 
     def _distil(
         self,
@@ -196,6 +199,7 @@ class Batches:
             torch.from_numpy(ids),
             torch.from_numpy(attention),
             torch.from_numpy(places),
+            labels=None,
             words=words,
             chances=chances,
         )
@@ -203,10 +207,10 @@ class Batches:
     def _encode(
         self, texts: Sequence[str], rng: np.random.Generator, *, prompt: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens; in half of the batches up to ten words drawn at random stand after [CLS]."""
+        """Tokens; in seven of ten batches up to ten words drawn at random stand after [CLS]."""
         made = self.tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="np")
         ids, attention = np.asarray(made["input_ids"]), np.asarray(made["attention_mask"])
-        count = int(rng.integers(MOST_PROMPT_TOKENS + 1)) if prompt and rng.random() < 0.5 else 0  # noqa: PLR2004
+        count = int(rng.integers(MOST_PROMPT_TOKENS + 1)) if prompt and rng.random() < 0.7 else 0  # noqa: PLR2004
         if count:
             words = self.plain[rng.integers(len(self.plain), size=(len(ids), count))]
             ids = np.concatenate([ids[:, :1], words, ids[:, 1:]], axis=1)

@@ -16,39 +16,14 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wordnet import WordNet
+    from tools.wordnet import WordNet
 
 ENTRY = re.compile(r"^([A-Za-z][\w' -]{1,30}): (.{8,200})$")
-OLD_ENTRY = re.compile(
-    r"^([A-Z][a-z]{2,20}) , (?:n|a|v)\. (?:t\. |i\. |& )*(?:\(.{1,20}\) )?(?:1\. )?([A-Z].{15,200})$"
-)
 VERB = re.compile(r"(?:^\d+\. |v\. [ti]\. )To ([a-z]+ [^.;,:()]{6,45})[.;,:]")
 CLAUSE = re.compile(
     r"^((?:[\w'-]+ ){1,7}?)(is|was|are|were|can|will|would|could|should|has been|had been) (.{8,110}?)\s*[.;!]*$"
 )
-ENGLISH = {
-    "the",
-    "a",
-    "an",
-    "of",
-    "to",
-    "in",
-    "is",
-    "was",
-    "and",
-    "that",
-    "it",
-    "he",
-    "for",
-    "with",
-    "or",
-    "i",
-    "you",
-    "on",
-    "by",
-    "as",
-    "not",
-}
+ENGLISH = set("the a an of to in is was and that it he for with or i you on by as not".split())  # noqa: SIM905 - reads as prose
 REVIEW = re.compile(
     r"\b(film|movie|comedy|drama|actor|acting|plot|director|story|character|audience|camera|scenes?|humou?r)s?\b"
 )

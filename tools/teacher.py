@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pairs as make
 import torch
+
+from tools import pairs as make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from wordnet import WordNet
+    from transformers import BertModel, PreTrainedTokenizerFast
+
+    from tools.wordnet import WordNet
 
 NOUN_FORMS = ("a {w}", "{w}", "category: {w}")
 OPINION_FORMS = ("it was {w}.", "this was {w}.")
@@ -65,9 +68,7 @@ class Prepared:
     opinions: Clozes
 
 
-def embed(
-    model: torch.nn.Module, tokenizer: Callable[..., dict[str, torch.Tensor]], texts: Sequence[str], note: str = ""
-) -> np.ndarray:
+def embed(model: BertModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], note: str = "") -> np.ndarray:
     """Mean-pooled unit vectors (texts, width), in the order given."""
     out = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -141,8 +142,8 @@ def clozes(
 def prepare(
     lines: Sequence[str],
     net: WordNet,
-    model: torch.nn.Module,
-    tokenizer: Callable[..., dict[str, torch.Tensor]],
+    model: BertModel,
+    tokenizer: PreTrainedTokenizerFast,
     size: int,
     seed: int,
 ) -> Prepared:

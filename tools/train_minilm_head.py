@@ -16,6 +16,7 @@ import lzma
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,12 +24,14 @@ from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import teacher
-from batches import Batch, Batches
-from lowrank import add_low_rank, merged_state
-from wordnet import read_wordnet
-
 from harness.lm import embedded
+from tools import teacher
+from tools.batches import Batch, Batches
+from tools.lowrank import add_low_rank, merged_state
+from tools.wordnet import read_wordnet
+
+if TYPE_CHECKING:
+    from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 WEIGHTS = {"masked": 1.0, "pairs": 1.0, "topics": 0.5, "opinions": 0.8}
 RATES = {"head": 1e-3, "encoder": 4e-4, "adapter": 2e-3}
@@ -110,7 +113,9 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def prepared(options: argparse.Namespace, model: torch.nn.Module, tokenizer: object) -> teacher.Prepared:
+def prepared(
+    options: argparse.Namespace, model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast
+) -> teacher.Prepared:
     """Texts and targets, made once per work folder."""
     path = options.work / "prepared"
     if not path.with_suffix(".json").is_file():
@@ -125,7 +130,7 @@ def prepared(options: argparse.Namespace, model: torch.nn.Module, tokenizer: obj
 class Run:
     """One training run; all that changes is in the model, the optimiser and the step."""
 
-    def __init__(self, options: argparse.Namespace, model: torch.nn.Module, batches: Batches) -> None:
+    def __init__(self, options: argparse.Namespace, model: BertForMaskedLM, batches: Batches) -> None:
         """Choose what learns, and go on from a saved state if there is one."""
         self.options, self.model, self.batches = options, model, batches
         model.requires_grad_(requires_grad=False)
@@ -163,7 +168,7 @@ class Run:
                 group["lr"] = group["peak"] * rate(self.step, self.options.steps)
             for batch in self.batches.at(self.step):
                 loss, floor = self.loss(batch)
-                (WEIGHTS[batch.name] * loss).backward()
+                (WEIGHTS[batch.name] * loss).backward()  # type: ignore[no-untyped-call]
                 shown[batch.name].append(float(loss.detach()) - floor)
                 tokens += batch.tokens
             torch.nn.utils.clip_grad_norm_(self.learning, 1.0)
@@ -179,39 +184,37 @@ class Run:
             if self.step % self.options.every == 0 or self.step == end:
                 self._report()
 
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, float]:
-        """Cross-entropy at the places read out, and the least it could be."""
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Scores (targets, vocabulary) at the places read out, and nowhere else."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = self.model.bert(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
-            logits = self.model.cls(hidden.flatten(0, 1)[batch.places])
-        chances = torch.log_softmax(logits.float(), dim=1)
+            scores: torch.Tensor = self.model.cls(hidden.flatten(0, 1)[batch.places])
+        return scores.float()
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, float]:
+        """Cross-entropy at the places read out, and the least it could be."""
+        chances = torch.log_softmax(self.logits(batch), dim=1)
         if batch.labels is not None:
             return -chances.gather(1, batch.labels[:, None]).mean(), 0.0
         floor = -(batch.chances * batch.chances.clamp_min(1e-9).log()).sum(1).mean()
         return -(chances[:, batch.words] * batch.chances).sum(1).mean(), float(floor)
 
+    @torch.no_grad()
     def _report(self) -> None:
         """Held-out losses into the log, weights into --out, state into --work."""
         losses: dict[str, list[float]] = {}
-        guesses, wanted = [], []
-        with torch.no_grad():
-            for batch in self.batches.held_out():
-                loss, floor = self.loss(batch)
-                losses.setdefault(batch.name, []).append(float(loss) - floor)
-                if batch.chances is not None:
-                    with torch.autocast("cpu", dtype=torch.bfloat16):
-                        hidden = self.model.bert(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
-                        logits = self.model.cls(hidden.flatten(0, 1)[batch.places])[:, batch.words].float()
-                    guesses.append(logits[:, 0] - logits[:, 2])
-                    wanted.append(batch.chances[:, 0].log() - batch.chances[:, 2].log())
-        entry = {
-            "step": self.step,
-            **{f"held_{name}": round(float(np.mean(values)), 4) for name, values in losses.items()},
-        }
-        if guesses and len(torch.cat(guesses)) > 1:
-            entry["held_pairs_correlation"] = round(
-                float(torch.corrcoef(torch.stack([torch.cat(guesses), torch.cat(wanted)]))[0, 1]), 4
-            )
+        guessed, wanted = [], []
+        for batch in self.batches.held_out():
+            loss, floor = self.loss(batch)
+            losses.setdefault(batch.name, []).append(float(loss) - floor)
+            if batch.labels is None:
+                scores = self.logits(batch)[:, batch.words]
+                guessed += (scores[:, 0] - scores[:, 2]).tolist()
+                wanted += (batch.chances[:, 0] / batch.chances[:, 2]).log().tolist()
+        entry: dict[str, float | str] = {"step": self.step}
+        entry |= {f"held_{name}": round(float(np.mean(values)), 4) for name, values in losses.items()}
+        if len(guessed) > 1:
+            entry["held_pairs_correlation"] = round(float(np.corrcoef(guessed, wanted)[0, 1]), 4)
         entry["sha256"] = export(self.model, self.options.train, self.options.out)
         with (self.options.work / f"log-{self.options.train}.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
@@ -240,7 +243,7 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 60, max(0.0, (steps - step) / (steps / 3)))
 
 
-def export(model: torch.nn.Module, train: str, out: Path) -> str:
+def export(model: BertForMaskedLM, train: str, out: Path) -> str:
     """Write the trained tensors as bfloat16, and their sha256 beside them; both aside first."""
     state = merged_state(model)
     wanted = (

@@ -13,6 +13,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from sklearn.preprocessing import StandardScaler
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.lm import embedded
+
+if TYPE_CHECKING:
+    from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def read_rows(folder: Path, part: str) -> list[list[str]]:
 
 @torch.inference_mode()
 def read_masks(
-    model: torch.nn.Module, tokenizer: object, texts: list[str], prompt: list[int], words: list[int]
+    model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, texts: list[str], prompt: list[int], words: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits (texts, words) and hidden states (texts, width) at the mask; the prompt stands after [CLS]."""
     head, bare = prompt, 256 - len(prompt)
@@ -107,7 +111,7 @@ def _cut(ids: list[int], most: int, mask: int) -> list[int]:
 
 
 def table(
-    model: torch.nn.Module, tokenizer: object, data: Path, part: str, prompt: list[int]
+    model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, data: Path, part: str, prompt: list[int]
 ) -> dict[str, tuple[int, float, float, float]]:
     """Task -> (rows, accuracy, accuracy centred, macro-F1 centred)."""
     found = {}
@@ -146,7 +150,9 @@ def macro_f1(guessed: np.ndarray, wanted: np.ndarray) -> float:
     )
 
 
-def probe(model: torch.nn.Module, tokenizer: object, data: Path, prompt: list[int]) -> dict[str, list[float]]:
+def probe(
+    model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, data: Path, prompt: list[int]
+) -> dict[str, list[float]]:
     """Task -> accuracy on test.tsv, per split, of a logistic regression on the mask's state, fitted to train.tsv."""
     found: dict[str, list[float]] = {}
     for name, cloze in CLOZES.items():
@@ -189,7 +195,9 @@ def main(arguments: list[str] | None = None) -> None:
     plain = sorted(
         i for word, i in tokenizer.get_vocab().items() if word.isalpha() and word.isascii() and len(word) > 1
     )
-    prompts = [[]] + [[int(i) for i in rng.choice(plain, options.tokens)] for _ in range(options.prompts)]
+    prompts: list[list[int]] = [[]] + [
+        [int(i) for i in rng.choice(plain, options.tokens)] for _ in range(options.prompts)
+    ]
     if options.probe:
         print("| task | splits | accuracy on test.tsv, mean (std) |\n|---|---|---|")
         for name, scores in probe(model, tokenizer, options.data, prompts[-1]).items():

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from harness import answer as answers
-from harness.contract import Answer, Coordinates, FloatArray, Prompt, Prompts, Subspace, Task
+from harness.contract import Answer, Coordinates, Prompt, Prompts, Subspace, Task
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryError
-from harness.lm import wire
+from harness.lm import bounds, wire
 from harness.lm.projection import check_space
 from harness.status import MARKS
 
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from harness.lm.model import LanguageModel
     from harness.meter import Meter
 
+_Asked: TypeAlias = "wire.Declare | wire.Query | wire.Words | wire.Offer | wire.Ready"
 End: TypeAlias = Literal["returned", "budget", "crashed", "memory", "timeout", "closed", "protocol", "answer"]
 _MOST_DECLARED = 4096
-_LONGEST_TEXT = 20_000
-_MOST_WORDS = 4096
+_MOST_DECLARED_CHARACTERS, _TEXT_OVERHEAD = 64 << 20, 64
 _MOST_REJECTED = 1000
+_MOST_REFUSED = 10_000
+"""A submission that goes on asking for more than is left is ended by its budget, not by the clock."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Service:
     """Last answer offered at or before each mark."""
     last: Incumbent | None = None
     queries: int = 0
+    refused: int = 0
     rejected: int = 0
     level: int = 0
     """Highest access level used."""
@@ -113,29 +116,27 @@ class Broker:
         self._answer_bytes, self._frame_bytes, self._watch = answer_bytes, frame_bytes, watch
         self._texts: dict[int, tuple[Text, ...]] = {}
         self._spaces: dict[int, Subspace] = {}
-        self._offer_refused = ""
+        self._characters: dict[int, int] = {}
         self.service = Service()
 
     def serve(self, sock: socket.socket, deadline: float) -> Service:
         """Answer frames until the worker is finished, gone, out of time (monotonic clock) or off the protocol."""
         service = self.service
         try:
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError  # noqa: TRY301
-                sock.settimeout(left)
+            while service.refused <= _MOST_REFUSED:
+                sock.settimeout(_left(deadline))
                 body = wire.receive(sock, self._frame_bytes)
                 if body is None:
                     return service
                 request = wire.decode_request(body)
                 if isinstance(request, wire.Finished):
                     service.end, service.detail = request.reason, request.detail[:20_000]
-                    if self._offer_refused and request.reason == "crashed":
-                        service.end, service.detail = "answer", self._offer_refused
                     return service
-                sock.sendall(wire.encode(self._reply(request, body)))
+                reply = wire.encode(self._reply(request, body))
+                sock.settimeout(_left(deadline))  # a worker that does not read its replies runs out of time, too
+                sock.sendall(reply)
                 self._watch(self._meter.spent, service.last.answer.note if service.last else {})
+            service.end, service.detail = "budget", f"more than {_MOST_REFUSED:,} queries that did not fit"
         except TimeoutError:
             service.end, service.detail = "timeout", "wall-clock limit reached"
         except (BrokenPipeError, ConnectionResetError):
@@ -144,21 +145,20 @@ class Broker:
             service.end, service.detail = "protocol", str(problem)
         return service
 
-    def _reply(self, request: wire.Request, body: bytes) -> wire.Reply:
-        self._offer_refused = ""
+    def _reply(self, request: _Asked, body: bytes) -> wire.Reply:
+        if self.service.config is None and not isinstance(request, wire.Ready):
+            raise ProtocolError(f"{type(request).__name__} came before Ready; the submission is not imported yet")
         try:
             if isinstance(request, wire.Query):
                 return self._query(request, body)
             if isinstance(request, wire.Offer):
                 return self._offer(request)
             if isinstance(request, wire.Words):
-                self._check_words(request.words)
+                bounds.check_words(request.words)
                 return wire.WordIds(self._lm.word_ids(request.words))
-            if isinstance(request, wire.Ready):
-                self.service.config = request.config
-                return wire.Done()
-            return self._declare(request)
+            return self._ready(request) if isinstance(request, wire.Ready) else self._declare(request)
         except BudgetExhausted as refused:
+            self.service.refused += 1
             return wire.Refused(refused.rows_asked, refused.rows_left, refused.rows_total)
         except QueryError as problem:
             self.service.rejected += 1
@@ -166,25 +166,35 @@ class Broker:
                 raise ProtocolError(f"more than {_MOST_REJECTED} malformed requests; the last: {problem}") from problem
             return wire.Rejected(str(problem))
 
+    def _ready(self, ready: wire.Ready) -> wire.Done:
+        """Keep the configuration; it goes into the results as JSON, so it must be plain data."""
+        if self.service.config is not None:
+            raise ProtocolError("Ready came twice")
+        bounds.check_config(ready.config)
+        self.service.config = ready.config
+        return wire.Done()
+
     def _declare(self, request: wire.Declare) -> wire.Done:
         if (request.texts is None) == (request.space is None):
             raise QueryError("declare either texts or a subspace")
         if len(self._texts) + len(self._spaces) >= _MOST_DECLARED:
-            raise QueryError(f"{_MOST_DECLARED} text sets and subspaces are declared; reuse those")
+            raise QueryError(f"{_MOST_DECLARED:,} text sets and subspaces are declared; reuse those")
         if request.texts is not None:
-            for text in request.texts:
-                if len(text) != self._task.fields or any(len(part) > _LONGEST_TEXT for part in text):
-                    longest = max(map(len, text), default=0)
-                    raise QueryError(
-                        f"a text of {len(text)} fields, the longest of {longest:,} characters; "
-                        f"{self._task.fields} of at most {_LONGEST_TEXT:,} expected"
-                    )
-            self._texts[request.id] = tuple(request.texts)
+            self._declare_texts(request.id, tuple(request.texts))
         elif request.space is not None:
             space = request.space.subspace()
             check_space(space, self._lm.backbone.layers, self._lm.backbone.width, self._lm.prompt_tokens)
             self._spaces[request.id] = space
         return wire.Done()
+
+    def _declare_texts(self, number: int, texts: tuple[Text, ...]) -> None:
+        bounds.check_texts(texts, self._task.fields)
+        characters = sum(_TEXT_OVERHEAD + sum(map(len, text)) for text in texts)
+        most = _MOST_DECLARED_CHARACTERS - sum(self._characters.values())
+        if characters > most:
+            raise QueryError(f"texts of {characters:,} characters; {most:,} may still be declared. Reuse text sets")
+        self._characters[number] = characters
+        self._texts[number] = texts
 
     def _query(self, query: wire.Query, body: bytes) -> wire.Result:
         started = time.perf_counter()
@@ -193,19 +203,21 @@ class Broker:
             raise QueryError(f"text set {query.texts} was never declared")
         prompts = self._prompts(query)
         self._lm.check(prompts)
-        self._check_words(query.words)
+        bounds.check_wording(query.template, query.words)
+        candidates = bounds.check_size(
+            query, prompts, len(texts), self._meter.budget, self._lm.backbone.width, self._frame_bytes
+        )
         words = self._lm.single_ids(query.words)
         encoded = self._lm.text_set(query.template, texts)
-        candidates, count = _shape(prompts)
         rows = self._meter.charge(candidates, len(texts))
         logits, features = self._lm.forward(prompts, encoded, words, query.features)
         left = self._meter.budget.rows_left
         result = wire.Result(left, wire.Array.of(logits), None if features is None else wire.Array.of(features))
         reply = wire.encode(result)
-        tokens = candidates * (encoded.tokens + count * len(texts))
+        tokens = candidates * (encoded.tokens + bounds.prompt_tokens(prompts) * len(texts))
         digest = hashlib.sha256(body + reply).hexdigest()
         seconds = time.perf_counter() - started
-        row = LedgerRow(rows, tokens, len(body), len(reply), seconds, _level(prompts, query), digest)
+        row = LedgerRow(rows, tokens, len(body), len(reply), seconds, bounds.level(query, prompts), digest)
         self._ledger.record(row)
         self.service.count(row)
         return result
@@ -227,12 +239,12 @@ class Broker:
             answer = answers.from_bytes(offer.answer)
             answers.check(answer, self._task, self._lm.backbone.width)
             for member in answer.members:
+                bounds.check_wording(member.template, member.words)
                 self._lm.check(member.prompt)
                 self._lm.single_ids(member.words)
                 self._lm.text_set(member.template, (("",) * self._task.fields,))
         except (AnswerError, QueryError) as problem:
-            self._offer_refused = f"answer refused: {problem}"
-            raise QueryError(self._offer_refused) from problem
+            raise QueryError(f"answer refused: {problem}") from problem
         spent, total = self._meter.spent, self._meter.budget.rows_total
         self.service.last = Incumbent(spent, answer, offer.answer)
         for mark in MARKS:
@@ -240,24 +252,14 @@ class Broker:
                 self.service.incumbents[mark] = self.service.last
         return wire.Done()
 
-    @staticmethod
-    def _check_words(words: tuple[str, ...]) -> None:
-        if not 1 <= len(words) <= _MOST_WORDS:
-            raise QueryError(f"{len(words)} words; 1 to {_MOST_WORDS} are allowed")
 
+def _left(deadline: float) -> float:
+    """Seconds to the deadline.
 
-def _shape(prompts: Prompts | None) -> tuple[int, int]:
-    """Number of candidates, and of prompt tokens."""
-    if prompts is None:
-        return 1, 0
-    values: FloatArray = prompts.values if isinstance(prompts, Prompt) else prompts.z
-    return len(values), values.shape[2] if isinstance(prompts, Prompt) else prompts.space.tokens
-
-
-def _level(prompts: Prompts | None, query: wire.Query) -> int:
-    if query.features is not None:
-        return 3
-    if prompts is None:
-        return 0
-    layers = prompts.values.shape[1] if isinstance(prompts, Prompt) else prompts.space.layers
-    return 1 if layers == 1 else 2
+    Raises:
+        TimeoutError: none.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left

@@ -45,10 +45,12 @@ def main() -> None:
     finished = _run(sock, job)
     sys.stdout.flush()
     sys.stderr.flush()
-    sock.settimeout(_FAREWELL_S)
-    sock.sendall(wire.encode(finished))
-    sock.recv(1)  # until the referee has looked at our memory and hangs up
-    os._exit(0)  # no atexit handlers or threads of the submission outlive its last frame
+    try:
+        sock.settimeout(_FAREWELL_S)
+        sock.sendall(wire.encode(finished))
+        sock.recv(1)  # until the referee has looked at our memory and hangs up
+    finally:
+        os._exit(0)  # no atexit handlers or threads of the submission outlive its last frame
 
 
 def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
@@ -58,7 +60,9 @@ def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
     lm = RemoteBlackBox(sock, msgspec.convert(job.info, ModelInfo), task, budget)
     try:
         solver = load(Path(job.submission), job.config)
-        lm.ready({field.name: _plain(getattr(solver.config, field.name)) for field in dataclasses.fields(solver.config)})
+        lm.ready(
+            {field.name: _plain(getattr(solver.config, field.name)) for field in dataclasses.fields(solver.config)}
+        )
         for answer in solver.tune(lm, task, shots, np.random.default_rng(job.seed), solver.config):
             lm.offer(answer)
     except BudgetExhausted as end:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+ROOT = Path(__file__).resolve().parents[2]
 ANIMALS = ("heron", "otter", "badger", "beetle", "salmon", "falcon", "hedgehog", "lizard", "spider", "raven")
 PLACES = ("river", "forest", "garden", "mountain", "village", "harbour", "meadow", "castle", "market", "island")
 
@@ -44,9 +44,9 @@ def write_text(path: Path) -> Path:
 @pytest.fixture(name="trainer")
 def import_trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The script as a module; the number of threads is put back afterwards."""
-    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.syspath_prepend(str(ROOT))
     threads = torch.get_num_threads()
-    yield importlib.import_module("train_minilm_head")
+    yield importlib.import_module("tools.train_minilm_head")
     torch.set_num_threads(threads)
 
 

@@ -1,0 +1,54 @@
+"""Tracks, tasks and scores as tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.contract import Task
+    from harness.predictions import Scored
+    from harness.tasks import TaskFile
+    from harness.track import Track
+
+
+def tracks_table(tracks: Iterable[Track]) -> Table:
+    """A line per track."""
+    table = _table("track", "model", "data", "device", "splits", "calls per task", "what it is")
+    for track in tracks:
+        calls = "\n".join(f"{name} {spec.calls:,}" for name, spec in track.tasks.items())
+        splits = {"present" if spec.splits == "present" else str(len(spec.splits)) for spec in track.tasks.values()}
+        source = (track.model.source, track.data.source, track.device)
+        table.add_row(track.name, *map(escape, source), "/".join(sorted(splits)), calls, escape(track.title))
+    return table
+
+
+def tasks_table(tasks: Iterable[tuple[TaskFile, Task]]) -> Table:
+    """A line per task, in the wording of one track."""
+    table = _table("task", "metric", "template", "label words")
+    for file, task in tasks:
+        words = ", ".join(f"{name}={word.strip()}" for name, word in zip(task.classes, task.words, strict=True))
+        table.add_row(file.name, task.metric, escape(task.template), escape(words))
+    return table
+
+
+def scores_table(scores: Iterable[Scored]) -> Table:
+    """A line per prediction file."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("task", "split", "rows", "metric", "score"):
+        side: Literal["left", "right"] = "left" if column in {"task", "metric"} else "right"
+        table.add_column(column, justify=side)
+    for s in scores:
+        table.add_row(s.task, str(s.split), f"{s.rows:,}", s.metric, f"{s.score * 100:.2f}")
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,42 @@
+"""What several folders of tests share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from outer_models import Arena
+
+    from harness.lm.model import LanguageModel
+
+
+@pytest.fixture(scope="session")
+def tiny_track(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A track file on a tiny random model."""
+    import outer_models
+
+    folder = tmp_path_factory.mktemp("tiny")
+    return outer_models.save_track(folder, outer_models.save_model(folder / "model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tiny_track: Path) -> LanguageModel:
+    """The tiny random model."""
+    import outer_models
+
+    return outer_models.load_tiny(tiny_track)
+
+
+@pytest.fixture
+def arena(tmp_path: Path, tiny_track: Path, tiny_lm: LanguageModel) -> Iterator[Arena]:
+    """See `outer_models.Arena`."""
+    import outer_models
+
+    made = outer_models.Arena(tmp_path, tiny_track, tiny_lm)
+    yield made
+    made.store.close()

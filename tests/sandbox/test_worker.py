@@ -1,0 +1,152 @@
+"""What a worker process has, what it lacks, and that it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.sandbox import launch
+
+if TYPE_CHECKING:
+    from outer_models import Arena
+
+REPORT = """
+def tune(lm, task, shots, rng, config):
+    import json, resource
+    yield Answer.of(task)
+    fds = {int(fd): os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}") or fd}
+    limits = {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in ("AS", "CPU", "NOFILE", "CORE")}
+    facts = dict(env=dict(os.environ), fds=fds, limits=limits, cwd=os.getcwd(), argv=sys.argv, pid=os.getpid(),
+                 group=os.getpgid(0), session=os.getsid(0), torch="torch" in sys.modules, path=sys.path)
+    print(json.dumps(facts))
+"""
+
+
+@pytest.fixture
+def inside(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a submission sees around itself."""
+    monkeypatch.setenv("A_SECRET", "of the referee")
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    descriptor = os.open("/etc/hostname", os.O_RDONLY)
+    os.set_inheritable(descriptor, True)
+    try:
+        run = arena.run(REPORT.replace('if os.path.exists(f"/proc/self/fd/{fd}") or fd', 'if fd != "9999"'))
+    finally:
+        os.close(descriptor)
+    assert run.facts["detail"] == ""
+    return dict(json.loads(run.facts["output"]))
+
+
+def test_the_environment_is_scrubbed(inside: dict[str, Any]) -> None:
+    assert set(inside["env"]) <= {"PATH", "LANG", "HOME", "OMP_NUM_THREADS", "LC_CTYPE"}
+    assert inside["cwd"] == "/"
+    assert "/somewhere" not in inside["path"]
+
+
+def test_the_socket_is_the_only_descriptor_beside_the_standard_ones(inside: dict[str, Any]) -> None:
+    sock = inside["argv"][1]
+    others = {fd: what for fd, what in inside["fds"].items() if fd not in {"0", "1", "2", sock}}
+    assert inside["fds"][sock].startswith("socket:")
+    assert inside["fds"]["0"] == "/dev/null"
+    assert not [what for what in others.values() if not what.startswith("/proc/")]  # the listing itself
+
+
+def test_limits_hold_and_cannot_be_raised(inside: dict[str, Any], arena: Arena) -> None:
+    limits = arena.track.limits
+    assert inside["limits"]["AS"] == [int(limits.memory_gb * 2**30)] * 2
+    assert inside["limits"]["NOFILE"] == [limits.open_files] * 2
+    assert inside["limits"]["CORE"] == [0, 0]
+    assert inside["limits"]["CPU"][0] == inside["limits"]["CPU"][1] >= limits.wall_s
+
+
+def test_the_worker_leads_a_session_of_its_own_and_is_gone_afterwards(inside: dict[str, Any]) -> None:
+    assert inside["pid"] == inside["group"] == inside["session"]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(inside["group"], 0)
+
+
+def test_the_worker_needs_no_torch(inside: dict[str, Any]) -> None:
+    assert not inside["torch"]
+
+
+def test_too_many_open_files_fail(arena: Arena) -> None:
+    run = arena.run("""
+        def tune(lm, task, shots, rng, config):
+            yield Answer.of(task)
+            held = [open("/dev/null") for _ in range(1000)]
+    """)
+    assert run.status == "crashed"
+    assert "Too many open files" in run.facts["detail"]
+
+
+def test_a_worker_without_a_job_leaves_by_itself() -> None:
+    worker = launch.start(1000)
+    left = worker.end(20)
+    assert left.code == 1
+    assert "harness evaluate" in left.output
+    assert worker.end(0) is left
+
+
+def test_a_worker_that_stays_is_killed_at_once() -> None:
+    worker = launch.start(1000)
+    worker.sock.sendall(b"\x05")  # it waits for the rest
+    os.kill(worker._process.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    left = worker.end(0.1)
+    assert left.code == -signal.SIGKILL
+    assert time.monotonic() - started < 2
+
+
+def test_sources_are_compiled_anew_and_no_cached_file_is_read_or_written(arena: Arena) -> None:
+    folder = arena.submission("import helper\ntune = helper.tune")
+    (folder / "helper.py").write_text("from submission import *\ndef tune(lm, task, shots, rng, config):\n    raise KeyError('old')\n")
+    import py_compile
+
+    for name in ("helper", "submission"):
+        py_compile.compile(str(folder / f"{name}.py"), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    cached = {path: path.read_bytes() for path in (folder / "__pycache__").iterdir()}
+    (folder / "helper.py").write_text(
+        "from harness import Answer\ndef tune(lm, task, shots, rng, config):\n    yield Answer.of(task)\n"
+    )
+    run = arena.run("import helper\ntune = helper.tune")
+    assert run.status == "ok"
+    assert {path: path.read_bytes() for path in (folder / "__pycache__").iterdir()} == cached
+
+
+REFEREE = """
+import sys, time
+from harness.sandbox import launch
+worker = launch.start(1000)
+print(worker._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_worker_dies_within_a_second_of_its_referee() -> None:
+    with subprocess.Popen([sys.executable, "-c", REFEREE], stdout=subprocess.PIPE, text=True) as referee:
+        assert referee.stdout is not None
+        pid = int(referee.stdout.readline())
+        until = time.monotonic() + 20
+        while "harness.sandbox.worker" not in Path(f"/proc/{pid}/cmdline").read_text() and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        referee.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 1
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
