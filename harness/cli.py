@@ -142,9 +142,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify a text with a tuned answer, by the very code that scores it."""
-    from harness import answer as answers  # noqa: PLC0415
     from harness.evaluate import Choices, replaced  # noqa: PLC0415
-    from harness.lm.model import load_model  # noqa: PLC0415
+    from harness.predict import classify, read, stored_answer, write  # noqa: PLC0415
     from harness.tasks import load_task  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
@@ -153,24 +152,17 @@ def predict(
     if len(texts) != wording.fields:
         raise InputError(f"{len(texts)} texts; {task} takes {wording.fields}. Quote each text")
     if answer is not None:
-        blob = _read(answer)
+        blob = read(answer)
     elif entry is not None:
-        blob = _stored_answer(_existing(store), entry, chosen.name, task, split, other_model=model is not None)
+        blob = stored_answer(_existing(store), entry, chosen.name, task, split, other_model=model is not None)
     else:
         raise InputError("say which answer: --answer FILE, or --entry NAME of the leaderboard")
     if save is not None:
-        _write(save, blob)
-    lm = load_model(chosen.model, chosen.prompt)
-    found = answers.from_bytes(blob)
-    answers.check(found, wording, lm.backbone.width)
-    p = answers.probabilities(found, wording, lm, [tuple(texts)])[0]
+        write(save, blob)
+    p = classify(blob, wording, chosen, tuple(texts))
     if as_json:
-        _json(
-            {
-                "class": wording.classes[int(p.argmax())],
-                "probabilities": dict(zip(wording.classes, p.tolist(), strict=True)),
-            }
-        )
+        by_class = dict(zip(wording.classes, p.tolist(), strict=True))
+        _json({"class": wording.classes[int(p.argmax())], "probabilities": by_class})
         return
     for name, value in sorted(zip(wording.classes, p, strict=True), key=lambda pair: -pair[1]):
         out.print(f"{value:6.1%}  {name}")
@@ -307,30 +299,6 @@ def _existing(store: str) -> Store:
     return Store(store)
 
 
-def _stored_answer(results: Store, entry: str, track: str, task: str, split: int, *, other_model: bool) -> bytes:
-    """Answer of the newest run of an entry that has one, on the track's model or on another as asked."""
-    for run, key, _, _ in reversed(results.runs()):
-        if (key["entry"], key["track"], "model" in key["modified"]) == (entry, track, other_model):
-            blob = results.answer(run, task, split)
-            if blob is not None:
-                return blob
-    raise InputError(f"{results.url} holds no answer of {entry!r} for {task}, split {split} on track {track}")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        raise InputError(f"{path} cannot be read: {problem}") from problem
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as problem:
-        raise InputError(f"{path} cannot be written: {problem}") from problem
-
-
 def _say(text: str) -> None:
     """Print a line as it is: no markup, and paths are not broken."""
     out.print(escape(text), soft_wrap=True)
@@ -343,7 +311,7 @@ def _json(value: Any) -> None:
 def main() -> None:
     """Run the command line; errors made on purpose are one message and exit code 1 (2 for wrong input)."""
     try:
-        app()
+        app(prog_name="harness")
     except HarnessError as problem:
         err.print(f"[red]error:[/red] {escape(printable(str(problem)))}", soft_wrap=True)
         sys.exit(2 if isinstance(problem, InputError) else 1)

@@ -11,7 +11,7 @@ import msgspec
 from harness.data import Source, examples_sha256, load_shots, load_test, splits_of
 from harness.environment import environment, environment_sha256
 from harness.errors import DataError, InputError
-from harness.lm.model import LanguageModel, load_model
+from harness.lm.load import kind_of, load_model
 from harness.referee import Cell, Verdict, run_cell
 from harness.store import RunKey, Store
 from harness.track import Track, track_tasks
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from harness.lm.model import LanguageModel
     from harness.submission import Submission
 
 
@@ -181,7 +182,9 @@ def replaced(track: Track, choices: Choices) -> Track:
         InputError: a choice makes no sense.
     """
     if choices.model is not None:
-        track = msgspec.structs.replace(track, model=msgspec.structs.replace(track.model, source=choices.model))
+        kind = kind_of(choices.model)
+        model = msgspec.structs.replace(track.model, source=choices.model, kind=kind, revision=None)
+        track = msgspec.structs.replace(track, model=model)
     if choices.calls is not None:
         if choices.calls <= 0:
             raise InputError(f"--calls {choices.calls}: a positive number of calls is needed")

@@ -39,7 +39,7 @@ def write_csv(ranking: Ranking, path: Path) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["rank", "submission"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.parent / f".{path.name}.{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(text.getvalue(), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 import transformers
+from made_up import key
 
 from harness.data import Source
 from harness.lm import embedded
-from harness.lm.model import LanguageModel, load_model
+from harness.lm.load import load_model
+from harness.lm.model import LanguageModel
 from harness.referee import Cell, Verdict, run_cell
-from harness.store import RunKey, Store, StoredCell
+from harness.store import Store, StoredCell
 from harness.submission import find
 from harness.tasks import load_task
 from harness.track import Track, load_track
@@ -63,6 +64,7 @@ dev = 4
 """
 
 HEADER = '''"""A submission for a test."""
+from __future__ import annotations
 import os, signal, socket, struct, subprocess, sys, time
 from dataclasses import dataclass
 import numpy as np
@@ -111,12 +113,6 @@ def write_submission(folder: Path, body: str, name: str = "entry") -> Path:
     place.mkdir(parents=True, exist_ok=True)
     (place / "submission.py").write_text(HEADER + "\n\n" + textwrap.dedent(body), encoding="utf-8")
     return place
-
-
-def key(entry: str = "entry", **changes: Any) -> RunKey:
-    """What identifies a run, made up."""
-    made = RunKey(entry, "s", (), "tiny", "f", 1, "m", "m256", "embedded", "d", "cpu", 0, "e")
-    return dataclasses.replace(made, **changes)
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,9 @@ class Arena:
         cell = self.cell(**changes)
         run = self.store.open_run(key(seed=self._runs), {})
         attempt = self.store.begin(run, cell.task.name, cell.split)
-        verdict = run_cell(cell, find(self.submission(body)), options or {}, self.lm, attempt, lambda _rows, _note: None)
+        verdict = run_cell(
+            cell, find(self.submission(body)), options or {}, self.lm, attempt, lambda _rows, _note: None
+        )
         (stored,) = self.store.cells(run)
         return Run(verdict, stored, self.store)
 

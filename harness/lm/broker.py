@@ -31,7 +31,7 @@ End: TypeAlias = Literal["returned", "budget", "crashed", "memory", "timeout", "
 _MOST_DECLARED = 4096
 _MOST_DECLARED_CHARACTERS, _TEXT_OVERHEAD = 64 << 20, 64
 _MOST_REJECTED = 1000
-_MOST_REFUSED = 10_000
+_MOST_REFUSED = 1000
 """A submission that goes on asking for more than is left is ended by its budget, not by the clock."""
 
 

@@ -41,7 +41,7 @@ class Worker:
     def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, keep: int) -> None:
         """Own the process; `keep` bytes of its output are kept."""
         self._process, self.sock, self._keep = process, sock, keep
-        self._tail, self._peak_mb = b"", 0.0
+        self._tail, self._peak_mb, self._gone = b"", 0.0, False
         self._reader = threading.Thread(target=self._drain, daemon=True)
         self._reader.start()
         self._exit: Exit | None = None
@@ -56,6 +56,7 @@ class Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.wait()
+        self._gone = True
         self._reader.join(1.0)
         self._exit = Exit(code, self._tail.decode("utf-8", "replace"), self._peak_mb)
         return self._exit
@@ -75,6 +76,8 @@ class Worker:
             while True:
                 ready, _, _ = select.select([stream], [], [], _LOOK_S)
                 self._look()
+                if not ready and self._gone:  # something that outlives the worker holds its output open
+                    return
                 if not ready:
                     continue
                 chunk = os.read(stream.fileno(), 65536)

@@ -6,7 +6,6 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,8 @@ from harness.meter import Meter
 from harness.tasks import load_task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness.lm.model import LanguageModel
 
 CALLS, TRAIN = 5, 4
@@ -37,6 +38,7 @@ class Book:
         self.fail_at = fail_at
 
     def record(self, row: LedgerRow) -> None:
+        """Keep the row, or fail as a full disk does."""
         if self.fail_at == len(self.rows):
             raise StoreError("disk full")
         self.rows.append(row)
@@ -50,17 +52,20 @@ class Line:
     thread: threading.Thread
     broker: Broker
     book: Book
-    raised: list[BaseException]
+    raised: list[StoreError]
 
     def send(self, *frames: wire.Request | bytes) -> None:
+        """Send frames, or raw bytes, at once."""
         self.sock.sendall(b"".join(f if isinstance(f, bytes) else wire.encode(f) for f in frames))
 
     def take(self) -> wire.Reply:
+        """Read one reply."""
         body = wire.receive(self.sock, 1 << 30)
         assert body is not None
         return wire.decode_reply(body)
 
     def ask(self, frame: wire.Request) -> wire.Reply:
+        """Send one frame and read its reply."""
         self.send(frame)
         return self.take()
 
@@ -70,6 +75,7 @@ class Line:
         return self.wait()
 
     def wait(self) -> Service:
+        """Wait for the broker."""
         self.thread.join(30)
         assert not self.thread.is_alive()
         return self.broker.service
@@ -89,12 +95,12 @@ def connect(tiny_lm: LanguageModel, task: Task) -> Iterator[Any]:
         theirs.settimeout(30)
         kept = book or Book()
         made = Broker(tiny_lm, task, Meter(CALLS, TRAIN), kept, LARGEST, LARGEST, lambda _rows, _note: None)
-        raised: list[BaseException] = []
+        raised: list[StoreError] = []
 
         def serve() -> None:
             try:
                 made.serve(ours, time.monotonic() + wall_s)
-            except BaseException as problem:
+            except StoreError as problem:
                 raised.append(problem)
             finally:
                 ours.close()

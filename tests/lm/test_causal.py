@@ -12,7 +12,8 @@ import torch
 from harness.answer import probabilities
 from harness.contract import Answer, Prompt, Subspace
 from harness.data import Source, load_test
-from harness.lm.model import LanguageModel, load_model
+from harness.lm.load import load_model
+from harness.lm.model import LanguageModel
 from harness.tasks import load_task
 from harness.track import ModelSpec, PromptSpec
 

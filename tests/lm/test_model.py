@@ -16,7 +16,8 @@ from harness.contract import Prompt, Prompts, Subspace, Text
 from harness.errors import ModelError, QueryError
 from harness.lm import model as model_module
 from harness.lm.encoder import EncoderBackbone
-from harness.lm.model import LanguageModel, load_model
+from harness.lm.load import kind_of, load_model
+from harness.lm.model import LanguageModel
 from harness.lm.projection import matrix
 from harness.track import ModelSpec, PromptSpec
 
@@ -346,3 +347,12 @@ def test_a_family_without_support_is_told_those_with(tmp_path: Path) -> None:
     transformers.DistilBertForMaskedLM(config).save_pretrained(folder)
     with pytest.raises(ModelError, match="'distilbert' are not supported; supported: bert, gpt2, llama, roberta"):
         load_model(ModelSpec(str(folder), "float32"), P0)
+
+
+def test_the_kind_of_a_model_is_read_from_its_configuration(tiny: Tiny) -> None:
+    assert kind_of(tiny.spec.source) == tiny.spec.kind
+
+
+def test_a_directory_without_a_model_has_no_kind(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model can be loaded"):
+        kind_of(str(tmp_path))

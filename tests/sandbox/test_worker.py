@@ -22,7 +22,12 @@ REPORT = """
 def tune(lm, task, shots, rng, config):
     import json, resource
     yield Answer.of(task)
-    fds = {int(fd): os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}") or fd}
+    fds = {}
+    for fd in range(64):
+        try:
+            fds[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            pass
     limits = {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in ("AS", "CPU", "NOFILE", "CORE")}
     facts = dict(env=dict(os.environ), fds=fds, limits=limits, cwd=os.getcwd(), argv=sys.argv, pid=os.getpid(),
                  group=os.getpgid(0), session=os.getsid(0), torch="torch" in sys.modules, path=sys.path)
@@ -38,7 +43,7 @@ def inside(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     descriptor = os.open("/etc/hostname", os.O_RDONLY)
     os.set_inheritable(descriptor, True)
     try:
-        run = arena.run(REPORT.replace('if os.path.exists(f"/proc/self/fd/{fd}") or fd', 'if fd != "9999"'))
+        run = arena.run(REPORT)
     finally:
         os.close(descriptor)
     assert run.facts["detail"] == ""
@@ -46,17 +51,16 @@ def inside(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_the_environment_is_scrubbed(inside: dict[str, Any]) -> None:
-    assert set(inside["env"]) <= {"PATH", "LANG", "HOME", "OMP_NUM_THREADS", "LC_CTYPE"}
+    assert {name for name in inside["env"] if not name.endswith("_NUM_THREADS")} <= {"PATH", "LANG", "HOME", "LC_CTYPE"}
     assert inside["cwd"] == "/"
     assert "/somewhere" not in inside["path"]
 
 
 def test_the_socket_is_the_only_descriptor_beside_the_standard_ones(inside: dict[str, Any]) -> None:
     sock = inside["argv"][1]
-    others = {fd: what for fd, what in inside["fds"].items() if fd not in {"0", "1", "2", sock}}
     assert inside["fds"][sock].startswith("socket:")
     assert inside["fds"]["0"] == "/dev/null"
-    assert not [what for what in others.values() if not what.startswith("/proc/")]  # the listing itself
+    assert set(inside["fds"]) == {"0", "1", "2", sock}
 
 
 def test_limits_hold_and_cannot_be_raised(inside: dict[str, Any], arena: Arena) -> None:
@@ -107,7 +111,9 @@ def test_a_worker_that_stays_is_killed_at_once() -> None:
 
 def test_sources_are_compiled_anew_and_no_cached_file_is_read_or_written(arena: Arena) -> None:
     folder = arena.submission("import helper\ntune = helper.tune")
-    (folder / "helper.py").write_text("from submission import *\ndef tune(lm, task, shots, rng, config):\n    raise KeyError('old')\n")
+    (folder / "helper.py").write_text(
+        "from submission import *\ndef tune(lm, task, shots, rng, config):\n    raise KeyError('old')\n"
+    )
     import py_compile
 
     for name in ("helper", "submission"):

@@ -1,0 +1,62 @@
+"""`harness predict`: one text, classified with a stored answer by the very code that scores it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness import answer as answers
+from harness.errors import InputError
+from harness.lm.model import load_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from harness.contract import Task, Text
+    from harness.store import Store
+    from harness.track import Track
+
+
+def classify(blob: bytes, task: Task, track: Track, text: Text) -> npt.NDArray[np.float64]:
+    """Probabilities of one text: (classes,).
+
+    Raises:
+        AnswerError: no answer, or one that does not fit the task or the model.
+        ModelError: the track's model cannot be had.
+    """
+    answer = answers.from_bytes(blob)
+    lm = load_model(track.model, track.prompt)
+    answers.check(answer, task, lm.backbone.width)
+    return answers.probabilities(answer, task, lm, [text])[0]
+
+
+def stored_answer(results: Store, entry: str, track: str, task: str, split: int, *, other_model: bool) -> bytes:
+    """Answer of the newest run of an entry that has one, on the track's model or on another as asked.
+
+    Raises:
+        InputError: there is none.
+    """
+    for run, key, _, _ in reversed(results.runs()):
+        if (key["entry"], key["track"], "model" in key["modified"]) == (entry, track, other_model):
+            blob = results.answer(run, task, split)
+            if blob is not None:
+                return blob
+    raise InputError(f"{results.url} holds no answer of {entry!r} for {task}, split {split} on track {track}")
+
+
+def read(path: Path) -> bytes:
+    """Bytes of an answer file; InputError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise InputError(f"{path} cannot be read: {problem}") from problem
+
+
+def write(path: Path, blob: bytes) -> None:
+    """Write an answer file; InputError where it cannot be written."""
+    try:
+        path.write_bytes(blob)
+    except OSError as problem:
+        raise InputError(f"{path} cannot be written: {problem}") from problem

@@ -1,0 +1,192 @@
+"""From stored facts to ranks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from made_up import key
+
+from harness.store import KeptAnswer, Store
+from leaderboard.rank import Entry, Ranking, rank
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LABELS = np.array([0, 1, 1, 0, 1, 0, 1, 1])  # majority class 1: 5 of 8
+FACTS = {
+    "rows_spent": 64, "train_rows": 32, "tuning_s": 30.0, "level": 1, "tokens": 7, "bytes_up": 5, "bytes_down": 6,
+    "lm_s": 0.25, "sandbox": "process",
+}  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(str(tmp_path / "results.db"))
+    yield made
+    made.close()
+
+
+def add(
+    store: Store,
+    entry: str,
+    right: dict[tuple[str, int], int],
+    status: str = "ok",
+    marks: tuple[float, ...] = (1.0,),
+    facts: dict[str, Any] | None = None,
+    **identity: Any,
+) -> str:
+    """A run whose cells predict so many of the eight labels right."""
+    run = store.open_run(key(entry, **identity), {"packages": {"torch": "1"}})
+    for (task, split), count in right.items():
+        predicted = np.where(np.arange(8) < count, LABELS, 1 - LABELS)
+        kept = [KeptAnswer(mark, 1, b"a", predicted) for mark in marks]
+        store.begin(run, task, split).finish(status, FACTS | (facts or {}), "t", LABELS, kept)
+    return run
+
+
+def by_name(ranking: Ranking) -> dict[str, Entry]:
+    return {entry.name: entry for entry in ranking.entries}
+
+
+def test_better_entries_come_first(store: Store) -> None:
+    add(store, "low", {("sst2", 1): 5})
+    add(store, "high", {("sst2", 1): 7})
+    ranking = rank(store, "tiny")
+    assert [(entry.rank, entry.name) for entry in ranking.entries] == [(1, "high"), (2, "low")]
+    assert by_name(ranking)["high"].average == 7 / 8
+
+
+def test_equal_averages_share_a_rank_and_the_next_one_is_skipped(store: Store) -> None:
+    for name, count in (("b", 6), ("a", 6), ("c", 8), ("d", 5)):
+        add(store, name, {("sst2", 1): count})
+    assert [(e.rank, e.name) for e in rank(store, "tiny").entries] == [(1, "c"), (2, "a"), (2, "b"), (4, "d")]
+
+
+@pytest.mark.parametrize("status", ["crashed", "no_answer", "invalid_answer", "protocol_error", "out_of_memory"])
+def test_a_failed_cell_counts_as_the_majority_class(store: Store, status: str) -> None:
+    add(store, "failed", {("sst2", 1): 8}, status=status)
+    (entry,) = rank(store, "tiny").entries
+    assert entry.average == 5 / 8
+    assert set(entry.cells[0].anytime.values()) == {5 / 8}
+    assert entry.statuses == {status: 1}
+
+
+@pytest.mark.parametrize("status", ["ok", "budget_exhausted", "timeout"])
+def test_an_answer_that_stands_counts(store: Store, status: str) -> None:
+    add(store, "stands", {("sst2", 1): 8}, status=status)
+    assert rank(store, "tiny").entries[0].average == 1
+
+
+def test_a_mark_without_an_answer_counts_as_the_majority_class(store: Store) -> None:
+    add(store, "late", {("sst2", 1): 8}, marks=(1 / 2, 1.0))
+    (entry,) = rank(store, "tiny").entries
+    assert (entry.at(1 / 16), entry.at(1 / 2), entry.at(1.0)) == (5 / 8, 1, 1)
+
+
+def test_an_entry_that_lacks_cells_has_no_rank(store: Store) -> None:
+    add(store, "part", {("sst2", 1): 8})
+    add(store, "whole", {("sst2", 1): 5, ("sst2", 2): 5})
+    ranking = rank(store, "tiny")
+    assert [(e.rank, e.name, e.missing) for e in ranking.entries] == [(1, "whole", 0), (None, "part", 1)]
+
+
+def test_an_entry_that_lacks_cells_of_the_track_has_no_rank_even_alone(store: Store) -> None:
+    add(store, "part", {("sst2", 1): 8})
+    (entry,) = rank(store, "tiny", planned=[("sst2", 1), ("sst2", 2), ("qqp", 1)]).entries
+    assert (entry.rank, entry.missing) == (None, 2)
+
+
+def test_the_newest_run_of_an_entry_counts(store: Store) -> None:
+    add(store, "entry", {("sst2", 1): 8}, submission_sha256="old")
+    newest = add(store, "entry", {("sst2", 1): 5}, submission_sha256="new")
+    (entry,) = rank(store, "tiny").entries
+    assert (entry.run, entry.average) == (newest, 5 / 8)
+
+
+def test_runs_with_choices_replaced_are_left_out_and_counted(store: Store) -> None:
+    add(store, "plain", {("sst2", 1): 5})
+    add(store, "trial", {("sst2", 1): 8}, modified=("calls",))
+    ranking = rank(store, "tiny")
+    assert list(by_name(ranking)) == ["plain"]
+    assert ranking.left_out == 1
+
+
+def test_a_trial_does_not_replace_the_entry_it_is_a_trial_of(store: Store) -> None:
+    add(store, "entry", {("sst2", 1): 6})
+    add(store, "entry", {("sst2", 1): 8}, modified=("model",))
+    assert rank(store, "tiny").entries[0].average == 6 / 8
+
+
+def test_one_run_with_another_seed_does_not_take_the_leaderboard_over(store: Store) -> None:
+    for name in ("a", "b"):
+        add(store, name, {("sst2", 1): 6})
+    add(store, "a", {("sst2", 1): 8}, seed=5)
+    ranking = rank(store, "tiny")
+    assert {name: entry.average for name, entry in by_name(ranking).items()} == {"a": 6 / 8, "b": 6 / 8}
+    assert ranking.left_out == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"data_sha256": "x"}, {"model_sha256": "x"}, {"seed": 3}, {"device": "cuda"}, {"rules": 2}]
+)
+def test_runs_that_differ_in_what_they_ran_on_are_not_ranked_together(store: Store, change: dict[str, Any]) -> None:
+    add(store, "a", {("sst2", 1): 6})
+    add(store, "b", {("sst2", 1): 6}, **change)
+    ranking = rank(store, "tiny")
+    assert list(by_name(ranking)) == ["b"]
+    assert ranking.left_out == 1
+
+
+def test_another_version_of_the_track_is_left_out(store: Store) -> None:
+    add(store, "a", {("sst2", 1): 6}, track_fingerprint="old")
+    add(store, "b", {("sst2", 1): 6}, track_fingerprint="new")
+    assert list(by_name(rank(store, "tiny"))) == ["b"]
+    assert list(by_name(rank(store, "tiny", "old"))) == ["a"]
+    assert rank(store, "tiny", "none").entries == ()
+    assert rank(store, "tiny", "none").left_out == 2
+
+
+def test_another_track_is_not_even_counted(store: Store) -> None:
+    add(store, "a", {("sst2", 1): 6}, track="other")
+    assert rank(store, "tiny") == Ranking("tiny", (), (), 0)
+
+
+def test_the_average_is_over_tasks_of_the_mean_over_splits(store: Store) -> None:
+    add(store, "a", {("sst2", 1): 8, ("sst2", 2): 4, ("qqp", 1): 8})
+    (entry,) = rank(store, "tiny").entries
+    mean, std, splits = entry.task("sst2")
+    assert (mean, splits) == (0.75, 2)
+    assert std == pytest.approx(np.std([1, 0.5], ddof=1))
+    assert entry.task("qqp")[1] == 0
+    assert entry.average == (0.75 + 1) / 2
+
+
+def test_snli_is_scored_by_macro_f1(store: Store) -> None:
+    add(store, "a", {("snli", 1): 8})
+    assert rank(store, "tiny").entries[0].average == pytest.approx(2 / 3)  # a class that is in neither counts 0
+
+
+def test_use_is_summed_over_cells(store: Store) -> None:
+    add(store, "a", {("sst2", 1): 8, ("sst2", 2): 8}, facts={"level": 2})
+    (entry,) = rank(store, "tiny").entries
+    assert (entry.calls, entry.wall_s, entry.access) == (4, 60, 2)
+
+
+def test_a_run_without_a_finished_cell_is_not_listed(store: Store) -> None:
+    store.begin(store.open_run(key("started"), {}), "sst2", 1)
+    assert rank(store, "tiny").entries == ()
+
+
+def test_ranking_needs_neither_torch_nor_the_language_model() -> None:
+    program = (
+        "import leaderboard.rank, leaderboard.table, sys;"
+        "found = [m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers') or m.startswith('harness.lm')];"
+        "sys.exit(str(found or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert not done.stderr.strip()

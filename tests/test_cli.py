@@ -1,0 +1,291 @@
+"""The command line: every command, its exit codes, its JSON, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from outer_models import write_submission
+
+from harness import cli
+from harness.data import Source, load_test
+from harness.store import Store
+from harness.tasks import load_task
+
+ROOT = Path(cli.__file__).resolve().parents[1]
+KIT = ROOT.parent / "shared" / "data" / "competition"
+COMMANDS = ("evaluate", "leaderboard", "predict", "check", "new", "tracks", "tasks", "score", "doctor")
+
+
+class Done:
+    """What a command did."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        """Its standard output as JSON, strictly."""
+        return json.loads(self.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Run a command in this process, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    path, modules = list(sys.path), dict(sys.modules)
+
+    def run(*arguments: object, traceback: bool = False) -> Done:
+        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        assert ("Traceback" in captured.err + captured.out) == traceback
+        return Done(code, captured.out, captured.err)
+
+    yield run
+    sys.path[:] = path
+    for name in set(sys.modules) - set(modules):
+        if name in {"submission", "helper"}:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("width", ["80", "100"])
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_fits_the_terminal(command: tuple[str, ...], width: str, harness: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setenv("TERMINAL_WIDTH", width)
+    done = harness(*command, "--help")
+    assert done.code == 0
+    assert all(len(line) <= int(width) for line in done.out.splitlines())
+    for name in COMMANDS if not command else ():
+        assert name in done.out
+
+
+def test_examples_stand_on_lines_of_their_own(harness: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "100")
+    lines = [line.strip() for line in harness("evaluate", "--help").out.splitlines()]
+    assert "harness evaluate submissions/ajo" in lines
+    assert "harness evaluate submissions/nevergrad --config optimizer=PSO" in lines
+    lines = [line.strip() for line in harness("predict", "--help").out.splitlines()]
+    assert 'harness predict --entry ajo "A warm and funny film."' in lines
+
+
+def test_a_new_submission_can_be_checked_at_once(harness: Any) -> None:
+    made = harness("new", "mysolver")
+    assert made.code == 0
+    assert "harness check submissions/mysolver" in made.out
+    done = harness("check", "submissions/mysolver")
+    assert done.code == 0
+    assert "harness evaluate submissions/mysolver" in done.out
+    report = harness("check", "submissions/mysolver", "--json", "-c", "dim=20").json
+    assert report["calls"] == 200
+
+
+def test_tracks_and_tasks_are_listed(harness: Any) -> None:
+    assert {track["name"] for track in harness("tracks", "--json").json} == {"kit", "mini", "official", "paper"}
+    assert {task["name"] for task in harness("tasks", "--json").json} == {"dbpedia", "qnli", "qqp", "snli", "sst2"}
+    shown = harness("tracks").out
+    assert "mini" in shown
+    assert "sst2" in harness("tasks").out
+    assert "[ Category : {mask} ]" in harness("tasks").out
+
+
+def test_doctor_looks_at_the_machine(harness: Any) -> None:
+    found = {finding["name"]: finding for finding in harness("doctor", "--json").json}
+    assert found["python"]["good"]
+    assert not found["isolation"]["good"]
+    assert "python" in harness("doctor").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["evaluate", "nowhere"], 2, "harness new"),
+        (["evaluate", "submissions/a", "--track", "grand"], 2, "no track 'grand'"),
+        (["evaluate", "submissions/a", "--track", "missing.toml"], 2, "missing.toml"),
+        (["evaluate", "submissions/a", "--config", "dim"], 2, "NAME=VALUE"),
+        (["evaluate", "submissions/a", "--task", "mnli"], 2, "no task 'mnli'"),
+        (["evaluate", "submissions/a", "--split", "99"], 2, "split 99"),
+        (["evaluate", "submissions/a", "--calls", "0"], 2, "--calls 0"),
+        (["evaluate", "submissions/a", "--data", "nowhere"], 2, "--data nowhere"),
+        (["evaluate", "submissions/a", "--seed", "-1"], 2, "--seed"),
+        (["evaluate", "submissions/a", "--seed", "nan"], 2, "--seed"),
+        (["evaluate", "submissions/a", "--store", "nosuch://x"], 1, "--store"),
+        (["evaluate", "submissions/a", "--model", "./nowhere"], 1, "no such directory"),
+        (["evaluate"], 2, "PATH"),
+        (["leaderboard"], 2, "no such results database"),
+        (["predict", "text"], 2, "--answer FILE"),
+        (["predict", "text", "--entry", "bbt"], 2, "no such results database"),
+        (["predict", "text", "--answer", "nowhere"], 2, "cannot be read"),
+        (["predict", "one", "two", "--answer", "nowhere"], 2, "2 texts; sst2 takes 1"),
+        (["predict", "text", "--task", "mnli", "--answer", "nowhere"], 2, "no task 'mnli'"),
+        (["check", "nowhere"], 2, "harness new"),
+        (["check", "submissions/a", "-c", "size=1"], 2, "no option 'size'"),
+        (["new", "1st"], 2, "1st"),
+        (["new", "a"], 2, "exists already"),
+        (["score", "nowhere.zip", "--track", "mini"], 2, "nowhere.zip"),
+        (["score", "submissions/a/submission.py", "--track", "mini"], 2, "zip"),
+        (["fly"], 2, "fly"),
+    ],
+)
+def test_errors_are_one_message_and_a_code(harness: Any, arguments: list[str], code: int, message: str) -> None:
+    harness("new", "a")
+    done = harness(*arguments)
+    assert done.code == code
+    assert message in " ".join((done.err).split())
+    assert done.out == ""
+
+
+def test_a_submission_that_cannot_be_imported_is_shown_without_commands_to_the_terminal(
+    harness: Any, tiny_track: Path, tmp_path: Path
+) -> None:
+    place = write_submission(tmp_path, "raise OSError('\\x1b[31mred [bold]alert[/bold]')")
+    done = harness("evaluate", place, "--track", tiny_track, traceback=True)
+    assert done.code == 2
+    assert "cannot be imported or configured" in done.err
+    assert "[bold]alert[/bold]" in done.err
+    assert "\x1b" not in done.err
+
+
+@pytest.fixture
+def evaluated(harness: Any, tiny_track: Path, tmp_path: Path) -> Done:
+    """A finished run in results/harness.db."""
+    return harness("evaluate", write_submission(tmp_path, "tune = search"), "--track", tiny_track, "--json")
+
+
+def test_an_evaluation_tells_its_cells_as_json_lines(evaluated: Done) -> None:
+    assert evaluated.code == 0
+    found = [json.loads(line) for line in evaluated.out.splitlines()]
+    assert found[0] | {"elapsed_s": 0} == {
+        "event": "planned",
+        "entry": "entry",
+        "cells": 3,
+        "finished": 0,
+        "elapsed_s": 0,
+    }
+    cells = found[1:]
+    assert [(cell["task"], cell["split"], cell["status"]) for cell in cells] == [
+        ("sst2", 1, "budget_exhausted"), ("sst2", 2, "budget_exhausted"), ("qqp", 1, "budget_exhausted"),
+    ]  # fmt: skip
+    assert all(0 <= cell["score"] <= 1 and cell["stored"] for cell in cells)
+
+
+def test_the_leaderboard_is_printed_and_written(evaluated: Done, harness: Any, tiny_track: Path) -> None:
+    assert evaluated.code == 0
+    shown = harness("leaderboard", "--track", tiny_track)
+    assert shown.code == 0
+    assert "entry" in shown.out
+    assert "written: leaderboard/tiny.csv" in shown.out
+    with Path("leaderboard/tiny.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["rank"], row["submission"], row["missing_cells"]) == ("1", "entry", "0")
+    ((entry,),) = (harness("leaderboard", "--track", tiny_track, "--json", "--out", "x.csv").json["entries"],)
+    assert entry["average"] == float(row["average"])
+    assert Path("x.csv").is_file()
+
+
+def test_an_evaluation_may_be_looked_at_before_it_is_whole(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
+    place = write_submission(tmp_path, "tune = search")
+    done = harness("evaluate", place, "--track", tiny_track, "--task", "qqp")
+    assert done.code == 0
+    assert "qqp/1" in done.err
+    assert "harness leaderboard" in done.out
+    (entry,) = harness("leaderboard", "--track", tiny_track, "--json").json["entries"]
+    assert (entry["rank"], entry["missing_cells"]) == ("", 2)
+    assert harness("leaderboard", "--track", "mini").code == 0
+
+
+def test_a_trial_is_stored_and_not_ranked(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
+    place = write_submission(tmp_path, "tune = search")
+    done = harness("evaluate", place, "--track", tiny_track, "--task", "qqp", "--calls", "2")
+    assert "not ranked" in done.out
+    shown = harness("leaderboard", "--track", tiny_track)
+    assert "no ranked runs" in shown.out
+    assert "1 runs left out" in shown.out
+
+
+def test_predictions_agree_with_those_stored(evaluated: Done, harness: Any, tiny_track: Path) -> None:
+    assert evaluated.code == 0
+    store = Store("results/harness.db")
+    ((run, _, _, _),) = store.runs()
+    cell = next(cell for cell in store.cells(run) if (cell.task, cell.split) == ("sst2", 2))
+    store.close()
+    file = load_task("sst2")
+    texts = load_test(file, Source("embedded")).texts
+    where = ("--track", tiny_track, "--split", 2, "--json")
+    for n in (0, 7, 100):
+        (text,) = texts[n]
+        found = harness("predict", text, "--entry", "entry", "--save", "kept.safetensors", *where).json
+        assert found["class"] == file.classes[cell.predictions[1.0][n]]
+        assert sum(found["probabilities"].values()) == pytest.approx(1)
+        assert harness("predict", text, "--answer", "kept.safetensors", *where).json == found
+    shown = harness("predict", texts[0][0], "--answer", "kept.safetensors", "--track", tiny_track)
+    assert "%" in shown.out
+    assert harness("predict", "x", "--entry", "other", *where).code == 2
+    assert harness("predict", "x", "--entry", "entry", "--track", tiny_track, "--split", 9).code == 2
+    assert harness("predict", "x", "--entry", "entry", "--save", "/dev/null/x", "--track", tiny_track).code == 2
+    Path("bad.safetensors").write_bytes(b"nonsense")
+    assert harness("predict", "x", "--answer", "bad.safetensors", "--track", tiny_track).code == 2
+
+
+def test_an_archive_of_predictions_is_scored(harness: Any) -> None:
+    labels = load_test(load_task("sst2"), Source("embedded")).labels
+    with zipfile.ZipFile("right.zip", "w") as file:
+        file.writestr("SST-2/1.csv", ",pred\n" + "".join(f"{n},{label}\n" for n, label in enumerate(labels)))
+    (found,) = harness("score", "right.zip", "--track", "mini", "--json").json
+    assert found == {"task": "sst2", "split": 1, "rows": 200, "metric": "accuracy", "score": 1.0}
+    assert "100.00" in harness("score", "right.zip", "--track", "mini").out
+    assert "--data DIR" in harness("score", "right.zip").err
+
+
+def test_the_kit_can_be_evaluated_on(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
+    if not (KIT / "SST-2" / "test.tsv").is_file():
+        pytest.skip(f"no competition kit at {KIT}")
+    place = write_submission(tmp_path, "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)")
+    splits = sorted(int(path.name) for path in (KIT / "SST-2").iterdir() if path.name.isdigit())
+    arguments = ("--track", tiny_track, "--data", KIT, "--task", "sst2", "--split", splits[0])
+    done = harness("evaluate", place, *arguments, "--json")
+    assert done.code == 2  # the track names splits of its own, 1 and 2
+    text = tiny_track.read_text(encoding="utf-8").split("[tasks.sst2]")[0].replace('"tiny"', '"tinykit"')
+    text = text.replace('source = "embedded"', 'source = "kit"') + '[tasks.sst2]\ncalls = 2\nsplits = "present"\n'
+    Path("tinykit.toml").write_text(text, encoding="utf-8")
+    arguments = ("--track", "tinykit.toml", "--data", KIT, "--split", splits[0])
+    done = harness("evaluate", place, *arguments, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out.splitlines()[1])["status"] == "ok"
+
+
+def test_a_broken_database_is_one_message(harness: Any, tiny_track: Path) -> None:
+    Path("notes.db").write_text("no database at all, but long enough to be looked at " * 10)
+    done = harness("leaderboard", "--track", tiny_track, "--store", "notes.db")
+    assert done.code == 1
+    assert "not a database" in done.err
+
+
+@pytest.mark.slow
+def test_the_embedded_track_runs_from_the_command_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli"]
+    submissions = [str(ROOT / "submissions" / name) for name in ("manual", "bbt")]
+    choices = ["--task", "sst2", "--split", "1", "--calls", "25"]
+    done = subprocess.run(
+        [*command, "evaluate", *submissions, *choices, "--json"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    cells = [event for event in map(json.loads, done.stdout.splitlines()) if event["event"] == "cell"]
+    assert [(cell["entry"], cell["status"]) for cell in cells] == [("manual", "ok"), ("bbt", "budget_exhausted")]
+    assert cells[0]["rows_spent"] == 0
+    assert cells[1]["rows_spent"] <= 25 * 32
+    assert all(cell["score"] > 0.4 for cell in cells)

@@ -1,0 +1,343 @@
+"""Plans, resumes, and survives being killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from outer_models import ROWS, write_submission
+
+from harness.errors import DataError, InputError
+from harness.evaluate import Choices, Evaluation, entry_name
+from harness.store import Store, chained
+from harness.submission import find
+from harness.track import load_track
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.referee import Cell, Verdict
+
+SEARCH = "tune = search"
+SLOW = """
+def tune(lm, task, shots, rng, config):
+    for answer in search(lm, task, shots, rng, config):
+        yield answer
+        time.sleep(0.05)
+"""
+
+
+class Watcher:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.plans: list[tuple[int, int]] = []
+        self.cells: list[tuple[str, int, str]] = []
+        self.rows: list[int] = []
+
+    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
+        """See `harness.evaluate.Progress`."""
+        self.plans.append((len(cells), finished))
+
+    def began(self, entry: str, cell: Cell) -> None:
+        """See `harness.evaluate.Progress`."""
+        self.rows.clear()
+
+    def spent(self, rows: int, note: Mapping[str, float]) -> None:
+        """See `harness.evaluate.Progress`."""
+        self.rows.append(rows)
+
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+        """See `harness.evaluate.Progress`."""
+        self.cells.append((cell.task.name, cell.split, verdict.status))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    made = Store(str(tmp_path / "results.db"))
+    yield made
+    made.close()
+
+
+def evaluation(track: Path, store: Store, **choices: Any) -> Evaluation:
+    return Evaluation(load_track(str(track)), Choices(**choices), store)
+
+
+def test_cells_are_all_tasks_and_splits_of_the_track(tiny_track: Path, store: Store) -> None:
+    made = evaluation(tiny_track, store)
+    assert [(cell.task.name, cell.split) for cell in made.cells] == [("sst2", 1), ("sst2", 2), ("qqp", 1)]
+    assert made.modified == ()
+
+
+def test_finished_cells_are_skipped_and_progress_is_told(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    found = find(write_submission(tmp_path, SEARCH))
+    first, second = Watcher(), Watcher()
+    made = evaluation(tiny_track, store, tasks=("sst2",))
+    run = made.run(found, {}, first)
+    assert first.plans == [(2, 0)]
+    assert first.cells == [("sst2", 1, "budget_exhausted"), ("sst2", 2, "budget_exhausted")]
+    assert first.rows[-1] == ROWS
+    assert first.rows == sorted(first.rows)
+    assert made.run(found, {}, second) == run
+    assert second.plans == [(2, 2)]
+    assert second.cells == []
+    assert len(store.attempts(run)) == 2
+
+
+def test_an_interrupted_cell_starts_over_and_a_finished_one_does_not(
+    tiny_track: Path, store: Store, tmp_path: Path
+) -> None:
+    found = find(write_submission(tmp_path, SEARCH))
+    made = evaluation(tiny_track, store, tasks=("sst2",))
+
+    class Impatient(Watcher):
+        def spent(self, rows: int, note: Mapping[str, float]) -> None:
+            if self.cells and rows > ROWS / 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made.run(found, {}, Impatient())
+    watcher = Watcher()
+    run = made.run(found, {}, watcher)
+    assert watcher.plans == [(2, 1)]
+    assert watcher.cells == [("sst2", 2, "budget_exhausted")]
+    assert [split for _, _, split in store.attempts(run)] == [1, 2, 2]
+    stored = {cell.split: cell.attempt for cell in store.cells(run)}
+    interrupted = next(n for n, _, split in store.attempts(run) if split == 2)
+    assert stored[2] != interrupted
+    again = store.ledger(stored[2])
+    begun = store.ledger(interrupted)
+    assert [row["sha256"] for row in begun] == [row["sha256"] for row in again][: len(begun)]
+    check(Path(store.url), run, cells=2)
+
+
+@pytest.mark.parametrize(
+    ("choices", "modified"),
+    [({"calls": 4}, ("calls",)), ({"seed": 7}, ()), ({"tasks": ("qqp",)}, ()), ({"splits": (2,)}, ())],
+)
+def test_what_was_replaced_is_part_of_the_run(
+    tiny_track: Path, store: Store, choices: dict[str, Any], modified: tuple[str, ...]
+) -> None:
+    made = evaluation(tiny_track, store, **choices)
+    assert made.modified == modified
+    if "calls" in choices:
+        assert {cell.spec.calls for cell in made.cells} == {4}
+
+
+def test_another_model_is_recorded_and_keeps_the_run_apart(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    model = str(load_track(str(tiny_track)).model.source)
+    found = find(write_submission(tmp_path, SEARCH))
+    runs = {
+        evaluation(tiny_track, store, splits=(2,), **more).run(found, {}, Watcher()) for more in ({}, {"model": model})
+    }
+    assert len(runs) == 2
+    assert {tuple(identity["modified"]) for _, identity, _, _ in store.runs()} == {(), ("model",)}
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"tasks": ("mnli",)}, "no task 'mnli'; it has sst2, qqp"),
+        ({"splits": (9,)}, "split 9 is in no chosen task"),
+        ({"splits": (1, 9)}, "split 9 is in no chosen task"),
+        ({"tasks": ("qqp",), "splits": (2,)}, "split 2 is in no chosen task"),
+        ({"calls": 0}, "positive"),
+        ({"calls": -5}, "positive"),
+        ({"data": Path("/nowhere")}, "no such directory"),
+    ],
+)
+def test_choices_that_make_no_sense_are_errors(
+    tiny_track: Path, store: Store, choices: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluation(tiny_track, store, **choices)
+
+
+def test_a_data_directory_without_the_task_is_an_error(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        evaluation(tiny_track, store, data=tmp_path)
+
+
+def test_an_entry_is_named_by_folder_and_options() -> None:
+    assert entry_name("bbt", {}) == "bbt"
+    assert entry_name("ng", {"b": "2", "a": "x"}) == "ng[a=x,b=2]"
+
+
+# ── whole processes ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def start(folder: Path, track: Path, submission: Path, *more: str) -> subprocess.Popen[str]:
+    """`harness evaluate` in a process group of its own."""
+    command = [sys.executable, "-m", "harness.cli", "evaluate", str(submission), "--track", str(track)]
+    return subprocess.Popen(
+        [*command, "--store", str(folder / "results.db"), "--json", *more],
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def events(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def check(path: Path, run: str, cells: int) -> None:
+    """The database is whole, each cell has one outcome, and the books agree with it."""
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert raw.execute("PRAGMA foreign_key_check").fetchall() == []
+        doubled = "select count(*) from outcomes group by run, task, split having count(*) > 1"
+        assert raw.execute(doubled).fetchall() == []
+    raw.close()
+    store = Store(str(path))
+    found = list(store.cells(run))
+    assert len(found) == cells
+    for cell in found:
+        ledger = store.ledger(cell.attempt)
+        assert sum(row["rows"] for row in ledger) == cell.facts["rows_spent"] == ROWS
+        assert [row["number"] for row in ledger] == list(range(len(ledger)))
+        for before, row in pairwise(ledger):
+            assert chained(before["chain"], row) == row["chain"]
+    store.close()
+
+
+def test_two_processes_on_one_store_make_one_outcome_per_cell(tiny_track: Path, tmp_path: Path) -> None:
+    submission = write_submission(tmp_path, SLOW)
+    both = [start(tmp_path, tiny_track, submission) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    store = Store(str(tmp_path / "results.db"))
+    ((run, _, _, _),) = store.runs()
+    store.close()
+    check(tmp_path / "results.db", run, cells=3)
+    stored = [event for output in outputs for event in events(output) if event.get("stored")]
+    assert len(stored) == 3
+
+
+NURSERY = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_evaluate import Choices, Evaluation, Store, Watcher, find, load_track
+
+path = sys.argv[3]
+evaluation = Evaluation(load_track(sys.argv[2]), Choices(), Store(path + ".unused"))
+evaluation.store.close()
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        evaluation.store = Store(path)
+        evaluation.run(find(sys.argv[4]), {}, Watcher())
+        os._exit(0)
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("ended", flush=True)
+"""
+"""Loads the model once, then starts an evaluating process for every line it reads: many kills in little time."""
+
+
+def kill_at_random(folder: Path, track: Path, kills: int, seed: int) -> None:
+    """Start, kill the whole group somewhere between start and end, again and again; then let it finish."""
+    chance, submission, path = random.Random(seed), write_submission(folder, SLOW), folder / "results.db"  # noqa: S311 - only the moments of kills
+    program = [sys.executable, "-c", NURSERY, str(Path(__file__).parent), str(track), str(path), str(submission)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers: set[int] = set()
+    with subprocess.Popen(program, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as nursery:
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        for number in range(kills):
+            print("start", file=nursery.stdin, flush=True)
+            pid = int(nursery.stdout.readline())
+            if number % 4:  # mostly wait until it does something, so that kills fall into cells
+                grown(path, pid, chance.randrange(1, 8))
+            time.sleep(chance.uniform(0.01, 0.25))
+            workers |= descendants(pid)
+            kill_group(pid)
+            assert nursery.stdout.readline() == "ended\n"
+        nursery.stdin.close()
+    process = start(folder, track, submission)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    store = Store(str(path))
+    ((run, _, _, _),) = store.runs()
+    assert len(store.attempts(run)) > 3
+    store.close()
+    check(path, run, cells=3)
+    assert not [worker for worker in workers if "harness.sandbox.worker" in command_line(worker)]
+
+
+def kill_group(pid: int) -> None:
+    """Kill a process and its group; it may have ended, or not have a group of its own yet."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid, signal.SIGKILL)
+
+
+def grown(path: Path, pid: int, rows: int) -> None:
+    """Wait until this many rows were added to the ledger, or the process ended."""
+
+    def count() -> int:
+        try:
+            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as raw:
+                found = int(raw.execute("select count(*) from queries").fetchone()[0])
+            raw.close()
+        except sqlite3.Error:
+            return 0
+        return found
+
+    start_at, until = count(), time.monotonic() + 30
+    while command_line(pid) and count() < start_at + rows and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def descendants(pid: int) -> set[int]:
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return set()
+    return {int(child) for child in found.split()}
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def test_killing_everything_at_random_loses_and_doubles_nothing(tiny_track: Path, tmp_path: Path) -> None:
+    kill_at_random(tmp_path, tiny_track, kills=10, seed=1)
+
+
+@pytest.mark.slow
+def test_killing_everything_sixty_times_loses_and_doubles_nothing(tiny_track: Path, tmp_path: Path) -> None:
+    for seed in range(6):
+        (tmp_path / f"{seed}").mkdir()
+        kill_at_random(tmp_path / f"{seed}", tiny_track, kills=10, seed=seed)
+
+
+def test_two_whole_runs_are_equal_bit_for_bit(tiny_track: Path, tmp_path: Path) -> None:
+    facts = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        process = start(folder, tiny_track, write_submission(folder, SEARCH), "--task", "sst2", "--split", "1")
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+        store = Store(str(folder / "results.db"))
+        ((run, _, _, _),) = store.runs()
+        (cell,) = store.cells(run)
+        digests = [row["sha256"] for row in store.ledger(cell.attempt)]
+        facts.append((digests, {mark: p.tolist() for mark, p in cell.predictions.items()}, cell.facts["note"]))
+        store.close()
+    assert facts[0] == facts[1]

@@ -1,0 +1,153 @@
+"""Prediction archives: good ones are scored, bad ones are errors that name file and line."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from harness.data import Source, load_test
+from harness.errors import InputError
+from harness.predictions import score_archive
+from harness.tasks import load_task
+
+KIT = Path(__file__).resolve().parents[2] / "shared" / "data" / "competition"
+FILES = {name: load_task(name) for name in ("sst2", "qqp")}
+EMBEDDED = Source("embedded")
+LABELS = load_test(FILES["sst2"], EMBEDDED).labels
+GOOD = ",pred\n" + "".join(f"{n},{label}\n" for n, label in enumerate(LABELS))
+
+
+def archive(folder: Path, members: dict[str, str | bytes]) -> Path:
+    path = folder / "predictions.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, text in members.items():
+            file.writestr(name, text)
+    return path
+
+
+def scored(folder: Path, members: dict[str, str | bytes]) -> list[tuple[str, int, float]]:
+    return [(s.task, s.split, s.score) for s in score_archive(archive(folder, members), FILES, EMBEDDED)]
+
+
+def test_right_predictions_score_one_and_wrong_ones_nothing(tmp_path: Path) -> None:
+    wrong = ",pred\n" + "".join(f"{n},{1 - label}\n" for n, label in enumerate(LABELS))
+    assert scored(tmp_path, {"SST-2/8.csv": GOOD, "SST-2/13.csv": wrong}) == [("sst2", 8, 1.0), ("sst2", 13, 0.0)]
+
+
+@pytest.mark.parametrize("folder", ["SST-2", "sst-2", "sst2", "upload/SST-2"])
+def test_a_task_is_known_by_its_folder_or_its_name(tmp_path: Path, folder: str) -> None:
+    assert scored(tmp_path, {f"{folder}/1.csv": GOOD}) == [("sst2", 1, 1.0)]
+
+
+def test_class_names_windows_line_ends_and_a_mark_of_byte_order_are_read(tmp_path: Path) -> None:
+    names = FILES["sst2"].classes
+    text = ",pred\r\n" + "".join(f"{n},{names[label]}\r\n" for n, label in enumerate(LABELS))
+    assert scored(tmp_path, {"SST-2/1.csv": b"\xef\xbb\xbf" + text.encode()}) == [("sst2", 1, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("SST-2/1.csv", GOOD.replace(",pred", "index,pred"), ":1: header"),
+        ("SST-2/1.csv", "", ":1: header"),
+        ("SST-2/1.csv", ",pred\n", "0 predictions; the test set has 200"),
+        ("SST-2/1.csv", GOOD + "200,1\n", "201 predictions; the test set has 200"),
+        ("SST-2/1.csv", GOOD.replace("\n7,", "\n8,", 1), r":9: '8,\d' expected|:9: '8,.'; '7,<class>' expected"),
+        ("SST-2/1.csv", ",pred\n" + "".join(f"{n},2\n" for n in range(200)), "unknown class '2'; 0..1 expected"),
+        ("SST-2/1.csv", ",pred\n" + "".join(f"{n},nan\n" for n in range(200)), "unknown class 'nan'"),
+        ("SST-2/1.csv", b"\xff\xfe\x00", "cannot be read"),
+        ("SST-2/1.csv", '"' + "x" * 200_000, "not a CSV file"),
+        ("SST-2/one.csv", GOOD, "<Task>/<split>.csv expected"),
+        ("SST-2/\N{SUPERSCRIPT TWO}.csv", GOOD, "<Task>/<split>.csv expected"),
+        ("SST-2/" + "1" * 5000 + ".csv", GOOD, "<Task>/<split>.csv expected"),
+        ("MNLI/1.csv", GOOD, "with Task one of QQP, SST-2"),
+        ("1.csv", GOOD, "<Task>/<split>.csv expected"),
+        ("../SST-2/1.csv", GOOD, "<Task>/<split>.csv expected"),
+        ("/SST-2/1.csv", GOOD, "<Task>/<split>.csv expected"),
+        ("SST-2/1.txt", GOOD, "only <Task>/<split>.csv files"),
+    ],
+)
+def test_bad_members_are_errors(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        scored(tmp_path, {name: text})
+
+
+def test_two_files_for_one_split_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a second file"):
+        scored(tmp_path, {"SST-2/1.csv": GOOD, "sst2/1.csv": GOOD})
+
+
+def test_an_empty_archive_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no \.csv file"):
+        scored(tmp_path, {})
+
+
+def test_what_a_mac_adds_is_skipped(tmp_path: Path) -> None:
+    assert len(scored(tmp_path, {"__MACOSX/SST-2/._1.csv": b"\0", "SST-2/": b"", "SST-2/1.csv": GOOD})) == 1
+
+
+def test_a_bomb_is_refused_by_its_size(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="larger than 16 MiB"):
+        scored(tmp_path, {"SST-2/1.csv": b"0" * (17 << 20)})
+
+
+def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path, {"SST-2/1.csv": b"0" * (17 << 20)})
+    data = path.read_bytes().replace(struct.pack("<I", 17 << 20), struct.pack("<I", 100))
+    path.write_bytes(data)
+    with pytest.raises(InputError):
+        score_archive(path, FILES, EMBEDDED)
+
+
+def test_too_many_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="1001 files"):
+        scored(tmp_path, {f"SST-2/{n}.csv": "" for n in range(1001)})
+
+
+def test_an_encrypted_archive_is_an_error(tmp_path: Path) -> None:
+    path = archive(tmp_path, {"SST-2/1.csv": GOOD})
+    data = bytearray(path.read_bytes())
+    data[6] |= 1  # flag of the local header
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # and of the directory
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="encrypted"):
+        score_archive(path, FILES, EMBEDDED)
+
+
+def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:
+    path = archive(tmp_path, {"SST-2/1.csv": GOOD})
+    data = bytearray(path.read_bytes())
+    data[60:90] = bytes(30)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="cannot be read"):
+        score_archive(path, FILES, EMBEDDED)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a zip at all", None])
+def test_what_is_no_archive_is_an_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "predictions.zip"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        score_archive(path, FILES, EMBEDDED)
+
+
+def test_the_kit_is_scored_by_its_own_labels(tmp_path: Path) -> None:
+    if not (KIT / "SST-2" / "test.tsv").is_file():
+        pytest.skip(f"no competition kit at {KIT}")
+    source = Source("kit", KIT)
+    names = ("sst2", "dbpedia", "snli", "qqp", "qnli")
+    files = {name: load_task(name) for name in names if (KIT / load_task(name).kit.folder / "test.tsv").is_file()}
+    members: dict[str, str | bytes] = {}
+    for file in files.values():
+        rows = io.StringIO(",pred\n")
+        rows.seek(0, io.SEEK_END)
+        for n, label in enumerate(load_test(file, source).labels):
+            rows.write(f"{n},{file.kit.labels[label]}\n")
+        members[f"{file.kit.folder}/8.csv"] = rows.getvalue()
+    found = score_archive(archive(tmp_path, members), files, source)
+    assert {(s.task, s.score) for s in found} == {(name, 1.0) for name in files}

@@ -1,0 +1,131 @@
+"""`harness new` and `harness check`: a first submission, and what is wrong with it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness import check as checking
+from harness.check import check
+from harness.errors import InputError, SubmissionError
+from harness.scaffold import create
+
+if TYPE_CHECKING:
+    from outer_models import Arena
+
+
+@pytest.fixture(autouse=True)
+def modules() -> Any:
+    path, kept = list(sys.path), dict(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - set(kept):
+        del sys.modules[name]
+
+
+def write(folder: Path, body: str) -> Path:
+    place = folder / "mine"
+    place.mkdir()
+    head = (
+        "from dataclasses import dataclass\nfrom harness import Answer\n\n@dataclass\nclass Config:\n    a: int = 1\n\n"
+    )
+    (place / "submission.py").write_text(head + body, encoding="utf-8")
+    return place
+
+
+def test_a_new_submission_passes_its_check(tmp_path: Path) -> None:
+    folder = create("mysolver", tmp_path / "submissions")
+    report = check(folder, {})
+    assert report["submission"] == "mysolver"
+    assert report["answers"] > 1
+    assert report["calls"] == 200
+    assert report["dev_accuracy"] > 0.5
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "submission.py"]
+
+
+def test_a_new_submission_runs_for_real(arena: Arena) -> None:
+    folder = create("mysolver", arena.folder)
+    body = (folder / "submission.py").read_text(encoding="utf-8").split("annotations\n", 1)[1]
+    run = arena.run(body)
+    assert run.status == "budget_exhausted"
+    assert "loss" in run.facts["note"]
+
+
+def test_options_reach_the_check(tmp_path: Path) -> None:
+    folder = create("mysolver", tmp_path)
+    assert "population=5" in "\n".join(check(folder, {"population": "5"})["lines"])
+
+
+@pytest.mark.parametrize("name", ["", "1st", "a b", "../a", "x" * 65, "a/b"])
+def test_a_name_that_cannot_be_used_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="name"):
+        create(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    create("mine", tmp_path)
+    (tmp_path / "mine" / "submission.py").write_text("work of weeks")
+    with pytest.raises(InputError, match="exists already"):
+        create("mine", tmp_path)
+    assert (tmp_path / "mine" / "submission.py").read_text() == "work of weeks"
+
+
+def test_a_place_that_cannot_be_written_is_an_error() -> None:
+    with pytest.raises(InputError, match="cannot be made"):
+        create("mine", Path("/dev/null"))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def tune(lm, task, shots, rng, config):\n    return\n    yield\n", "without a single answer"),
+        ("def tune(lm, task, shots, rng, config):\n    yield 3\n", "tune yielded int"),
+        ("def tune(lm, task, shots, rng, config):\n    raise KeyError('lost')\n    yield\n", "KeyError: 'lost'"),
+        ("def tune(lm, task, shots, rng, config):\n    raise SystemExit(0)\n    yield\n", "SystemExit"),
+        ("import sys\nsys.exit(0)\n", "SystemExit"),
+        ("def tune(lm):\n    yield\n", "TypeError"),
+        ("def tune(lm, task, shots, rng, config):\n    return None\n", "TypeError"),
+        ("x = 1\n", "no function tune"),
+        ("def tune(:\n", "SyntaxError"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(SubmissionError, match=message):
+        check(write(tmp_path, body), {})
+
+
+def test_an_answer_that_breaks_the_contract_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="members"):
+        check(write(tmp_path, "def tune(lm, task, shots, rng, config):\n    yield Answer(())\n"), {})
+
+
+def test_a_loop_without_end_is_ended_even_if_it_swallows_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "LONGEST_S", 1)
+    before = signal.getsignal(signal.SIGALRM)
+    body = """
+def tune(lm, task, shots, rng, config):
+    yield Answer.of(task)
+    while True:
+        try:
+            pass
+        except Exception:
+            pass
+"""
+    with pytest.raises(SubmissionError, match="no end after 1 s"):
+        check(write(tmp_path, body), {})
+    assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_what_a_submission_prints_is_not_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(
+        write(tmp_path, "def tune(lm, task, shots, rng, config):\n    print('hello')\n    yield Answer.of(task)\n"), {}
+    )
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "hello" in captured.err

@@ -1,0 +1,206 @@
+"""Submission folders: found without running anything, loaded in the worker, options converted."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from harness import submission
+from harness.errors import SubmissionError
+from harness.submission import find, load, parse_options
+
+
+@pytest.fixture(autouse=True)
+def modules() -> Any:
+    """Loading changes the interpreter, as it may in a worker; put it back."""
+    path, kept = list(sys.path), dict(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - set(kept):
+        del sys.modules[name]
+
+
+def make(folder: Path, text: str = "tune = 1\n", name: str = "mine") -> Path:
+    place = folder / name
+    place.mkdir(exist_ok=True)
+    (place / "submission.py").write_text(text, encoding="utf-8")
+    return place
+
+
+def test_a_folder_is_found_without_running_it(tmp_path: Path) -> None:
+    place = make(tmp_path, "raise SystemExit('ran')\n")
+    found = find(place)
+    assert (found.name, found.path) == ("mine", place)
+    assert find(place / "submission.py") == found
+
+
+def test_the_digest_covers_every_file_but_caches(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    first = find(place).sha256
+    (place / "__pycache__").mkdir()
+    (place / "__pycache__" / "submission.cpython-311.pyc").write_bytes(b"x")
+    assert find(place).sha256 == first
+    (place / "table.npy").write_bytes(b"\0")
+    second = find(place).sha256
+    (place / "table.npy").rename(place / "other.npy")
+    assert len({first, second, find(place).sha256}) == 3
+
+
+def test_moving_bytes_between_files_changes_the_digest(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    (place / "a").write_bytes(b"12")
+    (place / "b").write_bytes(b"3")
+    first = find(place).sha256
+    (place / "a").write_bytes(b"1")
+    (place / "b").write_bytes(b"23")
+    assert find(place).sha256 != first
+
+
+def test_a_folder_below_a_cache_folder_is_digested(tmp_path: Path) -> None:
+    below = tmp_path / "__pycache__"
+    below.mkdir()
+    first = find(make(below, "a = 1\n")).sha256
+    assert find(make(below, "a = 2\n")).sha256 != first
+
+
+def test_no_folder_and_no_submission_are_errors(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere", tmp_path / "nowhere" / "submission.py"):
+        with pytest.raises(SubmissionError, match="harness new"):
+            find(path)
+
+
+@pytest.mark.parametrize("name", ["1st", "with space", "a.b", "x" * 65, "-a"])
+def test_an_unusable_name_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SubmissionError, match="name"):
+        find(make(tmp_path, name=name))
+
+
+def test_too_many_bytes_are_an_error_before_they_are_read(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    with (place / "weights.bin").open("wb") as file:
+        file.truncate(1 << 40)  # a hole; reading it would take for ever
+    with pytest.raises(SubmissionError, match="MiB"):
+        find(place)
+
+
+def test_a_link_out_of_the_folder_is_an_error(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    (place / "lib").symlink_to("/usr")
+    with pytest.raises(SubmissionError, match="leads out"):
+        find(place)
+
+
+GOOD = """
+from dataclasses import dataclass
+import helper
+
+@dataclass(frozen=True)
+class Config:
+    dim: int = 5
+
+def tune(lm, task, shots, rng, config):
+    return helper.answer
+"""
+
+
+def test_a_submission_may_have_modules_of_its_own(tmp_path: Path) -> None:
+    place = make(tmp_path, GOOD)
+    (place / "helper.py").write_text("answer = 42\n")
+    solver = load(place, {"dim": "7"})
+    assert solver.config.dim == 7
+    assert solver.tune(None, None, None, None, None) == 42
+    assert not (place / "__pycache__").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class Config: pass\n", "no function tune"),
+        ("def tune(): pass\n", "no dataclass Config"),
+        ("def tune(): pass\nclass Config: pass\n", "no dataclass Config"),
+        ("tune = 3\n", "no function tune"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SubmissionError, match=message):
+        load(make(tmp_path, text), {})
+
+
+def test_what_the_author_raises_comes_through(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        load(make(tmp_path, "1 / 0\n"), {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One field of each kind."""
+
+    count: int = 1
+    width: float = 1.0
+    name: str = ""
+    flag: bool = False
+    kind: Literal["a", "b"] = "a"
+    number: Literal[1, 2] = 1
+    maybe: int | None = None
+    either: float | str = 0.0
+    many: tuple[float, ...] = ()
+    table: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("count", "-3", -3),
+        ("width", "1e-3", 0.001),
+        ("name", "", ""),
+        ("name", "a=b", "a=b"),
+        ("flag", "TRUE", True),
+        ("flag", "no", False),
+        ("kind", "b", "b"),
+        ("number", "2", 2),
+        ("maybe", "none", None),
+        ("maybe", "4", 4),
+        ("either", "0.5", 0.5),
+        ("either", "auto", "auto"),
+    ],
+)
+def test_options_are_converted_to_the_type_of_their_field(name: str, text: str, value: object) -> None:
+    converted = parse_options(Config, {name: text})
+    assert converted == {name: value}
+    assert type(converted[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("count", "1.5", "count='1.5'"),
+        ("width", "wide", "width"),
+        ("flag", "2", "true or false"),
+        ("kind", "c", "one of a, b"),
+        ("number", "3", "one of 1, 2"),
+        ("maybe", "x", "maybe"),
+        ("many", "1.5", "cannot be set"),
+        ("table", "1", "cannot be set"),
+        ("size", "1", "no option 'size'; Config has count"),
+    ],
+)
+def test_options_that_do_not_fit_are_errors(name: str, text: str, message: str) -> None:
+    with pytest.raises(SubmissionError, match=message):
+        parse_options(Config, {name: text})
+
+
+def test_types_that_cannot_be_read_matter_only_when_an_option_is_given() -> None:
+    @dataclasses.dataclass
+    class Odd:
+        loss: Nowhere = None  # type: ignore[name-defined]  # noqa: F821
+
+    assert parse_options(Odd, {}) == {}
+
+
+def test_every_submission_that_ships_can_be_found() -> None:
+    for file in sorted((Path(submission.__file__).parents[1] / "submissions").glob("*/submission.py")):
+        assert find(file.parent).name == file.parent.name
