@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from harness import answer as answers
 from harness.errors import InputError
-from harness.lm.model import load_model
+from harness.lm.load import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     import numpy.typing as npt
 
     from harness.contract import Task, Text
@@ -29,7 +30,8 @@ def classify(blob: bytes, task: Task, track: Track, text: Text) -> npt.NDArray[n
     answer = answers.from_bytes(blob)
     lm = load_model(track.model, track.prompt)
     answers.check(answer, task, lm.backbone.width)
-    return answers.probabilities(answer, task, lm, [text])[0]
+    (p,) = answers.probabilities(answer, task, lm, [text])
+    return np.asarray(p)
 
 
 def stored_answer(results: Store, entry: str, track: str, task: str, split: int, *, other_model: bool) -> bytes:

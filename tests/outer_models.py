@@ -14,7 +14,6 @@ from made_up import key
 from harness.data import Source
 from harness.lm import embedded
 from harness.lm.load import load_model
-from harness.lm.model import LanguageModel
 from harness.referee import Cell, Verdict, run_cell
 from harness.store import Store, StoredCell
 from harness.submission import find
@@ -23,6 +22,8 @@ from harness.track import Track, load_track
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from harness.lm.model import LanguageModel
 
 WIDTH, LAYERS, CALLS, TRAIN_ROWS = 16, 2, 10, 8
 ROWS = CALLS * TRAIN_ROWS

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from harness import check as checking
 from harness.check import check
 from harness.errors import InputError, SubmissionError

@@ -52,7 +52,7 @@ class Batches:
     """Draws batches from prepared texts."""
 
     def __init__(self, prepared: Prepared, tokenizer: PreTrainedTokenizerFast, seed: int, scale: float = 1.0) -> None:
-        """`scale` multiplies every batch size; 1 is about 7,000 tokens a step."""
+        """`scale` multiplies every batch size; 1 is about 9,000 tokens a step."""
         self.prepared = prepared
         self.tokenizer = tokenizer
         self.seed = seed

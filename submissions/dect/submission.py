@@ -8,8 +8,8 @@ on cross-entropy, here in plain numpy with gradients written by hand. Read from 
 drawn once and left alone, radii that start at the mean of |W h - W h_mean| over a class, Adam on the full batch.
 
 Differs from the paper and its code: calibration is additive by default (`calibrate`), because the published
-s / (s_cf / mean s_cf) flips a class whose logit on the empty text is negative. One look at dev is paid for, and takes the
-decoder back if the bare template is better there. An ensemble over several prompts is an option (`passes`).
+s / (s_cf / mean s_cf) flips a class whose logit on the empty text is negative. One look at dev is paid for, and takes
+the decoder back if the bare template is better there. An ensemble over several prompts is an option (`passes`).
 """
 
 from __future__ import annotations
