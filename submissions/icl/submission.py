@@ -58,7 +58,8 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     yield Answer.of(task)
 
     demos = [demonstration(task, train, n) + clean(config.separator) for n in range(len(train))]
-    tokens = [count + 1 for count in token_counts(lm, demos)]  # one more for the joint
+    lines = config.separator.count("\n")  # to some models a token each
+    tokens = [count + lines for count in token_counts(lm, demos)]
     room = room_for_demonstrations(lm, task, shots)
     selected = (-np.inf, -np.inf)
     for _ in range(config.sets):

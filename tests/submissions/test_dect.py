@@ -122,21 +122,21 @@ def test_training_lowers_the_loss(dect: ModuleType, prototypes: str) -> None:
     ],
 )
 def test_budget_is_as_predicted(bench: Bench, options: dict[str, Any], rows: int) -> None:
-    """passes * (train + dev + 1 for the empty text)."""
+    """In each pass train and dev, and the empty text where it is asked for."""
     _, lm = run(bench, **options)
     assert lm.meter.spent == rows
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_decoder_beats_the_manual_prompt(bench: Bench, classes: int) -> None:
-    """On the planted signal, on average over models and seeds."""
+@pytest.mark.parametrize(("classes", "least"), [(2, 0.06), (3, 0.12)])
+def test_decoder_beats_the_manual_prompt(bench: Bench, classes: int, least: float) -> None:
+    """On the planted signal, on average over models and seeds; dev lets none be worse."""
     gains = []
     for seed in range(4):
         answers, lm = run(bench, seed, classes=classes)
         assert answers[0] == Answer.of(lm.free.task)
         gains.append(accuracy(answers[-1], lm) - accuracy(answers[0], lm))
-    assert np.mean(gains) > 0.1
-    assert min(gains) > 0.03
+    assert np.mean(gains) > least
+    assert min(gains) >= 0
 
 
 @pytest.mark.parametrize(
