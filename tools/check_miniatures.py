@@ -78,12 +78,8 @@ SPECS: dict[str, TaskSpec] = {
         second_limit=0.45,
         overlap_limit=0.45,
     ),
-    "qqp": TaskSpec(
-        ("different", "duplicate"), ("question 1", "question 2"), 80, 200, overlap_limit=0.65
-    ),
-    "qnli": TaskSpec(
-        ("entailment", "not_entailment"), ("question", "sentence"), 80, 200, overlap_limit=0.65
-    ),
+    "qqp": TaskSpec(("different", "duplicate"), ("question 1", "question 2"), 80, 200, overlap_limit=0.65),
+    "qnli": TaskSpec(("entailment", "not_entailment"), ("question", "sentence"), 80, 200, overlap_limit=0.65),
 }
 
 
@@ -283,7 +279,7 @@ def check_repeats(rows: Sequence[Row], column: int, name: str) -> Check:
 # ---- shallow classifiers ------------------------------------------------------------------------
 
 
-def telling_features(model: Any, names: Sequence[str]) -> str:  # noqa: ANN401
+def telling_features(model: Any, names: Sequence[str]) -> str:
     """The features with the largest weights of each class of a fitted model."""
     weights = np.asarray(model.coef_)  # (classes, features), or (1, features) for two classes
     if len(weights) == 1:
@@ -296,9 +292,9 @@ def telling_features(model: Any, names: Sequence[str]) -> str:  # noqa: ANN401
 
 
 def guess(
-    pool_x: Any,  # noqa: ANN401
+    pool_x: Any,
     pool: Sequence[Row],
-    test_x: Any,  # noqa: ANN401
+    test_x: Any,
     test: Sequence[Row],
     names: Sequence[str],
 ) -> Guess:
@@ -313,9 +309,7 @@ def guess(
     return Guess(len(right) / len(test), places, telling_features(model, names))
 
 
-def guess_by_words(
-    pool: Sequence[Row], test: Sequence[Row], text_of: Callable[[Row], str]
-) -> Guess:
+def guess_by_words(pool: Sequence[Row], test: Sequence[Row], text_of: Callable[[Row], str]) -> Guess:
     """Guess the labels of test by the bag of words of a text of each row."""
     bag = CountVectorizer(analyzer=words_of)
     pool_x = bag.fit_transform([text_of(row) for row in pool])
@@ -351,9 +345,7 @@ def judge_guess(name: str, found: Guess | None, limit: float | None) -> Check | 
     return Check(name, found.accuracy, "<=", limit, found.rows, hint)
 
 
-def judge_shallow_cues(
-    pool: Sequence[Row], test: Sequence[Row], spec: TaskSpec
-) -> list[Check | Report]:
+def judge_shallow_cues(pool: Sequence[Row], test: Sequence[Row], spec: TaskSpec) -> list[Check | Report]:
     """What each shallow classifier makes of the task."""
     possible = len({row.label for row in pool}) > 1 and len(test) > 0
 
@@ -368,9 +360,7 @@ def judge_shallow_cues(
     return [
         bag,
         judge_guess(f"bag of words of {first} only", by_words(lambda row: row.texts[0]), None),
-        judge_guess(
-            f"bag of words of {second} only", by_words(lambda row: row.texts[1]), spec.second_limit
-        ),
+        judge_guess(f"bag of words of {second} only", by_words(lambda row: row.texts[1]), spec.second_limit),
         judge_guess("word overlap", overlap, spec.overlap_limit),
     ]
 
@@ -483,9 +473,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check one task or all, print the findings, return the exit code."""
     parser = argparse.ArgumentParser(description="Check the miniature data sets of the tasks.")
     parser.add_argument("--task", choices=sorted(SPECS), help="check this task only")
-    parser.add_argument(
-        "--tasks-dir", type=Path, default=Path(__file__).resolve().parents[1] / "tasks"
-    )
+    parser.add_argument("--tasks-dir", type=Path, default=Path(__file__).resolve().parents[1] / "tasks")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     args = parser.parse_args(argv)
     results = [check_task(name, args.tasks_dir) for name in ([args.task] if args.task else SPECS)]

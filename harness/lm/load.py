@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +16,8 @@ from harness.lm.model import LanguageModel
 if TYPE_CHECKING:
     from harness.track import ModelSpec, PromptSpec
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
 
 def load_model(spec: ModelSpec, prompt: PromptSpec, plain: bool = False) -> LanguageModel:
     """Load what a track names: the embedded model, a directory in hub format, or a hub id.
@@ -21,6 +25,7 @@ def load_model(spec: ModelSpec, prompt: PromptSpec, plain: bool = False) -> Lang
     Raises:
         ModelError: it cannot be had, or is of an unsupported kind; the message says what to do.
     """
+    _keep_memory()
     if spec.source == "embedded":
         from harness.lm import embedded  # noqa: PLC0415 - the package is looked for only where it is used
 
@@ -85,6 +90,17 @@ def _state_sha256(model: Any) -> str:
         digest.update(name.encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _keep_memory() -> None:
+    """Let glibc reuse the memory of activations instead of handing each one back to the kernel (Linux).
+
+    Every layer takes and frees arrays of some megabytes; without this each is mapped and zeroed anew.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def _exists(source: str) -> None:

@@ -47,9 +47,7 @@ def sound_splits(task: str) -> Splits:
     for split, size in (("pool", spec.pool_rows), ("test", spec.test_rows)):
         labels = list(spec.classes) * (size // len(spec.classes))
         rng.shuffle(labels)
-        splits[split] = [
-            {"texts": [random_text(rng) for _ in spec.columns], "label": label} for label in labels
-        ]
+        splits[split] = [{"texts": [random_text(rng) for _ in spec.columns], "label": label} for label in labels]
     return splits
 
 
@@ -152,7 +150,7 @@ def test_spoilt_data_fail_the_check_that_names_the_fault(
         {"texts": ["fine words"], "label": "positive", "id": 1},
     ],
 )
-def test_malformed_line_is_named(row: Any, tmp_path: Path) -> None:  # noqa: ANN401
+def test_malformed_line_is_named(row: Any, tmp_path: Path) -> None:
     """A line that is no row fails the format and is counted out of the rest."""
     splits = sound_splits("sst2")
     splits["pool"][6] = row
@@ -253,9 +251,7 @@ def test_bag_of_words_is_measured_on_every_task(task: str, tmp_path: Path) -> No
     assert "accuracy by bag of words" in {of.name for of in (*result.checks, *result.reports)}
 
 
-def test_exit_code_and_lines_tell_of_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_code_and_lines_tell_of_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 1, and the line has fact, number, limit and row."""
     splits = sound_splits("sst2")
     copy_in_capitals(splits)
@@ -266,9 +262,7 @@ def test_exit_code_and_lines_tell_of_failure(
     assert "rows: pool:3=test:5" in out
 
 
-def test_json_of_sound_data_is_the_same_twice(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_of_sound_data_is_the_same_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 0, and nothing depends on chance."""
     for task in TASKS:
         write_splits(sound_splits(task), task, tmp_path)
