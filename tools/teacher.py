@@ -260,7 +260,14 @@ def load(path: Path) -> Prepared:
             )
             for name in ("topics", "opinions")
         }
-        plain = {name: texts[name] for name in ("lines", "held_lines", "first", "second")}
         return Prepared(
-            **plain, cosine=numbers["cosine"], weight=numbers["weight"], held_pairs=numbers["held_pairs"], **made
+            lines=texts["lines"],
+            held_lines=texts["held_lines"],
+            first=texts["first"],
+            second=texts["second"],
+            cosine=numbers["cosine"],
+            weight=numbers["weight"],
+            held_pairs=numbers["held_pairs"],
+            topics=made["topics"],
+            opinions=made["opinions"],
         )

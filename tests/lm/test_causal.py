@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from harness.answer import probabilities
 from harness.contract import Answer, Prompt, Subspace
 from harness.data import Source, load_test
 from harness.lm.load import load_model
-from harness.lm.model import LanguageModel
 from harness.tasks import load_task
 from harness.track import ModelSpec, PromptSpec
+
+if TYPE_CHECKING:
+    from harness.lm.model import LanguageModel
 
 pytestmark = pytest.mark.slow
 
