@@ -78,6 +78,9 @@ class Config:
     """Train the head before every ``round`` through the layers, or before every ``layer`` (faster on few rounds)."""
     dev_every: int = 5
     """Generations between two looks at dev, at 2 * len(dev) rows each."""
+    select: Literal["metric", "loss"] = "metric"
+    """What dev decides by: the task's ``metric``, ties by loss (published), or the ``loss``, ties by metric (as in the
+    code of early 2022; steadier on few texts)."""
 
 
 @dataclass
@@ -122,7 +125,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     selected = (-np.inf, -np.inf)
     outs = lm.outputs(None, dev.texts)
     for how in (bare, w):  # the bare template, then calibrated: the same forward pass
-        (score,) = judge(task, mixture(outs, how, head, 0.0), dev)
+        (score,) = judge(task, mixture(outs, how, head, 0.0), dev, config.select)
         if score > selected:
             selected = score
             yield answer(task, None, how, head, 0.0, dev=score[0])
@@ -153,7 +156,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         last = lm.budget.rows_left < round_rows
         if last or (generation + 1) % config.dev_every == 0:
             looks = np.stack([best, [search.mean for search in searches]])  # (2, layers, d)
-            scores = judge(task, mixture(lm.outputs(space.at(looks), dev.texts), w, head, alpha), dev)
+            scores = judge(task, mixture(lm.outputs(space.at(looks), dev.texts), w, head, alpha), dev, config.select)
             for z, score in zip(looks, scores, strict=True):
                 if score > selected:
                     selected = score
@@ -281,8 +284,9 @@ def evolution(config: Config, rng: np.random.Generator) -> Any:
     return cma.CMAEvolutionStrategy(np.zeros(config.dim), 1.0, options)
 
 
-def judge(task: Task, p: NDArray[np.floating], dev: Examples) -> list[tuple[float, float]]:
-    """Score of each candidate's probabilities (candidates, texts, classes): the metric, then minus the loss."""
+def judge(task: Task, p: NDArray[np.floating], dev: Examples, select: str) -> list[tuple[float, float]]:
+    """Score of each candidate (candidates, texts, classes): metric and minus loss, the deciding one first."""
     predicted, labels, classes = p.argmax(axis=-1), dev.labels, len(task.classes)
     metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
-    return list(zip(metric.tolist(), (-negative_log_likelihood(p, labels)).tolist(), strict=True))
+    pairs = zip(metric.tolist(), (-negative_log_likelihood(p, labels)).tolist(), strict=True)
+    return [pair if select == "metric" else pair[::-1] for pair in pairs]

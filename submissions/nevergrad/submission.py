@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import nevergrad as ng
 import numpy as np
@@ -40,6 +40,9 @@ class Config:
     """Standard deviation of the prompts at z ~ N(0, I), in standard deviations of the first layer's input."""
     dev_every: int = 100
     """Calls between two looks at dev, at 2 * len(dev) rows each."""
+    select: Literal["metric", "loss"] = "metric"
+    """What dev decides by: the task's ``metric``, ties by loss (published), or the ``loss``, ties by metric (as in the
+    code of early 2022; steadier on few texts)."""
 
     def __post_init__(self) -> None:
         """Refuse unknown optimisers, and those that would hang."""
@@ -58,7 +61,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     space = Subspace(config.dim, (std,), lm.info.prompt_tokens, seed=int(rng.integers(2**62)))
 
     yield Answer.of(task)
-    (selected,) = judge(task, lm.logits(None, dev.texts), dev)  # the prompt to beat
+    (selected,) = judge(task, lm.logits(None, dev.texts), dev, config.select)  # the prompt to beat
 
     search = optimizer(config, int(lm.budget.calls_left), rng)
     size = search.num_workers
@@ -78,7 +81,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         if last or search.num_tell >= looked + config.dev_every:
             looked = search.num_tell
             looks = np.stack([search.provide_recommendation().value, best_z])  # (2, d)
-            scores = judge(task, lm.logits(space.at(looks), dev.texts), dev)
+            scores = judge(task, lm.logits(space.at(looks), dev.texts), dev, config.select)
             for z, score in zip(looks, scores, strict=True):
                 if score > selected:
                     selected = score
@@ -105,8 +108,9 @@ def ask(search: Any, size: int) -> list[Any]:
     return asked
 
 
-def judge(task: Task, logits: NDArray[np.floating], dev: Examples) -> list[tuple[float, float]]:
-    """Score of each candidate (candidates, texts, words): the task's metric, then minus the loss to break ties."""
+def judge(task: Task, logits: NDArray[np.floating], dev: Examples, select: str) -> list[tuple[float, float]]:
+    """Score of each candidate (candidates, texts, words): metric and minus loss, the deciding one first."""
     predicted, labels, classes = logits.argmax(axis=-1), dev.labels, len(task.classes)
     metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
-    return list(zip(metric.tolist(), (-cross_entropy(logits, labels)).tolist(), strict=True))
+    pairs = zip(metric.tolist(), (-cross_entropy(logits, labels)).tolist(), strict=True)
+    return [pair if select == "metric" else pair[::-1] for pair in pairs]
