@@ -76,7 +76,7 @@ SPECS: dict[str, TaskSpec] = {
         120,
         300,
         second_limit=0.45,
-        overlap_limit=0.45,
+        overlap_limit=0.60,  # in SNLI, too, a contradiction is often about something else
     ),
     "qqp": TaskSpec(("different", "duplicate"), ("question 1", "question 2"), 80, 200, overlap_limit=0.65),
     "qnli": TaskSpec(("entailment", "not_entailment"), ("question", "sentence"), 80, 200, overlap_limit=0.65),
