@@ -71,7 +71,7 @@ def test_each_rule_is_told_with_file_and_expectation(tmp_path: Path, old: str, n
     [
         ("rules = 1", "rules = 0"),
         ("wall_s = 600", "wall_s = 0"),
-        ("[tasks.snli]\ncalls = 800", "[tasks.snli]\ncalls = 0"),
+        ("[tasks.snli]\ncalls = 600", "[tasks.snli]\ncalls = 0"),
         ("[tasks.qqp]", "[tasks.mnli]"),
         ("splits = [1, 2, 3]", "splits = [1, 1]"),
         ("device = ", "device "),
