@@ -13,8 +13,8 @@ from harness.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-LINES = [line.partition("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+LINES = [line.partition("#")[0].strip() for kind, block in BLOCKS if not kind for line in block.splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("harness ")]
 
 
@@ -42,7 +42,7 @@ def test_the_solver_printed_in_the_readme_runs(tmp_path: Path) -> None:
     """The example of the README, as it stands there, passes `harness check`."""
     from harness.check import check
 
-    (block,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    (block,) = [block for kind, block in BLOCKS if kind == "python"]
     folder = tmp_path / "readme"
     folder.mkdir()
     (folder / "submission.py").write_text(f"from dataclasses import dataclass\n{block}", encoding="utf-8")
