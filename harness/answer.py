@@ -158,7 +158,7 @@ def check(answer: Answer, task: Task, width: int) -> None:
 
 
 def probabilities(answer: Answer, task: Task, lm: Forward, texts: Sequence[Text]) -> npt.NDArray[np.float64]:
-    """Mean over members of p = (1 - alpha) softmax(scale * q + shift) + alpha * head(h): (texts, classes).
+    """Mean over members of each one's probabilities, as `Member` defines them: (texts, classes).
 
     Raises:
         AnswerError: a member does not fit the model, or drives it to numbers that are not finite.

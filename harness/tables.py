@@ -49,7 +49,7 @@ outcomes = sa.Table(
     Column("split", Integer, primary_key=True, autoincrement=False),
     Column("attempt", ForeignKey("attempts.attempt"), nullable=False, unique=True),
     Column("status", Text, nullable=False),
-    Column("facts", Text, nullable=False),  # JSON of what else is known: see referee.Cell
+    Column("facts", Text, nullable=False),  # JSON of what else is known: see referee._facts
     Column("test", ForeignKey("test_sets.test"), nullable=False),
     Column("finished", sa.Float, nullable=False),
 )
