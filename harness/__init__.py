@@ -2,6 +2,7 @@
 
 from harness.contract import (
     Answer,
+    BiLstmHead,
     BlackBox,
     Budget,
     Coordinates,
@@ -25,6 +26,7 @@ from harness.metrics import accuracy, macro_f1
 
 __all__ = [
     "Answer",
+    "BiLstmHead",
     "BlackBox",
     "Budget",
     "BudgetExhausted",

@@ -19,6 +19,7 @@ import safetensors.numpy
 from harness import heads
 from harness.contract import (
     Answer,
+    BiLstmHead,
     Coordinates,
     FeatureKind,
     FloatArray,
@@ -148,6 +149,8 @@ def check(answer: Answer, task: Task, width: int) -> None:
         for name, values in (("scale", member.scale), ("shift", member.shift)):
             if values is not None and (len(values) != classes or not (np.abs(values) <= _LARGEST).all()):
                 raise AnswerError(f"member {n}: {name} {values} must be {classes} numbers of at most {_LARGEST:g}")
+        if isinstance(member.head, BiLstmHead) != (member.features == "all"):
+            raise AnswerError(f"member {n}: features {member.features!r}; a bilstm head reads all, the others one")
         if not 0 <= member.alpha <= 1 or (member.head is None and member.alpha > 0):
             raise AnswerError(f"member {n}: alpha {member.alpha} must lie in [0, 1], and be 0 without a head")
         if isinstance(member.prompt, (Prompt, Coordinates)) and _candidates(member.prompt) != 1:
@@ -166,32 +169,34 @@ def probabilities(answer: Answer, task: Task, lm: Forward, texts: Sequence[Text]
     parts = []
     for member in answer.members:
         try:
-            outs = [
-                lm.outputs(member.prompt, texts[i : i + _TEXTS_AT_ONCE], member.template, member.words, member.features)
+            chunks = [
+                member_probabilities(
+                    member,
+                    len(task.classes),
+                    lm.outputs(
+                        member.prompt, texts[i : i + _TEXTS_AT_ONCE], member.template, member.words, member.features
+                    ),
+                )
                 for i in range(0, len(texts), _TEXTS_AT_ONCE)
             ]
         except QueryError as problem:
             raise AnswerError(f"the model refuses this answer: {problem}") from problem
-        logits = np.concatenate([out.logits[0] for out in outs])
-        features = np.concatenate([out.features[0] for out in outs])
-        parts.append(member_probabilities(member, len(task.classes), logits, features))
+        parts.append(np.concatenate(chunks))
     mean = np.asarray(np.mean(parts, axis=0), dtype=np.float64)
     if not np.isfinite(mean).all():
         raise AnswerError(f"{np.isnan(mean).any(axis=-1).sum():,} of {len(texts):,} texts get no finite probabilities")
     return mean
 
 
-def member_probabilities(
-    member: Member, classes: int, logits: FloatArray, features: FloatArray
-) -> npt.NDArray[np.float64]:
-    """One member's probabilities from its logits (..., texts, words) and features (..., texts, width)."""
-    q = np.asarray(logits, dtype=np.float64)
+def member_probabilities(member: Member, classes: int, outs: Outputs) -> npt.NDArray[np.float64]:
+    """One member's probabilities from what the model gave for its one prompt: (texts, classes)."""
+    q = np.asarray(outs.logits[0], dtype=np.float64)
     q = q.reshape(*q.shape[:-1], classes, -1).mean(axis=-1)
     q = q * np.asarray(1.0 if member.scale is None else member.scale)
     q = q + np.asarray(0.0 if member.shift is None else member.shift)
     if member.head is None or member.alpha == 0:
         return softmax(q)
-    s = heads.logits(member.head, features)
+    s = heads.logits(member.head, outs.features[0], outs.lengths)
     if member.mix == "logits":
         return softmax(q + member.alpha * s)
     return (1 - member.alpha) * softmax(q) + member.alpha * softmax(s)

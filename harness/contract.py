@@ -33,7 +33,7 @@ Text: TypeAlias = tuple[str, ...]
 Mode: TypeAlias = Literal["add", "prepend"]
 Metric: TypeAlias = Literal["accuracy", "macro_f1"]
 Mix: TypeAlias = Literal["probabilities", "logits"]
-FeatureKind: TypeAlias = Literal["mask", "cls"]
+FeatureKind: TypeAlias = Literal["mask", "cls", "all"]
 Distribution: TypeAlias = Literal["normal", "uniform"]
 
 
@@ -187,7 +187,9 @@ class Outputs:
     """Logits and hidden states of one query."""
 
     logits: FloatArray  # (candidates, texts, words)
-    features: FloatArray  # (candidates, texts, width)
+    features: FloatArray  # (candidates, texts, width); of all tokens: (candidates, texts, tokens, width)
+    lengths: IntArray | None = None  # (texts,)
+    """Tokens of each text, where the features of all tokens were asked for; behind them features are 0."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,26 @@ class PrototypeHead:
     radius: FloatArray  # (classes,)
 
 
-Head: TypeAlias = LinearHead | MlpHead | PrototypeHead
+@dataclass(frozen=True)
+class BiLstmHead:
+    """softmax(weight @ [forward; backward] + bias): last states of two LSTMs that read all tokens from either end.
+
+    Gates are stacked as input, forget, cell, output, as in PyTorch's LSTM with its two biases added up::
+
+        i, f, g, o = split(wx @ x_t + wh @ h_{t-1} + b)
+        c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),    h_t = sigmoid(o) tanh(c_t)
+
+    Only for a member with `features` = "all".
+    """
+
+    wx: FloatArray  # (2, 4 * units, width), direction first
+    wh: FloatArray  # (2, 4 * units, units)
+    b: FloatArray  # (2, 4 * units)
+    weight: FloatArray  # (classes, 2 * units)
+    bias: FloatArray  # (classes,)
+
+
+Head: TypeAlias = LinearHead | MlpHead | PrototypeHead | BiLstmHead
 
 
 @dataclass(frozen=True)
@@ -279,16 +300,22 @@ class BlackBox(Protocol):
         """Token ids of each word as it would stand at the mask; a label word must have exactly one. Free."""
         ...
 
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every label word there is: element i is the word of token id i, "" where a query cannot ask for it. Free."""
+        ...
+
     def logits(
         self,
         prompts: Prompts | None,
         texts: Sequence[Text],
         template: str | None = None,
         words: Sequence[str] | None = None,
+        normalize: bool = False,
     ) -> FloatArray:
         """Label-word logits, float32 (candidates, texts, words). Costs candidates * texts rows.
 
-        `prompts` None forwards the bare template (one candidate). `template` and `words` default to the task's.
+        `prompts` None forwards the bare template (one candidate). `template` and `words` default to the task's. With
+        `normalize` they are log-probabilities among the whole vocabulary: what softmax over `words` cannot tell.
 
         Raises:
             BudgetExhausted: the query does not fit into what is left; nothing was charged.
@@ -303,6 +330,7 @@ class BlackBox(Protocol):
         template: str | None = None,
         words: Sequence[str] | None = None,
         features: FeatureKind = "mask",
+        normalize: bool = False,
     ) -> Outputs:
-        """Logits, and the final hidden state at the mask or at the first token. Same price, same errors."""
+        """Logits, and final hidden states: at the mask, at the first token, or at all. Same price, same errors."""
         ...

@@ -8,13 +8,28 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract import Head, LinearHead, MlpHead, PrototypeHead
+from harness.contract import BiLstmHead, Head, LinearHead, MlpHead, PrototypeHead
 
 if TYPE_CHECKING:
-    from harness.contract import FloatArray
+    from harness.contract import FloatArray, IntArray
 
-Kind: TypeAlias = Literal["linear", "mlp", "prototype"]
-KINDS: dict[Kind, type[Head]] = {"linear": LinearHead, "mlp": MlpHead, "prototype": PrototypeHead}
+Kind: TypeAlias = Literal["linear", "mlp", "prototype", "bilstm"]
+KINDS: dict[Kind, type[Head]] = {
+    "linear": LinearHead,
+    "mlp": MlpHead,
+    "prototype": PrototypeHead,
+    "bilstm": BiLstmHead,
+}
+_DIMENSIONS = {
+    "weight": 2,
+    "weight1": 2,
+    "weight2": 2,
+    "prototypes": 2,
+    "wx": 3,
+    "wh": 3,
+    "b": 2,
+}
+"""Of a head's arrays; those not named have one."""
 
 
 def kind_of(head: Head) -> Kind:
@@ -27,13 +42,20 @@ def kind_of(head: Head) -> Kind:
 
 def arrays_of(kind: Kind) -> dict[str, int]:
     """Names of a head's arrays, with their numbers of dimensions."""
-    matrices = {"weight", "weight1", "weight2", "prototypes"}
-    return {field.name: 2 if field.name in matrices else 1 for field in fields(KINDS[kind])}
+    return {field.name: _DIMENSIONS.get(field.name, 1) for field in fields(KINDS[kind])}
 
 
-def logits(head: Head, features: FloatArray) -> npt.NDArray[np.float64]:
-    """(..., texts, width) -> (..., texts, classes)."""
+def logits(head: Head, features: FloatArray, lengths: IntArray | None = None) -> npt.NDArray[np.float64]:
+    """(..., texts, width) -> (..., texts, classes).
+
+    A `BiLstmHead` takes (texts, tokens, width) and the number of tokens of each text.
+    """
     h = np.asarray(features, dtype=np.float64)
+    if isinstance(head, BiLstmHead):
+        if lengths is None:
+            raise ValueError("a bilstm head reads all tokens, and needs the lengths of the texts")
+        ends = [_last_state(head, d, h, lengths) for d in (0, 1)]
+        return np.asarray(np.concatenate(ends, axis=-1) @ head.weight.T + head.bias, dtype=np.float64)
     if isinstance(head, LinearHead):
         return np.asarray(h @ head.weight.T + head.bias, dtype=np.float64)
     if isinstance(head, MlpHead):
@@ -42,6 +64,28 @@ def logits(head: Head, features: FloatArray) -> npt.NDArray[np.float64]:
     v /= np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
     distances = np.linalg.norm(v[..., None, :] - head.prototypes, axis=-1)  # (..., texts, classes)
     return np.asarray(head.radius - distances, dtype=np.float64)
+
+
+def _last_state(head: BiLstmHead, direction: int, x: FloatArray, lengths: IntArray) -> npt.NDArray[np.float64]:
+    """State of one LSTM after its last token: (texts, tokens, width) -> (texts, units). Direction 1 reads backwards."""
+    texts, tokens, _ = x.shape
+    steps = np.arange(tokens)
+    if direction:  # each text from its own last token to its first; what lies behind the end stays there
+        steps = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+        x = np.take_along_axis(x, steps[..., None], axis=1)
+    wh = head.wh[direction].astype(np.float64)  # (4 * units, units)
+    gates = x @ head.wx[direction].astype(np.float64).T + head.b[direction]  # (texts, tokens, 4 * units)
+    h = c = np.zeros((texts, wh.shape[1]))
+    for t in range(tokens):
+        i, f, g, o = np.split(gates[:, t] + h @ wh.T, 4, axis=-1)
+        running = (t < lengths)[:, None]
+        c = np.where(running, _sigmoid(f) * c + _sigmoid(i) * np.tanh(g), c)
+        h = np.where(running, _sigmoid(o) * np.tanh(c), h)
+    return h
+
+
+def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(0.5 * (1 + np.tanh(x / 2)), dtype=np.float64)  # no overflow at either end
 
 
 def problem(head: Head | None, classes: int, width: int) -> str | None:
@@ -53,6 +97,9 @@ def problem(head: Head | None, classes: int, width: int) -> str | None:
     elif isinstance(head, MlpHead):
         inner = head.bias1.shape[0] if head.bias1.ndim else 0
         wanted = ((inner, width), (inner,), (classes, inner), (classes,))
+    elif isinstance(head, BiLstmHead):
+        inner = head.wh.shape[-1] if head.wh.ndim else 0
+        wanted = (2, 4 * inner, width), (2, 4 * inner, inner), (2, 4 * inner), (classes, 2 * inner), (classes,)
     else:
         inner = head.weight.shape[0] if head.weight.ndim else 0
         wanted = ((inner, width), (classes, inner), (classes,))

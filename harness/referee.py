@@ -192,6 +192,7 @@ def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launc
         "worker_exit": left.code,
         "output": left.output,
         "note": service.last.answer.note if service.last else {},
+        "history": service.history,
         "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
         "sandbox": launch.TIER,
         "seed": cell.worker_seed,

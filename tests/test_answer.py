@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from harness import answer as answers
 from harness.contract import (
     Answer,
+    BiLstmHead,
     FeatureKind,
     LinearHead,
     Member,
@@ -51,7 +52,8 @@ heads = st.one_of(
     st.builds(MlpHead, arrays(5, WIDTH), arrays(5), arrays(2, 5), arrays(2)),
 )
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
-members = st.builds(
+lstm = st.builds(BiLstmHead, arrays(2, 8, WIDTH), arrays(2, 8, 2), arrays(2, 8), arrays(2, 4), arrays(2))
+one_token_members = st.builds(
     Member,
     template=texts,
     words=st.tuples(texts, texts),
@@ -62,6 +64,7 @@ members = st.builds(
     alpha=st.floats(0, 1),
     features=st.sampled_from(["mask", "cls"]),
 )
+members = one_token_members | st.builds(replace, one_token_members, head=lstm, features=st.just("all"))
 
 
 def flat(value: object) -> object:
@@ -144,7 +147,7 @@ ONES = np.ones((1, 1, 2, WIDTH), dtype=np.float32)
         (blob_of(document(schema=2)), "answer of schema 2; this version reads schema 1"),
         (blob_of(document(code="import os")), "unknown field"),
         (blob_of(document(alpha="1")), "Expected `float`"),
-        (blob_of(document(features="all")), "Invalid enum value"),
+        (blob_of(document(features="some")), "Invalid enum value"),
         (blob_of(document(head="pickle")), "Invalid enum value"),
         (blob_of(document(alpha=float("nan"))), "not an answer of schema 1"),
         (blob_of(document(prompt={"type": "values", "mode": "add"})), "array '0.prompt' is missing"),
@@ -231,6 +234,16 @@ def test_an_answer_that_does_not_fit_the_task_is_told_why(changes: dict[str, obj
     assert expectation in str(problem.value)
 
 
+def test_a_bilstm_head_goes_with_the_features_of_all_tokens_and_no_other() -> None:
+    units = 2
+    head = BiLstmHead(*(np.zeros(s) for s in ((2, 8, WIDTH), (2, 8, units), (2, 8), (2, 2 * units), (2,))))
+    answers.check(Answer((replace(BARE, head=head, alpha=1.0, features="all"),)), TASK, WIDTH)
+    linear = LinearHead(np.zeros((2, WIDTH)), np.zeros(2))
+    for wrong in (replace(BARE, head=head), replace(BARE, head=linear, features="all"), replace(BARE, features="all")):
+        with pytest.raises(AnswerError, match="features"):
+            answers.check(Answer((wrong,)), TASK, WIDTH)
+
+
 def test_the_number_of_members_is_limited() -> None:
     answers.check(Answer((BARE,) * answers.MOST_MEMBERS), TASK, WIDTH)
     for count in (0, answers.MOST_MEMBERS + 1):
@@ -277,7 +290,7 @@ def test_a_mixture_of_two_members_is_computed_as_by_hand() -> None:
 
 def test_mixing_logits_adds_the_head_before_the_softmax() -> None:
     member = replace(BARE, head=LinearHead(np.ones((2, WIDTH)) * [[1], [2]], np.zeros(2)), alpha=0.5, mix="logits")
-    got = answers.member_probabilities(member, 2, np.array([[1.0, 3.0]]), np.full((1, WIDTH), 2.0))
+    got = answers.member_probabilities(member, 2, Outputs(np.array([[[1.0, 3.0]]]), np.full((1, 1, WIDTH), 2.0)))
     gap = (3 + 0.5 * 2 * WIDTH * 2) - (1 + 0.5 * WIDTH * 2)
     np.testing.assert_allclose(got, [[1 / (1 + np.exp(gap)), 1 / (1 + np.exp(-gap))]])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness import heads
-from harness.contract import Head, LinearHead, MlpHead, PrototypeHead
+from harness.contract import BiLstmHead, Head, LinearHead, MlpHead, PrototypeHead
 
 WIDTH = 3
 LINEAR = LinearHead(np.array([[1.0, 0, 0], [0, 1, 0]]), np.array([0.5, 0.0]))
@@ -40,11 +40,56 @@ def test_leading_axes_are_kept(head: Head) -> None:
     np.testing.assert_allclose(heads.logits(head, h), one_by_one)
 
 
-@pytest.mark.parametrize("head", [LINEAR, MLP, PROTOTYPE])
-def test_a_head_fits_its_own_task_and_no_other(head: Head) -> None:
+@pytest.mark.parametrize("head", [LINEAR, MLP, PROTOTYPE, pytest.param("bilstm", id="bilstm")])
+def test_a_head_fits_its_own_task_and_no_other(head: Head | str) -> None:
+    head = bilstm(4) if isinstance(head, str) else head
     assert heads.problem(head, 2, WIDTH) is None
     assert "expected" in str(heads.problem(head, 3, WIDTH))
     assert "expected" in str(heads.problem(head, 2, WIDTH + 1))
+
+
+def bilstm(units: int, width: int = WIDTH, seed: int = 0) -> BiLstmHead:
+    draw = np.random.default_rng(seed).standard_normal
+    shapes = (2, 4 * units, width), (2, 4 * units, units), (2, 4 * units), (2, 2 * units), (2,)
+    return BiLstmHead(*(draw(shape).astype(np.float32) for shape in shapes))
+
+
+def test_one_step_of_an_lstm_by_hand() -> None:
+    """Gates i, f, g, o of one unit from x = 2: sigmoid(1), sigmoid(9), tanh(-1), sigmoid(0); both directions."""
+    wx = np.tile(np.array([[0.5], [4.5], [-0.5], [0.0]]), (2, 1, 1))
+    head = BiLstmHead(wx, np.ones((2, 4, 1)), np.zeros((2, 4)), np.array([[1.0, 0], [0, 2]]), np.array([0.0, 0.5]))
+    h = 0.5 * np.tanh(1 / (1 + np.exp(-1)) * np.tanh(-1))
+    got = heads.logits(head, np.full((1, 1, 1), 2.0), np.array([1]))
+    np.testing.assert_allclose(got, [[h, 2 * h + 0.5]])
+
+
+def test_a_bilstm_head_is_pytorchs_lstm_on_packed_texts() -> None:
+    import torch
+
+    head, lengths = bilstm(4), np.array([5, 1, 3])
+    x = np.random.default_rng(1).standard_normal((3, 5, WIDTH)).astype(np.float32)
+    lstm = torch.nn.LSTM(WIDTH, 4, batch_first=True, bidirectional=True)
+    with torch.no_grad():
+        for d, suffix in enumerate(("", "_reverse")):
+            getattr(lstm, f"weight_ih_l0{suffix}").copy_(torch.tensor(head.wx[d]))
+            getattr(lstm, f"weight_hh_l0{suffix}").copy_(torch.tensor(head.wh[d]))
+            getattr(lstm, f"bias_ih_l0{suffix}").copy_(torch.tensor(head.b[d]))
+            getattr(lstm, f"bias_hh_l0{suffix}").zero_()
+        packed = torch.nn.utils.rnn.pack_padded_sequence(
+            torch.tensor(x), torch.tensor(lengths), batch_first=True, enforce_sorted=False
+        )
+        _, (last, _) = lstm(packed)
+    wanted = torch.cat([last[0], last[1]], dim=-1).numpy() @ head.weight.T + head.bias
+    np.testing.assert_allclose(heads.logits(head, x, lengths), wanted, atol=1e-5)
+
+
+def test_a_bilstm_head_needs_the_lengths_and_does_not_look_behind_them() -> None:
+    head, x = bilstm(2), np.random.default_rng(2).standard_normal((2, 4, WIDTH))
+    wanted = heads.logits(head, x, np.array([2, 4]))
+    x[0, 2:] = 1e3
+    np.testing.assert_array_equal(heads.logits(head, x, np.array([2, 4])), wanted)
+    with pytest.raises(ValueError, match="lengths"):
+        heads.logits(head, x)
 
 
 def test_an_empty_head_is_refused() -> None:

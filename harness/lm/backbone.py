@@ -46,6 +46,10 @@ class Backbone(Protocol):
         """LM head of `hidden` (..., width) at vocabulary ids `words`: float32 (..., words)."""
         ...
 
+    def normalizer(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Log of the sum of exp(logit) over the whole vocabulary: (..., width) -> float32 (...)."""
+        ...
+
     def embedding_std(self) -> float:
         """Population standard deviation of all entries of the word-embedding matrix."""
         ...

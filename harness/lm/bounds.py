@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 LONGEST_TEXT = 20_000
 LONGEST_TEMPLATE = 4096
-MOST_WORDS = 4096
+MOST_WORDS = 1 << 18
+"""More than any vocabulary has."""
 LONGEST_WORD = 256
 LARGEST_CONFIG = 64 << 10
 LARGEST_PROMPTS = 1 << 30
@@ -76,8 +77,12 @@ def check_wording(template: str, words: Sequence[str]) -> None:
         raise QueryError(f"template of {len(template):,} characters; {LONGEST_TEMPLATE:,} are allowed")
 
 
-def check_size(query: Query, prompts: Prompts | None, texts: int, budget: Budget, width: int, reply_bytes: int) -> int:
+def check_size(
+    query: Query, prompts: Prompts | None, texts: int, budget: Budget, width: int, tokens: int, reply_bytes: int
+) -> int:
     """Rows fit into the budget, the reply into a frame, the unfolded prompts into memory; return the candidates.
+
+    `width` and `tokens` are the model's: a reply with the states of all tokens is taken to be of the longest texts.
 
     Raises:
         BudgetExhausted: as the meter would, before the texts are even tokenised.
@@ -87,7 +92,8 @@ def check_size(query: Query, prompts: Prompts | None, texts: int, budget: Budget
     rows = candidates * texts
     if rows > budget.rows_left:
         raise BudgetExhausted(rows, budget.rows_left, budget.rows_total)
-    reply = 4 * rows * (len(query.words) + (width if query.features else 0))
+    states = {None: 0, "mask": 1, "cls": 1, "all": tokens}[query.features]
+    reply = 4 * rows * (len(query.words) + states * width)
     if reply > reply_bytes:
         raise QueryError(f"a reply of {reply:,} bytes; {reply_bytes:,} are allowed. Ask for fewer rows at once")
     unfolded = 4 * candidates * prompt_layers(prompts) * prompt_tokens(prompts) * width

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from harness.lm.model import LanguageModel
     from harness.meter import Meter
 
-_Asked: TypeAlias = "wire.Declare | wire.Query | wire.Words | wire.Offer | wire.Ready"
+_Asked: TypeAlias = "wire.Declare | wire.Query | wire.Words | wire.Vocabulary | wire.Offer | wire.Ready"
 End: TypeAlias = Literal["returned", "budget", "crashed", "memory", "timeout", "closed", "protocol", "answer"]
 _MOST_DECLARED = 4096
 _MOST_DECLARED_CHARACTERS, _TEXT_OVERHEAD = 64 << 20, 64
 _MOST_REJECTED = 1000
 _MOST_REFUSED = 1000
+_MOST_HISTORY = 1000
+_HISTORY = ("dev", "loss")
 """A submission that goes on asking for more than is left is ended by its budget, not by the clock."""
 
 
@@ -78,6 +80,8 @@ class Service:
     incumbents: dict[float, Incumbent] = field(default_factory=dict)
     """Last answer offered at or before each mark."""
     last: Incumbent | None = None
+    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    """Rows charged when each answer came, and what its note says of `_HISTORY`; the first `_MOST_HISTORY` of them."""
     queries: int = 0
     refused: int = 0
     rejected: int = 0
@@ -153,9 +157,8 @@ class Broker:
                 return self._query(request, body)
             if isinstance(request, wire.Offer):
                 return self._offer(request)
-            if isinstance(request, wire.Words):
-                bounds.check_words(request.words)
-                return wire.WordIds(self._lm.word_ids(request.words))
+            if isinstance(request, wire.Words | wire.Vocabulary):
+                return self._words(request)
             return self._ready(request) if isinstance(request, wire.Ready) else self._declare(request)
         except BudgetExhausted as refused:
             self.service.refused += 1
@@ -173,6 +176,12 @@ class Broker:
         bounds.check_config(ready.config)
         self.service.config = ready.config
         return wire.Done()
+
+    def _words(self, request: wire.Words | wire.Vocabulary) -> wire.WordIds | wire.WordList:
+        if isinstance(request, wire.Vocabulary):
+            return wire.WordList(self._lm.words)
+        bounds.check_words(request.words)
+        return wire.WordIds(self._lm.word_ids(request.words))
 
     def _declare(self, request: wire.Declare) -> wire.Done:
         if (request.texts is None) == (request.space is None):
@@ -204,15 +213,16 @@ class Broker:
         prompts = self._prompts(query)
         self._lm.check(prompts)
         bounds.check_wording(query.template, query.words)
-        candidates = bounds.check_size(
-            query, prompts, len(texts), self._meter.budget, self._lm.backbone.width, self._frame_bytes
-        )
+        width, tokens = self._lm.backbone.width, self._lm.max_tokens
+        candidates = bounds.check_size(query, prompts, len(texts), self._meter.budget, width, tokens, self._frame_bytes)
         words = self._lm.single_ids(query.words)
         encoded = self._lm.text_set(query.template, texts)
         rows = self._meter.charge(candidates, len(texts))
-        logits, features = self._lm.forward(prompts, encoded, words, query.features)
+        out = self._lm.forward(prompts, encoded, words, query.features, query.normalize)
         left = self._meter.budget.rows_left
-        result = wire.Result(left, wire.Array.of(logits), None if features is None else wire.Array.of(features))
+        features = None if out.features is None else wire.Array.of(out.features)
+        lengths = None if out.lengths is None else out.lengths.tolist()
+        result = wire.Result(left, wire.Array.of(out.logits), features, lengths)
         reply = wire.encode(result)
         tokens = candidates * (encoded.tokens + bounds.prompt_tokens(prompts) * len(texts))
         digest = hashlib.sha256(body + reply).hexdigest()
@@ -247,6 +257,8 @@ class Broker:
             raise QueryError(f"answer refused: {problem}") from problem
         spent, total = self._meter.spent, self._meter.budget.rows_total
         self.service.last = Incumbent(spent, answer, offer.answer)
+        if len(self.service.history) < _MOST_HISTORY:
+            self.service.history.append((spent, {key: answer.note[key] for key in _HISTORY if key in answer.note}))
         for mark in MARKS:
             if spent <= mark * total:
                 self.service.incumbents[mark] = self.service.last

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from harness import answer as answers
 from harness.contract import (
     Answer,
@@ -39,6 +41,7 @@ class RemoteBlackBox:
         self._budget = budget
         self._texts: dict[tuple[Text, ...], int] = {}
         self._spaces: dict[Subspace, int] = {}
+        self._vocabulary: tuple[str, ...] | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -57,15 +60,25 @@ class RemoteBlackBox:
             raise ProtocolError(f"unexpected reply {type(reply).__name__} to Words")
         return reply.ids
 
+    def vocabulary(self) -> tuple[str, ...]:
+        """See `BlackBox`."""
+        if self._vocabulary is None:
+            reply = self._ask(wire.Vocabulary())
+            if not isinstance(reply, wire.WordList):
+                raise ProtocolError(f"unexpected reply {type(reply).__name__} to Vocabulary")
+            self._vocabulary = reply.words
+        return self._vocabulary
+
     def logits(
         self,
         prompts: Prompts | None,
         texts: Sequence[Text],
         template: str | None = None,
         words: Sequence[str] | None = None,
+        normalize: bool = False,
     ) -> FloatArray:
         """See `BlackBox`."""
-        return self._query(prompts, texts, template, words, None).logits.values(3)
+        return self._query(prompts, texts, template, words, None, normalize).logits.values(3)
 
     def outputs(
         self,
@@ -74,12 +87,14 @@ class RemoteBlackBox:
         template: str | None = None,
         words: Sequence[str] | None = None,
         features: FeatureKind = "mask",
+        normalize: bool = False,
     ) -> Outputs:
         """See `BlackBox`."""
-        result = self._query(prompts, texts, template, words, features)
+        result = self._query(prompts, texts, template, words, features, normalize)
         if result.features is None:
             raise ProtocolError("features were asked for and did not come")
-        return Outputs(result.logits.values(3), result.features.values(3))
+        lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
+        return Outputs(result.logits.values(3), result.features.values(4 if features == "all" else 3), lengths)
 
     def ready(self, config: dict[str, object]) -> None:
         """Tell the referee that the submission was imported, and its full configuration."""
@@ -105,6 +120,7 @@ class RemoteBlackBox:
         template: str | None,
         words: Sequence[str] | None,
         features: FeatureKind | None,
+        normalize: bool,
     ) -> wire.Result:
         key = tuple((str(text),) if isinstance(text, str) else tuple(map(_string, text)) for text in texts)
         prompt, mode, space = None, "add", None
@@ -120,6 +136,7 @@ class RemoteBlackBox:
             mode,  # type: ignore[arg-type]
             space,
             features,
+            bool(normalize),
         )
         reply = self._ask(query)
         if not isinstance(reply, wire.Result):

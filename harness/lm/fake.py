@@ -50,6 +50,8 @@ EFFECTS = 8
 MOST_CLASSES = 16
 _VOCABULARY = 30_011
 _GAIN, _NOISE, _JITTER, _BIAS = 4.0, 1.5, 0.3, 3.0
+_REST = 10.0
+"""Log of the sum of exp(logit) over all words that are no label words."""
 
 
 class _Draw(NamedTuple):
@@ -59,6 +61,7 @@ class _Draw(NamedTuple):
     noise: Floats  # (classes,)
     jitter: Floats  # (classes, EFFECTS) how the noise moves with the prompt
     blur: Floats  # (width,) noise of the hidden state
+    said: Floats  # (words, classes) 1 where a word speaks for a class
 
 
 class FakeModel:
@@ -98,6 +101,13 @@ class FakeModel:
         """One id per space-separated piece; a leading space belongs to its piece."""
         return [[_crc(piece) % _VOCABULARY for piece in re.findall(r"\s*\S+", word)] for word in words]
 
+    def vocabulary(self) -> tuple[str, ...]:
+        """The label words and the made-up words, each at its id."""
+        words = [""] * _VOCABULARY
+        for word in [*(w for known in _words(len(self.task.classes)).values() for w in known), *self.task.words]:
+            words[self.word_ids([word])[0][0]] = word
+        return tuple(words)
+
     def check(self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str]) -> None:
         """Refuse what the real model refuses, before it is charged.
 
@@ -129,8 +139,9 @@ class FakeModel:
         template: str,
         words: Sequence[str],
         features: FeatureKind = "mask",
+        normalize: bool = False,
     ) -> Outputs:
-        """Logits (candidates, texts, words) and features (candidates, texts, width), float32; unmetered.
+        """Logits and features as the real model gives them, float32; unmetered.
 
         Raises:
             QueryError: see `check`.
@@ -139,13 +150,28 @@ class FakeModel:
         e = self._effect(prompts, template)[:, None]  # (candidates, 1, EFFECTS)
         g = self.quality(prompts, template)[:, None, None]
         draws = [_draw(self.seed, text, len(self.task.classes), self.info.width) for text in texts]
-        evidence, noise, jitter, blur = (np.stack(part) for part in zip(*draws, strict=True))
+        evidence, noise, jitter, blur = (np.stack(part) for part in list(zip(*draws, strict=True))[:4])
         noise = noise + (jitter * e[:, :, None]).sum(axis=-1)  # (candidates, texts, classes)
         q = (1 - g) * self._bias + _GAIN * g**2 * evidence + noise
+        columns = self._columns(q, texts, words).astype(np.float32)
+        if normalize:
+            columns -= np.logaddexp(np.logaddexp.reduce(q, axis=-1), _REST)[..., None].astype(np.float32)
+        if features == "all":
+            lengths = np.array([len(draw.said) for draw in draws], dtype=np.int64)
+            return Outputs(columns, self._states(draws, g, e, int(lengths.max())), lengths)
         blur = blur * (2.0 if features == "cls" else 1.0)
         signal = (evidence[:, :, None] * self._directions).sum(axis=1)  # (texts, width)
         h = 0.5 * (1 + g) * signal + blur + (e[..., None] * self._drift).sum(axis=-2)
-        return Outputs(self._columns(q, texts, words).astype(np.float32), h.astype(np.float32))
+        return Outputs(columns, h.astype(np.float32))
+
+    def _states(self, draws: Sequence[_Draw], g: Floats, e: Floats, tokens: int) -> FloatArray:
+        """Hidden state of every word: what it speaks for, blurred (candidates, texts, tokens, width)."""
+        h = np.zeros((len(g), len(draws), tokens, self.info.width))
+        drift = e @ self._drift  # (candidates, 1, width)
+        for n, draw in enumerate(draws):
+            signal = (draw.said[:, :, None] * self._directions).sum(axis=1)  # (words, width)
+            h[:, n, : len(signal)] = 0.5 * (1 + g) * signal + 0.1 * draw.blur + drift
+        return h.astype(np.float32)
 
     def _columns(self, q: Floats, texts: Sequence[Text], words: Sequence[str]) -> Floats:
         """Columns of q (candidates, texts, classes) for `words`; a word that is no label word has noise alone."""
@@ -232,15 +258,20 @@ class FakeLM:
         """See `BlackBox`."""
         return self.free.word_ids(words)
 
+    def vocabulary(self) -> tuple[str, ...]:
+        """See `BlackBox`."""
+        return self.free.vocabulary()
+
     def logits(
         self,
         prompts: Prompts | None,
         texts: Sequence[Text],
         template: str | None = None,
         words: Sequence[str] | None = None,
+        normalize: bool = False,
     ) -> FloatArray:
         """See `BlackBox`."""
-        return self.outputs(prompts, texts, template, words).logits
+        return self.outputs(prompts, texts, template, words, normalize=normalize).logits
 
     def outputs(
         self,
@@ -249,6 +280,7 @@ class FakeLM:
         template: str | None = None,
         words: Sequence[str] | None = None,
         features: FeatureKind = "mask",
+        normalize: bool = False,
     ) -> Outputs:
         """See `BlackBox`."""
         template = self.free.task.template if template is None else template
@@ -256,7 +288,7 @@ class FakeLM:
         self.free.check(prompts, texts, template, words)
         candidates = 1 if prompts is None else len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
         self.meter.charge(candidates, len(texts))
-        return self.free.outputs(prompts, texts, template, words, features)
+        return self.free.outputs(prompts, texts, template, words, features, normalize)
 
 
 def fake_task(classes: int = 2, fields: Literal[1, 2] = 1) -> Task:
@@ -313,12 +345,16 @@ def _draw(seed: int, text: Text, classes: int, width: int) -> _Draw:
     words = " ".join(text).split()
     speaks = [_crc(word) % (MOST_CLASSES + 1) for word in words]
     counts = np.array([speaks.count(k) for k in range(classes)], dtype=np.float64)
+    said = np.array(
+        [[k == spoken for k in range(classes)] for spoken in speaks] or [[False] * classes], dtype=np.float64
+    )
     rng = _rng(seed, *text)
     return _Draw(
         counts - counts.mean(),
         _NOISE * rng.standard_normal(classes),
         _JITTER * rng.standard_normal((classes, EFFECTS)),
         rng.standard_normal(width),
+        said,
     )
 
 

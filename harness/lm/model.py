@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from harness.contract import FeatureKind, FloatArray, ModelInfo, Outputs, Prompt, Prompts, Text
+from harness.contract import FeatureKind, FloatArray, IntArray, ModelInfo, Outputs, Prompt, Prompts, Text
 from harness.errors import ModelError, QueryError
 from harness.lm.backbone import Backbone, Batch
 from harness.lm.encoder import EncoderBackbone
@@ -42,6 +42,15 @@ class TextSet:
     def tokens(self) -> int:
         """Tokens of all texts, prompt tokens not counted."""
         return sum(len(e.ids) for e in self.encoded)
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """What came of a forward request."""
+
+    logits: FloatArray  # (candidates, texts, words)
+    features: FloatArray | None  # (candidates, texts, width), or of all tokens (candidates, texts, tokens, width)
+    lengths: IntArray | None  # (texts,) tokens, with the features of all tokens
 
 
 class LanguageModel:
@@ -80,6 +89,7 @@ class LanguageModel:
         self._start = 1 if spec.kind == "masked" or self._starts_with_special() else 0
         self.embedding_std = self.backbone.embedding_std()
         self.text_set = lru_cache(maxsize=256)(self._text_set)
+        self._single_ids = lru_cache(maxsize=64)(self._known_ids)
 
     @property
     def prompt_tokens(self) -> int:
@@ -112,12 +122,27 @@ class LanguageModel:
         """Token ids of each word, verbatim."""
         return [list(self.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
 
-    def single_ids(self, words: Sequence[str]) -> list[int]:
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Word of each token id, "" where it is none: special, or not read back as that one token."""
+        tokenizer, special = self.tokenizer, set(self.tokenizer.all_special_ids)
+        known = min(len(tokenizer), self.vocabulary)
+        words = tokenizer.batch_decode([[i] for i in range(known)], clean_up_tokenization_spaces=False)
+        ids = tokenizer(words, add_special_tokens=False)["input_ids"]
+        good = [back == [i] and i not in special for i, back in enumerate(ids)]
+        return tuple(word if fine else "" for word, fine in zip(words, good, strict=True)) + ("",) * (
+            self.vocabulary - known
+        )
+
+    def single_ids(self, words: Sequence[str]) -> tuple[int, ...]:
         """One id per label word.
 
         Raises:
             QueryError: a word is not a single token; the message names its pieces.
         """
+        return self._single_ids(tuple(words))
+
+    def _known_ids(self, words: tuple[str, ...]) -> tuple[int, ...]:
         if not words:
             raise QueryError("no label words; at least one is needed")
         ids = self.word_ids(words)
@@ -129,7 +154,7 @@ class LanguageModel:
                 )
             if pieces[0] == self.tokenizer.unk_token_id and self.tokenizer.unk_token_id != self.tokenizer.eos_token_id:
                 raise QueryError(f"label word {word!r} is unknown to {self.name}; choose a word of its vocabulary")
-        return [pieces[0] for pieces in ids]
+        return tuple(pieces[0] for pieces in ids)
 
     def check(self, prompts: Prompts | None) -> None:
         """Refuse prompts of a wrong shape before they are charged.
@@ -160,9 +185,14 @@ class LanguageModel:
             )
 
     def forward(
-        self, prompts: Prompts | None, texts: TextSet, words: Sequence[int], features: FeatureKind | None = None
-    ) -> tuple[FloatArray, FloatArray | None]:
-        """Logits (candidates, texts, words) and, where asked for, features (candidates, texts, width); float32.
+        self,
+        prompts: Prompts | None,
+        texts: TextSet,
+        words: Sequence[int],
+        features: FeatureKind | None = None,
+        normalize: bool = False,
+    ) -> Forwarded:
+        """Logits, with `normalize` log-probabilities among the whole vocabulary, and the features asked for; float32.
 
         Texts of like length are forwarded together, at most `CHUNK_TOKENS` tokens at once; which rows share
         a chunk depends on the query alone.
@@ -171,25 +201,33 @@ class LanguageModel:
         candidates = 1 if prompts is None else len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
         ids = torch.tensor(list(words), dtype=torch.int64)
         logits = np.empty((candidates, len(texts), len(words)), dtype=np.float32)
-        states = np.empty((candidates, len(texts), self.backbone.width), dtype=np.float32) if features else None
         extra = layers[0].shape[1] if layers else 0
-        for chosen, members in _chunks([len(e.ids) + extra for e in texts.encoded], candidates):
+        lengths = np.array([len(e.ids) + extra for e in texts.encoded], dtype=np.int64)
+        per_text = (lengths.max(), self.backbone.width) if features == "all" else (self.backbone.width,)
+        states = np.zeros((candidates, len(texts), *per_text), dtype=np.float32) if features else None
+        for chosen, members in _chunks(lengths.tolist(), candidates):
             part = tuple(layer[members] if len(layer) > 1 else layer for layer in layers)
             count = members.stop - members.start
-            batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, both=features == "cls")
-            hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width)
-            logits[members, chosen] = self.backbone.logits(hidden[:, :, 0], ids).numpy()
-            if states is not None:
+            batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, features)
+            hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); the first read is the mask
+            q = self.backbone.logits(hidden[:, :, 0], ids)
+            if normalize:
+                q = q - self.backbone.normalizer(hidden[:, :, 0])[..., None]
+            logits[members, chosen] = q.numpy()
+            if states is not None and features == "all":
+                masked = hidden[:, :, 1:] * batch.mask[None, :, :, None]
+                states[members, chosen, : masked.shape[2]] = masked.numpy()
+            elif states is not None:
                 states[members, chosen] = hidden[:, :, -1].numpy()
-        return logits, states
+        return Forwarded(logits, states, lengths if features == "all" else None)
 
     def outputs(
         self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
     ) -> Outputs:
         """`forward` from texts and words, for the referee and `harness predict`; unmetered."""
         self.check(prompts)
-        logits, states = self.forward(prompts, self.text_set(template, tuple(texts)), self.single_ids(words), features)
-        return Outputs(logits, cast("FloatArray", states))  # asked for, so they are there
+        out = self.forward(prompts, self.text_set(template, tuple(texts)), self.single_ids(words), features)
+        return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # asked for, so they are there
 
     def _batch(
         self,
@@ -197,7 +235,7 @@ class LanguageModel:
         layers: tuple[torch.Tensor, ...],
         prompts: Prompts | None,
         candidates: int,
-        both: bool = False,
+        features: FeatureKind | None = None,
     ) -> Batch:
         """Pad, insert p0 (or room for a prepended prompt), and find the positions to read."""
         count = layers[0].shape[1] if layers else 0
@@ -214,8 +252,9 @@ class LanguageModel:
         if mode == "prepend" and self.kind == "masked":  # the text keeps its own positions, the prompt has none
             positions = (positions - count).clamp(min=0)
         positions = (positions + self._first_position).clamp(max=self.max_tokens + self._first_position - 1)
-        reads = [[e.read + count, count if mode == "prepend" else 0] for e in encoded]  # mask, first token
-        read = torch.tensor([r if both else r[:1] for r in reads], dtype=torch.int64)
+        first = count if mode == "prepend" else 0
+        more = {None: [], "mask": [], "cls": [first], "all": list(range(longest))}[features]
+        read = torch.tensor([[e.read + count, *more] for e in encoded], dtype=torch.int64)
         return Batch(ids, positions, mask, read, layers, start, mode, candidates)
 
     def _starts_with_special(self) -> bool:

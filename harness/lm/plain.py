@@ -23,6 +23,8 @@ _LAYERS = {
     "gpt2": "transformer.h",
     "llama": "model.layers",
 }
+_ROWS_AT_ONCE = 256
+"""Rows for which all logits are held at once."""
 _HEADS = {"bert": "cls.predictions.transform", "roberta": "lm_head"}
 
 
@@ -69,6 +71,13 @@ class PlainBackbone:
             out: torch.Tensor = h @ self._decoder.weight[words].float().T
             bias = self._decoder.bias
             return out if bias is None or self._zero_bias else out + bias[words].float()
+
+    def normalizer(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See `Backbone`."""
+        every = torch.arange(len(self._decoder.weight))
+        flat = hidden.reshape(-1, self.width)
+        parts = [self.logits(rows, every).logsumexp(dim=-1) for rows in torch.split(flat, _ROWS_AT_ONCE)]
+        return torch.cat(parts).reshape(hidden.shape[:-1])
 
     def embedding_std(self) -> float:
         """See `Backbone`."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import socket
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
-_FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 17)  # bound what a small frame can unfold to
+_FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 18)  # bound what a small frame can unfold to
 _LENGTH = struct.Struct("<I")
 PREFIX = _LENGTH.size
 """Bytes of the length that stands before each body."""
@@ -100,17 +100,22 @@ class Query(_Frame, frozen=True, forbid_unknown_fields=True):
 
     texts: Count
     template: str
-    words: Annotated[tuple[str, ...], _FEW]
+    words: Annotated[tuple[str, ...], _MANY]
     prompt: Array | None = None
     mode: Mode = "add"
     space: Count | None = None
     features: FeatureKind | None = None
+    normalize: bool = False
 
 
 class Words(_Frame, frozen=True, forbid_unknown_fields=True):
     """Ask for token ids."""
 
     words: Annotated[tuple[str, ...], _FEW]
+
+
+class Vocabulary(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Ask for every label word there is."""
 
 
 class Offer(_Frame, frozen=True, forbid_unknown_fields=True):
@@ -162,12 +167,20 @@ class Result(_Frame, frozen=True, forbid_unknown_fields=True):
     rows_left: Count
     logits: Array
     features: Array | None = None
+    lengths: list[Count] | None = None
+    """Tokens of each text, with the features of all tokens."""
 
 
 class WordIds(_Frame, frozen=True, forbid_unknown_fields=True):
     """Reply to `Words`."""
 
     ids: list[list[int]]
+
+
+class WordList(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Reply to `Vocabulary`."""
+
+    words: tuple[str, ...]
 
 
 class Refused(_Frame, frozen=True, forbid_unknown_fields=True):
@@ -184,8 +197,8 @@ class Rejected(_Frame, frozen=True, forbid_unknown_fields=True):
     message: str
 
 
-Request: TypeAlias = Declare | Query | Words | Offer | Ready | Finished
-Reply: TypeAlias = Job | Done | Result | WordIds | Refused | Rejected
+Request: TypeAlias = Declare | Query | Words | Vocabulary | Offer | Ready | Finished
+Reply: TypeAlias = Job | Done | Result | WordIds | WordList | Refused | Rejected
 
 _encoder = msgspec.msgpack.Encoder()
 _request = msgspec.msgpack.Decoder(Request)
@@ -199,7 +212,7 @@ def encode(frame: Request | Reply) -> bytes:
 
 
 def decode_request(body: bytes) -> Request:
-    """Body of a worker's frame; ProtocolError if it is anything but one of the six requests."""
+    """Body of a worker's frame; ProtocolError if it is anything but one of the requests."""
     return _decode(_request, body)  # type: ignore[no-any-return]
 
 

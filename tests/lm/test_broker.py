@@ -349,7 +349,7 @@ def test_malformed_requests_are_rejected_with_a_message(connect: Any, request_: 
         {"type": "Declare", "id": 1, "texts": [[1]]},
         {"type": "Declare", "id": 1, "texts": [[None]]},
         {"type": "Query", "texts": 0, "template": "t", "words": [b"bad"]},
-        {"type": "Query", "texts": 0, "template": "t", "words": ["bad"] * 5000},
+        {"type": "Query", "texts": 0, "template": "t", "words": [""] * (2**18 + 1)},
         {"type": "Job"},
         {"type": "Result"},
         {"type": "Finished", "reason": "won"},
@@ -364,6 +364,40 @@ def test_frames_of_another_shape_are_off_the_protocol(connect: Any, body: Any) -
     raw = msgspec.msgpack.encode(body)
     line.send(len(raw).to_bytes(4, "little") + raw)
     assert line.wait().end == "protocol"
+
+
+def test_states_of_all_tokens_come_with_their_number(connect: Any, task: Task) -> None:
+    """Longest text 5 words: with start, end and template every row has as many states, zeros behind its own."""
+    line = connect()
+    reply = line.ask(query(task, features="all"))
+    assert isinstance(reply, wire.Result)
+    assert reply.features is not None
+    assert reply.lengths is not None
+    states = reply.features.values(4)
+    assert states.shape[:3] == (1, TRAIN, max(reply.lengths))
+    for row, length in zip(states[0], reply.lengths, strict=True):
+        assert np.abs(row[:length]).min(axis=1).any()
+        assert not row[length:].any()
+
+
+def test_the_vocabulary_can_be_asked_for_word_by_word(connect: Any, task: Task, tiny_lm: LanguageModel) -> None:
+    line = connect()
+    listed = line.ask(wire.Vocabulary())
+    assert isinstance(listed, wire.WordList)
+    assert len(listed.words) == tiny_lm.vocabulary
+    words = [word for word in listed.words if word]
+    reply = line.ask(query(task, words=tuple(words), normalize=True))
+    assert isinstance(reply, wire.Result)
+    assert np.exp(reply.logits.values(3)).sum(axis=-1).max() <= 1 + 1e-5
+
+
+def test_the_history_of_offers_is_kept_and_bounded(connect: Any, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "_MOST_HISTORY", 2)
+    line = connect()
+    for n in range(3):
+        line.ask(wire.Offer(to_bytes(Answer.of(task, dev=0.5 + n / 10, other=1.0))))
+        line.ask(query(task))
+    assert line.end().history == [(0, {"dev": 0.5}), (TRAIN, {"dev": 0.6})]
 
 
 def test_the_last_offer_stands_and_a_refused_one_changes_nothing(connect: Any, task: Task) -> None:
@@ -393,10 +427,12 @@ def test_a_reply_that_no_frame_could_hold_is_refused_before_the_work(task: Task)
 
     budget = Budget(10**9, 10**9, 32)
     with pytest.raises(QueryError, match="fewer rows"):
-        bounds.check_size(query(task, words=("bad",) * 4096), None, 10**5, budget, 16, LARGEST)
+        bounds.check_size(query(task, words=("bad",) * 4096), None, 10**5, budget, 16, 64, LARGEST)
+    with pytest.raises(QueryError, match="409,600 bytes"):  # as if every text were as long as can be
+        bounds.check_size(query(task, words=(), features="all"), None, 100, budget, 16, 64, 1 << 18)
     wide = Prompt(np.zeros((2000, 24, 50, 1), dtype=np.float32))
     with pytest.raises(QueryError, match="fewer candidates"):
-        bounds.check_size(query(task), wide, 1, budget, 1024, LARGEST)
+        bounds.check_size(query(task), wide, 1, budget, 1024, 64, LARGEST)
 
 
 def test_deep_nesting_in_a_configuration_is_off_the_protocol() -> None:

@@ -43,12 +43,12 @@ def test_it_reads_the_next_token_like_a_plain_forward(smollm: LanguageModel) -> 
     """Right padding, the template and the label words give what transformers gives for the bare string."""
     task = load_task("sst2").task("house", "causal")
     texts = [("a warm and funny film .",), ("dull , and far too long , with a script that goes nowhere at all .",)]
-    logits, _ = smollm.forward(None, smollm.text_set(task.template, tuple(texts)), smollm.single_ids(task.words))
+    logits = smollm.forward(None, smollm.text_set(task.template, tuple(texts)), smollm.single_ids(task.words)).logits
     model = smollm.backbone._model  # type: ignore[attr-defined]
     for n, (text,) in enumerate(texts):
         ids = torch.tensor([smollm.tokenizer(f"{text} . It was")["input_ids"]])
         with torch.inference_mode():
-            plain = model(input_ids=ids).logits[0, -1, smollm.single_ids(task.words)]
+            plain = model(input_ids=ids).logits[0, -1, list(smollm.single_ids(task.words))]
         np.testing.assert_allclose(logits[0, n], plain.numpy(), atol=2e-3)
 
 
@@ -57,10 +57,10 @@ def test_a_deep_prompt_moves_the_logits_and_a_zero_one_only_adds_its_tokens(smol
     texts = (("how do i whistle ?", "how can i learn to whistle ?"),)
     encoded, words = smollm.text_set(task.template, texts), smollm.single_ids(task.words)
     space = Subspace(10, (0.5,) * 30, 8, seed=3)
-    zero, _ = smollm.forward(space.at(np.zeros((1, 30, 10))), encoded, words)
+    zero = smollm.forward(space.at(np.zeros((1, 30, 10))), encoded, words).logits
     values = Prompt(np.zeros((1, 1, 8, 576), dtype=np.float32))
-    np.testing.assert_allclose(zero, smollm.forward(values, encoded, words)[0], atol=1e-5)
-    moved, _ = smollm.forward(space.at(np.ones((2, 30, 10))), encoded, words)
+    np.testing.assert_allclose(zero, smollm.forward(values, encoded, words).logits, atol=1e-5)
+    moved = smollm.forward(space.at(np.ones((2, 30, 10))), encoded, words).logits
     assert np.abs(moved - zero).max() > 0.1
     np.testing.assert_allclose(moved[0], moved[1], atol=1e-5)
 

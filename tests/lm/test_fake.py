@@ -163,6 +163,31 @@ def test_hidden_states_carry_the_label_linearly() -> None:
     assert scores["mask"] > 0.7
 
 
+def test_states_of_all_words_add_up_to_what_the_text_says() -> None:
+    """Summed over words they tell the label, too; a shorter text has zeros behind its end."""
+    lm = make(calls=500)
+    task = lm.free.task
+    train = fake_examples(task, 600, np.random.default_rng(5))
+    out = lm.outputs(None, (*train.texts, ("w1",)), features="all")
+    assert out.lengths is not None
+    assert out.lengths.tolist() == [9] * 600 + [1]
+    assert not out.features[0, -1, 1:].any()
+    summed = out.features[0, :-1].sum(axis=1)
+    w = np.linalg.lstsq(summed[:400], train.labels[:400] - 0.5, rcond=None)[0]
+    assert ((summed[400:] @ w > 0) == train.labels[400:]).mean() > 0.7
+
+
+def test_its_vocabulary_and_its_log_probabilities_fit_together() -> None:
+    lm = make()
+    task, words = lm.free.task, lm.vocabulary()
+    assert all(lm.word_ids([word]) == [[i]] for i, word in enumerate(words) if word)
+    assert set(task.words) <= set(words)
+    texts = (("w1 w2",), ("w3",))
+    p, q = lm.logits(None, texts, normalize=True), lm.logits(None, texts)
+    assert np.ptp(q - p, axis=-1).max() < 1e-5
+    assert (np.exp(p).sum(axis=-1) < 1).all()
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 def test_labels_are_balanced_and_pairs_have_two_fields(classes: int) -> None:
     """As many of each class as can be."""

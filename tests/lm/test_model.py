@@ -135,7 +135,8 @@ def head_by_hand(tiny: Tiny, state: torch.Tensor) -> torch.Tensor:
 
 
 def forward(lm: LanguageModel, tiny: Tiny, prompt: Prompts | None, texts: tuple[Text, ...], **options: Any) -> Any:
-    return lm.forward(prompt, lm.text_set(tiny.template, texts), lm.single_ids(WORDS), **options)
+    out = lm.forward(prompt, lm.text_set(tiny.template, texts), lm.single_ids(WORDS), **options)
+    return out.logits, out.features
 
 
 # ── exactness ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +150,7 @@ def test_by_hand_without_a_prompt_is_the_models_own_forward(tiny: Tiny) -> None:
         ids = tiny.lm.tokenizer(filled)["input_ids"]
         read = ids.index(tiny.lm.tokenizer.mask_token_id) if tiny.family in MASKED else -1
         with torch.no_grad():
-            own = tiny.raw(torch.tensor([ids])).logits[0, read, tiny.lm.single_ids(WORDS)]
+            own = tiny.raw(torch.tensor([ids])).logits[0, read, list(tiny.lm.single_ids(WORDS))]
         np.testing.assert_allclose(logits[0, n], own.numpy(), atol=1e-5)
 
 
@@ -225,7 +226,7 @@ def test_a_zero_head_bias_is_taken_off_the_logits(tiny: Tiny) -> None:
     got, _ = forward(load_model(spec, P0), tiny, None, TEXTS[:3])
     wanted, _ = forward(tiny.lm, tiny, None, TEXTS[:3])
     bias = tiny.raw.get_output_embeddings().bias
-    taken = torch.zeros(len(WORDS)) if bias is None else bias[tiny.lm.single_ids(WORDS)].detach()
+    taken = torch.zeros(len(WORDS)) if bias is None else bias[list(tiny.lm.single_ids(WORDS))].detach()
     np.testing.assert_allclose(wanted - got, np.broadcast_to(taken.numpy(), got.shape), atol=1e-5)
     assert (tiny.family in MASKED) == bool(taken.any())
 
@@ -308,11 +309,50 @@ def test_outputs_for_the_referee_are_forward_by_words(tiny: Tiny) -> None:
         tiny.lm.outputs(CASES["add"], TEXTS[:3], "{a}", WORDS, "mask")
 
 
+@pytest.mark.parametrize("case", ["none", "add", "add deep", "prepend"])
+def test_features_of_all_tokens_hold_those_of_the_mask_and_of_the_first(tiny: Tiny, case: str) -> None:
+    """The states in all places are the same computation as the states in one; behind the end there are zeros."""
+    prompt = CASES.get(case)
+    out = tiny.lm.outputs(prompt, TEXTS[:7], tiny.template, WORDS, "all")
+    mask = tiny.lm.outputs(prompt, TEXTS[:7], tiny.template, WORDS, "mask")
+    first = tiny.lm.outputs(prompt, TEXTS[:7], tiny.template, WORDS, "cls").features
+    encoded = tiny.lm.text_set(tiny.template, TEXTS[:7]).encoded
+    count = 0 if prompt is None else 4
+    assert out.lengths is not None
+    assert out.lengths.tolist() == [len(e.ids) + count for e in encoded]
+    np.testing.assert_allclose(out.logits, mask.logits, atol=1e-5)
+    for n, (e, length) in enumerate(zip(encoded, out.lengths, strict=True)):
+        np.testing.assert_allclose(out.features[:, n, e.read + count], mask.features[:, n], atol=1e-5)
+        at = count if case == "prepend" else 0
+        np.testing.assert_allclose(out.features[:, n, at], first[:, n], atol=1e-5)
+        assert not out.features[:, n, length:].any()
+        assert out.features[:, n, :length].any(axis=-1).all()
+
+
+def test_normalized_logits_are_log_probabilities_among_the_whole_vocabulary(tiny: Tiny) -> None:
+    """They sum to one over all token ids, and differ from the logits by one number a text."""
+    encoded = tiny.lm.text_set(tiny.template, TEXTS[:5])
+    every = tuple(range(tiny.lm.vocabulary))
+    p = tiny.lm.forward(CASES["add"], encoded, every, normalize=True).logits
+    np.testing.assert_allclose(np.exp(p.astype(np.float64)).sum(axis=-1), 1, atol=1e-4)
+    q = tiny.lm.forward(CASES["add"], encoded, every).logits
+    assert np.ptp(q - p, axis=-1).max() < 1e-4
+
+
+def test_each_word_of_the_vocabulary_is_the_token_it_stands_for(tiny: Tiny) -> None:
+    words = tiny.lm.words
+    assert len(words) == tiny.lm.vocabulary
+    some = [(i, word) for i, word in enumerate(words) if word]
+    assert len(some) > len(words) // 4
+    assert tiny.lm.single_ids([word for _, word in some]) == tuple(i for i, _ in some)
+    assert not any(words[i] for i in tiny.lm.tokenizer.all_special_ids)
+
+
 def test_a_long_text_leaves_room_for_the_prompt(tiny: Tiny) -> None:
     encoded = tiny.lm.text_set(tiny.template, (("bad film " * 200,),))
     assert encoded.tokens == tiny_models.LONGEST - P0.tokens
     for case in CASES.values():
-        assert np.isfinite(tiny.lm.forward(case, encoded, tiny.lm.single_ids(WORDS))[0]).all()
+        assert np.isfinite(tiny.lm.forward(case, encoded, tiny.lm.single_ids(WORDS)).logits).all()
 
 
 # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
