@@ -73,10 +73,11 @@ def _fill(template: str, text: Text, mask: str) -> tuple[str, list[tuple[int, in
 
 
 def _field(filled: str, span: tuple[int, int], fields: list[tuple[int, int]]) -> int | None:
-    """Which text field a token lies in, spaces aside; None if any of it is the template's, or it is added."""
+    """Which text field a token lies in, spaces at its ends aside; None if it is the template's or added."""
     first, last = span
     token = filled[first:last]
-    first, last = first + len(token) - len(token.lstrip()), last - len(token) + len(token.rstrip())
+    if not token.isspace():  # of nothing but spaces, a token is the field's only if it lies in it as it is
+        first, last = first + len(token) - len(token.lstrip()), last - len(token) + len(token.rstrip())
     return next((n for n, (start, stop) in enumerate(fields) if start <= first < last <= stop), None)
 
 

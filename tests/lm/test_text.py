@@ -136,6 +136,14 @@ def test_an_empty_causal_input_is_the_start_token(tokenizers_: dict[str, Any]) -
         assert coded.read == 0
 
 
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_spaces_in_the_middle_of_a_text_are_text(tokenizers_: dict[str, Any], family: str) -> None:
+    """They are cut with the text, and do not count as the template's."""
+    kind = "masked" if family in tiny_models.MASKED else "causal"
+    spaced = encode(tokenizers_[family], kind, "{a} ? {b} {mask}", ("", "0" + "\r\x85\u2028" * 20 + "0"), 12)
+    assert len(spaced.ids) <= 12
+
+
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(tiny_models.FAMILIES),
