@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test test-slow check setup format rules clean
+.PHONY: run test test-slow check setup format rules results clean
 
 run: setup ## evaluate the champion on the embedded track, then print the leaderboard
 	$(BIN)/harness evaluate submissions/ajo
@@ -34,6 +34,10 @@ format: setup
 
 rules: setup ## refresh the generated tables of RULES.md
 	$(BIN)/python tools/make_rules.py
+
+results: setup ## write docs/results-mini.md and, where there are runs on kit, docs/results-kit.md from results/harness.db
+	$(BIN)/python tools/make_results.py --store results/harness.db --track mini --out docs/results-mini.md
+	$(BIN)/python tools/make_results.py --store results/harness.db --track kit --out docs/results-kit.md
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,73 @@
+"""Writes a results page from results databases: table, intervals, differences, speed-up, how it was measured.
+
+python tools/make_results.py --store results/harness.db --track mini --out docs/results-mini.md
+
+Several `--store` are read as one. Of each entry's runs the one with the most cells counts, the newest of equals. What
+stands between `<!-- findings -->` and `<!-- end findings -->` of an existing page is kept as it is; everything else
+is written anew, and the same stores give the same page. Without a run on the track the page is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from harness.store import DEFAULT, Store
+from harness.track import load_track, track_names
+from tools.measured import measure
+from tools.results_page import NO_FINDINGS, page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FINDINGS = re.compile(r"<!-- findings -->.*?<!-- end findings -->", re.DOTALL)
+
+
+def kept_findings(text: str) -> str:
+    """The findings of an existing page, markers included.
+
+    Raises:
+        ValueError: it has none; writing the page anew could lose what somebody wrote.
+    """
+    found = FINDINGS.search(text)
+    if found is None:
+        raise ValueError("no <!-- findings --> … <!-- end findings --> in the page; put them back, or remove the page")
+    return found.group()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the stores, write the page."""
+    parser = argparse.ArgumentParser(description="Write a results page from results databases.")
+    parser.add_argument("--store", action="append", help=f"results database, may be given again; default {DEFAULT}")
+    parser.add_argument("--track", default="mini", choices=track_names(), help="which track")
+    parser.add_argument("--out", type=Path, help="the page; default docs/results-TRACK.md")
+    given = parser.parse_args(arguments)
+    paths = given.store or [DEFAULT]
+    absent = [path for path in paths if "://" not in path and not Path(path).is_file()]
+    if absent:
+        parser.error(f"{absent[0]}: no such results database; run: harness evaluate submissions/ajo")
+    out = given.out or Path("docs") / f"results-{given.track}.md"
+    stores = [Store(path) for path in paths]
+    measured = measure(stores, load_track(given.track))
+    for store in stores:
+        store.close()
+    if measured is None:
+        print(f"no run on track {given.track} in {', '.join(paths)}: {out} is left as it is")
+        return 0
+    try:
+        findings = kept_findings(out.read_text(encoding="utf-8")) if out.is_file() else NO_FINDINGS
+    except ValueError as problem:
+        parser.error(f"{out}: {problem}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page(measured, findings), encoding="utf-8")
+    print(f"written: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""What a results page is made of: the runs of several databases as one, ranked and resampled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from harness.metrics import majority_prediction
+from harness.status import COUNTS
+from harness.tasks import load_task
+from leaderboard.rank import rank
+from leaderboard.stats import Bootstrap, TaskPredictions, bootstrap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.store import Store, StoredCell
+    from harness.track import Track
+    from leaderboard.rank import Entry, Ranking
+    from leaderboard.stats import FloatArray
+
+SEED = 0
+"""Of the bootstrap's generator: the same facts give the same intervals."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with its finished cells."""
+
+    id: str
+    identity: dict[str, Any]
+    environment: dict[str, Any]
+    started: float
+    cells: tuple[StoredCell, ...]
+
+
+class Runs:
+    """The runs of several databases on one track, read as `rank` reads a store."""
+
+    def __init__(self, stores: Sequence[Store], track: str) -> None:
+        """Read all; the cells of a run that is in several databases are united."""
+        found: dict[str, Run] = {}
+        for store in stores:
+            for run, identity, environment, started in store.runs():
+                if identity["track"] == track:
+                    earlier = found[run].cells if run in found else ()
+                    united = {(cell.task, cell.split): cell for cell in (*earlier, *store.cells(run))}
+                    cells = tuple(united[place] for place in sorted(united))
+                    found[run] = Run(run, identity, environment, started, cells)
+        self.by_id = dict(sorted(found.items(), key=lambda item: (len(item[1].cells), item[1].started)))
+
+    def runs(self) -> list[tuple[str, dict[str, Any], dict[str, Any], float]]:
+        """Fullest last, and the newest of equally full ones: the last run of an entry is the one that counts."""
+        return [(run.id, run.identity, run.environment, run.started) for run in self.by_id.values()]
+
+    def cells(self, run: str) -> list[StoredCell]:
+        """Finished cells of a run, in order of task and split."""
+        return list(self.by_id[run].cells)
+
+    def rank(self, track: Track) -> Ranking:
+        """The leaderboard, by the same rules as `harness leaderboard`."""
+        planned = [(name, n) for name, spec in track.tasks.items() if spec.splits != "present" for n in spec.splits]
+        return rank(cast("Store", self), track.name, track.fingerprint, planned)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a page is made of."""
+
+    track: Track
+    ranking: Ranking
+    runs: Runs
+    complete: tuple[Entry, ...]
+    """Entries with all cells, ranked or white-box: the systems of `scores`, in its order."""
+    tasks: tuple[str, ...]
+    """The tasks of `scores`, in its order."""
+    scores: Bootstrap | None
+    """On the cells that all complete entries have; None where no entry is complete."""
+
+    def system(self, name: str) -> int | None:
+        """Where an entry stands in `scores`; None where it has no complete run."""
+        return next((n for n, entry in enumerate(self.complete) if entry.name == name), None)
+
+    def cells(self, name: str) -> list[StoredCell]:
+        """Stored cells of an entry, in order of task and split."""
+        return self.runs.cells(next(entry.run for entry in self.ranking.entries if entry.name == name))
+
+
+def measure(stores: Sequence[Store], track: Track) -> Measured | None:
+    """Rank and resample; None where there is no run on the track."""
+    runs = Runs(stores, track.name)
+    ranking = runs.rank(track)
+    if not ranking.entries:
+        return None
+    complete = tuple(entry for entry in ranking.entries if not entry.missing)
+    common = set.intersection(*({(c.task, c.split) for c in entry.cells} for entry in complete)) if complete else set()
+    tasks = tuple(sorted({task for task, _ in common}))
+    by_system = [[c for c in runs.cells(entry.run) if (c.task, c.split) in common] for entry in complete]
+    scores = (
+        bootstrap([_predictions(task, by_system) for task in tasks], np.random.default_rng(SEED)) if tasks else None
+    )
+    return Measured(track, ranking, runs, complete, tasks, scores)
+
+
+@dataclass(frozen=True)
+class Race:
+    """How soon a system is as good on dev as a reference ends up: budget shares, an array (splits,) per task."""
+
+    tasks: tuple[str, ...]
+    system: tuple[FloatArray, ...]
+    reference: tuple[FloatArray, ...]
+    without_target: int
+    """Cells left out because the reference offers no dev score."""
+
+
+def race(system: Sequence[StoredCell], reference: Sequence[StoredCell]) -> Race | None:
+    """Compare cell by cell; the target is the dev score of the last answer that the reference offers with one.
+
+    None where the offers of some cell are not recorded.
+    """
+    pairs = list(zip(system, reference, strict=True))
+    if not all("history" in cell.facts for pair in pairs for cell in pair):
+        return None
+    aimed = [(mine, its, target) for mine, its in pairs if (target := _last_dev(its)) is not None]
+    tasks = tuple(dict.fromkeys(mine.task for mine, _, _ in aimed))
+    shares = [(mine.task, _share(mine, target), _share(its, target)) for mine, its, target in aimed]
+    return Race(
+        tasks,
+        tuple(np.array([a for name, a, _ in shares if name == task]) for task in tasks),
+        tuple(np.array([b for name, _, b in shares if name == task]) for task in tasks),
+        len(pairs) - len(aimed),
+    )
+
+
+def _predictions(task: str, by_system: list[list[StoredCell]]) -> TaskPredictions:
+    file = load_task(task)
+    cells = [[cell for cell in system if cell.task == task] for system in by_system]
+    predicted = np.array([[_predicted(cell) for cell in system] for system in cells])  # (systems, splits, items)
+    return TaskPredictions(predicted, cells[0][0].labels, file.metric, len(file.classes))
+
+
+def _predicted(cell: StoredCell) -> Any:
+    """Classes that count: the last answer's, or the majority class where the cell failed."""
+    fallback = majority_prediction(cell.labels)
+    return cell.predictions.get(1.0, fallback) if cell.status in COUNTS else fallback
+
+
+def _last_dev(cell: StoredCell) -> float | None:
+    """Dev score of the last answer that was offered with one."""
+    return next((note["dev"] for _, note in reversed(cell.facts["history"]) if "dev" in note), None)
+
+
+def _share(cell: StoredCell, target: float) -> float:
+    """Share of the budget spent when the target was first reached, one row at least; inf where it never was."""
+    offers = cell.facts["history"]
+    first = next((rows for rows, note in offers if note.get("dev", -math.inf) >= target), math.inf)
+    return float(max(first, 1) / cell.facts["rows_total"])

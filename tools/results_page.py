@@ -1,0 +1,279 @@
+"""The text of a results page. Pure: what is measured in, Markdown out."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.status import COUNTS
+from harness.tasks import load_task
+from leaderboard.stats import LEVEL, RESAMPLES, speed_up
+from tools.measured import SEED, race
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from leaderboard.rank import Entry
+    from leaderboard.stats import Interval
+    from tools.measured import Measured
+
+SUBMISSIONS = Path(__file__).resolve().parent.parent / "submissions"
+PAIRS = (("ajo", "bbtv2"), ("bbtv2", "bbt"), ("bbt", "manual"))
+"""Which differences are shown: first minus second."""
+NO_FINDINGS = "<!-- findings -->\nNot written yet.\n<!-- end findings -->"
+PUBLISHED_TASKS = ("sst2", "dbpedia", "snli")
+PUBLISHED = {
+    "manual": ("79.82", "41.33", "31.11"),
+    "icl": ("79.79 ± 3.06", "34.83 ± 7.59", "47.11 ± 0.63"),
+    "feature_mlp": ("64.80 ± 1.78", "87.78 ± 0.61", "42.01 ± 0.33"),
+    "feature_bilstm": ("65.95 ± 0.99", "90.37 ± 3.10", "46.02 ± 0.38"),
+    "bbt": ("89.56 ± 0.25", "87.80 ± 1.53 (20,000 calls; 79.99 ± 2.95 at 8,000)", "46.58 ± 1.33"),
+    "bbtv2": ("90.33 ± 1.73", "93.64 ± 0.68", "57.27 ± 2.27"),
+    "bbt_rgb": ("92.89 ± 0.26", "94.41 ± 0.73", "60.71 ± 0.66"),
+    "prompt_tuning": ("68.23 ± 3.78", "87.75 ± 1.48", "36.13 ± 1.51"),
+    "p_tuning_v2": ("64.33 ± 3.05", "97.05 ± 0.41", "36.89 ± 0.79"),
+    "model_tuning": ("85.39 ± 2.84", "97.98 ± 0.14", "54.64 ± 5.29"),
+    "adapter": ("83.91 ± 2.90", "97.99 ± 0.07", "57.46 ± 6.63"),
+    "lora": ("88.49 ± 2.90", "97.86 ± 0.17", "61.03 ± 8.55"),
+    "bitfit": ("81.19 ± 6.08", "94.42 ± 0.94", "53.42 ± 10.63"),
+}
+"""Of the BBT paper's Table 3 and the table in BBT-RGB's README, in the order of `PUBLISHED_TASKS`."""
+
+
+def page(measured: Measured, findings: str = NO_FINDINGS) -> str:
+    """The whole page."""
+    sections = (
+        _head(measured),
+        _ranking(measured),
+        _references(measured),
+        _missing(measured),
+        _differences(measured),
+        _speed_up(measured),
+        _published(measured),
+        f"## Findings\n\n{findings}",
+        _commands(measured),
+        _machines(measured),
+    )
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(measured: Measured) -> str:
+    track, ranking = measured.track, measured.ranking
+    splits = sorted({entry.task(task)[2] for entry in ranking.entries for task in entry.tasks})
+    metrics = [f"{task} {load_task(task).metric.replace('_', '-').replace('f1', 'F1')}" for task in ranking.tasks]
+    return f"""# Measured results: track `{track.name}`
+
+{track.title}. All ranked submissions and white-box references, from the facts in the results database.
+Written by `make results`; only the findings are written by hand. How to measure it again stands at the end.
+
+Scores are in points ({", ".join(metrics)}). ± is the sample standard
+deviation over splits ({" or ".join(map(str, splits))} per task); brackets are {LEVEL:.0%} intervals of a crossed
+bootstrap, splits by test items, {RESAMPLES:,} replicates ([leaderboard/stats.py](../leaderboard/stats.py)):
+they hold for these tasks and this model. A failed cell counts as the majority class."""
+
+
+def _ranking(measured: Measured) -> str:
+    entries = [entry for entry in measured.ranking.entries if not entry.white_box]
+    columns = ("rank", "submission", "access", *measured.ranking.tasks, "average", "calls", "min", "failed")
+    rows = [
+        (
+            entry.rank or "-",
+            f"`{entry.name}`",
+            f"L{entry.access}",
+            *_scores(measured, entry),
+            f"{entry.calls:,.0f}",
+            _minutes(entry),
+            _failed(entry),
+        )
+        for entry in entries
+    ]
+    note = "Calls and minutes of tuning are sums over cells; minutes compare on one machine only (see the end)."
+    return f"## Ranking\n\n{_table(columns, rows)}\n\n{note}"
+
+
+def _references(measured: Measured) -> str:
+    entries = [entry for entry in measured.ranking.entries if entry.white_box]
+    columns = ("reference", *measured.ranking.tasks, "average", "min", "failed")
+    rows = [(f"`{e.name}`", *_scores(measured, e), _minutes(e), _failed(e)) for e in entries]
+    text = "With gradients through the model, outside the competition's rules; not ranked."
+    return f"## White-box references\n\n{text}\n\n{_table(columns, rows)}" if rows else ""
+
+
+def _missing(measured: Measured) -> str:
+    entries = measured.ranking.entries
+    wanted = {(cell.task, cell.split) for entry in entries if not entry.white_box for cell in entry.cells}
+    wanted |= {(t, n) for t, spec in measured.track.tasks.items() if spec.splits != "present" for n in spec.splits}
+    lines = []
+    for entry in entries:
+        lacks = sorted(wanted - {(cell.task, cell.split) for cell in entry.cells})
+        if lacks:
+            lines.append(f"- `{entry.name}` lacks cells ({len(lacks)}): {', '.join(f'{t}/{n}' for t, n in lacks)}")
+    never = sorted({path.parent.name for path in SUBMISSIONS.glob("*/submission.py")} - _folders(measured))
+    if never:
+        lines.append(f"- no run at all: {', '.join(f'`{name}`' for name in never)}")
+    if measured.ranking.left_out:
+        lines.append(
+            f"- {measured.ranking.left_out} runs left out: other data, model, seed or track version, or a trial"
+        )
+    return "## Missing\n\n" + "\n".join(lines) if lines else ""
+
+
+def _differences(measured: Measured) -> str:
+    tasks = measured.tasks or measured.ranking.tasks
+    rows = []
+    for first, second in PAIRS:
+        a, b = measured.system(first), measured.system(second)
+        if a is None or b is None or measured.scores is None:
+            cells = ["-"] * (len(tasks) + 1)
+        else:
+            over = [*range(len(tasks)), None]
+            cells = [_shown(measured.scores.difference(a, b, task), "+") for task in over]
+        rows.append((f"`{first}` - `{second}`", *cells))
+    absent = sorted({name for pair in PAIRS for name in pair if measured.system(name) is None})
+    note = f"\n\nNo complete run of {', '.join(f'`{name}`' for name in absent)}." if absent else ""
+    return f"""## Differences
+
+In points, paired in splits and test items. An interval that contains 0 leaves the order open. The report of the
+competition says that AJO is 6.6 points above BBTv2 on average (RoBERTa-large, the official budgets).
+
+{_table(("difference", *tasks, "average"), rows)}{note}"""
+
+
+def _speed_up(measured: Measured) -> str:
+    title = "## Speed-up of AJO over BBTv2"
+    if measured.system("ajo") is None or measured.system("bbtv2") is None:
+        return f"{title}\n\nNot available without complete runs of `ajo` and `bbtv2`."
+    shares = race(measured.cells("ajo"), measured.cells("bbtv2"))
+    if shares is None:
+        return f"{title}\n\nNot recorded: at least one of these cells was run before every offered answer was stored."
+    if not shares.tasks:
+        return f"{title}\n\nNot available: no cell of `bbtv2` has a dev score."
+    found = speed_up(shares.system, shares.reference, np.random.default_rng(SEED))
+    rows = [
+        (task, f"{np.isfinite(a).sum()} of {len(a)}", f"{_capped(a):.1%}", f"{_capped(b):.1%}")
+        for task, a, b in zip(shares.tasks, shares.system, shares.reference, strict=True)
+    ]
+    x, none = found.ratio, shares.without_target
+    left_out = f" Cells left out because `bbtv2` offers no dev score in them: {none}." if none else ""
+    return f"""{title}
+
+Calls until an offered answer's dev score is at least the last one that `bbtv2` offers in the same cell, as a share of
+the budget; mean over splits, then tasks. Where `ajo` never gets there the whole budget counts, so the ratio is then an
+upper bound. Dev scores are known only where a submission looks, so shares are coarse.{left_out} The report says about
+1.3.
+
+**{x.value:.2f} times [{x.low:.2f}, {x.high:.2f}]** (bootstrap over splits within tasks);
+`ajo` gets there in {found.reached} of {found.cells} cells.
+
+{_table(("task", "`ajo` gets there", "`ajo` budget share", "`bbtv2` budget share"), rows)}"""
+
+
+def _capped(shares: Any) -> float:
+    return float(np.minimum(shares, 1.0).mean())
+
+
+def _published(measured: Measured) -> str:
+    columns = ["method"]
+    for task in PUBLISHED_TASKS:
+        columns += [f"{task} published", f"{task} here"]
+    rows = []
+    for entry in measured.ranking.entries:
+        if entry.name in PUBLISHED:
+            here = [_mean_std(entry, task) for task in PUBLISHED_TASKS]
+            both = zip(PUBLISHED[entry.name], here, strict=True)
+            rows.append((f"`{entry.name}`", *(cell for pair in both for cell in pair)))
+    text = """\
+Published: RoBERTa-large, 16 examples per class, three splits, 8,000 calls unless said otherwise, and
+accuracy on all three tasks; the gradient methods have no budget of calls. Here: the track's model, data and budgets,
+and macro-F1 on dbpedia and snli. The orders can be compared, the numbers cannot."""
+    return f"## Beside the published numbers\n\n{text}\n\n{_table(columns, rows)}" if rows else ""
+
+
+def _commands(measured: Measured) -> str:
+    lines = "\n".join(_command(measured, entry) for entry in measured.ranking.entries)
+    text = "Into an empty `results/harness.db`"
+    if any(_data(measured, entry) for entry in measured.ranking.entries):
+        text += "; `DIR` is a directory in the competition kit's layout"
+    return f"## How to measure it again\n\n{text}:\n\n```\n{lines}\nmake results\n```"
+
+
+def _command(measured: Measured, entry: Entry) -> str:
+    identity = measured.runs.by_id[entry.run].identity
+    words = ["harness", "evaluate", f"submissions/{_folder(entry.name)}"]
+    words += ["--track", measured.track.name] if measured.track.name != "mini" else []
+    words += ["--data", "DIR"] if _data(measured, entry) else []
+    partial = set(entry.tasks) != set(measured.track.tasks)
+    words += [word for task in entry.tasks if partial for word in ("--task", task)]
+    words += ["--seed", str(identity["seed"])] if identity["seed"] else []
+    words += [word for name, value in identity["options"] for word in ("--config", f"{name}={value}")]
+    return shlex.join(words)
+
+
+def _machines(measured: Measured) -> str:
+    where: dict[tuple[str, ...], list[str]] = {}
+    for entry in measured.ranking.entries:
+        where.setdefault(_environment(entry), []).append(f"`{entry.name}`")
+    identity = measured.runs.by_id[measured.ranking.entries[0].run].identity
+    run = (
+        f"Model {identity['model']} (SHA-256 {identity['model_sha256'][:16]}), "
+        f"data {identity['data'].partition(':')[0]} ({identity['data_sha256']}), "
+        f"track version {identity['track_fingerprint']}, rules {identity['rules']}, "
+        f"seed {identity['seed']}, device {identity['device']}."
+    )
+    lines = [f"- {', '.join(names)}: {'; '.join(facts)}" for facts, names in where.items()]
+    return "## Machine and versions\n\n" + "\n".join([run, "", *lines])
+
+
+def _environment(entry: Entry) -> tuple[str, ...]:
+    facts = entry.environment
+    packages = " ".join(f"{name} {version}" for name, version in sorted(facts.get("packages", {}).items()))
+    sandbox = " ".join(sorted({str(cell.facts.get("sandbox", "none")) for cell in entry.cells}))
+    named = [f"{name} {facts[name]}" for name in ("machine", "cpu", "threads", "python") if name in facts]
+    return (*named, f"sandbox {sandbox}", packages)
+
+
+def _scores(measured: Measured, entry: Entry) -> list[str]:
+    """Mean ± std per task, then the average with its interval; no average where cells are missing."""
+    system = measured.system(entry.name)
+    average = _shown(measured.scores.score(system)) if measured.scores and system is not None else "-"
+    return [*(_mean_std(entry, task) for task in measured.ranking.tasks), average]
+
+
+def _mean_std(entry: Entry, task: str) -> str:
+    if task not in entry.tasks:
+        return "-"
+    mean, std, splits = entry.task(task)
+    return f"{mean * 100:.1f} ± {std * 100:.1f}" if splits > 1 else f"{mean * 100:.1f}"
+
+
+def _shown(x: Interval, sign: str = "") -> str:
+    return f"{x.value * 100:{sign}.1f} [{x.low * 100:{sign}.1f}, {x.high * 100:{sign}.1f}]"
+
+
+def _minutes(entry: Entry) -> str:
+    return f"{entry.wall_s / 60:.1f}"
+
+
+def _failed(entry: Entry) -> int:
+    return sum(count for status, count in entry.statuses.items() if status not in COUNTS)
+
+
+def _data(measured: Measured, entry: Entry) -> bool:
+    """Whether the run needs a data directory to be named."""
+    return bool(measured.runs.by_id[entry.run].identity["data"] != "embedded")
+
+
+def _folder(name: str) -> str:
+    return name.partition("[")[0]
+
+
+def _folders(measured: Measured) -> set[str]:
+    return {_folder(entry.name) for entry in measured.ranking.entries}
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
