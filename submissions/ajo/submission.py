@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import cma
 import numpy as np
@@ -43,6 +43,9 @@ from harness import (
     negative_log_likelihood,
     softmax,
 )
+
+Standing: TypeAlias = tuple[float, float]
+"""What dev thinks of a candidate, metric and minus loss, the deciding one first; the greater wins."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class Calibration:
 
     scale: NDArray[np.float64]
     shift: NDArray[np.float64]
+    fallback: bool = False
+    """The multiplicative form was asked for, and refused by its guard."""
 
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
@@ -125,10 +130,10 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     selected = (-np.inf, -np.inf)
     outs = lm.outputs(None, dev.texts)
     for how in (bare, w):  # the bare template, then calibrated: the same forward pass
-        (score,) = judge(task, mixture(outs, how, head, 0.0), dev, config.select)
+        ((score, metric),) = judge(task, mixture(outs, how, head, 0.0), dev, config.select)
         if score > selected:
             selected = score
-            yield answer(task, None, how, head, 0.0, dev=score[0])
+            yield answer(task, None, how, head, 0.0, dev=metric)
 
     searches = [evolution(config, rng) for _ in range(layers)]
     round_rows = config.population * len(train) + 2 * len(dev)
@@ -157,10 +162,10 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         if last or (generation + 1) % config.dev_every == 0:
             looks = np.stack([best, [search.mean for search in searches]])  # (2, layers, d)
             scores = judge(task, mixture(lm.outputs(space.at(looks), dev.texts), w, head, alpha), dev, config.select)
-            for z, score in zip(looks, scores, strict=True):
+            for z, (score, metric) in zip(looks, scores, strict=True):
                 if score > selected:
                     selected = score
-                    yield answer(task, space.at(z[None]), w, head, alpha, loss=float(loss), dev=score[0])
+                    yield answer(task, space.at(z[None]), w, head, alpha, loss=float(loss), dev=metric)
 
 
 # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -175,7 +180,7 @@ def calibrate(q: NDArray[np.floating], faithful: bool) -> Calibration:
     scale = faithful_scale(mean)
     if scale is not None:
         return Calibration(scale, np.zeros(classes))
-    return Calibration(np.ones(classes), mean.mean() - mean)  # the guard refused: move the means together instead
+    return Calibration(np.ones(classes), mean.mean() - mean, fallback=True)  # move the means together instead
 
 
 def safe_shift(q: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -256,7 +261,7 @@ def adam(head: Head, gradient: tuple[NDArray[np.float64], NDArray[np.float64]], 
 
 
 def answer(task: Task, prompt: Coordinates | None, w: Calibration, head: Head, alpha: float, **note: float) -> Answer:
-    """Pack a snapshot; the head is copied, since training goes on."""
+    """Pack a snapshot; the head is copied, since training goes on. The note tells a calibration that fell back."""
     member = Member(
         task.template,
         task.words,
@@ -266,7 +271,7 @@ def answer(task: Task, prompt: Coordinates | None, w: Calibration, head: Head, a
         head=LinearHead(head.weight.astype(np.float32), head.bias.astype(np.float32)) if alpha > 0 else None,
         alpha=alpha,
     )
-    return Answer((member,), note)
+    return Answer((member,), {**note, "calibration_fallback": 1.0} if w.fallback else note)
 
 
 def evolution(config: Config, rng: np.random.Generator) -> Any:
@@ -284,9 +289,9 @@ def evolution(config: Config, rng: np.random.Generator) -> Any:
     return cma.CMAEvolutionStrategy(np.zeros(config.dim), 1.0, options)
 
 
-def judge(task: Task, p: NDArray[np.floating], dev: Examples, select: str) -> list[tuple[float, float]]:
-    """Score of each candidate (candidates, texts, classes): metric and minus loss, the deciding one first."""
+def judge(task: Task, p: NDArray[np.floating], dev: Examples, select: str) -> list[tuple[Standing, float]]:
+    """Standing and metric of each candidate, from its dev probabilities (candidates, texts, classes)."""
     predicted, labels, classes = p.argmax(axis=-1), dev.labels, len(task.classes)
     metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
     pairs = zip(metric.tolist(), (-negative_log_likelihood(p, labels)).tolist(), strict=True)
-    return [pair if select == "metric" else pair[::-1] for pair in pairs]
+    return [(pair if select == "metric" else pair[::-1], pair[0]) for pair in pairs]

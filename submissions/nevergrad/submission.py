@@ -4,7 +4,7 @@
 
 The first release of BBT's code used nevergrad's CMA this way. Optimisers that can be asked many times before they are
 told are given whole populations, which the server forwards at once; the others go one by one, at the same price per
-call and more seconds.
+call and more seconds; those that fail either way are refused.
 
 Not part of any paper: the widths of A, the looks at dev and the selection are those of this project's BBT.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import nevergrad as ng
 import numpy as np
@@ -23,6 +23,9 @@ from harness import Answer, BlackBox, Examples, Shots, Subspace, Task, accuracy,
 
 REFUSED = ("BO", "BOSplit", "BayesOptimBO", "PCABO", "PCABO80", "PCABO95DoE20", "AX", "HyperOpt", "SMAC3", "pysot")
 """Model-based optimisers whose cost per question grows with dim and history: they hang at hundreds of dimensions."""
+TRY = "try NGOpt, DiagonalCMA or CMA"
+Standing: TypeAlias = tuple[float, float]
+"""What dev thinks of a candidate, metric and minus loss, the deciding one first; the greater wins."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,7 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse unknown optimisers, and those that would hang."""
         if self.optimizer in REFUSED:
-            raise ValueError(
-                f"optimizer {self.optimizer!r} fits a model that hangs at dim {self.dim}; try NGOpt, DiagonalCMA or CMA"
-            )
+            raise ValueError(f"optimizer {self.optimizer!r} fits a model that hangs at dim {self.dim}; {TRY}")
         if self.optimizer not in ng.optimizers.registry:
             raise ValueError(f"nevergrad has no optimizer {self.optimizer!r}; see nevergrad.optimizers.registry")
 
@@ -61,7 +62,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     space = Subspace(config.dim, (std,), lm.info.prompt_tokens, seed=int(rng.integers(2**62)))
 
     yield Answer.of(task)
-    (selected,) = judge(task, lm.logits(None, dev.texts), dev, config.select)  # the prompt to beat
+    ((selected, _),) = judge(task, lm.logits(None, dev.texts), dev, config.select)  # the prompt to beat
 
     search = optimizer(config, int(lm.budget.calls_left), rng)
     size = search.num_workers
@@ -82,10 +83,10 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
             looked = search.num_tell
             looks = np.stack([search.provide_recommendation().value, best_z])  # (2, d)
             scores = judge(task, lm.logits(space.at(looks), dev.texts), dev, config.select)
-            for z, score in zip(looks, scores, strict=True):
+            for z, (score, metric) in zip(looks, scores, strict=True):
                 if score > selected:
                     selected = score
-                    yield Answer.of(task, space.at(z), loss=best_loss, dev=score[0])
+                    yield Answer.of(task, space.at(z), loss=best_loss, dev=metric)
 
 
 def optimizer(config: Config, calls: int, rng: np.random.Generator) -> Any:
@@ -93,24 +94,38 @@ def optimizer(config: Config, calls: int, rng: np.random.Generator) -> Any:
     kind = ng.optimizers.registry[config.optimizer]
     space = ng.p.Array(init=np.zeros(config.dim))
     space.random_state = np.random.RandomState(int(rng.integers(2**32)))
-    workers = 1 if kind.no_parallelization else max(config.population, 4 + int(3 * np.log(config.dim)))
-    return kind(space, budget=max(calls, workers), num_workers=workers)
+    ahead = max(config.population, 4 + int(3 * np.log(config.dim)))
+    problem: Exception | None = None
+    for workers in [1] if kind.no_parallelization else [ahead, 1]:
+        try:
+            return kind(space, budget=max(calls, workers), num_workers=workers)
+        except (ValueError, ZeroDivisionError, ImportError) as refusal:  # some find out late what they cannot do
+            problem = refusal
+    raise ValueError(f"nevergrad cannot set up {config.optimizer} at dim {config.dim}: {problem}; {TRY}") from problem
 
 
 def ask(search: Any, size: int) -> list[Any]:
-    """Up to `size` candidates: fewer where a CMA-ES must be told its generation before it can be asked again."""
-    asked = [search.ask()]
+    """Up to `size` candidates: fewer where a CMA-ES must be told its generation before it can be asked again.
+
+    Raises:
+        ValueError: not even one; a package is missing, or the optimiser is not made for such a space.
+    """
+    asked: list[Any] = []
     try:
         while len(asked) < size:
             asked.append(search.ask())
-    except RuntimeError:  # pycma's: "Mean shift samples are expected but missing"; the candidates asked for are good
-        pass
+    except (RuntimeError, TypeError, ImportError) as problem:
+        # pycma's "Mean shift samples are expected but missing" is one of these; the candidates asked for are good
+        if not asked:
+            raise ValueError(
+                f"nevergrad's {search.name} cannot be asked for a candidate: {problem}; {TRY}"
+            ) from problem
     return asked
 
 
-def judge(task: Task, logits: NDArray[np.floating], dev: Examples, select: str) -> list[tuple[float, float]]:
-    """Score of each candidate (candidates, texts, words): metric and minus loss, the deciding one first."""
+def judge(task: Task, logits: NDArray[np.floating], dev: Examples, select: str) -> list[tuple[Standing, float]]:
+    """Standing and metric of each candidate, from its dev logits (candidates, texts, words)."""
     predicted, labels, classes = logits.argmax(axis=-1), dev.labels, len(task.classes)
     metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
     pairs = zip(metric.tolist(), (-cross_entropy(logits, labels)).tolist(), strict=True)
-    return [pair if select == "metric" else pair[::-1] for pair in pairs]
+    return [(pair if select == "metric" else pair[::-1], pair[0]) for pair in pairs]

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness import Answer, BlackBox, Examples, Shots, Subspace, Task, accuracy, cross_entropy, macro_f1
+
+Standing: TypeAlias = tuple[float, float]
+"""What dev thinks of a candidate, metric and minus loss, the deciding one first; the greater wins."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     space = Subspace(config.dim, (std,), lm.info.prompt_tokens, seed=int(rng.integers(2**62)))
 
     yield Answer.of(task)
-    selected = judge(task, lm.logits(None, dev.texts)[0], dev, config.select)  # the prompt to beat
+    selected, _ = judge(task, lm.logits(None, dev.texts)[0], dev, config.select)  # the prompt to beat
     best_z, best_loss, looked = np.zeros(config.dim), np.inf, True
     round_rows = config.population * len(train) + len(dev)
     for population in count(1):
@@ -54,15 +57,15 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         last = lm.budget.rows_left < round_rows
         if not looked and (last or population % config.dev_every == 0):
             looked = True
-            score = judge(task, lm.logits(space.at(best_z), dev.texts)[0], dev, config.select)
+            score, metric = judge(task, lm.logits(space.at(best_z), dev.texts)[0], dev, config.select)
             if score > selected:
                 selected = score
-                yield Answer.of(task, space.at(best_z), loss=best_loss, dev=score[0])
+                yield Answer.of(task, space.at(best_z), loss=best_loss, dev=metric)
 
 
-def judge(task: Task, logits: NDArray[np.floating], dev: Examples, select: str) -> tuple[float, float]:
-    """Score of one candidate's logits (texts, words): metric and minus loss, the deciding one first."""
+def judge(task: Task, logits: NDArray[np.floating], dev: Examples, select: str) -> tuple[Standing, float]:
+    """Standing and metric of one candidate, from its dev logits (texts, words)."""
     predicted, labels, classes = logits.argmax(axis=-1), dev.labels, len(task.classes)
     metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
     pair = (float(metric), -float(cross_entropy(logits, labels)))
-    return pair if select == "metric" else pair[::-1]
+    return pair if select == "metric" else pair[::-1], pair[0]

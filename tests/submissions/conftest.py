@@ -49,6 +49,11 @@ class Run:
     test: Examples
     ended_by_budget: bool
 
+    train: list[Any]
+    """What each training query asked about, in order: `Prompts` or None."""
+    dev: list[Any]
+    """The same for dev queries."""
+
     def accuracy(self, answer: Answer) -> float:
         """Test accuracy of an answer."""
         p = probabilities(answer, self.task, self.lm.free, self.test.texts)
@@ -71,6 +76,15 @@ class Bench:
         """Run a submission to its end on the fake model."""
         module = load(name)
         lm, task, shots = self.setting(classes, calls, layers=layers)
+        asked: dict[bool, list[Any]] = {True: [], False: []}
+        outputs = lm.outputs
+
+        def watched(prompts: Any, texts: Any, *rest: Any, **more: Any) -> Any:
+            out = outputs(prompts, texts, *rest, **more)
+            asked[texts == shots.train.texts].append(prompts)
+            return out
+
+        lm.outputs = watched  # type: ignore[method-assign]
         test = fake_examples(task, 1000, np.random.default_rng(999))
         if name != "manual":
             options = {"dim": 30, **options}
@@ -81,7 +95,7 @@ class Bench:
                 answers.append(answer)
         except BudgetExhausted:
             ended_by_budget = True
-        return Run(answers, lm, task, test, ended_by_budget)
+        return Run(answers, lm, task, test, ended_by_budget, asked[True], asked[False])
 
 
 @pytest.fixture(scope="session")

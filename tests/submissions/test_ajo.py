@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,25 @@ def test_unsafe_means_fall_back_to_a_shift(ajo: ModuleType, mean: tuple[float, f
     w = ajo.calibrate(np.array([mean, mean]), faithful=True)
     np.testing.assert_array_equal(w.scale, 1)
     np.testing.assert_allclose(w.shift + mean, np.mean(mean))
+    assert w.fallback
+
+
+@pytest.mark.parametrize("mean", [(1.0, 5.0), (0.5, 0.5), (2.0, 3.0, 9.9)])
+def test_the_guard_lets_safe_means_pass(ajo: ModuleType, mean: tuple[float, ...]) -> None:
+    """Up to five times the least, and none below a tenth of the mean magnitude."""
+    w = ajo.calibrate(np.array([mean]), faithful=True)
+    assert not w.fallback
+    np.testing.assert_allclose(w.scale * mean, np.mean(mean))
+
+
+def test_a_fallback_is_noted_in_every_calibrated_answer(ajo: ModuleType, bench: Bench) -> None:
+    """The fake's mean logits at the zero prompt do not pass the guard; the additive form needs none."""
+    run = bench.run("ajo", calibrate="faithful", calls=120)
+    calibrated = [a for a in run.answers if a.members[0].shift and any(a.members[0].shift)]
+    assert calibrated
+    assert all(a.note["calibration_fallback"] == 1.0 for a in calibrated)
+    assert all("calibration_fallback" not in a.note for a in bench.run("ajo", calls=120).answers)
+    assert all("calibration_fallback" not in a.note for a in run.answers if a not in calibrated)
 
 
 def test_safe_shift_divides_by_the_mean_probability(ajo: ModuleType) -> None:
@@ -117,12 +137,11 @@ def test_dev_and_the_referee_see_the_same_classifier(ajo: ModuleType, bench: Ben
     run = bench.run("ajo")
     _, _, shots = bench.setting()
     for answer in run.answers[1:]:
-        scored = type(run)(run.answers, run.lm, run.task, shots.dev, run.ended_by_budget).accuracy(answer)
-        assert scored == answer.note["dev"]
+        assert replace(run, test=shots.dev).accuracy(answer) == answer.note["dev"]
 
 
 @pytest.mark.parametrize(("options", "alpha"), [({}, 0.5), ({"head": False}, 0.0), ({"alpha": 0.25}, 0.25)])
-def test_answers_carry_calibration_and_head(bench: Bench, options: dict[str, float], alpha: float) -> None:
+def test_answers_carry_calibration_and_head(bench: Bench, options: dict[str, Any], alpha: float) -> None:
     """The last answer holds prompts, W, the head and its weight."""
     member = bench.run("ajo", **options).answers[-1].members[0]
     assert member.prompt is not None

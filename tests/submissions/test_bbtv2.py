@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from harness import BudgetExhausted
+from harness import Coordinates
 
 if TYPE_CHECKING:
-    from .conftest import Bench
+    from .conftest import Bench, Run
 
 
-def queries(bench: Bench, calls: int = 200, layers: int = 3, **options: Any) -> tuple[list[Any], list[Any], Any]:
-    """All training queries' coordinates, all dev queries', and the model."""
-    module = bench.load("bbtv2")
-    lm, task, shots = bench.setting(calls=calls, layers=layers)
-    asked: dict[bool, list[Any]] = {True: [], False: []}
-    outputs = lm.outputs
-
-    def watched(prompts: Any, texts: Any, *rest: Any) -> Any:
-        out = outputs(prompts, texts, *rest)
-        asked[texts == shots.train.texts].append(prompts)
-        return out
-
-    lm.outputs = watched  # type: ignore[method-assign]
-    with contextlib.suppress(BudgetExhausted):
-        list(module.tune(lm, task, shots, np.random.default_rng(0), module.Config(dim=10, **options)))
-    return asked[True], asked[False], lm
+def short(bench: Bench, calls: int = 200, **options: Any) -> Run:
+    """A run on three layers with a dimension of 10."""
+    return bench.run("bbtv2", calls=calls, dim=10, **options)
 
 
 def test_layers_move_one_at_a_time_from_the_bottom_up(bench: Bench) -> None:
     """In query n all candidates agree on every layer but layer n mod L."""
-    train, _, _ = queries(bench)
+    train = short(bench).train
     assert len(train) >= 8
     for n, prompts in enumerate(train):
         assert prompts.z.shape == (20, 3, 10)
@@ -44,13 +30,13 @@ def test_layers_move_one_at_a_time_from_the_bottom_up(bench: Bench) -> None:
 
 def test_accepted_prompts_stay_until_the_loss_falls(bench: Bench) -> None:
     """The fixed layers are those of the stack with the lowest loss so far."""
-    train, _, lm = queries(bench)
+    run = short(bench)
     _, task, shots = bench.setting()
     best, loss = np.zeros((3, 10), dtype=np.float32), np.inf
-    for n, prompts in enumerate(train):
+    for n, prompts in enumerate(run.train):
         others = [layer for layer in range(3) if layer != n % 3]
         np.testing.assert_array_equal(prompts.z[0, others], best[others])
-        q = lm.free.outputs(prompts, shots.train.texts, task.template, task.words).logits
+        q = run.lm.free.outputs(prompts, shots.train.texts, task.template, task.words).logits
         losses = bench.load("bbtv2").cross_entropy(q, shots.train.labels)
         if losses.min() < loss:
             best, loss = prompts.z[losses.argmin()], losses.min()
@@ -59,19 +45,78 @@ def test_accepted_prompts_stay_until_the_loss_falls(bench: Bench) -> None:
 @pytest.mark.parametrize("calls", [60, 130, 200])
 def test_every_call_is_accounted_for(bench: Bench, calls: int) -> None:
     """Spent rows = candidates x texts, over train and dev."""
-    train, dev, lm = queries(bench, calls=calls)
-    spent = sum(len(p.z) for p in train) + sum(1 if p is None else len(p.z) for p in dev)
-    assert lm.meter.spent == spent * lm.budget.train_rows
+    run = short(bench, calls=calls)
+    spent = sum(1 if p is None else len(p.z) for p in run.train + run.dev)
+    assert run.lm.meter.spent == spent * run.lm.budget.train_rows
 
 
 def test_without_remainder_only_whole_rounds_are_run(bench: Bench) -> None:
     """The number of rounds is budget // (population * layers), as published."""
-    train, _, _ = queries(bench, calls=200, remainder=False)
-    assert len(train) == 3 * (200 // (20 * 3))
+    run = short(bench, remainder=False)
+    assert len(run.train) == 3 * (200 // (20 * 3))
+    assert not run.ended_by_budget
 
 
 def test_widths_follow_the_layers(bench: Bench) -> None:
     """Each layer's projection is as wide as its input, times that layer's alpha, over sigma."""
-    train, _, lm = queries(bench, alpha=0.5, alpha_deep=0.25, sigma=2.0)
-    expected = np.array([0.25, 0.125, 0.125]) * lm.info.hidden_std
-    np.testing.assert_allclose(train[0].space.std, expected)
+    run = short(bench, alpha=0.5, alpha_deep=0.25, sigma=2.0)
+    expected = np.array([0.25, 0.125, 0.125]) * run.lm.info.hidden_std
+    np.testing.assert_allclose(run.train[0].space.std, expected)
+
+
+def test_widths_of_the_published_code(bench: Bench) -> None:
+    """The word embeddings' at the input and each layer's own above it; 1 everywhere for the uniform projection."""
+    run = short(bench, calls=20, width_from="embedding", selection="faithful")
+    info = run.lm.info
+    np.testing.assert_allclose(run.train[0].space.std, [info.embedding_std, *(0.2 * np.array(info.hidden_std[1:]))])
+    run = short(bench, calls=20, width_from="unit", projection="uniform", selection="faithful")
+    assert run.train[0].space.std == (1.0, 0.2, 0.2)
+    assert run.train[0].space.distribution == "uniform"
+
+
+def test_best_replaces_by_the_loss_it_had_under_earlier_stacks(bench: Bench) -> None:
+    """With accept=best, each layer holds its own best ever sample, whatever the others have become since."""
+    run = short(bench, accept="best")
+    _, task, shots = bench.setting()
+    best, losses_of = np.zeros((3, 10), dtype=np.float32), np.full(3, np.inf)
+    for n, prompts in enumerate(run.train):
+        others = [layer for layer in range(3) if layer != n % 3]
+        np.testing.assert_array_equal(prompts.z[0, others], best[others])
+        q = run.lm.free.outputs(prompts, shots.train.texts, task.template, task.words).logits
+        losses = bench.load("bbtv2").cross_entropy(q, shots.train.labels)
+        if losses.min() < losses_of[n % 3]:
+            best[n % 3], losses_of[n % 3] = prompts.z[losses.argmin(), n % 3], losses.min()
+
+
+@pytest.mark.parametrize("name", ["bbt", "bbtv2"])
+def test_faithful_selection_shows_dev_the_last_sample_in_place(bench: Bench, name: str) -> None:
+    """Of every fifth generation, and nothing else: not the bare template, not at the end of the budget."""
+    run = bench.run(name, calls=339, selection="faithful")
+    assert len(run.train) == 16  # 3 looks, one call each, leave 336 calls
+    assert len(run.dev) == 3
+    for look, generation in zip(run.dev, run.train[4::5], strict=True):
+        np.testing.assert_array_equal(look.z, generation.z[-1:])
+
+
+@pytest.mark.parametrize("name", ["bbt", "bbtv2"])
+def test_faithful_selection_is_strict_and_starts_at_zero(bench: Bench, name: str) -> None:
+    """The answers are the looks whose metric exceeds 0 and all before."""
+    run = bench.run(name, calls=600, selection="faithful")
+    _, task, shots = bench.setting()
+    best, kept = 0.0, []
+    for look in run.dev:
+        q = run.lm.free.outputs(look, shots.dev.texts, task.template, task.words).logits
+        metric = float((q[0].argmax(axis=-1) == shots.dev.labels).mean())
+        if metric > best:
+            best = metric
+            kept.append((look.z.tolist(), metric))
+    assert 2 <= len(kept) < len(run.dev)
+    answers = [(a.members[0].prompt, a.note["dev"]) for a in run.answers[1:]]
+    assert kept == [(prompt.z.tolist(), metric) for prompt, metric in answers if isinstance(prompt, Coordinates)]
+
+
+@pytest.mark.parametrize("name", ["bbt", "bbtv2"])
+def test_faithful_selection_is_by_the_metric(bench: Bench, name: str) -> None:
+    """The published rule knows no loss."""
+    with pytest.raises(ValueError, match="select='loss'"):
+        bench.load(name).Config(selection="faithful", select="loss")

@@ -144,10 +144,10 @@ def test_a_refused_template_is_shortened_at_no_cost(bench: Bench) -> None:
     lm, task, shots = bench.setting()
     outputs = lm.outputs
 
-    def strict(prompts: Any, texts: Any, template: str, *rest: Any) -> Any:
+    def strict(prompts: Any, texts: Any, template: str, *rest: Any, **more: Any) -> Any:
         if template.count("It was class") > 7:
             raise QueryError("too long")
-        return outputs(prompts, texts, template, *rest)
+        return outputs(prompts, texts, template, *rest, **more)
 
     lm.outputs = strict  # type: ignore[method-assign]
     answers = tune(bench, lm, task, shots)
@@ -178,9 +178,9 @@ def test_the_set_that_dev_prefers_is_kept(bench: Bench) -> None:
     tried: list[str] = []
     outputs = lm.outputs
 
-    def watched(prompts: Any, texts: Any, template: str, *rest: Any) -> Any:
+    def watched(prompts: Any, texts: Any, template: str, *rest: Any, **more: Any) -> Any:
         tried.append(template)
-        return outputs(prompts, texts, template, *rest)
+        return outputs(prompts, texts, template, *rest, **more)
 
     lm.outputs = watched  # type: ignore[method-assign]
     last = tune(bench, lm, task, shots, sets=12)[-1]

@@ -84,9 +84,9 @@ def queries(bench: Bench, calls: int = 100, **options: Any) -> tuple[list[Any], 
     asked: dict[bool, list[Any]] = {True: [], False: []}
     outputs = lm.outputs
 
-    def watched(prompts: Any, texts: Any, *rest: Any) -> Any:
+    def watched(prompts: Any, texts: Any, *rest: Any, **more: Any) -> Any:
         asked[texts == shots.train.texts].append(prompts)
-        return outputs(prompts, texts, *rest)
+        return outputs(prompts, texts, *rest, **more)
 
     lm.outputs = watched  # type: ignore[method-assign]
     list(module.tune(lm, task, shots, np.random.default_rng(0), module.Config(**{"dim": 10, **options})))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from harness import Answer, cross_entropy
 from harness.answer import from_bytes, to_bytes
+from harness.lm.projection import matrix
 
 if TYPE_CHECKING:
     from .conftest import Bench
@@ -27,18 +29,20 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("bbt", {"loss": "accuracy"}),
     ("bbt", {"injection": "prepend"}),
     ("bbt", {"projection": "uniform", "width_from": "unit", "sigma": 0.5, "bound": 5.0}),
-    ("bbt", {"width_from": "embedding"}),
+    ("bbt", {"selection": "faithful"}),
+    ("bbt", {"select": "loss"}),
+    ("bbt", {"tokens": 2}),
     ("bbtv2", {"accept": "best"}),
     ("bbtv2", {"loss": "hinge", "alpha_deep": 1.0}),
+    ("bbtv2", {"projection": "uniform"}),
+    ("bbtv2", {"selection": "faithful", "accept": "best"}),
     ("ajo", {"calibrate": "faithful"}),
     ("ajo", {"calibrate": "none"}),
     ("ajo", {"head": False}),
     ("ajo", {"joint": False}),
     ("ajo", {"head_every": "layer"}),
-    ("nevergrad", {"optimizer": "CMA"}),
-    ("nevergrad", {"optimizer": "DiagonalCMA"}),
-    ("nevergrad", {"optimizer": "DE"}),
 ]
+OPTIMISERS = ("NGOpt", "CMA", "DiagonalCMA", "TwoPointsDE", "PSO", "TBPSA", "OnePlusOne", "LognormalDiscreteOnePlusOne")
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -103,23 +107,9 @@ def test_options_work(bench: Bench, name: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", SEARCHES)
 def test_dev_is_looked_at_sparingly(bench: Bench, name: str) -> None:
     """At most a tenth of the budget goes into selection."""
-    lm, task, shots = bench.setting()
-    module, dev_rows = bench.load(name), 0
-    outputs = lm.outputs
-
-    def counted(prompts: Any, texts: Any, *rest: Any) -> Any:
-        nonlocal dev_rows
-        before = lm.budget.rows_left
-        try:
-            return outputs(prompts, texts, *rest)
-        finally:
-            if texts == shots.dev.texts:
-                dev_rows += before - lm.budget.rows_left
-
-    lm.outputs = counted  # type: ignore[method-assign]
-    with pytest.raises(Exception, match="rows asked"):
-        list(module.tune(lm, task, shots, np.random.default_rng(0), module.Config(dim=30)))
-    assert 0 < dev_rows <= 0.1 * lm.budget.rows_total
+    run = bench.run(name)
+    looks = sum(1 if prompts is None else len(prompts.z) for prompts in run.dev)  # as dear as a call each
+    assert 0 < looks <= 0.1 * run.lm.budget.calls_total
 
 
 def test_searches_end_up_near_the_planted_optimum(bench: Bench) -> None:
@@ -155,6 +145,103 @@ def test_manual_costs_nothing(bench: Bench) -> None:
     run = bench.run("manual")
     assert [a.members[0].prompt for a in run.answers] == [None]
     assert run.lm.meter.spent == 0
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("select", ["metric", "loss"])
+def test_the_notes_dev_is_the_metric(bench: Bench, name: str, select: str) -> None:
+    """Whatever dev decides by."""
+    run = bench.run(name, select=select)
+    _, _, shots = bench.setting()
+    noted = [answer for answer in run.answers if "dev" in answer.note]
+    assert noted
+    for answer in noted:
+        assert replace(run, test=shots.dev).accuracy(answer) == answer.note["dev"]
+
+
+def test_serial_queries_change_nothing_but_their_number(bench: Bench) -> None:
+    """On a model whose rows do not depend on each other, down to the last bit; the price is the same."""
+    runs = [bench.run("bbt", calls=130, queries=queries) for queries in ("population", "serial")]
+    together, alone = runs
+    assert [len(p.z) for p in together.train] == [20] * 6
+    assert [len(p.z) for p in alone.train] == [1] * 120
+    assert [to_bytes(a) for a in together.answers] == [to_bytes(a) for a in alone.answers]
+    assert together.lm.meter.spent == alone.lm.meter.spent
+    assert together.ended_by_budget
+    assert alone.ended_by_budget
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"alpha": 1.0}, 0.55),  # the first layer's input on the fake model
+        ({"alpha": 0.2}, 0.11),
+        ({"alpha": 0.5, "width_from": "embedding"}, 0.028),  # the word embeddings': 0.056
+        ({"alpha": 1.0, "width_from": "unit", "projection": "uniform"}, 1 / 3**0.5),  # U(-1, 1) has variance 1/3
+    ],
+)
+def test_first_prompts_are_as_wide_as_alpha_says(
+    bench: Bench, options: dict[str, Any], expected: float, sigma: float
+) -> None:
+    """Measured on the values A z of the first generation: alpha times the standard deviation, whatever sigma is."""
+    run = bench.run("bbt", calls=25, dim=500, sigma=sigma, **options)
+    (first,) = run.train
+    values = first.z[:, 0] @ matrix(first.space, 0, run.lm.info.width).T  # (20, tokens * width)
+    assert values.std() == pytest.approx(expected, rel=0.06)
+
+
+def test_first_prompts_of_each_layer_are_as_wide_as_its_input(bench: Bench) -> None:
+    """BBTv2's per-layer widths, measured: 1 at the input and 0.2 above, in standard deviations of the layer's input."""
+    run = bench.run("bbtv2", calls=65, dim=500)
+    for layer, (query, alpha) in enumerate(zip(run.train, (1.0, 0.2, 0.2), strict=True)):
+        values = query.z[:, layer] @ matrix(query.space, layer, run.lm.info.width).T
+        assert values.std() == pytest.approx(alpha * run.lm.info.hidden_std[layer], rel=0.06)
+
+
+def test_the_prompts_length_is_an_option(bench: Bench) -> None:
+    """None is what the track allows."""
+    lengths = [bench.run("bbt", calls=30, tokens=tokens).train[0].space.tokens for tokens in (None, 1, 3)]
+    assert lengths == [4, 1, 3]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMISERS)
+def test_nevergrads_optimisers_are_asked_for_populations(bench: Bench, optimizer: str) -> None:
+    """Eight of as many families spend the budget and do better than the bare template."""
+    run = bench.run("nevergrad", optimizer=optimizer)
+    assert run.ended_by_budget
+    assert max(len(prompts.z) for prompts in run.train) == 20
+    assert run.accuracy(run.answers[-1]) > run.accuracy(run.answers[0]) + 0.15
+
+
+@pytest.mark.parametrize("optimizer", ["FCMA", "ImageMetaModel"])
+def test_nevergrad_refuses_what_cannot_be_asked(bench: Bench, optimizer: str) -> None:
+    """A missing package, or an optimiser that is not made for a vector: the error says which, and what to try."""
+    with pytest.raises(ValueError, match=f"{optimizer} cannot be asked .* try NGOpt"):
+        bench.run("nevergrad", optimizer=optimizer)
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_nevergrad_goes_one_by_one_where_asking_ahead_is_refused_late(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Some claim to take many workers and raise when given some (DS9); what cannot even take one is refused."""
+
+    class Late:
+        no_parallelization = False
+
+        def __init__(self, _: Any, budget: int, num_workers: int) -> None:
+            if num_workers > most:
+                raise ValueError(f"{num_workers} workers of {budget} refused")
+            self.num_workers = num_workers
+
+    module = bench.load("nevergrad")
+    monkeypatch.setitem(module.ng.optimizers.registry, "Late", Late)
+    if most:
+        assert module.optimizer(module.Config(optimizer="Late"), 100, np.random.default_rng(0)).num_workers == 1
+    else:
+        with pytest.raises(ValueError, match="cannot set up Late at dim 500: 1 workers of 100 refused"):
+            module.optimizer(module.Config(optimizer="Late"), 100, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("optimizer", ["SPSA", "Cobyla", "OnePlusOne"])
