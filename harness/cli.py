@@ -60,6 +60,14 @@ def evaluate(
     present_splits: Annotated[
         bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")
     ] = False,
+    white_box: Annotated[
+        bool,
+        typer.Option(
+            "--white-box",
+            help="Allow references that need gradients. They run in this process, unsandboxed, with the model's "
+            "weights: only for code you trust. Listed, never ranked.",
+        ),
+    ] = False,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -69,13 +77,15 @@ def evaluate(
     One cell is one task on one few-shot split.
     """
     from harness import submission as submissions  # noqa: PLC0415 - keeps `--help` quick
-    from harness.evaluate import Choices, Evaluation  # noqa: PLC0415
+    from harness.evaluate import Choices, Evaluation, check_access  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     options = _options(config)
     found = [submissions.find(path) for path in paths]
+    for each in found:
+        check_access(each, white_box)
     chosen = load_track(track)
-    choices = Choices(model, data, tuple(task or ()), tuple(split or ()), present_splits, calls, seed)
+    choices = Choices(model, data, tuple(task or ()), tuple(split or ()), present_splits, calls, seed, white_box)
     results = Store(store)
     progress = JsonProgress(out) if as_json else LiveProgress(err) if err.is_terminal else PlainProgress(err)
     try:
@@ -186,7 +196,8 @@ def check(
         return
     for line in report["lines"]:
         _say(line)
-    _say(f"ok; now the real thing: harness evaluate {path}")
+    allow = " --white-box" if report["access"] == "white-box" else ""
+    _say(f"ok; now the real thing: harness evaluate {path}{allow}")
 
 
 @app.command()

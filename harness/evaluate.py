@@ -12,7 +12,7 @@ from harness.data import Source, examples_sha256, load_shots, load_test, splits_
 from harness.environment import environment, environment_sha256
 from harness.errors import DataError, InputError
 from harness.lm.load import kind_of, load_model
-from harness.referee import Cell, Verdict, run_cell
+from harness.referee import Cell, Verdict, run_cell, run_reference
 from harness.store import RunKey, Store
 from harness.track import Track, track_tasks
 
@@ -36,6 +36,8 @@ class Choices:
     calls: int | None = None
     """Budget of every task instead of the track's; such a run is never ranked with the track."""
     seed: int = 0
+    white_box: bool = False
+    """Whether references may run: code with the model's weights, in this process."""
 
 
 class Progress(Protocol):
@@ -70,7 +72,7 @@ class Evaluation:
         """
         self.store = store
         self._given = track
-        self._seed = choices.seed
+        self._seed, self._white_box = choices.seed, choices.white_box
         self.modified = tuple(
             name for name, value in (("model", choices.model), ("calls", choices.calls)) if value is not None
         )
@@ -94,8 +96,11 @@ class Evaluation:
         """Run what is missing of one submission; return the run's id. May be interrupted and called again.
 
         Raises:
+            InputError: it is a white-box reference, and the choices do not allow it.
             SubmissionError: it cannot be imported or configured.
         """
+        check_access(submission, self._white_box)
+        run_one = run_reference if submission.access == "white-box" else run_cell
         key = self._key(submission, options)
         run = self.store.open_run(key, self._environment)
         finished = self.store.finished(run)
@@ -106,7 +111,7 @@ class Evaluation:
                 continue  # by another process, meanwhile
             progress.began(key.entry, cell)
             attempt = self.store.begin(run, cell.task.name, cell.split)
-            verdict = run_cell(cell, submission, options, self.lm, attempt, progress.spent)
+            verdict = run_one(cell, submission, options, self.lm, attempt, progress.spent)
             progress.ended(key.entry, cell, verdict)
         return run
 
@@ -166,6 +171,21 @@ class Evaluation:
             self._seed,
             environment_sha256(self._environment),
             self.modified,
+            submission.access,
+        )
+
+
+def check_access(submission: Submission, white_box: bool) -> None:
+    """Refuse a white-box reference unless it was allowed.
+
+    Raises:
+        InputError: what it is, and how to allow it.
+    """
+    if submission.access == "white-box" and not white_box:
+        raise InputError(
+            f"{submission.path} is a white-box reference: it trains with the model's weights and gradients, in the "
+            "referee's own process and without a sandbox, and is listed but never ranked. "
+            "If you trust its code, allow that with --white-box"
         )
 
 

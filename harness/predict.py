@@ -38,11 +38,16 @@ def stored_answer(results: Store, entry: str, track: str, task: str, split: int,
     """Answer of the newest run of an entry that has one, on the track's model or on another as asked.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the entry is a white-box reference.
     """
     for run, key, _, _ in reversed(results.runs()):
         if (key["entry"], key["track"], "model" in key["modified"]) == (entry, track, other_model):
             blob = results.answer(run, task, split)
+            if key.get("access") == "white-box":
+                raise InputError(
+                    f"{entry!r} is a white-box reference: it trained the model's weights, and no answer of it is kept. "
+                    "Take a ranked entry, or evaluate the reference again to see its score"
+                )
             if blob is not None:
                 return blob
     raise InputError(f"{results.url} holds no answer of {entry!r} for {task}, split {split} on track {track}")

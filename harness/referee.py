@@ -1,5 +1,6 @@
 """One cell: a worker tunes, the referee applies its answers to the test set afterwards, and the store keeps the facts.
 
+A white-box reference has no worker: it trains in this process, with the model's weights (`run_reference`).
 How a cell may end is in `harness.status`.
 """
 
@@ -10,7 +11,9 @@ import dataclasses
 import hashlib
 import resource
 import signal
+import sys
 import time
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,6 +27,8 @@ from harness.metrics import score
 from harness.sandbox import launch
 from harness.status import COUNTS
 from harness.store import KeptAnswer
+from harness.submission import loaded
+from harness.whitebox import WHITE_BOX_LEVEL, WhiteBox, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,9 +37,10 @@ if TYPE_CHECKING:
     from harness.data import Source
     from harness.lm.model import LanguageModel
     from harness.store import Attempt
-    from harness.submission import Submission
+    from harness.submission import Solver, Submission
     from harness.tasks import TaskFile
     from harness.track import Limits, TrackTask
+    from harness.whitebox import Training
 
 _GRACE_S = 5.0
 
@@ -196,6 +202,7 @@ def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launc
         "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
         "sandbox": launch.TIER,
         "seed": cell.worker_seed,
+        "access": "black-box",
     }
 
 
@@ -210,3 +217,69 @@ def _apply(service: Service, task: Task, lm: LanguageModel, test: Examples) -> l
         return KeptAnswer(mark, incumbent.rows, incumbent.blob, known[incumbent.blob])
 
     return [kept(mark, incumbent) for mark, incumbent in sorted(service.incumbents.items())]
+
+
+def run_reference(
+    cell: Cell, submission: Submission, options: Mapping[str, str], lm: LanguageModel, attempt: Attempt, watch: Watch
+) -> Verdict:
+    """Run a white-box reference on a cell, in this process and without a sandbox, and store what came of it.
+
+    Raises:
+        SubmissionError: it cannot be imported or configured; nothing is stored.
+        DataError: the data are not there or malformed.
+        StoreError: a fact could not be made durable.
+    """
+    shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
+    before = time.perf_counter()
+    white = WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # what it prints is no result
+        solver = _imported(stack, submission, options)
+        training = train(solver, white, cell.task, shots, cell.worker_seed, watch)
+        tuning_s = time.perf_counter() - before
+        test = load_test(cell.file, cell.source)  # only now, after training has ended
+        before = time.perf_counter()
+        kept = []
+        if training.last is not None and training.status in COUNTS:
+            try:
+                kept = [KeptAnswer(1.0, 0, b"", training.last.classes(test.texts, len(cell.task.classes)))]
+            except Exception:  # noqa: BLE001 - the author's code again
+                training.status, training.detail = "invalid_answer", traceback.format_exc()
+    facts = _reference_facts(cell, shots, solver.config, training) | {
+        "tuning_s": tuning_s,
+        "test_s": time.perf_counter() - before,
+    }
+    stored = attempt.finish(training.status, facts, examples_sha256(test), test.labels, kept)
+    shown = None
+    if kept:
+        shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
+    return Verdict(training.status, facts, shown, stored)
+
+
+def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
+    """A reference's code, to be taken out of this process when the stack closes."""
+    try:
+        return stack.enter_context(loaded(submission.path, options))
+    except SubmissionError:
+        raise
+    except ModuleNotFoundError as problem:
+        raise SubmissionError(
+            f"{submission.path}: the module {problem.name!r} is not installed. What the references that ship need "
+            'comes with: pip install "harness[references]"'
+        ) from problem
+    except Exception as problem:
+        raise SubmissionError(f"{submission.path}: cannot be imported:\n{traceback.format_exc()}") from problem
+
+
+def _reference_facts(cell: Cell, shots: Shots, config: Any, training: Training) -> dict[str, Any]:
+    """The facts of a cell without worker, queries and budget; 0 is what they are then."""
+    plain = (bool, int, float, str, type(None))
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    shown: dict[str, object] = {k: v if isinstance(v, plain) else repr(v) for k, v in values.items()}
+    service = Service(detail=training.detail, config=shown, history=training.history, level=WHITE_BOX_LEVEL)
+    return _facts(cell, shots, Meter(cell.spec.calls, len(shots.train)), service, launch.Exit(0, "", 0.0)) | {
+        "calls_total": 0,
+        "rows_total": 0,
+        "note": training.note,
+        "sandbox": "none (referee process)",
+        "access": "white-box",
+    }

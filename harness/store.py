@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
@@ -55,11 +55,16 @@ class RunKey:
     """Of the versions of everything that computes."""
     modified: tuple[str, ...] = ()
     """Which of the track's choices were replaced on the command line; a run with any is never ranked with it."""
+    access: Literal["black-box", "white-box"] = "black-box"
+    """``white-box`` is a reference that was allowed to train with the model's weights; it is listed, never ranked."""
 
     @property
     def id(self) -> str:
-        """Digest that names the run."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Digest that names the run; black-box runs have the id they had before there was `access`."""
+        identity = asdict(self)
+        if self.access == "black-box":
+            del identity["access"]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

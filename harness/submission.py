@@ -1,7 +1,13 @@
-"""Submission folders. The referee only reads their bytes; the code runs in the worker alone."""
+"""Submission folders. The referee only reads their bytes; the code runs in the worker alone.
+
+A white-box reference is the exception: a folder that says ``access = "white-box"`` in its source is run by the
+referee itself, and only where a person allowed that.
+"""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -11,16 +17,18 @@ from dataclasses import dataclass
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import SubmissionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import CodeType
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
+
+Access: TypeAlias = Literal["black-box", "white-box"]
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,13 @@ class Submission:
     path: Path
     sha256: str
     """Digest over the names and bytes of every file in the folder."""
+    access: Access = "black-box"
+    """``white-box`` where it trains with the model's weights, as its source declares."""
 
 
 @dataclass(frozen=True)
 class Solver:
-    """A submission as imported inside the worker."""
+    """A submission as imported: inside the worker, or by the referee where it is a white-box reference."""
 
     tune: Callable[..., Any]
     config: Any
@@ -45,7 +55,8 @@ def find(path: str | Path) -> Submission:
     """Look at a submission folder without running anything in it.
 
     Raises:
-        SubmissionError: no such folder, no submission.py, an unusable name, or too many bytes.
+        SubmissionError: no such folder, no submission.py, an unusable name, too many bytes, or an `access` that
+            cannot be read.
     """
     folder = Path(path).resolve()
     if folder.name == "submission.py":
@@ -55,7 +66,7 @@ def find(path: str | Path) -> Submission:
     if not _NAME.fullmatch(folder.name):
         raise SubmissionError(f"{folder.name!r} cannot be a submission's name; letters, digits, '-' and '_', up to 64")
     try:
-        return Submission(folder.name, folder, _sha256(folder))
+        return Submission(folder.name, folder, _sha256(folder), _access(folder / "submission.py"))
     except OSError as problem:
         raise SubmissionError(f"{folder}: cannot be read: {problem}") from problem
 
@@ -77,6 +88,42 @@ def _sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _access(file: Path) -> Access:
+    """What a module-level ``access = "..."`` says; black-box without one, or where the source is no Python."""
+    for statement in _statements(file):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if not any(isinstance(node, ast.Name) and node.id == "access" for node in targets):
+            continue
+        value = getattr(statement, "value", None)
+        said = value.value if isinstance(value, ast.Constant) else None
+        if said not in get_args(Access):
+            raise SubmissionError(
+                f'{file}:{statement.lineno}: access must be the plain string "black-box" or "white-box"'
+            )
+        return "white-box" if said == "white-box" else "black-box"
+    return "black-box"
+
+
+def _statements(file: Path) -> list[ast.stmt]:
+    """Top-level statements of a source file; none where it does not parse, which the import will tell better."""
+    try:
+        return ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def check_source(found: Submission) -> None:
+    """Look for `tune` and `Config` without running anything, where running is not wanted.
+
+    Raises:
+        SubmissionError: one of them is missing.
+    """
+    names = {getattr(statement, "name", "") for statement in _statements(found.path / "submission.py")}
+    for name, kind in (("tune", "function tune(lm, task, shots, rng, config)"), ("Config", "dataclass Config")):
+        if name not in names:
+            raise SubmissionError(f"{found.path / 'submission.py'} has no {kind}")
+
+
 class _Loader(SourceFileLoader):
     """Compiles the source that is there, never a cached file that the digest does not cover."""
 
@@ -86,7 +133,7 @@ class _Loader(SourceFileLoader):
 
 
 def load(path: Path, options: Mapping[str, str]) -> Solver:
-    """Import ``submission.py`` and build its Config. Runs the author's code: call it in the worker only.
+    """Import ``submission.py`` and build its Config. Runs the author's code: call it in the worker.
 
     Raises:
         SubmissionError: no `tune`, no `Config`, or options that do not fit it.
@@ -109,6 +156,25 @@ def load(path: Path, options: Mapping[str, str]) -> Solver:
             f"{path / 'submission.py'} has no dataclass Config; `class Config:` with no fields will do"
         )
     return Solver(tune, config(**parse_options(config, options)))
+
+
+@contextlib.contextmanager
+def loaded(path: Path, options: Mapping[str, str]) -> Iterator[Solver]:
+    """`load` in a process that goes on to other submissions: no module or search path of this one stays behind.
+
+    Raises:
+        SubmissionError: as `load`.
+        Exception: whatever the author's module raises.
+    """
+    search = list(sys.path)
+    try:
+        yield load(path, options)
+    finally:
+        sys.path[:] = search
+        sys.path_importer_cache.pop(str(path), None)
+        for name, module in list(sys.modules.items()):
+            if Path(getattr(module, "__file__", None) or "/").is_relative_to(path):
+                del sys.modules[name]
 
 
 def parse_options(config: type, options: Mapping[str, str]) -> dict[str, Any]:

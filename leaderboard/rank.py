@@ -1,11 +1,13 @@
 """From stored facts to a ranking: cell scores, means over splits, average over tasks.
 
 Only runs that are comparable are ranked together: same track file, rules, model, data, device and seed. A cell that
-failed scores as the majority class would; a run that lacks cells is listed without a rank.
+failed scores as the majority class would; a run that lacks cells is listed without a rank. White-box references are
+listed after all others, never ranked, and change nothing about those that are.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,16 +44,18 @@ class Entry:
     """One line of the leaderboard."""
 
     rank: int | None
-    """1 is best; equal averages share a rank; None where cells are missing."""
+    """1 is best; equal averages share a rank; None where cells are missing, and for white-box references."""
     name: str
     run: str
     cells: tuple[CellScore, ...]
     missing: int
     environment: dict[str, Any]
+    white_box: bool = False
+    """Whether it is a reference that trained with the model's weights."""
 
     @property
     def access(self) -> int:
-        """Highest access level used: 0 logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
+        """Highest access level used: 0 logits, 1 input prompts, 2 deep prompts, 3 hidden states, 4 the weights."""
         return max((int(cell.facts["level"]) for cell in self.cells), default=0)
 
     @property
@@ -110,30 +114,30 @@ def rank(
     `fingerprint` keeps runs of one version of the track file; by default the newest run's. Of runs that differ in
     data, model or seed, the kind with the most entries is ranked (the newest where equal). Runs with choices replaced
     on the command line are left out. A complete run has all `planned` cells (task, split), and every cell that any
-    other ranked run has.
+    other ranked run has. White-box references follow, best average first; they have a say in nothing of this, unless
+    there is nobody else.
     """
     runs = [
         (run, identity, environment) for run, identity, environment, _ in store.runs() if identity["track"] == track
     ]
     plain = [item for item in runs if not item[1]["modified"]]
-    version = fingerprint or (plain[-1][1]["track_fingerprint"] if plain else "")
+    version = fingerprint or (_deciding(plain)[-1]["track_fingerprint"] if plain else "")
     plain = [item for item in plain if item[1]["track_fingerprint"] == version]
     if not plain:
         return Ranking(track, (), (), len(runs))
-    group = _largest_group([identity for _, identity, _ in plain])
-    newest = {
-        identity["entry"]: (run, environment) for run, identity, environment in plain if _group(identity) == group
-    }
-    scored = {name: tuple(map(score_cell, store.cells(run))) for name, (run, _) in newest.items()}
-    wanted = {(cell.task, cell.split) for cells in scored.values() for cell in cells} | set(planned)
+    group = _largest_group(_deciding(plain))
+    same = [item for item in plain if _group(item[1]) == group]
+    newest = {(identity["entry"], _white_box(identity)): (run, environment) for run, identity, environment in same}
+    scored = {entry: tuple(map(score_cell, store.cells(run))) for entry, (run, _) in newest.items()}
+    places = {entry: {(cell.task, cell.split) for cell in cells} for entry, cells in scored.items()}
+    wanted = set(planned).union(*(cells for (_, white_box), cells in places.items() if not white_box))
     found = [
-        Entry(None, name, newest[name][0], cells, len(wanted) - len(cells), newest[name][1])
-        for name, cells in scored.items()
-        if cells
+        Entry(None, entry[0], run, scored[entry], len(wanted - places[entry]), environment, white_box=entry[1])
+        for entry, (run, environment) in newest.items()
+        if scored[entry]
     ]
-    same = sum(_group(identity) == group for _, identity, _ in plain)
-    tasks = tuple(sorted({task for task, _ in wanted}))
-    return Ranking(track, tasks, tuple(_ranked(found)), len(runs) - same)
+    tasks = tuple(sorted({task for task, _ in wanted.union(*places.values())}))
+    return Ranking(track, tasks, tuple(_ranked(found)), len(runs) - len(same))
 
 
 def score_cell(cell: StoredCell) -> CellScore:
@@ -146,6 +150,16 @@ def score_cell(cell: StoredCell) -> CellScore:
         return float(score(file.metric, predicted, cell.labels, len(file.classes)))
 
     return CellScore(cell.task, cell.split, cell.status, of(1.0), {mark: of(mark) for mark in MARKS}, cell.facts)
+
+
+def _white_box(identity: dict[str, Any]) -> bool:
+    return bool(identity.get("access") == "white-box")  # older runs do not say: they are black-box
+
+
+def _deciding(runs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Identities of the runs that decide what is compared: those to be ranked; references where there are no others."""
+    identities = [identity for _, identity, _ in runs]
+    return [identity for identity in identities if not _white_box(identity)] or identities
 
 
 def _group(identity: dict[str, Any]) -> tuple[Any, ...]:
@@ -162,13 +176,11 @@ def _largest_group(identities: list[dict[str, Any]]) -> tuple[Any, ...]:
 
 
 def _ranked(entries: list[Entry]) -> list[Entry]:
-    complete = sorted((e for e in entries if not e.missing), key=lambda e: (-e.average, e.name))
+    references = sorted((e for e in entries if e.white_box), key=lambda e: (-e.average, e.name))
+    contestants = [e for e in entries if not e.white_box]
+    complete = sorted((e for e in contestants if not e.missing), key=lambda e: (-e.average, e.name))
     ranked: list[Entry] = []
     for place, entry in enumerate(complete, start=1):
         tied = bool(ranked) and ranked[-1].average == entry.average
-        ranked.append(_with_rank(entry, ranked[-1].rank if tied else place))
-    return ranked + sorted((e for e in entries if e.missing), key=lambda e: e.name)
-
-
-def _with_rank(entry: Entry, place: int | None) -> Entry:
-    return Entry(place, entry.name, entry.run, entry.cells, entry.missing, entry.environment)
+        ranked.append(dataclasses.replace(entry, rank=ranked[-1].rank if tied else place))
+    return ranked + sorted((e for e in contestants if e.missing), key=lambda e: e.name) + references

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from leaderboard.rank import Entry, Ranking
 
 _MARKS = {"1_16": 1 / 16, "1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2}
-ACCESS = ("L0 logits", "L1 input prompts", "L2 deep prompts", "L3 hidden states")
+ACCESS = ("L0 logits", "L1 input prompts", "L2 deep prompts", "L3 hidden states", "white-box")
 
 
 def records(ranking: Ranking) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def terminal_table(ranking: Ranking) -> Table:
         state = f"{failed}" if not entry.missing else f"{failed} (+{entry.missing} to run)"
         shown = f"{entry.average * 100:.1f}"
         table.add_row(
-            str(entry.rank or "-"),
+            "white-box" if entry.white_box else str(entry.rank or "-"),
             escape(entry.name),
             *cells,
             shown,
@@ -86,12 +86,14 @@ def _mean_std(entry: Entry, task: str) -> str:
 
 
 def _record(entry: Entry, tasks: tuple[str, ...]) -> dict[str, Any]:
-    row: dict[str, Any] = {"rank": entry.rank or "", "submission": entry.name, "access": f"L{entry.access}"}
+    access = "white-box" if entry.white_box else f"L{entry.access}"
+    row: dict[str, Any] = {"rank": entry.rank or "", "submission": entry.name, "access": access}
     for task in tasks:
         mean, std, splits = entry.task(task) if task in entry.tasks else (None, None, 0)
         row |= {f"{task}": _rounded(mean), f"{task}_std": _rounded(std), f"{task}_splits": splits}
     row |= {"average": _rounded(entry.average)}
-    row |= {f"average_at_{name}": _rounded(entry.at(mark)) for name, mark in _MARKS.items()}
+    early = {name: None if entry.white_box else entry.at(mark) for name, mark in _MARKS.items()}  # of a budget
+    row |= {f"average_at_{name}": _rounded(value) for name, value in early.items()}
     row |= {
         "calls": round(entry.calls, 2),
         "tokens": sum(cell.facts["tokens"] for cell in entry.cells),

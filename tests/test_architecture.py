@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.submission import find
 
 ROOT = Path(harness.__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "leaderboard").rglob("*.py")])
@@ -22,7 +23,7 @@ LAYERS = [
     {"tasks", "track", "data", "predictions", "scaffold", "submission", "store", "listing"},
     {"lm"},
     {"sandbox"},
-    {"referee"},
+    {"referee", "whitebox"},
     {"evaluate", "progress", "check", "doctor", "predict"},
     {"cli"},
 ]
@@ -96,11 +97,15 @@ def test_public_names_are_exactly_all() -> None:
 @pytest.mark.parametrize("path", SUBMISSIONS, ids=lambda p: p.parent.name)
 def test_a_submission_imports_the_contract_and_numerics_alone(path: Path) -> None:
     allowed = {"harness", "numpy", "scipy", "cma", "nevergrad", "sklearn", "torch"}
+    public = set(harness.__all__)
+    if find(path.parent).access == "white-box":
+        allowed |= {"peft"}
+        public |= {"whitebox", *(f"whitebox.{name}" for name in ("Predictor", "Recipe", "WhiteBox"))}
     for name in imports(path, run=False):
         top = name.split(".")[0]
         assert top in allowed or top in STANDARD, f"{path} imports {name}"
         if top == "harness":
-            assert name == "harness" or name.removeprefix("harness.") in harness.__all__, f"{path} imports {name}"
+            assert name == "harness" or name.removeprefix("harness.") in public, f"{path} imports {name}"
 
 
 def test_only_the_command_line_prints() -> None:

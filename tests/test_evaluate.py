@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from made_up import key
 from outer_models import ROWS, write_submission
 
 from harness.errors import DataError, InputError
@@ -174,6 +177,62 @@ def test_an_entry_is_named_by_folder_and_options() -> None:
     assert entry_name("ng", {"b": "2", "a": "x"}) == "ng[a=x,b=2]"
 
 
+REFERENCE = """
+from dataclasses import dataclass
+import numpy as np
+from harness.whitebox import Predictor
+
+access = "white-box"
+
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+
+def tune(lm, task, shots, rng, config):
+    yield Predictor(lambda texts: np.full((len(texts), 2), 0.5))
+"""
+
+
+def write_reference(folder: Path) -> Path:
+    place = folder / "reference"
+    place.mkdir()
+    (place / "submission.py").write_text(REFERENCE, encoding="utf-8")
+    return place
+
+
+def test_a_reference_runs_only_where_that_is_allowed(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    found, watcher = find(write_reference(tmp_path)), Watcher()
+    with pytest.raises(InputError, match=r"without a sandbox.*never ranked.*--white-box"):
+        evaluation(tiny_track, store).run(found, {}, watcher)
+    assert store.runs() == []
+    allowed = evaluation(tiny_track, store, white_box=True, tasks=("sst2",))
+    run = allowed.run(found, {}, watcher)
+    assert watcher.cells == [("sst2", 1, "ok"), ("sst2", 2, "ok")]
+    ((_, identity, _, _),) = store.runs()
+    assert identity["access"] == "white-box"
+    assert identity["modified"] == []
+    assert allowed.run(found, {}, watcher) == run
+    assert len(store.attempts(run)) == 2
+
+
+def test_a_submission_stays_one_where_references_are_allowed(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    found = find(write_submission(tmp_path, SEARCH))
+    runs = {
+        evaluation(tiny_track, store, white_box=allowed, tasks=("qqp",)).run(found, {}, Watcher())
+        for allowed in (True, False)
+    }
+    assert len(runs) == 1
+    assert store.runs()[0][1]["access"] == "black-box"
+
+
+def test_access_makes_another_run_and_older_ids_stay() -> None:
+    old = {name: value for name, value in dataclasses.asdict(key()).items() if name != "access"}
+    assert key().id == hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()[:16]
+    assert key(access="white-box").id != key().id
+
+
 # ── whole processes ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -222,6 +281,20 @@ def test_two_processes_on_one_store_make_one_outcome_per_cell(tiny_track: Path, 
     check(tmp_path / "results.db", run, cells=3)
     stored = [event for output in outputs for event in events(output) if event.get("stored")]
     assert len(stored) == 3
+
+
+def test_the_command_line_refuses_a_reference_before_anything_is_loaded(tiny_track: Path, tmp_path: Path) -> None:
+    place = write_reference(tmp_path)
+    process = start(tmp_path, tiny_track, place)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--white-box" in output
+    assert not (tmp_path / "results.db").exists()
+    process = start(tmp_path, tiny_track, place, "--white-box", "--task", "qqp")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    (cell,) = (event for event in events(output) if event["event"] == "cell")
+    assert (cell["status"], cell["access"]) == ("ok", "white-box")
 
 
 NURSERY = """

@@ -11,7 +11,7 @@ import pytest
 
 from harness import submission
 from harness.errors import SubmissionError
-from harness.submission import find, load, parse_options
+from harness.submission import check_source, find, load, loaded, parse_options
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +199,51 @@ def test_types_that_cannot_be_read_matter_only_when_an_option_is_given() -> None
         loss: Nowhere = None  # type: ignore[name-defined]  # noqa: F821
 
     assert parse_options(Odd, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "access"),
+    [
+        ("", "black-box"),
+        ('access = "black-box"\n', "black-box"),
+        ('access = "white-box"\nraise SystemExit("ran")\n', "white-box"),
+        ('access: str = "white-box"\n', "white-box"),
+        ('def access():\n    access = "white-box"\n', "black-box"),
+        ('config.access = "white-box"\n', "black-box"),
+        ("this is no Python\n", "black-box"),
+        ("\0", "black-box"),
+        ("(" * 10_000, "black-box"),
+    ],
+)
+def test_access_is_read_without_running_anything(tmp_path: Path, text: str, access: str) -> None:
+    assert find(make(tmp_path, text)).access == access
+
+
+@pytest.mark.parametrize(
+    "text", ['"grey-box"', "None", '"white" + "-box"', 'f"white-box"', "WHITE", '("white-box",)', "1 / 0"]
+)
+def test_an_access_that_is_no_plain_string_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SubmissionError, match=r'submission.py:2: .*"black-box" or "white-box"'):
+        find(make(tmp_path, f"\naccess = {text}\n"))
+
+
+def test_a_source_is_checked_without_running_it(tmp_path: Path) -> None:
+    check_source(find(make(tmp_path, "class Config: pass\ndef tune(): pass\n1 / 0\n")))
+    for text, message in (("class Config: pass", "no function tune"), ("def tune(): pass", "no dataclass Config")):
+        with pytest.raises(SubmissionError, match=message):
+            check_source(find(make(tmp_path, text)))
+
+
+def test_a_submission_loaded_for_a_while_leaves_nothing_behind(tmp_path: Path) -> None:
+    place, path, modules = make(tmp_path, GOOD), list(sys.path), set(sys.modules)
+    (place / "helper.py").write_text("answer = 42\n")
+    with loaded(place, {}) as solver:
+        assert solver.tune(None, None, None, None, None) == 42
+        assert {"submission", "helper"} <= set(sys.modules)
+    assert (sys.path, set(sys.modules)) == (path, modules)
+    with pytest.raises(SubmissionError, match="no option"), loaded(place, {"x": "1"}):
+        pass
+    assert (sys.path, set(sys.modules)) == (path, modules)
 
 
 def test_every_submission_that_ships_can_be_found() -> None:

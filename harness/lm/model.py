@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -67,8 +68,9 @@ class LanguageModel:
         plain: bool = False,
     ) -> None:
         """Wrap a loaded transformers model; `plain` keeps the fast path off."""
-        dtype = getattr(torch, spec.dtype)
-        model = model.eval().requires_grad_(False).to(dtype)
+        self.dtype: torch.dtype = getattr(torch, spec.dtype)
+        model = model.eval().requires_grad_(False).to(self.dtype)
+        self._model, self._zero_head_bias = model, spec.zero_head_bias
         fast = EncoderBackbone.fits(model) and not plain
         self.backbone: Backbone = (EncoderBackbone if fast else PlainBackbone)(model, spec.zero_head_bias)
         if self.backbone.kind != spec.kind:
@@ -228,6 +230,20 @@ class LanguageModel:
         self.check(prompts)
         out = self.forward(prompts, self.text_set(template, tuple(texts)), self.single_ids(words), features)
         return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # asked for, so they are there
+
+    def weights(self) -> Any:
+        """A float32 copy of the transformers model, frozen; its head's bias is zero where the track says so."""
+        model = copy.deepcopy(self._model).float()
+        bias = model.get_output_embeddings().bias
+        if self._zero_head_bias and bias is not None:
+            bias.data.zero_()
+        return model
+
+    def batch(self, encoded: Sequence[Encoded], prompted: bool) -> Batch:
+        """Encoded texts as tensors for whoever runs `weights`; with p0's tokens where `prompted`."""
+        zero = Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32))
+        layers = prompt_layers(zero, self.backbone.width) if prompted else ()
+        return self._batch(encoded, layers, zero if prompted else None, 1)
 
     def _batch(
         self,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_up import key
 
 from harness.store import KeptAnswer, Store
@@ -180,6 +182,80 @@ def test_use_is_summed_over_cells(store: Store) -> None:
 def test_a_run_without_a_finished_cell_is_not_listed(store: Store) -> None:
     store.begin(store.open_run(key("started"), {}), "sst2", 1)
     assert rank(store, "tiny").entries == ()
+
+
+WHITE: dict[str, Any] = {"access": "white-box"}
+
+
+def test_references_follow_unranked_with_the_best_first(store: Store) -> None:
+    for name, count in (("lora", 6), ("tuned", 8), ("bitfit", 6)):
+        add(store, name, {("sst2", 1): count}, facts={"level": 4}, **WHITE)
+    add(store, "worse", {("sst2", 1): 4})
+    add(store, "better", {("sst2", 1): 5})
+    add(store, "part", {("sst2", 2): 5}, status="ok")
+    found = rank(store, "tiny", planned=[("sst2", 1)]).entries
+    assert [(e.name, e.rank, e.white_box) for e in found[-3:]] == [
+        ("tuned", None, True), ("bitfit", None, True), ("lora", None, True),
+    ]  # fmt: skip
+    assert {e.access for e in found[-3:]} == {4}
+    assert not any(e.white_box for e in found[:3])
+
+
+def test_cells_of_a_reference_are_asked_of_nobody_else(store: Store) -> None:
+    add(store, "bbt", {("sst2", 1): 5})
+    add(store, "lora", {("sst2", 1): 8, ("sst2", 2): 8, ("qqp", 1): 8}, **WHITE)
+    add(store, "bitfit", {("qqp", 1): 8}, **WHITE)
+    entries = by_name(rank(store, "tiny"))
+    assert (entries["bbt"].rank, entries["bbt"].missing) == (1, 0)
+    assert (entries["lora"].missing, entries["bitfit"].missing) == (0, 1)
+    assert rank(store, "tiny").tasks == ("qqp", "sst2")
+
+
+def test_references_do_not_decide_which_runs_are_compared(store: Store) -> None:
+    add(store, "bbt", {("sst2", 1): 5})
+    for name in ("lora", "bitfit"):
+        add(store, name, {("sst2", 1): 8}, seed=7, **WHITE)
+    add(store, "late", {("sst2", 1): 8}, track_fingerprint="new", **WHITE)
+    ranking = rank(store, "tiny")
+    assert [(e.name, e.rank) for e in ranking.entries] == [("bbt", 1)]
+    assert ranking.left_out == 3
+
+
+def test_references_alone_are_listed(store: Store) -> None:
+    add(store, "lora", {("sst2", 1): 8}, **WHITE)
+    (entry,) = rank(store, "tiny").entries
+    assert (entry.name, entry.rank, entry.missing) == ("lora", None, 0)
+
+
+def test_a_reference_does_not_replace_a_submission_of_the_same_name(store: Store) -> None:
+    add(store, "mine", {("sst2", 1): 5})
+    add(store, "mine", {("sst2", 1): 8}, **WHITE)
+    assert [(e.rank, e.average) for e in rank(store, "tiny").entries] == [(1, 5 / 8), (None, 1.0)]
+
+
+CELLS = st.dictionaries(st.sampled_from([("sst2", 1), ("sst2", 2), ("qqp", 1)]), st.integers(0, 8), min_size=1)
+RUNS = st.lists(st.tuples(st.sampled_from("abc"), CELLS, st.integers(0, 1)), max_size=4)
+
+
+@given(contestants=RUNS, references=RUNS)
+@settings(max_examples=25, deadline=None)
+def test_references_never_change_what_is_said_of_the_others(
+    contestants: list[tuple[str, dict[tuple[str, int], int], int]],
+    references: list[tuple[str, dict[tuple[str, int], int], int]],
+) -> None:
+    said = []
+    for more in ((), references):
+        store = Store("sqlite://")
+        for number in range(max(len(contestants), len(more))):
+            for runs, access in ((contestants, "black-box"), (more, "white-box")):
+                for name, right, seed in runs[number : number + 1]:
+                    add(store, name, right, seed=seed, access=access, submission_sha256=f"{number}")
+        listed = rank(store, "tiny").entries
+        store.close()
+        said.append([(e.name, e.rank, e.missing, e.average) for e in listed if not e.white_box])
+        assert all(e.rank is None for e in listed if e.white_box)
+        assert [e.white_box for e in listed] == sorted(e.white_box for e in listed)
+    assert said[0] == said[1]
 
 
 def test_ranking_needs_neither_torch_nor_the_language_model() -> None:

@@ -113,4 +113,19 @@ def test_the_terminal_table_shows_names_scores_and_failures() -> None:
 
 
 def test_access_levels_have_names() -> None:
-    assert len(table.ACCESS) == 4
+    assert len(table.ACCESS) == 5
+    assert table.ACCESS[4] == "white-box"
+
+
+def test_a_reference_is_marked_white_box_and_has_no_anytime_scores(tmp_path: Path) -> None:
+    tuned = Entry(None, "lora", "run3", (cell("sst2", 1, 0.9, "ok"),), 0, {"packages": {}}, white_box=True)
+    found = Ranking("tiny", ("sst2",), (tuned,), 0)
+    (row,) = records(found)
+    assert (row["rank"], row["access"], row["average"]) == ("", "white-box", 0.9)
+    assert {value for name, value in row.items() if name.startswith("average_at")} == {""}
+    write_csv(found, tmp_path / "tiny.csv")
+    assert next(csv.DictReader(io.StringIO((tmp_path / "tiny.csv").read_text())))["access"] == "white-box"
+    console = Console(file=io.StringIO(), width=100, highlight=False)
+    console.print(terminal_table(found))
+    assert isinstance(console.file, io.StringIO)
+    assert "white-box" in console.file.getvalue()
