@@ -235,6 +235,7 @@ def test_a_source_is_checked_without_running_it(tmp_path: Path) -> None:
 
 
 def test_a_submission_loaded_for_a_while_leaves_nothing_behind(tmp_path: Path) -> None:
+    sys.modules.pop("submission", None)  # another test's
     place, path, modules = make(tmp_path, GOOD), list(sys.path), set(sys.modules)
     (place / "helper.py").write_text("answer = 42\n")
     with loaded(place, {}) as solver:
