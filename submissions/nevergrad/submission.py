@@ -32,8 +32,8 @@ Standing: TypeAlias = tuple[float, float]
 class Config:
     """Hyper-parameters."""
 
-    optimizer: str = "NGOpt"
-    """A name in `nevergrad.optimizers.registry`."""
+    optimizer: str = ""
+    """A name in `nevergrad.optimizers.registry`. There is no default, so that the leaderboard's names carry it."""
     dim: int = 500
     """d, length of z."""
     population: int = 20
@@ -49,6 +49,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse unknown optimisers, and those that would hang."""
+        if not self.optimizer:
+            raise ValueError(
+                "which optimizer? Say it with --config optimizer=NGOpt, or DiagonalCMA, CMA, PSO, TBPSA, ..."
+            )
         if self.optimizer in REFUSED:
             raise ValueError(f"optimizer {self.optimizer!r} fits a model that hangs at dim {self.dim}; {TRY}")
         if self.optimizer not in ng.optimizers.registry:

@@ -87,7 +87,7 @@ class Bench:
         lm.outputs = watched  # type: ignore[method-assign]
         test = fake_examples(task, 1000, np.random.default_rng(999))
         if name != "manual":
-            options = {"dim": 30, **options}
+            options = {"dim": 30, **({"optimizer": "NGOpt"} if name == "nevergrad" else {}), **options}
         answers, ended_by_budget = [], False
         try:
             for answer in module.tune(lm, task, shots, np.random.default_rng(seed), module.Config(**options)):

@@ -30,8 +30,8 @@ CALLS = 45
 NAMES = sorted(
     source.parent.name for source in FOLDER.glob("*/submission.py") if find(source.parent).access == "black-box"
 )
-QUICK = {"feature_bilstm": {"epochs": "50"}}
-"""Options of those that compute for minutes on their own, so that this file does not."""
+OPTIONS = {"feature_bilstm": {"epochs": "50"}, "nevergrad": {"optimizer": "NGOpt"}}
+"""Of those that compute for minutes on their own, so that this file does not; and one that must be said."""
 CHEAP = ("manual", "dect", "feature_mlp")
 
 
@@ -46,7 +46,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], S
     def run(name: str) -> StoredCell:
         run_id = store.open_run(key(seed=next(seeds)), {})
         attempt = store.begin(run_id, planned.task.name, planned.split)
-        run_cell(planned, find(FOLDER / name), QUICK.get(name, {}), evaluation.lm, attempt, lambda _rows, _note: None)
+        run_cell(planned, find(FOLDER / name), OPTIONS.get(name, {}), evaluation.lm, attempt, lambda _rows, _note: None)
         (stored,) = store.cells(run_id)
         return stored
 

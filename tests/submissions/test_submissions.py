@@ -262,6 +262,12 @@ def test_nevergrad_keeps_to_the_generations_of_its_optimiser(bench: Bench) -> No
     assert run.accuracy(run.answers[-1]) > LEAST["nevergrad"]
 
 
+def test_nevergrad_wants_to_be_told_the_optimizer(bench: Bench) -> None:
+    """Its name is then part of the entry's, which is made of the options that were given."""
+    with pytest.raises(ValueError, match="optimizer=NGOpt"):
+        bench.load("nevergrad").Config()
+
+
 @pytest.mark.parametrize("optimizer", ["BO", "PCABO", "NoSuchThing"])
 def test_nevergrad_refuses_by_name(bench: Bench, optimizer: str) -> None:
     """Bayesian optimisers hang at these dimensions; the error names the one that was asked for."""
