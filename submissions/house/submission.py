@@ -91,6 +91,14 @@ class View:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A view that may become a member of the answer."""
+
+    view: View
+    held_out: Floats  # (texts, classes) probabilities of each text, by the fit on the other folds
+
+
+@dataclass(frozen=True)
 class Fitted:
     """softmax(t q + b + V h)."""
 
@@ -110,15 +118,16 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     judge = Judge(task, labels, len(train), config, rng.permutation(len(labels)))
 
     yield Answer.of(task)
-    bare = see(None, lm.outputs(None, train.texts), lm.outputs(None, dev.texts))
+    bare = judge.member(see(None, lm.outputs(None, train.texts), lm.outputs(None, dev.texts)))
     best_loss, metric = judge.loss([bare])
     yield judge.answer([bare], dev=metric)
     if not config.search:
         return
 
     for views in search(lm, shots, rng, config):
-        for n in range(1, len(views) + 1):
-            members = [bare, *views[:n]] if config.keep_bare else views[:n]
+        tuned = [judge.member(view) for view in views]
+        for n in range(1, len(tuned) + 1):
+            members = [bare, *tuned[:n]] if config.keep_bare else tuned[:n]
             loss, metric = judge.loss(members)
             if loss < best_loss:
                 best_loss = loss
@@ -145,23 +154,23 @@ class Judge:
     order: NDArray[np.int64]
     """Of the texts, for the folds."""
 
-    def loss(self, views: list[View]) -> tuple[float, float]:
+    def loss(self, members: list[Candidate]) -> tuple[float, float]:
         """Dev loss and dev metric of the members' mean probability, every text judged by fits without it."""
         dev = np.arange(self.train_rows, len(self.labels))
-        p = np.mean([self.held_out(view)[dev] for view in views], axis=0)
+        p = np.mean([member.held_out[dev] for member in members], axis=0)
         predicted, labels = p.argmax(axis=-1), self.labels[dev]
         metric = accuracy(predicted, labels)
         if self.task.metric == "macro_f1":
             metric = macro_f1(predicted, labels, len(self.task.classes))
         return float(negative_log_likelihood(p, labels)), float(metric)
 
-    def held_out(self, view: View) -> Floats:
-        """Probabilities of all texts (texts, classes), each by the fit on the other folds."""
+    def member(self, view: View) -> Candidate:
+        """Fit a view once per fold, for the probabilities of the texts that were left out."""
         p = np.zeros_like(view.q)
         for fold in range(self.config.folds):
             left_out = self.order[fold :: self.config.folds]
             p[left_out] = self.fit(view, np.setdiff1d(self.order, left_out)).probabilities(view, left_out)
-        return p
+        return Candidate(view, p)
 
     def fit(self, view: View, rows: NDArray[np.int64]) -> Fitted:
         """Calibration and head on some of the texts, dev's among them only if the configuration says so."""
@@ -169,11 +178,11 @@ class Judge:
             rows = rows[rows < self.train_rows]
         return fit(view.q[rows], view.h[rows], self.labels[rows], self.config)
 
-    def answer(self, views: list[View], **note: float) -> Answer:
-        """Fit each view on all texts, and pack the members."""
-        return Answer(tuple(self._member(view) for view in views), note)
+    def answer(self, members: list[Candidate], **note: float) -> Answer:
+        """Fit each member on all texts, and pack them."""
+        return Answer(tuple(self._packed(member.view) for member in members), note)
 
-    def _member(self, view: View) -> Member:
+    def _packed(self, view: View) -> Member:
         fitted = self.fit(view, self.order)
         classes = len(self.task.classes)
         head = LinearHead(fitted.weight.astype(np.float32), np.zeros(classes, dtype=np.float32))

@@ -113,7 +113,7 @@ def test_a_text_is_judged_by_a_fit_that_never_saw_it(house: ModuleType) -> None:
     rows = []
     for each in (labels, changed):
         judge = house.Judge(fake_task(3), each, 12, house.Config(), order)
-        rows.append(judge.held_out(seen))
+        rows.append(judge.member(seen).held_out)
     np.testing.assert_array_equal(rows[0][5], rows[1][5])
     assert (rows[0] != rows[1]).any()
 
