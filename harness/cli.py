@@ -35,6 +35,9 @@ TrackName = Annotated[
 StoreUrl = Annotated[str, typer.Option("--store", help="Results database: a SQLite file, or a SQLAlchemy URL.")]
 DataDir = Annotated[Path | None, typer.Option("--data", help="Data directory, e.g. a competition kit.")]
 ModelDir = Annotated[str | None, typer.Option("--model", help="Another model: a directory in hub format, or a hub id.")]
+StagedDir = Annotated[
+    Path | None, typer.Option("--from", help="Directory that `harness fetch` filled; default ~/.cache/harness.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Options = Annotated[
     list[str] | None, typer.Option("--config", "-c", help="NAME=VALUE of the submission's Config; repeatable.")
@@ -52,6 +55,10 @@ def evaluate(
     track: TrackName = "mini",
     data: DataDir = None,
     model: ModelDir = None,
+    staged: StagedDir = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda; default the track's, which alone is ranked.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")] = None,
     split: Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")] = None,
     config: Options = None,
@@ -68,6 +75,12 @@ def evaluate(
             "weights: only for code you trust. Listed, never ranked.",
         ),
     ] = False,
+    p0: Annotated[
+        Path | None,
+        typer.Option(
+            "--p0", help="A pre-trained prompt for the pair tasks; listed as external, never ranked with pure."
+        ),
+    ] = None,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +98,9 @@ def evaluate(
     for each in found:
         check_access(each, white_box)
     chosen = load_track(track)
-    choices = Choices(model, data, tuple(task or ()), tuple(split or ()), present_splits, calls, seed, white_box)
+    choices = Choices(
+        model, data, tuple(task or ()), tuple(split or ()), present_splits, calls, seed, white_box, staged, p0, device
+    )
     results = Store(store)
     progress = JsonProgress(out) if as_json else LiveProgress(err) if err.is_terminal else PlainProgress(err)
     try:
@@ -98,6 +113,11 @@ def evaluate(
         raise typer.Exit(130) from None
     if not as_json:
         how = " (choices were replaced on the command line: stored, not ranked)" if evaluation.modified else ""
+        if not chosen.ranks(evaluation.device):
+            wanted = chosen.device_name or f"a {chosen.device} device"
+            how += f" (on {evaluation.device}, and the track ranks {wanted}: listed apart)"
+        if p0 is not None:
+            how += " (with outside data, the pre-trained prompt: listed apart)"
         _say(f"facts are in {store}{how}; rank them with: harness leaderboard --track {chosen.name}")
 
 
@@ -106,32 +126,154 @@ def leaderboard(
     track: TrackName = "mini",
     store: StoreUrl = DEFAULT,
     out_file: Annotated[Path | None, typer.Option("--out", help="CSV file; default leaderboard/<track>.csv.")] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="What entries cost instead: time, memory, traffic; <track>-cost.csv.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank what the database holds: print the table and write leaderboard/<track>.csv.
+    """Rank what the database holds: print the table and write leaderboard/<track>.csv and .json.
 
     Scores are recomputed from stored predictions every time. Each entry counts with its newest run.
     """
     from harness.track import load_track  # noqa: PLC0415
+    from leaderboard.cost import cost_records, cost_table, costs  # noqa: PLC0415
+    from leaderboard.drift import TOLERANCE, drift  # noqa: PLC0415
     from leaderboard.rank import rank  # noqa: PLC0415
-    from leaderboard.table import records, terminal_table, write_csv  # noqa: PLC0415
+    from leaderboard.table import document, terminal_table, write_csv, write_json, write_records  # noqa: PLC0415
+    from leaderboard.uploads import upload_records, upload_table, uploads  # noqa: PLC0415
 
     chosen = load_track(track)
     name = chosen.name
     cells = [(task, split) for task, spec in chosen.tasks.items() if spec.splits != "present" for split in spec.splits]
-    ranking = rank(_existing(store), name, chosen.fingerprint, cells)
+    ranking = rank(_existing(store), name, chosen.fingerprint, cells, chosen.ranks)
+    wide = Console(highlight=False, width=None if out.is_terminal else 120)
+    if cost:
+        found = costs(ranking)
+        path = out_file or Path("leaderboard") / f"{name}-cost.csv"
+        write_records(cost_records(found), path)
+        if as_json:
+            _json({"track": name, "costs": cost_records(found)})
+            return
+        wide.print(cost_table(found, name))
+        _say(f"written: {path}")
+        return
+    uploaded = uploads(Store(store), name, chosen.fingerprint, cells)
     path = out_file or Path("leaderboard") / f"{name}.csv"
     write_csv(ranking, path)
+    write_json(ranking, path.with_suffix(".json"))
+    tolerance = TOLERANCE[chosen.model.dtype]
+    drifts = [each for each in drift(ranking.entries) if each.difference > tolerance]
     if as_json:
-        _json({"track": name, "left_out": ranking.left_out, "entries": records(ranking)})
+        differ = [{"task": d.task, "difference": d.difference, "between": d.between} for d in drifts]
+        _json(document(ranking) | {"drift": differ, "uploads": upload_records(uploaded)})
         return
     if not ranking.entries:
         _say(f"no ranked runs on track {name} in {store}; run: harness evaluate submissions/ajo --track {name}")
-    else:
-        Console(highlight=False, width=None if out.is_terminal else 120).print(terminal_table(ranking))
+    if ranking.entries or ranking.elsewhere:
+        wide.print(terminal_table(ranking))
+    for d in drifts:
+        _say(
+            f"backends differ on {d.task}: logits of fixed texts by up to {d.difference:.3g} between "
+            f"{' and '.join(d.between)} ({tolerance:g} is rounding in {chosen.model.dtype}); "
+            "run both again on one machine with one set of versions"
+        )
+    if uploaded:
+        wide.print(upload_table(uploaded))
     if ranking.left_out:
         _say(f"{ranking.left_out} runs left out: other data, model, seed or track version, or choices replaced")
-    _say(f"written: {path}")
+    _say(f"written: {path} and {path.with_suffix('.json')}")
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="Entry of the leaderboard.", metavar="FIRST")],
+    second: Annotated[str, typer.Argument(help="The entry it is compared with.", metavar="SECOND")],
+    track: TrackName = "mini",
+    store: StoreUrl = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Show where two entries differ, by task, split and test text, with intervals.
+
+    Both must be complete, and in one division.
+    """
+    from harness.track import load_track  # noqa: PLC0415
+    from leaderboard.compare import compare as compared  # noqa: PLC0415
+    from leaderboard.compare import comparison_record, comparison_table  # noqa: PLC0415
+    from leaderboard.rank import rank  # noqa: PLC0415
+
+    chosen = load_track(track)
+    cells = [(task, split) for task, spec in chosen.tasks.items() if spec.splits != "present" for split in spec.splits]
+    ranking = rank(_existing(store), chosen.name, chosen.fingerprint, cells, chosen.ranks)
+    found = compared(ranking, first, second)
+    if as_json:
+        _json(comparison_record(found))
+        return
+    Console(highlight=False, width=None if out.is_terminal else 120).print(comparison_table(found))
+
+
+@app.command()
+def watch(
+    track: TrackName = "mini",
+    store: StoreUrl = DEFAULT,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    every_s: Annotated[float, typer.Option("--every", help="Seconds between looks.", min=0.1)] = 2.0,
+) -> None:
+    """Follow runs in progress from another terminal. Reads the results database only; Ctrl-C ends it."""
+    import time  # noqa: PLC0415
+
+    from rich.live import Live  # noqa: PLC0415
+
+    from harness.track import load_track  # noqa: PLC0415
+    from leaderboard.watch import look, watch_table  # noqa: PLC0415
+
+    chosen, results = load_track(track), _existing(store)
+    if once or not out.is_terminal:
+        out.print(watch_table(look(results, chosen), chosen.name))
+        return
+    try:
+        with Live(watch_table(look(results, chosen), chosen.name), console=out, auto_refresh=False) as live:
+            while True:
+                time.sleep(every_s)
+                live.update(watch_table(look(results, chosen), chosen.name), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  harness report --out report\n\n"
+    "  harness report --out report --track kit --data path/to/competition"
+)
+def report(
+    out_dir: Annotated[Path, typer.Option("--out", help="Directory of the site; a report that is there is replaced.")],
+    track: TrackName = "mini",
+    store: StoreUrl = DEFAULT,
+    data: DataDir = None,
+    submissions: Annotated[
+        Path, typer.Option("--submissions", help="Where the entries' folders are, for their READMEs.")
+    ] = Path("submissions"),
+    as_json: AsJson = False,
+) -> None:
+    """Write the leaderboard as a site: open DIR/index.html in a browser, without a server or the network.
+
+    Test texts are shown where they are at hand: embedded ones, or those in --data DIR.
+    """
+    from harness.data import Source  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
+
+    try:
+        from leaderboard.report.build import build  # noqa: PLC0415
+    except ModuleNotFoundError as problem:
+        raise InputError(
+            f'the report needs a package that is not here: {problem.name}; run: pip install "harness[report]"'
+        ) from problem
+    chosen = load_track(track)
+    source = Source(chosen.data.source) if data is None else Source("kit", data)
+    built = build(_existing(store), chosen, out_dir, source, submissions)
+    if as_json:
+        _json({"path": str(built.path), "pages": built.pages, "bytes": built.bytes, "seconds": round(built.seconds, 1)})
+        return
+    _say(f"{built.pages} pages, {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s; open {built.path}/index.html")
 
 
 @app.command(
@@ -148,16 +290,18 @@ def predict(
     save: Annotated[Path | None, typer.Option(help="Write the stored answer to this file.")] = None,
     track: TrackName = "mini",
     model: ModelDir = None,
+    staged: StagedDir = None,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Classify a text with a tuned answer, by the very code that scores it."""
     from harness.evaluate import Choices, replaced  # noqa: PLC0415
+    from harness.fetch import at_hand  # noqa: PLC0415
     from harness.predict import classify, read, stored_answer, write  # noqa: PLC0415
     from harness.tasks import load_task  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
-    chosen = replaced(load_track(track), Choices(model=model))
+    chosen, _ = at_hand(replaced(load_track(track), Choices(model=model)), staged, ())
     wording = load_task(task).task(chosen.profile, chosen.model.kind)
     if len(texts) != wording.fields:
         raise InputError(f"{len(texts)} texts; {task} takes {wording.fields}. Quote each text")
@@ -232,13 +376,13 @@ def tasks(
     track: TrackName = "mini",
     as_json: AsJson = False,
 ) -> None:
-    """List the tasks: classes, metric, and the wording a track uses."""
+    """List a track's tasks: classes, metric, and the wording it uses."""
     from harness.listing import tasks_table  # noqa: PLC0415
-    from harness.tasks import load_task, task_names  # noqa: PLC0415
-    from harness.track import load_track  # noqa: PLC0415
+    from harness.track import load_track, track_tasks  # noqa: PLC0415
 
     chosen = load_track(track)
-    found = [(load_task(name), load_task(name).task(chosen.profile, chosen.model.kind)) for name in task_names()]
+    files = track_tasks(chosen).values()
+    found = [(file, file.task(chosen.profile, chosen.model.kind)) for file in files]
     if as_json:
         import dataclasses  # noqa: PLC0415
 
@@ -247,30 +391,121 @@ def tasks(
     out.print(tasks_table(found))
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "  harness fetch --track official\n\n"
+    "  harness fetch --track official --to /media/disk/staged\n\n"
+    "  harness evaluate submissions/bbt --track official --from /media/disk/staged"
+)
+def fetch(
+    track: TrackName = "official",
+    to: Annotated[Path | None, typer.Option("--to", help="Directory; default ~/.cache/harness.")] = None,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Fetch nothing: read what is there and compare every checksum.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stage a track's model and data sets, so that evaluation needs no network.
+
+    What is there and whole is left as it is. After a break, the same command goes on with what is lacking.
+    """
+    from harness import fetch as staging  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
+
+    chosen, directory = load_track(track), to or staging.default_directory()
+    if check_only:
+        manifest = staging.checked(chosen, directory)
+    else:
+        manifest = staging.fetch(chosen, directory, lambda line: None if as_json else _say(line))
+    if as_json:
+        import msgspec  # noqa: PLC0415
+
+        _json(msgspec.to_builtins(manifest))
+        return
+    how = "" if to is None else f" --from {to}"
+    _say(f"{directory} is whole; now: harness evaluate submissions/bbt --track {track}{how}")
+
+
 @app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(help="Prediction archive.", metavar="FILE.zip")],
     track: TrackName = "kit",
     data: DataDir = None,
+    staged: StagedDir = None,
+    entry: Annotated[str | None, typer.Option(help="Name to list them under; default the file's name.")] = None,
+    store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Score predictions in the competition's upload layout: <Task>/<split>.csv with the header `,pred`.
 
-    Predictions have no budget: they are scored and shown, and never ranked beside metered runs.
+    They are stored as what they are, predictions without a budget: listed, and never ranked beside metered runs.
     """
+    from harness import predictions as uploaded  # noqa: PLC0415
     from harness.data import Source  # noqa: PLC0415
+    from harness.fetch import at_hand  # noqa: PLC0415
     from harness.listing import scores_table  # noqa: PLC0415
-    from harness.predictions import score_archive  # noqa: PLC0415
-    from harness.track import load_track, track_tasks  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
 
     chosen = load_track(track)
-    files = track_tasks(chosen)
-    source = Source("kit", data) if data is not None else Source(chosen.data.source)
-    found = score_archive(predictions, files, source)
+    _, there = (None, None) if data else at_hand(chosen, staged, chosen.tasks, model=False)
+    source = Source("kit", data) if data else Source(chosen.data.source, there)
+    found = uploaded.score_archive(predictions, chosen, source)
+    missing = uploaded.missing_cells(chosen, found)
+    name = str(source) if data else chosen.data.source
+    run = uploaded.keep(Store(store), entry or predictions.stem, predictions, chosen, name, found)
     if as_json:
-        _json([{"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found])
+        cells = [
+            {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found
+        ]
+        _json({"run": run, "missing": missing, "cells": cells})
         return
     out.print(scores_table(found))
+    if missing:
+        _say(f"{len(missing)} cells of track {chosen.name} have no predictions: {', '.join(missing)}")
+    _say(f"stored in {store} as predictions without a budget: listed by harness leaderboard, never ranked")
+
+
+@app.command(
+    "pretrain-prompt",
+    epilog="Examples:\n\n"
+    "  harness pretrain-prompt --source mnli --track official --out p0.safetensors\n\n"
+    "  harness evaluate submissions/bbt --track official --p0 p0.safetensors",
+)
+def pretrain_prompt(
+    out_file: Annotated[Path, typer.Option("--out", help="File to write, safetensors.")],
+    source: Annotated[str, typer.Option(help="Public set for natural-language inference: mnli.")] = "mnli",
+    track: TrackName = "official",
+    data: Annotated[Path | None, typer.Option(help="Directory with the set as `datasets` saves it, DIR/mnli.")] = None,
+    staged: StagedDir = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default the track's.")] = None,
+    rows: Annotated[int, typer.Option(help="Training examples per class.")] = 1000,
+    dev: Annotated[int, typer.Option(help="Examples per class by which the prompt is chosen.")] = 100,
+    epochs: Annotated[int, typer.Option(help="Passes over the training examples.")] = 10,
+    eta: Annotated[float, typer.Option(help="Adam's learning rate.")] = 5e-4,
+    batch: Annotated[int, typer.Option(help="Texts per step.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of the draw and of the order.", min=0)] = 0,
+) -> None:
+    """Train a prompt with gradients on a public set, to start pair tasks from: `evaluate --p0 FILE`.
+
+    Runs with it used data from outside: they are stored and listed, and never ranked with those that did not.
+    """
+    from harness import pretrain  # noqa: PLC0415
+    from harness.data import Source  # noqa: PLC0415
+    from harness.fetch import at_hand  # noqa: PLC0415
+    from harness.lm import device as devices  # noqa: PLC0415
+    from harness.lm.load import load_model  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
+
+    how = pretrain.Pretraining(source, rows, dev, epochs, eta, batch, seed)
+    chosen = load_track(track)
+    kind = devices.chosen(chosen, device)
+    chosen, _ = at_hand(chosen, staged, ())
+    file, shots = pretrain.load_source(how, Source("hub", data))
+    lm = load_model(chosen.model, chosen.prompt, device=kind, numerics=chosen.numerics)
+    values, about = pretrain.pretrain(lm, chosen.profile, file, shots, how, err.print)
+    pretrain.write_p0(out_file, values, about)
+    _say(f"{out_file}: dev {about['dev']}, {about['dev_of_zero']} with p0 as it is")
+    _say(f"now: harness evaluate submissions/bbt --track {track} --p0 {out_file}")
 
 
 @app.command()

@@ -31,7 +31,8 @@ Text: TypeAlias = tuple[str, ...]
 """One example's text fields: one for SST-2 and DBPedia, two for the pair tasks."""
 
 Mode: TypeAlias = Literal["add", "prepend"]
-Metric: TypeAlias = Literal["accuracy", "macro_f1"]
+Metric: TypeAlias = Literal["accuracy", "macro_f1", "f1"]
+"""``f1`` is that of class 1, for tasks of two classes."""
 Mix: TypeAlias = Literal["probabilities", "logits"]
 FeatureKind: TypeAlias = Literal["mask", "cls", "all"]
 Distribution: TypeAlias = Literal["normal", "uniform"]
@@ -81,7 +82,9 @@ class ModelInfo:
     """What is published about the language model. Reading it is free."""
 
     name: str
-    kind: Literal["masked", "causal"]
+    kind: Literal["masked", "causal", "seq2seq"]
+    """Where label words are read: at the mask, after the last token, or (encoder-decoder) in the decoder, where it
+    fills the mask. There, prompts, layers and all features but those at the mask are the encoder's."""
     layers: int
     width: int
     vocabulary: int

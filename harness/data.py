@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from harness.tasks import KitSource
     from harness.track import DataSource, TrackTask
 
 
@@ -153,11 +154,13 @@ def read_tsv(path: Path, file: TaskFile) -> Examples:
                 f"({file.fields} of text, then the label)"
             )
         rows.append((tuple(columns[:-1]), columns[-1].strip(), number))
-    return _examples(path, rows, file.kit.labels)
+    return _examples(path, rows, _kit(file).labels)
 
 
 def _mini(file: TaskFile, part: str) -> Examples:
     path = tasks_dir() / file.name / "mini" / f"{part}.jsonl"
+    if not path.parent.is_dir():
+        raise DataError(f"task {file.name} has no miniature, {path.parent} is missing; take a track on other data")
     rows = []
     for number, line in enumerate(_lines(path), start=1):
         try:
@@ -183,11 +186,11 @@ def _hub(file: TaskFile, source: Source, test: bool) -> Examples:
             table: Any = datasets.load_from_disk(str(source.directory / file.name))[split]
         else:
             table = datasets.load_dataset(hub.dataset, hub.config, split=split, revision=hub.revision)
-        columns = [table[name] for name in (*hub.columns, hub.label)]
+        columns = [table[name][:] for name in (*hub.columns, hub.label)]  # whole: row by row takes many times as long
     except Exception as problem:
         raise DataError(
             f"{file.title}: {where} cannot be had: {type(problem).__name__}: {problem}. "
-            "Without a hub, give a kit directory with --data DIR"
+            "Fetch it where there is a hub, with `harness fetch`, or give a kit directory with --data DIR"
         ) from problem
     labels = tuple(str(k) for k in range(len(file.classes)))
     rows = [(tuple(row[:-1]), str(row[-1]), n) for n, row in enumerate(zip(*columns, strict=True)) if row[-1] != -1]
@@ -211,10 +214,19 @@ def _examples(where: object, rows: Sequence[tuple[Text, str, int]], names: tuple
 def _kit_folder(file: TaskFile, source: Source) -> Path:
     if source.directory is None:
         raise DataError("this track reads a competition kit; say where it is with --data DIR")
-    folder = source.directory / file.kit.folder
+    name = _kit(file).folder
+    folder = source.directory / name
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such directory; expected {file.kit.folder}/<split>/train.tsv and dev.tsv")
+        raise DataError(f"{folder}: no such directory; expected {name}/<split>/train.tsv and dev.tsv")
     return folder
+
+
+def _kit(file: TaskFile) -> KitSource:
+    if file.kit is None:
+        raise DataError(
+            f"task {file.name} has no [kit] table: the competition kit lacks it; take a track on other data"
+        )
+    return file.kit
 
 
 def _lines(path: Path) -> list[str]:

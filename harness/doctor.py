@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.environment import environment
 from harness.errors import HarnessError
+from harness.track import load_track, track_names
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ def _processor(facts: dict[str, object]) -> Finding:
 def _device() -> Finding:
     import torch  # noqa: PLC0415
 
-    if torch.cuda.is_available():
-        return Finding("gpu", good=True, fact=torch.cuda.get_device_name(0))
-    return Finding("gpu", good=True, fact="none; tracks mini and kit do not need one")
+    if not torch.cuda.is_available():
+        return Finding("gpu", good=True, fact=f"none that torch {torch.__version__} sees; mini and kit need none")
+    memory = torch.cuda.get_device_properties().total_memory
+    return Finding("gpu", good=True, fact=f"{torch.cuda.get_device_name()}, {memory / 2**30:.0f} GiB")
 
 
 def _embedded() -> Finding:
@@ -67,10 +69,13 @@ def _embedded() -> Finding:
 
 
 def _tracks() -> Finding:
-    from harness.track import load_track, track_names  # noqa: PLC0415
+    import torch  # noqa: PLC0415
 
     try:
-        names = [load_track(name).name for name in track_names()]
+        tracks = [load_track(name) for name in track_names()]
     except HarnessError as problem:
         return Finding("tracks", good=False, fact=str(problem), fatal=True)
-    return Finding("tracks", good=True, fact=", ".join(names))
+    here = {"cpu", *([torch.cuda.get_device_name()] if torch.cuda.is_available() else [])}
+    others = [track.name for track in tracks if not any(map(track.ranks, here))]
+    advice = f"on {', '.join(others)}, runs of this machine are listed apart, not ranked" if others else ""
+    return Finding("tracks", good=True, fact=", ".join(track.name for track in tracks), advice=advice)

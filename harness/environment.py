@@ -1,4 +1,4 @@
-"""What computes: versions, threads, device. Stored with every run; a difference starts a new run."""
+"""What computes: versions, processor, threads. Stored with every run; a difference starts a new run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import hashlib
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PACKAGES = (
     "harness",
@@ -22,8 +25,8 @@ PACKAGES = (
 )
 
 
-def environment() -> dict[str, Any]:
-    """Versions of everything that affects scores, processor and threads."""
+def environment(more: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Versions of everything that affects scores, processor and threads; with `more` that a GPU adds to them."""
     import torch  # noqa: PLC0415 - seconds to import
 
     return {
@@ -32,6 +35,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": cpu_capability(),
         "threads": torch.get_num_threads(),
+        **(more or {}),
     }
 
 

@@ -7,6 +7,7 @@
     │   ├── DataError         examples: a missing split, a wrong column, an unknown label
     │   ├── SubmissionError   a submission folder that cannot be loaded
     │   └── AnswerError       an Answer that cannot be read or applied
+    ├── FetchError            a model or data set that is neither staged nor to be had
     ├── ModelError            a language model that cannot be loaded or does not fit the request
     ├── QueryError            a query that makes no sense; it costs nothing
     ├── BudgetExhausted       a query that does not fit into what is left; it costs nothing
@@ -46,6 +47,10 @@ class SubmissionError(InputError):
 
 class AnswerError(InputError):
     """An answer cannot be read, is too large, or does not fit the task."""
+
+
+class FetchError(HarnessError):
+    """A model or data set cannot be fetched, or what was staged is not whole."""
 
 
 class ModelError(HarnessError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +12,10 @@ import msgspec
 from harness.data import Source, examples_sha256, load_shots, load_test, splits_of
 from harness.environment import environment, environment_sha256
 from harness.errors import DataError, InputError
+from harness.fetch import at_hand
+from harness.lm import device
 from harness.lm.load import kind_of, load_model
+from harness.pretrain import read_p0
 from harness.referee import Cell, Verdict, run_cell, run_reference
 from harness.store import RunKey, Store
 from harness.track import Track, track_tasks
@@ -38,6 +42,12 @@ class Choices:
     seed: int = 0
     white_box: bool = False
     """Whether references may run: code with the model's weights, in this process."""
+    staged: Path | None = None
+    """Directory that `harness fetch` filled; by default `harness.fetch.default_directory` is looked into."""
+    p0: Path | None = None
+    """A pre-trained prompt for the pair tasks, from `harness pretrain-prompt`; such a run has outside data in it."""
+    device: str | None = None
+    """``cpu`` or ``cuda`` instead of the track's; what was used is stored, and only the track's is ranked."""
 
 
 class Progress(Protocol):
@@ -68,7 +78,8 @@ class Evaluation:
 
         Raises:
             InputError: the data or the choices do not fit the track.
-            ModelError: the model cannot be had.
+            FetchError: the track's model or data are neither staged nor to be had.
+            ModelError: the model cannot be loaded.
         """
         self.store = store
         self._given = track
@@ -78,19 +89,24 @@ class Evaluation:
         )
         if choices.data is not None and track.data.source != "kit":
             self.modified += ("data",)
-        if track.device != "cpu":
-            wanted = track.device_name or track.device
-            raise InputError(
-                f"track {track.name} runs on {wanted}, and this version evaluates on the CPU alone; "
-                'choose a track with device = "cpu": see `harness tracks`'
-            )
-        self.track = replaced(track, choices)
-        self._source = _source(track, choices)
+        kind = device.chosen(track, choices.device)
+        self.device = device.name(kind)
+        hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
+        self.track, staged = at_hand(replaced(track, choices), choices.staged, hub_tasks)
+        self._source = _source(track, choices) if staged is None else Source("hub", staged)
+        self._data = str(self._source) if staged is None else "hub"  # staged or not, it is the same data
         self._files = track_tasks(self.track)
         self.cells = self._plan(choices)
         self._data_sha256 = self._digest()
-        self.lm: LanguageModel = load_model(self.track.model, self.track.prompt)
-        self._environment = environment()
+        self.lm: LanguageModel = load_model(
+            self.track.model, self.track.prompt, device=kind, numerics=self.track.numerics
+        )
+        self._p0 = None if choices.p0 is None else read_p0(choices.p0, self.lm)
+        if self._p0 and not any(_relative_to_p0(cell) for cell in self.cells):
+            raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
+        self._with_p0 = self.lm.with_p0(self._p0.values) if self._p0 else self.lm
+        self.cells = [self._fitted(cell) for cell in self.cells]
+        self._environment = environment(device.facts(kind))
 
     def run(self, submission: Submission, options: Mapping[str, str], progress: Progress) -> str:
         """Run what is missing of one submission; return the run's id. May be interrupted and called again.
@@ -100,9 +116,13 @@ class Evaluation:
             SubmissionError: it cannot be imported or configured.
         """
         check_access(submission, self._white_box)
+        if self._p0 and submission.access == "white-box":
+            raise InputError(
+                f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
+            )
         run_one = run_reference if submission.access == "white-box" else run_cell
         key = self._key(submission, options)
-        run = self.store.open_run(key, self._environment)
+        run = self.store.open_run(key, self._environment | {"numerics": numeric_profile(self.track)})
         finished = self.store.finished(run)
         todo = [cell for cell in self.cells if (cell.task.name, cell.split) not in finished]
         progress.planned(key.entry, self.cells, len(self.cells) - len(todo))
@@ -111,7 +131,8 @@ class Evaluation:
                 continue  # by another process, meanwhile
             progress.began(key.entry, cell)
             attempt = self.store.begin(run, cell.task.name, cell.split)
-            verdict = run_one(cell, submission, options, self.lm, attempt, progress.spent)
+            lm = self._with_p0 if _relative_to_p0(cell) else self.lm
+            verdict = run_one(cell, submission, options, lm, attempt, progress.spent)
             progress.ended(key.entry, cell, verdict)
         return run
 
@@ -134,6 +155,11 @@ class Evaluation:
         if nowhere or not cells:
             raise InputError(f"split {', '.join(map(str, nowhere))} is in no chosen task of track {self.track.name}")
         return cells
+
+    def _fitted(self, cell: Cell) -> Cell:
+        """The cell with label words that are tokens of the model, where the profile reads their first tokens."""
+        task = cell.file.task(self.track.profile, self.track.model.kind, self.lm)
+        return dataclasses.replace(cell, task=task)
 
     def _digest(self) -> str:
         """Digest of the data of the whole track, the chosen part or not.
@@ -165,13 +191,14 @@ class Evaluation:
             self._given.rules,
             self.lm.name,
             self.lm.sha256,
-            str(self._source),
+            self._data,
             self._data_sha256,
-            "cpu",
+            self.device,
             self._seed,
             environment_sha256(self._environment),
             self.modified,
             submission.access,
+            self._p0.name if self._p0 else "",
         )
 
 
@@ -189,10 +216,20 @@ def check_access(submission: Submission, white_box: bool) -> None:
         )
 
 
+def _relative_to_p0(cell: Cell) -> bool:
+    """Whether a pre-trained p0 is for this cell: one trained on pairs of sentences is for pairs."""
+    return cell.task.fields == 2  # noqa: PLR2004
+
+
 def entry_name(name: str, options: Mapping[str, str]) -> str:
     """Name on the leaderboard: the folder, and the options that were given."""
     given = ",".join(f"{key}={value}" for key, value in sorted(options.items()))
     return f"{name}[{given}]" if given else name
+
+
+def numeric_profile(track: Track) -> dict[str, object]:
+    """How numbers were computed, as stored with a run: number format and the track's `Numerics`."""
+    return {"dtype": track.model.dtype, **msgspec.to_builtins(track.numerics)}
 
 
 def replaced(track: Track, choices: Choices) -> Track:

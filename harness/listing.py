@@ -22,7 +22,7 @@ def tracks_table(tracks: Iterable[Track]) -> Table:
     for track in tracks:
         calls = "\n".join(f"{name} {spec.calls:,}" for name, spec in track.tasks.items())
         splits = {"present" if spec.splits == "present" else str(len(spec.splits)) for spec in track.tasks.values()}
-        source = (track.model.source, track.data.source, track.device)
+        source = (track.model.source, track.data.source, track.device_name or track.device)
         table.add_row(track.name, *map(escape, source), "/".join(sorted(splits)), calls, escape(track.title))
     return table
 

@@ -1,4 +1,4 @@
-"""Scores of predicted labels: accuracy and macro-F1, pure numpy, vectorised over leading axes."""
+"""Scores of predicted labels: accuracy, macro-F1 and F1 of class 1, pure numpy, vectorised over leading axes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,39 @@ def accuracy(predicted: IntArray, labels: IntArray) -> npt.NDArray[np.float64]:
 
 def macro_f1(predicted: IntArray, labels: IntArray, classes: int) -> npt.NDArray[np.float64]:
     """Unweighted mean over classes of F1 = 2 TP / (predicted + true); a class in neither counts 0."""
-    k = np.arange(classes)
+    return np.asarray(_f1(predicted, labels, np.arange(classes)).mean(axis=-1), dtype=np.float64)
+
+
+def f1(predicted: IntArray, labels: IntArray) -> npt.NDArray[np.float64]:
+    """F1 of class 1: (..., texts) and (texts,) -> (...); 0 where class 1 is in neither. MRPC's metric in GLUE."""
+    return _f1(predicted, labels, np.array([1]))[..., 0]
+
+
+def _f1(predicted: IntArray, labels: IntArray, k: IntArray) -> npt.NDArray[np.float64]:
+    """F1 of each of the classes k: (..., texts) and (texts,) -> (..., classes)."""
     says = np.asarray(predicted)[..., None] == k  # (..., texts, classes)
     is_ = np.asarray(labels)[..., None] == k
     hits = (says & is_).sum(axis=-2)
     total = says.sum(axis=-2) + is_.sum(axis=-2)
-    f1 = np.divide(2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0)
-    return np.asarray(f1.mean(axis=-1), dtype=np.float64)
+    return np.asarray(np.divide(2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0), dtype=np.float64)
 
 
 def score(metric: Metric, predicted: IntArray, labels: IntArray, classes: int) -> npt.NDArray[np.float64]:
     """Apply the task's metric."""
-    return accuracy(predicted, labels) if metric == "accuracy" else macro_f1(predicted, labels, classes)
+    if metric == "accuracy":
+        return accuracy(predicted, labels)
+    return f1(predicted, labels) if metric == "f1" else macro_f1(predicted, labels, classes)
 
 
 def majority_prediction(labels: IntArray) -> IntArray:
-    """Predict the most frequent label everywhere (smallest wins a tie): what a failed cell is ranked as."""
+    """Predict the most frequent label everywhere (smallest wins a tie)."""
     values, counts = np.unique(np.asarray(labels), return_counts=True)
     return np.full(len(labels), values[np.argmax(counts)], dtype=np.int64)
+
+
+def failed_prediction(metric: Metric, labels: IntArray) -> IntArray:
+    """What a failed cell is ranked as: the majority class everywhere, but class 0 where the metric is F1 of class 1.
+
+    Most of MRPC's pairs are of class 1, so that saying 1 everywhere scores high: a crash would be rewarded.
+    """
+    return np.zeros(len(labels), dtype=np.int64) if metric == "f1" else majority_prediction(labels)

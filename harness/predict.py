@@ -28,7 +28,7 @@ def classify(blob: bytes, task: Task, track: Track, text: Text) -> npt.NDArray[n
         ModelError: the track's model cannot be had.
     """
     answer = answers.from_bytes(blob)
-    lm = load_model(track.model, track.prompt)
+    lm = load_model(track.model, track.prompt, numerics=track.numerics)
     answers.check(answer, task, lm.backbone.width)
     (p,) = answers.probabilities(answer, task, lm, [text])
     return np.asarray(p)
@@ -37,17 +37,23 @@ def classify(blob: bytes, task: Task, track: Track, text: Text) -> npt.NDArray[n
 def stored_answer(results: Store, entry: str, track: str, task: str, split: int, *, other_model: bool) -> bytes:
     """Answer of the newest run of an entry that has one, on the track's model or on another as asked.
 
+    Runs with a pre-trained p0 are passed over: their answers mean something only together with it.
+
     Raises:
         InputError: there is none, or the entry is a white-box reference.
     """
     for run, key, _, _ in reversed(results.runs()):
         if (key["entry"], key["track"], "model" in key["modified"]) == (entry, track, other_model):
+            if key.get("external"):
+                continue  # relative to a pre-trained p0, which is not at hand here
             blob = results.answer(run, task, split)
             if key.get("access") == "white-box":
                 raise InputError(
                     f"{entry!r} is a white-box reference: it trained the model's weights, and no answer of it is kept. "
                     "Take a ranked entry, or evaluate the reference again to see its score"
                 )
+            if key.get("access") == "predictions":
+                raise InputError(f"{entry!r} was uploaded as predictions, without an answer; take a ranked entry")
             if blob is not None:
                 return blob
     raise InputError(f"{results.url} holds no answer of {entry!r} for {task}, split {split} on track {track}")

@@ -149,7 +149,7 @@ def describe(cell: Cell, verdict: Verdict) -> str:
     """A finished cell in one line."""
     facts = verdict.facts
     calls = f"{facts['rows_spent'] / facts['train_rows']:,.0f}/{facts['calls_total']} calls"
-    metric = {"accuracy": "acc", "macro_f1": "F1"}[cell.task.metric]
+    metric = {"accuracy": "acc", "macro_f1": "F1", "f1": "F1"}[cell.task.metric]
     scored = "no score" if verdict.score is None else f"{metric} {verdict.score * 100:5.1f}"
     loss = f"  loss {facts['note']['loss']:.4f}" if "loss" in facts["note"] else ""
     other = "" if verdict.stored else "  (finished by another process first; not stored twice)"

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from harness import answer as answers
 from harness.data import examples_sha256, load_shots, load_test
 from harness.errors import AnswerError, SubmissionError
-from harness.lm import wire
+from harness.lm import device, wire
 from harness.lm.broker import Broker, Incumbent, Service
+from harness.lm.probe import probe
 from harness.meter import Meter
 from harness.metrics import score
 from harness.sandbox import launch
@@ -95,7 +96,8 @@ def run_cell(
     """
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     info = lm.info(shots.train.texts, cell.task.template)
-    lm.single_ids(cell.task.words)
+    fingerprint = probe(lm, cell.task)
+    device.reset_peak(lm.device)
     meter = Meter(cell.spec.calls, len(shots.train))
     broker = Broker(lm, cell.task, meter, attempt, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20, watch)
     started, before = time.monotonic(), time.perf_counter()
@@ -122,6 +124,8 @@ def run_cell(
     facts = _facts(cell, shots, meter, service, left) | {
         "tuning_s": tuning_s,
         "test_s": time.perf_counter() - before,
+        "device_peak_mb": device.peak_mb(lm.device),
+        "probe": fingerprint,
     }
     stored = attempt.finish(status, facts, examples_sha256(test), test.labels, kept)
     shown = None
@@ -190,6 +194,9 @@ def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launc
         "tokens": service.tokens,
         "bytes_up": service.bytes_up,
         "bytes_down": service.bytes_down,
+        "declared_bytes": service.declared_bytes,
+        "nominal_up": service.nominal_up,
+        "nominal_down": service.nominal_down,
         "lm_s": service.lm_s,
         "refused": service.refused,
         "rejected": service.rejected,
@@ -199,6 +206,8 @@ def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launc
         "output": left.output,
         "note": service.last.answer.note if service.last else {},
         "history": service.history,
+        "template": cell.task.template,
+        "words": list(cell.task.words),
         "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
         "sandbox": launch.TIER,
         "seed": cell.worker_seed,
@@ -230,6 +239,8 @@ def run_reference(
         StoreError: a fact could not be made durable.
     """
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
+    fingerprint = probe(lm, cell.task)
+    device.reset_peak(lm.device)
     before = time.perf_counter()
     white = WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # what it prints is no result
@@ -247,6 +258,8 @@ def run_reference(
     facts = _reference_facts(cell, shots, solver.config, training) | {
         "tuning_s": tuning_s,
         "test_s": time.perf_counter() - before,
+        "device_peak_mb": device.peak_mb(lm.device),
+        "probe": fingerprint,
     }
     stored = attempt.finish(training.status, facts, examples_sha256(test), test.labels, kept)
     shown = None

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,20 +50,26 @@ class RunKey:
     data: str
     data_sha256: str
     device: str
+    """``cpu``, or the GPU as its driver names it: what was used, whatever the track asks for."""
     seed: int
     environment_sha256: str
     """Of the versions of everything that computes."""
     modified: tuple[str, ...] = ()
     """Which of the track's choices were replaced on the command line; a run with any is never ranked with it."""
-    access: Literal["black-box", "white-box"] = "black-box"
-    """``white-box`` is a reference that was allowed to train with the model's weights; it is listed, never ranked."""
+    access: Literal["black-box", "white-box", "predictions"] = "black-box"
+    """``white-box`` is a reference that was allowed to train with the model's weights; it is listed, never ranked.
+    ``predictions`` were uploaded: nothing is known of how they were made, and they are listed apart."""
+    external: str = ""
+    """What came from outside data, e.g. a pre-trained prompt with its digest; such a run never ranks with pure ones."""
 
     @property
     def id(self) -> str:
-        """Digest that names the run; black-box runs have the id they had before there was `access`."""
+        """Digest that names the run; what is as it always was before there was a field for it does not count."""
         identity = asdict(self)
         if self.access == "black-box":
             del identity["access"]
+        if not self.external:
+            del identity["external"]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -91,6 +97,8 @@ class StoredCell:
     predictions: dict[float, IntArray]
     """Predicted classes per mark; empty where there was no answer."""
     finished: float
+    rows: dict[float, int] = field(default_factory=dict)
+    """Rows spent when the answer of each mark was offered."""
 
 
 class Store:
@@ -184,12 +192,14 @@ class Store:
 
     @staticmethod
     def _cell(connection: sa.Connection, row: Any) -> StoredCell:
-        kept = sa.select(tables.incumbents.c.mark, tables.incumbents.c.predictions).order_by(tables.incumbents.c.mark)
-        found = connection.execute(kept.where(tables.incumbents.c.attempt == row.attempt))
-        predictions = {mark: _labels(blob) for mark, blob in found}
+        columns = tables.incumbents.c
+        kept = sa.select(columns.mark, columns.predictions, columns.rows).order_by(columns.mark)
+        found = connection.execute(kept.where(columns.attempt == row.attempt)).all()
+        predictions = {mark: _labels(blob) for mark, blob, _ in found}
+        rows = {mark: offered for mark, _, offered in found}
         facts, labels = json.loads(row.facts), _labels(row.labels)
         return StoredCell(
-            row.run, row.task, row.split, row.attempt, row.status, facts, labels, predictions, row.finished
+            row.run, row.task, row.split, row.attempt, row.status, facts, labels, predictions, row.finished, rows
         )
 
     def answer(self, run: str, task: str, split: int, mark: float = 1.0) -> bytes | None:

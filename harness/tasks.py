@@ -1,10 +1,17 @@
-"""Tasks as data: ``tasks/<name>/task.toml`` -> `TaskFile` -> `Task`. A new task is a folder, no code."""
+"""Tasks as data: ``tasks/<name>/task.toml`` -> `TaskFile` -> `Task`. A new task is a folder, no code.
+
+The profiles ``kit-2022`` and ``paper-2022`` are the wordings of the competition kit and of BBT's reference code. There
+a text is one string, ``"<p0> . <text> . It was <mask> ."``, with the fixed prompt tokens p0 in front. Here the server
+puts p0's ids right after the start token, so a template holds what follows them, from the space on:
+``" . {a} . It was {mask} ."``. A query without a prompt reads the same template without p0; the papers' manual prompt
+has no ``" ."`` in front, either.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -13,9 +20,27 @@ from harness.errors import TaskError
 from harness.tomlfile import line_of, read_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-Kind = Literal["masked", "causal"]
+Kind = Literal["masked", "causal", "seq2seq"]
+
+
+class Tokens(Protocol):
+    """What a language model says of words; see `harness.lm.model.LanguageModel`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model, for messages."""
+        ...
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Word of each token id, "" where it is none."""
+        ...
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """Token ids of each word."""
+        ...
 
 
 class Cloze(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,6 +48,8 @@ class Cloze(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     template: str
     words: tuple[str, ...]
+    first_piece: bool = False
+    """A word stands for the first token the model cuts it into, as in the reference code; see `TaskFile.task`."""
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,22 +88,51 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fields: Literal[1, 2]
     metric: Metric
     profiles: dict[str, Profile]
-    kit: KitSource
+    kit: KitSource | None = None
+    """None for a task the kit does not have."""
     hub: HubSource | None = None
 
-    def task(self, profile: str, kind: Kind) -> Task:
-        """The task in the wording of `profile` for a masked or causal model.
+    def task(self, profile: str, kind: Kind, model: Tokens | None = None) -> Task:
+        """The task in the wording of `profile`; all but causal models read the masked one.
+
+        With a `model`, label words of a ``first_piece`` wording become their first token's word, so that the task's
+        words are single tokens of this model like all others: what a submission sees is what is read. Without one they
+        stay as written, which is for people.
 
         Raises:
-            TaskError: the profile does not exist or has no wording for this kind of model.
+            TaskError: the profile does not exist or has no wording for this kind of model, or first tokens coincide.
         """
         found = self.profiles.get(profile)
         if found is None:
             raise TaskError(f"task {self.name}: no profile {profile!r}; there are {', '.join(sorted(self.profiles))}")
-        cloze = found.masked if kind == "masked" else found.causal
+        cloze = found.causal if kind == "causal" else found.masked
         if cloze is None:
-            raise TaskError(f"task {self.name}: profile {profile!r} has no [profiles.{profile}.{kind}]; add it")
-        return Task(self.name, self.classes, self.metric, cloze.template, cloze.words, self.fields)
+            raise TaskError(f"task {self.name}: profile {profile!r} has no `{kind}`; add it to [profiles.{profile}]")
+        words = cloze.words
+        if cloze.first_piece and model is not None:
+            try:
+                words = first_pieces(words, model)
+            except TaskError as problem:
+                raise TaskError(f"task {self.name}, profile {profile!r}: {problem}") from None
+        return Task(self.name, self.classes, self.metric, cloze.template, words, self.fields)
+
+
+def first_pieces(words: Sequence[str], model: Tokens) -> tuple[str, ...]:
+    """Word of the first token of each word: RoBERTa cuts ``Athlete`` into several tokens, the first is ``A``.
+
+    In byte-pair encoding the first token of a word, written alone, is cut into that token again.
+
+    Raises:
+        TaskError: two first tokens coincide, or one is no word by itself.
+    """
+    pieces = tuple(model.words[ids[0]] if ids else "" for ids in model.word_ids(words))
+    for n, piece in enumerate(pieces):
+        if not piece:
+            raise TaskError(f"the first token of {words[n]!r} is no word of {model.name}; take another word")
+        if piece in pieces[:n]:
+            pair = f"{words[pieces.index(piece)]!r} and {words[n]!r}"
+            raise TaskError(f"{pair} both begin with the token {piece!r} of {model.name}; take another profile")
+    return pieces
 
 
 def tasks_dir() -> Path:
@@ -116,6 +172,8 @@ def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:
         yield ["name"], f"name is {file.name!r} but the folder is {folder!r}; make them equal"
     if count < 2 or len(set(file.classes)) != count:  # noqa: PLR2004
         yield ["classes"], f"{count} classes, {len(set(file.classes))} distinct; at least 2 distinct are needed"
+    if file.metric == "f1" and count != 2:  # noqa: PLR2004
+        yield ["metric"], f"metric f1 is that of class 1 against class 0, and there are {count} classes; take macro_f1"
     if not file.profiles:
         yield ["profiles"], "no profile; add [profiles.house] with `masked`"
     for name, profile in file.profiles.items():
@@ -123,8 +181,8 @@ def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:
             found = _cloze_problem(cloze, file, kind == "causal") if cloze else None
             if found:
                 yield ["profiles", name, kind], f"profiles.{name}.{kind}: {found}"
-    labels = file.kit.labels
-    if len(labels) != count or len(set(labels)) != count:
+    labels = file.kit.labels if file.kit else None
+    if labels is not None and (len(labels) != count or len(set(labels)) != count):
         message = f"kit.labels has {len(labels)} labels, {len(set(labels))} distinct, for {count} classes"
         yield ["kit", "labels"], f"{message}; a label of its own is needed for each"
     if file.hub and len(file.hub.columns) != file.fields:

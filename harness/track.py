@@ -27,7 +27,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     """``embedded``, a directory in hub format, or a hub id."""
     dtype: DType
-    kind: Literal["masked", "causal"] = "masked"
+    kind: Literal["masked", "causal", "seq2seq"] = "masked"
     revision: str | None = None
     zero_head_bias: bool = False
     """Zero the LM head's bias, as the BBT reference code does for RoBERTa."""
@@ -69,6 +69,21 @@ class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Dev examples per class, where the split is drawn here."""
 
 
+class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How numbers are computed beside `ModelSpec.dtype`: everything else a track fixes that changes last digits."""
+
+    tf32: bool = False
+    """Whether a GPU may round the factors of float32 matrix products to TF32, ten bits of mantissa."""
+    attention: Literal["sdpa", "math"] = "sdpa"
+    """``sdpa``: torch's fused attention, by the kernel it finds best here. ``math``: its plain operations alone."""
+    deterministic: bool = False
+    """Whether torch must use deterministic algorithms; where there is none, it fails and says so."""
+    threads: Positive | None = None
+    """CPU threads of the referee; None leaves them to the environment."""
+    chunk_tokens: Positive = 4096
+    """Tokens forwarded at once: memory stays bounded, and which rows share a chunk is part of the numbers."""
+
+
 class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A track file, validated."""
 
@@ -84,7 +99,20 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits
     tasks: dict[str, TrackTask]
     device_name: str | None = None
-    """The one GPU model that ranks, as the driver names it; None takes any."""
+    """The one GPU model that ranks, as the driver names it. None takes any, and each kind has a ranking of its own."""
+    given_numerics: Numerics | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="numerics")
+    """The ``[numerics]`` table; without one the fingerprint is what it was before there were such tables."""
+
+    @property
+    def numerics(self) -> Numerics:
+        """The numeric profile, that of a track without the table included."""
+        return Numerics() if self.given_numerics is msgspec.UNSET else self.given_numerics
+
+    def ranks(self, device: str) -> bool:
+        """Whether runs on a device, named as in `RunKey.device`, are ranked on this track."""
+        if "cpu" in {self.device, device}:
+            return self.device == device
+        return self.device_name in {None, device}
 
     @property
     def fingerprint(self) -> str:

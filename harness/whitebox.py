@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from harness.lm import families
 from harness.losses import cross_entropy, softmax
 from harness.metrics import score
 from harness.status import COUNTS
@@ -90,6 +91,7 @@ class WhiteBox:
         """Copy the model; `texts` are those `info` is measured on, `deadline` is in `time.monotonic` seconds."""
         self.info = lm.info(texts, task.template)
         self.module: Any = lm.weights()
+        self.device = lm.device
         self.task = task
         self.deadline = deadline
         self._lm = lm
@@ -98,10 +100,8 @@ class WhiteBox:
 
     @property
     def layers(self) -> list[Any]:
-        """The transformer layers, first to last."""
-        body = self.module.base_model
-        blocks = (module for module in body.modules() if isinstance(module, torch.nn.ModuleList))
-        return next(list(found) for found in blocks if len(found) == self.info.layers)
+        """The transformer layers, first to last; ALBERT's is one module, many times."""
+        return families.layers(self.module)
 
     def scaled(self, published: int) -> int:
         """Epochs or steps that a paper states for 24 layers, for a model of this depth; at least 1."""
@@ -109,13 +109,8 @@ class WhiteBox:
 
     def edit_input(self, layer: int, edit: Edit) -> None:
         """Have `edit` change the input of a layer, (texts, tokens, width), in every forward from now on."""
-
-        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if args:
-                return (edit(args[0]), *args[1:]), kwargs
-            return args, kwargs | {"hidden_states": edit(kwargs["hidden_states"])}
-
-        self.layers[layer].register_forward_pre_hook(hook, with_kwargs=True)
+        edited = range(self.info.layers)[layer]
+        families.edit_inputs(self.module, lambda depth, x: edit(x) if depth == edited else x)
 
     def batch(self, texts: Sequence[Text], prompted: bool = False) -> Batch:
         """Texts in the task's template as tensors, padded to the longest; with p0's tokens where `prompted`."""
@@ -125,13 +120,8 @@ class WhiteBox:
         return self._lm.batch([self._encoded[text] for text in texts], prompted)
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Logits of the label words at the mask, with gradients: (texts, words)."""
-        out = self.module.base_model(
-            input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=batch.positions
-        )
-        at_mask = out.last_hidden_state[torch.arange(len(batch.ids)), batch.read[:, 0]]  # (texts, width)
-        head = self.module.cls if hasattr(self.module, "cls") else self.module.lm_head
-        return head(at_mask)[:, self._words]  # type: ignore[no-any-return]
+        """Logits of the label words where they are read, with gradients: (texts, words)."""
+        return families.head(self.module, families.states(self.module, batch)[:, 0])[:, self._words]
 
     def predicted(self, texts: Sequence[Text], prompted: bool = False) -> FloatArray:
         """Label-word logits (texts, words) in evaluation mode, without gradients; texts of like length together."""
@@ -140,7 +130,7 @@ class WhiteBox:
         with torch.inference_mode():
             for start in range(0, len(order), _TEXTS_AT_ONCE):
                 chosen = [texts[i] for i in order[start : start + _TEXTS_AT_ONCE]]
-                parts.append(self.logits(self.batch(chosen, prompted)).numpy())
+                parts.append(self.logits(self.batch(chosen, prompted)).cpu().numpy())
         logits = np.concatenate(parts)
         out = np.empty_like(logits)
         out[order] = logits
@@ -193,9 +183,9 @@ class WhiteBox:
         On a bfloat16 track in mixed precision: the products are bfloat16, the weights and their updates float32.
         """
         self.module.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._lm.dtype == torch.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self._lm.dtype == torch.bfloat16):
             logits = self.logits(self.batch([train.texts[i] for i in rows], prompted))
-        loss = F.cross_entropy(logits.float(), torch.from_numpy(train.labels[rows]))
+        loss = F.cross_entropy(logits.float(), torch.from_numpy(train.labels[rows]).to(self.device))
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()

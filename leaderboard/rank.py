@@ -2,28 +2,37 @@
 
 Only runs that are comparable are ranked together: same track file, rules, model, data, device and seed. A cell that
 failed scores as the majority class would; a run that lacks cells is listed without a rank. White-box references are
-listed after all others, never ranked, and change nothing about those that are.
+listed after all others, never ranked, and change nothing about those that are. Runs that differ in nothing but the
+device, or used data from outside, are listed apart from the ranking, each with what it used. Each division
+(`leaderboard.divisions`) has places, intervals and shared ranks of its own; the last two are computed when first asked
+for.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness.metrics import majority_prediction, score
+from harness.metrics import failed_prediction, score
 from harness.status import COUNTS, MARKS
 from harness.tasks import load_task
+from leaderboard.divisions import Division, divisions
+from leaderboard.standing import Standing, Standings, standings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
+    from harness.contract import IntArray
     from harness.store import Store, StoredCell
+    from harness.tasks import TaskFile
 
-_COMPARABLE = ("track", "track_fingerprint", "rules", "model_sha256", "data_sha256", "device", "seed")
+_ALIKE = ("track", "track_fingerprint", "rules", "model_sha256", "data_sha256", "seed")
+_COMPARABLE = (*_ALIKE, "device")
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,12 @@ class CellScore:
     anytime: dict[float, float]
     """Score of the incumbent per fraction of the budget; the majority class where there was none."""
     facts: dict[str, Any]
+    rows: dict[float, int] = field(default_factory=dict)
+    """Rows that were spent when the incumbent of each fraction was offered; only where there was one."""
+    predicted: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
+    """(items,): the classes that count, those of a failed cell included; empty in scores made up without any."""
+    labels: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
+    """(items,)"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,8 @@ class Entry:
     """One line of the leaderboard."""
 
     rank: int | None
-    """1 is best; equal averages share a rank; None where cells are missing, and for white-box references."""
+    """Place by average in its division: 1 is best, equal averages share one; None where cells are missing, and for
+    white-box references. Ranks shared by all who cannot be told apart are in `Ranking.standing`."""
     name: str
     run: str
     cells: tuple[CellScore, ...]
@@ -52,6 +68,15 @@ class Entry:
     environment: dict[str, Any]
     white_box: bool = False
     """Whether it is a reference that trained with the model's weights."""
+    device: str = "cpu"
+    """What it ran on: ``cpu``, or the GPU as its driver names it."""
+    external: str = ""
+    """What came from outside data, as in `RunKey`; such an entry is never ranked with pure ones."""
+
+    @property
+    def division(self) -> Division:
+        """What it may be compared with."""
+        return Division(self.external, " ".join(sorted({cell.facts["sandbox"] for cell in self.cells})), self.device)
 
     @property
     def access(self) -> int:
@@ -104,52 +129,110 @@ class Ranking:
     entries: tuple[Entry, ...]
     left_out: int
     """Runs on this track that are not comparable with those ranked (other data, model or track version)."""
+    elsewhere: tuple[Entry, ...] = ()
+    """The newest run of each entry on each other device or with outside data: without a rank, by device and name."""
+    identity: dict[str, Any] = field(default_factory=dict)
+    """What all ranked runs have in common: versions, model, data, device, seed."""
+
+    @property
+    def divisions(self) -> tuple[Division, ...]:
+        """The divisions, main one first, those of `elsewhere` last."""
+        here = divisions(self.entries)
+        return (*here, *(division for division in divisions(self.elsewhere) if division not in here))
+
+    def complete(self, division: Division, ceiling: int | None = None) -> tuple[Entry, ...]:
+        """Complete entries of a division, best average first; where given, none above the access level."""
+        own = [e for e in (*self.entries, *self.elsewhere) if e.division == division and not (e.missing or e.white_box)]
+        return tuple(sorted((e for e in own if ceiling is None or e.access <= ceiling), key=_best_first))
+
+    @cached_property
+    def _standings(self) -> dict[Division, Standings]:
+        found = {division: standings(self.complete(division)) for division in self.divisions}
+        return {division: each for division, each in found.items() if each is not None}
+
+    def standings(self, division: Division, ceiling: int | None = None) -> Standings | None:
+        """Intervals and shared ranks of a division, or of its list up to an access level; None where that is empty.
+
+        The first call resamples: seconds. A list up to an access level is ranked anew from the same replicates.
+        """
+        whole = self._standings.get(division)
+        if whole is None or ceiling is None:
+            return whole
+        names = tuple(entry.name for entry in self.complete(division, ceiling))
+        return whole.among(names) if names else None
+
+    def standing(self, entry: Entry) -> Standing | None:
+        """Where an entry stands in its division; None where it lacks cells, and for white-box references."""
+        if entry.missing or entry.white_box or entry.division not in self._standings:
+            return None
+        return self._standings[entry.division].entries[entry.name]
 
 
 def rank(
-    store: Store, track: str, fingerprint: str | None = None, planned: Collection[tuple[str, int]] = ()
+    store: Store,
+    track: str,
+    fingerprint: str | None = None,
+    planned: Collection[tuple[str, int]] = (),
+    ranks: Callable[[str], bool] = lambda _device: True,
 ) -> Ranking:
     """Rank the newest run of each entry on a track.
 
-    `fingerprint` keeps runs of one version of the track file; by default the newest run's. Of runs that differ in
-    data, model or seed, the kind with the most entries is ranked (the newest where equal). Runs with choices replaced
-    on the command line are left out. A complete run has all `planned` cells (task, split), and every cell that any
-    other ranked run has. White-box references follow, best average first; they have a say in nothing of this, unless
-    there is nobody else.
+    `fingerprint` keeps runs of one version of the track file; by default the newest run's. Only runs on a device
+    that `ranks` are ranked (see `Track.ranks`). Of those that differ in data, model, seed or device, the kind with the
+    most entries is ranked (the newest where equal). Runs with choices replaced on the command line are left out. A
+    complete run has all `planned` cells (task, split), and every cell that any other run has which had the same device
+    and outside data. White-box references follow, best average first; they have a say in nothing of this, unless there
+    is nobody else.
     """
     runs = [
-        (run, identity, environment) for run, identity, environment, _ in store.runs() if identity["track"] == track
+        (run, identity, environment)
+        for run, identity, environment, _ in store.runs()
+        if identity["track"] == track and identity.get("access") != "predictions"  # see `leaderboard.uploads`
     ]
     plain = [item for item in runs if not item[1]["modified"]]
     version = fingerprint or (_deciding(plain)[-1]["track_fingerprint"] if plain else "")
     plain = [item for item in plain if item[1]["track_fingerprint"] == version]
     if not plain:
         return Ranking(track, (), (), len(runs))
-    group = _largest_group(_deciding(plain))
-    same = [item for item in plain if _group(item[1]) == group]
-    newest = {(identity["entry"], _white_box(identity)): (run, environment) for run, identity, environment in same}
-    scored = {entry: tuple(map(score_cell, store.cells(run))) for entry, (run, _) in newest.items()}
-    places = {entry: {(cell.task, cell.split) for cell in cells} for entry, cells in scored.items()}
-    wanted = set(planned).union(*(cells for (_, white_box), cells in places.items() if not white_box))
-    found = [
-        Entry(None, entry[0], run, scored[entry], len(wanted - places[entry]), environment, white_box=entry[1])
-        for entry, (run, environment) in newest.items()
-        if scored[entry]
-    ]
-    tasks = tuple(sorted({task for task, _ in wanted.union(*places.values())}))
-    return Ranking(track, tasks, tuple(_ranked(found)), len(runs) - len(same))
+    decide = _deciding(plain)
+    chosen = _largest_group([identity for identity in decide if ranks(identity["device"])] or decide)
+    alike = [item for item in plain if _values(item[1], _ALIKE) == _values(chosen, _ALIKE)]
+    newest = {_contestant(identity): (run, environment) for run, identity, environment in alike}
+    scored = {who: tuple(map(score_cell, store.cells(run))) for who, (run, _) in newest.items()}
+    places = {who: {(cell.task, cell.split) for cell in cells} for who, cells in scored.items()}
+    here = {who for who in newest if who.device == chosen["device"] and ranks(who.device) and not who.external}
+    wanted = {who.means: set(planned) for who in newest}
+    for who in newest:
+        if not who.white_box:
+            wanted[who.means] |= places[who]
+    found = {
+        who: Entry(None, who.name, run, scored[who], len(wanted[who.means] - places[who]), environment, *who[1:])
+        for who, (run, environment) in newest.items()
+        if scored[who]
+    }
+    ranked = _ranked([entry for who, entry in found.items() if who in here])
+    elsewhere = sorted((entry for who, entry in found.items() if who not in here), key=lambda e: (e.device, e.name))
+    tasks = tuple(sorted({task for task, _ in set(planned).union(*places.values())}))
+    return Ranking(track, tasks, tuple(ranked), len(runs) - len(alike), tuple(elsewhere), chosen)
 
 
 def score_cell(cell: StoredCell) -> CellScore:
     """Score a stored cell with its task's metric."""
-    file = load_task(cell.task)
-    fallback = majority_prediction(cell.labels)
+    file = _task(cell.task)
+    fallback = failed_prediction(file.metric, cell.labels)
 
-    def of(mark: float) -> float:
-        predicted = cell.predictions.get(mark, fallback) if cell.status in COUNTS else fallback
-        return float(score(file.metric, predicted, cell.labels, len(file.classes)))
+    def of(mark: float) -> IntArray:
+        return cell.predictions.get(mark, fallback) if cell.status in COUNTS else fallback
 
-    return CellScore(cell.task, cell.split, cell.status, of(1.0), {mark: of(mark) for mark in MARKS}, cell.facts)
+    marks = {mark: float(score(file.metric, of(mark), cell.labels, len(file.classes))) for mark in MARKS}
+    known = (cell.rows, of(1.0), cell.labels)
+    return CellScore(cell.task, cell.split, cell.status, marks[1.0], marks, cell.facts, *known)
+
+
+@cache
+def _task(name: str) -> TaskFile:
+    """A task file, read once: 3 ms would be most of the time that a cell takes."""
+    return load_task(name)
 
 
 def _white_box(identity: dict[str, Any]) -> bool:
@@ -159,28 +242,59 @@ def _white_box(identity: dict[str, Any]) -> bool:
 def _deciding(runs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
     """Identities of the runs that decide what is compared: those to be ranked; references where there are no others."""
     identities = [identity for _, identity, _ in runs]
-    return [identity for identity in identities if not _white_box(identity)] or identities
+    pure = [identity for identity in identities if not identity.get("external")] or identities
+    return [identity for identity in pure if not _white_box(identity)] or pure
 
 
-def _group(identity: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(identity[name] for name in _COMPARABLE)
+class _Contestant(NamedTuple):
+    """Whose newest run counts."""
+
+    name: str
+    white_box: bool
+    device: str
+    external: str
+
+    @property
+    def means(self) -> tuple[str, str]:
+        """What it is asked the same cells with."""
+        return self.device, self.external
 
 
-def _largest_group(identities: list[dict[str, Any]]) -> tuple[Any, ...]:
-    """The comparable runs with the most entries; the later ones where equal. Identities come oldest first."""
+def _contestant(identity: dict[str, Any]) -> _Contestant:
+    return _Contestant(identity["entry"], _white_box(identity), identity["device"], identity.get("external", ""))
+
+
+def _values(identity: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(identity[name] for name in names)
+
+
+def _largest_group(identities: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the comparable runs with the most entries have in common; the later ones where equal. Oldest come first."""
     entries: dict[tuple[Any, ...], set[str]] = {}
     for identity in identities:
-        group = _group(identity)
+        group = _values(identity, _COMPARABLE)
         entries[group] = entries.pop(group, set()) | {identity["entry"]}
-    return max(reversed(entries), key=lambda group: len(entries[group]))
+    largest = max(reversed(entries), key=lambda group: len(entries[group]))
+    return dict(zip(_COMPARABLE, largest, strict=True))
 
 
 def _ranked(entries: list[Entry]) -> list[Entry]:
-    references = sorted((e for e in entries if e.white_box), key=lambda e: (-e.average, e.name))
+    """Complete contestants by division, then those that lack cells, then references."""
+    references = sorted((e for e in entries if e.white_box), key=_best_first)
     contestants = [e for e in entries if not e.white_box]
-    complete = sorted((e for e in contestants if not e.missing), key=lambda e: (-e.average, e.name))
-    ranked: list[Entry] = []
-    for place, entry in enumerate(complete, start=1):
-        tied = bool(ranked) and ranked[-1].average == entry.average
-        ranked.append(dataclasses.replace(entry, rank=ranked[-1].rank if tied else place))
+    complete = [e for e in contestants if not e.missing]
+    ranked = [e for d in divisions(contestants) for e in _placed([e for e in complete if e.division == d])]
     return ranked + sorted((e for e in contestants if e.missing), key=lambda e: e.name) + references
+
+
+def _placed(entries: list[Entry]) -> list[Entry]:
+    """Best average first, with their places."""
+    placed: list[Entry] = []
+    for place, entry in enumerate(sorted(entries, key=_best_first), start=1):
+        tied = bool(placed) and placed[-1].average == entry.average
+        placed.append(dataclasses.replace(entry, rank=placed[-1].rank if tied else place))
+    return placed
+
+
+def _best_first(entry: Entry) -> tuple[float, str]:
+    return -entry.average, entry.name

@@ -6,10 +6,10 @@ system, and the same items for every split. With w_i how often item i was drawn 
     score(task) = sum_s v_s metric(w, predictions of s) / sum_s v_s,     average = mean over tasks,
 
 so that a difference of two systems is paired in splits and items. Tasks are not drawn: what is said holds for these
-tasks. The metric is recomputed from weighted counts, macro-F1 included. Intervals are percentiles of the replicates.
+tasks. The metric is recomputed from weighted counts, F1 included. Intervals are percentiles of the replicates.
 
-Coverage of nominal 95 % intervals in simulations of one task (accuracy, split SD 2 points, item effects of 20, 400
-repetitions): with 3 splits 97 % at 200 items and 92 % at 1,000, with 5 splits 98 % and 95 %.
+How often the intervals hold the truth is simulated by ``benchmarks/coverage.py``; its numbers are in
+``docs/statistics.md``. What the replicates say of ranks is in `leaderboard.ties`.
 
 Pure numpy; all chance comes from the generator that is passed.
 """
@@ -17,6 +17,7 @@ Pure numpy; all chance comes from the generator that is passed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,14 +80,26 @@ class Bootstrap:
     replicates: FloatArray
     """(resamples, tasks, systems)"""
 
+    @cached_property
+    def averages(self) -> FloatArray:
+        """Replicates of the averages over tasks: (systems, resamples)."""
+        return np.ascontiguousarray(self.replicates.mean(axis=1).T)
+
+    def on(self, task: int | None = None) -> tuple[FloatArray, FloatArray]:
+        """Scores (systems,) and replicates (systems, resamples) on a task, or of the average over all tasks."""
+        if task is None:
+            return self.observed.mean(axis=0), self.averages
+        return self.observed[task], self.replicates[:, task].T
+
     def score(self, system: int, task: int | None = None) -> Interval:
         """A system's score on a task, or its average over all tasks."""
-        return percentile_interval(_on(self.observed, task)[system], _on(self.replicates, task)[:, system])
+        observed, replicates = self.on(task)
+        return percentile_interval(observed[system], replicates[system])
 
     def difference(self, system: int, other: int, task: int | None = None) -> Interval:
         """Score of `system` minus score of `other`, on a task or on average, paired in splits and items."""
-        observed, replicates = _on(self.observed, task), _on(self.replicates, task)
-        return percentile_interval(observed[system] - observed[other], replicates[:, system] - replicates[:, other])
+        observed, replicates = self.on(task)
+        return percentile_interval(observed[system] - observed[other], replicates[system] - replicates[other])
 
 
 @dataclass(frozen=True)
@@ -118,12 +131,14 @@ def weighted_scores(task: TaskPredictions, weights: IntArray) -> FloatArray:
         counts = (w @ right.reshape(-1, items).T.astype(np.float32)).reshape(-1, systems, splits)
         return np.asarray(counts / weights.sum(axis=-1)[:, None, None], dtype=np.float64)
     f1 = np.zeros((len(weights), systems, splits))
-    for k in range(task.classes):
+    scored = [1] if task.metric == "f1" else range(task.classes)
+    for k in scored:
         is_, says = task.labels == k, task.predicted == k  # (items,), (systems, splits, items)
-        hits = (w @ (says & is_).reshape(-1, items).T.astype(np.float32)).astype(np.float64)
+        of_k = says[..., is_].reshape(systems * splits, -1)  # only items of the class can be hits
+        hits = (w[:, is_] @ of_k.T.astype(np.float32)).astype(np.float64)
         total = w @ says.reshape(-1, items).T.astype(np.float32) + (w @ is_.astype(np.float32))[:, None]
         share = np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0)
-        f1 += share.reshape(-1, systems, splits) / task.classes
+        f1 += share.reshape(-1, systems, splits) / len(scored)
     return f1
 
 
@@ -178,8 +193,3 @@ def _counts(n: int, resamples: int, rng: Generator) -> IntArray:
     """How often each of n things is in n draws with replacement: (resamples, n)."""
     drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
-
-
-def _on(scores: FloatArray, task: int | None) -> FloatArray:
-    """(..., tasks, systems) -> (..., systems): of one task, or the mean over tasks."""
-    return scores.mean(axis=-2) if task is None else scores[..., task, :]

@@ -20,11 +20,11 @@ STANDARD = sys.stdlib_module_names
 LAYERS = [
     {"errors", "contract", "losses", "metrics", "status", "tables", "environment"},
     {"tomlfile", "heads", "answer", "meter"},
-    {"tasks", "track", "data", "predictions", "scaffold", "submission", "store", "listing"},
+    {"tasks", "track", "data", "fetch", "predictions", "scaffold", "submission", "store", "listing"},
     {"lm"},
     {"sandbox"},
     {"referee", "whitebox"},
-    {"evaluate", "progress", "check", "doctor", "predict"},
+    {"pretrain", "evaluate", "progress", "check", "doctor", "predict"},
     {"cli"},
 ]
 """Each module may import from its own layer and those above it in this list."""

@@ -18,10 +18,26 @@ from harness import cli
 from harness.data import Source, load_test
 from harness.store import Store
 from harness.tasks import load_task
+from leaderboard.drift import TOLERANCE
 
 ROOT = Path(cli.__file__).resolve().parents[1]
 KIT = ROOT.parent / "shared" / "data" / "competition"
-COMMANDS = ("evaluate", "leaderboard", "predict", "check", "new", "tracks", "tasks", "score", "doctor")
+COMMANDS = (
+    "evaluate",
+    "leaderboard",
+    "compare",
+    "watch",
+    "report",
+    "predict",
+    "check",
+    "new",
+    "tracks",
+    "tasks",
+    "fetch",
+    "score",
+    "pretrain-prompt",
+    "doctor",
+)
 
 
 class Done:
@@ -95,6 +111,8 @@ def test_a_new_submission_can_be_checked_at_once(harness: Any) -> None:
 def test_tracks_and_tasks_are_listed(harness: Any) -> None:
     assert {track["name"] for track in harness("tracks", "--json").json} == {"kit", "mini", "official", "paper"}
     assert {task["name"] for task in harness("tasks", "--json").json} == {"dbpedia", "qnli", "qqp", "snli", "sst2"}
+    found = {task["name"] for task in harness("tasks", "--track", "paper", "--json").json}
+    assert found == {"agnews", "dbpedia", "mrpc", "rte", "snli", "sst2", "yelp"}
     shown = harness("tracks").out
     assert "mini" in shown
     assert "sst2" in harness("tasks").out
@@ -215,6 +233,51 @@ def test_a_trial_is_stored_and_not_ranked(harness: Any, tiny_track: Path, tmp_pa
     assert "1 runs left out" in shown.out
 
 
+def test_a_run_on_another_device_is_listed_apart(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
+    """Stored with what it used, shown, and not ranked."""
+    text = tiny_track.read_text(encoding="utf-8")
+    Path("tiny.toml").write_text(text.replace('device = "cpu"', 'device = "cuda"'), encoding="utf-8")
+    place = write_submission(tmp_path, "tune = search")
+    done = harness("evaluate", place, "--track", "tiny.toml", "--task", "qqp", "--device", "cpu")
+    assert "on cpu, and the track ranks a cuda device: listed apart" in done.out
+    shown = harness("leaderboard", "--track", "tiny.toml")
+    assert "no ranked runs" in shown.out
+    assert "entry on cpu" in shown.out
+    (entry,) = harness("leaderboard", "--track", "tiny.toml", "--json").json["entries"]
+    assert (entry["rank"], entry["device"]) == ("", "cpu")
+    assert harness("evaluate", place, "--track", "tiny.toml", "--device", "tpu").code == 2
+
+
+def test_the_cost_table_is_printed_and_written(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
+    """From the facts of a real cell."""
+    harness("evaluate", write_submission(tmp_path, "tune = search"), "--track", tiny_track, "--task", "qqp")
+    shown = harness("leaderboard", "--track", tiny_track, "--cost")
+    assert "written: leaderboard/tiny-cost.csv" in shown.out
+    assert not Path("leaderboard/tiny.csv").exists()
+    with Path("leaderboard/tiny-cost.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["submission"], row["task"], row["as_a_service"], row["device"]) == ("entry", "qqp", "yes", "cpu")
+    assert float(row["nominal_down_b"]) == 8 * 2 * 4  # texts, label words, bytes of a float
+    assert (float(row["nominal_up_b"]) - 4 * 4) % 3 == 0  # four floats of z, and three bytes for each token
+    assert float(row["user_mb"]) > 10
+    assert row["server_device_mb"] == ""
+    (cost,) = harness("leaderboard", "--track", tiny_track, "--cost", "--json").json["costs"]
+    assert cost["sent_up_b"] == float(row["sent_up_b"])
+
+
+def test_backends_that_differ_are_told(
+    evaluated: Done, harness: Any, tiny_track: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ranking of one machine says nothing; here the tolerance is below what is equal."""
+    assert evaluated.code == 0
+    assert "backends differ" not in harness("leaderboard", "--track", tiny_track).out
+    assert harness("leaderboard", "--track", tiny_track, "--json").json["drift"] == []
+    monkeypatch.setitem(TOLERANCE, "float32", -1.0)
+    assert "backends differ on qqp" in harness("leaderboard", "--track", tiny_track).out
+    differ = harness("leaderboard", "--track", tiny_track, "--json").json["drift"]
+    assert [(each["task"], each["difference"]) for each in differ] == [("qqp", 0.0), ("sst2", 0.0)]
+
+
 def test_predictions_agree_with_those_stored(evaluated: Done, harness: Any, tiny_track: Path) -> None:
     assert evaluated.code == 0
     store = Store("results/harness.db")
@@ -243,10 +306,15 @@ def test_an_archive_of_predictions_is_scored(harness: Any) -> None:
     labels = load_test(load_task("sst2"), Source("embedded")).labels
     with zipfile.ZipFile("right.zip", "w") as file:
         file.writestr("SST-2/1.csv", ",pred\n" + "".join(f"{n},{label}\n" for n, label in enumerate(labels)))
-    (found,) = harness("score", "right.zip", "--track", "mini", "--json").json
+    done = harness("score", "right.zip", "--track", "mini", "--json").json
+    (found,) = done["cells"]
+    assert len(done["missing"]) == 14
     assert found == {"task": "sst2", "split": 1, "rows": 200, "metric": "accuracy", "score": 1.0}
     assert "100.00" in harness("score", "right.zip", "--track", "mini").out
     assert "--data DIR" in harness("score", "right.zip").err
+    assert "right" in harness("leaderboard").out
+    (listed,) = harness("leaderboard", "--json").json["uploads"]
+    assert (listed["name"], listed["sst2"], listed["missing_cells"]) == ("right", 1.0, 14)
 
 
 def test_the_kit_can_be_evaluated_on(harness: Any, tiny_track: Path, tmp_path: Path) -> None:

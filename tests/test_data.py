@@ -1,6 +1,7 @@
 """Examples: what is malformed is told with file and line, and draws are the same everywhere."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -134,6 +135,7 @@ def test_the_real_kit_is_read_whole(name: str, rows: int) -> None:
                 file.classes
             )
     test = load_test(file, source)
+    assert file.kit is not None
     lines = (REAL / file.kit.folder / "test.tsv").read_bytes().count(b"\n")
     assert len(test) == lines >= 150
     assert set(test.labels.tolist()) == set(range(len(file.classes)))
@@ -246,7 +248,7 @@ def test_a_malformed_miniature_row_is_told_with_file_and_line(
 # ── public data sets ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def hub(tmp_path: Path, **columns: list[object]) -> Source:
+def hub(tmp_path: Path, **columns: Sequence[object]) -> Source:
     table = datasets.Dataset.from_dict(columns)
     datasets.DatasetDict({"train": table, "test": table}).save_to_disk(str(tmp_path / "snli"))
     return Source("hub", tmp_path)
@@ -261,6 +263,68 @@ def test_a_public_data_set_is_read_and_its_unlabelled_rows_are_left_out(tmp_path
     shots = load_shots(SNLI, source, 1, SPEC)
     assert shots.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert ("p3", "h") not in shots.train.texts + shots.dev.texts
+
+
+DRAWN = {
+    "snli/8": (
+        "2e88ee2ad4e49bcad60be4108002a5d12bb2f3fd6c2b9cc64f0ba9c679da21f4",
+        "89eb698ab195b9d50a179ce33ff672490d08c35a95ada05af5e53a9da27e8e9b",
+    ),
+    "snli/717": (
+        "b6456d45a91fcff9bb81d4a1f5c7011b9309b2bf0096a5f1c927276f7680be4e",
+        "46061b8a13e9c76b5f0ac793113ba70504746f7f3c237abd8f7038feb4c79d3c",
+    ),
+    "dbpedia/42": (
+        "11e2a38ed14a2af8cef8f292ff3c1bfc286161cabd1723cc651daf0d96eccfed",
+        "21b8e2528bca599145f4fd9f96972220e1ee3a378d39c19b7a36463b86d14c85",
+    ),
+    "mrpc/13": (
+        "429c0f48386958b103c99e17bfcaffc1fbdc75da9dbdd3a8a41c87d1be45b22e",
+        "bc53694896eb338278725bcaa9c774919cb3e0666efb1c9d0653c6fb5637472f",
+    ),
+}
+"""Digests of train and dev, frozen: whoever draws these splits from these rows gets these examples."""
+
+
+@pytest.mark.parametrize("key", DRAWN)
+def test_the_draw_from_a_saved_public_data_set_is_frozen(tmp_path: Path, key: str) -> None:
+    """As the tracks draw it, 16 + 16 per class or 8 + 8; rows stored in another order change nothing."""
+    name, split = key.split("/")
+    file = load_task(name)
+    assert file.hub is not None
+    classes, shots = len(file.classes), 8 if name == "dbpedia" else 16
+    numbers = list(range(60 * classes))
+    for folder, order in (("a", numbers), ("b", numbers[::-1])):
+        columns: dict[str, list[object]] = {c: [f"{c} № {n}" for n in order] for c in file.hub.columns}
+        columns[file.hub.label] = [-1 if n % 10 == 9 else n % classes for n in order]
+        table = datasets.Dataset.from_dict(columns)
+        datasets.DatasetDict({file.hub.train: table, file.hub.test: table}).save_to_disk(str(tmp_path / folder / name))
+        spec = TrackTask(calls=1, splits=(int(split),), shots=shots, dev=shots)
+        drawn = load_shots(file, Source("hub", tmp_path / folder), int(split), spec)
+        assert len(drawn.train) == len(drawn.dev) == shots * classes
+        assert (examples_sha256(drawn.train), examples_sha256(drawn.dev)) == DRAWN[key]
+
+
+def test_no_row_of_a_public_test_set_is_dropped_but_unlabelled_ones(tmp_path: Path) -> None:
+    """Empty, repeated and very long texts stay, in order."""
+    texts = ["", "twice", "twice", "long " * 10_000, "unlabelled", " "]
+    table = datasets.Dataset.from_dict({"content": texts, "label": [0, 1, 1, 13, -1, 2]})
+    datasets.DatasetDict({"train": table, "test": table}).save_to_disk(str(tmp_path / "dbpedia"))
+    test = load_test(load_task("dbpedia"), Source("hub", tmp_path))
+    assert test.texts == tuple((text,) for text in texts if text != "unlabelled")
+    assert test.labels.tolist() == [0, 1, 1, 13, 2]
+
+
+def test_a_task_without_kit_or_miniature_says_so(tmp_path: Path) -> None:
+    """One message, whatever is asked for."""
+    rte = load_task("rte")
+    for ask in (load_test, kit_splits):
+        with pytest.raises(DataError, match=r"task rte has no \[kit\] table: .*; take a track on other data"):
+            ask(rte, Source("kit", tmp_path))
+    with pytest.raises(DataError, match=r"task rte has no miniature, .* is missing; take a track on other data"):
+        load_test(rte, Source("embedded"))
+    with pytest.raises(DataError, match="task rte has no miniature"):
+        load_shots(rte, Source("embedded"), 8, SPEC)
 
 
 def test_a_public_data_set_that_does_not_fit_is_told(tmp_path: Path) -> None:

@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from made_up import key
 from outer_models import ROWS, write_submission
 
+from harness.environment import environment_sha256
 from harness.errors import DataError, InputError
 from harness.evaluate import Choices, Evaluation, entry_name
+from harness.lm import device
 from harness.store import Store, chained
 from harness.submission import find
-from harness.track import load_track
+from harness.track import Numerics, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,6 +84,26 @@ def test_cells_are_all_tasks_and_splits_of_the_track(tiny_track: Path, store: St
     made = evaluation(tiny_track, store)
     assert [(cell.task.name, cell.split) for cell in made.cells] == [("sst2", 1), ("sst2", 2), ("qqp", 1)]
     assert made.modified == ()
+
+
+def test_first_tokens_of_label_words_are_resolved_for_the_model_and_stored(
+    tiny_track: Path, store: Store, tmp_path: Path
+) -> None:
+    """By the kit's wording: the model's own spelling of the first token is what a submission sees and asks for."""
+    track = tmp_path / "tiny.toml"
+    text = tiny_track.read_text(encoding="utf-8").split("[tasks.sst2]")[0].replace('"house"', '"kit-2022"')
+    track.write_text(text + "[tasks.dbpedia]\ncalls = 2\nsplits = [1]\nshots = 1\ndev = 1\n", encoding="utf-8")
+    made = evaluation(track, store)
+    (cell,) = made.cells
+    written = cell.file.task("kit-2022", "masked").words
+    assert all(a.lower().startswith(b) and a != b for a, b in zip(written, cell.task.words, strict=True))
+    made.lm.single_ids(cell.task.words)
+    body = "def tune(lm, task, shots, rng, config):\n    lm.logits(None, shots.train.texts)\n    yield Answer.of(task)"
+    run = made.run(find(write_submission(tmp_path, body)), {}, Watcher())
+    (stored,) = store.cells(run)
+    assert stored.status == "ok"
+    assert stored.facts["words"] == list(cell.task.words)
+    assert stored.facts["template"] == " . {mask} News: {a}"
 
 
 def test_finished_cells_are_skipped_and_progress_is_told(tiny_track: Path, store: Store, tmp_path: Path) -> None:
@@ -167,6 +190,57 @@ def test_choices_that_make_no_sense_are_errors(
         evaluation(tiny_track, store, **choices)
 
 
+def on_a_gpu(track: Path, folder: Path, more: str = "") -> Path:
+    """The tiny track, on a GPU."""
+    path = folder / "tiny.toml"
+    text = track.read_text(encoding="utf-8")
+    changed = text.replace('device = "cpu"', 'device = "cuda"\ndevice_name = "NVIDIA H200"')
+    path.write_text(changed + more, encoding="utf-8")
+    return path
+
+
+def test_a_run_on_another_device_is_stored_with_what_it_used(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    """It is no modified run, and the ranking goes by the device's name."""
+    made = evaluation(on_a_gpu(tiny_track, tmp_path), store, tasks=("qqp",), device="cpu")
+    assert (made.device, made.modified) == ("cpu", ())
+    made.run(find(write_submission(tmp_path, SEARCH)), {}, Watcher())
+    ((_, identity, environment, _),) = store.runs()
+    assert identity["device"] == "cpu"
+    assert "gpu" not in environment
+
+
+def test_a_track_on_a_gpu_asks_for_one(
+    tiny_track: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before data or model are looked at."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = on_a_gpu(tiny_track, tmp_path)
+    with pytest.raises(InputError, match=r"tiny runs on a CUDA device \(NVIDIA H200\).*--device cpu"):
+        evaluation(path, store, data=Path("/nowhere"))
+
+
+def test_the_numeric_profile_is_stored_and_is_no_part_of_the_runs_name(
+    tiny_track: Path, store: Store, tmp_path: Path
+) -> None:
+    """The track's fingerprint has it already, where there is a table; without one, runs have the ids they had."""
+    table = '\n[numerics]\nattention = "math"\nchunk_tokens = 512\n'
+    for number, more in enumerate(("", table)):
+        (tmp_path / f"{number}").mkdir()
+        made = evaluation(on_a_gpu(tiny_track, tmp_path / f"{number}", more), store, tasks=("qqp",), device="cpu")
+        assert made.lm.chunk_tokens == (512 if more else 4096)
+        made.run(find(write_submission(tmp_path, SEARCH)), {}, Watcher())
+    device.apply(Numerics())
+    (_, plain, environment, _), (_, tabled, stored, _) = store.runs()
+    assert environment["numerics"] == {
+        "dtype": "float32", "tf32": False, "attention": "sdpa", "deterministic": False, "threads": None,
+        "chunk_tokens": 4096,
+    }  # fmt: skip
+    assert stored["numerics"] == environment["numerics"] | {"attention": "math", "chunk_tokens": 512}
+    assert {name for name in plain if plain[name] != tabled[name]} == {"track_fingerprint"}
+    del environment["numerics"]
+    assert plain["environment_sha256"] == environment_sha256(environment)
+
+
 def test_a_data_directory_without_the_task_is_an_error(tiny_track: Path, store: Store, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         evaluation(tiny_track, store, data=tmp_path)
@@ -228,7 +302,7 @@ def test_a_submission_stays_one_where_references_are_allowed(tiny_track: Path, s
 
 
 def test_access_makes_another_run_and_older_ids_stay() -> None:
-    old = {name: value for name, value in dataclasses.asdict(key()).items() if name != "access"}
+    old = {name: value for name, value in dataclasses.asdict(key()).items() if name not in {"access", "external"}}
     assert key().id == hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()[:16]
     assert key(access="white-box").id != key().id
 

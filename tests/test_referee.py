@@ -12,6 +12,7 @@ from made_up import key
 from outer_models import CALLS, ROWS, TRAIN_ROWS
 
 from harness.errors import StoreError, SubmissionError
+from harness.lm.probe import probe
 from harness.metrics import majority_prediction
 from harness.referee import run_cell
 from harness.status import COUNTS, MARKS
@@ -40,6 +41,8 @@ def test_a_tune_that_returns_is_ok(arena: Arena) -> None:
     assert run.facts["config"] == {"step": 1.0}
     assert run.facts["worker_peak_mb"] > 10
     assert run.facts["worker_exit"] == 0
+    assert run.facts["device_peak_mb"] is None
+    assert run.facts["probe"] == probe(arena.lm, arena.cell().task)
 
 
 def test_the_budget_ends_a_search_exactly(arena: Arena) -> None:
@@ -47,6 +50,10 @@ def test_the_budget_ends_a_search_exactly(arena: Arena) -> None:
     assert run.status == "budget_exhausted"
     assert sums(run) == run.facts["rows_spent"] == ROWS
     assert run.facts["queries"] == CALLS // 2
+    assert run.facts["nominal_down"] == 4 * 2 * ROWS  # a float for each label word
+    prompts = 2 * ROWS  # in `tokens`, but nobody uploads p0
+    assert run.facts["nominal_up"] == 3 * (run.facts["tokens"] - prompts) + CALLS * 4 * 4  # and four floats of z a call
+    assert 0 < run.facts["declared_bytes"] < run.facts["nominal_up"]
     assert run.facts["level"] == 1
     assert "loss" in run.facts["note"]
 

@@ -1,15 +1,22 @@
 """Task files: those that ship are good, and each rule has an error with file, line and expectation."""
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import TaskError
-from harness.tasks import load_task, task_names, template_problem
+from harness.tasks import first_pieces, load_task, task_names, template_problem
 
-SHIPPED = ("dbpedia", "qnli", "qqp", "snli", "sst2")
+SHIPPED = ("agnews", "dbpedia", "mrpc", "qnli", "qqp", "rte", "snli", "sst2", "yelp")
+KIT = {"sst2", "qnli", "qqp", "snli", "dbpedia"}
+PAPER = {"sst2", "yelp", "agnews", "dbpedia", "mrpc", "snli", "rte"}
 GOOD = """name = "pair"
 title = "Pairs"
 classes = ["no", "yes"]
@@ -40,8 +47,9 @@ def write(root: Path, text: str) -> Path:
     return path
 
 
-def test_the_five_tasks_ship() -> None:
-    assert set(SHIPPED) <= set(task_names())
+def test_the_nine_tasks_ship() -> None:
+    assert task_names() == list(SHIPPED)
+    assert {name for name in SHIPPED if load_task(name).kit} == KIT
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -51,7 +59,123 @@ def test_every_shipped_task_has_wording_for_masked_and_causal_models(name: str) 
         task = file.task("house", kind)
         assert len(task.words) == len(set(task.words)) == len(task.classes)
         assert template_problem(task.template, task.fields, kind == "causal") is None
-    assert file.metric == ("macro_f1" if name in {"snli", "dbpedia"} else "accuracy")
+    assert file.metric == {"snli": "macro_f1", "dbpedia": "macro_f1", "mrpc": "f1"}.get(name, "accuracy")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_public_data_set_of_every_task_is_pinned_and_its_test_set_has_labels(name: str) -> None:
+    """A commit, not a branch; of GLUE the dev set, for its test labels are not public."""
+    hub = load_task(name).hub
+    assert hub is not None
+    assert re.fullmatch("[0-9a-f]{40}", hub.revision or "")
+    assert hub.train == "train"
+    assert hub.test == ("validation" if hub.dataset == "nyu-mll/glue" else "test")
+    assert (hub.config == name) == (hub.dataset == "nyu-mll/glue")
+
+
+PAIR, LAST = " . {a} ? {mask} , {b}", " Village Animal Plant Album Film "
+PUBLISHED = {
+    ("sst2", "kit-2022"): (" . {a} . It was {mask} .", "bad great"),
+    ("sst2", "paper-2022"): (" . {a} . It was {mask} .", "bad great"),
+    ("yelp", "paper-2022"): (" . {a} . It was {mask} .", "bad great"),
+    ("agnews", "paper-2022"): (" . {mask} News: {a}", "World Sports Business Tech"),
+    ("dbpedia", "paper-2022"): (
+        " [ Category: {mask} ] {a}",
+        "Company Education Artist Athlete Office Transportation Building Natural" + LAST + "Written",
+    ),
+    ("dbpedia", "kit-2022"): (
+        " . {mask} News: {a}",
+        "Company EducationalInstitution Artist Athlete OfficeHolder MeanOfTransportation Building NaturalPlace"
+        + LAST
+        + "WrittenWork",
+    ),
+    ("mrpc", "paper-2022"): (PAIR, "No Yes"),
+    ("rte", "paper-2022"): (PAIR, "Yes No"),
+    ("snli", "paper-2022"): (PAIR, "Yes Maybe No"),
+    ("snli", "kit-2022"): (PAIR, "Yes Maybe No"),
+    ("qqp", "kit-2022"): (PAIR, "No Yes"),
+    ("qnli", "kit-2022"): (PAIR, "Yes No"),
+}
+"""Templates of the reference code behind p0, and its label words in the data set's label order."""
+
+
+def test_the_published_wordings_are_these_and_no_others() -> None:
+    """For the kit's five tasks and the paper's seven, by first tokens, for masked models alone."""
+    found = {}
+    for name in task_names():
+        for profile, wording in load_task(name).profiles.items():
+            if profile != "house":
+                assert wording.masked.first_piece
+                assert wording.causal is None
+                found[name, profile] = (wording.masked.template, " ".join(wording.masked.words))
+            else:
+                assert not wording.masked.first_piece
+    assert found == PUBLISHED
+    assert {name for name, profile in found if profile == "kit-2022"} == KIT
+    assert {name for name, profile in found if profile == "paper-2022"} == PAPER
+
+
+@dataclass(frozen=True)
+class Letters:
+    """A model whose tokens are pairs of letters; "zz" has no word."""
+
+    name: str = "letters"
+    words: tuple[str, ...] = (*(a + b for a, b in product(ascii_lowercase, repeat=2)), "")
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """Ids of the pairs a word is cut into."""
+        pairs = [[word[i : i + 2] for i in range(0, len(word), 2)] for word in words]
+        return [[self.words.index("" if pair == "zz" else pair) for pair in found] for found in pairs]
+
+
+def test_first_pieces_are_words_of_their_own_and_a_word_of_one_token_is_its_own() -> None:
+    """Cut after two letters."""
+    assert first_pieces(("abcd", "cd", "dcba"), Letters()) == ("ab", "cd", "dc")
+
+
+@pytest.mark.parametrize(
+    ("words", "expectation"),
+    [
+        (("ab", "abcd"), "'ab' and 'abcd' both begin with the token 'ab' of letters; take another profile"),
+        (("cd", "zzab"), "the first token of 'zzab' is no word of letters"),
+        (("cd", ""), "the first token of '' is no word of letters"),
+    ],
+)
+def test_first_pieces_that_are_no_words_or_coincide_are_told(words: tuple[str, ...], expectation: str) -> None:
+    """With the words, the token and the model."""
+    with pytest.raises(TaskError) as problem:
+        first_pieces(words, Letters())
+    assert expectation in str(problem.value)
+
+
+def test_words_are_resolved_where_the_profile_says_so_and_a_model_is_given(tmp_path: Path) -> None:
+    """And nowhere else; an error names task and profile."""
+    text = GOOD.replace(
+        'causal = { template = "{a} {b} Same? {mask}", words = [" No", " Yes"] }',
+        '[profiles.cut]\nmasked = { template = "{a} {b} {mask}", words = ["nope", "yeah"], first_piece = true }',
+    )
+    write(tmp_path, text)
+    file = load_task("pair", tmp_path)
+    assert file.task("cut", "masked").words == ("nope", "yeah")
+    assert file.task("cut", "masked", Letters()).words == ("no", "ye")
+    assert file.task("house", "masked", Letters()).words == (" no", " yes")
+    path = tmp_path / "pair" / "task.toml"
+    path.write_text(text.replace('"yeah"', '"node"'))
+    with pytest.raises(TaskError, match="task pair, profile 'cut': 'nope' and 'node' both begin with the token 'no'"):
+        load_task("pair", tmp_path).task("cut", "masked", Letters())
+
+
+def test_encoder_decoders_read_the_masked_wording() -> None:
+    """As all models but causal ones."""
+    file = load_task("qqp")
+    assert file.task("house", "seq2seq") == file.task("house", "masked") != file.task("house", "causal")
+
+
+def test_a_task_may_lack_what_is_not_there(tmp_path: Path) -> None:
+    """Neither in the kit nor public."""
+    write(tmp_path, GOOD[: GOOD.index("[kit]")])
+    file = load_task("pair", tmp_path)
+    assert (file.kit, file.hub) == (None, None)
 
 
 def test_label_words_of_the_shipped_tasks_are_single_tokens_of_a_bert_like_tokenizer() -> None:
@@ -84,6 +208,12 @@ def test_a_good_file_becomes_a_task(tmp_path: Path) -> None:
         ("fields = 2", "fields = 3", 4, "Invalid enum value 3"),
         ('metric = "accuracy"', 'metric = "mcc"', 5, "Invalid enum value 'mcc'"),
         ('metric = "accuracy"', 'metrics = "accuracy"', 5, "unknown field `metrics`"),
+        (
+            'classes = ["no", "yes"]\nfields = 2\nmetric = "accuracy"',
+            'classes = ["no", "yes", "maybe"]\nfields = 2\nmetric = "f1"',
+            5,
+            "there are 3 classes; take macro_f1",
+        ),
         ('[" no", " yes"]', '[" no"]', 8, "1 words"),
         ('[" no", " yes"]', '[" no", " no"]', 8, "1 distinct"),
         ('[" No", " Yes"]', '[" No", " Yes", " Maybe"]', 9, "a word of its own for each"),
@@ -120,7 +250,7 @@ def test_an_unknown_profile_and_a_missing_wording_are_told(tmp_path: Path) -> No
     file = load_task("pair", tmp_path)
     with pytest.raises(TaskError, match="no profile 'paper'; there are house"):
         file.task("paper", "masked")
-    with pytest.raises(TaskError, match=r"has no \[profiles.house.causal\]; add it"):
+    with pytest.raises(TaskError, match=r"'house' has no `causal`; add it to \[profiles.house\]"):
         file.task("house", "causal")
 
 

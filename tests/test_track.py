@@ -1,11 +1,12 @@
 """Track files: those that ship load, and each rule has an error with file, line and expectation."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from harness.errors import TrackError
-from harness.track import load_track, track_names, track_tasks, tracks_dir
+from harness.track import Numerics, load_track, track_names, track_tasks, tracks_dir
 
 MINI = (tracks_dir() / "mini.toml").read_text(encoding="utf-8")
 
@@ -42,6 +43,37 @@ def test_the_official_budgets_are_the_competitions() -> None:
     assert all(isinstance(spec.splits, tuple) and len(spec.splits) == 5 for spec in track.tasks.values())
 
 
+def test_the_papers_tasks_have_its_budget_and_three_splits() -> None:
+    """Seven tasks of 16 shots per class, 8,000 calls each."""
+    track = load_track("paper")
+    assert list(track.tasks) == ["sst2", "yelp", "agnews", "dbpedia", "mrpc", "snli", "rte"]
+    for spec in track.tasks.values():
+        assert (spec.calls, spec.splits, spec.shots, spec.dev) == (8000, (8, 13, 42), 16, 16)
+
+
+def test_each_track_names_its_wording_and_the_public_model_is_pinned() -> None:
+    """The kit's for the competition, the paper's for the paper, one commit of the weights."""
+    tracks = {name: load_track(name) for name in ("kit", "mini", "official", "paper")}
+    profiles = {name: track.profile for name, track in tracks.items()}
+    assert profiles == {"kit": "house", "mini": "house", "official": "kit-2022", "paper": "paper-2022"}
+    for name in ("official", "paper"):
+        assert (tracks[name].prompt.tokens, tracks[name].prompt.first_id) == (50, 1000)
+        assert re.fullmatch("[0-9a-f]{40}", tracks[name].model.revision or "")
+    assert tracks["official"].model == tracks["paper"].model
+
+
+def test_a_task_without_the_tracks_wording_is_told(tmp_path: Path) -> None:
+    """With the line of the task and the profiles it has."""
+    text = MINI.replace("[tasks.sst2]", "[tasks.rte]").replace('profile = "house"', 'profile = "kit-2022"')
+    path = tmp_path / "mini.toml"
+    path.write_text(text)
+    with pytest.raises(TrackError) as problem:
+        load_track(str(path))
+    line = text[: text.index("[tasks.rte]")].count("\n") + 1
+    expectation = "tasks.rte: task rte: no profile 'kit-2022'; there are house, paper-2022"
+    assert str(problem.value) == f"{path}:{line}: {expectation}"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expectation"),
     [
@@ -59,6 +91,9 @@ def test_the_official_budgets_are_the_competitions() -> None:
         ("splits = [1, 2, 3]", "splits = []", "must be distinct and at least one"),
         ("splits = [1, 2, 3]", 'splits = "present"', 'needs data.source = "kit"; list the splits'),
         ("splits = [1, 2, 3]", 'splits = "all"', "'all'"),
+        ("[prompt]", '[numerics]\nattention = "eager"\n[prompt]', "Invalid enum value 'eager'"),
+        ("[prompt]", "[numerics]\nchunk_tokens = 0\n[prompt]", "`int` >= 1"),
+        ("[prompt]", "[numerics]\ntf23 = true\n[prompt]", "tf23"),
         ("[tasks.qqp]", "[tasks.mnli]", "no task 'mnli'"),
     ],
 )
@@ -107,3 +142,20 @@ def test_the_fingerprint_changes_with_anything_in_the_track(tmp_path: Path) -> N
     assert fingerprint("calls = 300", "calls = 301") != same
     assert fingerprint("first_id = 2000", "first_id = 2001") != same
     assert fingerprint("splits = [1, 2, 3]", "splits = [1, 2, 4]") != same
+    assert fingerprint("[prompt]", "[numerics]\nthreads = 2\n\n[prompt]") != same
+
+
+def test_tracks_with_published_results_keep_their_fingerprints() -> None:
+    """A change here parts all results measured so far from those to come."""
+    assert load_track("mini").fingerprint == "077ebd47c0de0864"
+    assert load_track("kit").fingerprint == "7d17a4466faefec4"
+
+
+def test_a_track_without_numerics_has_the_default_ones(tmp_path: Path) -> None:
+    """What is not in the table keeps its default."""
+    assert load_track("mini").numerics == Numerics(
+        tf32=False, attention="sdpa", deterministic=False, threads=None, chunk_tokens=4096
+    )
+    path = tmp_path / "mini.toml"
+    path.write_text(MINI + "\n[numerics]\nchunk_tokens = 65536\ndeterministic = true\n")
+    assert load_track(str(path)).numerics == Numerics(deterministic=True, chunk_tokens=65536)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from harness.status import COUNTS, MEANING
-from harness.tasks import load_task
+from harness.tasks import load_task, task_names
 from harness.track import Track, load_track, track_names
 
 RULES = Path(__file__).resolve().parent.parent / "RULES.md"
@@ -23,6 +23,7 @@ def tables() -> dict[str, str]:
     return {
         "tracks": _track_table(tracks),
         "tasks": "\n\n".join(_task_table(track) for track in tracks),
+        "wordings": "\n\n".join(_wording_table(profile) for profile in _profiles(tracks)),
         "statuses": _status_table(),
         "limits": _limits_table(tracks),
     }
@@ -44,11 +45,12 @@ def filled(text: str) -> str:
 
 
 def _track_table(tracks: list[Track]) -> str:
-    rows = ["| track | model | numbers | data | device | prompt tokens | rules version |", "|---" * 7 + "|"]
+    rows = ["| track | model | numbers | data | wording | device | prompt tokens | rules version |", "|---" * 8 + "|"]
     for t in tracks:
         device = t.device_name or t.device
-        model = t.model.source + (", head bias zeroed" if t.model.zero_head_bias else "")
-        row = (f"`{t.name}`", model, t.model.dtype, t.data.source, device, t.prompt.tokens, t.rules)
+        revision = f" at {t.model.revision[:12]}" if t.model.revision else ""
+        model = t.model.source + revision + (", head bias zeroed" if t.model.zero_head_bias else "")
+        row = (f"`{t.name}`", model, t.model.dtype, t.data.source, t.profile, device, t.prompt.tokens, t.rules)
         rows.append("| " + " | ".join(map(str, row)) + " |")
     return "\n".join(rows)
 
@@ -57,9 +59,24 @@ def _task_table(track: Track) -> str:
     rows = [f"**{track.name}**", "", "| task | metric | calls | splits | train + dev per class |", "|---" * 5 + "|"]
     for name, spec in track.tasks.items():
         splits = "those in the data directory" if spec.splits == "present" else ", ".join(map(str, spec.splits))
-        metric = {"accuracy": "accuracy", "macro_f1": "macro-F1"}[load_task(name).metric]
+        metric = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1 of class 1"}[load_task(name).metric]
         drawn = "as in the data directory" if track.data.source == "kit" else f"{spec.shots} + {spec.dev}"
         rows.append(f"| {name} | {metric} | {spec.calls:,} | {splits} | {drawn} |")
+    return "\n".join(rows)
+
+
+def _profiles(tracks: list[Track]) -> list[str]:
+    """Each profile a track names, once."""
+    return list(dict.fromkeys(track.profile for track in tracks))
+
+
+def _wording_table(profile: str) -> str:
+    rows = [f"**{profile}**", "", "| task | template | label words, in class order |", "|---" * 3 + "|"]
+    for name in task_names():
+        found = load_task(name).profiles.get(profile)
+        if found is not None:
+            words = " ".join(f"`{word}`" for word in found.masked.words)
+            rows.append(f"| {name} | `{found.masked.template}` | {words} |")
     return "\n".join(rows)
 
 

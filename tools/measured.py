@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from harness.metrics import majority_prediction
+from harness.metrics import failed_prediction
 from harness.status import COUNTS
 from harness.tasks import load_task
 from leaderboard.rank import rank
@@ -144,7 +144,7 @@ def _predictions(task: str, by_system: list[list[StoredCell]]) -> TaskPrediction
 
 def _predicted(cell: StoredCell) -> Any:
     """Classes that count: the last answer's, or the majority class where the cell failed."""
-    fallback = majority_prediction(cell.labels)
+    fallback = failed_prediction(load_task(cell.task).metric, cell.labels)
     return cell.predictions.get(1.0, fallback) if cell.status in COUNTS else fallback
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from harness.status import COUNTS
 from harness.tasks import load_task
 from leaderboard.stats import LEVEL, RESAMPLES, speed_up
+from leaderboard.table import shown_rank
 from tools.measured import SEED, race
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tools.measured import Measured
 
 SUBMISSIONS = Path(__file__).resolve().parent.parent / "submissions"
-PAIRS = (("ajo", "bbtv2"), ("bbtv2", "bbt"), ("bbt", "manual"))
+PAIRS = (("ajo", "bbtv2"), ("bbtv2", "bbt"), ("bbt", "manual"), ("bbt", "random_search"), ("house", "ajo"))
 """Which differences are shown: first minus second."""
 NO_FINDINGS = "<!-- findings -->\nNot written yet.\n<!-- end findings -->"
 PUBLISHED_TASKS = ("sst2", "dbpedia", "snli")
@@ -78,9 +79,11 @@ they hold for these tasks and this model. A failed cell counts as the majority c
 def _ranking(measured: Measured) -> str:
     entries = [entry for entry in measured.ranking.entries if not entry.white_box]
     columns = ("rank", "submission", "access", *measured.ranking.tasks, "average", "calls", "min", "failed")
+    standings = [measured.ranking.standing(entry) for entry in entries]
+    ranks = [standing.rank for standing in standings if standing]
     rows = [
         (
-            entry.rank or "-",
+            shown_rank(entry, standing, ranks),
             f"`{entry.name}`",
             f"L{entry.access}",
             *_scores(measured, entry),
@@ -88,9 +91,10 @@ def _ranking(measured: Measured) -> str:
             _minutes(entry),
             _failed(entry),
         )
-        for entry in entries
+        for entry, standing in zip(entries, standings, strict=True)
     ]
-    note = "Calls and minutes of tuning are sums over cells; minutes compare on one machine only (see the end)."
+    note = "Entries that cannot be told from the first of a rank share it, `3=` ([statistics.md](statistics.md)). "
+    note += "Calls and minutes of tuning are sums over cells; minutes compare on one machine only (see the end)."
     return f"## Ranking\n\n{_table(columns, rows)}\n\n{note}"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import torch
 
     from harness.contract import Mode
+
+Kind: TypeAlias = Literal["masked", "causal", "seq2seq"]
+"""Label words are read at the mask, at the last token, or in the decoder of an encoder-decoder model."""
 
 
 @dataclass(frozen=True)
@@ -18,19 +21,22 @@ class Batch:
     ids: torch.Tensor  # (texts, tokens) int64
     positions: torch.Tensor  # (texts, tokens) int64, position ids as the model counts them
     mask: torch.Tensor  # (texts, tokens) bool, True where there is a token
-    read: torch.Tensor  # (texts, reads) int64, positions whose final hidden state is wanted
+    read: torch.Tensor  # (texts, reads) int64, positions whose final hidden state is wanted, label words' first
     prompts: tuple[torch.Tensor, ...] = ()
     """Per prompted layer: (1, prompt tokens, width) if all candidates agree there, else (candidates, ...)."""
     start: int = 0
     """Position of the first prompt token."""
     mode: Mode = "add"
     candidates: int = 1
+    decoder: torch.Tensor | None = None
+    """(texts, decoder tokens) int64, what the decoder is given; the first read is a position in it. The prompts, and
+    all other reads, are the encoder's."""
 
 
 class Backbone(Protocol):
     """Frozen weights that map a `Batch` to hidden states and logits."""
 
-    kind: Literal["masked", "causal"]
+    kind: Kind
     layers: int
     width: int
 

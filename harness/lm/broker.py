@@ -35,6 +35,8 @@ _MOST_REFUSED = 1000
 _MOST_HISTORY = 1000
 _HISTORY = ("dev", "loss")
 """A submission that goes on asking for more than is left is ended by its budget, not by the clock."""
+_TOKEN_BYTES, _FLOAT_BYTES = 3, 4
+"""Of the nominal formula (BBT, appendix C): two bytes of id and one of mask a token, four a float."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Service:
     tokens: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    declared_bytes: int = 0
+    """Received to declare texts and subspaces; `bytes_up` counts queries alone."""
+    nominal_up: int = 0
+    """Bytes by the papers' formula, which sends the tokens of all texts anew with every candidate, and its floats."""
+    nominal_down: int = 0
     lm_s: float = 0.0
 
     def count(self, row: LedgerRow) -> None:
@@ -159,7 +166,7 @@ class Broker:
                 return self._offer(request)
             if isinstance(request, wire.Words | wire.Vocabulary):
                 return self._words(request)
-            return self._ready(request) if isinstance(request, wire.Ready) else self._declare(request)
+            return self._ready(request) if isinstance(request, wire.Ready) else self._declare(request, len(body))
         except BudgetExhausted as refused:
             self.service.refused += 1
             return wire.Refused(refused.rows_asked, refused.rows_left, refused.rows_total)
@@ -183,7 +190,7 @@ class Broker:
         bounds.check_words(request.words)
         return wire.WordIds(self._lm.word_ids(request.words))
 
-    def _declare(self, request: wire.Declare) -> wire.Done:
+    def _declare(self, request: wire.Declare, size: int) -> wire.Done:
         if (request.texts is None) == (request.space is None):
             raise QueryError("declare either texts or a subspace")
         if len(self._texts) + len(self._spaces) >= _MOST_DECLARED:
@@ -194,6 +201,7 @@ class Broker:
             space = request.space.subspace()
             check_space(space, self._lm.backbone.layers, self._lm.backbone.width, self._lm.prompt_tokens)
             self._spaces[request.id] = space
+        self.service.declared_bytes += size
         return wire.Done()
 
     def _declare_texts(self, number: int, texts: tuple[Text, ...]) -> None:
@@ -230,6 +238,10 @@ class Broker:
         row = LedgerRow(rows, tokens, len(body), len(reply), seconds, bounds.level(query, prompts), digest)
         self._ledger.record(row)
         self.service.count(row)
+        floats_up = 0 if query.prompt is None else len(query.prompt.data) // _FLOAT_BYTES
+        floats_down = out.logits.size + (0 if out.features is None else out.features.size)
+        self.service.nominal_up += _TOKEN_BYTES * candidates * encoded.tokens + _FLOAT_BYTES * floats_up
+        self.service.nominal_down += _FLOAT_BYTES * floats_down
         return result
 
     def _prompts(self, query: wire.Query) -> Prompts | None:

@@ -1,4 +1,4 @@
-"""BERT and RoBERTa, computed by ourselves over the loaded weights, without what nobody reads.
+"""BERT, RoBERTa and DistilBERT, computed by ourselves over the loaded weights, without what nobody reads.
 
 Differs from the plain path only in work left out, never in the mathematics (tests hold it to `plain.py`):
 candidates that agree on the prompts of layers 0..l share one computation up to l, and the last layer is
@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from harness.lm import families
 from harness.lm.plain import PlainBackbone
 
 if TYPE_CHECKING:
     from harness.lm.backbone import Batch
+
+_ACTIVATION = {"bert": "hidden_act", "roberta": "hidden_act", "distilbert": "activation"}
+"""Name of the activation in each family's configuration."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +36,27 @@ class _Layer:
 
 
 class EncoderBackbone(PlainBackbone):
-    """The fast path for `bert` and `roberta`; head and statistics are the plain path's."""
+    """The fast path for the families in `_ACTIVATION`; head and statistics are the plain path's."""
 
     def __init__(self, model: Any, zero_head_bias: bool = False) -> None:
         """Fuse the projections of each layer; the weights are shared otherwise."""
         super().__init__(model, zero_head_bias)
         self._heads = int(model.config.num_attention_heads)
-        self._eps = float(model.config.layer_norm_eps)
-        self._fused = [_fuse(block) for block in self._blocks]
+        self._embed = model.base_model.embeddings
+        self._eps = float(self._embed.LayerNorm.eps)
+        fuse = _fuse_distilbert if model.config.model_type == "distilbert" else _fuse
+        self._fused = [fuse(block) for block in families.layers(model)]
 
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether the model's family and activation are the ones computed here."""
-        return model.config.model_type in {"bert", "roberta"} and model.config.hidden_act == "gelu"
+        name = _ACTIVATION.get(model.config.model_type)
+        return name is not None and getattr(model.config, name) == "gelu"
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`."""
         with torch.inference_mode():
-            embedded = self._body.embeddings(input_ids=batch.ids, position_ids=batch.positions)
+            embedded = self._embed(input_ids=batch.ids, position_ids=batch.positions)
             x: torch.Tensor = embedded[None]  # (1 or candidates, texts, tokens, width)
             mask = None if bool(batch.mask.all()) else batch.mask[:, None, None, :]  # (texts, 1, 1, tokens)
             for depth, layer in enumerate(self._fused):
@@ -92,17 +99,31 @@ class EncoderBackbone(PlainBackbone):
 
 def _fuse(block: Any) -> _Layer:
     attention = block.attention
-    parts = (attention.self.query, attention.self.key, attention.self.value)
-
-    def pair(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        return module.weight.detach(), module.bias.detach()
-
-    qkv = (torch.cat([p.weight for p in parts]).detach(), torch.cat([p.bias for p in parts]).detach())
     return _Layer(
-        qkv,
-        pair(attention.output.dense),
-        pair(attention.output.LayerNorm),
-        pair(block.intermediate.dense),
-        pair(block.output.dense),
-        pair(block.output.LayerNorm),
+        _joined(attention.self.query, attention.self.key, attention.self.value),
+        _pair(attention.output.dense),
+        _pair(attention.output.LayerNorm),
+        _pair(block.intermediate.dense),
+        _pair(block.output.dense),
+        _pair(block.output.LayerNorm),
     )
+
+
+def _fuse_distilbert(block: Any) -> _Layer:
+    attention = block.attention
+    return _Layer(
+        _joined(attention.q_lin, attention.k_lin, attention.v_lin),
+        _pair(attention.out_lin),
+        _pair(block.sa_layer_norm),
+        _pair(block.ffn.lin1),
+        _pair(block.ffn.lin2),
+        _pair(block.output_layer_norm),
+    )
+
+
+def _pair(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return module.weight.detach(), module.bias.detach()
+
+
+def _joined(*parts: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.cat([p.weight for p in parts]).detach(), torch.cat([p.bias for p in parts]).detach()

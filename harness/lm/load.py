@@ -6,40 +6,57 @@ import contextlib
 import ctypes
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.errors import ModelError
+from harness.lm import families
+from harness.lm.device import apply
 from harness.lm.model import LanguageModel
+from harness.track import Numerics
 
 if TYPE_CHECKING:
+    from harness.lm.backbone import Kind
+    from harness.lm.device import Kind as DeviceKind
     from harness.track import ModelSpec, PromptSpec
 
+_AUTO = {"masked": "AutoModelForMaskedLM", "causal": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def load_model(spec: ModelSpec, prompt: PromptSpec, plain: bool = False) -> LanguageModel:
-    """Load what a track names: the embedded model, a directory in hub format, or a hub id.
+def load_model(
+    spec: ModelSpec,
+    prompt: PromptSpec,
+    plain: bool = False,
+    device: DeviceKind = "cpu",
+    numerics: Numerics | None = None,
+) -> LanguageModel:
+    """Load what a track names: the embedded model, a directory in hub format, or a hub id; None: default numerics.
+
+    The numeric profile is set for the whole process, so of several models the last one's holds.
 
     Raises:
         ModelError: it cannot be had, or is of an unsupported kind; the message says what to do.
     """
     _keep_memory()
+    numerics = numerics or Numerics()
+    apply(numerics)
+    how = (plain, device, numerics.chunk_tokens)
     if spec.source == "embedded":
         from harness.lm import embedded  # noqa: PLC0415 - the package is looked for only where it is used
 
         model, tokenizer = embedded.load()
-        return LanguageModel("minilm-mlm", model, tokenizer, spec, prompt, embedded.weights_sha256(), plain)
+        return LanguageModel("minilm-mlm", model, tokenizer, spec, prompt, embedded.weights_sha256(), *how)
     model, tokenizer, sha256 = _from_hub_format(spec)
-    return LanguageModel(Path(spec.source).name, model, tokenizer, spec, prompt, sha256, plain)
+    return LanguageModel(Path(spec.source).name, model, tokenizer, spec, prompt, sha256, *how)
 
 
-def kind_of(source: str) -> Literal["masked", "causal"]:
-    """Whether a model is masked or causal, by the architecture its configuration names.
+def kind_of(source: str) -> Kind:
+    """Whether a model is masked, causal or encoder-decoder, by the family its configuration names.
 
     Raises:
-        ModelError: the configuration cannot be had, or names neither.
+        ModelError: the configuration cannot be had, or is of a family that is not supported.
     """
     import transformers  # noqa: PLC0415 - seconds to import
 
@@ -49,14 +66,10 @@ def kind_of(source: str) -> Literal["masked", "causal"]:
         return "causal"
     _exists(source)
     try:
-        names = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False).architectures or []
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as problem:
         raise _unavailable(source, "", problem) from problem
-    if any(name.endswith("ForMaskedLM") for name in names):
-        return "masked"
-    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
-        return "causal"
-    raise ModelError(f"{source}: architectures {names}; a *ForMaskedLM or a causal language model is needed")
+    return families.kind(config)
 
 
 def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
@@ -69,17 +82,29 @@ def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
     gguf = sorted(directory.glob("*.gguf")) if directory.is_dir() else []
     if gguf:
         options["gguf_file"] = gguf[0].name
-    kind: Any = transformers.AutoModelForMaskedLM if spec.kind == "masked" else transformers.AutoModelForCausalLM
+    else:
+        _no_pickle(spec.source)
+    auto = getattr(transformers, _AUTO[spec.kind])
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(spec.source, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **options)
         use_safetensors = {} if gguf else {"use_safetensors": True}
-        model = kind.from_pretrained(
-            spec.source, dtype=torch.float32, trust_remote_code=False, **use_safetensors, **options
+        model, report = auto.from_pretrained(
+            spec.source,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **use_safetensors,
+            **options,
         )
     except Exception as problem:
         raise _unavailable(spec.source, f"{spec.kind} ", problem) from problem
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{spec.source}: no tokenizer.json; only tokenizers that report offsets are supported")
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{spec.source}: {len(missing)} weights of {type(model).__name__} are not in its files, first "
+            f"{missing[0]}; give a checkpoint saved with its language-model head, of kind {spec.kind}"
+        )
     return model, tokenizer, _state_sha256(model)
 
 
@@ -107,6 +132,18 @@ def _exists(source: str) -> None:
     """Tell a mistyped directory from a hub id before anything is looked up."""
     if not Path(source).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise ModelError(f"{source}: no such directory; give one in hub format, or a hub id like owner/name")
+
+
+def _no_pickle(source: str) -> None:
+    """Say so at once where a directory's only weights are pickled ones: loading those runs whatever they hold."""
+    if any(Path(source).glob("*.safetensors")) or not Path(source).is_dir():
+        return
+    pickled = sorted(path.name for path in Path(source).glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
+    if pickled:
+        raise ModelError(
+            f"{source}: no *.safetensors, and pickled weights ({', '.join(pickled)}) can run any code: never read. "
+            "Convert them where you trust them: save_pretrained(DIR) of transformers writes model.safetensors"
+        )
 
 
 def _unavailable(source: str, kind: str, problem: Exception) -> ModelError:

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from harness.contract import FeatureKind, FloatArray, IntArray, ModelInfo, Outputs, Prompt, Prompts, Text
+from harness.contract import FeatureKind, FloatArray, IntArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
 from harness.errors import ModelError, QueryError
+from harness.lm import families
 from harness.lm.backbone import Backbone, Batch
 from harness.lm.encoder import EncoderBackbone
 from harness.lm.plain import PlainBackbone
 from harness.lm.projection import check_space
 from harness.lm.prompts import prompt_layers
-from harness.lm.text import Encoded, encode
+from harness.lm.text import SENTINEL, Encoded, encode, mask_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from harness.lm.device import Kind as DeviceKind
     from harness.track import ModelSpec, PromptSpec
 
-CHUNK_TOKENS = 4096
-"""Tokens forwarded at once: memory stays bounded and activations stay near the caches."""
+LONGEST = 512
+"""Most tokens of an input, whatever the model could take."""
 
 
 @dataclass(frozen=True)
@@ -65,33 +67,52 @@ class LanguageModel:
         spec: ModelSpec,
         prompt: PromptSpec,
         sha256: str,
-        plain: bool = False,
+        plain: bool,
+        device: DeviceKind,
+        chunk_tokens: int,
     ) -> None:
-        """Wrap a loaded transformers model; `plain` keeps the fast path off."""
+        """Wrap a loaded transformers model; `plain` keeps the fast path off, `chunk_tokens` are forwarded at once."""
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
-        model = model.eval().requires_grad_(False).to(self.dtype)
+        self.device, self.chunk_tokens = device, chunk_tokens
+        model = model.eval().requires_grad_(False).to(device, self.dtype)
         self._model, self._zero_head_bias = model, spec.zero_head_bias
+        kind = families.kind(model.config)
+        if kind != spec.kind:
+            raise ModelError(f"{name} is a {kind} model; the track says {spec.kind}. Set model.kind")
         fast = EncoderBackbone.fits(model) and not plain
         self.backbone: Backbone = (EncoderBackbone if fast else PlainBackbone)(model, spec.zero_head_bias)
-        if self.backbone.kind != spec.kind:
-            raise ModelError(f"{name} is a {self.backbone.kind} model; the track says {spec.kind}. Set model.kind")
         self.name, self.kind, self.sha256 = name, spec.kind, sha256
         self.tokenizer = tokenizer
-        if spec.kind == "masked" and tokenizer.mask_token_id is None:
-            raise ModelError(f"{name}: its tokenizer has no mask token; a masked model needs one")
+        mask = mask_token(tokenizer)
+        if spec.kind != "causal" and mask is None:
+            raise ModelError(f"{name}: its tokenizer has no mask token and no sentinel; a {spec.kind} model needs one")
+        self._sentinel = tokenizer.convert_tokens_to_ids(SENTINEL) if mask == SENTINEL else None
+        self._decoder_start = getattr(model.config, "decoder_start_token_id", None)
+        if spec.kind == "seq2seq" and self._decoder_start is None:
+            raise ModelError(f"{name}: its configuration names no decoder_start_token_id; add it to config.json")
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         config = model.config
         self._first_position = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
         self.vocabulary = int(config.vocab_size)
-        self.max_tokens = int(config.max_position_embeddings) - self._first_position
-        self.max_tokens = min(self.max_tokens, 512)
+        positions = getattr(config, "max_position_embeddings", LONGEST) - self._first_position  # T5's are relative
+        self.max_tokens = min(int(positions), LONGEST)
         self._p0 = tuple(range(prompt.first_id, prompt.first_id + prompt.tokens))
+        self._p0_values: torch.Tensor | None = None  # see `with_p0`
         if self._p0[-1] >= self.vocabulary:
             raise ModelError(f"prompt ids {self._p0[0]}..{self._p0[-1]}; {name} has {self.vocabulary:,} vocabulary ids")
         self._start = 1 if spec.kind == "masked" or self._starts_with_special() else 0
         self.embedding_std = self.backbone.embedding_std()
         self.text_set = lru_cache(maxsize=256)(self._text_set)
         self._single_ids = lru_cache(maxsize=64)(self._known_ids)
+
+    def with_p0(self, values: FloatArray) -> LanguageModel:
+        """This model, its weights shared, with `values` (prompt tokens, width) added to p0 in every query.
+
+        Every prompt is relative to them; queries without a prompt are as they were.
+        """
+        relative = copy.copy(self)
+        relative._p0_values = torch.from_numpy(np.array(values, dtype=np.float32)).to(self.device)  # noqa: SLF001
+        return relative
 
     @property
     def prompt_tokens(self) -> int:
@@ -101,7 +122,7 @@ class LanguageModel:
     def info(self, texts: Sequence[Text], template: str) -> ModelInfo:
         """What is published, with layer widths measured on `texts` at the zero prompt."""
         zero = Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32))
-        layers = prompt_layers(zero, self.backbone.width)
+        layers = self._layers(zero)
         encoded = self.text_set(template, tuple(texts)).encoded
         batch = self._batch(encoded, layers, zero, 1)
         return ModelInfo(
@@ -166,6 +187,8 @@ class LanguageModel:
         """
         if prompts is None:
             return
+        if self._p0_values is not None and _mode(prompts) != "add":
+            raise QueryError("this run has a pre-trained p0, to which prompts are added; prepend needs a run without")
         width, layers = self.backbone.width, self.backbone.layers
         if isinstance(prompts, Prompt):
             shape = prompts.values.shape
@@ -196,31 +219,31 @@ class LanguageModel:
     ) -> Forwarded:
         """Logits, with `normalize` log-probabilities among the whole vocabulary, and the features asked for; float32.
 
-        Texts of like length are forwarded together, at most `CHUNK_TOKENS` tokens at once; which rows share
+        Texts of like length are forwarded together, at most `chunk_tokens` tokens at once; which rows share
         a chunk depends on the query alone.
         """
-        layers = prompt_layers(prompts, self.backbone.width) if prompts is not None else ()
+        layers = self._layers(prompts) if prompts is not None else ()
         candidates = 1 if prompts is None else len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
-        ids = torch.tensor(list(words), dtype=torch.int64)
+        ids = torch.tensor(list(words), dtype=torch.int64, device=self.device)
         logits = np.empty((candidates, len(texts), len(words)), dtype=np.float32)
         extra = layers[0].shape[1] if layers else 0
         lengths = np.array([len(e.ids) + extra for e in texts.encoded], dtype=np.int64)
         per_text = (lengths.max(), self.backbone.width) if features == "all" else (self.backbone.width,)
         states = np.zeros((candidates, len(texts), *per_text), dtype=np.float32) if features else None
-        for chosen, members in _chunks(lengths.tolist(), candidates):
+        for chosen, members in _chunks(lengths.tolist(), candidates, self.chunk_tokens):
             part = tuple(layer[members] if len(layer) > 1 else layer for layer in layers)
             count = members.stop - members.start
             batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, features)
-            hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); the first read is the mask
+            hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); label words' read is the first
             q = self.backbone.logits(hidden[:, :, 0], ids)
             if normalize:
                 q = q - self.backbone.normalizer(hidden[:, :, 0])[..., None]
-            logits[members, chosen] = q.numpy()
+            logits[members, chosen] = q.cpu().numpy()
             if states is not None and features == "all":
                 masked = hidden[:, :, 1:] * batch.mask[None, :, :, None]
-                states[members, chosen, : masked.shape[2]] = masked.numpy()
+                states[members, chosen, : masked.shape[2]] = masked.cpu().numpy()
             elif states is not None:
-                states[members, chosen] = hidden[:, :, -1].numpy()
+                states[members, chosen] = hidden[:, :, -1].cpu().numpy()
         return Forwarded(logits, states, lengths if features == "all" else None)
 
     def outputs(
@@ -231,10 +254,17 @@ class LanguageModel:
         out = self.forward(prompts, self.text_set(template, tuple(texts)), self.single_ids(words), features)
         return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # asked for, so they are there
 
+    def _layers(self, prompts: Prompts) -> tuple[torch.Tensor, ...]:
+        """Prompt values per layer, as `prompt_layers` says, with those of p0 in the first."""
+        first, *deeper = prompt_layers(prompts, self.backbone.width, self.device)
+        if self._p0_values is not None:
+            first = first + self._p0_values[: first.shape[1]]
+        return (first, *deeper)
+
     def weights(self) -> Any:
         """A float32 copy of the transformers model, frozen; its head's bias is zero where the track says so."""
         model = copy.deepcopy(self._model).float()
-        bias = model.get_output_embeddings().bias
+        bias = families.head_bias(model)
         if self._zero_head_bias and bias is not None:
             bias.data.zero_()
         return model
@@ -242,7 +272,7 @@ class LanguageModel:
     def batch(self, encoded: Sequence[Encoded], prompted: bool) -> Batch:
         """Encoded texts as tensors for whoever runs `weights`; with p0's tokens where `prompted`."""
         zero = Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32))
-        layers = prompt_layers(zero, self.backbone.width) if prompted else ()
+        layers = prompt_layers(zero, self.backbone.width, self.device) if prompted else ()
         return self._batch(encoded, layers, zero if prompted else None, 1)
 
     def _batch(
@@ -255,40 +285,63 @@ class LanguageModel:
     ) -> Batch:
         """Pad, insert p0 (or room for a prepended prompt), and find the positions to read."""
         count = layers[0].shape[1] if layers else 0
-        mode = "add" if prompts is None else prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
+        mode = "add" if prompts is None else _mode(prompts)
         start = 0 if mode == "prepend" else self._start
         rows = [(*e.ids[:start], *self._p0[:count], *e.ids[start:]) for e in encoded]
-        longest = max(map(len, rows))
-        ids = torch.full((len(rows), longest), self._pad, dtype=torch.int64)
-        mask = torch.zeros((len(rows), longest), dtype=torch.bool)
-        for row, tokens in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
-            mask[row, : len(tokens)] = True
+        ids, mask = self._padded(rows)
+        longest = ids.shape[1]
         positions = torch.arange(longest).expand(len(rows), longest).clone()
         if mode == "prepend" and self.kind == "masked":  # the text keeps its own positions, the prompt has none
             positions = (positions - count).clamp(min=0)
         positions = (positions + self._first_position).clamp(max=self.max_tokens + self._first_position - 1)
         first = count if mode == "prepend" else 0
         more = {None: [], "mask": [], "cls": [first], "all": list(range(longest))}[features]
-        read = torch.tensor([[e.read + count, *more] for e in encoded], dtype=torch.int64)
-        return Batch(ids, positions, mask, read, layers, start, mode, candidates)
+        at, decoder = [e.read + count for e in encoded], None
+        if self.kind == "seq2seq":
+            given = [self._given_to_decoder(row[first:mask_at]) for row, mask_at in zip(rows, at, strict=True)]
+            at, decoder = [len(row) - 1 for row in given], self._padded(given)[0]
+        read = torch.tensor([[position, *more] for position in at], dtype=torch.int64)
+        ids, positions, mask, read = (t.to(self.device) for t in (ids, positions, mask, read))
+        decoder = None if decoder is None else decoder.to(self.device)
+        return Batch(ids, positions, mask, read, layers, start, mode, candidates, decoder)
+
+    def _given_to_decoder(self, before: tuple[int, ...]) -> tuple[int, ...]:
+        """What the decoder has read when what it says next fills the mask, whose left context is `before`.
+
+        T5 names the gap and fills it, BART writes the text anew: each as it was trained, and as BBT's code reads them.
+        """
+        return (self._decoder_start, *(before if self._sentinel is None else (self._sentinel,)))
+
+    def _padded(self, rows: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids, padded on the right, and where there is a token: both (rows, longest)."""
+        longest = max(map(len, rows))
+        ids = torch.full((len(rows), longest), self._pad, dtype=torch.int64)
+        mask = torch.zeros((len(rows), longest), dtype=torch.bool)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+            mask[row, : len(tokens)] = True
+        return ids, mask
 
     def _starts_with_special(self) -> bool:
         ids = self.tokenizer("a")["input_ids"]
         return bool(ids and ids[0] == self.tokenizer.bos_token_id)
 
 
-def _chunks(lengths: Sequence[int], candidates: int) -> Iterator[tuple[list[int], slice]]:
-    """Cut texts x candidates into chunks of at most `CHUNK_TOKENS` tokens, texts of like length together."""
+def _mode(prompts: Prompts) -> Mode:
+    return prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
+
+
+def _chunks(lengths: Sequence[int], candidates: int, most: int) -> Iterator[tuple[list[int], slice]]:
+    """Cut texts x candidates into chunks of at most `most` tokens, texts of like length together."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     first = 0
     while first < len(order):
         longest = lengths[order[first]]
-        fit = max(1, CHUNK_TOKENS // (longest * candidates))
+        fit = max(1, most // (longest * candidates))
         last = first + 1
         while last < len(order) and last - first < fit and lengths[order[last]] * 5 >= longest * 4:
             last += 1
-        size = max(1, CHUNK_TOKENS // (longest * (last - first)))
+        size = max(1, most // (longest * (last - first)))
         for start in range(0, candidates, size):
             yield order[first:last], slice(start, min(start + size, candidates))
         first = last

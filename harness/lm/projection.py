@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from harness.errors import QueryError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.contract import FloatArray, Subspace
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Sized)
 
 LARGEST_BYTES = 6 << 30
 """Most memory the matrices of one subspace may take."""
@@ -41,28 +51,38 @@ def check_space(space: Subspace, layers: int, width: int, tokens: int) -> None:
         )
 
 
-_kept: OrderedDict[tuple[Subspace, int, int], FloatArray] = OrderedDict()
-"""Matrices in use, the longest unused first; together at most `LARGEST_BYTES`."""
+class Kept(Generic[T]):
+    """Matrices in use, the longest unused dropped first; together at most `LARGEST_BYTES`."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self.matrices: OrderedDict[tuple[Subspace, int, int], T] = OrderedDict()
+
+    def get(self, key: tuple[Subspace, int, int], size: int, make: Callable[[], T]) -> T:
+        """The matrix of `key`, of `size` bytes; made, after room was made for it, where it is not kept."""
+        if key not in self.matrices:
+            while self.matrices and size + sum(a.nbytes for a in self.matrices.values()) > LARGEST_BYTES:
+                self.matrices.popitem(last=False)
+            self.matrices[key] = make()
+        self.matrices.move_to_end(key)
+        return self.matrices[key]
+
+
+_kept: Kept[FloatArray] = Kept()
 
 
 def matrix(space: Subspace, layer: int, width: int) -> FloatArray:
+    """A_l as `generate` makes it, kept in main memory while in use."""
+    size = 4 * space.tokens * width * space.dim
+    return _kept.get((space, layer, width), size, lambda: generate(space, layer, width))
+
+
+def generate(space: Subspace, layer: int, width: int) -> FloatArray:
     """A_l: float32 (tokens * width, dim), from (seed, layer) alone.
 
     ``normal``: N(0, std^2 / dim), so that z ~ N(0, I) gives values of standard deviation std. ``uniform``:
     std * U(-1/sqrt(dim), 1/sqrt(dim)).
     """
-    key = (space, layer, width)
-    if key in _kept:
-        _kept.move_to_end(key)
-        return _kept[key]
-    size = 4 * space.tokens * width * space.dim
-    while _kept and size + sum(a.nbytes for a in _kept.values()) > LARGEST_BYTES:
-        _kept.popitem(last=False)
-    _kept[key] = _generate(space, layer, width)
-    return _kept[key]
-
-
-def _generate(space: Subspace, layer: int, width: int) -> FloatArray:
     rng = np.random.Generator(np.random.Philox(key=[space.seed, layer]))
     shape = (space.tokens * width, space.dim)
     if space.distribution == "normal":

@@ -8,28 +8,42 @@ import numpy as np
 import torch
 
 from harness.contract import Coordinates, Prompt, Prompts
-from harness.lm.projection import matrix
+from harness.lm.projection import Kept, generate, matrix
 
 if TYPE_CHECKING:
-    from harness.contract import FloatArray
+    from harness.contract import FloatArray, Subspace
+    from harness.lm.device import Kind as DeviceKind
+
+_on_device: Kept[torch.Tensor] = Kept()
+"""Matrices in use in a GPU's memory."""
 
 
-def prompt_layers(prompts: Prompts, width: int) -> tuple[torch.Tensor, ...]:
+def prompt_layers(prompts: Prompts, width: int, device: DeviceKind = "cpu") -> tuple[torch.Tensor, ...]:
     """Prompt values per layer: (1, tokens, width) where all candidates agree, else (candidates, tokens, width).
 
-    Agreement is found by comparing what was sent.
+    Agreement is found by comparing what was sent. The product with a projection is computed on `device`.
     """
     if isinstance(prompts, Prompt):
         values = np.asarray(prompts.values, dtype=np.float32)
         layers = [np.ascontiguousarray(_shared(values[:, layer])) for layer in range(values.shape[1])]
-        return tuple(torch.from_numpy(layer) for layer in layers)
-    return tuple(_project(prompts, layer, width) for layer in range(prompts.space.layers))
+        return tuple(torch.from_numpy(layer).to(device) for layer in layers)
+    return tuple(_project(prompts, layer, width, device) for layer in range(prompts.space.layers))
 
 
-def _project(coordinates: Coordinates, layer: int, width: int) -> torch.Tensor:
-    z = _shared(coordinates.z[:, layer])
-    out = torch.from_numpy(z) @ torch.from_numpy(matrix(coordinates.space, layer, width)).T
+def _project(coordinates: Coordinates, layer: int, width: int, device: DeviceKind) -> torch.Tensor:
+    z = torch.from_numpy(_shared(coordinates.z[:, layer])).to(device)
+    out = z @ _matrix(coordinates.space, layer, width, device).T
     return out.view(len(z), coordinates.space.tokens, width)
+
+
+def _matrix(space: Subspace, layer: int, width: int, device: DeviceKind) -> torch.Tensor:
+    """A_l where it is needed; on a GPU there is no second copy of it in main memory."""
+    if device == "cpu":
+        return torch.from_numpy(matrix(space, layer, width))
+    size = 4 * space.tokens * width * space.dim
+    return _on_device.get(
+        (space, layer, width), size, lambda: torch.from_numpy(generate(space, layer, width)).to(device)
+    )
 
 
 def _shared(values: FloatArray) -> FloatArray:

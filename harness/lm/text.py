@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import QueryError
 from harness.tasks import template_problem
 
 if TYPE_CHECKING:
     from harness.contract import Text
+    from harness.lm.backbone import Kind
+
+SENTINEL = "<extra_id_0>"
+"""T5's word for the first gap in a text: what a mask token is to others."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,15 @@ class Encoded:
     """Position of the mask token, or of the last token for a causal model."""
 
 
-def encode(tokenizer: Any, kind: Literal["masked", "causal"], template: str, text: Text, longest: int) -> Encoded:
+def mask_token(tokenizer: Any) -> str | None:
+    """What stands for {mask}: the mask token, or T5's first sentinel; None where there is neither."""
+    if tokenizer.mask_token_id is not None:
+        return str(tokenizer.mask_token)
+    known = tokenizer.convert_tokens_to_ids(SENTINEL) not in {None, tokenizer.unk_token_id}
+    return SENTINEL if known else None
+
+
+def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) -> Encoded:
     """Fill `template` with `text` and tokenise it to at most `longest` tokens.
 
     Text fields lose tokens from their end, the longer field first. A mask token that stands in the text itself is
@@ -34,7 +46,8 @@ def encode(tokenizer: Any, kind: Literal["masked", "causal"], template: str, tex
     problem = template_problem(template, len(text), kind == "causal")
     if problem:
         raise QueryError(problem)
-    filled, spans, mask_at = _fill(template, text, tokenizer.mask_token if kind == "masked" else "")
+    mask = "" if kind == "causal" else mask_token(tokenizer) or ""
+    filled, spans, mask_at = _fill(template, text, mask)
     coded = tokenizer(filled, return_offsets_mapping=True, add_special_tokens=True, verbose=False)
     ids, offsets = list(coded["input_ids"]), list(coded["offset_mapping"])
     if kind == "causal" and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
@@ -49,9 +62,10 @@ def encode(tokenizer: Any, kind: Literal["masked", "causal"], template: str, tex
         if kept[0] is None:
             raise QueryError(f"template {template!r} without a text is nothing to read; put a word into it")
         return Encoded(kept, len(kept) - 1)
-    at = next((i for i in keep if ids[i] == tokenizer.mask_token_id and offsets[i][0] <= mask_at < offsets[i][1]), None)
+    mask_id = tokenizer.convert_tokens_to_ids(mask)
+    at = next((i for i in keep if ids[i] == mask_id and offsets[i][0] <= mask_at < offsets[i][1]), None)
     if at is None:
-        raise QueryError(f"template {template!r}: the tokenizer did not keep {tokenizer.mask_token!r} as one token")
+        raise QueryError(f"template {template!r}: the tokenizer did not keep {mask!r} as one token")
     return Encoded(tuple(ids[i] for i in keep), keep.index(at))
 
 

@@ -58,6 +58,7 @@ def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
     shots = Shots(_examples(job.train_texts, job.train_labels), _examples(job.dev_texts, job.dev_labels))
     budget = Budget(job.rows_total, job.rows_total, len(shots.train))
     lm = RemoteBlackBox(sock, msgspec.convert(job.info, ModelInfo), task, budget)
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # pycma would load it where it is: 29 MB for nothing
     try:
         solver = load(Path(job.submission), job.config)
         lm.ready(

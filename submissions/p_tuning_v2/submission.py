@@ -48,7 +48,7 @@ def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     length = config.length or max(1, round(128 * lm.info.prompt_tokens / 50))
     prefixes = [Prefix(length, lm.info.width, config, rng) for _ in lm.layers]
     for layer, prefix in zip(lm.layers, prefixes, strict=True):
-        if not hasattr(layer, "attention"):
+        if not hasattr(getattr(layer, "attention", None), "self"):
             raise ValueError(f"{lm.info.name}: prefixes are put into BERT's and RoBERTa's attention only")
         layer.attention.self.register_forward_pre_hook(prefix.join, with_kwargs=True)
     recipe = Recipe(config.eta, config.batch, config.epochs or lm.scaled(2000), config.patience or lm.scaled(1000))
@@ -68,7 +68,7 @@ class Prefix:
         """Stand in for the attention's past, and let every token see it: mask (texts, 1, tokens, length + tokens)."""
         mask = kwargs["attention_mask"]
         if mask is not None:
-            seen = torch.ones((*mask.shape[:3], len(self.keys)), dtype=mask.dtype)
+            seen = torch.ones((*mask.shape[:3], len(self.keys)), dtype=mask.dtype, device=mask.device)
             seen = seen if mask.dtype == torch.bool else seen - 1  # True, or 0 added to the scores
             mask = torch.cat([seen, mask], dim=-1)
         return args, kwargs | {"attention_mask": mask, "past_key_values": self}
@@ -78,7 +78,9 @@ class Prefix:
         texts, heads, _, size = k.shape
 
         def joined(prefix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            by_head = prefix.to(x.dtype).reshape(-1, heads, size).transpose(0, 1)  # (heads, length, head width)
+            by_head = (
+                prefix.to(x.device, x.dtype).reshape(-1, heads, size).transpose(0, 1)
+            )  # (heads, length, head width)
             return torch.cat([by_head.expand(texts, -1, -1, -1), x], dim=2)
 
         return joined(self.keys, k), joined(self.values, v)

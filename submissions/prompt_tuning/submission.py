@@ -47,7 +47,7 @@ def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, confi
 
     def add(x: torch.Tensor) -> torch.Tensor:
         """Embeddings (texts, tokens, width) with P added where p0 stands."""
-        return torch.cat([x[:, :first], x[:, first:last] + prompt, x[:, last:]], dim=1)
+        return torch.cat([x[:, :first], x[:, first:last] + prompt.to(x.device), x[:, last:]], dim=1)
 
     lm.edit_input(0, add)
     recipe = Recipe(config.eta, config.batch, config.epochs or lm.scaled(1000), config.patience or lm.scaled(1000))

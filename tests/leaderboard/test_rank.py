@@ -133,15 +133,47 @@ def test_one_run_with_another_seed_does_not_take_the_leaderboard_over(store: Sto
     assert ranking.left_out == 1
 
 
-@pytest.mark.parametrize(
-    "change", [{"data_sha256": "x"}, {"model_sha256": "x"}, {"seed": 3}, {"device": "cuda"}, {"rules": 2}]
-)
+@pytest.mark.parametrize("change", [{"data_sha256": "x"}, {"model_sha256": "x"}, {"seed": 3}, {"rules": 2}])
 def test_runs_that_differ_in_what_they_ran_on_are_not_ranked_together(store: Store, change: dict[str, Any]) -> None:
     add(store, "a", {("sst2", 1): 6})
     add(store, "b", {("sst2", 1): 6}, **change)
     ranking = rank(store, "tiny")
     assert list(by_name(ranking)) == ["b"]
     assert ranking.left_out == 1
+
+
+def test_the_tracks_device_is_ranked_and_others_are_listed_apart(store: Store) -> None:
+    """However many and however good the runs on other devices are; a run of the same entry there replaces nothing."""
+    add(store, "a", {("sst2", 1): 5}, device="NVIDIA H200")
+    for name in ("a", "b", "c"):
+        add(store, name, {("sst2", 1): 8, ("sst2", 2): 8}, device="cpu")
+    add(store, "a", {("sst2", 1): 7}, device="NVIDIA A100")
+    ranking = rank(store, "tiny", ranks=lambda device: device == "NVIDIA H200")
+    assert [(e.rank, e.name, e.device, e.missing) for e in ranking.entries] == [(1, "a", "NVIDIA H200", 0)]
+    assert [(e.rank, e.name, e.device) for e in ranking.elsewhere] == [
+        (None, "a", "NVIDIA A100"), (None, "a", "cpu"), (None, "b", "cpu"), (None, "c", "cpu"),
+    ]  # fmt: skip
+    assert ranking.entries[0].average == 5 / 8
+    assert ranking.left_out == 0
+
+
+def test_without_a_run_on_the_tracks_device_nobody_is_ranked(store: Store) -> None:
+    """The others are listed all the same."""
+    add(store, "a", {("sst2", 1): 8}, device="cpu")
+    ranking = rank(store, "tiny", ranks=lambda device: device != "cpu")
+    assert ranking.entries == ()
+    assert [(e.rank, e.name, e.device) for e in ranking.elsewhere] == [(None, "a", "cpu")]
+    assert ranking.tasks == ("sst2",)
+
+
+def test_of_several_devices_that_rank_the_one_with_the_most_entries_counts(store: Store) -> None:
+    """A track that takes any GPU has one ranking for each kind, and shows the largest."""
+    for name in ("a", "b"):
+        add(store, name, {("sst2", 1): 6}, device="NVIDIA A100")
+    add(store, "c", {("sst2", 1): 6}, device="NVIDIA H200")
+    ranking = rank(store, "tiny", ranks=lambda device: device != "cpu")
+    assert [(e.name, e.device) for e in ranking.entries] == [("a", "NVIDIA A100"), ("b", "NVIDIA A100")]
+    assert [(e.name, e.device) for e in ranking.elsewhere] == [("c", "NVIDIA H200")]
 
 
 def test_another_version_of_the_track_is_left_out(store: Store) -> None:

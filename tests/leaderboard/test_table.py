@@ -3,47 +3,64 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from harness.errors import InputError
-from leaderboard import table
 from leaderboard.rank import CellScore, Entry, Ranking
-from leaderboard.table import records, terminal_table, write_csv
+from leaderboard.table import document, records, terminal_table, write_csv, write_json
 
 FACTS = {
     "rows_spent": 64, "train_rows": 32, "tuning_s": 30.0, "level": 1, "tokens": 7, "bytes_up": 5, "bytes_down": 6,
-    "lm_s": 0.25, "sandbox": "process",
+    "lm_s": 0.25, "sandbox": "process", "calls_total": 100,
 }  # fmt: skip
 MARKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+LABELS = np.array([0, 1] * 5)
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "leaderboard.md"
 
 
 def cell(task: str, split: int, score: float, status: str = "budget_exhausted") -> CellScore:
-    return CellScore(task, split, status, score, dict.fromkeys(MARKS, score), FACTS)
+    """A cell with this share of ten test items right, from the first answer on, which came after 32 rows."""
+    predicted = np.where(np.arange(10) < round(score * 10), LABELS, 1 - LABELS)
+    scores, rows = dict.fromkeys(MARKS, score), dict.fromkeys(MARKS, 32)
+    return CellScore(task, split, status, score, scores, FACTS, rows, predicted, LABELS)
 
 
 def ranking(name: str = "nevergrad[optimizer=PSO]") -> Ranking:
+    """Two entries that are complete and one that is not."""
     packages: dict[str, Any] = {"packages": {"torch": "2.6", "numpy": "2.0"}}
     whole = (cell("qqp", 1, 0.5), cell("sst2", 1, 0.9), cell("sst2", 2, 0.8, "crashed"))
-    entries = (Entry(1, name, "run1", whole, 0, packages), Entry(None, "part", "run2", whole[1:2], 2, packages))
+    worse = (cell("qqp", 1, 0.3), cell("sst2", 1, 0.4), cell("sst2", 2, 0.4))
+    entries = (
+        Entry(1, name, "run1", whole, 0, packages),
+        Entry(2, "worse", "run3", worse, 0, packages),
+        Entry(None, "part", "run2", whole[1:2], 2, packages),
+    )
     return Ranking("tiny", ("qqp", "sst2"), entries, 0)
 
 
 SNAPSHOT = (
-    "rank,submission,access,qqp,qqp_std,qqp_splits,sst2,sst2_std,sst2_splits,average,average_at_1_16,average_at_1_8,"
-    "average_at_1_4,average_at_1_2,calls,tokens,bytes_up,bytes_down,wall_s,lm_s,statuses,missing_cells,sandbox,versions,"
-    "run\n"
-    "1,nevergrad[optimizer=PSO],L1,0.5,0.0,1,0.85,0.0707,2,0.675,0.675,0.675,0.675,0.675,6.0,21,15,18,90.0,0.8,"
-    "budget_exhausted:2 crashed:1,0,process,numpy=2.0 torch=2.6,run1\n"
-    ",part,L1,,,0,0.9,0.0,1,0.9,0.9,0.9,0.9,0.9,2.0,7,5,6,30.0,0.2,budget_exhausted:1,2,process,"
-    "numpy=2.0 torch=2.6,run2\n"
+    "rank,submission,access,division,rank_low,rank_high,qqp,qqp_std,qqp_splits,sst2,sst2_std,sst2_splits,average,"
+    "average_low,average_high,behind,behind_low,behind_high,behind_p,anytime_area,average_at_1_16,average_at_1_8,"
+    "average_at_1_4,average_at_1_2,calls,tokens,bytes_up,bytes_down,wall_s,lm_s,pareto,statuses,missing_cells,device,"
+    "sandbox,versions,run\n"
+    "1,nevergrad[optimizer=PSO],L1,pure / cpu / sandbox process,1,1,0.5,0.0,1,0.85,0.0707,2,0.675,0.5,"
+    "0.85,,,,,,0.675,0.675,0.675,0.675,6.0,21,15,18,90.0,0.8,calls tokens bytes seconds,"
+    "budget_exhausted:2 crashed:1,0,cpu,process,numpy=2.0 torch=2.6,run1\n"
+    "2,worse,L1,pure / cpu / sandbox process,2,2,0.3,0.0,1,0.4,0.0,2,0.35,0.15,0.55,0.325,0.15,0.55,"
+    "0.0006,,0.35,0.35,0.35,0.35,6.0,21,15,18,90.0,0.8,,budget_exhausted:3,0,cpu,process,numpy=2.0 torch=2.6,run3\n"
+    ",part,L1,pure / cpu / sandbox process,,,,,0,0.9,0.0,1,0.9,,,,,,,,0.9,0.9,0.9,0.9,2.0,7,5,6,30.0,0.2,"
+    ",budget_exhausted:1,2,cpu,process,numpy=2.0 torch=2.6,run2\n"
 )
 
 
@@ -52,6 +69,29 @@ def test_the_csv_is_as_it_was(tmp_path: Path) -> None:
     write_csv(ranking(), path)
     assert path.read_text(encoding="utf-8") == SNAPSHOT
     assert [p.name for p in path.parent.iterdir()] == ["tiny.csv"]
+
+
+def test_every_column_is_described() -> None:
+    """In docs/leaderboard.md; those of a task under a stand-in for its name."""
+    described = set(re.findall(r"^\| `([^`]+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
+    columns = {name.replace("qqp", "TASK").replace("sst2", "TASK") for name in records(ranking())[0]}
+    assert columns == described
+
+
+def test_the_json_has_a_list_per_division_and_ceiling(tmp_path: Path) -> None:
+    """With shared ranks and resolution; entries are the records of the CSV."""
+    path = tmp_path / "tiny.json"
+    write_json(ranking(), path)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["lists"] == [
+        {
+            "division": "pure / cpu / sandbox process",
+            "up_to": "L1",
+            "resolution": 0.2,
+            "ranks": {"nevergrad[optimizer=PSO]": 1, "worse": 2},
+        }
+    ]
+    assert found["entries"] == records(ranking()) == document(ranking())["entries"]
 
 
 def test_names_with_commas_and_quotes_stay_one_column(tmp_path: Path) -> None:
@@ -96,9 +136,9 @@ def test_a_place_that_cannot_be_written_is_an_error(
         write_csv(ranking(), Path(place))
 
 
-def shown(width: int) -> str:
+def shown(width: int, found: Ranking | None = None) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    console.print(terminal_table(ranking()))
+    console.print(terminal_table(found or ranking()))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -106,15 +146,44 @@ def shown(width: int) -> str:
 def test_the_terminal_table_shows_names_scores_and_failures() -> None:
     text = shown(100)
     assert "nevergrad[optimizer=PSO]" in text
-    assert "85.0 ±7.1" in text
-    assert "67.5" in text
-    assert "(+2 to run)" in text
+    assert "85.0" in text
+    assert "67.5 [" in text
+    assert "+2 to run" in text
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
-def test_access_levels_have_names() -> None:
-    assert len(table.ACCESS) == 5
-    assert table.ACCESS[4] == "white-box"
+def test_who_cannot_be_told_apart_shares_a_rank_and_it_is_seen() -> None:
+    """Two entries that differ in one answer of ten: both are ``1=``, and the lines below say what that means."""
+    first, second, _ = ranking().entries
+    near = dataclasses.replace(second, cells=(first.cells[0], cell("sst2", 1, 0.8), first.cells[2]))
+    text = shown(100, dataclasses.replace(ranking(), entries=(first, near)))
+    assert [line.split()[0] for line in text.splitlines()[2:4]] == ["1=", "1="]
+    assert "= cannot be told apart" in text
+    assert "resolution: differences to the first under" in text
+    assert shown(100).splitlines()[3].split()[0] == "2"
+
+
+def test_the_first_under_a_lower_access_level_is_named() -> None:
+    """The best asks for hidden states; who is first without is said."""
+    first, second, _ = ranking().entries
+    deep = tuple(dataclasses.replace(each, facts=FACTS | {"level": 3}) for each in first.cells)
+    text = shown(100, dataclasses.replace(ranking(), entries=(dataclasses.replace(first, cells=deep), second)))
+    assert "first up to L1 input prompts: worse" in text
+
+
+def test_other_devices_are_listed_last_with_their_names(tmp_path: Path) -> None:
+    """In the terminal and in the CSV, in a division of their own and with ranks in that."""
+    apart = dataclasses.replace(ranking().entries[1], name="apart", device="NVIDIA H200")
+    found = dataclasses.replace(ranking(), elsewhere=(apart,))
+    assert [(row["rank"], row["submission"], row["division"]) for row in records(found)] == [
+        (1, "nevergrad[optimizer=PSO]", "pure / cpu / sandbox process"),
+        (2, "worse", "pure / cpu / sandbox process"),
+        ("", "part", "pure / cpu / sandbox process"),
+        (1, "apart", "pure / NVIDIA H200 / sandbox process"),
+    ]
+    assert "track tiny: pure / NVIDIA H200 / sandbox process" in shown(100, found)
+    assert "apart on NVIDIA H200" in shown(100, found)
+    assert "part on cpu" not in shown(100, found)
 
 
 def test_a_reference_is_marked_white_box_and_has_no_anytime_scores(tmp_path: Path) -> None:

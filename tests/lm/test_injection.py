@@ -5,6 +5,7 @@ Nothing of the harness's own forward passes is used for what is expected; one te
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-import transformers
-from tiny_models import FAMILIES, LAYERS, MASKED, WIDTH
+from tiny_models import FAMILIES, GAPPED, LAYERS, WIDTH
 
 from harness.contract import Prompt, Text
 from harness.lm.load import load_model
@@ -45,28 +45,52 @@ class Pair:
     template: str
 
     @property
-    def layers(self) -> Any:
-        """The stack of layers."""
-        body = self.raw.base_model
-        return body.encoder.layer if self.family in MASKED else body.h if self.family == "gpt2" else body.layers
+    def layers(self) -> list[Any]:
+        """The layer that runs at each depth; ALBERT's is one."""
+        path = {
+            "albert": "albert.encoder.albert_layer_groups.0.albert_layers", "bart": "model.encoder.layers",
+            "distilbert": "distilbert.transformer.layer", "gpt2": "transformer.h", "llama": "model.layers",
+            "t5": "encoder.block",
+        }.get(self.family, f"{self.family}.encoder.layer")  # fmt: skip
+        found = list(self.raw.get_submodule(path))
+        return found * LAYERS if self.family == "albert" else found
+
+    @property
+    def embedding(self) -> Any:
+        """The module whose output is the input of the first layer; None where word vectors are."""
+        path = {
+            "albert": "albert.encoder.embedding_hidden_mapping_in", "bart": "model.encoder.layernorm_embedding",
+            "gpt2": None, "llama": None, "t5": None,
+        }.get(self.family, f"{self.family}.embeddings")  # fmt: skip
+        return None if path is None else self.raw.get_submodule(path)
 
     @property
     def start(self) -> int:
-        """Where p0 stands: after the start token, where there is one."""
-        return 0 if self.family == "gpt2" else 1
+        """Where p0 stands."""
+        return tiny_models.start(self.family)
 
     def ids(self, text: str, with_p0: bool) -> torch.Tensor:
         """Token ids of the filled template (1, tokens), with or without the fixed tokens p0."""
-        mask = self.lm.tokenizer.mask_token if self.family in MASKED else ""
-        ids = self.lm.tokenizer(self.template.replace("{a}", text).replace("{mask}", mask))["input_ids"]
+        filled = self.template.replace("{a}", text).replace("{mask}", tiny_models.mask(self.family))
+        ids = self.lm.tokenizer(filled)["input_ids"]
         p0 = list(range(FIRST_ID, FIRST_ID + TOKENS)) if with_p0 else []
         return torch.tensor([ids[: self.start] + p0 + ids[self.start :]])
 
+    def decoder(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What an encoder-decoder model's decoder is given beside `ids` (1, tokens) in front: nothing of the prompt."""
+        if self.family == "t5":
+            return {"decoder_input_ids": torch.tensor([[0, self.lm.tokenizer.convert_tokens_to_ids("<extra_id_0>")]])}
+        if self.family == "bart":  # the text again, behind the decoder's start token
+            return {"decoder_input_ids": torch.cat([torch.tensor([[2]]), ids[:, :-1]], dim=1)}
+        return {}
+
     def read(self, logits: torch.Tensor, ids: torch.Tensor, before: int = 0) -> np.ndarray:
-        """Label-word logits at the mask, or at the last token; `before` vectors stood in front."""
-        at = ids[0].tolist().index(self.lm.tokenizer.mask_token_id) if self.family in MASKED else ids.shape[1] - 1
+        """Label-word logits where they are read; `before` vectors stood in front of the input."""
         words = [self.lm.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in WORDS]
-        return logits[0, at + before, words].numpy()
+        if self.family == "t5":
+            return logits[0, 1, words].numpy()
+        at = ids[0].tolist().index(self.lm.tokenizer.mask_token_id) if self.family in GAPPED else ids.shape[1] - 1
+        return logits[0, at if self.family == "bart" else at + before, words].numpy()
 
     def served(self, prompt: Prompt | None, texts: tuple[Text, ...] = TEXTS) -> np.ndarray:
         """What a submission gets: (candidates, texts, words)."""
@@ -78,13 +102,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A tiny random model of each family."""
     family: str = request.param
     folder: Path = tiny_models.save(family, tmp_path_factory.mktemp(family))
-    masked = family in MASKED
-    auto = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
-    spec = ModelSpec(str(folder), "float32", "masked" if masked else "causal")
-    lm = load_model(spec, PromptSpec(TOKENS, FIRST_ID))
-    return Pair(
-        family, lm, auto.from_pretrained(folder).eval(), "{a} . It was {mask} ." if masked else "{a} . It was{mask}"
-    )
+    lm = load_model(ModelSpec(str(folder), "float32", tiny_models.kind(family)), PromptSpec(TOKENS, FIRST_ID))
+    raw = tiny_models.auto(family).from_pretrained(folder).eval()
+    return Pair(family, lm, raw, "{a} . It was {mask} ." if family in GAPPED else "{a} . It was{mask}")
 
 
 def values(layers: int, seed: int = 0) -> np.ndarray:
@@ -103,13 +123,18 @@ def added(place: int, what: torch.Tensor) -> Callable[[torch.Tensor], torch.Tens
     return change
 
 
-def into_layer(layer: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Hook that changes what a layer is given."""
+def into_layers(pair: Pair, changes: list[Callable[[torch.Tensor], torch.Tensor]]) -> list[Any]:
+    """Hooks that change what the first layers are given, for one forward; a shared layer counts its calls."""
+    calls: Counter[int] = Counter()
+    runs_at = {id(layer): [n for n, other in enumerate(pair.layers) if other is layer] for layer in pair.layers}
 
-    def hook(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (change(given[0]), *given[1:]), named
+    def hook(layer: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        depth = runs_at[id(layer)][calls[id(layer)]]
+        calls[id(layer)] += 1
+        return (changes[depth](given[0]) if depth < len(changes) else given[0], *given[1:]), named
 
-    return layer.register_forward_pre_hook(hook, with_kwargs=True)
+    distinct = {id(layer): layer for layer in pair.layers}.values()
+    return [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in distinct]
 
 
 def run(pair: Pair, hooks: list[Any], **inputs: Any) -> torch.Tensor:
@@ -122,18 +147,19 @@ def run(pair: Pair, hooks: list[Any], **inputs: Any) -> torch.Tensor:
 
 
 def test_adding_at_the_input_is_editing_the_embeddings(pair: Pair) -> None:
-    """Masked models: the output of the embedding module; causal ones: the vectors that stand for the tokens."""
+    """The output of the embedding module, where there is one; else the vectors that stand for the tokens."""
     prompt = values(1)
     assert np.abs(pair.served(Prompt(prompt)) - pair.served(Prompt(0 * prompt))).max() > 1e-2
     change = added(pair.start, torch.tensor(prompt[0, 0]))
     got = pair.served(Prompt(prompt))
     for n, (text,) in enumerate(TEXTS):
         ids = pair.ids(text, with_p0=True)
-        if pair.family in MASKED:
-            hook = pair.raw.base_model.embeddings.register_forward_hook(lambda *call: change(call[-1]))
-            logits = run(pair, [hook], input_ids=ids)
+        if pair.embedding is not None:
+            hook = pair.embedding.register_forward_hook(lambda *call: change(call[-1]))
+            logits = run(pair, [hook], input_ids=ids, **pair.decoder(ids))
         else:
-            logits = run(pair, [], inputs_embeds=change(pair.raw.get_input_embeddings()(ids).detach()))
+            vectors = change(pair.raw.get_input_embeddings()(ids).detach())
+            logits = run(pair, [], inputs_embeds=vectors, **pair.decoder(ids))
         np.testing.assert_allclose(got[0, n], pair.read(logits, ids), atol=1e-5, rtol=1e-5)
 
 
@@ -144,34 +170,41 @@ def test_deep_prompts_are_added_to_what_each_layer_is_given(pair: Pair, depth: i
     got = pair.served(Prompt(prompt))
     for n, (text,) in enumerate(TEXTS):
         ids = pair.ids(text, with_p0=True)
-        hooks = [
-            into_layer(layer, added(pair.start, torch.tensor(prompt[0, at])))
-            for at, layer in enumerate(pair.layers[:depth])
-        ]
-        np.testing.assert_allclose(got[0, n], pair.read(run(pair, hooks, input_ids=ids), ids), atol=1e-5, rtol=1e-5)
+        hooks = into_layers(pair, [added(pair.start, torch.tensor(value)) for value in prompt[0]])
+        logits = run(pair, hooks, input_ids=ids, **pair.decoder(ids))
+        np.testing.assert_allclose(got[0, n], pair.read(logits, ids), atol=1e-5, rtol=1e-5)
 
 
 def test_prepending_is_concatenating_input_vectors(pair: Pair) -> None:
-    """The text keeps its positions in masked models, and is counted after the prompt in causal ones.
+    """The text keeps its positions in masked models, and is counted after the prompt in all others.
 
-    A masked model's embedding module adds positions and a norm, so there its output is what is concatenated to.
+    Where an embedding module adds positions and a norm, its output is what is concatenated to.
     """
     prompt = values(1, seed=2)
     front = torch.tensor(prompt[0])  # (1, tokens, width)
     got = pair.served(Prompt(prompt, "prepend"))
     for n, (text,) in enumerate(TEXTS):
         ids = pair.ids(text, with_p0=False)
-        if pair.family in MASKED:
-            whole = torch.ones(1, TOKENS + ids.shape[1], dtype=torch.int64)
-            with torch.no_grad():
-                embedded = torch.cat([front, pair.raw.base_model.embeddings(ids)], dim=1)
-            hook = pair.raw.base_model.embeddings.register_forward_hook(lambda *_, given=embedded: given)
-            logits = run(pair, [hook], inputs_embeds=torch.zeros_like(embedded), attention_mask=whole)
+        decoder = pair.decoder(ids)
+        if pair.embedding is not None:
+            embedded = torch.cat([front, embeddings_of(pair, ids)], dim=1)
+            hook = pair.embedding.register_forward_hook(lambda *_, given=embedded: given)
+            logits = run(pair, [hook], input_ids=torch.full(embedded.shape[:2], 5), **decoder)
         else:
             vectors = pair.raw.get_input_embeddings()(ids).detach()
             own = pair.raw.base_model.wpe.weight[:TOKENS].detach() if pair.family == "gpt2" else 0
-            logits = run(pair, [], inputs_embeds=torch.cat([front - own, vectors], dim=1))  # gpt2 adds its positions
+            whole = torch.cat([front - own, vectors], dim=1)  # gpt2 adds its positions
+            logits = run(pair, [], inputs_embeds=whole, **decoder)
         np.testing.assert_allclose(got[0, n], pair.read(logits, ids, before=TOKENS), atol=1e-5, rtol=1e-5)
+
+
+def embeddings_of(pair: Pair, ids: torch.Tensor) -> torch.Tensor:
+    """What the embedding module gives for `ids`, BART's behind `TOKENS` others: (1, tokens, width)."""
+    seen: list[torch.Tensor] = []
+    others = torch.full((1, TOKENS if pair.family == "bart" else 0), 5)
+    hook = pair.embedding.register_forward_hook(lambda *call: seen.append(call[-1]))
+    run(pair, [hook], input_ids=torch.cat([others, ids], dim=1))
+    return seen[0][:, others.shape[1] :]
 
 
 @pytest.mark.parametrize("mode", ["none", "add", "prepend"])
@@ -187,7 +220,10 @@ def test_padding_changes_no_texts_logits(pair: Pair, mode: Any) -> None:
         pad = pair.lm.tokenizer.pad_token_id or 0
         ids = torch.cat([torch.nn.functional.pad(row, (0, longest - row.shape[1]), value=pad) for row in rows])
         lengths = torch.tensor([[row.shape[1]] for row in rows])
-        logits = run(pair, [], input_ids=ids, attention_mask=(torch.arange(longest) < lengths).long())
+        decoder = (
+            {} if pair.family != "t5" else {"decoder_input_ids": pair.decoder(ids)["decoder_input_ids"].tile(3, 1)}
+        )
+        logits = run(pair, [], input_ids=ids, attention_mask=(torch.arange(longest) < lengths).long(), **decoder)
         for n, row in enumerate(rows):
             np.testing.assert_allclose(pair.read(logits[n : n + 1], row), together[0, n], atol=1e-5, rtol=1e-5)
 
@@ -197,5 +233,6 @@ def test_a_zero_prompt_is_p0_alone_and_another_text_than_none(pair: Pair) -> Non
     zero = pair.served(Prompt(np.zeros((1, LAYERS, TOKENS, WIDTH), dtype=np.float32)))
     for n, (text,) in enumerate(TEXTS):
         ids = pair.ids(text, with_p0=True)
-        np.testing.assert_allclose(zero[0, n], pair.read(run(pair, [], input_ids=ids), ids), atol=1e-5, rtol=1e-5)
+        logits = run(pair, [], input_ids=ids, **pair.decoder(ids))
+        np.testing.assert_allclose(zero[0, n], pair.read(logits, ids), atol=1e-5, rtol=1e-5)
     assert np.abs(zero - pair.served(None)).max() > 1e-3

@@ -10,11 +10,10 @@ import pytest
 import tiny_models
 import torch
 import transformers
-from tiny_models import FAMILIES, LAYERS, MASKED, WIDTH
+from tiny_models import FAMILIES, FAST, GAPPED, LAYERS, MASKED, SEQ2SEQ, WIDTH
 
 from harness.contract import Prompt, Prompts, Subspace, Text
 from harness.errors import ModelError, QueryError
-from harness.lm import model as model_module
 from harness.lm.encoder import EncoderBackbone
 from harness.lm.load import kind_of, load_model
 from harness.lm.model import LanguageModel
@@ -51,19 +50,17 @@ class Tiny:
     @property
     def spec(self) -> ModelSpec:
         """As a track would name it."""
-        return ModelSpec(str(self.folder), "float32", "masked" if self.family in MASKED else "causal")
+        return ModelSpec(str(self.folder), "float32", tiny_models.kind(self.family))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     family: str = request.param
     folder = tiny_models.save(family, tmp_path_factory.mktemp(family))
-    masked = family in MASKED
-    auto = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
-    spec = ModelSpec(str(folder), "float32", "masked" if masked else "causal")
-    template = "{a} . It was {mask} ." if masked else "{a} . It was{mask}"
+    spec = ModelSpec(str(folder), "float32", tiny_models.kind(family))
+    template = "{a} . It was {mask} ." if family in GAPPED else "{a} . It was{mask}"
     lm, plain = load_model(spec, P0), load_model(spec, P0, plain=True)
-    return Tiny(family, folder, lm, plain, auto.from_pretrained(folder).eval(), template)
+    return Tiny(family, folder, lm, plain, tiny_models.auto(family).from_pretrained(folder).eval(), template)
 
 
 @pytest.fixture(scope="module")
@@ -78,60 +75,98 @@ def by_hand(tiny: Tiny, prompt: Prompt | None, texts: tuple[Text, ...]) -> tuple
     for values in [None] if prompt is None else torch.tensor(prompt.values):
         for text in texts:
             with torch.no_grad():
-                states, read, first = one_by_hand(tiny, values, prompt.mode if prompt else "add", text[0])
-                out.append((head_by_hand(tiny, states[read])[words], states[read], states[first]))
+                read, first = one_by_hand(tiny, values, prompt.mode if prompt else "add", text[0])
+                out.append((head_by_hand(tiny, read)[words], read, first))
     shape = (1 if prompt is None else len(prompt.values), len(texts), -1)
     logits, mask, first_token = (torch.stack(part).reshape(shape).numpy() for part in zip(*out, strict=True))
     return logits, mask, first_token
 
 
-def one_by_hand(tiny: Tiny, values: torch.Tensor | None, mode: str, text: str) -> tuple[torch.Tensor, int, int]:
-    """Final hidden states (tokens, width) of one input through the model's own layers, and what to read."""
-    tokenizer, masked = tiny.lm.tokenizer, tiny.family in MASKED
-    filled = tiny.template.replace("{a}", text).replace("{mask}", tokenizer.mask_token if masked else "")
-    ids = tokenizer(filled)["input_ids"]
-    read = ids.index(tokenizer.mask_token_id) if masked else len(ids) - 1
+def one_by_hand(
+    tiny: Tiny, values: torch.Tensor | None, mode: str, text: str, seen: list[torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Final states where label words are read and at the first token, through the model's own layers.
+
+    What each layer is given is added to `seen`.
+    """
+    tokenizer, mask = tiny.lm.tokenizer, tiny_models.mask(tiny.family)
+    ids = tokenizer(tiny.template.replace("{a}", text).replace("{mask}", mask))["input_ids"]
     count = 0 if values is None else values.shape[1]
-    start = 0 if mode == "prepend" or tiny.family == "gpt2" else 1
+    start = 0 if mode == "prepend" else tiny_models.start(tiny.family)
     if mode == "add":
         ids = [*ids[:start], *range(20, 20 + count), *ids[start:]]
-    x = embed_by_hand(tiny, torch.tensor([ids]), count if mode == "prepend" else 0)
+    before = count if mode == "prepend" else 0
+    read = ids.index(tokenizer.convert_tokens_to_ids(mask)) if mask else len(ids) - 1
+    x = embed_by_hand(tiny, torch.tensor([ids]), before)
     if values is not None and mode == "prepend":
         x = torch.cat([values[0][None], x], dim=1)
-    body = tiny.raw.base_model
-    layers = body.encoder.layer if masked else body.h if tiny.family == "gpt2" else body.layers
-    extra = {}
+    extra: dict[str, Any] = {}
     if tiny.family == "llama":
-        extra["position_embeddings"] = body.rotary_emb(x, position_ids=torch.arange(x.shape[1])[None])
-    for depth, layer in enumerate(layers):
+        extra["position_embeddings"] = tiny.raw.model.rotary_emb(x, position_ids=torch.arange(x.shape[1])[None])
+    for depth, layer in enumerate(layers_by_hand(tiny)):
         if values is not None and depth < len(values) and not (mode == "prepend" and depth == 0):
             x = x.clone()
             x[:, start : start + count] += values[depth]
+        if seen is not None:
+            seen.append(x[0])
         out = layer(x, attention_mask=None, **extra)
         x = out[0] if isinstance(out, tuple) else out
-    if tiny.family == "gpt2":
-        x = body.ln_f(x)
-    elif tiny.family == "llama":
-        x = body.norm(x)
-    return x[0], read + count, count if mode == "prepend" else 0
+        if tiny.family == "t5":
+            extra["position_bias"] = out[1]
+    last = {"gpt2": "transformer.ln_f", "llama": "model.norm", "t5": "encoder.final_layer_norm"}.get(tiny.family, "")
+    x = tiny.raw.get_submodule(last)(x) if last else x
+    if tiny.family not in SEQ2SEQ:
+        return x[0, read + before], x[0, before]
+    given, at = ([0, ids[read]], 1) if tiny.family == "t5" else ([2, *ids[:-1]], read)  # BART's whole text, shifted
+    decoded = tiny.raw.get_decoder()(input_ids=torch.tensor([given]), encoder_hidden_states=x).last_hidden_state
+    return decoded[0, at], x[0, before]
 
 
-def embed_by_hand(tiny: Tiny, ids: torch.Tensor, before: int) -> torch.Tensor:
-    """Input of the first layer; `before` vectors will stand in front (causal models count them as positions)."""
+def layers_by_hand(tiny: Tiny) -> Any:
+    """The layers in the order in which they run."""
     body = tiny.raw.base_model
-    if tiny.family == "llama":
-        return body.embed_tokens(ids)
+    if tiny.family == "albert":
+        return [body.encoder.albert_layer_groups[0].albert_layers[0]] * LAYERS
+    path = {"distilbert": "transformer.layer", "gpt2": "h", "llama": "layers", "t5": "encoder.block"}
+    return body.get_submodule(path.get(tiny.family, "encoder.layers" if tiny.family == "bart" else "encoder.layer"))
+
+
+def embed_by_hand(tiny: Tiny, ids: torch.Tensor, before: int) -> Any:
+    """Input of the first layer; `before` vectors will stand in front (all but masked models count their positions)."""
+    body, words = tiny.raw.base_model, tiny.raw.get_input_embeddings()(ids)
+    after = torch.arange(before, before + ids.shape[1])
+    if tiny.family in {"llama", "t5"}:
+        return words
     if tiny.family == "gpt2":
-        return body.wte(ids) + body.wpe(torch.arange(before, before + ids.shape[1]))
+        return words + body.wpe(after)
+    if tiny.family == "bart":
+        return body.encoder.layernorm_embedding(words + body.encoder.embed_positions.weight[after + 2])
     e = body.embeddings
-    positions = torch.arange(ids.shape[1]) + (2 if tiny.family == "roberta" else 0)
-    kinds = e.token_type_embeddings(torch.zeros_like(ids))
-    return e.LayerNorm(e.word_embeddings(ids) + e.position_embeddings(positions) + kinds)
+    x = words + e.position_embeddings(torch.arange(ids.shape[1]) + (2 if tiny.family == "roberta" else 0))
+    if tiny.family != "distilbert":
+        x = x + e.token_type_embeddings(torch.zeros_like(ids))
+    x = e.LayerNorm(x)
+    return body.encoder.embedding_hidden_mapping_in(x) if tiny.family == "albert" else x
 
 
-def head_by_hand(tiny: Tiny, state: torch.Tensor) -> torch.Tensor:
-    head = {"bert": "cls", "roberta": "lm_head"}.get(tiny.family, "lm_head")
-    return getattr(tiny.raw, head)(state)
+def head_by_hand(tiny: Tiny, state: torch.Tensor) -> Any:
+    raw = tiny.raw
+    if tiny.family == "distilbert":
+        return raw.vocab_projector(raw.vocab_layer_norm(torch.nn.functional.gelu(raw.vocab_transform(state))))
+    if tiny.family == "t5":
+        return raw.lm_head(state / WIDTH**0.5)
+    if tiny.family == "bart":
+        return raw.lm_head(state) + raw.final_logits_bias[0]
+    return raw.get_submodule({"bert": "cls", "albert": "predictions"}.get(tiny.family, "lm_head"))(state)
+
+
+def whole(tiny: Tiny, ids: list[int]) -> Any:
+    """Logits of the whole vocabulary where label words are read, by transformers' own forward of unprompted ids."""
+    if tiny.family == "t5":
+        given = torch.tensor([[0, tiny.lm.tokenizer.convert_tokens_to_ids("<extra_id_0>")]])
+        return tiny.raw(torch.tensor([ids]), decoder_input_ids=given).logits[0, 1]
+    read = ids.index(tiny.lm.tokenizer.mask_token_id) if tiny.family in GAPPED else -1
+    return tiny.raw(torch.tensor([ids])).logits[0, read]  # BART is given the text itself, shifted, by transformers
 
 
 def forward(lm: LanguageModel, tiny: Tiny, prompt: Prompts | None, texts: tuple[Text, ...], **options: Any) -> Any:
@@ -146,11 +181,9 @@ def test_by_hand_without_a_prompt_is_the_models_own_forward(tiny: Tiny) -> None:
     """What the other tests compare with is itself held to transformers' whole forward."""
     logits, _, _ = by_hand(tiny, None, TEXTS[:4])
     for n, text in enumerate(TEXTS[:4]):
-        filled = tiny.template.replace("{a}", text[0]).replace("{mask}", tiny.lm.tokenizer.mask_token or "")
-        ids = tiny.lm.tokenizer(filled)["input_ids"]
-        read = ids.index(tiny.lm.tokenizer.mask_token_id) if tiny.family in MASKED else -1
+        filled = tiny.template.replace("{a}", text[0]).replace("{mask}", tiny_models.mask(tiny.family))
         with torch.no_grad():
-            own = tiny.raw(torch.tensor([ids])).logits[0, read, list(tiny.lm.single_ids(WORDS))]
+            own = whole(tiny, tiny.lm.tokenizer(filled)["input_ids"])[list(tiny.lm.single_ids(WORDS))]
         np.testing.assert_allclose(logits[0, n], own.numpy(), atol=1e-5)
 
 
@@ -161,7 +194,7 @@ def test_logits_and_states_are_those_computed_by_hand(
 ) -> None:
     """By the fast path where there is one, and by the plain path."""
     wanted = expected[case]
-    paths = (tiny.lm, tiny.plain) if tiny.family in MASKED else (tiny.lm,)
+    paths = (tiny.lm, tiny.plain) if tiny.family in FAST else (tiny.lm,)
     for lm, start in itertools.product(paths, range(0, len(TEXTS), batch)):
         some = slice(start, start + batch)
         for kind, states in (("mask", wanted[1]), ("cls", wanted[2])):
@@ -193,7 +226,7 @@ def test_layers_all_candidates_agree_on_give_the_same_as_one_candidate_at_a_time
 @pytest.mark.parametrize("tokens", [1, 60, 300])
 def test_the_size_of_a_chunk_changes_nothing(tiny: Tiny, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = forward(tiny.lm, tiny, CASES["add deep"], TEXTS, features="cls")
-    monkeypatch.setattr(model_module, "CHUNK_TOKENS", tokens)
+    monkeypatch.setattr(tiny.lm, "chunk_tokens", tokens)
     for got, whole in zip(forward(tiny.lm, tiny, CASES["add deep"], TEXTS, features="cls"), wanted, strict=True):
         np.testing.assert_allclose(got, whole, atol=1e-5, rtol=1e-5)
 
@@ -225,10 +258,10 @@ def test_a_zero_head_bias_is_taken_off_the_logits(tiny: Tiny) -> None:
     spec = ModelSpec(tiny.spec.source, "float32", tiny.spec.kind, zero_head_bias=True)
     got, _ = forward(load_model(spec, P0), tiny, None, TEXTS[:3])
     wanted, _ = forward(tiny.lm, tiny, None, TEXTS[:3])
-    bias = tiny.raw.get_output_embeddings().bias
+    bias = tiny.raw.final_logits_bias[0] if tiny.family == "bart" else tiny.raw.get_output_embeddings().bias
     taken = torch.zeros(len(WORDS)) if bias is None else bias[list(tiny.lm.single_ids(WORDS))].detach()
     np.testing.assert_allclose(wanted - got, np.broadcast_to(taken.numpy(), got.shape), atol=1e-5)
-    assert (tiny.family in MASKED) == bool(taken.any())
+    assert (tiny.family in {*MASKED, "bart"}) == bool(taken.any())
 
 
 # ── what is published ────────────────────────────────────────────────────────────────────────────────────────
@@ -237,23 +270,15 @@ def test_a_zero_head_bias_is_taken_off_the_logits(tiny: Tiny) -> None:
 def test_published_statistics_are_those_of_the_layers_inputs_at_the_zero_prompt(tiny: Tiny) -> None:
     info = tiny.lm.info(TEXTS, tiny.template)
     assert (info.kind, info.layers, info.width) == (tiny.lm.kind, LAYERS, WIDTH)
-    assert (info.max_tokens, info.prompt_tokens) == (tiny_models.LONGEST, 4)
+    assert (info.max_tokens, info.prompt_tokens) == (512 if tiny.family == "t5" else tiny_models.LONGEST, 4)
     weight = tiny.raw.get_input_embeddings().weight
     assert info.vocabulary == len(weight)
     assert info.embedding_std == pytest.approx(weight.std(correction=0).item(), rel=1e-5)
-    seen: list[list[torch.Tensor]] = [[] for _ in range(LAYERS)]
-    body = tiny.raw.base_model
-    blocks = body.encoder.layer if tiny.family in MASKED else body.h if tiny.family == "gpt2" else body.layers
-    handles = [
-        block.register_forward_pre_hook(lambda _m, args, k=k: seen[k].append(args[0][0]))
-        for k, block in enumerate(blocks)
-    ]
-    for text in TEXTS:
+    seen: list[list[torch.Tensor]] = [[] for _ in TEXTS]
+    for inputs, text in zip(seen, TEXTS, strict=True):
         with torch.no_grad():
-            one_by_hand(tiny, torch.zeros(1, 4, WIDTH), "add", text[0])
-    for handle in handles:
-        handle.remove()
-    stds = [torch.cat(inputs).std(correction=0).item() for inputs in seen]
+            one_by_hand(tiny, torch.zeros(1, 4, WIDTH), "add", text[0], inputs)
+    stds = [torch.cat(inputs).std(correction=0).item() for inputs in zip(*seen, strict=True)]
     np.testing.assert_allclose(info.hidden_std, stds, rtol=1e-5)
 
 
@@ -322,7 +347,8 @@ def test_features_of_all_tokens_hold_those_of_the_mask_and_of_the_first(tiny: Ti
     assert out.lengths.tolist() == [len(e.ids) + count for e in encoded]
     np.testing.assert_allclose(out.logits, mask.logits, atol=1e-5)
     for n, (e, length) in enumerate(zip(encoded, out.lengths, strict=True)):
-        np.testing.assert_allclose(out.features[:, n, e.read + count], mask.features[:, n], atol=1e-5)
+        if tiny.family not in SEQ2SEQ:  # there, the state at the mask is the decoder's, the others are the encoder's
+            np.testing.assert_allclose(out.features[:, n, e.read + count], mask.features[:, n], atol=1e-5)
         at = count if case == "prepend" else 0
         np.testing.assert_allclose(out.features[:, n, at], first[:, n], atol=1e-5)
         assert not out.features[:, n, length:].any()
@@ -343,14 +369,14 @@ def test_each_word_of_the_vocabulary_is_the_token_it_stands_for(tiny: Tiny) -> N
     words = tiny.lm.words
     assert len(words) == tiny.lm.vocabulary
     some = [(i, word) for i, word in enumerate(words) if word]
-    assert len(some) > len(words) // 4
+    assert {word.strip() for _, word in some} >= set(tiny_models.WORDS)
     assert tiny.lm.single_ids([word for _, word in some]) == tuple(i for i, _ in some)
     assert not any(words[i] for i in tiny.lm.tokenizer.all_special_ids)
 
 
 def test_a_long_text_leaves_room_for_the_prompt(tiny: Tiny) -> None:
-    encoded = tiny.lm.text_set(tiny.template, (("bad film " * 200,),))
-    assert encoded.tokens == tiny_models.LONGEST - P0.tokens
+    encoded = tiny.lm.text_set(tiny.template, (("bad film " * 400,),))
+    assert encoded.tokens == tiny.lm.max_tokens - P0.tokens
     for case in CASES.values():
         assert np.isfinite(tiny.lm.forward(case, encoded, tiny.lm.single_ids(WORDS)).logits).all()
 
@@ -359,14 +385,16 @@ def test_a_long_text_leaves_room_for_the_prompt(tiny: Tiny) -> None:
 
 
 def test_encoders_take_the_fast_path_and_only_they(tiny: Tiny) -> None:
-    assert isinstance(tiny.lm.backbone, EncoderBackbone) == (tiny.family in MASKED)
+    assert isinstance(tiny.lm.backbone, EncoderBackbone) == (tiny.family in FAST)
     assert not isinstance(tiny.plain.backbone, EncoderBackbone)
 
 
 def test_a_model_of_the_other_kind_is_refused(tiny: Tiny) -> None:
-    other = ModelSpec(tiny.spec.source, "float32", "causal" if tiny.family in MASKED else "masked")
-    with pytest.raises(ModelError):
-        load_model(other, P0)
+    kinds: tuple[Any, ...] = ("masked", "causal", "seq2seq")
+    for kind in kinds:
+        if kind != tiny.spec.kind:
+            with pytest.raises(ModelError):
+                load_model(ModelSpec(tiny.spec.source, "float32", kind), P0)
 
 
 def test_prompt_ids_outside_the_vocabulary_are_refused(tiny: Tiny) -> None:
@@ -383,9 +411,12 @@ def test_what_is_not_there_is_told_with_the_next_step(tmp_path: Path) -> None:
 
 def test_a_family_without_support_is_told_those_with(tmp_path: Path) -> None:
     folder = tiny_models.save("bert", tmp_path)
-    config = transformers.DistilBertConfig(vocab_size=400, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-    transformers.DistilBertForMaskedLM(config).save_pretrained(folder)
-    with pytest.raises(ModelError, match="'distilbert' are not supported; supported: bert, gpt2, llama, roberta"):
+    config = transformers.ElectraConfig(
+        vocab_size=400, embedding_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    transformers.ElectraForMaskedLM(config).save_pretrained(folder)
+    supported = "albert, bart, bert, distilbert, gpt2, llama, roberta, t5"
+    with pytest.raises(ModelError, match=f"'electra' are not supported; supported: {supported}"):
         load_model(ModelSpec(str(folder), "float32"), P0)
 
 

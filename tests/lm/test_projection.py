@@ -83,7 +83,7 @@ def test_matrices_kept_never_exceed_the_memory_allowed(monkeypatch: pytest.Monke
     monkeypatch.setattr(projection, "LARGEST_BYTES", 3 * one)
     for seed in range(10, 20):
         matrix(replace(SPACE, seed=seed), 0, WIDTH)
-        assert sum(a.nbytes for a in projection._kept.values()) <= 3 * one
+        assert sum(a.nbytes for a in projection._kept.matrices.values()) <= 3 * one
     assert matrix(replace(SPACE, seed=19), 0, WIDTH) is matrix(replace(SPACE, seed=19), 0, WIDTH)
 
 

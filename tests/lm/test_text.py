@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import QueryError
-from harness.lm.text import encode
+from harness.lm.text import encode, mask_token
 
 LONG = "the film was a long story about a village " * 40
 
@@ -23,7 +23,7 @@ def tokenizers_(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {family: load(family) for family in tiny_models.FAMILIES}
 
 
-@pytest.mark.parametrize("family", tiny_models.MASKED)
+@pytest.mark.parametrize("family", tiny_models.GAPPED)
 @pytest.mark.parametrize("template", ["{a} . It was {mask} .", "{mask} : {a}", "film {mask}", "{a}{mask}{b}"])
 def test_a_filled_masked_template_is_the_tokenizers_own(
     tokenizers_: dict[str, Any], family: str, template: str
@@ -32,12 +32,21 @@ def test_a_filled_masked_template_is_the_tokenizers_own(
     text = ("a bad film", "yes, maybe")[: template.count("{a}") + template.count("{b}")]
     if not text:
         with pytest.raises(QueryError, match=r"\{a\} 0 times"):
-            encode(tokenizer, "masked", template, ("a",), 60)
+            encode(tokenizer, tiny_models.kind(family), template, ("a",), 60)
         return
-    filled = template.replace("{a}", text[0]).replace("{b}", text[-1]).replace("{mask}", tokenizer.mask_token)
-    coded = encode(tokenizer, "masked", template, text, 60)
+    mask = tiny_models.mask(family)
+    filled = template.replace("{a}", text[0]).replace("{b}", text[-1]).replace("{mask}", mask)
+    coded = encode(tokenizer, tiny_models.kind(family), template, text, 60)
     assert list(coded.ids) == tokenizer(filled)["input_ids"]
-    assert coded.ids[coded.read] == tokenizer.mask_token_id
+    assert coded.ids[coded.read] == tokenizer.convert_tokens_to_ids(mask)
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_what_stands_for_the_mask_is_the_tokenizers_mask_or_its_first_sentinel(
+    tokenizers_: dict[str, Any], family: str
+) -> None:
+    """Causal models have neither."""
+    assert mask_token(tokenizers_[family]) == (tiny_models.mask(family) or None)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -53,18 +62,17 @@ def test_a_filled_causal_template_ends_where_it_is_read(tokenizers_: dict[str, A
 def test_the_text_is_cut_from_its_end_and_the_template_is_kept(
     tokenizers_: dict[str, Any], family: str, longest: int
 ) -> None:
-    tokenizer, masked = tokenizers_[family], family in tiny_models.MASKED
-    template = "great film : {a} . It was {mask} ." if masked else "great film : {a} . It was {mask}"
-    kind = "masked" if masked else "causal"
+    tokenizer, kind, gapped = tokenizers_[family], tiny_models.kind(family), family in tiny_models.GAPPED
+    template = "great film : {a} . It was {mask} ." if gapped else "great film : {a} . It was {mask}"
     bare, cut = (encode(tokenizer, kind, template, (text,), longest) for text in ("", LONG))
     whole = encode(tokenizer, kind, template, (LONG,), 10_000)
     assert len(cut.ids) == longest < len(whole.ids)
-    tail = 4 if masked else 3
+    tail = 4 if gapped else 3
     assert cut.ids[-tail:] == whole.ids[-tail:]
     start = longest - len(bare.ids)
     assert cut.ids[:start] == whole.ids[:start]
-    if masked:
-        assert cut.ids[cut.read] == tokenizer.mask_token_id
+    if gapped:
+        assert cut.ids[cut.read] == tokenizer.convert_tokens_to_ids(tiny_models.mask(family))
         assert len(cut.ids) - cut.read == len(whole.ids) - whole.read
 
 
@@ -86,25 +94,24 @@ def test_a_token_that_template_and_text_share_is_the_templates(tokenizers_: dict
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_a_template_that_does_not_fit_even_without_text_is_refused(tokenizers_: dict[str, Any], family: str) -> None:
-    kind = "masked" if family in tiny_models.MASKED else "causal"
+    kind = tiny_models.kind(family)
     with pytest.raises(QueryError, match=r"needs \d+ tokens without any text, 5 are allowed"):
-        encode(tokenizers_[family], kind, "yes no maybe yes no maybe {a} {mask}", (LONG,), 5)  # type: ignore[arg-type]
+        encode(tokenizers_[family], kind, "yes no maybe yes no maybe {a} {mask}", (LONG,), 5)
 
 
-@pytest.mark.parametrize("family", tiny_models.MASKED)
+@pytest.mark.parametrize("family", tiny_models.GAPPED)
 @pytest.mark.parametrize("text", ["{m}", "{m} {m} bad", "bad {m}", "bad{m}", "{mask}", "{m}{mask} {b}"])
 @pytest.mark.parametrize("template", ["{a} {mask} .", "{a}{mask} .", "{mask} {a}", "{mask}{a}"])
 def test_a_mask_token_inside_the_text_does_not_move_the_read_position(
     tokenizers_: dict[str, Any], family: str, text: str, template: str
 ) -> None:
-    tokenizer = tokenizers_[family]
-    text = text.replace("{m}", tokenizer.mask_token)
-    coded = encode(tokenizer, "masked", template, (text,), 60)
-    if template.startswith("{mask}"):
-        assert coded.read == 1
-    else:
-        assert coded.read == len(coded.ids) - 3  # mask, ".", end
-    assert coded.ids[coded.read] == tokenizer.mask_token_id
+    tokenizer, mask = tokenizers_[family], tiny_models.mask(family)
+    text = text.replace("{m}", mask)
+    coded = encode(tokenizer, tiny_models.kind(family), template, (text,), 60)
+    after = tokenizer(f"{mask} .")["input_ids"]
+    behind = len(after) - after.index(tokenizer.convert_tokens_to_ids(mask))  # mask, ".", end
+    assert coded.read == (tiny_models.start(family) if template.startswith("{mask}") else len(coded.ids) - behind)
+    assert coded.ids[coded.read] == tokenizer.convert_tokens_to_ids(mask)
 
 
 def test_special_tokens_inside_the_text_can_be_cut_as_text(tokenizers_: dict[str, Any]) -> None:
@@ -139,7 +146,7 @@ def test_an_empty_causal_input_is_the_start_token(tokenizers_: dict[str, Any]) -
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_spaces_in_the_middle_of_a_text_are_text(tokenizers_: dict[str, Any], family: str) -> None:
     """They are cut with the text, and do not count as the template's."""
-    kind = "masked" if family in tiny_models.MASKED else "causal"
+    kind = tiny_models.kind(family)
     spaced = encode(tokenizers_[family], kind, "{a} ? {b} {mask}", ("", "0" + "\r\x85\u2028" * 20 + "0"), 12)
     assert len(spaced.ids) <= 12
 
@@ -154,8 +161,8 @@ def test_spaces_in_the_middle_of_a_text_are_text(tokenizers_: dict[str, Any], fa
 def test_any_text_is_encoded_within_the_limit(
     tokenizers_: dict[str, Any], family: str, a: str, b: str, longest: int
 ) -> None:
-    tokenizer, masked = tokenizers_[family], family in tiny_models.MASKED
-    coded = encode(tokenizer, "masked" if masked else "causal", "{a} ? {b} {mask}", (a, b), longest)
+    tokenizer, gapped = tokenizers_[family], family in tiny_models.GAPPED
+    coded = encode(tokenizer, tiny_models.kind(family), "{a} ? {b} {mask}", (a, b), longest)
     assert 1 <= len(coded.ids) <= longest
-    assert coded.read == len(coded.ids) - (2 if masked else 1)
-    assert not masked or coded.ids[coded.read] == tokenizer.mask_token_id
+    assert coded.read == len(coded.ids) - (2 if gapped else 1)
+    assert not gapped or coded.ids[coded.read] == tokenizer.convert_tokens_to_ids(tiny_models.mask(family))

@@ -120,7 +120,7 @@ def test_differences_are_shown_in_points_with_their_sign(tool: ModuleType, store
     assert [cell.partition(" [")[0] for cell in row(page, "bbtv2` - `bbt", "## Differences")[1:]] == ["+12.5"] * 3
     assert [cell.partition(" [")[0] for cell in row(page, "bbt` - `manual", "## Differences")[1:]] == ["-12.5"] * 3
     assert row(page, "ajo` - `bbtv2", "## Differences")[1:] == ["-"] * 3
-    assert "No complete run of `ajo`." in page
+    assert "No complete run of `ajo`, `house`, `random_search`." in page
 
 
 def test_one_split_is_enough(tool: ModuleType, store: Store, database: Path) -> None:

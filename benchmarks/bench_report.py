@@ -1,0 +1,120 @@
+"""How long a report takes and how large it is: a store of made-up entries on `mini`, its report, and their sizes.
+
+    python benchmarks/bench_report.py --entries 50 --splits 5
+    python benchmarks/bench_report.py --entries 500 --splits 40     # 100,000 cells
+
+Every entry has all five tasks on so many splits. The store is filled by plain SQL through the project's own tables,
+since one transaction per cell would be most of the time; what is read back is what `harness evaluate` writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+
+from harness import tables
+from harness.data import Source, load_test
+from harness.status import MARKS
+from harness.store import RunKey, Store
+from harness.tasks import load_task
+from harness.track import Track, load_track
+from leaderboard.report.build import build
+
+
+def track_with(splits: int) -> Track:
+    """`mini` with more splits."""
+    track = load_track("mini")
+    names = tuple(range(1, splits + 1))
+    tasks = {name: msgspec.structs.replace(spec, splits=names) for name, spec in track.tasks.items()}
+    return msgspec.structs.replace(track, tasks=tasks)
+
+
+def fill(path: Path, track: Track, entries: int) -> int:
+    """Write so many entries; returns the number of cells."""
+    store, rng, cell = Store(str(path)), np.random.default_rng(0), 0
+    labels = {name: load_test(load_task(name), Source("embedded")).labels for name in track.tasks}
+    engine = sa.create_engine(f"sqlite:///{path}")
+    for number in range(entries):
+        key = RunKey(
+            f"entry_{number:03d}", f"{number:064x}", (), "mini", track.fingerprint, 1, "made-up", "m", "embedded", "d",
+            "cpu", 0, "e",
+        )  # fmt: skip
+        run = store.open_run(key, {"packages": {"numpy": np.__version__}, "machine": "made up"})
+        skill = 0.5 + 0.35 * rng.random()
+        attempts, outcomes, incumbents = [], [], []
+        for name, spec in track.tasks.items():
+            classes = len(load_task(name).classes)
+            for split in spec.splits:
+                cell += 1
+                place = {"attempt": cell, "run": run, "task": name, "split": split}
+                attempts.append(place | {"started": 0.0})
+                outcomes.append(place | {"status": "ok", "facts": facts(rng, number), "test": name, "finished": 1.0})
+                draws, other = rng.random(len(labels[name])), rng.integers(1, classes, len(labels[name]))
+                for n, mark in enumerate(MARKS):
+                    right = draws < skill - 0.02 * (len(MARKS) - 1 - n)
+                    predicted = np.where(right, labels[name], (labels[name] + other) % classes).astype("<i2").tobytes()
+                    of_mark = {"mark": mark, "rows": int(9_600 * mark), "predictions": predicted}
+                    incumbents.append({"attempt": cell, "answer": "a"} | of_mark)
+        with engine.begin() as connection:
+            if number == 0:
+                blobs = [{"test": name, "labels": own.astype("<i2").tobytes()} for name, own in labels.items()]
+                connection.execute(tables.test_sets.insert(), blobs)
+                connection.execute(tables.answers.insert(), [{"sha256": "a", "blob": b""}])
+            connection.execute(tables.attempts.insert(), attempts)
+            connection.execute(tables.outcomes.insert(), outcomes)
+            connection.execute(tables.incumbents.insert(), incumbents)
+    engine.dispose()
+    store.close()
+    return cell
+
+
+def facts(rng: np.random.Generator, number: int) -> str:
+    """Facts of the size that real cells have: a dozen offers."""
+    offers = [[int(rows), {"dev": round(float(rng.random()), 4), "loss": 0.5}] for rows in np.linspace(0, 9_600, 12)]
+    return json.dumps(
+        {
+            "detail": "640 rows asked, 384 of 9,600 left; yield an answer before the budget ends",
+            "config": {"dim": 500, "population": 20}, "calls_total": 300, "rows_total": 9_600, "rows_spent": 9_216,
+            "train_rows": 32, "level": 1 + number % 3, "tokens": 280_000, "bytes_up": 2_000_000, "bytes_down": 90_000,
+            "lm_s": 16.0, "tuning_s": 16.7, "worker_peak_mb": 90.0, "referee_peak_mb": 900.0, "output": "",
+            "history": offers, "sandbox": "process", "shots_sha256": [hashlib.sha256(b"").hexdigest()] * 2,
+        }
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Fill, report, say."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--entries", type=int, default=50)
+    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="keep the site here")
+    arguments = parser.parse_args()
+    track = track_with(arguments.splits)
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "results.db"
+        began = time.monotonic()
+        cells = fill(database, track, arguments.entries)
+        print(f"{arguments.entries} entries, {cells:,} cells; store {database.stat().st_size / 1e6:,.0f} MB, "
+              f"filled in {time.monotonic() - began:.0f} s")  # fmt: skip
+        store = Store(str(database))
+        built = build(store, track, arguments.out or Path(folder) / "site", Source("embedded"), Path(folder))
+        store.close()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"report: {built.seconds:.1f} s, {built.pages} pages, {built.bytes / 1e6:,.1f} MB; peak {peak:,.0f} MiB")
+        pages = sorted(built.path.rglob("*.html"), key=lambda page: -page.stat().st_size)
+        index = built.path / "index.html"
+        for page in (index, *pages[:5]):
+            print(f"  {page.relative_to(built.path)}: {page.stat().st_size / 1e3:,.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

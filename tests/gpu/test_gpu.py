@@ -1,0 +1,159 @@
+"""On a GPU: the same logits as on the CPU, and whole cells at the official track's shape."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from shape import LARGE, SMALL, save_model, save_track
+
+import harness
+from harness.contract import Prompt, Subspace
+from harness.evaluate import Choices, Evaluation
+from harness.lm import device
+from harness.lm.load import load_model
+from harness.lm.probe import probe
+from harness.progress import JsonProgress
+from harness.store import Store
+from harness.submission import find
+from harness.tasks import load_task
+from harness.track import ModelSpec, Numerics, PromptSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.contract import Text
+    from harness.lm.model import LanguageModel
+
+ROOT = Path(harness.__file__).resolve().parents[1]
+TEXTS: Sequence[Text] = [("A warm and funny film. " * (1 + n % 5),) for n in range(17)]
+P0 = PromptSpec(50, 1000)
+AGREE = 1e-3
+"""Largest difference of a float32 logit between CPU and GPU, TF32 off."""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model."""
+    return save_model(tmp_path_factory.mktemp("small"), SMALL)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of RoBERTa-large's shape: 1.4 GB on disk."""
+    return save_model(tmp_path_factory.mktemp("large"), LARGE)
+
+
+def both(model: Path, plain: bool = False) -> tuple[LanguageModel, LanguageModel]:
+    """The model on the CPU and on the GPU, with the same numeric profile."""
+    spec = ModelSpec(str(model), "float32", zero_head_bias=True)
+    cpu, gpu = (load_model(spec, P0, plain=plain, device=kind) for kind in ("cpu", "cuda"))
+    return cpu, gpu
+
+
+def asked(lm: LanguageModel, prompts: Any, features: Any = None) -> tuple[Any, Any]:
+    """Log-probabilities of two label words, and features."""
+    task = load_task("sst2").task("house", "masked")
+    out = lm.forward(prompts, lm.text_set(task.template, tuple(TEXTS)), lm.single_ids(task.words), features, True)
+    return out.logits, out.features
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["encoder", "plain"])
+def test_logits_and_features_agree_with_the_cpus(small: Path, plain: bool) -> None:
+    """No prompt, values and coordinates, in the fast path and in the plain one."""
+    cpu, gpu = both(small, plain)
+    rng = np.random.default_rng(0)
+    space = Subspace(20, (0.5,) * 3, 50, seed=1)
+    values = rng.normal(size=(3, 2, 50, 64)).astype(np.float32)
+    for prompts in (None, Prompt(values), space.at(rng.standard_normal((3, 3, 20)))):
+        for features in (None, "mask", "cls", "all"):
+            for on_cpu, on_gpu in zip(asked(cpu, prompts, features), asked(gpu, prompts, features), strict=True):
+                assert (on_cpu is None) == (on_gpu is None)
+                if on_cpu is not None:
+                    np.testing.assert_allclose(on_gpu, on_cpu, atol=AGREE)
+
+
+def test_projections_live_on_the_gpu_and_are_dropped_in_time(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those in main memory are."""
+    from harness.lm import projection, prompts
+
+    _, gpu = both(small)
+    one = 4 * 20 * 50 * 64
+    monkeypatch.setattr(projection, "LARGEST_BYTES", 3 * one)
+    prompts._on_device.matrices.clear()
+    for seed in range(5):
+        asked(gpu, Subspace(20, (0.5,), 50, seed=seed).at(np.ones((1, 1, 20))))
+        kept = prompts._on_device.matrices.values()
+        assert sum(a.nbytes for a in kept) <= 3 * one
+        assert all(a.device.type == "cuda" for a in kept)
+
+
+def test_a_deterministic_profile_gives_the_same_bits(small: Path) -> None:
+    """Twice the same query."""
+    spec = ModelSpec(str(small), "float32")
+    lm = load_model(spec, P0, device="cuda", numerics=Numerics(deterministic=True))
+    try:
+        prompts = Prompt(np.random.default_rng(1).normal(size=(4, 3, 50, 64)).astype(np.float32))
+        assert asked(lm, prompts)[0].tobytes() == asked(lm, prompts)[0].tobytes()
+    finally:
+        device.apply(Numerics())
+
+
+def test_the_fingerprint_sees_tf32(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What CPU and GPU, and TF32 and float32, differ by at the official shape: printed, for the tolerance."""
+    task = load_task("sst2").task("house", "masked")
+    cpu, gpu = both(large)
+    on_cpu, on_gpu = (np.array(probe(lm, task)["logits"]) for lm in (cpu, gpu))
+    device.apply(Numerics(tf32=True))
+    rounded = np.array(probe(gpu, task)["logits"])
+    device.apply(Numerics())
+    with capsys.disabled():
+        print(f"\n  CPU and GPU {np.abs(on_cpu - on_gpu).max():.2e}, TF32 {np.abs(rounded - on_gpu).max():.2e}")  # noqa: T201
+    np.testing.assert_allclose(on_gpu, on_cpu, atol=AGREE)
+    assert np.abs(rounded - on_gpu).max() > 0
+
+
+@pytest.mark.parametrize("chunk_tokens", [4096, 65536])
+@pytest.mark.parametrize("name", ["bbt", "ajo"])
+def test_a_cell_at_the_official_shape(
+    name: str, chunk_tokens: int, large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forty calls; time and memory are printed, for the choice of the track's chunks."""
+    facts = cell(name, large, tmp_path, "cuda", chunk_tokens)
+    megabytes = torch.cuda.get_device_properties().total_memory / 2**20
+    assert 1_300 < facts["device_peak_mb"] < megabytes  # the weights alone are 1,355
+    with capsys.disabled():
+        print(  # noqa: T201
+            f"\n  {name} on {device.name('cuda')}, {chunk_tokens:,} tokens at once: "
+            f"{facts['rows_spent']} rows, {facts['tokens']:,} tokens, "
+            f"{facts['lm_s']:.1f} s in the model of {facts['tuning_s']:.1f} s, test {facts['test_s']:.1f} s, "
+            f"GPU {facts['device_peak_mb']:,.0f} MiB, referee {facts['referee_peak_mb']:,.0f} MiB"
+        )
+
+
+@pytest.mark.parametrize("name", ["prompt_tuning", "p_tuning_v2", "lora", "bitfit"])
+def test_references_train_on_the_gpu(name: str, small: Path, tmp_path: Path) -> None:
+    """With the weights where they are."""
+    assert cell(name, small, tmp_path, "cuda")["access"] == "white-box"
+
+
+def cell(name: str, model: Path, folder: Path, kind: str, chunk_tokens: int = 4096) -> dict[str, Any]:
+    """Facts of one cell of a submission that ships, run as `harness evaluate` does."""
+    from rich.console import Console
+
+    from harness.track import load_track
+
+    store = Store(str(folder / "results.db"))
+    track = load_track(str(save_track(folder, model, kind, chunk_tokens)))
+    evaluation = Evaluation(track, Choices(white_box=True), store)
+    run = evaluation.run(find(ROOT / "submissions" / name), {}, JsonProgress(Console(file=sys.stderr)))
+    ((_, identity, _, _),) = store.runs()
+    (found,) = store.cells(run)
+    store.close()
+    assert identity["device"] == device.name(evaluation.lm.device)
+    assert found.status in {"ok", "budget_exhausted"}, found.facts["detail"]
+    return found.facts

@@ -1,0 +1,140 @@
+"""What is compared with what: divisions and access ceilings, from stored runs to ranks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from made_up import key
+
+from harness.store import KeptAnswer, Store
+from leaderboard.divisions import ACCESS, Division, ceilings, divisions
+from leaderboard.rank import Ranking, rank
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LABELS = np.array([0, 1] * 20)
+FACTS: dict[str, Any] = {
+    "rows_spent": 64, "rows_total": 320, "calls_total": 10, "train_rows": 32, "tuning_s": 30.0, "level": 1, "tokens": 7,
+    "bytes_up": 5, "bytes_down": 6, "lm_s": 0.25, "sandbox": "A",
+}  # fmt: skip
+PURE, OUTSIDE = Division("", "A", "cpu"), Division("p0 of mnli", "A", "cpu")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty database."""
+    made = Store(str(tmp_path / "results.db"))
+    yield made
+    made.close()
+
+
+def add(
+    store: Store, entry: str, right: int, splits: int = 2, facts: dict[str, Any] | None = None, **more: Any
+) -> None:
+    """A run on sst2 that predicts so many of 40 labels right on each split."""
+    run = store.open_run(key(entry, **more), {"packages": {}})
+    predicted = np.where(np.arange(40) < right, LABELS, 1 - LABELS)
+    for split in range(1, splits + 1):
+        kept = [KeptAnswer(1.0, 32, b"a", predicted)]
+        store.begin(run, "sst2", split).finish("ok", FACTS | (facts or {}), "t", LABELS, kept)
+
+
+def places(ranking: Ranking, division: Division) -> list[tuple[str, int]]:
+    """Names and shared ranks of a division."""
+    found = ranking.standings(division)
+    return [] if found is None else [(name, each.rank) for name, each in found.entries.items()]
+
+
+def test_external_runs_have_a_list_of_their_own(store: Store) -> None:
+    """The best run used outside data: it is first there and not in the pure list; nobody else has to have its cells."""
+    add(store, "a", 30)
+    add(store, "b", 20)
+    add(store, "a", 40, splits=3, external="p0 of mnli")
+    ranking = rank(store, "tiny")
+    assert ranking.divisions == (PURE, OUTSIDE)
+    assert places(ranking, PURE) == [("a", 1), ("b", 2)]
+    assert places(ranking, OUTSIDE) == [("a", 1)]
+    assert [(e.name, e.rank, e.missing) for e in ranking.entries] == [("a", 1, 0), ("b", 2, 0)]
+
+
+def test_sandbox_tiers_are_not_compared(store: Store) -> None:
+    """Each tier has places from 1 on; the one with more complete entries is the main one."""
+    add(store, "weak", 40, facts={"sandbox": "0"})
+    for name, right in (("a", 30), ("b", 20)):
+        add(store, name, right)
+    ranking = rank(store, "tiny")
+    assert [(e.name, e.rank, e.division.sandbox) for e in ranking.entries] == [
+        ("a", 1, "A"), ("b", 2, "A"), ("weak", 1, "0"),
+    ]  # fmt: skip
+    assert [d.sandbox for d in ranking.divisions] == ["A", "0"]
+
+
+def test_another_device_is_another_division(store: Store) -> None:
+    """It comes after those of the device that ranks, however many they are."""
+    add(store, "a", 20)
+    for name in ("a", "b"):
+        add(store, name, 40, device="NVIDIA H200")
+    ranking = rank(store, "tiny", ranks=lambda device: device == "cpu")
+    assert ranking.divisions == (PURE, Division("", "A", "NVIDIA H200"))
+    assert places(ranking, PURE) == [("a", 1)]
+    assert places(ranking, ranking.divisions[1]) == [("a", 1), ("b", 1)]
+
+
+def test_a_lower_ceiling_ranks_those_below_it_anew(store: Store) -> None:
+    """Up to input prompts the second is first; the whole list stays as it is."""
+    add(store, "deep", 40, facts={"level": 2})
+    add(store, "input", 30)
+    add(store, "text", 20, facts={"level": 0})
+    ranking = rank(store, "tiny")
+    assert ceilings(ranking.entries) == (0, 1, 2)
+    low = ranking.standings(PURE, 1)
+    assert low is not None
+    assert [(name, each.rank) for name, each in low.entries.items()] == [("input", 1), ("text", 2)]
+    assert low.entries["input"].average == ranking.standing(ranking.entries[1]).average  # type: ignore[union-attr]
+    assert places(ranking, PURE) == [("deep", 1), ("input", 2), ("text", 3)]
+    assert ranking.standings(PURE, 2) is not None
+    assert [entry.name for entry in ranking.complete(PURE, 0)] == ["text"]
+
+
+def test_references_make_no_division_unless_alone(store: Store) -> None:
+    """They are listed with the main one, and ranked in none."""
+    add(store, "lora", 40, facts={"level": 4, "sandbox": "none"}, access="white-box")
+    alone = rank(store, "tiny")
+    assert [d.sandbox for d in alone.divisions] == ["none"]
+    assert alone.standings(alone.divisions[0]) is None
+    assert alone.standing(alone.entries[0]) is None
+    add(store, "a", 20)
+    both = rank(store, "tiny")
+    assert both.divisions == (PURE,)
+    assert ceilings(both.entries) == (1,)
+
+
+def test_an_entry_that_lacks_cells_stands_nowhere(store: Store) -> None:
+    """It changes nothing about the others, either."""
+    add(store, "a", 30)
+    add(store, "part", 40, splits=1)
+    ranking = rank(store, "tiny")
+    assert places(ranking, PURE) == [("a", 1)]
+    assert ranking.standing(ranking.entries[1]) is None
+    assert ranking.standings(Division("x", "A", "cpu")) is None
+
+
+def test_nothing_is_resampled_before_it_is_asked_for(store: Store) -> None:
+    """And once only."""
+    add(store, "a", 30)
+    ranking = rank(store, "tiny")
+    assert "_standings" not in vars(ranking)
+    assert ranking.standings(PURE) is ranking.standings(PURE)
+
+
+def test_titles_say_what_a_division_is() -> None:
+    """Outside data, device, sandbox."""
+    assert PURE.title == "pure / cpu / sandbox A"
+    assert OUTSIDE.title == "external data p0 of mnli / cpu / sandbox A"
+    assert Division().title == "pure"
+    assert divisions([]) == ()
+    assert len(ACCESS) == 5

@@ -1,0 +1,400 @@
+"""The report says what the database says, and nothing in it can do or load anything."""
+# ruff: noqa: E402 - what may be missing is looked for first
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+for needed in ("jinja2", "markdown_it", "matplotlib", "plotly"):
+    pytest.importorskip(needed, reason=f"{needed} is in the extra `report`")
+
+import plotly.graph_objects as go
+import report_site
+from report_site import CELLS, HOSTILE, TRACK
+
+from harness.data import Source
+from harness.errors import InputError
+from harness.store import Store
+from leaderboard.report.build import build
+from leaderboard.report.facts import confusion, gather, page_name
+from leaderboard.report.pages import Axis
+from leaderboard.report.plots import log_with_zero
+from leaderboard.report.prose import rendered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from leaderboard.report.build import Built
+
+ROOT = Path(__file__).resolve().parents[2]
+LOADING = {"src", "srcset", "action", "data", "poster", "background", "formaction"}
+
+
+class Page(HTMLParser):
+    """What a test asks of a page: attributes, ids, links, tables, and the JSON of plots."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path, self.tags, self.text = path, [], path.read_text(encoding="utf-8")
+        self.attributes: list[tuple[str, str, str]] = []
+        self.plots: list[Any] = []
+        self.scripts: list[str] = []
+        self._open = ""
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember it."""
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag == "script":
+            self._open = dict(attrs).get("type") or "code"
+
+    def handle_data(self, data: str) -> None:
+        """Remember what is inside scripts."""
+        if self._open == "application/json":
+            self.plots.append(json.loads(data))
+        elif self._open:
+            self.scripts.append(data.strip())
+
+    def handle_endtag(self, tag: str) -> None:
+        """The end of a script."""
+        if tag == "script":
+            self._open = ""
+
+    def rows(self, table: str) -> list[list[str]]:
+        """The cells of a table's body, as HTML."""
+        body = re.search(rf'<table id="{table}">.*?<tbody>(.*?)</tbody>', self.text, flags=re.DOTALL)
+        assert body
+        return [re.findall(r"<t[dh]\b(.*?)</t[dh]>", row, flags=re.DOTALL) for row in body[1].split("</tr>")[:-1]]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """One site for all tests that only read it."""
+    return report_site.made(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def pages(built: Built) -> dict[str, Page]:
+    """All pages by path."""
+    return {p.relative_to(built.path).as_posix(): Page(p) for p in sorted(built.path.rglob("*.html"))}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty database."""
+    made = Store(str(tmp_path / "results.db"))
+    yield made
+    made.close()
+
+
+def in_csv(built: Built) -> list[dict[str, str]]:
+    """The lines of the CSV beside the pages."""
+    return list(csv.DictReader((built.path / "ranking.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def test_there_is_a_page_for_everything(built: Built, pages: dict[str, Page]) -> None:
+    """One per entry and task, and the six of the head."""
+    assert built.pages == len(pages) == 6 + 5 + 9
+    assert built.bytes == sum(p.stat().st_size for p in built.path.rglob("*") if p.is_file())
+    assert len([name for name in pages if name.startswith("submissions/")]) == 9
+
+
+def test_the_numbers_of_the_ranking_are_those_of_the_csv(built: Built, pages: dict[str, Page]) -> None:
+    """Each figure shown is the CSV's, rounded to a tenth of a point; sort keys are the CSV's to the last digit."""
+    records = {row["run"]: row for row in in_csv(built)}
+    rows = [row for n in (1, 2) for row in pages["index.html"].rows(f"ranking-{n}")]
+    assert len(rows) == len(records) == 9
+    by_slug = {page_name(row["submission"], run): row for run, row in records.items()}
+    for row in rows:
+        (slug,) = re.findall(r'href="submissions/([^"]+)\.html"', row[1])
+        record = by_slug.pop(slug)
+        keys = [re.findall(r'data-v="([^"]*)"', cell) for cell in row]
+        tasks = sorted(TRACK.tasks)
+        given = [record["rank"], record["average"], *(record[t] for t in tasks), record["calls"], record["wall_s"]]
+        assert [key[0] for n, key in enumerate(keys) if key and n != len(row) - 1] == given
+        shown = re.search(r">([\d.]+)", row[2])
+        assert shown
+        assert float(shown[1]) == pytest.approx(100 * float(record["average"]), abs=0.0551)
+        if record["average_low"]:
+            low, high = (float(x) for x in re.findall(r"\[([\d.]+), ([\d.]+)\]", row[2])[0])
+            limits = [100 * float(record["average_low"]), 100 * float(record["average_high"])]
+            assert [low, high] == pytest.approx(limits, abs=0.0551)
+    assert not by_slug
+
+
+def test_the_json_beside_it_is_that_of_the_leaderboard(built: Built) -> None:
+    """The same entries as in the CSV, with their ranks."""
+    document = json.loads((built.path / "ranking.json").read_text(encoding="utf-8"))
+    records = in_csv(built)
+    assert [str(entry["rank"]) for entry in document["entries"]] == [record["rank"] for record in records]
+
+
+def test_ties_are_marked(pages: dict[str, Page]) -> None:
+    """Entries that cannot be told from the first share its rank, others do not."""
+    table = {row[1].split(">")[2].split("<")[0]: row[0] for row in pages["index.html"].rows("ranking-1")}
+    assert ">1=" in table["good"]
+    assert ">1=" in table["nearly"]
+    assert ">3" in table["poor"]
+    assert "\N{EN DASH}" in table["partial"]
+    assert "\N{EN DASH}" in table["tuned"]
+
+
+def test_another_division_has_a_table_of_its_own(pages: dict[str, Page]) -> None:
+    """An entry with outside data stands in no other list."""
+    assert "outside" not in str(pages["index.html"].rows("ranking-1"))
+    (row,) = pages["index.html"].rows("ranking-2")
+    assert "outside" in row[1]
+
+
+def test_nothing_loads_or_links_anything_outside(built: Built, pages: dict[str, Page]) -> None:
+    """No attribute that loads or leads has an address; nor has the style sheet; nor have the figures."""
+    for page in pages.values():
+        for tag, name, value in page.attributes:
+            assert name not in LOADING | {"href"} or "//" not in value, (page.path, tag, name, value)
+            assert not value.lower().startswith("javascript:")
+    for file in ("site.css", "site.js"):
+        text = (built.path / "assets" / file).read_text(encoding="utf-8")
+        assert not re.search(r"https?:|@import|url\(", text)
+    for figure in (built.path / "figures").glob("*.svg"):
+        text = figure.read_text(encoding="utf-8")
+        assert not re.search(r'(?:href|src)="(?!#)', text)
+        assert "<script" not in text
+
+
+def test_every_link_leads_somewhere(pages: dict[str, Page], built: Built) -> None:
+    """Files exist, and so do the places in them."""
+    count = 0
+    for page in pages.values():
+        ids = {value for _, name, value in page.attributes if name == "id"}
+        for _, name, value in page.attributes:
+            if name not in {"href", "src"} or value == "data:,":
+                continue
+            count += 1
+            if value.startswith("#"):
+                assert value[1:] in ids
+            else:
+                target = (page.path.parent / value).resolve()
+                assert target.is_file(), (page.path, value)
+                assert target.is_relative_to(built.path)
+    assert count > 100
+
+
+def test_strings_of_submissions_do_nothing(pages: dict[str, Page]) -> None:
+    """Names, details, output, configurations and READMEs with markup in them add no element to any page."""
+    for page in pages.values():
+        assert "img" not in page.tags, page.path
+        assert not any(name.startswith("on") for _, name, _ in page.attributes), page.path
+        assert not any(page.scripts), page.path
+        assert page.tags.count("script") <= 2 + len(page.plots), page.path
+    (evil,) = [page for name, page in pages.items() if name.startswith("submissions/evil")]
+    assert "&lt;script&gt;window.hacked" in evil.text
+    assert "a paper <small>(http://evil.example/paper)</small>" in evil.text
+    assert "a picture" in evil.text
+    assert "../../docs" not in evil.text
+    assert "may describe other code" in evil.text
+
+
+def test_a_hostile_name_is_shown_as_it_is(pages: dict[str, Page]) -> None:
+    """It names a page with a harmless name, and stands on it letter by letter."""
+    (name,) = [name for name in pages if name.startswith("submissions/script")]
+    assert re.fullmatch(r"submissions/[a-z0-9-]+\.html", name)
+    heading = re.search(r"<h1>(.*?)</h1>", pages[name].text)
+    assert heading
+    assert html.unescape(heading[1]) == HOSTILE
+
+
+def test_plots_are_what_plotly_reads(pages: dict[str, Page]) -> None:
+    """Each plot passes plotly's own validation, and names in it are escaped: plotly reads a kind of HTML."""
+    plots = [plot for page in pages.values() for plot in page.plots]
+    assert len(plots) == 2 + 1 + 5 + 9  # progress and targets, cost, tasks, entries
+    for plot in plots:
+        go.Figure({"data": plot["data"], "layout": plot["layout"]})
+        assert "<script" not in json.dumps([[t["name"], t.get("text")] for t in plot["data"]])
+    trade = pages["cost.html"].plots[0]
+    assert [choice["name"] for choice in trade["choices"]] == ["calls", "tokens", "bytes", "seconds"]
+
+
+def test_the_progress_plot_shows_the_scores_at_the_marks(pages: dict[str, Page]) -> None:
+    """The first entry's last point is its average, and before the first answer the majority class counts."""
+    first = pages["progress.html"].plots[0]["data"][0]
+    assert first["name"] == "good"
+    assert first["x"] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0]
+    assert first["y"] == sorted(first["y"])
+    assert first["y"][0] < first["y"][1] < first["y"][3] == first["y"][4]
+
+
+def test_the_targets_plot_rises_to_the_share_that_was_reached(pages: dict[str, Page]) -> None:
+    """A step function of calls that ends where the table says."""
+    page = pages["progress.html"]
+    shares = page.plots[1]["data"][0]["y"]
+    assert shares == sorted(shares)
+    assert 0 < shares[-1] <= 100
+    assert f"{shares[-1]:.0f} %</td></tr>" in page.text
+
+
+def test_every_cell_is_on_its_entrys_page_with_its_reason(pages: dict[str, Page]) -> None:
+    """A failed one with what went wrong."""
+    (crashed,) = [page for name, page in pages.items() if name.startswith("submissions/crashed")]
+    assert len(re.findall(r'aria-hidden="true">✗</span> crashed', crashed.text)) == len(CELLS)
+    assert crashed.text.count("<summary>Traceback") == len(CELLS)
+    assert "3 crashed" in pages["cells.html"].text
+
+
+def test_wrong_predictions_can_be_read(pages: dict[str, Page]) -> None:
+    """Texts of the test set, with what they were taken for."""
+    (good,) = [page for name, page in pages.items() if name.startswith("submissions/good")]
+    assert re.search(r"wrong in 3 of 3 cells; taken for \w+ \(3\)", good.text)
+    assert "wrong in" in pages["tasks/sst2.html"].text
+    assert "It was [MASK] ." in pages["tasks/sst2.html"].text
+
+
+def test_figures_for_a_paper_are_there(built: Built) -> None:
+    """In three formats, each what its name says."""
+    begin = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
+    found = sorted(path.name for path in (built.path / "figures").iterdir())
+    assert {name.partition(".")[0] for name in found} >= {"ranking", "progress", "cost"}
+    for name in found:
+        assert (built.path / "figures" / name).read_bytes().startswith(begin[name.partition(".")[2]])
+
+
+def test_two_reports_of_the_same_facts_are_equal(tmp_path: Path) -> None:
+    """To the last byte of every file, figures included."""
+    sites = []
+    store = Store(str(tmp_path / "results.db"))
+    report_site.add(store, "good", 0.8)
+    for name in ("a", "b"):
+        build(store, TRACK, tmp_path / name, Source("embedded"), tmp_path)
+        files = (p for p in (tmp_path / name).rglob("*") if p.is_file())
+        sites.append({p.relative_to(tmp_path / name): p.read_bytes() for p in files})
+    store.close()
+    assert sites[0] == sites[1]
+
+
+def test_an_empty_database_has_a_report_that_says_what_to_do(store: Store, tmp_path: Path) -> None:
+    """All pages of the head are there, without an entry."""
+    made = build(store, TRACK, tmp_path / "site", Source("embedded"), tmp_path)
+    assert made.pages == 6
+    assert "harness evaluate" in (made.path / "index.html").read_text(encoding="utf-8")
+
+
+def test_without_the_data_the_page_says_so(store: Store, tmp_path: Path) -> None:
+    """A kit that is not there, or texts with other labels than those that were scored."""
+    report_site.add(store, "good", 0.8)
+    made = build(store, TRACK, tmp_path / "site", Source("kit", tmp_path / "nowhere"), tmp_path)
+    assert "not at hand" in (made.path / "tasks" / "sst2.html").read_text(encoding="utf-8")
+
+
+def test_a_report_replaces_a_report_and_nothing_else(store: Store, tmp_path: Path) -> None:
+    """An older report is replaced whole; a directory with anything else in it is left alone."""
+    site = tmp_path / "site"
+    build(store, TRACK, site, Source("embedded"), tmp_path)
+    (site / "stale.html").write_text("old", encoding="utf-8")
+    build(store, TRACK, site, Source("embedded"), tmp_path)
+    assert not (site / "stale.html").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(InputError, match="is no report"):
+        build(store, TRACK, mine, Source("embedded"), tmp_path)
+    assert (mine / "thesis.tex").read_text(encoding="utf-8") == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["mine", "site"]
+
+
+def test_a_report_that_fails_leaves_the_old_one(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong while the pages are written."""
+    from leaderboard.report import build as module
+
+    site = tmp_path / "site"
+    build(store, TRACK, site, Source("embedded"), tmp_path)
+    before = {path: path.read_bytes() for path in site.rglob("*.html")}
+
+    def broken(*_: object) -> Any:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(module, "pages", broken)
+    with pytest.raises(InputError, match="no space left"):
+        build(store, TRACK, site, Source("embedded"), tmp_path)
+    assert {path: path.read_bytes() for path in site.rglob("*.html")} == before
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["site"]
+
+
+def test_the_command_writes_a_report_and_says_where(tmp_path: Path) -> None:
+    """In a process of its own, with JSON for machines."""
+    store = Store(str(tmp_path / "results.db"))
+    report_site.add(store, "good", 0.8)
+    store.close()
+    command = [sys.executable, "-m", "harness.cli", "report", "--out", "site", "--store", "results.db", "--json"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["pages"] == 6 + 5 + 1
+    assert (Path(said["path"]) / "index.html").is_file()
+
+
+def test_the_report_needs_neither_torch_nor_the_language_model() -> None:
+    """It reads the database, and nothing runs."""
+    program = (
+        "import leaderboard.report.build, sys;"
+        "names = ('torch', 'transformers', 'harness.lm');"
+        "sys.exit(str([m for m in sys.modules if m.startswith(names)] or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not done.stderr.strip()
+
+
+def test_confusion_counts_pairs() -> None:
+    """Rows are true classes, columns predicted ones, over all cells."""
+    labels = np.array([0, 1, 2])
+    said = np.array([[0, 2, 2], [1, 2, 2]])
+    assert confusion(said, labels, 3).tolist() == [[1, 1, 0], [0, 0, 2], [0, 0, 2]]
+    assert confusion(said[:0], labels, 3).sum() == 0
+
+
+def test_what_is_off_the_axis_is_at_its_end() -> None:
+    """Places are in percent, from 0 to 100."""
+    axis = Axis(50, 80)
+    assert [axis.at(share) for share in (0.5, 0.65, 0.8, 0.2, 0.9)] == [0, 50, 100, 0, 100]
+
+
+def test_a_logarithmic_axis_has_a_place_for_zero() -> None:
+    """One decade left of the smallest power of ten that is needed."""
+    x, axis = log_with_zero([0.0, 30.0, 7_000.0], "calls")
+    assert x == [1.0, 30.0, 7_000.0]
+    assert axis["tickvals"] == [1.0, 10.0, 100.0, 1_000.0, 10_000.0]
+    assert axis["ticktext"] == ["0", "10", "100", "1k", "10k"]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "", "a" * 300, "ü/ö\\\n", ".."])
+def test_page_names_are_file_names(name: str) -> None:
+    """Whatever an entry is called."""
+    assert re.fullmatch(r"([a-z0-9-]{1,40}-)?[a-z0-9]{8}", page_name(name, "0123456789abcdef"))
+
+
+def test_entries_of_one_name_have_different_pages(store: Store) -> None:
+    """A black-box entry and a reference that are called the same."""
+    report_site.add(store, "same", 0.8, cells=CELLS[:1])
+    report_site.add(store, "same", 0.8, cells=CELLS[:1], access="white-box")
+    systems = gather(store, TRACK, Source("embedded")).systems
+    assert len({system.slug for system in systems}) == len(systems) == 2
+
+
+def test_markdown_of_others_is_text_and_structure_alone() -> None:
+    """Headings go below the page's own; links keep their words, addresses outside are shown."""
+    made = str(rendered("# A\n\n[x](https://a.example) [y](b.md) <b>bold</b> *it* https://c.example\n"))
+    assert "<h3>A</h3>" in made
+    assert "x <small>(https://a.example)</small> y &lt;b&gt;bold&lt;/b&gt; <em>it</em>" in made
+    assert "href" not in made

@@ -1,0 +1,217 @@
+"""The report in a real browser: nothing is loaded from anywhere, everything works by mouse and keyboard."""
+# ruff: noqa: E402 - what may be missing is looked for first
+
+from __future__ import annotations
+
+import csv
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+for needed in ("jinja2", "markdown_it", "matplotlib", "plotly", "playwright", "axe_playwright_python"):
+    pytest.importorskip(needed, reason=f"{needed} is in the extra `dev`")
+
+import report_site
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; install the package `chromium`"),
+]
+SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One site for all tests."""
+    return report_site.made(tmp_path_factory.mktemp("report")).path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Watched:
+    """A page, and everything that should not happen on it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.wrong = page, []
+        page.on("console", lambda message: self.wrong.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (self.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
+        page.on("request", lambda request: self._request(request.url))
+
+    def _request(self, url: str) -> None:
+        if not url.startswith(("file:", "data:")):
+            self.wrong.append(f"request: {url}")
+
+    def open(self, path: Path) -> Page:
+        """Load a page and wait until its plots are drawn."""
+        self.page.goto(path.as_uri())
+        plots = self.page.locator("figure.plot").count()
+        self.page.wait_for_function(f"document.querySelectorAll('.canvas .main-svg').length >= {plots}")
+        return self.page
+
+
+@pytest.fixture(params=["light", "dark"])
+def watched(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Watched]:
+    """A fresh page at desktop size, in each colour scheme; nothing wrong may have happened on it in the end."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=request.param)
+    made = Watched(context.new_page())
+    yield made
+    assert made.wrong == []
+    context.close()
+
+
+@pytest.fixture
+def page(browser: Browser, site: Path) -> Iterator[Page]:
+    """The ranking, at desktop size."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    made = Watched(context.new_page())
+    yield made.open(site / "index.html")
+    assert made.wrong == []
+    context.close()
+
+
+def column(page: Page, number: int) -> list[str]:
+    """Sort keys of the first table's column."""
+    cells = page.locator(f"table >> nth=0 >> css=tbody tr:not([hidden]) > :nth-child({number})")
+    return [(cell.get_attribute("data-v") or cell.inner_text()) for cell in cells.all()]
+
+
+def test_every_page_opens_without_errors_or_requests(watched: Watched, site: Path) -> None:
+    """All pages, plots drawn, hostile strings included: no script of theirs has run."""
+    for path in sorted(site.rglob("*.html")):
+        opened = watched.open(path)
+        assert opened.evaluate("window.hacked") is None, path
+        assert opened.locator("h1").count() == 1
+
+
+def test_axe_finds_nothing_serious(watched: Watched, site: Path) -> None:
+    """One page of each kind, in both colour schemes."""
+    names = ["index", "progress", "cost", "cells", "tasks", "rules", "tasks/dbpedia"]
+    entries = [next(site.glob(f"submissions/{name}*.html")) for name in ("good", "evil", "crashed", "script")]
+    for path in [*(site / f"{name}.html" for name in names), *entries]:
+        watched.open(path)
+        for details in watched.page.locator("details").all()[:8]:
+            details.evaluate("each => { each.open = true }")
+        options = {"preload": False}  # it would be a request
+        found = Axe().run(watched.page, options=options).response["violations"]
+        serious = [(v["id"], v["impact"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] != "minor"]
+        assert serious == [], path
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=list(SIZES))
+def test_no_page_is_wider_than_the_screen(browser: Browser, site: Path, size: tuple[int, int]) -> None:
+    """Tables scroll by themselves; the page never does sideways."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    made = Watched(context.new_page())
+    for path in sorted(site.rglob("*.html")):
+        made.open(path)
+        assert made.page.evaluate("document.documentElement.scrollWidth") <= size[0], path
+    context.close()
+
+
+def test_headers_sort_by_mouse_and_keyboard(page: Page, site: Path) -> None:
+    """By the CSV's numbers, highest first, then lowest; what is missing stays last; the order is announced."""
+    records = list(csv.DictReader((site / "ranking.csv").read_text(encoding="utf-8").splitlines()))
+    averages = sorted((float(r["average"]) for r in records if "external" not in r["division"]), reverse=True)
+    header = page.locator("th", has=page.get_by_role("button", name="Average")).first
+    button = header.get_by_role("button")
+    button.click()
+    assert header.get_attribute("aria-sort") == "descending"
+    assert [float(key) for key in column(page, 3)] == averages
+    assert "sorted by Average, highest first" in page.locator("#said").inner_text()
+    button.focus()
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "ascending"
+    assert [float(key) for key in column(page, 3)] == averages[::-1]
+    page.locator("th", has=page.get_by_role("button", name="qnli")).first.get_by_role("button").click()
+    assert column(page, 7)[-1] == "" or "" not in column(page, 7)
+    assert page.locator("th[aria-sort]").count() == 1
+
+
+def test_the_filter_narrows_by_name_and_access(page: Page) -> None:
+    """Shown rows are counted."""
+    page.get_by_label("Name").first.fill("near")
+    assert page.locator("#ranking-1 tbody tr:visible").count() == 1
+    assert page.locator("form.filter output").first.inner_text() == "1 of 8 shown"
+    page.get_by_label("Name").first.fill("")
+    page.get_by_label("Access").first.select_option("white-box")
+    assert page.locator("#ranking-1 tbody tr:visible").count() == 1
+
+
+def test_entries_can_be_toggled_in_a_plot(watched: Watched, site: Path) -> None:
+    """By keyboard, too; the button says whether it is on."""
+    page = watched.open(site / "progress.html")
+    figure = page.locator("figure.plot").first
+    button = figure.get_by_role("button", name="good")
+    lines = figure.locator(".scatterlayer .trace")
+    before = lines.count()
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    page.wait_for_function(f"document.querySelectorAll('#progress .scatterlayer .trace').length === {before - 1}")
+    assert button.get_attribute("aria-pressed") == "false"
+    button.press("Space")
+    page.wait_for_function(f"document.querySelectorAll('#progress .scatterlayer .trace').length === {before}")
+
+
+def test_the_cost_axis_can_be_chosen(watched: Watched, site: Path) -> None:
+    """Calls, tokens, bytes, seconds."""
+    page = watched.open(site / "cost.html")
+    for name, title in (("tokens", "tokens"), ("seconds", "seconds of tuning"), ("calls", "calls")):
+        page.locator("#trade select").select_option(name)
+        page.wait_for_function(f"document.querySelector('.xtitle').textContent.startsWith('{title}')")
+
+
+def test_colours_follow_the_scheme(browser: Browser, site: Path) -> None:
+    """Plots are drawn anew when the reader turns the lights off."""
+    context = browser.new_context(color_scheme="light")
+    page = Watched(context.new_page()).open(site / "progress.html")
+    line = page.locator("#progress .scatterlayer .trace .lines path").first
+
+    def stroke() -> Any:
+        return line.evaluate("path => getComputedStyle(path).stroke")
+
+    light = stroke()
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(300)
+    assert stroke() != light
+    context.close()
+
+
+def test_the_keyboard_reaches_the_content_first(page: Page) -> None:
+    """The first stop is the skip link, which is then to be seen and leads to the content."""
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    box = page.locator(".skip").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_pages_can_be_read_without_scripts(browser: Browser, site: Path) -> None:
+    """Tables stand as they are, and controls that would do nothing are not there."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((site / "index.html").as_uri())
+    assert page.locator("#ranking-1 tbody tr").count() == 8
+    assert not page.locator("form.filter").first.is_visible()
+    context.close()

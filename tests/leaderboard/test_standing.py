@@ -1,0 +1,93 @@
+"""Where entries of one list stand: what is computed once, and what a shorter list says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leaderboard.rank import CellScore, Entry
+from leaderboard.standing import Standings, standings
+
+LABELS = np.random.default_rng(0).integers(2, size=60)
+
+
+def entry(name: str, chance: float, seed: int) -> Entry:
+    """Two tasks on two splits, right with this chance."""
+    rng = np.random.default_rng(seed)
+    cells = []
+    for task in ("sst2", "qqp"):
+        for split in (1, 2):
+            predicted = np.where(rng.random(60) < chance, LABELS, 1 - LABELS)
+            score = float((predicted == LABELS).mean())
+            cells.append(CellScore(task, split, "ok", score, {}, {"sandbox": "A"}, {}, predicted, LABELS))
+    return Entry(1, name, name, tuple(cells), 0, {})
+
+
+def made(*entries: Entry) -> Standings:
+    """Their standings."""
+    found = standings(sorted(entries, key=lambda e: -e.average))
+    assert found is not None
+    return found
+
+
+GOOD, FAIR, POOR = entry("good", 0.95, 1), entry("fair", 0.8, 2), entry("poor", 0.5, 3)
+
+
+def test_everything_said_of_an_entry_is_about_its_average() -> None:
+    """The interval is around it; `behind` is the best one's minus it; the best is behind nobody."""
+    found = made(GOOD, FAIR, POOR)
+    assert found.names == ("good", "fair", "poor")
+    assert found.tasks == ("qqp", "sst2")
+    for each in (GOOD, FAIR, POOR):
+        standing = found.entries[each.name]
+        assert standing.average.value == pytest.approx(each.average)
+        assert standing.average.low < each.average < standing.average.high
+        assert standing.rank_low <= standing.rank <= standing.rank_high
+    assert found.entries["good"].behind is None
+    behind = found.entries["poor"].behind
+    assert behind is not None
+    assert behind.difference.value == pytest.approx(GOOD.average - POOR.average)
+    assert [found.entries[name].rank for name in found.names] == [1, 2, 3]
+
+
+def test_against_all_others_turns_around() -> None:
+    """An entry minus each other; the same difference, mirrored, from the other side where the families agree."""
+    found = made(GOOD, POOR)
+    (forth,), (back,) = found.against("good").values(), found.against("poor").values()
+    assert forth.p_holm == back.p_holm
+    assert forth.difference.low == pytest.approx(-back.difference.high)
+    assert list(made(GOOD, FAIR, POOR).against("fair")) == ["good", "poor"]
+
+
+def test_against_on_a_task() -> None:
+    """Values are of that task alone."""
+    found = made(GOOD, POOR)
+    expected = GOOD.task("qqp")[0] - POOR.task("qqp")[0]
+    assert found.against("good", "qqp")["poor"].difference.value == pytest.approx(expected)
+
+
+def test_a_shorter_list_is_what_it_would_be_alone() -> None:
+    """Ranks, intervals and resolution are those of the list without the others."""
+    short, alone = made(GOOD, FAIR, POOR).among(("fair", "poor")), made(FAIR, POOR)
+    assert short.names == alone.names
+    assert short.entries == alone.entries
+    assert short.resolution == alone.resolution
+
+
+def test_one_entry_is_first_with_nothing_to_compare() -> None:
+    """No difference, no resolution, but an interval."""
+    found = made(GOOD)
+    assert (found.entries["good"].rank, found.entries["good"].behind, found.resolution) == (1, None, None)
+    assert found.against("good") == {}
+
+
+def test_without_predictions_there_are_no_standings() -> None:
+    """Nor without entries."""
+    assert standings([]) is None
+    assert standings([Entry(1, "a", "a", (CellScore("sst2", 1, "ok", 0.5, {}, {}),), 0, {})]) is None
+
+
+def test_the_order_of_cells_does_not_matter() -> None:
+    """Splits are paired by number, not by position."""
+    turned = Entry(1, "fair", "fair", tuple(reversed(FAIR.cells)), 0, {})
+    assert made(GOOD, turned).entries == made(GOOD, FAIR).entries
