@@ -144,8 +144,7 @@ def leaderboard(
 
     chosen = load_track(track)
     name = chosen.name
-    cells = [(task, split) for task, spec in chosen.tasks.items() if spec.splits != "present" for split in spec.splits]
-    ranking = rank(_existing(store), name, chosen.fingerprint, cells, chosen.ranks)
+    ranking = rank(_existing(store), name, chosen.fingerprint, chosen.planned, chosen.ranks)
     wide = Console(highlight=False, width=None if out.is_terminal else 120)
     if cost:
         found = costs(ranking)
@@ -157,7 +156,7 @@ def leaderboard(
         wide.print(cost_table(found, name))
         _say(f"written: {path}")
         return
-    uploaded = uploads(Store(store), name, chosen.fingerprint, cells)
+    uploaded = uploads(Store(store), name, chosen.fingerprint, chosen.planned)
     path = out_file or Path("leaderboard") / f"{name}.csv"
     write_csv(ranking, path)
     write_json(ranking, path.with_suffix(".json"))
@@ -202,8 +201,7 @@ def compare(
     from leaderboard.rank import rank  # noqa: PLC0415
 
     chosen = load_track(track)
-    cells = [(task, split) for task, spec in chosen.tasks.items() if spec.splits != "present" for split in spec.splits]
-    ranking = rank(_existing(store), chosen.name, chosen.fingerprint, cells, chosen.ranks)
+    ranking = rank(_existing(store), chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
     found = compared(ranking, first, second)
     if as_json:
         _json(comparison_record(found))

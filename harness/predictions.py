@@ -86,8 +86,7 @@ def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
 def missing_cells(track: Track, scored: Sequence[Scored]) -> list[str]:
     """Cells of the track, as <task>/<split>, without predictions; unknown, so none, where the data tell the splits."""
     there = {(s.task, s.split) for s in scored}
-    listed = [(name, split) for name, spec in track.tasks.items() if spec.splits != "present" for split in spec.splits]
-    return [f"{name}/{split}" for name, split in listed if (name, split) not in there]
+    return [f"{name}/{split}" for name, split in track.planned if (name, split) not in there]
 
 
 def keep(store: Store, entry: str, path: Path, track: Track, data: str, scored: Sequence[Scored]) -> str:

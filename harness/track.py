@@ -108,6 +108,11 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The numeric profile, that of a track without the table included."""
         return Numerics() if self.given_numerics is msgspec.UNSET else self.given_numerics
 
+    @property
+    def planned(self) -> list[tuple[str, int]]:
+        """Cells (task, split) that the track names; those of a data directory's own splits are not known here."""
+        return [(name, n) for name, spec in self.tasks.items() if spec.splits != "present" for n in spec.splits]
+
     def ranks(self, device: str) -> bool:
         """Whether runs on a device, named as in `RunKey.device`, are ranked on this track."""
         if "cpu" in {self.device, device}:

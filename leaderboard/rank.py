@@ -150,16 +150,23 @@ class Ranking:
         found = {division: standings(self.complete(division)) for division in self.divisions}
         return {division: each for division, each in found.items() if each is not None}
 
+    @cached_property
+    def _narrower(self) -> dict[tuple[Division, int], Standings | None]:
+        """Lists up to an access level that were asked for: the table, the files and the site ask for the same ones."""
+        return {}
+
     def standings(self, division: Division, ceiling: int | None = None) -> Standings | None:
         """Intervals and shared ranks of a division, or of its list up to an access level; None where that is empty.
 
-        The first call resamples: seconds. A list up to an access level is ranked anew from the same replicates.
+        The first call resamples: seconds. A list up to an access level is ranked anew from the same replicates, once.
         """
         whole = self._standings.get(division)
         if whole is None or ceiling is None:
             return whole
-        names = tuple(entry.name for entry in self.complete(division, ceiling))
-        return whole.among(names) if names else None
+        if (division, ceiling) not in self._narrower:
+            names = tuple(entry.name for entry in self.complete(division, ceiling))
+            self._narrower[division, ceiling] = whole.among(names) if names else None
+        return self._narrower[division, ceiling]
 
     def standing(self, entry: Entry) -> Standing | None:
         """Where an entry stands in its division; None where it lacks cells, and for white-box references."""

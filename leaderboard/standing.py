@@ -66,8 +66,8 @@ def standings(entries: Sequence[Entry]) -> Standings | None:
     if not entries or not all(len(cell.predicted) for entry in entries for cell in entry.cells):
         return None
     tasks = tuple(sorted(entries[0].tasks))
-    predictions = [_predictions(task, entries) for task in tasks]
-    scores = bootstrap(predictions, np.random.default_rng(SEED), resamples_for(len(entries)))
+    found = [predictions(task, entries) for task in tasks]
+    scores = bootstrap(found, np.random.default_rng(SEED), resamples_for(len(entries)))
     return _standings(tuple(entry.name for entry in entries), tasks, scores)
 
 
@@ -81,7 +81,7 @@ def _standings(names: tuple[str, ...], tasks: tuple[str, ...], scores: Bootstrap
     return Standings(names, tasks, scores, found, resolution([each for each in behind if each is not None]))
 
 
-def _predictions(task: str, entries: Sequence[Entry]) -> TaskPredictions:
+def predictions(task: str, entries: Sequence[Entry]) -> TaskPredictions:
     """What counts of each entry's cells on a task, in the order of splits."""
     file = load_task(task)
     cells = [sorted((c for c in entry.cells if c.task == task), key=lambda c: c.split) for entry in entries]

@@ -50,7 +50,7 @@ class Progress:
 
 def look(store: Store, track: Track) -> list[Progress]:
     """Runs of the track that lack cells or have begun one, oldest first."""
-    planned = sum(len(spec.splits) for spec in track.tasks.values() if spec.splits != "present")
+    planned = len(track.planned)
     newest = {
         (identity["entry"], identity.get("access")): run
         for run, identity, _, _ in store.runs()

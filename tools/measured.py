@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from harness.metrics import failed_prediction
-from harness.status import COUNTS
-from harness.tasks import load_task
 from leaderboard.rank import rank
-from leaderboard.stats import Bootstrap, TaskPredictions, bootstrap
+from leaderboard.standing import SEED, predictions
+from leaderboard.stats import Bootstrap, bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
     from harness.track import Track
     from leaderboard.rank import Entry, Ranking
     from leaderboard.stats import FloatArray
-
-SEED = 0
-"""Of the bootstrap's generator: the same facts give the same intervals."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,7 @@ class Runs:
 
     def rank(self, track: Track) -> Ranking:
         """The leaderboard, by the same rules as `harness leaderboard`."""
-        planned = [(name, n) for name, spec in track.tasks.items() if spec.splits != "present" for n in spec.splits]
-        return rank(cast("Store", self), track.name, track.fingerprint, planned)
+        return rank(cast("Store", self), track.name, track.fingerprint, track.planned)
 
 
 @dataclass(frozen=True)
@@ -98,10 +92,8 @@ def measure(stores: Sequence[Store], track: Track) -> Measured | None:
     complete = tuple(entry for entry in ranking.entries if not entry.missing)
     common = set.intersection(*({(c.task, c.split) for c in entry.cells} for entry in complete)) if complete else set()
     tasks = tuple(sorted({task for task, _ in common}))
-    by_system = [[c for c in runs.cells(entry.run) if (c.task, c.split) in common] for entry in complete]
-    scores = (
-        bootstrap([_predictions(task, by_system) for task in tasks], np.random.default_rng(SEED)) if tasks else None
-    )
+    shared = [replace(entry, cells=tuple(c for c in entry.cells if (c.task, c.split) in common)) for entry in complete]
+    scores = bootstrap([predictions(task, shared) for task in tasks], np.random.default_rng(SEED)) if tasks else None
     return Measured(track, ranking, runs, complete, tasks, scores)
 
 
@@ -133,19 +125,6 @@ def race(system: Sequence[StoredCell], reference: Sequence[StoredCell]) -> Race 
         tuple(np.array([b for name, _, b in shares if name == task]) for task in tasks),
         len(pairs) - len(aimed),
     )
-
-
-def _predictions(task: str, by_system: list[list[StoredCell]]) -> TaskPredictions:
-    file = load_task(task)
-    cells = [[cell for cell in system if cell.task == task] for system in by_system]
-    predicted = np.array([[_predicted(cell) for cell in system] for system in cells])  # (systems, splits, items)
-    return TaskPredictions(predicted, cells[0][0].labels, file.metric, len(file.classes))
-
-
-def _predicted(cell: StoredCell) -> Any:
-    """Classes that count: the last answer's, or the majority class where the cell failed."""
-    fallback = failed_prediction(load_task(cell.task).metric, cell.labels)
-    return cell.predictions.get(1.0, fallback) if cell.status in COUNTS else fallback
 
 
 def _last_dev(cell: StoredCell) -> float | None:

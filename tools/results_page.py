@@ -10,9 +10,10 @@ import numpy as np
 
 from harness.status import COUNTS
 from harness.tasks import load_task
+from leaderboard.standing import SEED
 from leaderboard.stats import LEVEL, RESAMPLES, speed_up
 from leaderboard.table import shown_rank
-from tools.measured import SEED, race
+from tools.measured import race
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,7 +110,7 @@ def _references(measured: Measured) -> str:
 def _missing(measured: Measured) -> str:
     entries = measured.ranking.entries
     wanted = {(cell.task, cell.split) for entry in entries if not entry.white_box for cell in entry.cells}
-    wanted |= {(t, n) for t, spec in measured.track.tasks.items() if spec.splits != "present" for n in spec.splits}
+    wanted |= set(measured.track.planned)
     lines = []
     for entry in entries:
         lacks = sorted(wanted - {(cell.task, cell.split) for cell in entry.cells})

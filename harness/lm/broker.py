@@ -32,9 +32,10 @@ _MOST_DECLARED = 4096
 _MOST_DECLARED_CHARACTERS, _TEXT_OVERHEAD = 64 << 20, 64
 _MOST_REJECTED = 1000
 _MOST_REFUSED = 1000
+"""A submission that goes on asking for more than is left is ended by its budget, not by the clock."""
 _MOST_HISTORY = 1000
 _HISTORY = ("dev", "loss")
-"""A submission that goes on asking for more than is left is ended by its budget, not by the clock."""
+"""What of each offered answer's note is kept, and of how many answers."""
 _TOKEN_BYTES, _FLOAT_BYTES = 3, 4
 """Of the nominal formula (BBT, appendix C): two bytes of id and one of mask a token, four a float."""
 
@@ -221,8 +222,10 @@ class Broker:
         prompts = self._prompts(query)
         self._lm.check(prompts)
         bounds.check_wording(query.template, query.words)
-        width, tokens = self._lm.backbone.width, self._lm.max_tokens
-        candidates = bounds.check_size(query, prompts, len(texts), self._meter.budget, width, tokens, self._frame_bytes)
+        width, longest = self._lm.backbone.width, self._lm.max_tokens
+        candidates = bounds.check_size(
+            query, prompts, len(texts), self._meter.budget, width, longest, self._frame_bytes
+        )
         words = self._lm.single_ids(query.words)
         encoded = self._lm.text_set(query.template, texts)
         rows = self._meter.charge(candidates, len(texts))

@@ -116,8 +116,7 @@ class Facts:
 
 def gather(store: Store, track: Track, source: Source) -> Facts:
     """Rank, resample and read the texts."""
-    planned = [(name, n) for name, spec in track.tasks.items() if spec.splits != "present" for n in spec.splits]
-    ranking = rank(store, track.name, track.fingerprint, planned, track.ranks)
+    ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks)
     runs = {run: (identity, started) for run, identity, _, started in store.runs()}
     by_run = {record["run"]: record for record in records(ranking)}
     every = (*ranking.entries, *ranking.elsewhere)
