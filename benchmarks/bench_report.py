@@ -1,10 +1,12 @@
-"""How long a report takes and how large it is: a store of made-up entries on `mini`, its report, and their sizes.
+"""How long a report takes, how large it is and how fast it opens: a store of made-up entries on `mini`, and its report.
 
     python benchmarks/bench_report.py --entries 50 --splits 5
-    python benchmarks/bench_report.py --entries 500 --splits 40     # 100,000 cells
+    python benchmarks/bench_report.py --entries 500 --splits 40                   # 100,000 cells
+    python benchmarks/bench_report.py --entries 500 --splits 40 --store made.db   # filled once, and kept
 
 Every entry has all five tasks on so many splits. The store is filled by plain SQL through the project's own tables,
-since one transaction per cell would be most of the time; what is read back is what `harness evaluate` writes.
+since one transaction per cell would be most of the time; what is read back is what `harness evaluate` writes. Pages are
+then opened in headless Chromium by playwright.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import hashlib
 import json
 import resource
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +23,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import sqlalchemy as sa
+from playwright.sync_api import sync_playwright
 
 from harness import tables
 from harness.data import Source, load_test
@@ -86,7 +90,8 @@ def facts(rng: np.random.Generator, number: int) -> str:
             "config": {"dim": 500, "population": 20}, "calls_total": 300, "rows_total": 9_600, "rows_spent": 9_216,
             "train_rows": 32, "level": 1 + number % 3, "tokens": 280_000, "bytes_up": 2_000_000, "bytes_down": 90_000,
             "lm_s": 16.0, "tuning_s": 16.7, "worker_peak_mb": 90.0, "referee_peak_mb": 900.0, "output": "",
-            "history": offers, "sandbox": "process", "shots_sha256": [hashlib.sha256(b"").hexdigest()] * 2,
+            "history": offers, "marks": MARKS, "sandbox": "process",
+            "shots_sha256": [hashlib.sha256(b"").hexdigest()] * 2,
         }
     )  # fmt: skip
 
@@ -96,24 +101,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entries", type=int, default=50)
     parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--store", type=Path, help="keep the store here; one that is there is taken as it is")
     parser.add_argument("--out", type=Path, help="keep the site here")
     arguments = parser.parse_args()
     track = track_with(arguments.splits)
     with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder) / "results.db"
-        began = time.monotonic()
-        cells = fill(database, track, arguments.entries)
-        print(f"{arguments.entries} entries, {cells:,} cells; store {database.stat().st_size / 1e6:,.0f} MB, "
-              f"filled in {time.monotonic() - began:.0f} s")  # fmt: skip
+        database = arguments.store or Path(folder) / "results.db"
+        if not database.exists():
+            began = time.monotonic()
+            fill(database, track, arguments.entries)
+            print(f"store filled in {time.monotonic() - began:.0f} s")
         store = Store(str(database))
+        entries = len(store.runs())
+        cells = entries * sum(len(spec.splits) for spec in track.tasks.values())
+        print(f"{entries} entries, {cells:,} cells; store {database.stat().st_size / 1e6:,.0f} MB", flush=True)
+        cpu = time.process_time()
         built = build(store, track, arguments.out or Path(folder) / "site", Source("embedded"), Path(folder))
         store.close()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"report: {built.seconds:.1f} s, {built.pages} pages, {built.bytes / 1e6:,.1f} MB; peak {peak:,.0f} MiB")
-        pages = sorted(built.path.rglob("*.html"), key=lambda page: -page.stat().st_size)
-        index = built.path / "index.html"
-        for page in (index, *pages[:5]):
-            print(f"  {page.relative_to(built.path)}: {page.stat().st_size / 1e3:,.0f} kB")
+        print(f"report: {built.seconds:.1f} s, {time.process_time() - cpu:.1f} s of CPU time, {built.pages} pages, "
+              f"{built.bytes / 1e6:,.1f} MB; peak {peak:,.0f} MiB", flush=True)  # fmt: skip
+        names = ["index.html", "progress.html", "cost.html", "cells.html", "tasks/dbpedia.html"]
+        largest = max(built.path.rglob("submissions/*.html"), key=lambda page: page.stat().st_size)
+        pages = [*(built.path / name for name in names), largest]
+        for page, (loaded, drawn) in zip(pages, opened(pages), strict=True):
+            size = f"{page.relative_to(built.path)}: {page.stat().st_size / 1e3:,.0f} kB"
+            print(f"  {size}; loaded after {loaded:.2f} s, plots drawn after {drawn:.2f} s")
+
+
+def opened(pages: list[Path]) -> list[tuple[float, float]]:
+    """Seconds until each page is loaded, and until its plots are drawn, in a Chromium without a cache."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    times = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for path in pages:
+            page = browser.new_context().new_page()
+            began = time.monotonic()
+            page.goto(path.as_uri())
+            loaded = time.monotonic() - began
+            plots = page.locator("figure.plot").count()
+            page.wait_for_function(f"document.querySelectorAll('.canvas .main-svg').length >= {plots}")
+            times.append((loaded, time.monotonic() - began))
+            page.context.close()
+        browser.close()
+    return times
 
 
 if __name__ == "__main__":

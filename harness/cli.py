@@ -125,7 +125,9 @@ def evaluate(
 def leaderboard(
     track: TrackName = "mini",
     store: StoreUrl = DEFAULT,
-    out_file: Annotated[Path | None, typer.Option("--out", help="CSV file; default leaderboard/<track>.csv.")] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="CSV file, the JSON goes beside it; default leaderboard/<track>.csv.")
+    ] = None,
     cost: Annotated[
         bool, typer.Option("--cost", help="What entries cost instead: time, memory, traffic; <track>-cost.csv.")
     ] = False,
@@ -139,16 +141,17 @@ def leaderboard(
     from leaderboard.cost import cost_records, cost_table, costs  # noqa: PLC0415
     from leaderboard.drift import TOLERANCE, drift  # noqa: PLC0415
     from leaderboard.rank import rank  # noqa: PLC0415
-    from leaderboard.table import document, terminal_table, write_csv, write_json, write_records  # noqa: PLC0415
+    from leaderboard.table import document, json_beside, terminal_table, write_document, write_records  # noqa: PLC0415
     from leaderboard.uploads import upload_records, upload_table, uploads  # noqa: PLC0415
 
     chosen = load_track(track)
     name = chosen.name
+    path = out_file or Path("leaderboard") / f"{name}{'-cost' if cost else ''}.csv"
+    json_path = json_beside(path)
     ranking = rank(_existing(store), name, chosen.fingerprint, chosen.planned, chosen.ranks)
     wide = Console(highlight=False, width=None if out.is_terminal else 120)
     if cost:
         found = costs(ranking)
-        path = out_file or Path("leaderboard") / f"{name}-cost.csv"
         write_records(cost_records(found), path)
         if as_json:
             _json({"track": name, "costs": cost_records(found)})
@@ -157,14 +160,13 @@ def leaderboard(
         _say(f"written: {path}")
         return
     uploaded = uploads(Store(store), name, chosen.fingerprint, chosen.planned)
-    path = out_file or Path("leaderboard") / f"{name}.csv"
-    write_csv(ranking, path)
-    write_json(ranking, path.with_suffix(".json"))
+    written = document(ranking)
+    write_document(written, path, json_path)
     tolerance = TOLERANCE[chosen.model.dtype]
     drifts = [each for each in drift(ranking.entries) if each.difference > tolerance]
     if as_json:
         differ = [{"task": d.task, "difference": d.difference, "between": d.between} for d in drifts]
-        _json(document(ranking) | {"drift": differ, "uploads": upload_records(uploaded)})
+        _json(written | {"drift": differ, "uploads": upload_records(uploaded)})
         return
     if not ranking.entries:
         _say(f"no ranked runs on track {name} in {store}; run: harness evaluate submissions/ajo --track {name}")
@@ -180,7 +182,7 @@ def leaderboard(
         wide.print(upload_table(uploaded))
     if ranking.left_out:
         _say(f"{ranking.left_out} runs left out: other data, model, seed or track version, or choices replaced")
-    _say(f"written: {path} and {path.with_suffix('.json')}")
+    _say(f"written: {path} and {json_path}")
 
 
 @app.command()
@@ -222,17 +224,19 @@ def watch(
     from rich.live import Live  # noqa: PLC0415
 
     from harness.track import load_track  # noqa: PLC0415
-    from leaderboard.watch import look, watch_table  # noqa: PLC0415
+    from leaderboard.watch import look, watch_view  # noqa: PLC0415
 
     chosen, results = load_track(track), _existing(store)
+    seen = look(results, chosen)
     if once or not out.is_terminal:
-        out.print(watch_table(look(results, chosen), chosen.name))
+        out.print(watch_view(seen.runs, chosen.name))
         return
     try:
-        with Live(watch_table(look(results, chosen), chosen.name), console=out, auto_refresh=False) as live:
+        with Live(watch_view(seen.runs, chosen.name), console=out, auto_refresh=False) as live:
             while True:
                 time.sleep(every_s)
-                live.update(watch_table(look(results, chosen), chosen.name), refresh=True)
+                seen = look(results, chosen, seen)
+                live.update(watch_view(seen.runs, chosen.name), refresh=True)
     except KeyboardInterrupt:
         return
 
@@ -372,27 +376,44 @@ def tracks(as_json: AsJson = False) -> None:
 @app.command()
 def tasks(
     track: TrackName = "mini",
+    staged: StagedDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a track's tasks: classes, metric, and the wording it uses."""
+    """List a track's tasks: classes, metric, and the wording it uses.
+
+    Where a wording reads the first token of a word, that token is shown if the model's tokenizer is on this machine.
+    """
+    from harness.fetch import staged_model  # noqa: PLC0415
     from harness.listing import tasks_table  # noqa: PLC0415
     from harness.track import load_track, track_tasks  # noqa: PLC0415
 
-    chosen = load_track(track)
-    files = track_tasks(chosen).values()
-    found = [(file, file.task(chosen.profile, chosen.model.kind)) for file in files]
+    chosen = staged_model(load_track(track), staged)
+    how = chosen.profile, chosen.model.kind
+    files, tokens = track_tasks(chosen).values(), None
+    cut = any(file.by_first_piece(*how) for file in files)
+    if cut:
+        from harness.lm.load import load_tokens  # noqa: PLC0415 - imports torch, and most tracks do without
+
+        tokens = load_tokens(chosen.model)
+    found = [(file, file.task(*how, tokens)) for file in files]
+    as_written = cut and tokens is None
     if as_json:
         import dataclasses  # noqa: PLC0415
 
-        _json([{"title": file.title} | dataclasses.asdict(task) for file, task in found])
+        _json([{"title": f.title, "words_as_written": as_written} | dataclasses.asdict(task) for f, task in found])
         return
     out.print(tasks_table(found))
+    if as_written:
+        _say(
+            f"the first token of each label word is read, and the tokenizer of {chosen.model.source} that cuts them is "
+            f"not here; get it with harness fetch --track {track}, or name its directory with --from"
+        )
 
 
 @app.command(
     epilog="Examples:\n\n"
     "  harness fetch --track official\n\n"
-    "  harness fetch --track official --to /media/disk/staged\n\n"
+    "  harness fetch --track official --source mnli --to /media/disk/staged\n\n"
     "  harness evaluate submissions/bbt --track official --from /media/disk/staged"
 )
 def fetch(
@@ -401,6 +422,9 @@ def fetch(
     check_only: Annotated[
         bool, typer.Option("--check", help="Fetch nothing: read what is there and compare every checksum.")
     ] = False,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", help="Also a set for `pretrain-prompt`: mnli; repeatable.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Stage a track's model and data sets, so that evaluation needs no network.
@@ -408,13 +432,15 @@ def fetch(
     What is there and whole is left as it is. After a break, the same command goes on with what is lacking.
     """
     from harness import fetch as staging  # noqa: PLC0415
+    from harness.tasks import outside_set  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     chosen, directory = load_track(track), to or staging.default_directory()
+    outside = [outside_set(name) for name in dict.fromkeys(source or ())]
     if check_only:
-        manifest = staging.checked(chosen, directory)
+        manifest = staging.checked(chosen, directory, outside)
     else:
-        manifest = staging.fetch(chosen, directory, lambda line: None if as_json else _say(line))
+        manifest = staging.fetch(chosen, directory, lambda line: None if as_json else _say(line), outside)
     if as_json:
         import msgspec  # noqa: PLC0415
 
@@ -422,6 +448,8 @@ def fetch(
         return
     how = "" if to is None else f" --from {to}"
     _say(f"{directory} is whole; now: harness evaluate submissions/bbt --track {track}{how}")
+    for file in outside:
+        _say(f"and: harness pretrain-prompt --source {file.name} --track {track}{how} --out p0.safetensors")
 
 
 @app.command()
@@ -492,18 +520,21 @@ def pretrain_prompt(
     from harness.fetch import at_hand  # noqa: PLC0415
     from harness.lm import device as devices  # noqa: PLC0415
     from harness.lm.load import load_model  # noqa: PLC0415
+    from harness.tasks import outside_set  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     how = pretrain.Pretraining(source, rows, dev, epochs, eta, batch, seed)
     chosen = load_track(track)
     kind = devices.chosen(chosen, device)
-    chosen, _ = at_hand(chosen, staged, ())
-    file, shots = pretrain.load_source(how, Source("hub", data))
+    outside = [] if data else [outside_set(source)]
+    chosen, there = at_hand(chosen, staged, (), outside=outside)
+    file, shots = pretrain.load_source(how, Source("hub", data or there))
     lm = load_model(chosen.model, chosen.prompt, device=kind, numerics=chosen.numerics)
     values, about = pretrain.pretrain(lm, chosen.profile, file, shots, how, err.print)
     pretrain.write_p0(out_file, values, about)
     _say(f"{out_file}: dev {about['dev']}, {about['dev_of_zero']} with p0 as it is")
-    _say(f"now: harness evaluate submissions/bbt --track {track} --p0 {out_file}")
+    where = "" if staged is None else f" --from {staged}"
+    _say(f"now: harness evaluate submissions/bbt --track {track}{where} --p0 {out_file}")
 
 
 @app.command()

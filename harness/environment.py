@@ -25,13 +25,21 @@ PACKAGES = (
 )
 
 
-def environment(more: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Versions of everything that affects scores, processor and threads; with `more` that a GPU adds to them."""
+REFERENCE_PACKAGES = ("peft",)
+"""What computes white-box references beside `PACKAGES`; black-box runs cannot import it, so it is no part of them."""
+
+
+def environment(more: Mapping[str, str] | None = None, *, reference: bool = False) -> dict[str, Any]:
+    """Versions of everything that affects scores, processor and threads; with `more` that a GPU adds to them.
+
+    Of a white-box `reference` those of `REFERENCE_PACKAGES`, too.
+    """
     import torch  # noqa: PLC0415 - seconds to import
 
+    names = PACKAGES + (REFERENCE_PACKAGES if reference else ())
     return {
         "python": platform.python_version(),
-        "packages": {name: package_version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in names},
         "machine": platform.machine(),
         "cpu": cpu_capability(),
         "threads": torch.get_num_threads(),

@@ -9,6 +9,7 @@
     │   └── AnswerError       an Answer that cannot be read or applied
     ├── FetchError            a model or data set that is neither staged nor to be had
     ├── ModelError            a language model that cannot be loaded or does not fit the request
+    │   └── DeviceMemoryError the device has too little memory for it
     ├── QueryError            a query that makes no sense; it costs nothing
     ├── BudgetExhausted       a query that does not fit into what is left; it costs nothing
     ├── ProtocolError         the other side of the socket does not keep to the wire format
@@ -55,6 +56,10 @@ class FetchError(HarnessError):
 
 class ModelError(HarnessError):
     """A language model cannot be loaded, or does not fit what is asked of it."""
+
+
+class DeviceMemoryError(ModelError):
+    """The device has too little memory for what was to be computed. Nothing was retried in smaller parts."""
 
 
 class QueryError(HarnessError):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from harness.submission import Submission
 
 
+_ACCESS = ("black-box", "white-box")
+
+
 @dataclass(frozen=True)
 class Choices:
     """What the command line may replace of a track, and which part of it to run."""
@@ -106,7 +109,8 @@ class Evaluation:
             raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
         self._with_p0 = self.lm.with_p0(self._p0.values) if self._p0 else self.lm
         self.cells = [self._fitted(cell) for cell in self.cells]
-        self._environment = environment(device.facts(kind))
+        facts = device.facts(kind)
+        self._environments = {access: environment(facts, reference=access == "white-box") for access in _ACCESS}
 
     def run(self, submission: Submission, options: Mapping[str, str], progress: Progress) -> str:
         """Run what is missing of one submission; return the run's id. May be interrupted and called again.
@@ -122,7 +126,8 @@ class Evaluation:
             )
         run_one = run_reference if submission.access == "white-box" else run_cell
         key = self._key(submission, options)
-        run = self.store.open_run(key, self._environment | {"numerics": numeric_profile(self.track)})
+        facts = self._environments[submission.access] | {"numerics": numeric_profile(self.track)}
+        run = self.store.open_run(key, facts)
         finished = self.store.finished(run)
         todo = [cell for cell in self.cells if (cell.task.name, cell.split) not in finished]
         progress.planned(key.entry, self.cells, len(self.cells) - len(todo))
@@ -195,7 +200,7 @@ class Evaluation:
             self._data_sha256,
             self.device,
             self._seed,
-            environment_sha256(self._environment),
+            environment_sha256(self._environments[submission.access]),
             self.modified,
             submission.access,
             self._p0.name if self._p0 else "",

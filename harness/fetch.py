@@ -2,7 +2,7 @@
 
     DIR/manifest.json           repository, commit, files, sizes and sha256 of each part that is whole
     DIR/model/<owner>/<name>/   the model in hub format: configuration, tokenizer, safetensors
-    DIR/data/<task>/            the data set's splits, as `datasets` saves them
+    DIR/data/<task>/            the data set's splits, as `datasets` saves them; so is what `pretrain-prompt` trains on
 
 A part is downloaded beside its place, under ``.partial``, and moved there when it is whole. After a break the same
 command goes on with the files that are lacking. Several tracks may share a directory: what they have in common is
@@ -26,7 +26,9 @@ from harness.errors import FetchError
 from harness.track import Track, track_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from harness.tasks import TaskFile
 
 MANIFEST = "manifest.json"
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -83,26 +85,32 @@ def default_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
 
 
-def wants(track: Track, tasks: Collection[str]) -> dict[str, Want]:
-    """What a track needs from the hub for some of its tasks, by the folder it is staged into."""
+def wants(track: Track, tasks: Collection[str], outside: Sequence[TaskFile] = ()) -> dict[str, Want]:
+    """What a track needs from the hub for some of its tasks, by the folder it is staged into.
+
+    `outside` are sets of `harness.tasks.outside_sets` that are needed beside the track's.
+    """
     found: dict[str, Want] = {}
     source = track.model.source
     if source != "embedded" and _HUB_ID.fullmatch(source) and not Path(source).is_dir():
         found[f"model/{source}"] = Want("model", source, track.model.revision)
-    for name, file in track_tasks(track).items():
-        if track.data.source == "hub" and name in tasks and file.hub:
+    own = [file for name, file in track_tasks(track).items() if track.data.source == "hub" and name in tasks]
+    for file in (*own, *outside):
+        if file.hub:
             splits = tuple(dict.fromkeys((file.hub.train, file.hub.test)))
-            found[f"data/{name}"] = Want("dataset", file.hub.dataset, file.hub.revision, file.hub.config, splits)
+            found[f"data/{file.name}"] = Want("dataset", file.hub.dataset, file.hub.revision, file.hub.config, splits)
     return found
 
 
-def fetch(track: Track, directory: Path, say: Callable[[str], None]) -> Manifest:
+def fetch(track: Track, directory: Path, say: Callable[[str], None], outside: Sequence[TaskFile] = ()) -> Manifest:
     """Stage all that a track needs; parts that are there and whole are left as they are, without a network.
+
+    `outside` as in `wants`.
 
     Raises:
         FetchError: a repository cannot be had, another fetch is at work here, or the directory cannot be written.
     """
-    needed = wants(track, track.tasks)
+    needed = wants(track, track.tasks, outside)
     if not needed:
         raise FetchError(f"track {track.name} needs nothing from the hub; run: harness evaluate --track {track.name}")
     try:
@@ -122,18 +130,18 @@ def fetch(track: Track, directory: Path, say: Callable[[str], None]) -> Manifest
     return manifest
 
 
-def checked(track: Track, directory: Path) -> Manifest:
-    """The manifest of a directory that holds all that a track needs, every byte read again.
+def checked(track: Track, directory: Path, outside: Sequence[TaskFile] = ()) -> Manifest:
+    """The manifest of a directory that holds all that a track needs, every byte read again; `outside` as in `wants`.
 
     Raises:
         FetchError: what is missing or not as the manifest says.
     """
     manifest = read_manifest(directory) or Manifest()
-    found = problems(directory, manifest, wants(track, track.tasks), deep=True)
+    found = problems(directory, manifest, wants(track, track.tasks, outside), deep=True)
     if found:
         raise FetchError(
             f"{directory} is not whole for track {track.name}:\n- " + "\n- ".join(found) + "\n"
-            f"Run: harness fetch --track {track.name} --to {directory}"
+            f"Run: {_command(track, outside, directory)}"
         )
     return manifest
 
@@ -169,27 +177,32 @@ def problems(directory: Path, manifest: Manifest, needed: dict[str, Want], *, de
 
 
 def at_hand(
-    track: Track, directory: Path | None, tasks: Collection[str], *, model: bool = True
+    track: Track,
+    directory: Path | None,
+    tasks: Collection[str],
+    *,
+    model: bool = True,
+    outside: Sequence[TaskFile] = (),
 ) -> tuple[Track, Path | None]:
     """The track with its staged model as source, and the folder of its staged data sets.
 
     Looks into `directory`; where none is given into the default one, and then to the hub's client, which serves from
-    its cache where there is no network. Nothing is loaded yet. Without `model`, data sets alone are looked for.
+    its cache where there is no network. Nothing is loaded yet. Without `model`, data sets alone are looked for;
+    `outside` as in `wants`.
 
     Raises:
         FetchError: one message for all that is missing, before any work.
     """
-    needed = {folder: want for folder, want in wants(track, tasks).items() if model or want.kind == "dataset"}
+    every = wants(track, tasks, outside)
+    needed = {folder: want for folder, want in every.items() if model or want.kind == "dataset"}
     if not needed:
         return track, None
     where = directory or default_directory()
     manifest = read_manifest(where)
     missing = problems(where, manifest, needed, deep=False) if manifest else [f"{where} has no {MANIFEST}"]
     if not missing:
-        source = track.model.source
-        if f"model/{source}" in needed:
-            spec = msgspec.structs.replace(track.model, source=str(where / "model" / source), revision=None)
-            track = msgspec.structs.replace(track, model=spec)
+        if f"model/{track.model.source}" in needed:
+            track = _from_directory(track, where)
         return track, where / "data" if any(want.kind == "dataset" for want in needed.values()) else None
     if directory is None:
         _no_network_no_retries()
@@ -197,12 +210,35 @@ def at_hand(
         if not lacking:
             return track, None
         missing += lacking
-    to = f" --to {directory}" if directory else ""
     raise FetchError(
         f"track {track.name} cannot start; this is missing:\n- " + "\n- ".join(missing) + "\n"
-        f"Where there is a network, run: harness fetch --track {track.name}{to}\n"
+        f"Where there is a network, run: {_command(track, outside, directory)}\n"
         "Without one, copy a directory that was fetched elsewhere, and name it with --from DIR"
     )
+
+
+def staged_model(track: Track, directory: Path | None) -> Track:
+    """The track with its staged model as source where that is whole, else as it is; the hub is not asked.
+
+    Raises:
+        FetchError: the manifest cannot be read.
+    """
+    where = directory or default_directory()
+    manifest, needed = read_manifest(where), wants(track, ())
+    if not needed or manifest is None or problems(where, manifest, needed, deep=False):
+        return track
+    return _from_directory(track, where)
+
+
+def _from_directory(track: Track, directory: Path) -> Track:
+    source = str(directory / "model" / track.model.source)
+    return msgspec.structs.replace(track, model=msgspec.structs.replace(track.model, source=source, revision=None))
+
+
+def _command(track: Track, outside: Sequence[TaskFile], directory: Path | None) -> str:
+    """What to type to have everything staged."""
+    also = "".join(f" --source {file.name}" for file in outside)
+    return f"harness fetch --track {track.name}{also}{f' --to {directory}' if directory else ''}"
 
 
 def _no_network_no_retries() -> None:

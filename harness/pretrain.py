@@ -19,7 +19,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import safetensors
 import torch
@@ -28,7 +27,7 @@ from safetensors.numpy import save
 from harness.data import examples_sha256, load_shots
 from harness.errors import InputError
 from harness.metrics import score
-from harness.tasks import HubSource, load_task
+from harness.tasks import outside_set
 from harness.track import TrackTask
 from harness.whitebox import Recipe, WhiteBox
 
@@ -51,7 +50,7 @@ class Pretraining:
     """How much is trained on what."""
 
     source: str = "mnli"
-    """A name in `sources()`."""
+    """A name in `harness.tasks.outside_sets`."""
     rows: int = 1000
     """Training examples per class."""
     dev: int = 100
@@ -78,15 +77,6 @@ class PretrainedPrompt:
         return f"p0:{self.sha256[:16]}"
 
 
-def sources() -> dict[str, TaskFile]:
-    """Public sets to train on, in SNLI's wording and label order, which MNLI shares."""
-    glue, snli = load_task("qqp").hub, load_task("snli")
-    revision = glue.revision if glue else None
-    columns = ("premise", "hypothesis")
-    mnli = HubSource("nyu-mll/glue", columns, "label", "train", "validation_matched", "mnli", revision)
-    return {"mnli": msgspec.structs.replace(snli, name="mnli", title="MNLI", hub=mnli, kit=None)}
-
-
 def load_source(how: Pretraining, source: Source) -> tuple[TaskFile, Shots]:
     """The wording of a source, and class-balanced examples drawn from its training set.
 
@@ -94,12 +84,9 @@ def load_source(how: Pretraining, source: Source) -> tuple[TaskFile, Shots]:
         InputError: an unknown source, or a number that makes no sense.
         DataError: the set cannot be had, is malformed, or has too few examples of a class.
     """
-    known = sources()
-    if how.source not in known:
-        raise InputError(f"--source {how.source!r}: there is {', '.join(known)}")
+    file = outside_set(how.source)
     if min(how.rows, how.dev, how.epochs, how.batch) < 1 or not how.eta > 0:
         raise InputError("rows, dev, epochs, batch and eta must be positive")
-    file = known[how.source]
     return file, load_shots(file, source, how.seed, TrackTask(1, (how.seed,), how.rows, how.dev))
 
 

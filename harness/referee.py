@@ -22,11 +22,11 @@ from harness.data import examples_sha256, load_shots, load_test
 from harness.errors import AnswerError, SubmissionError
 from harness.lm import device, wire
 from harness.lm.broker import Broker, Incumbent, Service
-from harness.lm.probe import probe
+from harness.lm.probe import fingerprint
 from harness.meter import Meter
 from harness.metrics import score
 from harness.sandbox import launch
-from harness.status import COUNTS
+from harness.status import COUNTS, MARKS
 from harness.store import KeptAnswer
 from harness.submission import loaded
 from harness.whitebox import WHITE_BOX_LEVEL, WhiteBox, train
@@ -96,7 +96,7 @@ def run_cell(
     """
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     info = lm.info(shots.train.texts, cell.task.template)
-    fingerprint = probe(lm, cell.task)
+    probed = fingerprint(lm, cell.task)
     device.reset_peak(lm.device)
     meter = Meter(cell.spec.calls, len(shots.train))
     broker = Broker(lm, cell.task, meter, attempt, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20, watch)
@@ -125,7 +125,7 @@ def run_cell(
         "tuning_s": tuning_s,
         "test_s": time.perf_counter() - before,
         "device_peak_mb": device.peak_mb(lm.device),
-        "probe": fingerprint,
+        "probe": probed,
     }
     stored = attempt.finish(status, facts, examples_sha256(test), test.labels, kept)
     shown = None
@@ -206,6 +206,7 @@ def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launc
         "output": left.output,
         "note": service.last.answer.note if service.last else {},
         "history": service.history,
+        "marks": MARKS,
         "template": cell.task.template,
         "words": list(cell.task.words),
         "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
@@ -239,7 +240,7 @@ def run_reference(
         StoreError: a fact could not be made durable.
     """
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
-    fingerprint = probe(lm, cell.task)
+    probed = fingerprint(lm, cell.task)
     device.reset_peak(lm.device)
     before = time.perf_counter()
     white = WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
@@ -259,7 +260,7 @@ def run_reference(
         "tuning_s": tuning_s,
         "test_s": time.perf_counter() - before,
         "device_peak_mb": device.peak_mb(lm.device),
-        "probe": fingerprint,
+        "probe": probed,
     }
     stored = attempt.finish(training.status, facts, examples_sha256(test), test.labels, kept)
     shown = None

@@ -15,5 +15,7 @@ MEANING = {
 COUNTS = frozenset({"ok", "budget_exhausted", "timeout"})
 """Statuses whose answer is scored. All others are failures: shown as such, and ranked as the majority class."""
 
-MARKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Fractions of the budget at which the incumbent is kept and scored for the anytime curve."""
+MARKS = (1 / 256, 1 / 64, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Fractions of the budget at which the incumbent is kept and scored for the anytime curve; a cell's facts name them."""
+FIRST_MARKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Those of older cells, whose facts name none."""

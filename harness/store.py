@@ -101,6 +101,29 @@ class StoredCell:
     """Rows spent when the answer of each mark was offered."""
 
 
+@dataclass(frozen=True)
+class OpenCell:
+    """A cell that has begun and not finished."""
+
+    attempt: int
+    task: str
+    split: int
+    started: float
+    """Unix seconds."""
+    rows: int
+    """Rows answered so far."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far a run is."""
+
+    finished: int
+    """Cells."""
+    cell_s: float | None
+    """Mean seconds from the start of a finished cell to its end; None before there is one."""
+
+
 class Store:
     """A results database."""
 
@@ -186,21 +209,52 @@ class Store:
         """Finished cells of a run, in order of task and split."""
         columns = tables.outcomes.c
         query = sa.select(tables.outcomes, tables.test_sets.c.labels).join(tables.test_sets).where(columns.run == run)
+        incumbents = sa.select(tables.incumbents).join(
+            tables.outcomes, tables.outcomes.c.attempt == tables.incumbents.c.attempt
+        )
         with self._reading() as connection:
             rows = connection.execute(query.order_by(columns.task, columns.split)).all()
-            return [self._cell(connection, row) for row in rows]
+            kept: dict[int, list[Any]] = {row.attempt: [] for row in rows}
+            for incumbent in connection.execute(incumbents.where(columns.run == run)):
+                kept[incumbent.attempt].append(incumbent)
+        return [_cell(row, kept[row.attempt]) for row in rows]
 
-    @staticmethod
-    def _cell(connection: sa.Connection, row: Any) -> StoredCell:
-        columns = tables.incumbents.c
-        kept = sa.select(columns.mark, columns.predictions, columns.rows).order_by(columns.mark)
-        found = connection.execute(kept.where(columns.attempt == row.attempt)).all()
-        predictions = {mark: _labels(blob) for mark, blob, _ in found}
-        rows = {mark: offered for mark, _, offered in found}
-        facts, labels = json.loads(row.facts), _labels(row.labels)
-        return StoredCell(
-            row.run, row.task, row.split, row.attempt, row.status, facts, labels, predictions, row.finished, rows
+    def newest_cell(self, run: str) -> StoredCell | None:
+        """The cell of a run that finished last; None before there is one."""
+        columns = tables.outcomes.c
+        query = sa.select(tables.outcomes, tables.test_sets.c.labels).join(tables.test_sets).where(columns.run == run)
+        with self._reading() as connection:
+            row = connection.execute(query.order_by(columns.finished.desc(), columns.attempt.desc()).limit(1)).first()
+            if row is None:
+                return None
+            incumbents = sa.select(tables.incumbents).where(tables.incumbents.c.attempt == row.attempt)
+            return _cell(row, list(connection.execute(incumbents)))
+
+    def pace(self, run: str) -> Pace:
+        """How many cells of a run have finished, and how long they took."""
+        outcomes, attempts = tables.outcomes.c, tables.attempts.c
+        seconds = sa.func.avg(outcomes.finished - attempts.started)
+        query = sa.select(sa.func.count(), seconds).select_from(tables.outcomes.join(tables.attempts))
+        with self._reading() as connection:
+            finished, mean = connection.execute(query.where(outcomes.run == run)).one()
+        return Pace(finished, mean)
+
+    def open_cells(self, run: str) -> list[OpenCell]:
+        """Cells of a run that have begun and not finished, by their last start, in order of task and split.
+
+        Each is running, or was interrupted: the database cannot tell the two apart, but rows of one that runs go up.
+        """
+        attempts, outcomes, queries = tables.attempts.c, tables.outcomes.c, tables.queries.c
+        ended = sa.exists().where(
+            outcomes.run == attempts.run, outcomes.task == attempts.task, outcomes.split == attempts.split
         )
+        newest = sa.select(sa.func.max(attempts.attempt)).where(attempts.run == run, ~ended)
+        rows = sa.select(sa.func.coalesce(sa.func.sum(queries.rows), 0)).where(queries.attempt == attempts.attempt)
+        query = sa.select(
+            attempts.attempt, attempts.task, attempts.split, attempts.started, rows.scalar_subquery()
+        ).where(attempts.attempt.in_(newest.group_by(attempts.task, attempts.split)))
+        with self._reading() as connection:
+            return [OpenCell(*row) for row in connection.execute(query.order_by(attempts.task, attempts.split))]
 
     def answer(self, run: str, task: str, split: int, mark: float = 1.0) -> bytes | None:
         """An answer's bytes; None where the cell has none."""
@@ -324,6 +378,17 @@ def _begin(connection: sa.Connection) -> None:
     """Writers take the lock before they read, so that what they read still holds when they write."""
     writing = connection.get_execution_options().get("writing", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
+    """A cell from its outcome with the test set's labels, and its incumbents."""
+    kept = sorted(incumbents, key=lambda incumbent: incumbent.mark)
+    predictions = {incumbent.mark: _labels(incumbent.predictions) for incumbent in kept}
+    rows = {incumbent.mark: incumbent.rows for incumbent in kept}
+    facts, labels = json.loads(row.facts), _labels(row.labels)
+    return StoredCell(
+        row.run, row.task, row.split, row.attempt, row.status, facts, labels, predictions, row.finished, rows
+    )
 
 
 def _once(connection: sa.Connection, table: sa.Table, key: str, value: str, **rest: Any) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 from harness.contract import Metric, Task
-from harness.errors import TaskError
+from harness.errors import InputError, TaskError
 from harness.tomlfile import line_of, read_toml
 
 if TYPE_CHECKING:
@@ -92,6 +92,10 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None for a task the kit does not have."""
     hub: HubSource | None = None
 
+    def by_first_piece(self, profile: str, kind: Kind) -> bool:
+        """Whether the label words of a wording stand for their first tokens; arguments and errors as in `task`."""
+        return self._cloze(profile, kind).first_piece
+
     def task(self, profile: str, kind: Kind, model: Tokens | None = None) -> Task:
         """The task in the wording of `profile`; all but causal models read the masked one.
 
@@ -102,12 +106,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             TaskError: the profile does not exist or has no wording for this kind of model, or first tokens coincide.
         """
-        found = self.profiles.get(profile)
-        if found is None:
-            raise TaskError(f"task {self.name}: no profile {profile!r}; there are {', '.join(sorted(self.profiles))}")
-        cloze = found.causal if kind == "causal" else found.masked
-        if cloze is None:
-            raise TaskError(f"task {self.name}: profile {profile!r} has no `{kind}`; add it to [profiles.{profile}]")
+        cloze = self._cloze(profile, kind)
         words = cloze.words
         if cloze.first_piece and model is not None:
             try:
@@ -115,6 +114,15 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             except TaskError as problem:
                 raise TaskError(f"task {self.name}, profile {profile!r}: {problem}") from None
         return Task(self.name, self.classes, self.metric, cloze.template, words, self.fields)
+
+    def _cloze(self, profile: str, kind: Kind) -> Cloze:
+        found = self.profiles.get(profile)
+        if found is None:
+            raise TaskError(f"task {self.name}: no profile {profile!r}; there are {', '.join(sorted(self.profiles))}")
+        cloze = found.causal if kind == "causal" else found.masked
+        if cloze is None:
+            raise TaskError(f"task {self.name}: profile {profile!r} has no `{kind}`; add it to [profiles.{profile}]")
+        return cloze
 
 
 def first_pieces(words: Sequence[str], model: Tokens) -> tuple[str, ...]:
@@ -163,6 +171,27 @@ def load_task(name: str, root: Path | None = None) -> TaskFile:
         keys, message = problem
         raise TaskError(f"{path}:{line_of(path.read_text(encoding='utf-8'), keys)}: {message}")
     return file
+
+
+def outside_sets() -> dict[str, TaskFile]:
+    """Public sets that no track tests on, for `harness pretrain-prompt`: in SNLI's wording and label order."""
+    glue, snli = load_task("qqp").hub, load_task("snli")
+    revision = glue.revision if glue else None
+    columns = ("premise", "hypothesis")
+    mnli = HubSource("nyu-mll/glue", columns, "label", "train", "validation_matched", "mnli", revision)
+    return {"mnli": msgspec.structs.replace(snli, name="mnli", title="MNLI", hub=mnli, kit=None)}
+
+
+def outside_set(name: str) -> TaskFile:
+    """One of `outside_sets`.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    known = outside_sets()
+    if name not in known:
+        raise InputError(f"--source {name!r}: there is {', '.join(known)}")
+    return known[name]
 
 
 def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:

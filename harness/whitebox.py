@@ -20,7 +20,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from harness.errors import DeviceMemoryError
 from harness.lm import families
+from harness.lm.device import memory_for
 from harness.losses import cross_entropy, softmax
 from harness.metrics import score
 from harness.status import COUNTS
@@ -90,7 +92,8 @@ class WhiteBox:
     def __init__(self, lm: LanguageModel, task: Task, texts: Sequence[Text], deadline: float = np.inf) -> None:
         """Copy the model; `texts` are those `info` is measured on, `deadline` is in `time.monotonic` seconds."""
         self.info = lm.info(texts, task.template)
-        self.module: Any = lm.weights()
+        with memory_for("a second copy of the weights, in float32, to be trained", "Nothing smaller can be asked"):
+            self.module: Any = lm.weights()
         self.device = lm.device
         self.task = task
         self.deadline = deadline
@@ -130,7 +133,10 @@ class WhiteBox:
         with torch.inference_mode():
             for start in range(0, len(order), _TEXTS_AT_ONCE):
                 chosen = [texts[i] for i in order[start : start + _TEXTS_AT_ONCE]]
-                parts.append(self.logits(self.batch(chosen, prompted)).cpu().numpy())
+                batch = self.batch(chosen, prompted)
+                asked = f"{batch.ids.shape[0]} texts x {batch.ids.shape[1]} tokens at once, without gradients"
+                with memory_for(asked, "Nothing smaller can be asked of a reference"):
+                    parts.append(self.logits(batch).cpu().numpy())
         logits = np.concatenate(parts)
         out = np.empty_like(logits)
         out[order] = logits
@@ -183,13 +189,16 @@ class WhiteBox:
         On a bfloat16 track in mixed precision: the products are bfloat16, the weights and their updates float32.
         """
         self.module.train()
-        with torch.autocast(self.device, torch.bfloat16, enabled=self._lm.dtype == torch.bfloat16):
-            logits = self.logits(self.batch([train.texts[i] for i in rows], prompted))
-        loss = F.cross_entropy(logits.float(), torch.from_numpy(train.labels[rows]).to(self.device))
-        adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        return loss.item()
+        batch = self.batch([train.texts[i] for i in rows], prompted)
+        asked = f"a step on {batch.ids.shape[0]} texts x {batch.ids.shape[1]} tokens, with gradients"
+        with memory_for(asked, "Train on fewer texts per step, with the reference's --config batch=N if it has one"):
+            with torch.autocast(self.device, torch.bfloat16, enabled=self._lm.dtype == torch.bfloat16):
+                logits = self.logits(batch)
+            loss = F.cross_entropy(logits.float(), torch.from_numpy(train.labels[rows]).to(self.device))
+            adam.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            adam.step()
+            return loss.item()
 
     def _judge(self, dev: Examples, prompted: bool) -> tuple[float, float]:
         """Dev score of the model as it is: the task's metric, then minus the loss."""
@@ -248,6 +257,8 @@ def train(
                 watch(0, note)
         except OutOfTimeError:
             ended = "timeout"
+        except DeviceMemoryError as problem:
+            ended, training.detail = "out_of_memory", str(problem)
         except Exception:  # noqa: BLE001 - whatever the author's code raises is reported
             ended, training.detail = "crashed", traceback.format_exc()
     if training.last is not None or ended not in COUNTS:

@@ -2,8 +2,8 @@
 
 The referee keeps and scores the incumbents at `harness.status.MARKS` of the budget, with the rows that had been spent
 when each was offered. So the curve of a cell is known from each offer to its mark; between a mark and the next known
-offer the last known score is carried on. On a log axis almost everything below the first mark is seen only where the
-incumbent of that mark was offered early; marks at 1/64 and 1/256 of the budget would show the rest.
+offer the last known score is carried on. Older cells (`harness.status.FIRST_MARKS`) kept none before 1/16: below it
+they show an answer only where it was still the incumbent then.
 
 Areas are normalised by a frozen reference (`references.toml`): 0 is the manual prompt, which costs nothing, 1 the
 reference at full budget. With s(c) the score in points of the scale after c calls, B the budget, m and r the two

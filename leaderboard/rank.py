@@ -14,25 +14,37 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from harness.metrics import failed_prediction, score
-from harness.status import COUNTS, MARKS
+from harness.status import COUNTS, FIRST_MARKS, MARKS
 from harness.tasks import load_task
 from leaderboard.divisions import Division, divisions
 from leaderboard.standing import Standing, Standings, standings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from harness.contract import IntArray
-    from harness.store import Store, StoredCell
+    from harness.store import StoredCell
     from harness.tasks import TaskFile
 
 _ALIKE = ("track", "track_fingerprint", "rules", "model_sha256", "data_sha256", "seed")
 _COMPARABLE = (*_ALIKE, "device")
+
+
+class Results(Protocol):
+    """What is ranked: the runs of a results database, as `harness.store.Store` reads them, or of several."""
+
+    def runs(self) -> list[tuple[str, dict[str, Any], dict[str, Any], float]]:
+        """All runs, oldest first: id, identity, environment, start (Unix seconds)."""
+        ...
+
+    def cells(self, run: str) -> Iterable[StoredCell]:
+        """Finished cells of a run, in order of task and split."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,14 +56,16 @@ class CellScore:
     status: str
     score: float
     anytime: dict[float, float]
-    """Score of the incumbent per fraction of the budget; the majority class where there was none."""
+    """Score of the incumbent per fraction of the budget; the majority class where there was none. Without the fractions
+    at which an older cell had an incumbent that was not kept."""
     facts: dict[str, Any]
     rows: dict[float, int] = field(default_factory=dict)
     """Rows that were spent when the incumbent of each fraction was offered; only where there was one."""
     predicted: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
-    """(items,): the classes that count, those of a failed cell included; empty in scores made up without any."""
+    """(items,): the classes that count, those of a failed cell included; empty in scores made up without any. In the
+    smallest integers that hold them: a leaderboard has 100,000 cells."""
     labels: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
-    """(items,)"""
+    """(items,), one array for all cells of a test set."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +113,16 @@ class Entry:
         std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         return float(np.mean(values)), std, len(values)
 
-    def at(self, mark: float) -> float:
-        """Average score of the incumbents at a fraction of the budget, averaged as `average` is."""
-        means = [np.mean([c.anytime[mark] for c in self.cells if c.task == task]) for task in self.tasks]
-        return float(np.mean(means))
+    def at(self, mark: float, task: str | None = None) -> float | None:
+        """Score of the incumbents at a fraction of the budget: on a task, or averaged as `average` is.
+
+        None where the incumbent of some cell was not kept at that fraction.
+        """
+        cells = [cell for cell in self.cells if task in {None, cell.task}]
+        if not all(mark in cell.anytime for cell in cells):
+            return None
+        tasks = self.tasks if task is None else [task]
+        return float(np.mean([np.mean([c.anytime[mark] for c in cells if c.task == name]) for name in tasks]))
 
     @property
     def calls(self) -> float:
@@ -176,7 +196,7 @@ class Ranking:
 
 
 def rank(
-    store: Store,
+    store: Results,
     track: str,
     fingerprint: str | None = None,
     planned: Collection[tuple[str, int]] = (),
@@ -226,14 +246,38 @@ def rank(
 def score_cell(cell: StoredCell) -> CellScore:
     """Score a stored cell with its task's metric."""
     file = _task(cell.task)
-    fallback = failed_prediction(file.metric, cell.labels)
+    labels, failed = _test_set(cell.task, np.asarray(cell.labels, dtype=np.int64).tobytes())
+    said = _incumbents(cell, failed) if cell.status in COUNTS else dict.fromkeys(MARKS, failed)
+    scores = score(file.metric, np.stack(list(said.values())), labels, len(file.classes)).tolist()
+    small = said[1.0].astype(np.min_scalar_type(len(file.classes)))
+    anytime = dict(zip(said, scores, strict=True))
+    return CellScore(cell.task, cell.split, cell.status, anytime[1.0], anytime, cell.facts, cell.rows, small, labels)
 
-    def of(mark: float) -> IntArray:
-        return cell.predictions.get(mark, fallback) if cell.status in COUNTS else fallback
 
-    marks = {mark: float(score(file.metric, of(mark), cell.labels, len(file.classes))) for mark in MARKS}
-    known = (cell.rows, of(1.0), cell.labels)
-    return CellScore(cell.task, cell.split, cell.status, marks[1.0], marks, cell.facts, *known)
+def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray]:
+    """What the incumbent of each mark predicts, `failed` where there was none; without marks where it is not known.
+
+    An older cell kept none at the first marks. There, the incumbent is that of the next mark if it had been offered by
+    then, and there was none if no offer had come by then.
+    """
+    kept = cell.facts.get("marks", FIRST_MARKS)
+    known = {mark: cell.predictions.get(mark, failed) for mark in kept}
+    for mark in (mark for mark in MARKS if mark not in known):
+        following = min(later for later in kept if later > mark)
+        rows = mark * cell.facts.get("rows_total", 0)
+        offers = cell.facts.get("history")
+        if cell.rows.get(following, np.inf) <= rows:
+            known[mark] = cell.predictions[following]
+        elif following not in cell.predictions or (offers and offers[0][0] > rows):
+            known[mark] = failed
+    return dict(sorted(known.items()))
+
+
+@cache
+def _test_set(task: str, labels: bytes) -> tuple[IntArray, IntArray]:
+    """Labels of a test set from their bytes, and what a failed cell predicts: once, since a set has many cells."""
+    values = np.frombuffer(labels, dtype=np.int64)
+    return values, failed_prediction(_task(task).metric, values)
 
 
 @cache

@@ -41,7 +41,7 @@ class Standings:
     names: tuple[str, ...]
     """Best average first: the systems of `scores`, in its order."""
     tasks: tuple[str, ...]
-    """The tasks of `scores`, in its order."""
+    """The tasks of `scores`, in its order; none in a list of some entries, which keeps averages alone."""
     scores: Bootstrap
     entries: dict[str, Standing]
     resolution: float | None
@@ -57,8 +57,9 @@ class Standings:
     def among(self, names: tuple[str, ...]) -> Standings:
         """The list of these entries alone, in the same order, from the same replicates."""
         kept = [n for n, name in enumerate(self.names) if name in names]
-        scores = Bootstrap(self.scores.observed[:, kept], self.scores.replicates[:, :, kept])
-        return _standings(tuple(self.names[n] for n in kept), self.tasks, scores)
+        observed, averages = self.scores.on()
+        scores = Bootstrap(observed[None, kept], averages[kept].T[:, None])
+        return _standings(tuple(self.names[n] for n in kept), (), scores)
 
 
 def standings(entries: Sequence[Entry]) -> Standings | None:

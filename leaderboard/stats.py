@@ -16,7 +16,9 @@ Pure numpy; all chance comes from the generator that is passed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,9 @@ FloatArray = npt.NDArray[np.floating[Any]]
 RESAMPLES = 10_000
 LEVEL = 0.95
 _BLOCK = 1_000
-"""Replicates computed at once: bounds the memory, 1,000 x items and 1,000 x cells x classes numbers."""
+"""Replicates computed at once."""
+_CELLS = 256
+"""Cells of one task computed at once, so that memory does not grow with the entries."""
 
 
 @dataclass(frozen=True)
@@ -124,22 +128,42 @@ def bootstrap(tasks: Sequence[TaskPredictions], rng: Generator, resamples: int =
 
 def weighted_scores(task: TaskPredictions, weights: IntArray) -> FloatArray:
     """The metric on resampled test sets, from how often each item was drawn: (n, items) -> (n, systems, splits)."""
-    systems, splits, items = task.predicted.shape
-    w = weights.astype(np.float32)  # counts: exact up to 2^24, and float32 multiplies twice as fast
-    if task.metric == "accuracy":
-        right = task.predicted == task.labels  # (systems, splits, items)
-        counts = (w @ right.reshape(-1, items).T.astype(np.float32)).reshape(-1, systems, splits)
-        return np.asarray(counts / weights.sum(axis=-1)[:, None, None], dtype=np.float64)
-    f1 = np.zeros((len(weights), systems, splits))
-    scored = [1] if task.metric == "f1" else range(task.classes)
-    for k in scored:
-        is_, says = task.labels == k, task.predicted == k  # (items,), (systems, splits, items)
-        of_k = says[..., is_].reshape(systems * splits, -1)  # only items of the class can be hits
-        hits = (w[:, is_] @ of_k.T.astype(np.float32)).astype(np.float64)
-        total = w @ says.reshape(-1, items).T.astype(np.float32) + (w @ is_.astype(np.float32))[:, None]
-        share = np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0)
-        f1 += share.reshape(-1, systems, splits) / len(scored)
-    return f1
+    return _Weighted.of(task)(weights.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """The metric of some systems as products with weights. Counts in float32 are exact up to 2^24, and fast."""
+
+    task: TaskPredictions
+    says: tuple[FloatArray, ...]
+    """(items, systems x splits) for each class scored: 1 where it is predicted; for accuracy one: 1 where right."""
+
+    @classmethod
+    def of(cls, task: TaskPredictions) -> _Weighted:
+        """Prepare the products."""
+        said = task.predicted.reshape(-1, len(task.labels))
+        wanted = [task.labels] if task.metric == "accuracy" else [1] if task.metric == "f1" else range(task.classes)
+        return cls(task, tuple(np.asarray((said == each).T, dtype=np.float32, order="C") for each in wanted))
+
+    def __call__(self, w: FloatArray) -> FloatArray:
+        """From weights (n, items) in float32 to scores (n, systems, splits)."""
+        shape = (-1, *self.task.predicted.shape[:2])
+        if self.task.metric == "accuracy":
+            total = w.sum(axis=-1, dtype=np.float64)
+            return np.asarray((w @ self.says[0]).reshape(shape) / total[:, None, None])
+        f1, share = np.zeros((2, len(w), self.says[0].shape[1]))
+        hits, total = np.empty((2, *f1.shape), dtype=np.float32)  # one memory for all classes: most of the time is here
+        for k, says in enumerate(self.says, start=1 if self.task.metric == "f1" else 0):
+            is_ = self.task.labels == k  # (items,)
+            np.matmul(2 * w[:, is_], says[is_], out=hits)  # only items of the class can be hits
+            np.matmul(w, says, out=total)
+            total += (w @ is_.astype(np.float32))[:, None]
+            np.maximum(total, 1, out=total)  # a class that is in neither: 0 / 1
+            np.divide(hits, total, out=share, dtype=np.float64)
+            share /= len(self.says)
+            f1 += share
+        return f1.reshape(shape)
 
 
 def percentile_interval(value: float, replicates: FloatArray) -> Interval:
@@ -179,14 +203,17 @@ def speed_up(
 
 def _replicates(task: TaskPredictions, rng: Generator, resamples: int) -> FloatArray:
     """Bootstrap replicates of the scores on one task: (resamples, systems)."""
-    _, splits, items = task.predicted.shape
-    blocks = []
-    for start in range(0, resamples, _BLOCK):
-        size = min(_BLOCK, resamples - start)
-        split_weights = _counts(splits, size, rng) / splits
-        scores = weighted_scores(task, _counts(items, size, rng))  # (size, systems, splits)
-        blocks.append(np.einsum("nas,ns->na", scores, split_weights))
-    return np.concatenate(blocks)
+    systems, splits, items = task.predicted.shape
+    sizes = [min(_BLOCK, resamples - start) for start in range(0, resamples, _BLOCK)]
+    drawn = [(_counts(splits, size, rng) / splits, _counts(items, size, rng).astype(np.float32)) for size in sizes]
+    some = max(1, _CELLS // splits)
+
+    def of(start: int) -> FloatArray:
+        scores = _Weighted.of(replace(task, predicted=task.predicted[start : start + some]))
+        return np.concatenate([np.einsum("nas,ns->na", scores(w), v) for v, w in drawn])
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # numpy computes without the interpreter's lock
+        return np.concatenate(list(pool.map(of, range(0, systems, some))), axis=1)
 
 
 def _counts(n: int, resamples: int, rng: Generator) -> IntArray:

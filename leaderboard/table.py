@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from leaderboard.rank import Entry, Ranking
     from leaderboard.standing import Standing, Standings
 
-_MARKS = {"1_16": 1 / 16, "1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2}
+_MARKS = {"1_256": 1 / 256, "1_64": 1 / 64, "1_16": 1 / 16, "1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2}
 
 
 def records(ranking: Ranking) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def records(ranking: Ranking) -> list[dict[str, Any]]:
 
 def document(ranking: Ranking) -> dict[str, Any]:
     """The ranking for machines: its lists, each with resolution and the ranks in it, and a record per entry."""
-    lists = []
+    lists: list[dict[str, Any]] = []
     for division in ranking.divisions:
         for level in ceilings(ranking.complete(division)):
             found = ranking.standings(division, level)
@@ -57,22 +57,25 @@ def document(ranking: Ranking) -> dict[str, Any]:
     return common | {"lists": lists, "entries": records(ranking)}
 
 
-def write_csv(ranking: Ranking, path: Path) -> None:
-    """Write the ranking as a CSV.
+def json_beside(csv_path: Path) -> Path:
+    """Where the JSON goes that is written with a CSV: beside it, under the same name.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the CSV would be overwritten by it.
     """
-    write_records(records(ranking), path)
+    if not csv_path.name or csv_path.suffix.lower() == ".json":
+        raise InputError(f"{csv_path} cannot be a CSV with its JSON beside it; name the CSV, e.g. x.csv for x.json")
+    return csv_path.with_suffix(".json")
 
 
-def write_json(ranking: Ranking, path: Path) -> None:
-    """Write the ranking as JSON.
+def write_document(found: dict[str, Any], csv_path: Path, json_path: Path) -> None:
+    """Write a ranking's `document`: its entries as a CSV, all of it as JSON.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: a file cannot be written.
     """
-    _write(json.dumps(document(ranking), indent=2, allow_nan=False) + "\n", path)
+    write_records(found["entries"], csv_path)
+    _write(json.dumps(found, indent=2, allow_nan=False) + "\n", json_path)
 
 
 def write_records(rows: Sequence[dict[str, Any]], path: Path) -> None:

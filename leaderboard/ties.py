@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 ALPHA = round(1 - LEVEL, 9)
 """Chance that any of a family of differences that are 0 is called one."""
+_BLOCK = 1_000
+"""Replicates ranked at once."""
 _PER_SYSTEM = 60
 """Replicates for each system: Holm's first step among m comparisons needs 2 m / ALPHA = 40 m of them at least."""
 
@@ -87,32 +89,39 @@ def compare(scores: Bootstrap, system: int, others: Sequence[int], task: int | N
         ValueError: too few replicates for so many comparisons.
     """
     observed, replicates = scores.on(task)
-    needed = int(np.ceil(2 * len(others) / ALPHA))
-    if replicates.shape[-1] < needed:
-        raise ValueError(
-            f"{replicates.shape[-1]:,} replicates for {len(others)} comparisons, {needed:,} needed; "
-            "take resamples_for(systems)"
-        )
-    differences = replicates[system] - replicates[list(others)]  # (others, resamples)
-    p = p_values(differences)
+    p = _family(replicates, system, others)
     adjusted, levels = holm(p)
     found = []
     for n, other in enumerate(others):
-        low, high = _limits(differences[n], float(levels[n]))
+        low, high = _limits(replicates[system] - replicates[other], float(levels[n]))
         interval = Interval(float(observed[system] - observed[other]), low, high)
         found.append(Comparison(interval, float(p[n]), float(adjusted[n])))
     return found
 
 
+def _family(replicates: FloatArray, system: int, others: Sequence[int]) -> FloatArray:
+    """p-values of `system` against each of the others, from replicates (systems, resamples): (others,).
+
+    Raises:
+        ValueError: too few replicates for so many comparisons.
+    """
+    resamples, needed = replicates.shape[-1], int(np.ceil(2 * len(others) / ALPHA))
+    if resamples < needed:
+        raise ValueError(
+            f"{resamples:,} replicates for {len(others)} comparisons, {needed:,} needed; take resamples_for(systems)"
+        )
+    return np.array([float(p_values(replicates[system] - replicates[other])) for other in others])
+
+
 def shared_ranks(scores: Bootstrap) -> IntArray:
     """Rank of each system by its average over tasks, 1 is best: (systems,). The rule stands at the top."""
-    observed, _ = scores.on()
+    observed, replicates = scores.on()
     order = np.argsort(-observed, kind="stable")
     ranks = np.ones(len(order), dtype=np.int64)
     leader = 0
     while leader < len(order):
         after = [int(n) for n in order[leader + 1 :]]
-        open_ = [comparison.tied for comparison in compare(scores, int(order[leader]), after)]
+        open_ = (holm(_family(replicates, int(order[leader]), after))[0] > ALPHA).tolist()
         group = 1 + (open_.index(False) if False in open_ else len(open_))
         ranks[order[leader : leader + group]] = leader + 1
         leader += group
@@ -124,15 +133,23 @@ def rank_intervals(scores: Bootstrap) -> IntArray:
 
     In a replicate, the rank of a system is 1 + the number of systems with a higher average.
     """
-    replicates = -scores.averages.T  # (resamples, systems)
-    order = np.argsort(replicates, axis=1, kind="stable")
-    ascending = np.take_along_axis(replicates, order, axis=1)
+    resamples = scores.averages.shape[1]
+    blocks = (scores.averages[:, n : n + _BLOCK] for n in range(0, resamples, _BLOCK))
+    ranks = np.concatenate([_ranks(block).astype(np.int32) for block in blocks], axis=1)  # (systems, resamples)
+    limits = [np.quantile(own, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf") for own in ranks]
+    return np.array(limits, dtype=np.int64)
+
+
+def _ranks(averages: FloatArray) -> IntArray:
+    """Rank of each system in each replicate: (systems, resamples), 1 is the highest, equals have the same."""
+    falling = -averages.T  # (resamples, systems)
+    order = np.argsort(falling, axis=1, kind="stable")
+    ascending = np.take_along_axis(falling, order, axis=1)
     new = np.diff(ascending, axis=1, prepend=-np.inf) > 0  # worse than the one before
-    places = np.maximum.accumulate(np.where(new, np.arange(1, replicates.shape[1] + 1), 0), axis=1)
+    places = np.maximum.accumulate(np.where(new, np.arange(1, len(averages) + 1), 0), axis=1)
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, places, axis=1)
-    limits = np.quantile(ranks, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0, method="inverted_cdf")
-    return np.asarray(limits.T, dtype=np.int64)
+    return np.asarray(ranks.T)
 
 
 def resolution(comparisons: Sequence[Comparison]) -> float | None:

@@ -1,23 +1,33 @@
-"""What runs at the moment, as the results database tells it: for a look from another terminal. Reads only.
+"""What runs at the moment, as the results database tells it: for a look from another terminal.
 
-A cell that has begun and not ended is running, or was interrupted: the database cannot tell the two apart, but calls
-of one that runs go up.
+Reads only, and counts in the database, so that a look costs the same however much has been run. A cell that has begun
+and not ended is running, or was interrupted: the database cannot tell the two apart, but calls of one that runs go up
+from one look to the next.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.markup import escape
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from harness.tasks import load_task
 from leaderboard.rank import score_cell
 
 if TYPE_CHECKING:
-    from harness.store import Store
+    from collections.abc import Mapping, Sequence
+
+    from harness.store import OpenCell, Store
     from harness.track import Track
+
+_BAR = 24
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +36,19 @@ class Open:
 
     task: str
     split: int
-    rows: int
-    """Rows answered so far."""
+    attempt: int
     calls: float
-    """The same in calls, where shots are drawn as the track says."""
+    """Answered so far, where shots are drawn as the track says."""
     budget: int
     """Calls there are."""
+    calls_per_s: float
+    """Since the last look, or since the cell began where there was none."""
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to the end of the budget at this rate; None where nothing moves, or nothing is left."""
+        left = self.budget - self.calls
+        return left / self.calls_per_s if self.calls_per_s > 0 and left > 0 else None
 
 
 @dataclass(frozen=True)
@@ -44,47 +61,90 @@ class Progress:
     """Cells of the track; 0 where its splits are those of a data directory."""
     last: str
     """The cell that ended last, with its score; "" before there is one."""
-    open: Open | None
-    """The cell that was begun last, if it has not ended."""
+    open: tuple[Open, ...]
+    """Cells that have begun and not ended."""
+    left_s: float | None
+    """Seconds that the cells to come take, if each takes as long as the finished ones did on average; None before
+    there is one, or where none is running."""
 
 
-def look(store: Store, track: Track) -> list[Progress]:
-    """Runs of the track that lack cells or have begun one, oldest first."""
+@dataclass(frozen=True)
+class Look:
+    """What was seen, and when."""
+
+    at: float
+    """Unix seconds."""
+    runs: tuple[Progress, ...]
+
+
+def look(store: Store, track: Track, before: Look | None = None, now: float | None = None) -> Look:
+    """Runs of the track that lack cells or have begun one, oldest first; rates are since the look `before`."""
+    at = time.time() if now is None else now
     planned = len(track.planned)
     newest = {
         (identity["entry"], identity.get("access")): run
         for run, identity, _, _ in store.runs()
         if identity["track"] == track.name and identity.get("access") != "predictions"
     }
-    found = [_progress(store, track, entry, run, planned) for (entry, _), run in newest.items()]
-    return [each for each in found if each.open or each.finished < planned]
+    earlier = {cell.attempt: cell.calls for each in (before.runs if before else ()) for cell in each.open}
+    since = before.at if before else at
+    found = [_progress(store, track, entry, run, planned, (earlier, since, at)) for (entry, _), run in newest.items()]
+    return Look(at, tuple(each for each in found if each.open or each.finished < planned))
 
 
-def watch_table(found: list[Progress], track: str) -> Table:
-    """Readable at 100 columns."""
+def watch_view(found: Sequence[Progress], track: str) -> Group | Text:
+    """A line per run and a bar per open cell, readable at 100 columns."""
+    if not found:
+        return Text(f"track {track}: nothing is running, and no run lacks cells")
     table = Table(title=f"track {escape(track)}", title_justify="left", box=None, pad_edge=False)
-    for name in ("submission", "cells", "begun", "calls", "ended last"):
-        table.add_column(name, justify="right" if name in {"cells", "calls"} else "left", overflow="fold")
+    for name in ("submission", "cells", "", "calls", "calls/s", "left", "ended last"):
+        right = name in {"cells", "calls", "calls/s", "left"}
+        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for each in found:
-        cell = each.open
-        begun = f"{cell.task}/{cell.split}" if cell else "-"
-        calls = f"{cell.calls:,.0f}/{cell.budget:,}" if cell else ""
         of = f"{each.finished}/{each.planned}" if each.planned else str(each.finished)
-        table.add_row(escape(each.entry), of, begun, calls, each.last)
-    return table
+        bar = _bar(each.finished, each.planned) if each.planned else ""
+        table.add_row(escape(each.entry), of, bar, "", "", _minutes(each.left_s), each.last)
+        for cell in each.open:
+            calls = f"{cell.calls:,.0f}/{cell.budget:,}"
+            name = f"  {cell.task}/{cell.split}"
+            rate = f"{cell.calls_per_s:,.1f}"
+            table.add_row(name, "", _bar(cell.calls, cell.budget), calls, rate, _minutes(cell.left_s), "")
+    return Group(table)
 
 
-def _progress(store: Store, track: Track, entry: str, run: str, planned: int) -> Progress:
-    cells = store.cells(run)
-    ended = {(cell.task, cell.split) for cell in cells}
-    attempts = store.attempts(run)
-    begun = None
-    if attempts:
-        number, task, split = attempts[-1]
-        if (task, split) not in ended and task in track.tasks:
-            spec = track.tasks[task]
-            rows = sum(query["rows"] for query in store.ledger(number))
-            begun = Open(task, split, rows, rows / (spec.shots * len(load_task(task).classes)), spec.calls)
-    last = max(cells, key=lambda cell: cell.finished, default=None)
+def _progress(
+    store: Store,
+    track: Track,
+    entry: str,
+    run: str,
+    planned: int,
+    seen: tuple[Mapping[int, float], float, float],
+) -> Progress:
+    pace, last = store.pace(run), store.newest_cell(run)
+    cells = tuple(_open(cell, track, *seen) for cell in store.open_cells(run) if cell.task in track.tasks)
     said = f"{last.task}/{last.split} {100 * score_cell(last).score:.1f} {last.status}" if last else ""
-    return Progress(entry, len(cells), planned, said, begun)
+    to_come = max(planned - pace.finished, 0)
+    moving = any(cell.calls_per_s for cell in cells)
+    left_s = to_come * pace.cell_s if pace.cell_s is not None and to_come and moving else None
+    return Progress(entry, pace.finished, planned, said, cells, left_s)
+
+
+def _open(cell: OpenCell, track: Track, earlier: Mapping[int, float], since: float, at: float) -> Open:
+    spec = track.tasks[cell.task]
+    calls = cell.rows / (spec.shots * len(load_task(cell.task).classes))
+    before, began = (earlier[cell.attempt], since) if cell.attempt in earlier else (0.0, cell.started)
+    rate = (calls - before) / max(at - began, 1e-3)
+    return Open(cell.task, cell.split, cell.attempt, calls, spec.calls, rate)
+
+
+def _bar(done: float, total: float) -> ProgressBar:
+    return ProgressBar(total=total, completed=min(done, total), width=_BAR)
+
+
+def _minutes(seconds: float | None) -> str:
+    """``mm:ss``, or hours; ``-`` where it is not known."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

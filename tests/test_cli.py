@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from outer_models import write_submission
 
 from harness import cli
@@ -119,6 +120,20 @@ def test_tracks_and_tasks_are_listed(harness: Any) -> None:
     assert "[ Category : {mask} ]" in harness("tasks").out
 
 
+def test_label_words_whose_first_token_is_read_are_said_to_be_as_written_without_the_tokenizer(
+    harness: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    """In an empty cache; `test_official.py` has them as they are read. Other wordings say nothing of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: 1 / 0)
+    shown = " ".join(harness("tasks", "--track", "official").out.split())
+    assert "Athlete=Athlete" in shown
+    assert "get it with harness fetch --track official" in shown
+    assert all(task["words_as_written"] for task in harness("tasks", "--track", "official", "--json").json)
+    assert "first token" not in harness("tasks").out
+    assert not any(task["words_as_written"] for task in harness("tasks", "--json").json)
+
+
 def test_doctor_looks_at_the_machine(harness: Any) -> None:
     found = {finding["name"]: finding for finding in harness("doctor", "--json").json}
     assert found["python"]["good"]
@@ -143,6 +158,7 @@ def test_doctor_looks_at_the_machine(harness: Any) -> None:
         (["evaluate", "submissions/a", "--model", "./nowhere"], 1, "no such directory"),
         (["evaluate"], 2, "PATH"),
         (["leaderboard"], 2, "no such results database"),
+        (["leaderboard", "--out", "x.json"], 2, "x.json cannot be a CSV with its JSON beside it"),
         (["predict", "text"], 2, "--answer FILE"),
         (["predict", "text", "--entry", "bbt"], 2, "no such results database"),
         (["predict", "text", "--answer", "nowhere"], 2, "cannot be read"),
@@ -152,6 +168,7 @@ def test_doctor_looks_at_the_machine(harness: Any) -> None:
         (["check", "submissions/a", "-c", "size=1"], 2, "no option 'size'"),
         (["new", "1st"], 2, "1st"),
         (["new", "a"], 2, "exists already"),
+        (["fetch", "--source", "anli"], 2, "--source 'anli': there is mnli"),
         (["score", "nowhere.zip", "--track", "mini"], 2, "nowhere.zip"),
         (["score", "submissions/a/submission.py", "--track", "mini"], 2, "zip"),
         (["fly"], 2, "fly"),

@@ -20,11 +20,11 @@ from harness.errors import DataError, InputError, QueryError
 from harness.evaluate import Choices, Evaluation
 from harness.losses import cross_entropy
 from harness.predict import stored_answer
-from harness.pretrain import Pretraining, load_source, pretrain, read_p0, sources, write_p0
+from harness.pretrain import Pretraining, load_source, pretrain, read_p0, write_p0
 from harness.progress import PlainProgress
 from harness.store import Store
 from harness.submission import find
-from harness.tasks import load_task
+from harness.tasks import load_task, outside_set
 from harness.track import load_track
 from leaderboard.rank import rank
 from leaderboard.table import terminal_table
@@ -187,7 +187,7 @@ def test_training_lowers_the_loss_that_the_black_box_shows(tiny_lm: LanguageMode
 
 def test_a_source_is_worded_as_snli_and_pinned_as_glue() -> None:
     """MNLI's labels are in SNLI's order: entailment, neutral, contradiction."""
-    mnli, glue = sources()["mnli"], load_task("qqp").hub
+    mnli, glue = outside_set("mnli"), load_task("qqp").hub
     assert mnli.profiles == load_task("snli").profiles
     assert [name.lower() for name in mnli.classes] == ["entailment", "neutral", "contradiction"]
     assert mnli.hub is not None

@@ -72,8 +72,8 @@ def test_answers_are_kept_at_fixed_fractions_of_the_budget(arena: Arena) -> None
     from harness.answer import from_bytes
 
     shifts = {mark: from_bytes(blob).members[0].shift[0] for mark, blob in blobs.items() if blob}  # type: ignore[index]
-    assert shifts == {1 / 16: 1, 1 / 8: 2, 1 / 4: 4, 1 / 2: 8, 1.0: 16}
-    assert set(run.stored.predictions) == set(MARKS)
+    assert shifts == {1 / 256: 0, 1 / 64: 0, 1 / 16: 1, 1 / 8: 2, 1 / 4: 4, 1 / 2: 8, 1.0: 16}
+    assert set(run.stored.predictions) == set(run.stored.facts["marks"]) == set(MARKS)
     assert all(len(p) == len(run.stored.labels) for p in run.stored.predictions.values())
     assert (run.stored.predictions[1.0] == 0).all()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Runs:
 
     def rank(self, track: Track) -> Ranking:
         """The leaderboard, by the same rules as `harness leaderboard`."""
-        return rank(cast("Store", self), track.name, track.fingerprint, track.planned)
+        return rank(self, track.name, track.fingerprint, track.planned)
 
 
 @dataclass(frozen=True)

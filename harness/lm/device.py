@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from harness.errors import InputError
+from harness.errors import DeviceMemoryError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness.track import Numerics, Track
 
 Kind = Literal["cpu", "cuda"]
@@ -61,6 +64,38 @@ def reset_peak(kind: Kind) -> None:
 def peak_mb(kind: Kind) -> float | None:
     """Largest device memory held by tensors since `reset_peak`, MiB; None where there is no device of its own."""
     return torch.cuda.max_memory_allocated() / 2**20 if kind == "cuda" else None
+
+
+@contextlib.contextmanager
+def memory_for(asked: str, remedy: str) -> Iterator[None]:
+    """Say what was `asked`, what the device has and the `remedy` where its memory does not suffice.
+
+    Nothing is tried again in smaller parts: which rows share a forward pass is part of the numbers.
+
+    Raises:
+        DeviceMemoryError: in place of torch's own.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        free, total = torch.cuda.mem_get_info()
+        mine = torch.cuda.memory_reserved()
+        others = max(0, total - free - mine)
+        raise DeviceMemoryError(
+            f"{torch.cuda.get_device_name()} has too little memory for {asked}: of its {_mib(total)} this process "
+            f"holds {_mib(mine)}, others {_mib(others)}, and {_mib(free)} are free; torch says: "
+            f"{_first_sentences(problem)} {remedy}. Or end what else computes there (nvidia-smi lists it), or take a "
+            "device with more memory"
+        ) from problem
+
+
+def _mib(size: int) -> str:
+    return f"{size >> 20:,} MiB"
+
+
+def _first_sentences(problem: Exception) -> str:
+    """What was tried and failed; torch's message goes on with advice about its allocator."""
+    return ". ".join(str(problem).split(". ")[:2]).strip().rstrip(".") + "."
 
 
 def apply(numerics: Numerics) -> None:

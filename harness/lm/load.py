@@ -12,8 +12,9 @@ import torch
 
 from harness.errors import ModelError
 from harness.lm import families
-from harness.lm.device import apply
+from harness.lm.device import apply, memory_for
 from harness.lm.model import LanguageModel
+from harness.lm.text import Vocabulary
 from harness.track import Numerics
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def load_model(
     The numeric profile is set for the whole process, so of several models the last one's holds.
 
     Raises:
-        ModelError: it cannot be had, or is of an unsupported kind; the message says what to do.
+        ModelError: it cannot be had, is of an unsupported kind, or does not fit the device; the message says what
+            to do.
     """
     _keep_memory()
     numerics = numerics or Numerics()
@@ -49,7 +51,25 @@ def load_model(
         model, tokenizer = embedded.load()
         return LanguageModel("minilm-mlm", model, tokenizer, spec, prompt, embedded.weights_sha256(), *how)
     model, tokenizer, sha256 = _from_hub_format(spec)
-    return LanguageModel(Path(spec.source).name, model, tokenizer, spec, prompt, sha256, *how)
+    with memory_for(f"{spec.source} in {spec.dtype}", "Give a smaller one with --model"):
+        return LanguageModel(Path(spec.source).name, model, tokenizer, spec, prompt, sha256, *how)
+
+
+def load_tokens(spec: ModelSpec) -> Vocabulary | None:
+    """What a track's model says of words, by its tokenizer alone; None where that is not on this machine."""
+    import transformers  # noqa: PLC0415 - seconds to import
+
+    if spec.source == "embedded":
+        from harness.lm import embedded  # noqa: PLC0415
+
+        tokenizer: Any = embedded.tokenizer(embedded.package_folder())
+    else:
+        where = {} if Path(spec.source).is_dir() else {"revision": spec.revision, "local_files_only": True}
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **where)
+        except Exception:  # noqa: BLE001 - whatever the reason, it is not at hand; `load_model` would say why
+            return None
+    return Vocabulary(Path(spec.source).name, tokenizer, len(tokenizer))
 
 
 def kind_of(source: str) -> Kind:

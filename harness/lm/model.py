@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,11 +15,12 @@ from harness.contract import FeatureKind, FloatArray, IntArray, Mode, ModelInfo,
 from harness.errors import ModelError, QueryError
 from harness.lm import families
 from harness.lm.backbone import Backbone, Batch
+from harness.lm.device import memory_for
 from harness.lm.encoder import EncoderBackbone
 from harness.lm.plain import PlainBackbone
 from harness.lm.projection import check_space
 from harness.lm.prompts import prompt_layers
-from harness.lm.text import SENTINEL, Encoded, encode, mask_token
+from harness.lm.text import SENTINEL, Encoded, Vocabulary, encode, mask_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,6 +95,7 @@ class LanguageModel:
         config = model.config
         self._first_position = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
         self.vocabulary = int(config.vocab_size)
+        self._tokens = Vocabulary(name, tokenizer, self.vocabulary)
         positions = getattr(config, "max_position_embeddings", LONGEST) - self._first_position  # T5's are relative
         self.max_tokens = min(int(positions), LONGEST)
         self._p0 = tuple(range(prompt.first_id, prompt.first_id + prompt.tokens))
@@ -125,6 +127,11 @@ class LanguageModel:
         layers = self._layers(zero)
         encoded = self.text_set(template, tuple(texts)).encoded
         batch = self._batch(encoded, layers, zero, 1)
+        with memory_for(
+            f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured",
+            "This does not depend on chunk_tokens: run another task or split here (--task, --split)",
+        ):
+            widths = tuple(self.backbone.layer_std(batch))
         return ModelInfo(
             self.name,
             self.kind,
@@ -134,7 +141,7 @@ class LanguageModel:
             self.max_tokens,
             self.prompt_tokens,
             self.embedding_std,
-            tuple(self.backbone.layer_std(batch)),
+            widths,
         )
 
     def _text_set(self, template: str, texts: tuple[Text, ...]) -> TextSet:
@@ -143,19 +150,12 @@ class LanguageModel:
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
         """Token ids of each word, verbatim."""
-        return [list(self.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
+        return self._tokens.word_ids(words)
 
-    @cached_property
+    @property
     def words(self) -> tuple[str, ...]:
         """Word of each token id, "" where it is none: special, or not read back as that one token."""
-        tokenizer, special = self.tokenizer, set(self.tokenizer.all_special_ids)
-        known = min(len(tokenizer), self.vocabulary)
-        words = tokenizer.batch_decode([[i] for i in range(known)], clean_up_tokenization_spaces=False)
-        ids = tokenizer(words, add_special_tokens=False)["input_ids"]
-        good = [back == [i] and i not in special for i, back in enumerate(ids)]
-        return tuple(word if fine else "" for word, fine in zip(words, good, strict=True)) + ("",) * (
-            self.vocabulary - known
-        )
+        return self._tokens.words
 
     def single_ids(self, words: Sequence[str]) -> tuple[int, ...]:
         """One id per label word.
@@ -234,17 +234,25 @@ class LanguageModel:
             part = tuple(layer[members] if len(layer) > 1 else layer for layer in layers)
             count = members.stop - members.start
             batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, features)
-            hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); label words' read is the first
-            q = self.backbone.logits(hidden[:, :, 0], ids)
-            if normalize:
-                q = q - self.backbone.normalizer(hidden[:, :, 0])[..., None]
-            logits[members, chosen] = q.cpu().numpy()
+            with memory_for(*self._chunk(count, batch)):
+                hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); label words' is the first
+                q = self.backbone.logits(hidden[:, :, 0], ids)
+                if normalize:
+                    q = q - self.backbone.normalizer(hidden[:, :, 0])[..., None]
+                logits[members, chosen] = q.cpu().numpy()
             if states is not None and features == "all":
                 masked = hidden[:, :, 1:] * batch.mask[None, :, :, None]
                 states[members, chosen, : masked.shape[2]] = masked.cpu().numpy()
             elif states is not None:
                 states[members, chosen] = hidden[:, :, -1].cpu().numpy()
         return Forwarded(logits, states, lengths if features == "all" else None)
+
+    def _chunk(self, candidates: int, batch: Batch) -> tuple[str, str]:
+        """What a chunk is, and what to do where the device has too little memory for it."""
+        (texts, tokens), most = batch.ids.shape, self.chunk_tokens
+        asked = f"{candidates} candidates x {texts} texts x {tokens} tokens at once (chunk_tokens = {most:,})"
+        fewer = f"Lower chunk_tokens in [numerics] of a track file of your own, to {max(1, most // 2):,} say"
+        return asked, f"{fewer}: another numeric profile is another track, whose runs are ranked by themselves"
 
     def outputs(
         self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
@@ -256,7 +264,9 @@ class LanguageModel:
 
     def _layers(self, prompts: Prompts) -> tuple[torch.Tensor, ...]:
         """Prompt values per layer, as `prompt_layers` says, with those of p0 in the first."""
-        first, *deeper = prompt_layers(prompts, self.backbone.width, self.device)
+        candidates = len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
+        with memory_for(f"the projections and prompts of {candidates} candidates", "Ask for fewer candidates at once"):
+            first, *deeper = prompt_layers(prompts, self.backbone.width, self.device)
         if self._p0_values is not None:
             first = first + self._p0_values[: first.shape[1]]
         return (first, *deeper)

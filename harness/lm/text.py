@@ -1,15 +1,18 @@
-"""Template and text -> token ids. The text is cut where it is too long, the template never is."""
+"""Words and filled templates -> token ids. The text is cut where it is too long, the template never is."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import QueryError
 from harness.tasks import template_problem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.contract import Text
     from harness.lm.backbone import Kind
 
@@ -24,6 +27,30 @@ class Encoded:
     ids: tuple[int, ...]
     read: int
     """Position of the mask token, or of the last token for a causal model."""
+
+
+class Vocabulary:
+    """What a tokenizer says of words, with or without its model: `harness.tasks.Tokens`."""
+
+    def __init__(self, name: str, tokenizer: Any, size: int) -> None:
+        """Of the model `name`, which has `size` token ids."""
+        self.name, self._tokenizer, self._size = name, tokenizer, size
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """Token ids of each word, verbatim."""
+        return [list(self._tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Word of each token id, "" where it is none: special, or not read back as that one token."""
+        tokenizer, special = self._tokenizer, set(self._tokenizer.all_special_ids)
+        known = min(len(tokenizer), self._size)
+        words = tokenizer.batch_decode([[i] for i in range(known)], clean_up_tokenization_spaces=False)
+        ids = tokenizer(words, add_special_tokens=False)["input_ids"]
+        good = [back == [i] and i not in special for i, back in enumerate(ids)]
+        return tuple(word if fine else "" for word, fine in zip(words, good, strict=True)) + ("",) * (
+            self._size - known
+        )
 
 
 def mask_token(tokenizer: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from leaderboard.report.facts import gather
 from leaderboard.report.figures import draw_all
 from leaderboard.report.pages import pages, site
 from leaderboard.report.prose import LONGEST, rendered
-from leaderboard.table import write_csv, write_json
+from leaderboard.table import write_document
 
 if TYPE_CHECKING:
     from harness.data import Source
@@ -83,12 +84,19 @@ def environment() -> Environment:
     made.filters |= {
         "points": lambda share: f"{100 * share:.1f}",
         "tenth": lambda value: f"{value:,.1f}",
-        "commas": lambda value: f"{value:,.0f}",
+        "commas": lambda value: f"{value:,.0f}" if value == 0 or value >= 1 else f"{value:.2g}",
+        "breakable": breakable,
         "metric": METRICS.__getitem__,
         "brief": lambda text: text.strip().splitlines()[-1][:40] if text.strip() else "",
         "unescaped": lambda text: Markup(text).unescape(),  # noqa: S704 - escaped again by the template
     }
     return made
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken after its marks: in the middle of a word it is hard to read."""
+    parts = re.split(r"(?<=[_\[,=/])", name)
+    return Markup("<wbr>").join(parts)
 
 
 def _write(facts: Facts, submissions: Path, folder: Path) -> int:
@@ -99,8 +107,7 @@ def _write(facts: Facts, submissions: Path, folder: Path) -> int:
         shutil.copyfile(file, folder / "assets" / file.name)
     (folder / "assets" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     (folder / MARKER).write_text("A report by `harness report`, which may replace this directory.\n", encoding="utf-8")
-    write_csv(facts.ranking, folder / "ranking.csv")
-    write_json(facts.ranking, folder / "ranking.json")
+    write_document(facts.document, folder / "ranking.csv", folder / "ranking.json")
     drawn = draw_all(facts, folder / "figures")
     templates, count = environment(), 0
     common: dict[str, Any] = {"site": site(facts)}

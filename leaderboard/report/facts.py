@@ -14,7 +14,7 @@ from harness.status import COUNTS
 from harness.tasks import load_task
 from leaderboard.anytime import load_reference
 from leaderboard.rank import rank
-from leaderboard.table import records
+from leaderboard.table import document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +100,8 @@ class Facts:
     lists: tuple[Compared, ...]
     """The divisions, main one first."""
     tasks: dict[str, TaskFacts]
+    document: dict[str, Any]
+    """The ranking for machines (`leaderboard.table.document`)."""
     reference: Reference | None
     """Frozen scores that anytime areas and targets are measured by; None where there are none for these runs."""
 
@@ -118,7 +120,8 @@ def gather(store: Store, track: Track, source: Source) -> Facts:
     """Rank, resample and read the texts."""
     ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks)
     runs = {run: (identity, started) for run, identity, _, started in store.runs()}
-    by_run = {record["run"]: record for record in records(ranking)}
+    written = document(ranking)
+    by_run = {record["run"]: record for record in written["entries"]}
     every = (*ranking.entries, *ranking.elsewhere)
 
     def system(entry: Entry, found: Standings | None) -> System:
@@ -140,7 +143,7 @@ def gather(store: Store, track: Track, source: Source) -> Facts:
     labels = {cell.task: cell.labels for entry in every for cell in entry.cells}
     tasks = {task: _task(task, track, labels[task], source) for task in sorted(labels)}
     reference = load_reference(track.name, ranking.identity) if every else None
-    return Facts(track, ranking, tuple(lists), tasks, reference)
+    return Facts(track, ranking, tuple(lists), tasks, written, reference)
 
 
 def page_name(name: str, run: str) -> str:
@@ -150,10 +153,10 @@ def page_name(name: str, run: str) -> str:
 
 
 def predictions(cells: Sequence[CellScore], task: str) -> IntArray:
-    """What the cells on a task say whose answer counts: (cells, items)."""
+    """What the cells on a task say whose answer counts: (cells, items), in small integers."""
     said = [cell.predicted for cell in cells if cell.task == task and cell.status in COUNTS]
     items = next((len(cell.labels) for cell in cells if cell.task == task), 0)
-    return np.array(said, dtype=np.int64).reshape(len(said), items)
+    return np.stack(said) if said else np.empty((0, items), dtype=np.int64)
 
 
 def confusion(said: IntArray, labels: IntArray, classes: int) -> IntArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -79,7 +80,7 @@ def progress(systems: Sequence[System]) -> Figure:
     """Score of the incumbent against the share of the budget."""
     figure, axes = _figure(3.6)
     for n, system in enumerate(systems):
-        y = [anytime(system, mark) for mark in MARKS]
+        y = [math.nan if (score := anytime(system, mark)) is None else score for mark in MARKS]
         shown: dict[str, Any] = {
             "color": COLOURS[n % 8],
             "marker": MARKERS[n % 8],
@@ -114,7 +115,7 @@ def targets(systems: Sequence[System], reference: Reference) -> Figure:
 
 
 def trade(systems: Sequence[System]) -> Figure:
-    """Score against calls, with the entries that nobody beats in both joined."""
+    """Score against calls, with the entries that nobody beats in both joined and named."""
     figure, axes = _figure(3.6)
     scores = [100 * system.entry.average for system in systems]
     used = [cost(system.entry, "calls") for system in systems]
@@ -125,10 +126,9 @@ def trade(systems: Sequence[System]) -> Figure:
         [calls[n] for n in best], [scores[n] for n in best], color=COLOURS[1], drawstyle="steps-post", linewidth=1
     )
     axes.plot(calls, scores, "o", color=COLOURS[0])
-    for n, system in enumerate(systems):
-        side, shift = ("left", 4) if n % 2 else ("right", -4)
+    for n in best:  # names of all would cover each other
         place = (calls[n], scores[n])
-        axes.annotate(_name(system), place, (shift, 2), textcoords="offset points", fontsize=7, ha=side)
+        axes.annotate(_name(systems[n]), place, (-4, 4), textcoords="offset points", fontsize=8, ha="right")
     axes.set_xscale("log")
     axes.set_xticks(axis["tickvals"], axis["ticktext"])
     axes.minorticks_off()

@@ -29,7 +29,7 @@ LONGEST_LIST = 20
 """Wrong predictions that a page shows of a task."""
 MOST_LISTED = 10
 """Entries in the list up to an access level."""
-MOST_OFFERS = 2_000
+MOST_OFFERS = 500
 """Offers that the table below a convergence plot shows."""
 AT_CALLS = (1, 10, 100)
 """Calls at which the table of targets looks."""
@@ -152,7 +152,7 @@ def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
 def progress(facts: Facts) -> dict[str, Any]:
     """Anytime curves and targets: of black-box entries with all cells, since a reference has no budget."""
     systems = facts.main
-    rows = [(s, [round(plots.anytime(s, mark), 3) for mark in MARKS]) for s in systems]
+    rows = [(s, [plots.anytime(s, mark) for mark in MARKS]) for s in systems]
     values = {"rows": rows, "spec": plots.progress(systems), "names": plots.MARK_NAMES, "drawn": plots.DRAWN}
     frozen = facts.reference
     if frozen is None or not systems:
@@ -198,7 +198,7 @@ def cells(facts: Facts) -> dict[str, Any]:
 
 def task_page(facts: Facts, name: str) -> dict[str, Any]:
     """A task: its scores, wording, examples and hardest texts."""
-    task = facts.tasks[name]
+    task, spec = facts.tasks[name], facts.track.tasks.get(name)
     systems = [s for s in facts.systems if name in s.entry.tasks]
     ordered = sorted(systems, key=lambda s: (s.standing is None, -s.entry.task(name)[0], s.entry.name))
     every = sorted({cell.split for s in systems for cell in s.entry.cells if cell.task == name})
@@ -212,15 +212,15 @@ def task_page(facts: Facts, name: str) -> dict[str, Any]:
     return {
         "task": task,
         "name": name,
-        "spec": facts.track.tasks.get(name),
+        "spec": spec,
         "profile": facts.track.profile,
         "splits": [f"split {split}" for split in splits],
         "many": len(every) if not splits else 0,
         "rows": [(s, [own.get(n) for n in splits]) for s, own in zip(ordered, by_split, strict=True)],
         "counts": COUNTS,
-        "progress": plots.progress(curves, name),
+        "progress": plots.progress(curves, name, spec.calls if spec else None),
         "names": plots.MARK_NAMES,
-        "anytime": [(s, [round(plots.anytime(s, mark, name), 3) for mark in MARKS]) for s in curves],
+        "anytime": [(s, [plots.anytime(s, mark, name) for mark in MARKS]) for s in curves],
         "wording": wording,
         "example": _filled(wording.template, texts) if texts else None,
         "classes": list(zip(task.file.classes, wording.words, counts, strict=True)),
@@ -243,7 +243,7 @@ def submission(facts: Facts, system: System, readme: Markup | None, changed: boo
         "leader": next(compared.leader for compared in facts.lists if system in compared.systems),
         "access": LEVELS[system.record["access"]],
         "tasks": entry.tasks,
-        "convergence": plots.convergence(entry.cells, entry.tasks),
+        "convergence": None if entry.white_box else plots.convergence(entry.cells, entry.tasks),
         "offers": offers[:MOST_OFFERS],
         "more_offers": max(0, len(offers) - MOST_OFFERS),
         "counts": COUNTS,
@@ -271,6 +271,12 @@ def _ran(system: System) -> list[tuple[str, str]]:
     """What identifies the run, in words."""
     identity, environment, record = system.identity, system.entry.environment, system.record
     started = dt.datetime.fromtimestamp(system.started, dt.UTC)
+    metered = [
+        ("Calls", f"{record['calls']:,.2f}".removesuffix(".00")),
+        ("Tokens", f"{record['tokens']:,}"),
+        ("Bytes", f"{record['bytes_up']:,} up, {record['bytes_down']:,} down"),
+        ("Answering", f"{record['lm_s']:,.1f} s in the model"),
+    ]
     said = [
         ("Run", system.entry.run),
         ("Submission, SHA-256", identity["submission_sha256"]),
@@ -282,10 +288,8 @@ def _ran(system: System) -> list[tuple[str, str]]:
         ("Device", str(identity["device"])),
         ("Sandbox", record["sandbox"]),
         ("Started", f"{started:%Y-%m-%d %H:%M} UTC"),
-        ("Calls", f"{record['calls']:,.0f}"),
-        ("Tokens", f"{record['tokens']:,}"),
-        ("Bytes", f"{record['bytes_up']:,} up, {record['bytes_down']:,} down"),
-        ("Tuning", f"{record['wall_s']:,.1f} s, of them the model {record['lm_s']:,.1f} s"),
+        *([] if system.entry.white_box else metered),
+        ("Tuning", f"{record['wall_s']:,.1f} s"),
         ("Machine", " ".join(str(environment[key]) for key in ("machine", "cpu") if environment.get(key))),
         ("Threads", str(environment.get("threads", ""))),
         ("Python", str(environment.get("python", ""))),

@@ -32,7 +32,7 @@ DRAWN = 24
 """Entries that a plot of curves can show; more cannot be told apart. The table below it has all."""
 SHOWN = 8
 """Of them, entries that it shows at first: one for each colour."""
-MARK_NAMES = ("1/16", "1/8", "1/4", "1/2", "1")
+MARK_NAMES = tuple("1" if mark == 1 else f"1/{1 / mark:.0f}" for mark in MARKS)
 COSTS = {
     "calls": "calls",
     "tokens": "tokens sent through the model",
@@ -50,15 +50,21 @@ def style(n: int) -> dict[str, Any]:
     }
 
 
-def progress(systems: Sequence[System], task: str | None = None) -> Plot:
-    """Score of the incumbent against the share of the budget, on average or on a task: the anytime curve."""
+def progress(systems: Sequence[System], task: str | None = None, calls: int | None = None) -> Plot:
+    """Score of the incumbent against the share of the budget, on average or on a task: the anytime curve.
+
+    Against calls where the budget of a task's cells is given: tasks have different ones.
+    """
+    x_of = [mark * (calls or 1) for mark in MARKS]
     traces = []
     for n, system in enumerate(systems[:DRAWN]):
         y = [anytime(system, mark, task) for mark in MARKS]
-        trace = _trace(system.entry.name, n, list(MARKS), y)
+        trace = _trace(system.entry.name, n, x_of, y)
         trace["line"]["shape"] = "hv"  # an answer stands until the next one
         traces.append(trace | {"visible": n < SHOWN, "hovertemplate": "%{fullData.name}: %{y:.1f}<extra></extra>"})
-    x = {"type": "log", "tickvals": list(MARKS), "ticktext": list(MARK_NAMES), "title": {"text": "share of the budget"}}
+    names = [f"{x:,.1f}".removesuffix(".0") for x in x_of] if calls else list(MARK_NAMES)
+    title = "calls" if calls else "share of the budget"
+    x = {"type": "log", "tickvals": x_of, "ticktext": names, "title": {"text": title}}
     return {"data": traces, "layout": {"xaxis": x, "yaxis": _points("score"), "hovermode": "x"}}
 
 
@@ -78,29 +84,29 @@ def targets(systems: Sequence[System], times: Sequence[FloatArray]) -> Plot:
     return {"data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
 
 
-def anytime(system: System, mark: float, task: str | None = None) -> float:
-    """Score of the incumbents at a mark in points: mean over splits, then over tasks where no task is named."""
-    entry = system.entry
-    if task is None:
-        return 100 * entry.at(mark)
-    return 100 * float(np.mean([cell.anytime[mark] for cell in entry.cells if cell.task == task]))
+def anytime(system: System, mark: float, task: str | None = None) -> float | None:
+    """Score of the incumbents at a mark in points: mean over splits, then over tasks where no task is named.
+
+    None where some were not kept.
+    """
+    value = system.entry.at(mark, task)
+    return None if value is None else round(100 * value, 3)
 
 
 def trade(systems: Sequence[System]) -> Plot:
     """Score against cost, with the front of those that nobody beats in both; one choice for each kind of cost."""
     scores = [100 * system.entry.average for system in systems]
     names = [escape(system.entry.name) for system in systems]
-    few = len(systems) <= DRAWN
     points: dict[str, Any] = {
         "name": "entries",
-        "mode": "markers+text" if few else "markers",
+        "mode": "markers+text",
         "y": scores,
-        "text": names,
-        "textposition": ["top right" if n % 2 else "top left" for n in range(len(systems))],
+        "hovertext": names,
+        "textposition": "top left",
         "cliponaxis": False,
         "meta": 0,
         "marker": {"size": 10},
-        "hovertemplate": "%{text}: %{y:.1f}<extra></extra>",
+        "hovertemplate": "%{hovertext}: %{y:.1f}<extra></extra>",
     }
     if all(system.average for system in systems):
         limits = [system.average for system in systems if system.average]
@@ -118,12 +124,15 @@ def trade(systems: Sequence[System]) -> Plot:
         on_front = front(scores, values)
         best = sorted((n for n in range(len(systems)) if on_front[n]), key=values.__getitem__)
         line = {"x": [x[n] for n in best], "y": [scores[n] for n in best]}
-        choices.append({"name": kind, "x": [line["x"], x], "y": [line["y"], scores], "xaxis": axis})
+        beside = [name if n in best else "" for n, name in enumerate(names)]  # all of them would cover each other
+        choices.append(
+            {"name": kind, "x": [line["x"], x], "y": [line["y"], scores], "text": [[], beside], "xaxis": axis}
+        )
     first = choices[0]
     path: dict[str, Any] = {"name": "best at its cost", "mode": "lines", "line": {"shape": "hv", "width": 2}, "meta": 1}
     data = [
         path | {"x": first["x"][0], "y": first["y"][0], "hoverinfo": "skip"},
-        points | {"x": first["x"][1]},
+        points | {"x": first["x"][1], "text": first["text"][1]},
     ]
     return {"data": data, "layout": {"xaxis": first["xaxis"], "yaxis": _points("score")}, "choices": choices}
 

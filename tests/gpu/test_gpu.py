@@ -13,6 +13,7 @@ from shape import LARGE, SMALL, save_model, save_track
 
 import harness
 from harness.contract import Prompt, Subspace
+from harness.errors import DeviceMemoryError
 from harness.evaluate import Choices, Evaluation
 from harness.lm import device
 from harness.lm.load import load_model
@@ -115,6 +116,20 @@ def test_the_fingerprint_sees_tf32(large: Path, capsys: pytest.CaptureFixture[st
         print(f"\n  CPU and GPU {np.abs(on_cpu - on_gpu).max():.2e}, TF32 {np.abs(rounded - on_gpu).max():.2e}")  # noqa: T201
     np.testing.assert_allclose(on_gpu, on_cpu, atol=AGREE)
     assert np.abs(rounded - on_gpu).max() > 0
+
+
+def test_too_little_memory_is_told_with_the_next_step(small: Path) -> None:
+    """In a process that may take 64 MiB more than it has."""
+    lm = load_model(ModelSpec(str(small), "float32"), P0, device="cuda", numerics=Numerics(chunk_tokens=10**8))
+    prompts = Prompt(np.ones((200, 3, 50, 64), dtype=np.float32))
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties().total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (64 << 20)) / total)
+    try:
+        with pytest.raises(DeviceMemoryError, match=r"200 candidates x 17 texts .* Lower chunk_tokens"):
+            asked(lm, prompts)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @pytest.mark.parametrize("chunk_tokens", [4096, 65536])

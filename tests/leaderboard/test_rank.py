@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import key
 
+from harness.status import FIRST_MARKS, MARKS
 from harness.store import KeptAnswer, Store
 from leaderboard.rank import Entry, Ranking, rank
 
@@ -88,6 +89,41 @@ def test_a_mark_without_an_answer_counts_as_the_majority_class(store: Store) -> 
     add(store, "late", {("sst2", 1): 8}, marks=(1 / 2, 1.0))
     (entry,) = rank(store, "tiny").entries
     assert (entry.at(1 / 16), entry.at(1 / 2), entry.at(1.0)) == (5 / 8, 1, 1)
+
+
+HALF = {"rows_total": 512, "history": [[1, {}], [20, {}]]}
+"""A budget of 512 rows, whose marks are at 2, 8, 32, 64, 128, 256 and 512 of them, and two offers."""
+
+
+def kept_from(store: Store, rows: int, facts: dict[str, Any], marks: tuple[float, ...] = FIRST_MARKS) -> Entry:
+    """An entry with one cell whose answer, all right, was offered after so many rows and kept at `marks`."""
+    run = store.open_run(key("old"), {"packages": {}})
+    kept = [KeptAnswer(mark, rows, b"a", LABELS) for mark in marks]
+    store.begin(run, "sst2", 1).finish("ok", FACTS | facts, "t", LABELS, kept)
+    return rank(store, "tiny").entries[0]
+
+
+def test_a_mark_that_an_older_cell_did_not_keep_is_known_where_its_incumbent_is(store: Store) -> None:
+    """The incumbent of 1/16 had been offered after 5 rows: by 1/64 (8 rows), not by 1/256 (2 rows)."""
+    entry = kept_from(store, 5, {"rows_total": 512, "history": [[1, {}], [5, {}]]})
+    assert entry.at(1 / 64) == entry.at(1 / 16) == entry.at(1 / 64, "sst2") == 1
+    assert entry.at(1 / 256) is None  # another answer stood, which was not kept
+
+
+def test_before_the_first_offer_an_older_cell_counts_as_the_majority_class(store: Store) -> None:
+    entry = kept_from(store, 20, {"rows_total": 512, "history": [[20, {}]]})
+    assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (5 / 8, 5 / 8, 1)
+
+
+def test_where_an_older_cell_had_an_answer_that_was_not_kept_nothing_is_said(store: Store) -> None:
+    entry = kept_from(store, 20, HALF)
+    assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (None, None, 1)
+
+
+def test_a_cell_that_names_its_marks_is_taken_at_its_word(store: Store) -> None:
+    """It kept none at the first marks, so there was none."""
+    entry = kept_from(store, 20, HALF | {"marks": MARKS})
+    assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (5 / 8, 5 / 8, 1)
 
 
 def test_an_entry_that_lacks_cells_has_no_rank(store: Store) -> None:

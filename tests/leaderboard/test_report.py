@@ -26,6 +26,7 @@ from report_site import CELLS, HOSTILE, TRACK
 
 from harness.data import Source
 from harness.errors import InputError
+from harness.status import MARKS
 from harness.store import Store
 from leaderboard.report.build import build
 from leaderboard.report.facts import confusion, gather, page_name
@@ -123,7 +124,8 @@ def test_the_numbers_of_the_ranking_are_those_of_the_csv(built: Built, pages: di
         record = by_slug.pop(slug)
         keys = [re.findall(r'data-v="([^"]*)"', cell) for cell in row]
         tasks = sorted(TRACK.tasks)
-        given = [record["rank"], record["average"], *(record[t] for t in tasks), record["calls"], record["wall_s"]]
+        calls = "" if record["access"] == "white-box" else record["calls"]  # nothing of a reference's is metered
+        given = [record["rank"], record["average"], *(record[t] for t in tasks), calls, record["wall_s"]]
         assert [key[0] for n, key in enumerate(keys) if key and n != len(row) - 1] == given
         shown = re.search(r">([\d.]+)", row[2])
         assert shown
@@ -150,6 +152,42 @@ def test_ties_are_marked(pages: dict[str, Page]) -> None:
     assert ">3" in table["poor"]
     assert "\N{EN DASH}" in table["partial"]
     assert "\N{EN DASH}" in table["tuned"]
+
+
+def test_what_lacks_cells_says_so_and_its_scores_are_told_apart(built: Built, tmp_path: Path) -> None:
+    """An entry's and a reference's: how many cells there are, in grey, and no interval."""
+    store = Store(str(tmp_path / "results.db"))
+    report_site.add(store, "whole", 0.8)
+    report_site.add(store, "reference", 0.9, cells=CELLS[:4], access="white-box")
+    site = build(store, TRACK, tmp_path / "site", Source("embedded"), tmp_path)
+    store.close()
+    whole, reference = Page(site.path / "index.html").rows("ranking-1")
+    assert "of 15 cells" not in whole[1]
+    assert "4 of 15 cells" in reference[1]
+    assert "part" in reference[2]
+    assert "part" not in whole[2]
+    assert "limits" not in reference[2]
+    (page,) = site.path.glob("submissions/reference*.html")
+    assert "over the 4 cells that have run, of 15" in page.read_text(encoding="utf-8")
+
+
+def test_nothing_that_is_not_metered_is_shown_as_nothing(pages: dict[str, Page]) -> None:
+    """A reference has no calls, tokens and bytes: a dash is no zero."""
+    (cost,) = [row for row in pages["cost.html"].rows("cost") if ">tuned<" in row[0]]
+    assert [cell.split(">")[1] for cell in cost[2:6]] == ["\N{EN DASH}"] * 4
+    (tuned,) = [page for name, page in pages.items() if name.startswith("submissions/tuned")]
+    assert tuned.plots == []
+    assert "<dt>Tokens</dt>" not in tuned.text
+
+
+def test_names_stand_beside_the_dots_of_the_front_alone(pages: dict[str, Page]) -> None:
+    """All of them would cover each other; the others show where the pointer is."""
+    trade = pages["cost.html"].plots[0]
+    for choice in trade["choices"]:
+        named = {name for name in choice["text"][1] if name}
+        scores = dict(zip(trade["data"][1]["hovertext"], choice["y"][1], strict=True))
+        assert named == {name for name, score in scores.items() if score in choice["y"][0]}
+    assert len(trade["data"][1]["hovertext"]) == len(trade["data"][1]["y"])
 
 
 def test_another_division_has_a_table_of_its_own(pages: dict[str, Page]) -> None:
@@ -219,7 +257,7 @@ def test_a_hostile_name_is_shown_as_it_is(pages: dict[str, Page]) -> None:
 def test_plots_are_what_plotly_reads(pages: dict[str, Page]) -> None:
     """Each plot passes plotly's own validation, and names in it are escaped: plotly reads a kind of HTML."""
     plots = [plot for page in pages.values() for plot in page.plots]
-    assert len(plots) == 2 + 1 + 5 + 9  # progress and targets, cost, tasks, entries
+    assert len(plots) == 2 + 1 + 5 + 8  # progress and targets, cost, tasks, entries that are no references
     for plot in plots:
         go.Figure({"data": plot["data"], "layout": plot["layout"]})
         assert "<script" not in json.dumps([[t["name"], t.get("text")] for t in plot["data"]])
@@ -231,9 +269,17 @@ def test_the_progress_plot_shows_the_scores_at_the_marks(pages: dict[str, Page])
     """The first entry's last point is its average, and before the first answer the majority class counts."""
     first = pages["progress.html"].plots[0]["data"][0]
     assert first["name"] == "good"
-    assert first["x"] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0]
+    assert first["x"] == list(MARKS)
     assert first["y"] == sorted(first["y"])
-    assert first["y"][0] < first["y"][1] < first["y"][3] == first["y"][4]
+    assert first["y"][0] == first["y"][2] < first["y"][3] < first["y"][5] == first["y"][6]
+
+
+def test_the_progress_plot_of_a_task_is_against_calls(pages: dict[str, Page]) -> None:
+    """The marks of its budget; the first ones are fractions of a call."""
+    plot = pages["tasks/snli.html"].plots[0]
+    assert plot["data"][0]["x"] == [mark * report_site.TRACK.tasks["snli"].calls for mark in MARKS]
+    assert plot["layout"]["xaxis"]["title"]["text"] == "calls"
+    assert plot["layout"]["xaxis"]["ticktext"][-1] == "600"
 
 
 def test_the_targets_plot_rises_to_the_share_that_was_reached(pages: dict[str, Page]) -> None:

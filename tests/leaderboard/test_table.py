@@ -17,14 +17,14 @@ import pytest
 from rich.console import Console
 
 from harness.errors import InputError
+from harness.status import FIRST_MARKS, MARKS
 from leaderboard.rank import CellScore, Entry, Ranking
-from leaderboard.table import document, records, terminal_table, write_csv, write_json
+from leaderboard.table import document, json_beside, records, terminal_table, write_document, write_records
 
 FACTS = {
     "rows_spent": 64, "train_rows": 32, "tuning_s": 30.0, "level": 1, "tokens": 7, "bytes_up": 5, "bytes_down": 6,
     "lm_s": 0.25, "sandbox": "process", "calls_total": 100,
 }  # fmt: skip
-MARKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 LABELS = np.array([0, 1] * 5)
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "leaderboard.md"
 
@@ -51,29 +51,31 @@ def ranking(name: str = "nevergrad[optimizer=PSO]") -> Ranking:
 
 SNAPSHOT = (
     "rank,submission,access,division,rank_low,rank_high,qqp,qqp_std,qqp_splits,sst2,sst2_std,sst2_splits,average,"
-    "average_low,average_high,behind,behind_low,behind_high,behind_p,anytime_area,average_at_1_16,average_at_1_8,"
-    "average_at_1_4,average_at_1_2,calls,tokens,bytes_up,bytes_down,wall_s,lm_s,pareto,statuses,missing_cells,device,"
-    "sandbox,versions,run\n"
+    "average_low,average_high,behind,behind_low,behind_high,behind_p,anytime_area,average_at_1_256,"
+    "average_at_1_64,average_at_1_16,average_at_1_8,average_at_1_4,average_at_1_2,calls,tokens,"
+    "bytes_up,bytes_down,wall_s,lm_s,pareto,statuses,missing_cells,device,sandbox,versions,run\n"
     "1,nevergrad[optimizer=PSO],L1,pure / cpu / sandbox process,1,1,0.5,0.0,1,0.85,0.0707,2,0.675,0.5,"
-    "0.85,,,,,,0.675,0.675,0.675,0.675,6.0,21,15,18,90.0,0.8,calls tokens bytes seconds,"
+    "0.85,,,,,,0.675,0.675,0.675,0.675,0.675,0.675,6.0,21,15,18,90.0,0.8,calls tokens bytes seconds,"
     "budget_exhausted:2 crashed:1,0,cpu,process,numpy=2.0 torch=2.6,run1\n"
     "2,worse,L1,pure / cpu / sandbox process,2,2,0.3,0.0,1,0.4,0.0,2,0.35,0.15,0.55,0.325,0.15,0.55,"
-    "0.0006,,0.35,0.35,0.35,0.35,6.0,21,15,18,90.0,0.8,,budget_exhausted:3,0,cpu,process,numpy=2.0 torch=2.6,run3\n"
-    ",part,L1,pure / cpu / sandbox process,,,,,0,0.9,0.0,1,0.9,,,,,,,,0.9,0.9,0.9,0.9,2.0,7,5,6,30.0,0.2,"
-    ",budget_exhausted:1,2,cpu,process,numpy=2.0 torch=2.6,run2\n"
+    "0.0006,,0.35,0.35,0.35,0.35,0.35,0.35,6.0,21,15,18,90.0,0.8,,"
+    "budget_exhausted:3,0,cpu,process,numpy=2.0 torch=2.6,run3\n"
+    ",part,L1,pure / cpu / sandbox process,,,,,0,0.9,0.0,1,0.9,,,,,,,,0.9,0.9,0.9,0.9,0.9,0.9,2.0,7,5,6,30.0,"
+    "0.2,,budget_exhausted:1,2,cpu,process,numpy=2.0 torch=2.6,run2\n"
 )
 
 
 def test_the_csv_is_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "tiny.csv"
-    write_csv(ranking(), path)
+    write_records(records(ranking()), path)
     assert path.read_text(encoding="utf-8") == SNAPSHOT
     assert [p.name for p in path.parent.iterdir()] == ["tiny.csv"]
 
 
 def test_every_column_is_described() -> None:
     """In docs/leaderboard.md; those of a task under a stand-in for its name."""
-    described = set(re.findall(r"^\| `([^`]+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
+    section = DOCS.read_text(encoding="utf-8").partition("\n## CSV\n")[2].partition("\n## ")[0]
+    described = set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
     columns = {name.replace("qqp", "TASK").replace("sst2", "TASK") for name in records(ranking())[0]}
     assert columns == described
 
@@ -81,7 +83,7 @@ def test_every_column_is_described() -> None:
 def test_the_json_has_a_list_per_division_and_ceiling(tmp_path: Path) -> None:
     """With shared ranks and resolution; entries are the records of the CSV."""
     path = tmp_path / "tiny.json"
-    write_json(ranking(), path)
+    write_document(document(ranking()), tmp_path / "tiny.csv", path)
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found["lists"] == [
         {
@@ -94,14 +96,29 @@ def test_the_json_has_a_list_per_division_and_ceiling(tmp_path: Path) -> None:
     assert found["entries"] == records(ranking()) == document(ranking())["entries"]
 
 
+def test_marks_that_an_old_run_did_not_keep_are_empty() -> None:
+    """Of one cell is enough: an average over the others would be one of something else."""
+    old = dataclasses.replace(cell("qqp", 1, 0.5), anytime=dict.fromkeys(FIRST_MARKS, 0.5))
+    entry = Entry(1, "old", "run1", (old, cell("sst2", 1, 0.9)), 0, {"packages": {}})
+    (record,) = records(Ranking("tiny", ("qqp", "sst2"), (entry,), 0))
+    assert [record[f"average_at_1_{n}"] for n in (256, 64, 16)] == ["", "", 0.7]
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.JSON", "."])
+def test_a_csv_that_its_own_json_would_overwrite_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="name the CSV"):
+        json_beside(Path(name))
+    assert json_beside(Path("deep/x.y.csv")) == Path("deep/x.y.json")
+
+
 def test_names_with_commas_and_quotes_stay_one_column(tmp_path: Path) -> None:
     path = tmp_path / "tiny.csv"
-    write_csv(ranking('ng[a=1,b="x"]'), path)
+    write_records(records(ranking('ng[a=1,b="x"]')), path)
     assert next(csv.DictReader(io.StringIO(path.read_text())))["submission"] == 'ng[a=1,b="x"]'
 
 
 def test_an_empty_ranking_is_a_header(tmp_path: Path) -> None:
-    write_csv(Ranking("tiny", (), (), 3), tmp_path / "tiny.csv")
+    write_records(records(Ranking("tiny", (), (), 3)), tmp_path / "tiny.csv")
     assert (tmp_path / "tiny.csv").read_text() == "rank,submission\n"
 
 
@@ -112,7 +129,7 @@ def test_records_are_json_without_nan() -> None:
 
 def test_half_a_csv_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "tiny.csv"
-    write_csv(ranking("before"), path)
+    write_records(records(ranking("before")), path)
     before = path.read_text()
 
     def cut_short(self: Path, text: str, encoding: str) -> int:
@@ -122,7 +139,7 @@ def test_half_a_csv_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Path, "write_text", cut_short)
     with pytest.raises(InputError, match="no space left"):
-        write_csv(ranking("after"), path)
+        write_records(records(ranking("after")), path)
     assert path.read_text() == before
     assert os.listdir(tmp_path) == ["tiny.csv"]  # noqa: PTH208
 
@@ -133,7 +150,7 @@ def test_a_place_that_cannot_be_written_is_an_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="cannot be written"):
-        write_csv(ranking(), Path(place))
+        write_records(records(ranking()), Path(place))
 
 
 def shown(width: int, found: Ranking | None = None) -> str:
@@ -192,7 +209,7 @@ def test_a_reference_is_marked_white_box_and_has_no_anytime_scores(tmp_path: Pat
     (row,) = records(found)
     assert (row["rank"], row["access"], row["average"]) == ("", "white-box", 0.9)
     assert {value for name, value in row.items() if name.startswith("average_at")} == {""}
-    write_csv(found, tmp_path / "tiny.csv")
+    write_records(records(found), tmp_path / "tiny.csv")
     assert next(csv.DictReader(io.StringIO((tmp_path / "tiny.csv").read_text())))["access"] == "white-box"
     console = Console(file=io.StringIO(), width=100, highlight=False)
     console.print(terminal_table(found))

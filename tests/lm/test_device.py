@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from outer_models import write_submission
 
-from harness.errors import InputError
-from harness.lm import device
-from harness.lm.probe import TEXTS, probe
+from harness import cli
+from harness.contract import Examples, Prompt, Shots
+from harness.errors import DeviceMemoryError, InputError
+from harness.evaluate import Choices, Evaluation
+from harness.lm import device, load, model
+from harness.lm.load import load_model
+from harness.lm.probe import TEXTS, fingerprint, probe
+from harness.progress import PlainProgress
+from harness.store import Store
+from harness.submission import find
 from harness.tasks import load_task
 from harness.track import Numerics, Track, load_track
+from harness.whitebox import Predictor, Recipe, WhiteBox, train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from harness.lm.backbone import Batch
     from harness.lm.model import LanguageModel
 
 OFFICIAL, MINI = load_track("official"), load_track("mini")
@@ -107,6 +120,137 @@ def test_the_cpu_has_no_device_memory_of_its_own() -> None:
     assert device.peak_mb("cpu") is None
 
 
+# ── memory that does not suffice ─────────────────────────────────────────────────────────────────────────────
+
+RAN_OUT = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 24.00 GiB. See documentation"
+
+
+def runs_out(*_: object, **__: object) -> Any:
+    raise torch.OutOfMemoryError(RAN_OUT)
+
+
+@pytest.fixture
+def full(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of 24 GiB: 21 are held here, 2 by others, 1 is free."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 << 30, 24 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 21 << 30)
+
+
+def forward(lm: LanguageModel, candidates: int) -> None:
+    """Three texts under `candidates` prompts."""
+    task = load_task("sst2").task("house", "masked")
+    texts = lm.text_set(task.template, (("a film",), ("a film",), ("a story",)))
+    lm.forward(Prompt(np.ones((candidates, 1, 2, lm.backbone.width), dtype=np.float32)), texts, (2000, 2001))
+
+
+def test_a_chunk_too_large_for_the_device_is_told_with_its_size_and_the_next_step(
+    full: None, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked, what there is, what to change; torch's advice about its allocator is left out."""
+    monkeypatch.setattr(tiny_lm.backbone, "hidden", runs_out)
+    with pytest.raises(DeviceMemoryError) as problem:
+        forward(tiny_lm, 2)
+    said = str(problem.value)
+    for fact in (
+        "NVIDIA H200 has too little memory for 2 candidates x 3 texts x ", "tokens at once (chunk_tokens = 4,096)",
+        "of its 24,576 MiB this process holds 21,504 MiB, others 2,048 MiB, and 1,024 MiB are free",
+        "Tried to allocate 2.00 GiB.", "Lower chunk_tokens in [numerics] of a track file of your own, to 2,048 say",
+    ):  # fmt: skip
+        assert fact in said, said
+    assert "documentation" not in said
+
+
+def test_a_chunk_is_not_tried_again_in_smaller_parts(
+    full: None, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which rows share one is part of the numbers."""
+    tried: list[int] = []
+
+    def hidden(batch: Batch) -> Any:
+        tried.append(batch.candidates)
+        runs_out()
+
+    monkeypatch.setattr(tiny_lm.backbone, "hidden", hidden)
+    with pytest.raises(DeviceMemoryError):
+        forward(tiny_lm, 4)
+    assert tried == [4]
+
+
+def test_all_else_that_takes_memory_says_what_it_was(
+    full: None, tiny_lm: LanguageModel, tiny_track: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Projections, the widths of the layers' inputs, the weights, and what a reference trains."""
+    task, shots = load_task("sst2").task("house", "masked"), Examples((("a film",),) * 3, np.zeros(3, dtype=np.int64))
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "prompt_layers", runs_out)
+        with pytest.raises(DeviceMemoryError, match=r"the projections and prompts of 5 candidates.*fewer candidates"):
+            forward(tiny_lm, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_lm.backbone, "layer_std", runs_out)
+        with pytest.raises(DeviceMemoryError, match=r"3 texts x .* tokens at once, on which the layers' widths"):
+            tiny_lm.info(shots.texts, task.template)
+    with monkeypatch.context() as patch:
+        patch.setattr(load, "LanguageModel", runs_out)
+        track = load_track(str(tiny_track))
+        with pytest.raises(DeviceMemoryError, match=r"too little memory for .* in float32: .*--model"):
+            load_model(track.model, track.prompt)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_lm, "weights", runs_out)
+        with pytest.raises(DeviceMemoryError, match="a second copy of the weights"):
+            WhiteBox(tiny_lm, task, shots.texts)
+    white = WhiteBox(tiny_lm, task, shots.texts)
+    monkeypatch.setattr(white, "logits", runs_out)
+    with pytest.raises(DeviceMemoryError, match=r"3 texts x .* tokens at once, without gradients"):
+        white.predicted(shots.texts)
+    fit = white.fit([], Shots(shots, shots), np.random.default_rng(0), Recipe(0.1, 2, 1, 1))
+    monkeypatch.setattr(torch.optim, "Adam", lambda *_, **__: None)
+    next(fit)
+    with pytest.raises(DeviceMemoryError, match=r"a step on 2 texts x .* with gradients.*--config batch=N"):
+        next(fit)
+
+
+def test_a_reference_without_memory_has_that_status_and_the_message(full: None, tiny_lm: LanguageModel) -> None:
+    """Even when it had a predictor before; another error of its code is still a crash."""
+    task, shots = load_task("sst2").task("house", "masked"), Examples((("a film",),) * 3, np.zeros(3, dtype=np.int64))
+
+    def solver(problem: Callable[[], Any]) -> Any:
+        def tune(*_: object) -> Iterator[Predictor]:
+            yield Predictor(lambda texts: np.full((len(texts), 2), 0.5))
+            with device.memory_for("a step", "Take fewer texts"):
+                problem()
+
+        return SimpleNamespace(tune=tune, config=None)
+
+    white = WhiteBox(tiny_lm, task, shots.texts)
+    ran = train(solver(runs_out), white, task, Shots(shots, shots), 0, lambda *_: None)
+    assert (ran.status, "too little memory for a step" in ran.detail) == ("out_of_memory", True)
+    assert "Traceback" not in ran.detail
+    ran = train(solver(lambda: 1 / 0), white, task, Shots(shots, shots), 0, lambda *_: None)
+    assert (ran.status, "Traceback" in ran.detail) == ("crashed", True)
+
+
+def test_an_evaluation_that_runs_out_of_device_memory_keeps_what_is_finished(
+    full: None, tiny_track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cell it happened in is not stored as anybody's failure, and is run again."""
+    store = Store(str(tmp_path / "results.db"))
+    entry = find(write_submission(tmp_path, "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)"))
+    evaluation = Evaluation(load_track(str(tiny_track)), Choices(), store)
+    first, every = evaluation.cells[:1], evaluation.cells
+    with PlainProgress(cli.err) as progress:
+        evaluation.cells = first
+        run = evaluation.run(entry, {}, progress)
+        evaluation.cells = every
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluation.lm.backbone, "hidden", runs_out)
+            with pytest.raises(DeviceMemoryError, match="too little memory"):
+                evaluation.run(entry, {}, progress)
+        assert len(store.finished(run)) == len(first)
+        assert evaluation.run(entry, {}, progress) == run
+    assert len(store.finished(run)) == len(every) > len(first)
+    store.close()
+
+
 @pytest.mark.parametrize("name", ["sst2", "qqp"])
 def test_a_fingerprint_is_the_same_every_time(name: str, tiny_lm: LanguageModel) -> None:
     """2 prompts x texts x label words, the zero prompt's first."""
@@ -116,6 +260,15 @@ def test_a_fingerprint_is_the_same_every_time(name: str, tiny_lm: LanguageModel)
     logits = np.array(first["logits"]).reshape(2, len(TEXTS), len(task.words))
     assert np.abs(logits[0] - logits[1]).max() > 0.01
     assert len({tuple(row) for row in logits[0].tolist()}) == len(TEXTS)
+
+
+def test_a_fingerprint_is_taken_once_for_a_model_and_a_task(tiny_lm: LanguageModel) -> None:
+    """The cells of a task share it; another wording is asked for anew."""
+    task = load_task("sst2").task("house", "masked")
+    first = fingerprint(tiny_lm, task)
+    assert first == probe(tiny_lm, task)
+    assert fingerprint(tiny_lm, dataclasses.replace(task)) is first
+    assert fingerprint(tiny_lm, dataclasses.replace(task, words=task.words[::-1])) != first
 
 
 def test_a_fingerprint_sees_another_number_format(tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pytest
-import tokenizers
+import tiny_roberta
 import torch
-import transformers
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from tiny_roberta import CASES, CUT, LAYERS, LONGEST, WIDTH, WORDS
 
 from harness.contract import Prompt, Subspace, Task
 from harness.data import Source, load_test
@@ -33,14 +32,7 @@ if TYPE_CHECKING:
     from harness.contract import Text
     from harness.lm.model import LanguageModel
 
-LAYERS, WIDTH, VOCABULARY, LONGEST = 3, 16, 1100, 200
 P0 = load_track("official").prompt
-CASES = [(name, profile) for name in task_names() for profile in load_task(name).profiles]
-WORDS = sorted({word.strip() for name, profile in CASES for word in load_task(name).profiles[profile].masked.words})
-CUT = ("Athlete", "Village", "Album", "EducationalInstitution", "MeanOfTransportation", "OfficeHolder", "WrittenWork")
-"""Label words the tokenizer has to cut: its corpus has only the beginnings of them."""
-CORPUS = [f"{word} {word} . It was {word} , News: [ Category: ? {word}" for word in WORDS if word not in CUT] * 30
-CORPUS += [word[:4] for word in CUT] * 30
 
 
 @dataclass(frozen=True)
@@ -83,34 +75,10 @@ def added(value: torch.Tensor, _: Any, given: tuple[Any, ...], named: dict[str, 
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A tiny RoBERTa with a byte-level tokenizer that knows house words whole and cuts some of the others."""
     folder = tmp_path_factory.mktemp("roberta")
-    raw: Any = tokenizers.Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    mask = tokenizers.AddedToken("<mask>", lstrip=True, special=True)
-    special: list[Any] = ["<s>", "<pad>", "</s>", "<unk>", mask]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    raw.train_from_iterator(
-        CORPUS,
-        trainers.BpeTrainer(vocab_size=1000, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
-    )
-    raw.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    roles = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": mask}
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, **roles)
-    tokenizer.save_pretrained(folder)
-    config = transformers.RobertaConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=LONGEST + 2, initializer_range=0.3,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = transformers.RobertaForMaskedLM(config)
-        for parameter in model.parameters():
-            if parameter.ndim == 1:  # biases and norms, which start at 0 and 1, get something to say
-                parameter.data += 0.2 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
+    model, tokenizer = tiny_roberta.save(folder)
     lm = load_model(ModelSpec(str(folder), "float32", zero_head_bias=True), P0)
     model.lm_head.bias.data.zero_()
-    return Tiny(lm, model.eval(), tokenizer)
+    return Tiny(lm, model, tokenizer)
 
 
 def some_texts(count: int, fields: int) -> tuple[Text, ...]:
@@ -137,6 +105,28 @@ def test_logits_are_those_of_the_filled_string_in_transformers(tiny: Tiny, name:
         candidates = None if prompt is None else Prompt(prompt[None])
         got = tiny.lm.outputs(candidates, texts, task.template, task.words, "mask").logits[0]
         np.testing.assert_allclose(got, tiny.expected(task, words, texts, prompt), atol=1e-5, rtol=1e-5)
+
+
+def test_zeroing_the_bias_as_bbts_code_does_changes_nothing_and_ours_takes_off_the_words_biases(
+    tmp_path: Path,
+) -> None:
+    """Their `lm_head.bias = zeros` leaves `decoder.bias`, which is what is added; ours changes logits by the bias."""
+    raw, _ = tiny_roberta.save(tmp_path)
+    bias, ids = raw.lm_head.bias.detach().clone(), torch.tensor([[0, 7, 4, 2]])
+    with torch.no_grad():
+        before = raw(input_ids=ids).logits
+        raw.lm_head.bias = torch.nn.Parameter(torch.zeros_like(bias))
+        assert torch.equal(raw(input_ids=ids).logits, before)
+    task = load_task("snli").task("kit-2022", "masked")
+    with_it, without = (load_model(ModelSpec(str(tmp_path), "float32", zero_head_bias=zero), P0) for zero in (0, 1))  # type: ignore[arg-type]
+    words = list(with_it.single_ids(task.words))
+    assert bias[words].abs().min() > 1e-3
+    for prompt in (None, Prompt(values(LAYERS)[None])):
+        one, other = (
+            lm.outputs(prompt, some_texts(5, 2), task.template, task.words, "mask").logits[0]
+            for lm in (with_it, without)
+        )
+        np.testing.assert_allclose(one - other, np.broadcast_to(bias[words].numpy(), (5, 3)), atol=2e-6)
 
 
 @pytest.mark.parametrize(("name", "profile"), [case for case in CASES if case[1] != "house"])

@@ -107,7 +107,7 @@ function start(figure) {
   const select = figure.querySelector("select");
   select?.addEventListener("change", () => {
     const choice = spec.choices[select.selectedIndex];
-    spec.data.forEach((trace, n) => Object.assign(trace, { x: choice.x[n], y: choice.y[n] }));
+    spec.data.forEach((trace, n) => Object.assign(trace, { x: choice.x[n], y: choice.y[n], text: choice.text[n] }));
     spec.layout.xaxis = choice.xaxis;
     draw(figure);
   });
