@@ -122,8 +122,28 @@ def test_tracks_and_tasks_are_listed(harness: Any) -> None:
 def test_doctor_looks_at_the_machine(harness: Any) -> None:
     found = {finding["name"]: finding for finding in harness("doctor", "--json").json}
     assert found["python"]["good"]
-    assert not found["isolation"]["good"]
+    assert found["isolation"]["fact"].startswith("tier ")
+    assert found["isolation"]["good"] == found["isolation"]["fact"].startswith("tier A")
     assert "python" in harness("doctor").out
+
+
+def test_a_run_without_isolation_says_so_and_has_no_rank(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
+    folder, where = write_submission(tmp_path, "tune = search"), ("--track", tiny_track, "--store", tmp_path / "r.db")
+    done = harness("evaluate", folder, *where, "--sandbox", "0")
+    assert done.code == 0
+    assert "NO ISOLATION" in done.err
+    assert "NO ISOLATION" not in done.out
+    (entry,) = harness("leaderboard", *where, "--json").json["entries"]
+    assert (entry["rank"], entry["division"]) == ("", "pure / cpu / sandbox 0")
+    assert "1 entries ran without isolation" in harness("leaderboard", *where).out
+    (entry,) = harness("leaderboard", *where, "--json", "--allow-unsandboxed").json["entries"]
+    assert entry["rank"] == 1
+
+
+def test_a_tier_that_does_not_exist_is_refused(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
+    done = harness("evaluate", write_submission(tmp_path, "tune = search"), "--track", tiny_track, "--sandbox", "Z")
+    assert done.code == 2
+    assert "A, B, B', 0" in done.err
 
 
 @pytest.mark.parametrize(
