@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test test-slow check setup format rules results clean
+.PHONY: run test test-slow check audit-dependencies setup format rules results clean
 
 run: setup ## evaluate the champion on the embedded track, then print the leaderboard
 	$(BIN)/harness evaluate submissions/ajo
@@ -22,6 +22,10 @@ check: setup ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit-dependencies: setup ## known vulnerabilities of the pinned versions; needs a network, and asks only for what is pinned
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --progress-spinner off
 
 setup: $(INSTALLED) ## the virtual environment, from the pinned versions
 

@@ -81,6 +81,18 @@ def evaluate(
             "--p0", help="A pre-trained prompt for the pair tasks; listed as external, never ranked with pure."
         ),
     ] = None,
+    test_data: Annotated[
+        Path | None,
+        typer.Option(
+            "--test-data",
+            help="Directory of private test sets to score on instead: <Task>/test.tsv, or <task>/mini/test.jsonl. "
+            "Stored apart; `harness leaderboard` sets them against the public ones.",
+        ),
+    ] = None,
+    sandbox: Annotated[
+        str | None,
+        typer.Option("--sandbox", help="Tier of isolation, A, B, B' or 0, instead of the best there is here."),
+    ] = None,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -91,6 +103,8 @@ def evaluate(
     """
     from harness import submission as submissions  # noqa: PLC0415 - keeps `--help` quick
     from harness.evaluate import Choices, Evaluation, check_access  # noqa: PLC0415
+    from harness.sandbox.ladder import BANNER  # noqa: PLC0415
+    from harness.sandbox.tiers import tier_named  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     options = _options(config)
@@ -99,13 +113,16 @@ def evaluate(
         check_access(each, white_box)
     chosen = load_track(track)
     choices = Choices(
-        model, data, tuple(task or ()), tuple(split or ()), present_splits, calls, seed, white_box, staged, p0, device
-    )
+        model, data, tuple(task or ()), tuple(split or ()), present_splits, calls, seed, white_box, staged, p0, device,
+        test_data, tier_named(sandbox),
+    )  # fmt: skip
     results = Store(store)
     progress = JsonProgress(out) if as_json else LiveProgress(err) if err.is_terminal else PlainProgress(err)
     try:
         with progress:
             evaluation = Evaluation(chosen, choices, results)
+            if evaluation.tier == "0" and any(each.access == "black-box" for each in found):
+                err.print(f"[bold red]{escape(BANNER)}[/bold red]", soft_wrap=True)
             for each in found:
                 evaluation.run(each, options, progress)
     except KeyboardInterrupt:
@@ -116,6 +133,8 @@ def evaluate(
         if not chosen.ranks(evaluation.device):
             wanted = chosen.device_name or f"a {chosen.device} device"
             how += f" (on {evaluation.device}, and the track ranks {wanted}: listed apart)"
+        if test_data is not None:
+            how += " (on private test sets: compared with the public run of the same submission)"
         if p0 is not None:
             how += " (with outside data, the pre-trained prompt: listed apart)"
         _say(f"facts are in {store}{how}; rank them with: harness leaderboard --track {chosen.name}")
@@ -131,15 +150,19 @@ def leaderboard(
     cost: Annotated[
         bool, typer.Option("--cost", help="What entries cost instead: time, memory, traffic; <track>-cost.csv.")
     ] = False,
+    allow_unsandboxed: Annotated[
+        bool, typer.Option("--allow-unsandboxed", help="Rank runs without isolation, too, among themselves.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank what the database holds: print the table and write leaderboard/<track>.csv and .json.
 
     Scores are recomputed from stored predictions every time. Each entry counts with its newest run.
     """
-    from harness.track import load_track  # noqa: PLC0415
+    from harness.track import ROUNDING, load_track  # noqa: PLC0415
     from leaderboard.cost import cost_records, cost_table, costs  # noqa: PLC0415
-    from leaderboard.drift import TOLERANCE, drift  # noqa: PLC0415
+    from leaderboard.drift import drift  # noqa: PLC0415
+    from leaderboard.private import gap_records, gap_table, gaps  # noqa: PLC0415
     from leaderboard.rank import rank  # noqa: PLC0415
     from leaderboard.table import document, json_beside, terminal_table, write_document, write_records  # noqa: PLC0415
     from leaderboard.uploads import upload_records, upload_table, uploads  # noqa: PLC0415
@@ -148,7 +171,7 @@ def leaderboard(
     name = chosen.name
     path = out_file or Path("leaderboard") / f"{name}{'-cost' if cost else ''}.csv"
     json_path = json_beside(path)
-    ranking = rank(_existing(store), name, chosen.fingerprint, chosen.planned, chosen.ranks)
+    ranking = rank(_existing(store), name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed)
     wide = Console(highlight=False, width=None if out.is_terminal else 120)
     if cost:
         found = costs(ranking)
@@ -160,13 +183,15 @@ def leaderboard(
         _say(f"written: {path}")
         return
     uploaded = uploads(Store(store), name, chosen.fingerprint, chosen.planned)
+    apart = gaps(Store(store), ranking)
     written = document(ranking)
     write_document(written, path, json_path)
-    tolerance = TOLERANCE[chosen.model.dtype]
+    tolerance = ROUNDING[chosen.model.dtype]
     drifts = [each for each in drift(ranking.entries) if each.difference > tolerance]
     if as_json:
         differ = [{"task": d.task, "difference": d.difference, "between": d.between} for d in drifts]
-        _json(written | {"drift": differ, "uploads": upload_records(uploaded)})
+        found_apart = {"drift": differ, "uploads": upload_records(uploaded), "private": gap_records(apart)}
+        _json(written | found_apart)
         return
     if not ranking.entries:
         _say(f"no ranked runs on track {name} in {store}; run: harness evaluate submissions/ajo --track {name}")
@@ -178,8 +203,13 @@ def leaderboard(
             f"{' and '.join(d.between)} ({tolerance:g} is rounding in {chosen.model.dtype}); "
             "run both again on one machine with one set of versions"
         )
-    if uploaded:
-        wide.print(upload_table(uploaded))
+    for table in [upload_table(uploaded)] * bool(uploaded) + [gap_table(apart)] * bool(apart):
+        wide.print(table)
+    if ranking.unsandboxed:
+        _say(
+            f"{ranking.unsandboxed} entries ran without isolation (sandbox 0) and are listed without a rank; "
+            "--allow-unsandboxed ranks them among themselves"
+        )
     if ranking.left_out:
         _say(f"{ranking.left_out} runs left out: other data, model, seed or track version, or choices replaced")
     _say(f"written: {path} and {json_path}")
@@ -535,6 +565,118 @@ def pretrain_prompt(
     _say(f"{out_file}: dev {about['dev']}, {about['dev_of_zero']} with p0 as it is")
     where = "" if staged is None else f" --from {staged}"
     _say(f"now: harness evaluate submissions/bbt --track {track}{where} --p0 {out_file}")
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  harness audit\n\n"
+    "  harness audit --csv leaderboard/mini.csv --track mini\n\n"
+    "  harness audit --expect 840772fcaa5de146"
+)
+def audit(
+    store: StoreUrl = DEFAULT,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="A published leaderboard of --track to compare with the database.")
+    ] = None,
+    track: TrackName = "mini",
+    data: DataDir = None,
+    expect: Annotated[
+        str | None, typer.Option("--expect", help="The digest, or how it begins, that was published.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a results database: every row, sum and checksum; scores are recomputed from predictions.
+
+    What was changed is named, and the exit code is 1. The digest of the whole may be published, and compared later.
+    """
+    import dataclasses  # noqa: PLC0415
+
+    from harness.audit import audit as audited  # noqa: PLC0415
+    from harness.audit import labels_at_hand, summary  # noqa: PLC0415
+    from harness.data import Source  # noqa: PLC0415
+    from harness.track import load_track, track_tasks  # noqa: PLC0415
+    from leaderboard.published import differences  # noqa: PLC0415
+    from leaderboard.rank import rank  # noqa: PLC0415
+
+    chosen, results = load_track(track), _existing(store)
+    source = Source("kit", data) if data else Source("embedded")
+    found = audited(results, labels_at_hand(track_tasks(chosen).values(), source))
+    wrong = [f"{f.table}: {f.row}: {f.fact}" for f in found.findings]
+    if csv_file is not None:
+        ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
+        wrong += [f"{csv_file}: {line}" for line in differences(csv_file, ranking)]
+    if expect is not None and (not expect or not found.digest.startswith(expect.lower())):
+        wrong.append(f"the digest of the database is {found.digest}; {expect} was expected")
+    if as_json:
+        _json(dataclasses.asdict(found) | {"wrong": wrong})
+    else:
+        for line in [*wrong, *summary(found)]:
+            _say(line)
+    if wrong:
+        err.print(f"[red]error:[/red] {len(wrong)} findings", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  harness replay ajo --sample 2\n\n"
+    "  harness replay 6ea652cac88bef21 --track kit --data ../kit --submission submissions/bbt"
+)
+def replay(
+    run: Annotated[str, typer.Argument(help="Id of a run, its beginning, or an entry's name.", metavar="RUN")],
+    submission: Annotated[
+        Path | None, typer.Option("--submission", help="The folder that ran; default submissions/<name>.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option("--sample", help="This many cells, drawn at random.", min=1)] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.", min=0)] = 0,
+    track: TrackName = "mini",
+    data: DataDir = None,
+    test_data: Annotated[Path | None, typer.Option("--test-data", help="As given to evaluate.")] = None,
+    model: ModelDir = None,
+    staged: StagedDir = None,
+    p0: Annotated[Path | None, typer.Option("--p0", help="As given to evaluate.")] = None,
+    store: StoreUrl = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Run a stored run again and compare: queries with the ledger, answers, predictions.
+
+    Nothing is written into the database. The exit code is 1 where a cell is not reproduced.
+    """
+    import dataclasses  # noqa: PLC0415
+
+    import numpy as np  # noqa: PLC0415
+
+    from harness import replay as replays  # noqa: PLC0415
+    from harness import submission as submissions  # noqa: PLC0415
+    from harness.evaluate import Choices  # noqa: PLC0415
+    from harness.listing import replay_table  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
+
+    results = _existing(store)
+    number, identity = replays.find_run(results, run)
+    cells = replays.sampled(results, number, sample, np.random.default_rng(seed))
+    given = Choices(model=model, data=data, staged=staged, p0=p0, test_data=test_data)
+    choices = replays.choices_of(identity, cells, given)
+    folder = submissions.find(submission or Path("submissions") / identity["entry"].partition("[")[0])
+    with PlainProgress(err) as progress:
+        found = replays.replay(results, number, cells, load_track(track), choices, folder, progress)
+    if as_json:
+        _json(dataclasses.asdict(found) | {"verdict": found.verdict})
+    else:
+        out.print(replay_table(found))
+        for line in (*found.identity, f"run {number} of {found.entry}: {found.verdict}"):
+            _say(line)
+    if found.verdict == "not reproduced":
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate(store: StoreUrl = DEFAULT) -> None:
+    """Bring a results database of an older version up to date; the older file is kept beside it."""
+    from harness.migrate import migrate as migrated  # noqa: PLC0415
+
+    kept = migrated(Path(store))
+    _say(f"{store} is of the present version; the older file is {kept}. Check it with: harness audit --store {store}")
 
 
 @app.command()

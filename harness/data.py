@@ -7,10 +7,11 @@ unlabelled (-1).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,10 +35,13 @@ class Source:
 
     kind: DataSource
     directory: Path | None = None
+    test: Path | None = None
+    """A directory whose test sets stand in for the source's own: those nobody has seen, of `--test-data`."""
 
     def __str__(self) -> str:
-        """Name for messages and stored runs: kind, and directory name."""
-        return self.kind if self.directory is None else f"{self.kind}:{self.directory.name}"
+        """Name for messages and stored runs: kind, and directory names."""
+        name = self.kind if self.directory is None else f"{self.kind}:{self.directory.name}"
+        return name if self.test is None else f"{name} + test:{self.test.name}"
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -72,9 +76,29 @@ def load_test(file: TaskFile, source: Source) -> Examples:
     Raises:
         DataError: it is missing or malformed.
     """
+    if source.test is not None:
+        return _private_test(file, source.test)
     if source.kind == "kit":
         return read_tsv(_kit_folder(file, source) / "test.tsv", file)
     return _mini(file, "test") if source.kind == "embedded" else _hub(file, source, test=True)
+
+
+def check_unseen(file: TaskFile, source: Source, shots: Sequence[Shots]) -> None:
+    """Test sets of `--test-data` hold no text of the public test set, of train or of dev.
+
+    Raises:
+        DataError: some are there; the first is named.
+    """
+    public: set[Text] = {text for each in shots for examples in (each.train, each.dev) for text in examples.texts}
+    with contextlib.suppress(DataError):  # where the test set is not public, there is none to compare with
+        public |= set(load_test(file, replace(source, test=None)).texts)
+    private = load_test(file, source).texts
+    seen = [number for number, text in enumerate(private, start=1) if text in public]
+    if seen:
+        raise DataError(
+            f"{source.test}: {len(seen):,} of {len(private):,} test texts of {file.title} are public, in the test set "
+            f"or in a split, the first in row {seen[0]:,}: {private[seen[0] - 1][0][:60]!r}. Take them out"
+        )
 
 
 def splits_of(file: TaskFile, source: Source, spec: TrackTask, present_only: bool = False) -> list[int]:
@@ -157,8 +181,19 @@ def read_tsv(path: Path, file: TaskFile) -> Examples:
     return _examples(path, rows, _kit(file).labels)
 
 
-def _mini(file: TaskFile, part: str) -> Examples:
-    path = tasks_dir() / file.name / "mini" / f"{part}.jsonl"
+def _private_test(file: TaskFile, directory: Path) -> Examples:
+    """Test set of a directory laid out like a kit's or like `tasks/`."""
+    kit = None if file.kit is None else directory / file.kit.folder / "test.tsv"
+    mini = directory / file.name / "mini" / "test.jsonl"
+    here = [path for path in (kit, mini) if path is not None and path.is_file()]
+    if len(here) != 1:
+        wanted = " or ".join(str(path) for path in (kit, mini) if path is not None)
+        raise DataError(f"{len(here)} test sets of {file.title} in {directory}; one is expected, {wanted}")
+    return _mini(file, "test", directory) if here == [mini] else read_tsv(here[0], file)
+
+
+def _mini(file: TaskFile, part: str, tasks: Path | None = None) -> Examples:
+    path = (tasks or tasks_dir()) / file.name / "mini" / f"{part}.jsonl"
     if not path.parent.is_dir():
         raise DataError(f"task {file.name} has no miniature, {path.parent} is missing; take a track on other data")
     rows = []

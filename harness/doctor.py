@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.environment import environment
 from harness.errors import HarnessError
+from harness.sandbox import ladder, probes
 from harness.track import load_track, track_names
 
 
@@ -33,13 +34,26 @@ def examine() -> list[Finding]:
         _device(),
         _embedded(),
         _tracks(),
-        Finding(
-            "isolation",
-            good=False,
-            fact="workers are separate processes with limits and a scrubbed environment",
-            advice="no file-system or network sandbox yet: run only submissions you have read",
-        ),
+        _isolation(),
     ]
+
+
+def _isolation() -> Finding:
+    """The tier that workers run in here, as tried just now, and what would raise it."""
+    try:
+        found = ladder.best()
+    except HarnessError as problem:
+        return Finding("isolation", good=False, fact=str(problem), fatal=True)
+    layers = {"bubblewrap": probes.namespaces(), "Landlock": probes.landlock(), "seccomp": probes.seccomp()}
+    held = found.isolation
+    fact = f"tier {found.tier}, worker uid {held.uid}, {len(held.canaries)} canaries blocked; "
+    fact += ", ".join(f"{name}: {what}" for name, (what, _) in layers.items())
+    advice = [f"{name}: {what}" for name, (_, what) in layers.items() if what]
+    for tier, why in found.refused.items():
+        advice.append(f"not {tier}: {why.splitlines()[0].removeprefix(f'tier {tier}: ')}")
+    if found.tier == "0":
+        advice.insert(0, "nothing is isolated: run only submissions you have read; their runs are not ranked")
+    return Finding("isolation", found.tier == "A", fact, "\n     ".join(advice))
 
 
 def _processor(facts: dict[str, object]) -> Finding:

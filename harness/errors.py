@@ -13,6 +13,7 @@
     ├── QueryError            a query that makes no sense; it costs nothing
     ├── BudgetExhausted       a query that does not fit into what is left; it costs nothing
     ├── ProtocolError         the other side of the socket does not keep to the wire format
+    ├── SandboxError          an isolation that this machine cannot give, or that does not hold
     └── StoreError            a results database that cannot be used
 
 Each message gives the fact, the numbers and the next step. The command line prints the message
@@ -68,6 +69,10 @@ class QueryError(HarnessError):
 
 class ProtocolError(HarnessError):
     """A frame on the socket breaks the wire format."""
+
+
+class SandboxError(HarnessError):
+    """A worker cannot be isolated as asked, or a canary in it escaped."""
 
 
 class StoreError(HarnessError):

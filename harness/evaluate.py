@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from harness.data import Source, examples_sha256, load_shots, load_test, splits_of
+from harness.data import Source, check_unseen, examples_sha256, load_shots, load_test, splits_of
 from harness.environment import environment, environment_sha256
 from harness.errors import DataError, InputError
 from harness.fetch import at_hand
@@ -17,6 +18,7 @@ from harness.lm import device
 from harness.lm.load import kind_of, load_model
 from harness.pretrain import read_p0
 from harness.referee import Cell, Verdict, run_cell, run_reference
+from harness.sandbox import ladder
 from harness.store import RunKey, Store
 from harness.track import Track, track_tasks
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.lm.model import LanguageModel
+    from harness.sandbox.tiers import Tier
     from harness.submission import Submission
 
 
@@ -51,6 +54,10 @@ class Choices:
     """A pre-trained prompt for the pair tasks, from `harness pretrain-prompt`; such a run has outside data in it."""
     device: str | None = None
     """``cpu`` or ``cuda`` instead of the track's; what was used is stored, and only the track's is ranked."""
+    test_data: Path | None = None
+    """Directory of test sets that stand in for the data's own; such a run is compared with the public one."""
+    sandbox: Tier | None = None
+    """Tier of isolation instead of the best that this machine gives; stored with each cell."""
 
 
 class Progress(Protocol):
@@ -86,18 +93,24 @@ class Evaluation:
         """
         self.store = store
         self._given = track
-        self._seed, self._white_box = choices.seed, choices.white_box
+        self._seed, self._white_box, self._sandbox = choices.seed, choices.white_box, choices.sandbox
         self.modified = tuple(
             name for name, value in (("model", choices.model), ("calls", choices.calls)) if value is not None
         )
         if choices.data is not None and track.data.source != "kit":
             self.modified += ("data",)
+        if choices.test_data is not None:
+            if not choices.test_data.is_dir():
+                raise InputError(f"--test-data {choices.test_data}: no such directory")
+            self.modified += ("test_data",)
         kind = device.chosen(track, choices.device)
         self.device = device.name(kind)
         hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
         self.track, staged = at_hand(replaced(track, choices), choices.staged, hub_tasks)
         self._source = _source(track, choices) if staged is None else Source("hub", staged)
-        self._data = str(self._source) if staged is None else "hub"  # staged or not, it is the same data
+        named = self._source if staged is None else Source("hub")  # staged or not, it is the same data
+        self._source = dataclasses.replace(self._source, test=choices.test_data)
+        self._data = str(dataclasses.replace(named, test=choices.test_data))
         self._files = track_tasks(self.track)
         self.cells = self._plan(choices)
         self._data_sha256 = self._digest()
@@ -124,7 +137,7 @@ class Evaluation:
             raise InputError(
                 f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
             )
-        run_one = run_reference if submission.access == "white-box" else run_cell
+        run_one = run_reference if submission.access == "white-box" else partial(run_cell, tier=self.tier)
         key = self._key(submission, options)
         facts = self._environments[submission.access] | {"numerics": numeric_profile(self.track)}
         run = self.store.open_run(key, facts)
@@ -136,10 +149,22 @@ class Evaluation:
                 continue  # by another process, meanwhile
             progress.began(key.entry, cell)
             attempt = self.store.begin(run, cell.task.name, cell.split)
-            lm = self._with_p0 if _relative_to_p0(cell) else self.lm
-            verdict = run_one(cell, submission, options, lm, attempt, progress.spent)
+            verdict = run_one(cell, submission, options, self.model_for(cell), attempt, progress.spent)
             progress.ended(key.entry, cell, verdict)
         return run
+
+    def model_for(self, cell: Cell) -> LanguageModel:
+        """The model as this cell's submission meets it: with the pre-trained prompt where there is one for it."""
+        return self._with_p0 if _relative_to_p0(cell) else self.lm
+
+    @cached_property
+    def tier(self) -> Tier:
+        """Isolation that all workers run in: the best that this machine gives, or the chosen one.
+
+        Raises:
+            SandboxError: no worker comes up in any.
+        """
+        return self._sandbox or ladder.best().tier
 
     def _plan(self, choices: Choices) -> list[Cell]:
         unknown = sorted(set(choices.tasks) - set(self._files))
@@ -177,9 +202,13 @@ class Evaluation:
             spec = self.track.tasks[name]
             try:
                 digest.update(examples_sha256(load_test(file, self._source)).encode())
+                drawn = []
                 for split in splits_of(file, self._source, spec, present_only=True):
                     shots = load_shots(file, self._source, split, spec)
+                    drawn.append(shots)
                     digest.update((examples_sha256(shots.train) + examples_sha256(shots.dev)).encode())
+                if self._source.test is not None:
+                    check_unseen(file, self._source, drawn)
             except DataError:
                 if name in chosen:
                     raise

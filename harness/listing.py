@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from harness.contract import Task
     from harness.predictions import Scored
+    from harness.replay import Replay
     from harness.tasks import TaskFile
     from harness.track import Track
 
@@ -44,6 +45,19 @@ def scores_table(scores: Iterable[Scored]) -> Table:
         table.add_column(column, justify=side)
     for s in scores:
         table.add_row(s.task, str(s.split), f"{s.rows:,}", s.metric, f"{s.score * 100:.2f}")
+    return table
+
+
+def replay_table(replay: Replay) -> Table:
+    """A line per cell that was looked at again."""
+    table = _table(
+        "cell", "verdict", "queries then/now", "predictions not given", "logits differ by", "first difference"
+    )
+    for cell in replay.cells:
+        drift = "unknown" if cell.drift is None else f"{cell.drift:.2g}"
+        queries = "{:,}/{:,}".format(*cell.queries)
+        flipped = f"{cell.flipped:,} of {cell.predictions:,}"
+        table.add_row(f"{cell.task}/{cell.split}", cell.verdict, queries, flipped, drift, escape(cell.difference))
     return table
 
 

@@ -25,7 +25,7 @@ from harness.lm.broker import Broker, Incumbent, Service
 from harness.lm.probe import fingerprint
 from harness.meter import Meter
 from harness.metrics import score
-from harness.sandbox import launch
+from harness.sandbox import ladder, launch
 from harness.status import COUNTS, MARKS
 from harness.store import KeptAnswer
 from harness.submission import loaded
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from harness.contract import Examples, ModelInfo, Shots, Task
     from harness.data import Source
     from harness.lm.model import LanguageModel
+    from harness.sandbox.tiers import Tier
     from harness.store import Attempt
     from harness.submission import Solver, Submission
     from harness.tasks import TaskFile
@@ -85,11 +86,18 @@ class Verdict:
 
 
 def run_cell(
-    cell: Cell, submission: Submission, options: Mapping[str, str], lm: LanguageModel, attempt: Attempt, watch: Watch
+    cell: Cell,
+    submission: Submission,
+    options: Mapping[str, str],
+    lm: LanguageModel,
+    attempt: Attempt,
+    watch: Watch,
+    tier: Tier | None = None,
 ) -> Verdict:
-    """Run a submission on a cell and store what came of it.
+    """Run a submission on a cell and store what came of it, in the best tier of isolation or the one that is given.
 
     Raises:
+        SandboxError: no worker can be isolated so.
         SubmissionError: the submission cannot be imported or configured; nothing is stored.
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
@@ -101,7 +109,7 @@ def run_cell(
     meter = Meter(cell.spec.calls, len(shots.train))
     broker = Broker(lm, cell.task, meter, attempt, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20, watch)
     started, before = time.monotonic(), time.perf_counter()
-    worker = launch.start(cell.limits.output_kb << 10)
+    worker = launch.start(cell.limits, submission.path, tier or ladder.best().tier)
     service, grace_s = broker.service, 0.0
     try:
         _hand_over(worker, _job(cell, shots, info, submission, options, meter), cell.limits.wall_s)
@@ -122,6 +130,8 @@ def run_cell(
         if status in COUNTS:  # a failure keeps its own reason
             status, service.detail = "invalid_answer", str(problem)
     facts = _facts(cell, shots, meter, service, left) | {
+        "sandbox": worker.isolation.tier,
+        "isolation": dataclasses.asdict(worker.isolation),
         "tuning_s": tuning_s,
         "test_s": time.perf_counter() - before,
         "device_peak_mb": device.peak_mb(lm.device),
@@ -155,11 +165,6 @@ def _job(
         meter.budget.rows_total,
         dict(options),
         cell.worker_seed,
-        {
-            "memory_gb": cell.limits.memory_gb,
-            "wall_s": cell.limits.wall_s,
-            "open_files": cell.limits.open_files,
-        },
     )
 
 
@@ -210,7 +215,8 @@ def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launc
         "template": cell.task.template,
         "words": list(cell.task.words),
         "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
-        "sandbox": launch.TIER,
+        "sandbox": "none (referee process)",
+        "isolation": {},
         "seed": cell.worker_seed,
         "access": "black-box",
     }
@@ -294,6 +300,5 @@ def _reference_facts(cell: Cell, shots: Shots, config: Any, training: Training) 
         "calls_total": 0,
         "rows_total": 0,
         "note": training.note,
-        "sandbox": "none (referee process)",
         "access": "white-box",
     }

@@ -4,6 +4,7 @@ A *run* is one submission with one configuration on one track, model, data set, 
 *cells* (task x split). Every start of a cell is an *attempt*, whose answered queries go into the ledger one by one,
 each committed before its reply is sent. An attempt that ends writes its *outcome*, answers and predictions in one
 transaction; one outcome per cell, enforced by the database. An interrupted attempt has none: the cell runs again.
+Every row is sealed (`harness.seals`), so that `harness audit` names what was changed afterwards.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness import tables
 from harness.errors import StoreError
+from harness.seals import chained, closing_seal, first_link, row_seal
 from harness.tables import SCHEMA
 
 if TYPE_CHECKING:
@@ -64,13 +66,18 @@ class RunKey:
 
     @property
     def id(self) -> str:
-        """Digest that names the run; what is as it always was before there was a field for it does not count."""
-        identity = asdict(self)
-        if self.access == "black-box":
-            del identity["access"]
-        if not self.external:
-            del identity["external"]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        """Digest that names the run."""
+        return run_id(asdict(self))
+
+
+_SINCE: dict[str, str] = {"access": "black-box", "external": ""}
+"""What was so for every run before there was a field for it, and does not count where it still is."""
+
+
+def run_id(identity: Mapping[str, Any]) -> str:
+    """Digest of a run's identity, a `RunKey` as a dict or as read back from JSON."""
+    counted = {name: value for name, value in identity.items() if name not in _SINCE or value != _SINCE[name]}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -154,10 +161,12 @@ class Store:
                 version = self._version(connection) or self._create(connection)
         if version != SCHEMA:
             self.close()
-            raise StoreError(
-                f"{url}: schema version {version}, this program reads {SCHEMA}. "
-                "Keep the file for the version that wrote it, and name another with --store"
+            way_out = (
+                f"Bring it up to date, keeping the older file beside it: harness migrate --store {url}"
+                if version == 1
+                else "Keep the file for the version that wrote it, and name another with --store"
             )
+            raise StoreError(f"{url}: schema version {version}, this program reads {SCHEMA}. {way_out}")
 
     def _version(self, connection: sa.Connection) -> int | None:
         """Schema version; None where there are no tables yet."""
@@ -182,8 +191,8 @@ class Store:
         with self._writing() as connection:
             known = connection.execute(sa.select(tables.runs.c.run).where(tables.runs.c.run == key.id)).scalar()
             if known is None:
-                values = {"identity": json.dumps(asdict(key)), "environment": json.dumps(dict(environment))}
-                connection.execute(tables.runs.insert().values(run=key.id, started=time.time(), **values))
+                texts = {"identity": json.dumps(asdict(key)), "environment": json.dumps(dict(environment))}
+                _insert(connection, tables.runs, {"run": key.id, "started": time.time(), **texts})
         return key.id
 
     def finished(self, run: str) -> set[tuple[str, int]]:
@@ -195,9 +204,13 @@ class Store:
     def begin(self, run: str, task: str, split: int) -> Attempt:
         """Start a cell."""
         row = {"run": run, "task": task, "split": split, "started": time.time()}
+        columns = tables.attempts.c
         with self._writing() as connection:
-            number: Any = connection.execute(tables.attempts.insert().values(**row)).inserted_primary_key
-        return Attempt(self, int(number[0]), run, task, split)
+            inserted: Any = connection.execute(tables.attempts.insert().values(seal="", **row)).inserted_primary_key
+            number = int(inserted[0])
+            seal = row_seal("attempts", row | {"attempt": number})
+            connection.execute(tables.attempts.update().where(columns.attempt == number).values(seal=seal))
+        return Attempt(self, number, run, task, split, seal)
 
     def runs(self) -> list[tuple[str, dict[str, Any], dict[str, Any], float]]:
         """All runs, oldest first: id, identity, environment, start (Unix seconds)."""
@@ -285,6 +298,10 @@ class Store:
         with self._reading() as connection:
             return [(row.attempt, row.task, row.split) for row in connection.execute(query.order_by(columns.attempt))]
 
+    def snapshot(self) -> AbstractContextManager[sa.Connection]:
+        """One consistent view of all tables, whoever writes meanwhile; for those who check rows as they lie."""
+        return self._reading()
+
     def _writing(self) -> AbstractContextManager[sa.Connection]:
         return self._transaction(self._writer)
 
@@ -299,7 +316,7 @@ class Store:
                 yield connection
         except IntegrityError:
             raise
-        except SQLAlchemyError as problem:
+        except (SQLAlchemyError, UnicodeDecodeError) as problem:  # a damaged file's own texts come as what they are
             cause = getattr(problem, "orig", None) or problem
             raise StoreError(
                 f"results database {self.url}: {cause}. Nothing half-written is in it; "
@@ -310,11 +327,10 @@ class Store:
 class Attempt:
     """A cell being run: takes ledger rows one by one, then the outcome."""
 
-    def __init__(self, store: Store, number: int, run: str, task: str, split: int) -> None:
+    def __init__(self, store: Store, number: int, run: str, task: str, split: int, seal: str) -> None:
         """Continue from nothing: an attempt is never resumed."""
         self._store, self.number, self.run, self.task, self.split = store, number, run, task, split
-        self._queries = 0
-        self._chain = hashlib.sha256(f"{run}/{task}/{split}/{number}".encode()).hexdigest()
+        self._queries, self._chain, self._seal = 0, first_link(run, task, split, number), seal
 
     def record(self, row: LedgerRow) -> None:
         """Commit one answered query, chained to the one before.
@@ -339,18 +355,16 @@ class Attempt:
         """
         try:
             with self._store._writing() as connection:  # noqa: SLF001
-                _once(connection, tables.test_sets, "test", test, labels=_bytes(labels))
-                outcome = {"status": status, "facts": json.dumps(dict(facts)), "test": test, "finished": time.time()}
+                _once(connection, tables.test_sets, "test", {"test": test, "labels": _bytes(labels)})
+                kept_seals = [self._keep(connection, answer) for answer in sorted(kept, key=lambda each: each.mark)]
                 cell = {"run": self.run, "task": self.task, "split": self.split, "attempt": self.number}
-                connection.execute(tables.outcomes.insert().values(**cell, **outcome))
-                for answer in kept:
-                    digest = hashlib.sha256(answer.blob).hexdigest()
-                    _once(connection, tables.answers, "sha256", digest, blob=answer.blob)
-                    values = {"mark": answer.mark, "rows": answer.rows, "answer": digest}
-                    predictions = _bytes(answer.predictions)
-                    connection.execute(
-                        tables.incumbents.insert().values(attempt=self.number, predictions=predictions, **values)
-                    )
+                outcome = {"status": status, "facts": json.dumps(dict(facts)), "test": test, "finished": time.time()}
+                row = cell | outcome
+                seal = closing_seal(
+                    row, _seal_of(connection, tables.runs, self.run), self._seal,
+                    _seal_of(connection, tables.test_sets, test), kept_seals, self._queries, self._chain,
+                )  # fmt: skip
+                connection.execute(tables.outcomes.insert().values(seal=seal, **row))
         except IntegrityError as problem:
             if (self.task, self.split) in self._store.finished(self.run):
                 return False
@@ -359,11 +373,15 @@ class Attempt:
             ) from problem
         return True
 
-
-def chained(previous: str, row: Mapping[str, Any]) -> str:
-    """Next link of the ledger's hash chain."""
-    fields = ("rows", "tokens", "bytes_up", "bytes_down", "seconds", "level", "sha256")
-    return hashlib.sha256(f"{previous}{json.dumps([row[name] for name in fields])}".encode()).hexdigest()
+    def _keep(self, connection: sa.Connection, answer: KeptAnswer) -> str:
+        """Write one incumbent with its answer; return its seal."""
+        digest = hashlib.sha256(answer.blob).hexdigest()
+        known = sa.select(tables.answers.c.sha256).where(tables.answers.c.sha256 == digest)
+        if connection.execute(known).scalar() is None:
+            connection.execute(tables.answers.insert().values(sha256=digest, blob=answer.blob))
+        values = {"mark": float(answer.mark), "rows": int(answer.rows), "answer": digest}
+        predictions = _bytes(answer.predictions)
+        return _insert(connection, tables.incumbents, {"attempt": self.number, "predictions": predictions, **values})
 
 
 def _durable(connection: Any, _record: Any) -> None:
@@ -391,9 +409,22 @@ def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
     )
 
 
-def _once(connection: sa.Connection, table: sa.Table, key: str, value: str, **rest: Any) -> None:
-    if connection.execute(sa.select(table.c[key]).where(table.c[key] == value)).scalar() is None:
-        connection.execute(table.insert().values({key: value, **rest}))
+def _insert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> str:
+    """Write a row with its seal; return that."""
+    seal = row_seal(table.name, row)
+    connection.execute(table.insert().values(seal=seal, **row))
+    return seal
+
+
+def _once(connection: sa.Connection, table: sa.Table, key: str, row: dict[str, Any]) -> None:
+    if connection.execute(sa.select(table.c[key]).where(table.c[key] == row[key])).scalar() is None:
+        _insert(connection, table, row)
+
+
+def _seal_of(connection: sa.Connection, table: sa.Table, name: str) -> str:
+    """Seal of the row with this primary key."""
+    (key,) = table.primary_key.columns
+    return str(connection.execute(sa.select(table.c.seal).where(key == name)).scalar_one())
 
 
 def _bytes(labels: IntArray) -> bytes:

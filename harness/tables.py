@@ -1,12 +1,12 @@
-"""Tables of the results database; what they hold is told in `harness.store`."""
+"""Tables of the results database; what they hold is told in `harness.store`, what seals are in `harness.seals`."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
 
-SCHEMA = 1
-"""Version of these tables; a database of another version is refused."""
+SCHEMA = 2
+"""Version of these tables. A database of another version is refused; `harness migrate` copies one of version 1."""
 
 metadata = sa.MetaData()
 schema = sa.Table("schema", metadata, Column("version", Integer, primary_key=True))
@@ -17,6 +17,7 @@ runs = sa.Table(
     Column("identity", Text, nullable=False),  # JSON of RunKey
     Column("environment", Text, nullable=False),  # JSON: versions, device, threads, sandbox tier
     Column("started", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),
 )
 attempts = sa.Table(
     "attempts",
@@ -26,6 +27,7 @@ attempts = sa.Table(
     Column("task", Text, nullable=False),
     Column("split", Integer, nullable=False),
     Column("started", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),
 )
 queries = sa.Table(
     "queries",
@@ -52,12 +54,14 @@ outcomes = sa.Table(
     Column("facts", Text, nullable=False),  # JSON of what else is known: see referee._facts
     Column("test", ForeignKey("test_sets.test"), nullable=False),
     Column("finished", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),  # closes over the whole cell: see harness.seals
 )
 test_sets = sa.Table(
     "test_sets",
     metadata,
     Column("test", Text, primary_key=True),  # digest of texts and labels
     Column("labels", LargeBinary, nullable=False),  # int16, little-endian
+    Column("seal", Text, nullable=False, default=""),
 )
 answers = sa.Table(
     "answers",
@@ -73,5 +77,6 @@ incumbents = sa.Table(
     Column("rows", Integer, nullable=False),  # rows spent when it was offered
     Column("answer", ForeignKey("answers.sha256"), nullable=False),
     Column("predictions", LargeBinary, nullable=False),  # int16 class per test text
+    Column("seal", Text, nullable=False, default=""),
     UniqueConstraint("attempt", "mark"),
 )

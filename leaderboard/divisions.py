@@ -4,6 +4,9 @@ A *division* holds the runs that had the same means: no data from outside or the
 Ranks, intervals, ties and fronts are computed within a division and never across. The main one is pure (no outside
 data) and on the device that ranks; of several, it is the one with the most complete entries.
 
+Runs without isolation (tier 0) are listed and not ranked, unless the organiser says so. Runs that say ``process`` were
+made before there were tiers, in a separate process with limits; they are a division of their own, ranked as they were.
+
 Within a division the access level is a ceiling: the list up to L1 holds everybody who asked for nothing above input
 prompts, and ranks them anew. A submission that asks for less is in the wider lists as well, since asking for less is
 nobody's advantage; one that asks for more is never in the narrower.
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 ACCESS = ("L0 logits", "L1 input prompts", "L2 deep prompts", "L3 hidden states", "white-box")
 """Names of the access levels."""
+UNSANDBOXED = "0"
+"""The tier that is none."""
 
 
 @dataclass(frozen=True, order=True)
@@ -31,9 +36,14 @@ class Division:
     external: str = ""
     """What came from outside data, e.g. a pre-trained prompt; empty where nothing did."""
     sandbox: str = ""
-    """Tier the submission ran in; several where cells differ."""
+    """Tier the submission ran in, as `harness.sandbox.tiers`; several, space between, where cells differ."""
     device: str = ""
     """``cpu``, or the GPU as its driver names it."""
+
+    @property
+    def unsandboxed(self) -> bool:
+        """Whether some of it ran without isolation."""
+        return UNSANDBOXED in self.sandbox.split()
 
     @property
     def title(self) -> str:
@@ -47,14 +57,15 @@ class Division:
 
 
 def divisions(entries: Iterable[Entry]) -> tuple[Division, ...]:
-    """The divisions of the entries, main one first: pure, then most complete entries, then by name.
+    """The divisions of the entries, main one first: pure, isolated, then most complete entries, then by name.
 
     White-box references count nothing; where there is nobody else, theirs are listed.
     """
     listed = list(entries)
     contestants = [entry for entry in listed if not entry.white_box] or listed
     complete = Counter(entry.division for entry in contestants if not entry.missing)
-    return tuple(sorted({e.division for e in contestants}, key=lambda d: (bool(d.external), -complete[d], d)))
+    found = {entry.division for entry in contestants}
+    return tuple(sorted(found, key=lambda d: (bool(d.external), d.unsandboxed, -complete[d], d)))
 
 
 def ceilings(entries: Iterable[Entry]) -> tuple[int, ...]:

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
     from leaderboard.rank import Entry
 
-TOLERANCE = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1}
-"""Difference of a logit that is rounding, by number format. In bfloat16 the embedded model's logits differ by up to
-0.05 between instruction sets (AMX and AVX2) and 0.02 between one thread and two."""
-
 
 @dataclass(frozen=True)
 class Drift:

@@ -153,6 +153,13 @@ class Ranking:
     """The newest run of each entry on each other device or with outside data: without a rank, by device and name."""
     identity: dict[str, Any] = field(default_factory=dict)
     """What all ranked runs have in common: versions, model, data, device, seed."""
+    allow_unsandboxed: bool = False
+    """Whether runs without isolation are ranked, in a division of their own."""
+
+    @property
+    def unsandboxed(self) -> int:
+        """Entries that have no rank because they ran without isolation."""
+        return 0 if self.allow_unsandboxed else len([e for e in self.entries if _unranked(e)])
 
     @property
     def divisions(self) -> tuple[Division, ...]:
@@ -162,6 +169,8 @@ class Ranking:
 
     def complete(self, division: Division, ceiling: int | None = None) -> tuple[Entry, ...]:
         """Complete entries of a division, best average first; where given, none above the access level."""
+        if division.unsandboxed and not self.allow_unsandboxed:
+            return ()
         own = [e for e in (*self.entries, *self.elsewhere) if e.division == division and not (e.missing or e.white_box)]
         return tuple(sorted((e for e in own if ceiling is None or e.access <= ceiling), key=_best_first))
 
@@ -201,6 +210,7 @@ def rank(
     fingerprint: str | None = None,
     planned: Collection[tuple[str, int]] = (),
     ranks: Callable[[str], bool] = lambda _device: True,
+    allow_unsandboxed: bool = False,
 ) -> Ranking:
     """Rank the newest run of each entry on a track.
 
@@ -209,7 +219,7 @@ def rank(
     most entries is ranked (the newest where equal). Runs with choices replaced on the command line are left out. A
     complete run has all `planned` cells (task, split), and every cell that any other run has which had the same device
     and outside data. White-box references follow, best average first; they have a say in nothing of this, unless there
-    is nobody else.
+    is nobody else. Runs without isolation are listed like those that lack cells, unless `allow_unsandboxed`.
     """
     runs = [
         (run, identity, environment)
@@ -237,10 +247,10 @@ def rank(
         for who, (run, environment) in newest.items()
         if scored[who]
     }
-    ranked = _ranked([entry for who, entry in found.items() if who in here])
+    ranked = _ranked([entry for who, entry in found.items() if who in here], allow_unsandboxed)
     elsewhere = sorted((entry for who, entry in found.items() if who not in here), key=lambda e: (e.device, e.name))
     tasks = tuple(sorted({task for task, _ in set(planned).union(*places.values())}))
-    return Ranking(track, tasks, tuple(ranked), len(runs) - len(alike), tuple(elsewhere), chosen)
+    return Ranking(track, tasks, tuple(ranked), len(runs) - len(alike), tuple(elsewhere), chosen, allow_unsandboxed)
 
 
 def score_cell(cell: StoredCell) -> CellScore:
@@ -329,13 +339,20 @@ def _largest_group(identities: list[dict[str, Any]]) -> dict[str, Any]:
     return dict(zip(_COMPARABLE, largest, strict=True))
 
 
-def _ranked(entries: list[Entry]) -> list[Entry]:
-    """Complete contestants by division, then those that lack cells, then references."""
+def _unranked(entry: Entry) -> bool:
+    """Whether it has no rank for want of isolation alone."""
+    return entry.division.unsandboxed and not entry.white_box and not entry.missing
+
+
+def _ranked(entries: list[Entry], allow_unsandboxed: bool) -> list[Entry]:
+    """Complete contestants by division, then those that lack isolation or cells, then references."""
     references = sorted((e for e in entries if e.white_box), key=_best_first)
     contestants = [e for e in entries if not e.white_box]
-    complete = [e for e in contestants if not e.missing]
+    apart = [e for e in contestants if _unranked(e) and not allow_unsandboxed]
+    complete = [e for e in contestants if not (e.missing or (_unranked(e) and not allow_unsandboxed))]
     ranked = [e for d in divisions(contestants) for e in _placed([e for e in complete if e.division == d])]
-    return ranked + sorted((e for e in contestants if e.missing), key=lambda e: e.name) + references
+    lacking = [e for e in contestants if e.missing]
+    return ranked + sorted(apart, key=_best_first) + sorted(lacking, key=lambda e: e.name) + references
 
 
 def _placed(entries: list[Entry]) -> list[Entry]:

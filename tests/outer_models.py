@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.lm.model import LanguageModel
+    from harness.sandbox.tiers import Tier
 
 WIDTH, LAYERS, CALLS, TRAIN_ROWS = 16, 2, 10, 8
 ROWS = CALLS * TRAIN_ROWS
@@ -161,14 +162,14 @@ class Arena:
         """Write a submission."""
         return write_submission(self.folder, body, name)
 
-    def run(self, body: str, options: dict[str, str] | None = None, **changes: Any) -> Run:
-        """Run one cell; a run of its own in the store."""
+    def run(self, body: str, options: dict[str, str] | None = None, tier: Tier | None = None, **changes: Any) -> Run:
+        """Run one cell, in the best tier of isolation or the given one; a run of its own in the store."""
         self._runs += 1
         cell = self.cell(**changes)
         run = self.store.open_run(key(seed=self._runs), {})
         attempt = self.store.begin(run, cell.task.name, cell.split)
         verdict = run_cell(
-            cell, find(self.submission(body)), options or {}, self.lm, attempt, lambda _rows, _note: None
+            cell, find(self.submission(body)), options or {}, self.lm, attempt, lambda _rows, _note: None, tier
         )
         (stored,) = self.store.cells(run)
         return Run(verdict, stored, self.store)

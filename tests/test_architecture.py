@@ -18,13 +18,13 @@ SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*.py"))
 STANDARD = sys.stdlib_module_names
 
 LAYERS = [
-    {"errors", "contract", "losses", "metrics", "status", "tables", "environment"},
+    {"errors", "contract", "losses", "metrics", "status", "tables", "environment", "seals"},
     {"tomlfile", "heads", "answer", "meter"},
-    {"tasks", "track", "data", "fetch", "predictions", "scaffold", "submission", "store", "listing"},
+    {"tasks", "track", "data", "fetch", "predictions", "scaffold", "submission", "store", "listing", "migrate"},
     {"lm"},
     {"sandbox"},
     {"referee", "whitebox"},
-    {"pretrain", "evaluate", "progress", "check", "doctor", "predict"},
+    {"pretrain", "evaluate", "progress", "check", "doctor", "predict", "audit", "replay"},
     {"cli"},
 ]
 """Each module may import from its own layer and those above it in this list."""

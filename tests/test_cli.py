@@ -19,7 +19,7 @@ from harness import cli
 from harness.data import Source, load_test
 from harness.store import Store
 from harness.tasks import load_task
-from leaderboard.drift import TOLERANCE
+from harness.track import ROUNDING
 
 ROOT = Path(cli.__file__).resolve().parents[1]
 KIT = ROOT.parent / "shared" / "data" / "competition"
@@ -137,8 +137,28 @@ def test_label_words_whose_first_token_is_read_are_said_to_be_as_written_without
 def test_doctor_looks_at_the_machine(harness: Any) -> None:
     found = {finding["name"]: finding for finding in harness("doctor", "--json").json}
     assert found["python"]["good"]
-    assert not found["isolation"]["good"]
+    assert found["isolation"]["fact"].startswith("tier ")
+    assert found["isolation"]["good"] == found["isolation"]["fact"].startswith("tier A")
     assert "python" in harness("doctor").out
+
+
+def test_a_run_without_isolation_says_so_and_has_no_rank(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
+    folder, where = write_submission(tmp_path, "tune = search"), ("--track", tiny_track, "--store", tmp_path / "r.db")
+    done = harness("evaluate", folder, *where, "--sandbox", "0")
+    assert done.code == 0
+    assert "NO ISOLATION" in done.err
+    assert "NO ISOLATION" not in done.out
+    (entry,) = harness("leaderboard", *where, "--json").json["entries"]
+    assert (entry["rank"], entry["division"]) == ("", "pure / cpu / sandbox 0")
+    assert "1 entries ran without isolation" in harness("leaderboard", *where).out
+    (entry,) = harness("leaderboard", *where, "--json", "--allow-unsandboxed").json["entries"]
+    assert entry["rank"] == 1
+
+
+def test_a_tier_that_does_not_exist_is_refused(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
+    done = harness("evaluate", write_submission(tmp_path, "tune = search"), "--track", tiny_track, "--sandbox", "Z")
+    assert done.code == 2
+    assert "A, B, B', 0" in done.err
 
 
 @pytest.mark.parametrize(
@@ -289,7 +309,7 @@ def test_backends_that_differ_are_told(
     assert evaluated.code == 0
     assert "backends differ" not in harness("leaderboard", "--track", tiny_track).out
     assert harness("leaderboard", "--track", tiny_track, "--json").json["drift"] == []
-    monkeypatch.setitem(TOLERANCE, "float32", -1.0)
+    monkeypatch.setitem(ROUNDING, "float32", -1.0)
     assert "backends differ on qqp" in harness("leaderboard", "--track", tiny_track).out
     differ = harness("leaderboard", "--track", tiny_track, "--json").json["drift"]
     assert [(each["task"], each["difference"]) for each in differ] == [("qqp", 0.0), ("sst2", 0.0)]

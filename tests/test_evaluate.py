@@ -421,7 +421,7 @@ def kill_at_random(folder: Path, track: Path, kills: int, seed: int) -> None:
     assert len(store.attempts(run)) > 3
     store.close()
     check(path, run, cells=3)
-    assert not [worker for worker in workers if "harness.sandbox.worker" in command_line(worker)]
+    assert not [worker for worker in workers if "sandbox/confine.py" in command_line(worker)]
 
 
 def kill_group(pid: int) -> None:

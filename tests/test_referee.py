@@ -276,11 +276,14 @@ def test_more_memory_than_the_limit_is_out_of_memory(arena: Arena) -> None:
 
 
 def test_a_worker_killed_from_outside_is_out_of_memory_as_the_kernel_does_it(arena: Arena) -> None:
-    run = arena.run("""
+    run = arena.run(
+        """
         def tune(lm, task, shots, rng, config):
             yield Answer.of(task)
             os.kill(os.getpid(), signal.SIGKILL)
-    """)
+    """,
+        tier="0",
+    )  # in all others it cannot
     assert run.status == "out_of_memory"
     assert "killed" in run.facts["detail"]
 
@@ -379,12 +382,15 @@ def test_a_flood_on_stdout_is_capped_and_binary_is_harmless(arena: Arena) -> Non
 
 def test_a_child_of_the_submission_does_not_outlive_its_cell(arena: Arena) -> None:
     note = arena.folder / "child"
-    run = arena.run(f"""
+    run = arena.run(
+        f"""
         def tune(lm, task, shots, rng, config):
             yield Answer.of(task)
             child = subprocess.Popen(["sleep", "600"])
             open({str(note)!r}, "w").write(f"{{child.pid}} {{os.getpid()}}")
-    """)
+    """,
+        tier="0",
+    )  # in all others it can have none
     assert run.status == "ok"
     pids = [int(word) for word in note.read_text().split()]
     deadline = time.monotonic() + 5

@@ -172,7 +172,7 @@ def test_opening_at_once_makes_one_whole_database(path: Path) -> None:
     racers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
     assert [racer.wait(60) for racer in racers] == [0] * 4
     with sqlite3.connect(path) as other:
-        assert other.execute("select version from schema").fetchall() == [(1,)]
+        assert other.execute("select version from schema").fetchall() == [(2,)]
     other.close()
 
 
@@ -201,7 +201,7 @@ def test_a_database_of_another_version_is_an_error_with_both_numbers(store: Stor
     with sqlite3.connect(path) as other:
         other.execute("update schema set version = 7")
     other.close()
-    with pytest.raises(StoreError, match="version 7, this program reads 1"):
+    with pytest.raises(StoreError, match="version 7, this program reads 2"):
         Store(str(path))
 
 

@@ -154,7 +154,6 @@ class Job(_Frame, frozen=True, forbid_unknown_fields=True):
     rows_total: Count
     config: dict[str, str]
     seed: int
-    limits: dict[str, float]
 
 
 class Done(_Frame, frozen=True, forbid_unknown_fields=True):

@@ -1,12 +1,16 @@
 """Starts a worker with nothing but its socket, collects what it prints, and ends it for sure.
 
-The seam for stronger isolation: `start` is the one place where a worker process comes to be.
+`start` is the one place where a worker process comes to be, in any tier (`harness.sandbox.tiers`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import json
 import os
+import platform
+import re
 import select
 import signal
 import socket
@@ -14,13 +18,41 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-TIER = "process"
-"""Isolation of this version: a separate process with limits, no file-system or network sandbox."""
+from harness.errors import SandboxError
+from harness.sandbox import bubblewrap
+from harness.sandbox.confine import LENGTH, landlock_abi
+from harness.sandbox.tiers import TIERS, Tier
+from harness.sandbox.view import DEVICES, PACKAGE, View, open_to_all, secret, view
+
+if TYPE_CHECKING:
+    from harness.track import Limits
+
+NOBODY = 65534
+"""Uid and gid of a worker that root starts."""
+_SPARE_TASKS = 64
 _LOOK_S = 0.5
+_REPORT_S = 60.0
+_LONGEST_REPORT = 1 << 16
+_PR_SET_DUMPABLE = 4
+_UID_AND_THREADS = re.compile(rb"^Uid:\t(\d+).*^Threads:\t(\d+)", re.MULTILINE | re.DOTALL)
+_OWN_NAMESPACES = ("mnt", "pid", "net", "ipc", "uts")
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What held in a worker, by its own canaries, before the submission's code was there."""
+
+    tier: Tier
+    landlock_abi: int = 0
+    """Version of Landlock's interface that was used; 0 is none."""
+    uid: int = -1
+    """User that the worker ran as, as it saw it."""
+    canaries: dict[str, str] = field(default_factory=dict)
+    """What was tried, and the error it met; ``escaped`` where it met none."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +70,44 @@ class Exit:
 class Worker:
     """A running worker process and our end of its socket."""
 
-    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, keep: int) -> None:
-        """Own the process; `keep` bytes of its output are kept."""
+    isolation: Isolation
+
+    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, keep: int, inside: int | None) -> None:
+        """Own the process; `keep` bytes of its output are kept. `inside` is the first process of its namespace."""
         self._process, self.sock, self._keep = process, sock, keep
         self._tail, self._peak_mb, self._gone = b"", 0.0, False
+        self._inside = None if inside is None else (inside, os.pidfd_open(inside))
+        self._pid = process.pid if inside is None else None
         self._reader = threading.Thread(target=self._drain, daemon=True)
         self._reader.start()
         self._exit: Exit | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The worker's process, as the referee sees it; None where that is not known (yet, or any more)."""
+        if self._pid is None and self._inside is not None:
+            with contextlib.suppress(OSError, ValueError):
+                first = self._inside[0]
+                self._pid = int(Path(f"/proc/{first}/task/{first}/children").read_text(encoding="ascii").split()[0])
+        return self._pid
+
     def end(self, grace_s: float) -> Exit:
-        """Hang up, give it `grace_s` to leave, then kill its whole process group; safe to call twice."""
+        """Hang up, give it `grace_s` to leave, then kill it with all it started; safe to call twice."""
         if self._exit is not None:
             return self._exit
         self._look()
         self.sock.close()
         self._await(grace_s)
+        if self._inside is not None:  # with the first process of a namespace the kernel ends all others
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._inside[1], signal.SIGKILL)
+            self._await(_LOOK_S)
+            os.close(self._inside[1])
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.wait()
+        if self._inside is not None and code > 128:  # noqa: PLR2004 - so says bubblewrap of a signal
+            code = 128 - code
         self._gone = True
         self._reader.join(1.0)
         self._exit = Exit(code, self._tail.decode("utf-8", "replace"), self._peak_mb)
@@ -88,36 +140,172 @@ class Worker:
     def _look(self) -> None:
         """Note its largest resident memory so far; a process that has ended has none to tell."""
         with contextlib.suppress(OSError, ValueError, IndexError):
-            for line in Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii").splitlines():
+            for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
                 if line.startswith("VmHWM:"):
                     self._peak_mb = max(self._peak_mb, int(line.split()[1]) / 1024)
 
 
-def start(keep_output: int) -> Worker:
-    """Start a worker that waits for its job on one inherited socket."""
+def start(limits: Limits, submission: Path | None, tier: Tier, *, landlock: int | None = None) -> Worker:
+    """Start a worker in a tier; it has tried its walls, and waits for its job on one inherited socket.
+
+    `submission` is the folder it may read. `landlock` holds it to an older version of Landlock's interface.
+
+    Raises:
+        SandboxError: this machine cannot give that tier: no worker came up, or a canary escaped.
+    """
+    layers, seen = TIERS[tier], view(submission)
+    root = os.geteuid() == 0 and layers.seccomp
+    keep_reading = root and not all(map(open_to_all, (*seen.trees, *seen.packages)))
+    abi = _abi(landlock) if layers.landlock else 0
+    policy = _policy(limits, seen, tier, abi, NOBODY if root else None, keep_reading)
+    _guard(hide=layers.seccomp)
+    try:
+        worker = _spawn(seen, tier, limits.output_kb << 10, keep_reading)
+    except OSError as problem:
+        raise SandboxError(f"tier {tier}: {problem.strerror}") from problem
+    try:
+        report = _exchange(worker.sock, policy)
+        escaped = [name for name, fate in report["canaries"].items() if fate == "escaped"]
+        if escaped:
+            raise SandboxError(f"tier {tier}: a worker could still do what must fail: {', '.join(escaped)}")
+        worker.isolation = Isolation(tier, abi, report["uid"], report["canaries"])
+    except SandboxError as problem:
+        left = worker.end(_LOOK_S)
+        raise SandboxError(f"{problem}\n{left.output}".rstrip()) from None
+    except BaseException:
+        worker.end(0)
+        raise
+    return worker
+
+
+def filter_file() -> Path | None:
+    """The system call filter for this machine; None where there is none."""
+    path = Path(__file__).with_name(f"seccomp-{platform.machine()}.bpf")
+    return path if sys.platform == "linux" and path.is_file() else None
+
+
+def _abi(landlock: int | None) -> int:
+    found = landlock_abi() if sys.platform == "linux" else 0
+    if found < 1:
+        raise SandboxError(f"this kernel has no Landlock: {os.strerror(-found) if found else sys.platform}")
+    return found if landlock is None else min(found, landlock)
+
+
+def _policy(limits: Limits, seen: View, tier: Tier, abi: int, uid: int | None, keep_reading: bool) -> dict[str, Any]:
+    """All that `harness.sandbox.confine` is told."""
+    layers, cores = TIERS[tier], os.cpu_count() or 1
+    taken = {
+        "AS": int(limits.memory_gb * 2**30),
+        "CPU": int(limits.wall_s * cores) + 60,
+        "NOFILE": limits.open_files,
+        "CORE": 0,
+    }
+    if layers.seccomp:
+        who = os.getuid() if uid is None else uid
+        taken |= {"NPROC": _tasks_of(who) + _SPARE_TASKS + 2 * cores, "FSIZE": 0, "MSGQUEUE": 0}
+    found = filter_file()
+    if layers.seccomp and found is None:
+        raise SandboxError(f"tier {tier}: there is no system call filter for {sys.platform} on {platform.machine()}")
+    more = ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"]
+    more += [path for path, what in DEVICES.items() if what == "read"]
+    return {
+        "uid": uid,
+        "keep_reading": keep_reading,
+        "parent": None if layers.bubblewrap else os.getpid(),
+        "limits": taken,
+        "seccomp": str(found) if layers.seccomp else "",
+        "landlock_abi": abi,
+        "read": [*map(str, seen.read), *more] if abi else [],
+        "list": [str(path) for path in seen.listed] if abi else [],
+        "write": [path for path, what in DEVICES.items() if what == "write"],
+        "missing": list(seen.missing),
+        "search": [str(path) for path in seen.search],
+        "harness": str(PACKAGE),
+        "secret": str(secret()),
+        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in _OWN_NAMESPACES if layers.bubblewrap},  # noqa: PTH115
+        "places": ["/", "/tmp", "/dev/shm", str(PACKAGE)],  # noqa: S108 - where it must not write
+    }
+
+
+def _spawn(seen: View, tier: Tier, keep: int, keep_reading: bool) -> Worker:
     ours, theirs = socket.socketpair()
-    with contextlib.ExitStack() as failed, theirs:
+    told, tells = os.pipe()
+    with contextlib.ExitStack() as failed, theirs, os.fdopen(told, "rb", buffering=0) as facts:
         failed.enter_context(ours)
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "harness.sandbox.worker", str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[theirs.fileno()],
-            env=_environment(),
-            cwd="/",
-            start_new_session=True,
-        )
+        with os.fdopen(tells, "wb"):
+            program = [str(Path(sys.executable).resolve()), "-I", "-S"]
+            program += [str(Path(__file__).with_name("confine.py")), str(theirs.fileno())]
+            fds = [theirs.fileno()]
+            if TIERS[tier].bubblewrap:
+                program = bubblewrap.command(seen, DEVICES, tells, keep_reading) + program
+                fds.append(tells)
+            process = subprocess.Popen(
+                program,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=fds,
+                env=_environment(isolated=TIERS[tier].seccomp),
+                cwd="/",
+                start_new_session=True,
+            )
+        inside = None
+        if TIERS[tier].bubblewrap:
+            said = b""
+            while not said.rstrip().endswith(b"}") and (more := facts.read(4096)):
+                said += more
+            with contextlib.suppress(ValueError, KeyError):  # it has ended, and says why in its output
+                inside = int(json.loads(said)["child-pid"])
         failed.pop_all()
-    return Worker(process, ours, keep_output)
+    return Worker(process, ours, keep, inside)
 
 
-def _environment() -> dict[str, str]:
+def _exchange(sock: socket.socket, policy: dict[str, Any]) -> dict[str, Any]:
+    """Send the policy, get the report. The submission is not there yet: what comes is our own program's."""
+    body = json.dumps(policy).encode()
+    sock.settimeout(_REPORT_S)
+    try:
+        sock.sendall(LENGTH.pack(len(body)) + body)
+        head = sock.recv(LENGTH.size, socket.MSG_WAITALL)
+        size = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else 0
+        report = json.loads(sock.recv(min(size, _LONGEST_REPORT), socket.MSG_WAITALL) or b'{"error": "it ended"}')
+    except OSError as problem:
+        report = {"error": str(problem)}
+    finally:
+        sock.settimeout(None)
+    if "error" in report:
+        raise SandboxError(f"no worker came up: {report['error']}")
+    return dict(report)
+
+
+def _tasks_of(uid: int) -> int:
+    """Threads of all processes of a user, which is what the limit on processes counts."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            found = _UID_AND_THREADS.search(path.read_bytes())
+            if found and int(found[1]) == uid:
+                count += int(found[2])
+    return count
+
+
+def _guard(*, hide: bool) -> None:
+    """Make this process's memory and environment unreadable for others of the same user, or readable again."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(not hide), 0, 0, 0)
+
+
+def _environment(*, isolated: bool) -> dict[str, str]:
     """Nothing of the referee's environment but the thread count.
+
+    In isolation nothing can be written, and libraries that make a temporary directory at import (torch) get one that is
+    there already and in which nobody ever writes.
 
     NumPy's linear algebra gets one thread: the last digits of an eigendecomposition change with the number of
     threads, and on small matrices two threads are slower than one.
     """
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     scrubbed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+    if isolated:
+        scrubbed |= dict.fromkeys(("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), "/proc/self")
     return scrubbed | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -1,22 +1,20 @@
-"""Entry of the worker process: ``python -I -m harness.sandbox.worker FD``.
+"""The worker: what `harness.sandbox.confine` becomes once its walls stand.
 
-Receives the `Job`, takes its limits, imports the submission, runs `tune`, and hands each answer over the socket.
-Nothing but the socket, the Python environment and the submission's own folder is meant to be of use here.
+Receives the `Job`, imports the submission, runs `tune`, and hands each answer over the socket. Nothing but the socket,
+the Python environment and the submission's own folder is here; nothing can be written.
 """
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import math
 import os
-import resource
-import signal
-import socket
+import site
 import sys
+import tempfile
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -27,21 +25,22 @@ from harness.lm import wire
 from harness.lm.client import RemoteBlackBox
 from harness.submission import load
 
-_PR_SET_PDEATHSIG = 1
+if TYPE_CHECKING:
+    import socket
+
 _LONGEST_TRACEBACK = 16_000
 _FAREWELL_S = 10
 
 
-def main() -> None:
+def main(sock: socket.socket) -> None:
     """Run one job and exit."""
     sys.dont_write_bytecode = True
-    _die_with_parent()
-    sock = socket.socket(fileno=int(sys.argv[1]))
+    tempfile.tempdir = os.environ.get("TMPDIR")  # untried: where nothing can be written, that is an error
+    site.setquit()  # `exit` and `quit`, which a start without `site` leaves out
     body = wire.receive(sock, (1 << 32) - 1)
     job = wire.decode_reply(body) if body else None
     if not isinstance(job, wire.Job):
         raise SystemExit("no job came over the socket; this program is started by `harness evaluate`")
-    _limit(job.limits)
     finished = _run(sock, job)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -94,26 +93,3 @@ def _trace() -> str:
 
 def _examples(texts: list[tuple[str, ...]], labels: list[int]) -> Examples:
     return Examples(tuple(tuple(text) for text in texts), np.array(labels, dtype=np.int64))
-
-
-def _die_with_parent() -> None:
-    """Be killed when the referee dies, however it dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _limit(limits: dict[str, float]) -> None:
-    """Take the track's limits on memory, processor time and open files; they cannot be raised again."""
-    for kind, value in (
-        (resource.RLIMIT_AS, int(limits["memory_gb"] * 2**30)),
-        (resource.RLIMIT_CPU, int(limits["wall_s"] * (os.cpu_count() or 1)) + 60),
-        (resource.RLIMIT_NOFILE, int(limits["open_files"])),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        capped = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (capped, capped))
-
-
-if __name__ == "__main__":
-    main()

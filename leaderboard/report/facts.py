@@ -13,6 +13,7 @@ from harness.errors import DataError
 from harness.status import COUNTS
 from harness.tasks import load_task
 from leaderboard.anytime import load_reference
+from leaderboard.private import gaps
 from leaderboard.rank import rank
 from leaderboard.table import document
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from harness.track import Track
     from leaderboard.anytime import Reference
     from leaderboard.divisions import Division
+    from leaderboard.private import Gap
     from leaderboard.rank import CellScore, Entry, Ranking
     from leaderboard.standing import Standing, Standings
     from leaderboard.stats import Interval
@@ -104,6 +106,8 @@ class Facts:
     """The ranking for machines (`leaderboard.table.document`)."""
     reference: Reference | None
     """Frozen scores that anytime areas and targets are measured by; None where there are none for these runs."""
+    gaps: tuple[Gap, ...]
+    """Entries that were run on private test sets as well."""
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -143,7 +147,7 @@ def gather(store: Store, track: Track, source: Source) -> Facts:
     labels = {cell.task: cell.labels for entry in every for cell in entry.cells}
     tasks = {task: _task(task, track, labels[task], source) for task in sorted(labels)}
     reference = load_reference(track.name, ranking.identity) if every else None
-    return Facts(track, ranking, tuple(lists), tasks, written, reference)
+    return Facts(track, ranking, tuple(lists), tasks, written, reference, tuple(gaps(store, ranking)))
 
 
 def page_name(name: str, run: str) -> str:

@@ -113,6 +113,7 @@ def ranking(facts: Facts) -> dict[str, Any]:
         "levels": LEVELS | {"white-box": "references"},
         "model": facts.systems[0].identity["model"] if facts.systems else facts.track.model.source,
         "left_out": facts.ranking.left_out,
+        "gaps": facts.gaps,
         "level": f"{LEVEL:.0%}",
     }
 
@@ -307,7 +308,7 @@ def _axis(systems: Sequence[System]) -> Axis:
     """From the lowest to the highest limit of all intervals, in multiples of 5 points; those far below are left off."""
     limits = [(100 * s.average.low, 100 * s.average.high) for s in systems if s.average] or [(0.0, 100.0)]
     highest = max(high for _, high in limits)
-    lowest = min(low for low, _ in limits if low > highest - WIDEST)
+    lowest = min((low for low, _ in limits if low > highest - WIDEST), default=highest - WIDEST)
     low, high = int(lowest // 5 * 5), int(-(-highest // 5) * 5)
     return Axis(low, max(high, low + 5))
 

