@@ -116,7 +116,7 @@ def test_pipelined_queries_get_exactly_the_budget(attack: str) -> None:
 def test_a_permutation_of_the_labels_is_scored_as_it_is() -> None:
     """Nobody looks for the order of the classes that would fit best."""
     results = driven(HERE_USER, "best", *RULES)
-    plain = results["replies.note_numbers_that_are_none"]["score"]  # the task's own answer stands
+    plain = results["replies.keep_the_labels_in_order"]["score"]
     assert results["replies.permute_the_labels"]["score"] == pytest.approx(1 - plain)
     assert plain != pytest.approx(0.5)
 

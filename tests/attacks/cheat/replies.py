@@ -147,9 +147,23 @@ def note_numbers_that_are_none(at: Any) -> Iterator[Answer]:
     yield Answer.of(at.task)
 
 
+def keep_the_labels_in_order(at: Any) -> Iterator[Answer]:
+    """A classifier fitted on the shots; no attack, but what the next one is compared with."""
+    yield _fitted(at, (0, 1))
+
+
 def permute_the_labels(at: Any) -> Iterator[Answer]:
-    """The classes in another order: right nowhere, unless somebody looks for the order that fits."""
-    yield Answer((Member(at.task.template, tuple(reversed(at.task.words))),))
+    """The same with its classes in another order: worse, unless somebody looks for the order that fits."""
+    yield _fitted(at, (1, 0))
+
+
+def _fitted(at: Any, order: tuple[int, int]) -> Answer:
+    """Class means of the hidden states as a linear head, its classes in an order."""
+    texts, labels = at.shots.train.texts + at.shots.dev.texts, np.append(at.shots.train.labels, at.shots.dev.labels)
+    h = at.lm.outputs(None, texts).features[0].astype(float)
+    means = np.stack([h[labels == k].mean(axis=0) for k in (0, 1)])[list(order)]
+    head = LinearHead(means * 10, -5 * (means**2).sum(axis=1))
+    return Answer((Member(at.task.template, at.task.words, head=head, alpha=1.0),))
 
 
 def pretend_to_be_an_answer(at: Any) -> Iterator[Any]:
