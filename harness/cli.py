@@ -59,6 +59,13 @@ def evaluate(
     device: Annotated[
         str | None, typer.Option("--device", help="cpu or cuda; default the track's, which alone is ranked.")
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--backend",
+            help="torch or onnxruntime (float32, encoder models; harness[onnx]); another than the track's never ranks.",
+        ),
+    ] = None,
     task: Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")] = None,
     split: Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")] = None,
     config: Options = None,
@@ -113,9 +120,21 @@ def evaluate(
         check_access(each, white_box)
     chosen = load_track(track)
     choices = Choices(
-        model, data, tuple(task or ()), tuple(split or ()), present_splits, calls, seed, white_box, staged, p0, device,
-        test_data, tier_named(sandbox),
-    )  # fmt: skip
+        model=model,
+        data=data,
+        tasks=tuple(task or ()),
+        splits=tuple(split or ()),
+        present_splits=present_splits,
+        calls=calls,
+        seed=seed,
+        white_box=white_box,
+        staged=staged,
+        p0=p0,
+        device=device,
+        test_data=test_data,
+        sandbox=tier_named(sandbox),
+        backend=backend,
+    )
     results = Store(store)
     progress = JsonProgress(out) if as_json else LiveProgress(err) if err.is_terminal else PlainProgress(err)
     try:

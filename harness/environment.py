@@ -60,6 +60,13 @@ def package_version(name: str) -> str:
         return "absent"
 
 
+def onnxruntime_version() -> str:
+    """Version of ONNX Runtime, by whichever of its packages it was installed."""
+    import onnxruntime  # noqa: PLC0415 - an extra
+
+    return str(onnxruntime.__version__)
+
+
 def cpu_capability() -> str:
     """Instruction set that torch's kernels use here."""
     import torch  # noqa: PLC0415

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from harness.data import Source, check_unseen, examples_sha256, load_shots, load_test, splits_of
-from harness.environment import environment, environment_sha256
+from harness.environment import environment, environment_sha256, onnxruntime_version
 from harness.errors import DataError, InputError
 from harness.fetch import at_hand
 from harness.lm import device
@@ -58,6 +58,8 @@ class Choices:
     """Directory of test sets that stand in for the data's own; such a run is compared with the public one."""
     sandbox: Tier | None = None
     """Tier of isolation instead of the best that this machine gives; stored with each cell."""
+    backend: str | None = None
+    """``torch`` or ``onnxruntime`` instead of the track's; a run with another one is never ranked with the track."""
 
 
 class Progress(Protocol):
@@ -103,6 +105,8 @@ class Evaluation:
             if not choices.test_data.is_dir():
                 raise InputError(f"--test-data {choices.test_data}: no such directory")
             self.modified += ("test_data",)
+        if choices.backend not in {None, backend(track)}:
+            self.modified += ("backend",)
         kind = device.chosen(track, choices.device)
         self.device = device.name(kind)
         hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
@@ -122,7 +126,8 @@ class Evaluation:
             raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
         self._with_p0 = self.lm.with_p0(self._p0.values) if self._p0 else self.lm
         self.cells = [self._fitted(cell) for cell in self.cells]
-        facts = device.facts(kind)
+        runtime = {"onnxruntime": onnxruntime_version()} if backend(self.track) == "onnxruntime" else {}
+        facts = device.facts(kind) | runtime
         self._environments = {access: environment(facts, reference=access == "white-box") for access in _ACCESS}
 
     def run(self, submission: Submission, options: Mapping[str, str], progress: Progress) -> str:
@@ -266,6 +271,22 @@ def numeric_profile(track: Track) -> dict[str, object]:
     return {"dtype": track.model.dtype, **msgspec.to_builtins(track.numerics)}
 
 
+def backend(track: Track) -> str:
+    """What computes the model's forward passes: ``torch`` or ``onnxruntime``."""
+    return "onnxruntime" if track.numerics.forward == "onnxruntime" else "torch"
+
+
+def _on_backend(track: Track, wanted: str) -> Track:
+    """The track on another backend; ONNX Runtime computes in float32."""
+    if wanted not in {"torch", "onnxruntime"}:
+        raise InputError(f"--backend {wanted}: torch or onnxruntime is needed")
+    if wanted == backend(track):
+        return track
+    numerics = msgspec.structs.replace(track.numerics, forward="packed" if wanted == "torch" else wanted)
+    model = msgspec.structs.replace(track.model, dtype=track.model.dtype if wanted == "torch" else "float32")
+    return msgspec.structs.replace(track, given_numerics=numerics, model=model)
+
+
 def replaced(track: Track, choices: Choices) -> Track:
     """The track with the command line's choices put in.
 
@@ -276,6 +297,8 @@ def replaced(track: Track, choices: Choices) -> Track:
         kind = kind_of(choices.model)
         model = msgspec.structs.replace(track.model, source=choices.model, kind=kind, revision=None)
         track = msgspec.structs.replace(track, model=model)
+    if choices.backend is not None:
+        track = _on_backend(track, choices.backend)
     if choices.calls is not None:
         if choices.calls <= 0:
             raise InputError(f"--calls {choices.calls}: a positive number of calls is needed")

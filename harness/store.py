@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from harness.lm.broker import LedgerRow
 
 DEFAULT = "results/harness.db"
+_QUERY = tables.queries.insert()
+"""Built once: the ledger takes a row for every query."""
 
 
 @dataclass(frozen=True)
@@ -341,9 +343,8 @@ class Attempt:
         values = asdict(row)
         chain = chained(self._chain, values)
         with self._store._writing() as connection:  # noqa: SLF001 - one module, two halves of one thing
-            connection.execute(
-                tables.queries.insert().values(attempt=self.number, number=self._queries, chain=chain, **values)
-            )
+            place = {"attempt": self.number, "number": self._queries, "chain": chain}
+            connection.execute(_QUERY, place | values)
         self._chain, self._queries = chain, self._queries + 1
 
     def finish(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 DType = Literal["float32", "bfloat16", "float16"]
+Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime"]
 DataSource = Literal["embedded", "kit", "hub"]
 
 ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1}
@@ -86,6 +87,11 @@ class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """CPU threads of the referee; None leaves them to the environment."""
     chunk_tokens: Positive = 4096
     """Tokens forwarded at once: memory stays bounded, and which rows share a chunk is part of the numbers."""
+    forward: Forward = "packed"
+    """``packed``: the fast path where a family has one, without pad tokens. ``invariant``: the same, and slower, so
+    that a row's numbers do not depend to the last bit on the rows it is asked with (such families, on a CPU).
+    ``padded``: with pad tokens (masked models; causal ones as ``plain``). ``plain``: transformers' own forward, a
+    candidate at a time. ``onnxruntime``: ONNX Runtime's kernels, in float32."""
 
 
 class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -233,12 +233,32 @@ def test_the_numeric_profile_is_stored_and_is_no_part_of_the_runs_name(
     (_, plain, environment, _), (_, tabled, stored, _) = store.runs()
     assert environment["numerics"] == {
         "dtype": "float32", "tf32": False, "attention": "sdpa", "deterministic": False, "threads": None,
-        "chunk_tokens": 4096,
+        "chunk_tokens": 4096, "forward": "packed",
     }  # fmt: skip
     assert stored["numerics"] == environment["numerics"] | {"attention": "math", "chunk_tokens": 512}
     assert {name for name in plain if plain[name] != tabled[name]} == {"track_fingerprint"}
     del environment["numerics"]
     assert plain["environment_sha256"] == environment_sha256(environment)
+
+
+def test_a_run_on_onnx_runtime_is_another_run_that_never_ranks(tiny_track: Path, store: Store, tmp_path: Path) -> None:
+    """It is told apart by what was replaced and by the environment, which has the runtime's version."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason='needs pip install "harness[onnx]"')
+    entry = find(write_submission(tmp_path, SEARCH))
+    for backend in (None, "torch", "onnxruntime"):
+        made = evaluation(tiny_track, store, tasks=("qqp",), backend=backend)
+        made.run(entry, {}, Watcher())
+    (_, usual, _, _), (_, other, environment, _) = store.runs()  # torch is the track's own: the same run
+    assert (usual["modified"], other["modified"]) == ([], ["backend"])
+    assert environment["onnxruntime"] == onnxruntime.__version__
+    assert environment["numerics"]["forward"] == "onnxruntime"
+    differ = {name for name in usual if usual[name] != other[name]}
+    assert differ == {"modified", "environment_sha256"}
+
+
+def test_a_backend_that_is_none_is_refused(tiny_track: Path, store: Store) -> None:
+    with pytest.raises(InputError, match="--backend tensorflow: torch or onnxruntime is needed"):
+        evaluation(tiny_track, store, backend="tensorflow")
 
 
 def test_a_data_directory_without_the_task_is_an_error(tiny_track: Path, store: Store, tmp_path: Path) -> None:

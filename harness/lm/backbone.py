@@ -39,6 +39,8 @@ class Backbone(Protocol):
     kind: Kind
     layers: int
     width: int
+    bounded: bool
+    """Whether `hidden` cuts a batch itself so that its memory stays bounded, up to what it returns."""
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Final hidden states at the read positions, float32 (candidates, texts, reads, width)."""

@@ -144,7 +144,7 @@ class Broker:
                 if isinstance(request, wire.Finished):
                     service.end, service.detail = request.reason, request.detail[:20_000]
                     return service
-                reply = wire.encode(self._reply(request, body))
+                reply = self._reply(request, body)
                 sock.settimeout(_left(deadline))  # a worker that does not read its replies runs out of time, too
                 sock.sendall(reply)
                 self._watch(self._meter.spent, service.last.answer.note if service.last else {})
@@ -157,7 +157,12 @@ class Broker:
             service.end, service.detail = "protocol", str(problem)
         return service
 
-    def _reply(self, request: _Asked, body: bytes) -> wire.Reply:
+    def _reply(self, request: _Asked, body: bytes) -> bytes:
+        """The reply's frame."""
+        reply = self._answered(request, body)
+        return reply if isinstance(reply, bytes) else wire.encode(reply)
+
+    def _answered(self, request: _Asked, body: bytes) -> wire.Reply | bytes:
         if self.service.config is None and not isinstance(request, wire.Ready):
             raise ProtocolError(f"{type(request).__name__} came before Ready; the submission is not imported yet")
         try:
@@ -214,7 +219,8 @@ class Broker:
         self._characters[number] = characters
         self._texts[number] = texts
 
-    def _query(self, query: wire.Query, body: bytes) -> wire.Result:
+    def _query(self, query: wire.Query, body: bytes) -> bytes:
+        """Frame of the result, which the ledger's row has the digest of."""
         started = time.perf_counter()
         texts = self._texts.get(query.texts)
         if texts is None:
@@ -236,16 +242,17 @@ class Broker:
         result = wire.Result(left, wire.Array.of(out.logits), features, lengths)
         reply = wire.encode(result)
         tokens = candidates * (encoded.tokens + bounds.prompt_tokens(prompts) * len(texts))
-        digest = hashlib.sha256(body + reply).hexdigest()
+        digest = hashlib.sha256(body)
+        digest.update(reply)
         seconds = time.perf_counter() - started
-        row = LedgerRow(rows, tokens, len(body), len(reply), seconds, bounds.level(query, prompts), digest)
+        row = LedgerRow(rows, tokens, len(body), len(reply), seconds, bounds.level(query, prompts), digest.hexdigest())
         self._ledger.record(row)
         self.service.count(row)
         floats_up = 0 if query.prompt is None else len(query.prompt.data) // _FLOAT_BYTES
         floats_down = out.logits.size + (0 if out.features is None else out.features.size)
         self.service.nominal_up += _TOKEN_BYTES * candidates * encoded.tokens + _FLOAT_BYTES * floats_up
         self.service.nominal_down += _FLOAT_BYTES * floats_down
-        return result
+        return reply
 
     def _prompts(self, query: wire.Query) -> Prompts | None:
         if query.prompt is None:

@@ -159,7 +159,7 @@ class RemoteBlackBox:
     def _ask(self, request: wire.Request) -> wire.Reply:
         frame = wire.encode(request)
         try:
-            wire.decode_request(frame[wire.PREFIX :])  # here, where the traceback shows the author's line
+            wire.decode_request(memoryview(frame)[wire.PREFIX :])  # here, where the traceback shows the author's line
         except ProtocolError as problem:
             raise QueryError(f"{type(request).__name__} cannot be sent: {problem.__cause__}") from None
         self._sock.sendall(frame)

@@ -1,23 +1,28 @@
 """BERT, RoBERTa and DistilBERT, computed by ourselves over the loaded weights, without what nobody reads.
 
-Differs from the plain path only in work left out, never in the mathematics (tests hold it to `plain.py`):
-candidates that agree on the prompts of layers 0..l share one computation up to l, and the last layer is
-computed at the read positions alone.
+Differs from the plain path only in work left out, never in the mathematics (tests hold it to `plain.py`): texts are
+packed without pad tokens, candidates that agree on the prompts of layers 0..l share one computation up to l, and the
+last layer is computed at the read positions alone. With `batch_invariant`, on a CPU, a row's numbers do not depend to
+the last bit on the rows it is asked with.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.lm import families
+from harness.lm.linear import ROWS, Linear, in_blocks
+from harness.lm.packing import layout, parts
 from harness.lm.plain import PlainBackbone
 
 if TYPE_CHECKING:
     from harness.lm.backbone import Batch
+    from harness.lm.packing import Layout
 
 _ACTIVATION = {"bert": "hidden_act", "roberta": "hidden_act", "distilbert": "activation"}
 """Name of the activation in each family's configuration."""
@@ -25,27 +30,38 @@ _ACTIVATION = {"bert": "hidden_act", "roberta": "hidden_act", "distilbert": "act
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weights of one post-norm transformer layer, query, key and value in one matrix."""
+    """Weights of one post-norm transformer layer, key and value in one matrix."""
 
-    qkv: tuple[torch.Tensor, torch.Tensor]
-    out: tuple[torch.Tensor, torch.Tensor]
+    q: Linear
+    kv: Linear
+    out: Linear
     norm1: tuple[torch.Tensor, torch.Tensor]
-    up: tuple[torch.Tensor, torch.Tensor]
-    down: tuple[torch.Tensor, torch.Tensor]
+    up: Linear
+    down: Linear
     norm2: tuple[torch.Tensor, torch.Tensor]
 
 
 class EncoderBackbone(PlainBackbone):
     """The fast path for the families in `_ACTIVATION`; head and statistics are the plain path's."""
 
-    def __init__(self, model: Any, zero_head_bias: bool = False) -> None:
-        """Fuse the projections of each layer; the weights are shared otherwise."""
+    bounded = True
+
+    def __init__(
+        self,
+        model: Any,
+        zero_head_bias: bool = False,
+        chunk_tokens: int = 4096,
+        packing: bool = True,
+        batch_invariant: bool = False,
+    ) -> None:
+        """Lay out the weights for `Linear`; at most `chunk_tokens` go through a layer at once, padded or packed."""
         super().__init__(model, zero_head_bias)
         self._heads = int(model.config.num_attention_heads)
         self._embed = model.base_model.embeddings
         self._eps = float(self._embed.LayerNorm.eps)
-        fuse = _fuse_distilbert if model.config.model_type == "distilbert" else _fuse
-        self._fused = [fuse(block) for block in families.layers(model)]
+        self._chunk_tokens, self._packing, self._block = chunk_tokens, packing, ROWS if batch_invariant else None
+        lay_out = _distilbert if model.config.model_type == "distilbert" else _bert
+        self._weights = [lay_out(block) for block in families.layers(model)]
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -54,69 +70,118 @@ class EncoderBackbone(PlainBackbone):
         return name is not None and getattr(model.config, name) == "gelu"
 
     def hidden(self, batch: Batch) -> torch.Tensor:
+        """See `Backbone`. The layers up to the first where candidates differ are computed once for all texts."""
+        lengths: list[int] = batch.mask.sum(1).tolist()
+        longest = None if self._packing else batch.ids.shape[1]
+        apart = next((depth for depth, values in enumerate(batch.prompts) if len(values) > 1), self.layers)
+        with torch.inference_mode():
+            whole = layout(lengths, longest, batch.ids.device)
+            kept = batch.mask if self._packing else torch.ones_like(batch.mask)
+            ids, positions = batch.ids[kept][:, None], batch.positions[kept][:, None]
+            x = self._embed(input_ids=ids, position_ids=positions).transpose(0, 1)  # (1, tokens, width)
+            x = self._through(x, range(apart), batch, whole, batch.prompts, batch.read)
+            if apart == self.layers:
+                return x.float().expand(batch.candidates, -1, -1, -1)
+            out = x.new_empty(batch.candidates, *batch.read.shape, self.width, dtype=torch.float32)
+            rooms = [longest or length for length in lengths]
+            for texts, members in parts(rooms, batch.candidates, self._chunk_tokens):
+                before = sum(rooms[: texts.start])
+                some = x[:, before : before + sum(rooms[texts])]
+                prompts = tuple(values[members] if len(values) > 1 else values for values in batch.prompts)
+                own = layout(lengths[texts], longest, x.device)
+                depths = range(apart, self.layers)
+                out[members, texts] = self._through(some, depths, batch, own, prompts, batch.read[texts]).float()
+            return out
+
+    def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """See `Backbone`."""
         with torch.inference_mode():
-            embedded = self._embed(input_ids=batch.ids, position_ids=batch.positions)
-            x: torch.Tensor = embedded[None]  # (1 or candidates, texts, tokens, width)
-            mask = None if bool(batch.mask.all()) else batch.mask[:, None, None, :]  # (texts, 1, 1, tokens)
-            for depth, layer in enumerate(self._fused):
-                if depth < len(batch.prompts):
-                    x = self._prompted(x, batch, depth)
-                x = self._layer(x, layer, mask, batch.read if depth == self.layers - 1 else None)
-            return x.float().expand(batch.candidates, -1, -1, -1)
+            head = partial(super().logits, words=words)
+            flat = hidden.reshape(-1, self.width)
+            return in_blocks(head, len(words), self._block, flat).view(*hidden.shape[:-1], -1)
 
-    @staticmethod
-    def _prompted(x: torch.Tensor, batch: Batch, depth: int) -> torch.Tensor:
-        value = batch.prompts[depth].to(x.dtype)[:, None]  # (1 or candidates, 1, prompt tokens, width)
-        x = x.expand(max(len(x), len(value)), -1, -1, -1).clone()
-        span = slice(batch.start, batch.start + value.shape[2])
-        x[:, :, span] = value if batch.mode == "prepend" and depth == 0 else x[:, :, span] + value
+    def _through(
+        self,
+        x: torch.Tensor,
+        depths: range,
+        batch: Batch,
+        packed: Layout,
+        prompts: tuple[torch.Tensor, ...],
+        read: torch.Tensor,
+    ) -> torch.Tensor:
+        """Through the layers `depths`: (1 or candidates, tokens, width); after the last layer, of the reads alone."""
+        for depth in depths:
+            if depth < len(prompts):
+                x = _prompted(x, prompts[depth], packed, batch.start, replace=batch.mode == "prepend" and depth == 0)
+            x = self._layer(x, self._weights[depth], packed, read if depth == self.layers - 1 else None)
         return x
 
-    def _layer(
-        self, x: torch.Tensor, layer: _Layer, mask: torch.Tensor | None, read: torch.Tensor | None
-    ) -> torch.Tensor:
-        candidates, texts, tokens, width = x.shape
-        weight, bias = layer.qkv
-        if read is None:
-            q, k, v = F.linear(x, weight, bias).chunk(3, dim=-1)
-        else:  # only the read positions ask, all positions answer
-            k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
-            x = x.gather(2, read[None, :, :, None].expand(candidates, texts, read.shape[1], width))
-            q = F.linear(x, weight[:width], bias[:width])
-        if mask is not None:
-            mask = mask.expand(candidates, *mask.shape).reshape(candidates * texts, 1, 1, tokens)
-        attended = F.scaled_dot_product_attention(self._split(q), self._split(k), self._split(v), attn_mask=mask)
-        attended = attended.transpose(1, 2).reshape(x.shape)
-        x = F.layer_norm(x + F.linear(attended, *layer.out), (width,), *layer.norm1, self._eps)
-        inner = F.gelu(F.linear(x, *layer.up))
-        return F.layer_norm(x + F.linear(inner, *layer.down), (width,), *layer.norm2, self._eps)
+    def _layer(self, x: torch.Tensor, layer: _Layer, packed: Layout, read: torch.Tensor | None) -> torch.Tensor:
+        """(candidates, tokens, width) -> the same, or with `read` (candidates, texts, reads, width)."""
+        kv = in_blocks(layer.kv, 2 * self.width, self._block, x.reshape(-1, self.width)).view(*x.shape[:2], -1)
+        if read is not None:  # only the read positions ask, all positions answer
+            x = x[:, torch.minimum(packed.starts[:, None] + read, packed.ends[:, None])]
+        rows = x.reshape(-1, self.width)
+        q = in_blocks(layer.q, self.width, self._block, rows).view(x.shape)
+        attended = self._attend(q, kv, packed, read is not None).reshape(-1, self.width)
 
-    def _split(self, t: torch.Tensor) -> torch.Tensor:
-        """(candidates, texts, tokens, width) -> (candidates * texts, heads, tokens, head width)."""
-        return t.reshape(-1, t.shape[2], self._heads, t.shape[3] // self._heads).transpose(1, 2)
+        def rest(attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            x = F.layer_norm(layer.out(attended).add_(x), (self.width,), *layer.norm1, self._eps)
+            inner = F.gelu(layer.up(x))
+            return F.layer_norm(layer.down(inner).add_(x), (self.width,), *layer.norm2, self._eps)
+
+        return in_blocks(rest, self.width, self._block, attended, rows).view(x.shape)
+
+    def _attend(self, q: torch.Tensor, kv: torch.Tensor, packed: Layout, reads: bool) -> torch.Tensor:
+        """Each token, or read position, of q to all tokens of its text; of the shape of q."""
+        candidates, found = len(q), []
+        for group in packed.groups:
+            slots = group.slots.flatten()
+            asks = q[:, group.texts] if reads else q.index_select(1, slots)
+            k, v = kv.index_select(1, slots).chunk(2, dim=-1)
+            mask = group.mask if group.mask is None else group.mask.repeat(candidates, 1, 1, 1)
+            heads = [self._split(t, candidates * len(group.texts)) for t in (asks, k, v)]
+            out = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask)
+            found.append(out.transpose(1, 2).reshape(asks.shape))
+        together = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+        return together.index_select(1, packed.by_group if reads else packed.back)
+
+    def _split(self, t: torch.Tensor, texts: int) -> torch.Tensor:
+        """Rows of width, those of a text together -> (texts, heads, tokens, head width)."""
+        return t.reshape(texts, -1, self._heads, self.width // self._heads).transpose(1, 2)
 
 
-def _fuse(block: Any) -> _Layer:
+def _prompted(x: torch.Tensor, values: torch.Tensor, packed: Layout, start: int, replace: bool) -> torch.Tensor:
+    """Values (1 or candidates, prompt tokens, width) added to each text's tokens from `start` on, or in their place."""
+    at = (packed.starts[:, None] + start + torch.arange(values.shape[1], device=x.device)).flatten()
+    values = values.to(x.dtype).repeat(1, len(packed.starts), 1)
+    x = x.expand(max(len(x), len(values)), -1, -1).clone()
+    x[:, at] = values if replace else x[:, at] + values
+    return x
+
+
+def _bert(block: Any) -> _Layer:
     attention = block.attention
     return _Layer(
-        _joined(attention.self.query, attention.self.key, attention.self.value),
-        _pair(attention.output.dense),
+        _joined(attention.self.query),
+        _joined(attention.self.key, attention.self.value),
+        _joined(attention.output.dense),
         _pair(attention.output.LayerNorm),
-        _pair(block.intermediate.dense),
-        _pair(block.output.dense),
+        _joined(block.intermediate.dense),
+        _joined(block.output.dense),
         _pair(block.output.LayerNorm),
     )
 
 
-def _fuse_distilbert(block: Any) -> _Layer:
+def _distilbert(block: Any) -> _Layer:
     attention = block.attention
     return _Layer(
-        _joined(attention.q_lin, attention.k_lin, attention.v_lin),
-        _pair(attention.out_lin),
+        _joined(attention.q_lin),
+        _joined(attention.k_lin, attention.v_lin),
+        _joined(attention.out_lin),
         _pair(block.sa_layer_norm),
-        _pair(block.ffn.lin1),
-        _pair(block.ffn.lin2),
+        _joined(block.ffn.lin1),
+        _joined(block.ffn.lin2),
         _pair(block.output_layer_norm),
     )
 
@@ -125,5 +190,5 @@ def _pair(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return module.weight.detach(), module.bias.detach()
 
 
-def _joined(*parts: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.cat([p.weight for p in parts]).detach(), torch.cat([p.bias for p in parts]).detach()
+def _joined(*parts: Any) -> Linear:
+    return Linear(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]))

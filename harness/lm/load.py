@@ -44,7 +44,7 @@ def load_model(
     _keep_memory()
     numerics = numerics or Numerics()
     apply(numerics)
-    how = (plain, device, numerics.chunk_tokens)
+    how = (device, numerics.chunk_tokens, "plain" if plain else numerics.forward)
     if spec.source == "embedded":
         from harness.lm import embedded  # noqa: PLC0415 - the package is looked for only where it is used
 

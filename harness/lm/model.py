@@ -15,6 +15,7 @@ from harness.contract import FeatureKind, FloatArray, IntArray, Mode, ModelInfo,
 from harness.errors import ModelError, QueryError
 from harness.lm import families
 from harness.lm.backbone import Backbone, Batch
+from harness.lm.decoder import DecoderBackbone
 from harness.lm.device import memory_for
 from harness.lm.encoder import EncoderBackbone
 from harness.lm.plain import PlainBackbone
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.lm.device import Kind as DeviceKind
-    from harness.track import ModelSpec, PromptSpec
+    from harness.track import Forward, ModelSpec, PromptSpec
 
 LONGEST = 512
 """Most tokens of an input, whatever the model could take."""
@@ -68,11 +69,11 @@ class LanguageModel:
         spec: ModelSpec,
         prompt: PromptSpec,
         sha256: str,
-        plain: bool,
         device: DeviceKind,
         chunk_tokens: int,
+        forward: Forward = "packed",
     ) -> None:
-        """Wrap a loaded transformers model; `plain` keeps the fast path off, `chunk_tokens` are forwarded at once."""
+        """Wrap a loaded transformers model; `chunk_tokens` and `forward` are those of `Numerics`."""
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
         self.device, self.chunk_tokens = device, chunk_tokens
         model = model.eval().requires_grad_(False).to(device, self.dtype)
@@ -80,8 +81,7 @@ class LanguageModel:
         kind = families.kind(model.config)
         if kind != spec.kind:
             raise ModelError(f"{name} is a {kind} model; the track says {spec.kind}. Set model.kind")
-        fast = EncoderBackbone.fits(model) and not plain
-        self.backbone: Backbone = (EncoderBackbone if fast else PlainBackbone)(model, spec.zero_head_bias)
+        self.backbone = _backbone(model, spec.zero_head_bias, device, chunk_tokens, forward)
         self.name, self.kind, self.sha256 = name, spec.kind, sha256
         self.tokenizer = tokenizer
         mask = mask_token(tokenizer)
@@ -230,7 +230,8 @@ class LanguageModel:
         lengths = np.array([len(e.ids) + extra for e in texts.encoded], dtype=np.int64)
         per_text = (lengths.max(), self.backbone.width) if features == "all" else (self.backbone.width,)
         states = np.zeros((candidates, len(texts), *per_text), dtype=np.float32) if features else None
-        for chosen, members in _chunks(lengths.tolist(), candidates, self.chunk_tokens):
+        reads = {None: 1, "mask": 2, "cls": 2, "all": 1 + int(lengths.max())}[features]
+        for chosen, members in self._chunks(lengths.tolist(), candidates, reads):
             part = tuple(layer[members] if len(layer) > 1 else layer for layer in layers)
             count = members.stop - members.start
             batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, features)
@@ -254,6 +255,13 @@ class LanguageModel:
         fewer = f"Lower chunk_tokens in [numerics] of a track file of your own, to {max(1, most // 2):,} say"
         return asked, f"{fewer}: another numeric profile is another track, whose runs are ranked by themselves"
 
+    def _chunks(self, lengths: Sequence[int], candidates: int, reads: int) -> Iterator[tuple[list[int], slice]]:
+        """Cut texts x candidates into what the backbone is given at once, texts of like length together."""
+        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+        cut = _cut_by_reads if self.backbone.bounded else _cut_by_tokens
+        for texts, members in cut([lengths[i] for i in order], candidates, reads, self.chunk_tokens):
+            yield order[texts], members
+
     def outputs(
         self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
     ) -> Outputs:
@@ -273,7 +281,7 @@ class LanguageModel:
 
     def weights(self) -> Any:
         """A float32 copy of the transformers model, frozen; its head's bias is zero where the track says so."""
-        model = copy.deepcopy(self._model).float()
+        model = copy.deepcopy(self._model).to(torch.float32)  # .float() is refused for weights that came in GGUF
         bias = families.head_bias(model)
         if self._zero_head_bias and bias is not None:
             bias.data.zero_()
@@ -337,21 +345,60 @@ class LanguageModel:
         return bool(ids and ids[0] == self.tokenizer.bos_token_id)
 
 
+def _backbone(model: Any, zero_head_bias: bool, device: DeviceKind, chunk_tokens: int, forward: Forward) -> Backbone:
+    """What computes `model`, as `Numerics.forward` says."""
+    if forward == "onnxruntime":
+        try:
+            from harness.lm.onnx import OnnxBackbone  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as problem:
+            raise ModelError(
+                f'backend onnxruntime needs a package not here: {problem.name}. Run: pip install "harness[onnx]"'
+            ) from problem
+        return OnnxBackbone(model, zero_head_bias, device)
+    masked, causal = EncoderBackbone.fits(model), DecoderBackbone.fits(model)
+    if forward == "invariant" and not ((masked or causal) and device == "cpu"):
+        raise ModelError(
+            f'forward = "invariant" is for BERT, RoBERTa, DistilBERT, GPT-2 and Llama on a CPU; this is '
+            f'{model.config.model_type} on {device}. Use forward = "packed"'
+        )
+    if forward != "plain" and masked:
+        return EncoderBackbone(
+            model, zero_head_bias, chunk_tokens, packing=forward != "padded", batch_invariant=forward == "invariant"
+        )
+    if forward in {"packed", "invariant"} and causal:
+        return DecoderBackbone(model, zero_head_bias, chunk_tokens, batch_invariant=forward == "invariant")
+    return PlainBackbone(model, zero_head_bias)
+
+
 def _mode(prompts: Prompts) -> Mode:
     return prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
 
 
-def _chunks(lengths: Sequence[int], candidates: int, most: int) -> Iterator[tuple[list[int], slice]]:
-    """Cut texts x candidates into chunks of at most `most` tokens, texts of like length together."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+def _cut_by_tokens(lengths: Sequence[int], candidates: int, _reads: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Texts, longest first, x candidates of at most `most` tokens, pad tokens counted; a fifth of a text at most."""
     first = 0
-    while first < len(order):
-        longest = lengths[order[first]]
+    while first < len(lengths):
+        longest = lengths[first]
         fit = max(1, most // (longest * candidates))
         last = first + 1
-        while last < len(order) and last - first < fit and lengths[order[last]] * 5 >= longest * 4:
+        while last < len(lengths) and last - first < fit and lengths[last] * 5 >= longest * 4:
             last += 1
         size = max(1, most // (longest * (last - first)))
         for start in range(0, candidates, size):
-            yield order[first:last], slice(start, min(start + size, candidates))
+            yield slice(first, last), slice(start, min(start + size, candidates))
+        first = last
+
+
+def _cut_by_reads(lengths: Sequence[int], candidates: int, reads: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Texts of at most `most` tokens x candidates of at most `most` states read."""
+    first = 0
+    while first < len(lengths):
+        fit = max(1, most // (reads * candidates))
+        last, tokens = first + 1, lengths[first]
+        while last < len(lengths) and last - first < fit and tokens + lengths[last] <= most:
+            tokens += lengths[last]
+            last += 1
+        size = max(1, most // (reads * (last - first)))
+        for start in range(0, candidates, size):
+            yield slice(first, last), slice(start, min(start + size, candidates))
         first = last

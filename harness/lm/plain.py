@@ -24,6 +24,8 @@ _ROWS_AT_ONCE = 256
 class PlainBackbone:
     """A transformers `*ForMaskedLM`, `*ForCausalLM` or `*ForConditionalGeneration` of a family in `families.py`."""
 
+    bounded = False
+
     def __init__(self, model: Any, zero_head_bias: bool = False) -> None:
         """Take the model as it is, in evaluation mode and frozen."""
         self.kind: Kind = families.kind(model.config)

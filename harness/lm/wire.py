@@ -210,7 +210,7 @@ def encode(frame: Request | Reply) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def decode_request(body: bytes) -> Request:
+def decode_request(body: bytes | memoryview) -> Request:
     """Body of a worker's frame; ProtocolError if it is anything but one of the requests."""
     return _decode(_request, body)  # type: ignore[no-any-return]
 
@@ -220,7 +220,7 @@ def decode_reply(body: bytes) -> Reply:
     return _decode(_reply, body)  # type: ignore[no-any-return]
 
 
-def _decode(decoder: Any, body: bytes) -> Any:
+def _decode(decoder: Any, body: bytes | memoryview) -> Any:
     try:
         return decoder.decode(body)
     except (

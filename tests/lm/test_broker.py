@@ -15,7 +15,7 @@ import pytest
 from harness.answer import to_bytes
 from harness.contract import Answer, Task
 from harness.errors import ProtocolError, StoreError
-from harness.lm import bounds, broker, wire
+from harness.lm import bounds, broker, model, projection, wire
 from harness.lm.broker import Broker, LedgerRow, Service
 from harness.meter import Meter
 from harness.tasks import load_task
@@ -441,3 +441,28 @@ def test_deep_nesting_in_a_configuration_is_off_the_protocol() -> None:
         nested = [nested]
     with pytest.raises(ProtocolError, match="plain"):
         bounds.check_config({"a": nested})
+
+
+def test_texts_words_and_projections_are_prepared_once_however_many_queries_need_them(
+    connect: Any, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, int] = {}
+
+    def counted(name: str, function: Any) -> Any:
+        def count(*given: Any) -> Any:
+            made[name] = made.get(name, 0) + 1
+            return function(*given)
+
+        return count
+
+    monkeypatch.setattr("harness.lm.model.encode", counted("texts", model.encode))
+    monkeypatch.setattr("harness.lm.projection.generate", counted("projections", projection.generate))
+    monkeypatch.setattr(tiny_lm, "word_ids", counted("words", tiny_lm.word_ids))
+    line = connect()
+    space = wire.SpaceSpec(3, (1.0, 1.0), 2, seed=77)
+    assert isinstance(line.ask(wire.Declare(0, space=space)), wire.Done)
+    for n in range(CALLS):
+        z = wire.Array.of(np.full((1, 2, 3), 0.1 * n, dtype=np.float32))
+        query = wire.Query(0, "{a} , once . {mask} .", (" bad", " great", " film"), z, space=0)
+        assert isinstance(line.ask(query), wire.Result)
+    assert made == {"texts": TRAIN, "projections": 2, "words": 1}

