@@ -24,7 +24,7 @@ from harness.tasks import load_task
 from harness.track import load_track
 from leaderboard.published import differences
 from leaderboard.rank import rank
-from leaderboard.table import write_csv
+from leaderboard.table import document, write_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -294,7 +294,7 @@ def test_a_published_leaderboard_is_compared_record_by_record(path: Path, tmp_pa
     track = load_track("mini")
     ranking = rank(store, "tiny", "f", track.planned, track.ranks)
     published = tmp_path / "published.csv"
-    write_csv(ranking, published)
+    write_records(document(ranking)["entries"], published)
     assert differences(published, ranking) == []
     text = published.read_text(encoding="utf-8")
     entry = ranking.entries[0]
