@@ -417,7 +417,7 @@ def test_offers_are_kept_per_mark_by_rows_spent(connect: Any, task: Task) -> Non
         line.ask(query(task))
     service = line.end()
     assert {mark: kept.rows for mark, kept in service.incumbents.items()} == {
-        1 / 16: 0, 1 / 8: 0, 1 / 4: 4, 1 / 2: 8, 1.0: 16,
+        1 / 256: 0, 1 / 64: 0, 1 / 16: 0, 1 / 8: 0, 1 / 4: 4, 1 / 2: 8, 1.0: 16,
     }  # fmt: skip
 
 
