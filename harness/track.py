@@ -86,7 +86,8 @@ class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Positive | None = None
     """CPU threads of the referee; None leaves them to the environment."""
     chunk_tokens: Positive = 4096
-    """Tokens forwarded at once: memory stays bounded, and which rows share a chunk is part of the numbers."""
+    """Tokens forwarded at once, half as many in each CPU thread by the packed path for masked models: memory stays
+    bounded, and which rows share a chunk is part of the numbers."""
     forward: Forward = "packed"
     """``packed``: the fast path where a family has one, without pad tokens. ``invariant``: the same, and slower, so
     that a row's numbers do not depend to the last bit on the rows it is asked with (such families, on a CPU).

@@ -19,6 +19,7 @@ from harness.lm import families
 from harness.lm.linear import ROWS, Linear, in_blocks
 from harness.lm.packing import layout, parts
 from harness.lm.plain import PlainBackbone
+from harness.lm.threads import side_by_side
 
 if TYPE_CHECKING:
     from harness.lm.backbone import Batch
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _ACTIVATION = {"bert": "hidden_act", "roberta": "hidden_act", "distilbert": "activation"}
 """Name of the activation in each family's configuration."""
+_FEW = 256
+"""Tokens of which a CPU thread has at least so many at once, if there are: fewer waste its matrix units."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ class EncoderBackbone(PlainBackbone):
         packing: bool = True,
         batch_invariant: bool = False,
     ) -> None:
-        """Lay out the weights for `Linear`; at most `chunk_tokens` go through a layer at once, padded or packed."""
+        """Lay out the weights for `Linear`; at most `chunk_tokens` go through a layer at once, padded or packed.
+
+        On a CPU, at most half of them in each thread: a product's output beyond 32 MiB is mapped anew in every call.
+        """
         super().__init__(model, zero_head_bias)
         self._heads = int(model.config.num_attention_heads)
         self._embed = model.base_model.embeddings
@@ -72,26 +78,45 @@ class EncoderBackbone(PlainBackbone):
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`. The layers up to the first where candidates differ are computed once for all texts."""
         lengths: list[int] = batch.mask.sum(1).tolist()
-        longest = None if self._packing else batch.ids.shape[1]
         apart = next((depth for depth, values in enumerate(batch.prompts) if len(values) > 1), self.layers)
         with torch.inference_mode():
-            whole = layout(lengths, longest, batch.ids.device)
             kept = batch.mask if self._packing else torch.ones_like(batch.mask)
             ids, positions = batch.ids[kept][:, None], batch.positions[kept][:, None]
-            x = self._embed(input_ids=ids, position_ids=positions).transpose(0, 1)  # (1, tokens, width)
-            x = self._through(x, range(apart), batch, whole, batch.prompts, batch.read)
-            if apart == self.layers:
-                return x.float().expand(batch.candidates, -1, -1, -1)
-            out = x.new_empty(batch.candidates, *batch.read.shape, self.width, dtype=torch.float32)
-            rooms = [longest or length for length in lengths]
-            for texts, members in parts(rooms, batch.candidates, self._chunk_tokens):
-                before = sum(rooms[: texts.start])
-                some = x[:, before : before + sum(rooms[texts])]
-                prompts = tuple(values[members] if len(values) > 1 else values for values in batch.prompts)
-                own = layout(lengths[texts], longest, x.device)
-                depths = range(apart, self.layers)
-                out[members, texts] = self._through(some, depths, batch, own, prompts, batch.read[texts]).float()
-            return out
+            x: torch.Tensor = self._embed(input_ids=ids, position_ids=positions).transpose(0, 1)  # (1, tokens, width)
+            if apart:
+                x = self._in_parts(x, range(apart), batch, lengths, 1)
+            if apart < self.layers:
+                return self._in_parts(x, range(apart, self.layers), batch, lengths, batch.candidates)
+            return x.expand(batch.candidates, -1, -1, -1)
+
+    def _in_parts(
+        self, x: torch.Tensor, depths: range, batch: Batch, lengths: list[int], candidates: int
+    ) -> torch.Tensor:
+        """(1, tokens, width) through the layers `depths`, part by part; after the last layer, what `hidden` returns."""
+        longest = None if self._packing else batch.ids.shape[1]
+        rooms = [longest or length for length in lengths]
+        last = depths.stop == self.layers
+        reads = (candidates, *batch.read.shape, self.width)
+        out = x.new_empty(reads, dtype=torch.float32) if last else torch.empty_like(x)
+
+        def compute(texts: slice, members: slice) -> None:
+            before = sum(rooms[: texts.start])
+            tokens = slice(before, before + sum(rooms[texts]))
+            prompts = tuple(values[members] if len(values) > 1 else values for values in batch.prompts)
+            own = layout(lengths[texts], longest, x.device)
+            done = self._through(x[:, tokens], depths, batch, own, prompts, batch.read[texts])
+            if last:
+                out[members, texts] = done.float()
+            else:
+                out[:, tokens] = done
+
+        if x.device.type == "cpu":
+            most = min(max(1, self._chunk_tokens // 2), max(_FEW, -(-sum(rooms) * candidates // 4)))
+            side_by_side(compute, list(parts(rooms, candidates, most)))
+        else:
+            for part in parts(rooms, candidates, self._chunk_tokens):
+                compute(*part)
+        return out
 
     def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """See `Backbone`."""
@@ -126,9 +151,9 @@ class EncoderBackbone(PlainBackbone):
         attended = self._attend(q, kv, packed, read is not None).reshape(-1, self.width)
 
         def rest(attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            x = F.layer_norm(layer.out(attended).add_(x), (self.width,), *layer.norm1, self._eps)
-            inner = F.gelu(layer.up(x))
-            return F.layer_norm(layer.down(inner).add_(x), (self.width,), *layer.norm2, self._eps)
+            x = F.layer_norm(layer.out.plus(attended, x), (self.width,), *layer.norm1, self._eps)
+            inner = layer.up.gelu(x)
+            return F.layer_norm(layer.down.plus(inner, x), (self.width,), *layer.norm2, self._eps)
 
         return in_blocks(rest, self.width, self._block, attended, rows).view(x.shape)
 

@@ -44,6 +44,12 @@ class Linear:
             return F.silu(self(x), inplace=True)
         return cast("torch.Tensor", _fused()(x, self._packed, self._bias, "swish", [], ""))
 
+    def gelu(self, x: torch.Tensor) -> torch.Tensor:
+        """GELU of it."""
+        if self._packed is None:
+            return F.gelu(self(x))
+        return cast("torch.Tensor", _fused()(x, self._packed, self._bias, "gelu", [], "none"))
+
     def gelu_tanh(self, x: torch.Tensor) -> torch.Tensor:
         """GELU of it, by its approximation with tanh."""
         if self._packed is None:

@@ -66,14 +66,20 @@ def layout(lengths: Sequence[int], longest: int | None, device: torch.device) ->
 
 
 def parts(rooms: Sequence[int], candidates: int, most: int) -> Iterator[tuple[slice, slice]]:
-    """Cut texts x candidates into (texts, candidates) of at most `most` tokens, or one text of one candidate."""
+    """Cut texts x candidates into (texts, candidates) of at most `most` tokens, or one text of one candidate.
+
+    All texts of some candidates where they fit, else some texts of one candidate; parts are about equal.
+    """
+    runs = -(-sum(rooms) // most)
+    enough = min(most, -(-sum(rooms) // runs) + max(rooms) // 2)
     first = 0
     while first < len(rooms):
         last, tokens = first + 1, rooms[first]
-        while last < len(rooms) and (tokens + rooms[last]) * candidates <= most:
+        while last < len(rooms) and tokens + rooms[last] <= enough:
             tokens += rooms[last]
             last += 1
-        size = max(1, most // tokens)
-        for start in range(0, candidates, size):
-            yield slice(first, last), slice(start, min(start + size, candidates))
+        groups = -(-candidates // max(1, most // tokens))
+        bounds = [candidates * n // groups for n in range(groups + 1)]
+        for start, stop in itertools.pairwise(bounds):
+            yield slice(first, last), slice(start, stop)
         first = last

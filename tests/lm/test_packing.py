@@ -119,6 +119,23 @@ def test_a_model_that_cannot_be_invariant_is_refused(tmp_path: Path) -> None:
         load_model(spec, P0, numerics=Numerics(forward="invariant"))
 
 
+@pytest.mark.parametrize("how", ["packed", "half"])
+def test_the_bits_do_not_depend_on_the_number_of_threads(models: Models, how: str) -> None:
+    """A part is computed in one thread, and the cut does not ask how many there are."""
+    lm, found, threads = models[how], [], torch.get_num_threads()
+    values = np.random.default_rng(5).normal(size=(7, 2, 4, WIDTH)).astype(np.float32)
+    values[:, 0] = values[0, 0]
+    texts = tuple((" ".join(["film"] * n),) for n in (1, 9, 30, 40, 5, 33))
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(ask(lm, Prompt(values), texts)[0].tobytes())
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1] == found[2]
+
+
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
