@@ -85,7 +85,12 @@ def audit(store: Store, test_labels: Mapping[str, bytes] | None = None) -> Audit
         StoreError: it cannot be read to the end; the message is the database's own.
     """
     with store.snapshot() as connection:
-        return _Auditor(connection, test_labels or {}).audit()
+        return audit_snapshot(connection, test_labels)
+
+
+def audit_snapshot(connection: sa.Connection, test_labels: Mapping[str, bytes] | None = None) -> Audit:
+    """`audit`, of what one transaction sees; for those who go on to use it."""
+    return _Auditor(connection, test_labels or {}).audit()
 
 
 def labels_at_hand(files: Iterable[TaskFile], source: Source) -> dict[str, bytes]:

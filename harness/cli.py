@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from harness.database import shown
 from harness.errors import HarnessError, InputError
 from harness.progress import JsonProgress, LiveProgress, PlainProgress, printable
 from harness.store import DEFAULT, Store
+
+if TYPE_CHECKING:
+    from harness.evaluate import Choices, Evaluation
+    from harness.track import Track
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,10 +53,11 @@ Options = Annotated[
     epilog="Examples:\n\n"
     "  harness evaluate submissions/ajo\n\n"
     "  harness evaluate submissions/bbt --track kit --data ../kit --task sst2\n\n"
-    "  harness evaluate submissions/nevergrad --config optimizer=PSO"
+    "  harness evaluate submissions/nevergrad --config optimizer=PSO\n\n"
+    "  harness evaluate --cell LINE  (of harness plan)"
 )
 def evaluate(
-    paths: Annotated[list[Path], typer.Argument(help="Submission folders.", metavar="PATH")],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Submission folders.", metavar="PATH")] = None,
     track: TrackName = "mini",
     data: DataDir = None,
     model: ModelDir = None,
@@ -100,6 +106,9 @@ def evaluate(
         str | None,
         typer.Option("--sandbox", help="Tier of isolation, A, B, B' or 0, instead of the best there is here."),
     ] = None,
+    cell: Annotated[
+        str | None, typer.Option("--cell", help="Only this cell: a line of harness plan.", metavar="LINE")
+    ] = None,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -110,15 +119,18 @@ def evaluate(
     """
     from harness import submission as submissions  # noqa: PLC0415 - keeps `--help` quick
     from harness.evaluate import Choices, Evaluation, check_access  # noqa: PLC0415
+    from harness.plan import CellId, planned  # noqa: PLC0415
     from harness.sandbox.ladder import BANNER  # noqa: PLC0415
     from harness.sandbox.tiers import tier_named  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
-    options = _options(config)
-    found = [submissions.find(path) for path in paths]
-    for each in found:
-        check_access(each, white_box)
-    chosen = load_track(track)
+    if cell is None and not paths:
+        raise InputError("name a submission folder, e.g. submissions/ajo, or a cell with --cell")
+    if cell is not None and (task or split or config):
+        raise InputError("--cell says which task, split and options; leave out --task, --split and --config")
+    one = None if cell is None else CellId.parse(cell)
+    options = _options(config) if one is None else dict(one.options)
+    chosen = load_track(one.track if one is not None and track == "mini" else track)
     choices = Choices(
         model=model,
         data=data,
@@ -135,6 +147,13 @@ def evaluate(
         sandbox=tier_named(sandbox),
         backend=backend,
     )
+    if one is None:
+        found = [submissions.find(path) for path in paths or ()]
+    else:
+        choices, submission = planned(one, chosen, choices, paths or ())
+        found = [submission]
+    for each in found:
+        check_access(each, white_box)
     results = Store(store)
     progress = JsonProgress(out) if as_json else LiveProgress(err) if err.is_terminal else PlainProgress(err)
     try:
@@ -148,15 +167,116 @@ def evaluate(
         err.print("interrupted; finished cells are kept, and the same command takes up where it was")
         raise typer.Exit(130) from None
     if not as_json:
-        how = " (choices were replaced on the command line: stored, not ranked)" if evaluation.modified else ""
-        if not chosen.ranks(evaluation.device):
-            wanted = chosen.device_name or f"a {chosen.device} device"
-            how += f" (on {evaluation.device}, and the track ranks {wanted}: listed apart)"
-        if test_data is not None:
-            how += " (on private test sets: compared with the public run of the same submission)"
-        if p0 is not None:
-            how += " (with outside data, the pre-trained prompt: listed apart)"
-        _say(f"facts are in {store}{how}; rank them with: harness leaderboard --track {chosen.name}")
+        how = _apart(evaluation, chosen, choices)
+        _say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {chosen.name}")
+
+
+def _apart(evaluation: Evaluation, track: Track, choices: Choices) -> str:
+    """Why a run is not ranked with the others, in brackets."""
+    how = " (choices were replaced on the command line: stored, not ranked)" if evaluation.modified else ""
+    if not track.ranks(evaluation.device):
+        wanted = track.device_name or f"a {track.device} device"
+        how += f" (on {evaluation.device}, and the track ranks {wanted}: listed apart)"
+    if choices.test_data is not None:
+        how += " (on private test sets: compared with the public run of the same submission)"
+    if choices.p0 is not None:
+        how += " (with outside data, the pre-trained prompt: listed apart)"
+    return how
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  harness plan submissions/ajo submissions/bbt > cells.txt\n\n"
+    '  harness evaluate --cell "$(sed -n 3p cells.txt)" --store 3.db'
+)
+def plan(
+    paths: Annotated[list[Path], typer.Argument(help="Submission folders.", metavar="PATH")],
+    track: TrackName = "mini",
+    data: DataDir = None,
+    model: ModelDir = None,
+    device: Annotated[str | None, typer.Option("--device", help="As for evaluate.")] = None,
+    backend: Annotated[str | None, typer.Option("--backend", help="As for evaluate.")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")] = None,
+    split: Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")] = None,
+    config: Options = None,
+    calls: Annotated[int | None, typer.Option(help="As for evaluate.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 0,
+    present_splits: Annotated[
+        bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")
+    ] = False,
+    p0: Annotated[Path | None, typer.Option("--p0", help="As for evaluate.")] = None,
+    test_data: Annotated[Path | None, typer.Option("--test-data", help="As for evaluate.")] = None,
+    form: Annotated[str, typer.Option("--format", help="lines, one cell each, or json.")] = "lines",
+) -> None:
+    """Print the cells of an evaluation, one a line, for a cluster's scheduler: `harness evaluate --cell LINE`.
+
+    A line holds digests of the submission and the track, so that it runs what was planned or nothing. What replaces
+    the track's choices here must be given to evaluate, too. Databases that were filled apart: `harness merge`.
+    """
+    import dataclasses  # noqa: PLC0415
+
+    from harness import submission as submissions  # noqa: PLC0415
+    from harness.evaluate import Choices  # noqa: PLC0415
+    from harness.plan import plan as planned  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
+
+    if form not in {"lines", "json"}:
+        raise InputError(f"--format {form}: lines or json is needed")
+    choices = Choices(
+        model=model,
+        data=data,
+        tasks=tuple(task or ()),
+        splits=tuple(split or ()),
+        present_splits=present_splits,
+        calls=calls,
+        seed=seed,
+        p0=p0,
+        device=device,
+        test_data=test_data,
+        backend=backend,
+    )
+    cells = planned(load_track(track), choices, [submissions.find(path) for path in paths], _options(config))
+    if form == "json":
+        _json([{"cell": str(cell)} | dataclasses.asdict(cell) | {"options": dict(cell.options)} for cell in cells])
+        return
+    for cell in cells:
+        typer.echo(str(cell))
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  harness merge cells/*.db --into results/harness.db\n\n"
+    "  harness merge results/harness.db --into postgresql+psycopg://harness@db.example.org/results"
+)
+def merge(
+    sources: Annotated[list[str], typer.Argument(help="Results databases, left as they are.", metavar="STORE")],
+    into: Annotated[str, typer.Option("--into", help="Results database to add them to, made where there is none.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring results databases together: each is audited, then comes over in one transaction.
+
+    Merging again adds only what is new. A cell that two databases hold with different results is an error.
+    """
+    import dataclasses  # noqa: PLC0415
+
+    from harness.merge import merge as merged  # noqa: PLC0415
+
+    for source in sources:
+        _existing(source).close()  # all are there before anything is merged
+    target, brought = Store(into), []
+    for source in sources:
+        given = _existing(source)
+        try:
+            brought.append(merged(given, target))
+        finally:
+            given.close()
+        if not as_json:
+            b = brought[-1]
+            agreeing = f"; {b.agreeing:,} it had with the same result" if b.agreeing else ""
+            _say(f"{b.source}: {b.cells:,} cells, {b.attempts:,} attempts, {b.queries:,} queries added{agreeing}")
+    target.close()
+    if as_json:
+        _json([dataclasses.asdict(each) for each in brought])
 
 
 @app.command()
@@ -213,7 +333,7 @@ def leaderboard(
         _json(written | found_apart)
         return
     if not ranking.entries:
-        _say(f"no ranked runs on track {name} in {store}; run: harness evaluate submissions/ajo --track {name}")
+        _say(f"no ranked runs on track {name} in {shown(store)}; run: harness evaluate submissions/ajo --track {name}")
     if ranking.entries or ranking.elsewhere:
         wide.print(terminal_table(ranking))
     for d in drifts:
@@ -537,7 +657,7 @@ def score(
     out.print(scores_table(found))
     if missing:
         _say(f"{len(missing)} cells of track {chosen.name} have no predictions: {', '.join(missing)}")
-    _say(f"stored in {store} as predictions without a budget: listed by harness leaderboard, never ranked")
+    _say(f"stored in {shown(store)} as predictions without a budget: listed by harness leaderboard, never ranked")
 
 
 @app.command(
@@ -694,6 +814,11 @@ def migrate(store: StoreUrl = DEFAULT) -> None:
     """Bring a results database of an older version up to date; the older file is kept beside it."""
     from harness.migrate import migrate as migrated  # noqa: PLC0415
 
+    if "://" in store:
+        raise InputError(
+            "migrate takes the path of a SQLite file; PostgreSQL has had the present version from the start, and "
+            "what a migrated file holds comes into it with harness merge"
+        )
     kept = migrated(Path(store))
     _say(f"{store} is of the present version; the older file is {kept}. Check it with: harness audit --store {store}")
 
@@ -732,7 +857,7 @@ def _existing(store: str) -> Store:
         raise InputError(
             f"{store}: no such results database; run: harness evaluate submissions/ajo, or name it with --store"
         )
-    return Store(store)
+    return Store(store, create=False)
 
 
 def _say(text: str) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.lm.model import LanguageModel
     from harness.sandbox.tiers import Tier
     from harness.submission import Submission
+    from harness.tasks import TaskFile
 
 
 _ACCESS = ("black-box", "white-box")
@@ -111,12 +112,12 @@ class Evaluation:
         self.device = device.name(kind)
         hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
         self.track, staged = at_hand(replaced(track, choices), choices.staged, hub_tasks)
-        self._source = _source(track, choices) if staged is None else Source("hub", staged)
+        self._source = source_of(track, choices) if staged is None else Source("hub", staged)
         named = self._source if staged is None else Source("hub")  # staged or not, it is the same data
         self._source = dataclasses.replace(self._source, test=choices.test_data)
         self._data = str(dataclasses.replace(named, test=choices.test_data))
         self._files = track_tasks(self.track)
-        self.cells = self._plan(choices)
+        self.cells = chosen_cells(self.track, self._files, self._source, choices)
         self._data_sha256 = self._digest()
         self.lm: LanguageModel = load_model(
             self.track.model, self.track.prompt, device=kind, numerics=self.track.numerics
@@ -171,26 +172,6 @@ class Evaluation:
         """
         return self._sandbox or ladder.best().tier
 
-    def _plan(self, choices: Choices) -> list[Cell]:
-        unknown = sorted(set(choices.tasks) - set(self._files))
-        if unknown:
-            raise InputError(f"track {self.track.name} has no task {unknown[0]!r}; it has {', '.join(self._files)}")
-        cells: list[Cell] = []
-        for name, file in self._files.items():
-            if choices.tasks and name not in choices.tasks:
-                continue
-            spec = self.track.tasks[name]
-            task = file.task(self.track.profile, self.track.model.kind)
-            there = splits_of(file, self._source, spec, choices.present_splits)
-            for split in there:
-                if choices.splits and split not in choices.splits:
-                    continue
-                cells.append(Cell(file, task, split, spec, self.track.limits, self._source, self._seed))
-        nowhere = sorted(set(choices.splits) - {cell.split for cell in cells})
-        if nowhere or not cells:
-            raise InputError(f"split {', '.join(map(str, nowhere))} is in no chosen task of track {self.track.name}")
-        return cells
-
     def _fitted(self, cell: Cell) -> Cell:
         """The cell with label words that are tokens of the model, where the profile reads their first tokens."""
         task = cell.file.task(self.track.profile, self.track.model.kind, self.lm)
@@ -239,6 +220,33 @@ class Evaluation:
             submission.access,
             self._p0.name if self._p0 else "",
         )
+
+
+def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, choices: Choices) -> list[Cell]:
+    """The cells of a track that are to run, in its order.
+
+    Raises:
+        InputError: a task or split is not the track's.
+        DataError: the data directory lacks splits.
+    """
+    unknown = sorted(set(choices.tasks) - set(files))
+    if unknown:
+        raise InputError(f"track {track.name} has no task {unknown[0]!r}; it has {', '.join(files)}")
+    cells: list[Cell] = []
+    for name, file in files.items():
+        if choices.tasks and name not in choices.tasks:
+            continue
+        spec = track.tasks[name]
+        task = file.task(track.profile, track.model.kind)
+        there = splits_of(file, source, spec, choices.present_splits)
+        for split in there:
+            if choices.splits and split not in choices.splits:
+                continue
+            cells.append(Cell(file, task, split, spec, track.limits, source, choices.seed))
+    nowhere = sorted(set(choices.splits) - {cell.split for cell in cells})
+    if nowhere or not cells:
+        raise InputError(f"split {', '.join(map(str, nowhere))} is in no chosen task of track {track.name}")
+    return cells
 
 
 def check_access(submission: Submission, white_box: bool) -> None:
@@ -307,7 +315,12 @@ def replaced(track: Track, choices: Choices) -> Track:
     return track
 
 
-def _source(track: Track, choices: Choices) -> Source:
+def source_of(track: Track, choices: Choices) -> Source:
+    """Where the examples come from, before what is staged is looked for.
+
+    Raises:
+        InputError: no such data directory.
+    """
     if choices.data is None:
         return Source(track.data.source)
     if not choices.data.is_dir():

@@ -1,5 +1,7 @@
 """The results database: append-only facts through SQLAlchemy Core. Scores are computed from it, never kept in it.
 
+It is a SQLite file or a PostgreSQL database; `harness.database` makes the two keep the same promises.
+
 A *run* is one submission with one configuration on one track, model, data set, environment and seed. A run has
 *cells* (task x split). Every start of a cell is an *attempt*, whose answered queries go into the ledger one by one,
 each committed before its reply is sent. An attempt that ends writes its *outcome*, answers and predictions in one
@@ -14,7 +16,6 @@ import json
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness import tables
+from harness.database import identity, open_engine, readers, shown
 from harness.errors import StoreError
 from harness.seals import chained, closing_seal, first_link, row_seal
 from harness.tables import SCHEMA
@@ -136,39 +138,40 @@ class Pace:
 class Store:
     """A results database."""
 
-    def __init__(self, url: str = DEFAULT) -> None:
-        """Open or create it. A path is SQLite; anything with ``://`` is a SQLAlchemy URL.
+    def __init__(self, url: str = DEFAULT, *, create: bool = True) -> None:
+        """Open it, and create it where `create`. A path is SQLite; anything with ``://`` is a SQLAlchemy URL.
 
         Raises:
-            StoreError: it cannot be opened or created, is of another schema, or is no database.
+            StoreError: it cannot be opened or created, is of another schema, or is no database; without `create`,
+                where there is none.
         """
-        self.url = url
+        self.url = shown(url)
+        """Its name, for messages: the password is not in it."""
+        self._engine = open_engine(url, create=create)
+        self._reader = readers(self._engine)
+        self._writer = self._engine.execution_options(writes="anything")
+        self._appender = self._engine.execution_options(writes="its own")
         try:
-            where = url if "://" in url else sa.URL.create("sqlite", database=url)
-            if "://" not in url:
-                Path(url).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(where)
-        except (OSError, ImportError, SQLAlchemyError) as problem:
-            raise StoreError(
-                f"results database {url} cannot be opened: {problem}. Choose another with --store"
-            ) from problem
-        self._writer = self._engine.execution_options(writing=True)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _durable)
-            sa.event.listen(self._engine, "begin", _begin)
+            self._open(create)
+        except StoreError:
+            self.close()
+            raise
+
+    def _open(self, create: bool) -> None:
         with self._reading() as connection:
             version = self._version(connection)
+        if version is None and not create:
+            raise StoreError(f"{self.url}: no results database there, it has no tables; name another")
         if version is None:
             with self._writing() as connection:  # one transaction: a database is whole, or not there
                 version = self._version(connection) or self._create(connection)
         if version != SCHEMA:
-            self.close()
             way_out = (
-                f"Bring it up to date, keeping the older file beside it: harness migrate --store {url}"
+                f"Bring it up to date, keeping the older file beside it: harness migrate --store {self.url}"
                 if version == 1
-                else "Keep the file for the version that wrote it, and name another with --store"
+                else "Keep it for the version that wrote it, and name another with --store"
             )
-            raise StoreError(f"{url}: schema version {version}, this program reads {SCHEMA}. {way_out}")
+            raise StoreError(f"{self.url}: schema version {version}, this program reads {SCHEMA}. {way_out}")
 
     def _version(self, connection: sa.Connection) -> int | None:
         """Schema version; None where there are no tables yet."""
@@ -207,7 +210,7 @@ class Store:
         """Start a cell."""
         row = {"run": run, "task": task, "split": split, "started": time.time()}
         columns = tables.attempts.c
-        with self._writing() as connection:
+        with self._appending() as connection:
             inserted: Any = connection.execute(tables.attempts.insert().values(seal="", **row)).inserted_primary_key
             number = int(inserted[0])
             seal = row_seal("attempts", row | {"attempt": number})
@@ -304,11 +307,24 @@ class Store:
         """One consistent view of all tables, whoever writes meanwhile; for those who check rows as they lie."""
         return self._reading()
 
+    def changes(self) -> AbstractContextManager[sa.Connection]:
+        """One transaction that holds off all other writers; for those who bring rows of another database."""
+        return self._writing()
+
+    def identity(self) -> tuple[str, ...]:
+        """What tells this database from any other, by whichever name it was opened."""
+        with self._reading() as connection:
+            return identity(connection)
+
     def _writing(self) -> AbstractContextManager[sa.Connection]:
         return self._transaction(self._writer)
 
+    def _appending(self) -> AbstractContextManager[sa.Connection]:
+        """For rows that nobody else writes, whatever others do: on PostgreSQL it waits for no writer."""
+        return self._transaction(self._appender)
+
     def _reading(self) -> AbstractContextManager[sa.Connection]:
-        return self._transaction(self._engine)
+        return self._transaction(self._reader)
 
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -319,10 +335,10 @@ class Store:
         except IntegrityError:
             raise
         except (SQLAlchemyError, UnicodeDecodeError) as problem:  # a damaged file's own texts come as what they are
-            cause = getattr(problem, "orig", None) or problem
+            cause = str(getattr(problem, "orig", None) or problem).strip()
             raise StoreError(
                 f"results database {self.url}: {cause}. Nothing half-written is in it; "
-                "free the cause, or name another with --store"
+                "free the cause and run the same command again, or name another with --store"
             ) from problem
 
 
@@ -342,7 +358,7 @@ class Attempt:
         """
         values = asdict(row)
         chain = chained(self._chain, values)
-        with self._store._writing() as connection:  # noqa: SLF001 - one module, two halves of one thing
+        with self._store._appending() as connection:  # noqa: SLF001 - one module, two halves of one thing
             place = {"attempt": self.number, "number": self._queries, "chain": chain}
             connection.execute(_QUERY, place | values)
         self._chain, self._queries = chain, self._queries + 1
@@ -383,20 +399,6 @@ class Attempt:
         values = {"mark": float(answer.mark), "rows": int(answer.rows), "answer": digest}
         predictions = _bytes(answer.predictions)
         return _insert(connection, tables.incumbents, {"attempt": self.number, "predictions": predictions, **values})
-
-
-def _durable(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # `_begin` starts transactions, not the driver
-    cursor = connection.cursor()
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: sa.Connection) -> None:
-    """Writers take the lock before they read, so that what they read still holds when they write."""
-    writing = connection.get_execution_options().get("writing", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
 def _cell(row: Any, incumbents: list[Any]) -> StoredCell:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, UniqueConstraint
 
 SCHEMA = 2
 """Version of these tables. A database of another version is refused; `harness migrate` copies one of version 1."""
+
+Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+"""Sorted by its bytes in every database, so that rows come in the same order from all of them."""
+Large = Integer().with_variant(sa.BigInteger(), "postgresql")
+"""An integer of 64 bits, as every one is in SQLite."""
 
 metadata = sa.MetaData()
 schema = sa.Table("schema", metadata, Column("version", Integer, primary_key=True))
@@ -35,9 +40,9 @@ queries = sa.Table(
     Column("attempt", ForeignKey("attempts.attempt"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("rows", Integer, nullable=False),
-    Column("tokens", Integer, nullable=False),
-    Column("bytes_up", Integer, nullable=False),
-    Column("bytes_down", Integer, nullable=False),
+    Column("tokens", Large, nullable=False),
+    Column("bytes_up", Large, nullable=False),
+    Column("bytes_down", Large, nullable=False),
     Column("seconds", sa.Float, nullable=False),
     Column("level", Integer, nullable=False),
     Column("sha256", Text, nullable=False),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from outer_models import Arena
+    from postgres_server import Server
 
     from harness.lm.model import LanguageModel
 
@@ -40,3 +41,26 @@ def arena(tmp_path: Path, tiny_track: Path, tiny_lm: LanguageModel) -> Iterator[
     made = outer_models.Arena(tmp_path, tiny_track, tiny_lm)
     yield made
     made.store.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server; the test is skipped where there is none."""
+    pytest.importorskip("psycopg", reason='needs psycopg: pip install "harness[postgres]"')
+    from postgres_server import Server, Unavailable
+
+    try:
+        server = Server()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a results database may be made, of each kind."""
+    if request.param == "sqlite":
+        return str(tmp_path / "deep" / "results.db")
+    server: Server = request.getfixturevalue("postgres")
+    return server.database()

@@ -19,12 +19,12 @@ STANDARD = sys.stdlib_module_names
 
 LAYERS = [
     {"errors", "contract", "losses", "metrics", "status", "tables", "environment", "seals"},
-    {"tomlfile", "heads", "answer", "meter"},
+    {"tomlfile", "heads", "answer", "meter", "database"},
     {"tasks", "track", "data", "fetch", "predictions", "scaffold", "submission", "store", "listing", "migrate"},
     {"lm"},
     {"sandbox"},
     {"referee", "whitebox"},
-    {"pretrain", "evaluate", "progress", "check", "doctor", "predict", "audit", "replay"},
+    {"pretrain", "evaluate", "progress", "check", "doctor", "predict", "audit", "replay", "plan", "merge"},
     {"cli"},
 ]
 """Each module may import from its own layer and those above it in this list."""

@@ -25,6 +25,8 @@ ROOT = Path(cli.__file__).resolve().parents[1]
 KIT = ROOT.parent / "shared" / "data" / "competition"
 COMMANDS = (
     "evaluate",
+    "plan",
+    "merge",
     "leaderboard",
     "compare",
     "watch",

@@ -37,10 +37,33 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Any:
+def store(place: str) -> Any:
+    made = Store(place)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def in_file(path: Path) -> Any:
     made = Store(str(path))
     yield made
     made.close()
+
+
+def ask(place: str, query: str) -> list[Any]:
+    """What another process would see."""
+    other = Store(place)
+    with other.snapshot() as connection:
+        rows = connection.exec_driver_sql(query).all()
+    other.close()
+    return [tuple(row) for row in rows]
+
+
+def change(place: str, statement: str) -> None:
+    other = Store(place)
+    with other.changes() as connection:
+        connection.exec_driver_sql(statement)
+    other.close()
 
 
 def test_what_is_written_is_read_back(store: Store) -> None:
@@ -59,12 +82,12 @@ def test_what_is_written_is_read_back(store: Store) -> None:
     assert [found[0] for found in store.runs()] == [run]
 
 
-def test_facts_survive_closing(path: Path) -> None:
-    first = Store(str(path))
+def test_facts_survive_closing(place: str) -> None:
+    first = Store(place)
     run = first.open_run(key(), {})
     finish(first.begin(run, "sst2", 1))
     first.close()
-    second = Store(str(path))
+    second = Store(place)
     assert second.finished(run) == {("sst2", 1)}
     second.close()
 
@@ -90,9 +113,9 @@ def test_a_cell_has_one_outcome_and_the_first_one_stays(store: Store) -> None:
     assert store.answer(run, "sst2", 1) == b"answer"
 
 
-def test_cells_finished_at_once_with_one_test_set_are_all_kept(path: Path) -> None:
+def test_cells_finished_at_once_with_one_test_set_are_all_kept(place: str) -> None:
     count = 8
-    stores = [Store(str(path)) for _ in range(count)]
+    stores = [Store(place) for _ in range(count)]
     run = stores[0].open_run(key(), {})
     attempts = [store.begin(run, "sst2", n) for n, store in enumerate(stores)]
     gate = threading.Barrier(count)
@@ -113,28 +136,24 @@ def test_cells_finished_at_once_with_one_test_set_are_all_kept(path: Path) -> No
         store.close()
 
 
-def test_each_ledger_row_is_committed_by_itself_and_chained(store: Store, path: Path) -> None:
+def test_each_ledger_row_is_committed_by_itself_and_chained(store: Store, place: str) -> None:
     run = store.open_run(key(), {})
     attempt = store.begin(run, "sst2", 1)
     link = hashlib.sha256(f"{run}/sst2/1/{attempt.number}".encode()).hexdigest()
     for n in range(5):
         attempt.record(LedgerRow(n, n, n, n, 0.1 * n, 0, f"{n}"))
-        with sqlite3.connect(path) as other:
-            assert other.execute("select count(*) from queries").fetchone() == (n + 1,)
-        other.close()
+        assert ask(place, "select count(*) from queries") == [(n + 1,)]
     for row in store.ledger(attempt.number):
         link = chained(link, row)
         assert row["chain"] == link
 
 
-def test_a_changed_ledger_row_breaks_the_chain(store: Store, path: Path) -> None:
+def test_a_changed_ledger_row_breaks_the_chain(store: Store, place: str) -> None:
     run = store.open_run(key(), {})
     attempt = store.begin(run, "sst2", 1)
     for _ in range(3):
         attempt.record(ROW)
-    with sqlite3.connect(path) as other:
-        other.execute("update queries set rows = 1 where number = 1")
-    other.close()
+    change(place, "update queries set rows = 1 where number = 1")
     rows = store.ledger(attempt.number)
     assert chained(rows[0]["chain"], rows[1]) != rows[1]["chain"]
 
@@ -150,8 +169,8 @@ def test_an_outcome_is_written_whole_or_not_at_all(store: Store) -> None:
     assert finish(attempt)
 
 
-def test_the_database_is_durable_and_keeps_its_references(store: Store) -> None:
-    with store._reading() as connection:
+def test_the_database_is_durable_and_keeps_its_references(in_file: Store) -> None:
+    with in_file._reading() as connection:
         settings = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -159,21 +178,19 @@ def test_the_database_is_durable_and_keeps_its_references(store: Store) -> None:
     assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
 
 
-def test_a_reader_does_not_wait_for_a_writer(store: Store, path: Path) -> None:
+def test_a_reader_does_not_wait_for_a_writer(store: Store, place: str) -> None:
     run = store.open_run(key(), {})
     with store._writing():
-        other = Store(str(path))
+        other = Store(place)
         assert other.runs()[0][0] == run
         other.close()
 
 
-def test_opening_at_once_makes_one_whole_database(path: Path) -> None:
-    program = f"from harness.store import Store; Store({str(path)!r}).close()"
+def test_opening_at_once_makes_one_whole_database(place: str) -> None:
+    program = f"from harness.store import Store; Store({place!r}).close()"
     racers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
     assert [racer.wait(60) for racer in racers] == [0] * 4
-    with sqlite3.connect(path) as other:
-        assert other.execute("select version from schema").fetchall() == [(2,)]
-    other.close()
+    assert ask(place, "select version from schema") == [(2,)]
 
 
 def test_a_file_that_is_no_database_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -197,15 +214,15 @@ def test_a_database_of_something_else_is_an_error_and_stays_as_it_is(tmp_path: P
     other.close()
 
 
-def test_a_database_of_another_version_is_an_error_with_both_numbers(store: Store, path: Path) -> None:
-    with sqlite3.connect(path) as other:
-        other.execute("update schema set version = 7")
-    other.close()
+def test_a_database_of_another_version_is_an_error_with_both_numbers(store: Store, place: str) -> None:
+    change(place, "update schema set version = 7")
     with pytest.raises(StoreError, match="version 7, this program reads 2"):
-        Store(str(path))
+        Store(place)
 
 
-@pytest.mark.parametrize("url", ["nosuch://host/db", "sqlite+nosuch:///x", "://", "/dev/null/results.db", "."])
+@pytest.mark.parametrize(
+    "url", ["nosuch://host/db", "sqlite+nosuch:///x", "://", "/dev/null/results.db", ".", "mysql://host/db"]
+)
 def test_a_database_that_cannot_be_opened_is_an_error(url: str) -> None:
     with pytest.raises(StoreError, match="--store"):
         Store(url)
@@ -217,10 +234,10 @@ def test_a_name_with_odd_characters_is_a_file(tmp_path: Path) -> None:
     assert path.is_file()
 
 
-def test_a_damaged_database_is_an_error_not_a_crash(store: Store, path: Path) -> None:
-    run = store.open_run(key(), {})
-    finish(store.begin(run, "sst2", 1))
-    store.close()
+def test_a_damaged_database_is_an_error_not_a_crash(in_file: Store, path: Path) -> None:
+    run = in_file.open_run(key(), {})
+    finish(in_file.begin(run, "sst2", 1))
+    in_file.close()
     data = bytearray(path.read_bytes())
     data[4096:] = b"\xff" * (len(data) - 4096)
     path.write_bytes(data)
