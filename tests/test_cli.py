@@ -178,7 +178,7 @@ def test_a_tier_that_does_not_exist_is_refused(harness: Any, tiny_track: Path, t
         (["evaluate", "submissions/a", "--seed", "nan"], 2, "--seed"),
         (["evaluate", "submissions/a", "--store", "nosuch://x"], 1, "--store"),
         (["evaluate", "submissions/a", "--model", "./nowhere"], 1, "no such directory"),
-        (["evaluate"], 2, "PATH"),
+        (["evaluate"], 2, "name a submission folder"),
         (["leaderboard"], 2, "no such results database"),
         (["leaderboard", "--out", "x.json"], 2, "x.json cannot be a CSV with its JSON beside it"),
         (["predict", "text"], 2, "--answer FILE"),
