@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -339,8 +340,13 @@ def _linked(previous: str, row: Mapping[str, Any]) -> str:
 
 
 def _shape(connection: sa.Connection) -> dict[str, Any]:
-    """Columns, keys and references of all tables, for comparison."""
+    """Columns, keys and references of all tables, for comparison; what SQLAlchemy cannot make out is left out."""
     inspector = sa.inspect(connection)
+    with warnings.catch_warnings(action="ignore", category=sa.exc.SAWarning):
+        return _definitions(inspector)
+
+
+def _definitions(inspector: sa.Inspector) -> dict[str, Any]:
     return {
         name: {
             "columns": [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(name)],

@@ -49,18 +49,35 @@ def write(path: str, acknowledged: str, seconds: float) -> None:
         attempt.finish("ok", facts, examples_sha256(test), test.labels, kept)
 
 
-def cut(wal: Path, how: Cut, chance: random.Random) -> None:
-    """What a disk may make of bytes that no fsync had confirmed: cut off, never written, or something else."""
-    size = wal.stat().st_size if wal.exists() else 0
-    if not size or how == "whole":
-        return
-    data, place = bytearray(wal.read_bytes()), chance.randrange(size)
-    tail = size - place
+FRAME = 24 + 4096
+"""Bytes of a frame of SQLite's write-ahead log: its header and a page."""
+
+
+def copied_back(index: bytes, log: bytes) -> int:
+    """Bytes of the log that the database file may hold already: SQLite syncs them before it copies the first page.
+
+    `index` is the file `-shm` at the same moment (sqlite.org/walformat.html, section 2): salts at 32, the last
+    frame a checkpoint set out to copy at 128. Between two rounds of the log, when the salts differ, it is all of it.
+    """
+    if index[32:40] != log[16:24]:
+        return len(log)
+    return 32 + FRAME * int.from_bytes(index[128:132], sys.byteorder)
+
+
+def cut(log: bytes, spared: int, how: Cut, chance: random.Random) -> bytes:
+    """What a disk may make of bytes that no fsync had confirmed: cut off, never written, or something else.
+
+    It goes further back than a disk would, into commits that were confirmed: an older state must be whole too.
+    """
+    if how == "whole" or spared >= len(log):
+        return log
+    data, place = bytearray(log), chance.randrange(spared, len(log))
+    tail = len(data) - place
     if how == "torn":
         del data[place:]
     else:
         data[place:] = bytes(tail) if how == "zeroed" else chance.randbytes(tail)
-    wal.write_bytes(data)
+    return bytes(data)
 
 
 def power_cuts(folder: Path, seconds: float, seed: int, report: Callable[[str], None]) -> int:
@@ -81,14 +98,17 @@ def power_cuts(folder: Path, seconds: float, seed: int, report: Callable[[str], 
             os.kill(writer.pid, signal.SIGSTOP)
             try:
                 confirmed = acknowledged.stat().st_size
-                suffixes = ("", "-wal", "-shm") if chance.random() < 0.5 else ("", "-wal")
-                for suffix in suffixes:
+                for suffix in ("", "-wal", "-shm"):
                     if Path(f"{path}{suffix}").exists():
                         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
             finally:
                 os.kill(writer.pid, signal.SIGCONT)
             how: Cut = chance.choice(["whole", "whole", "torn", "zeroed", "noise"])
-            cut(Path(f"{copy}-wal"), how, chance)
+            log, index = Path(f"{copy}-wal"), Path(f"{copy}-shm")
+            if log.exists() and index.exists():
+                log.write_bytes(cut(before := log.read_bytes(), copied_back(index.read_bytes(), before), how, chance))
+            if chance.random() < 0.5:
+                index.unlink(missing_ok=True)
             store = Store(str(copy))
             found = audit(store)
             store.close()
