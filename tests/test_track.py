@@ -78,7 +78,7 @@ def test_a_task_without_the_tracks_wording_is_told(tmp_path: Path) -> None:
     ("old", "new", "expectation"),
     [
         ('device = "cpu"', 'device = "tpu"', "Invalid enum value 'tpu'"),
-        ("rules = 1", "rules = 0", "`int` >= 1"),
+        ("rules = 2", "rules = 0", "`int` >= 1"),
         ("tokens = 8", 'tokens = "8"', "Expected `int`, got `str`"),
         ("wall_s = 600", "wall_s = 0", "`float` > 0"),
         ("wall_s = 600", "wall_s = inf", "`float` <= 1000000000.0"),
@@ -104,7 +104,7 @@ def test_each_rule_is_told_with_file_and_expectation(tmp_path: Path, old: str, n
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("rules = 1", "rules = 0"),
+        ("rules = 2", "rules = 0"),
         ("wall_s = 600", "wall_s = 0"),
         ("[tasks.snli]\ncalls = 600", "[tasks.snli]\ncalls = 0"),
         ("[tasks.qqp]", "[tasks.mnli]"),
