@@ -23,6 +23,7 @@ from harness.contract import (
 from harness.errors import BudgetExhausted, HarnessError, QueryError
 from harness.losses import cross_entropy, hinge, log_softmax, negative_accuracy, negative_log_likelihood, softmax
 from harness.metrics import accuracy, macro_f1
+from harness.service.client import connect
 
 __all__ = [
     "Answer",
@@ -47,6 +48,7 @@ __all__ = [
     "Subspace",
     "Task",
     "accuracy",
+    "connect",
     "cross_entropy",
     "hinge",
     "log_softmax",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import msgspec
 
@@ -18,6 +18,7 @@ from harness.lm.load import kind_of, load_model
 from harness.pretrain import read_p0
 from harness.referee import Cell, Verdict, run_cell, run_reference
 from harness.store import RunKey, Store
+from harness.submission import Access
 from harness.track import Track, track_tasks
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.lm.model import LanguageModel
+    from harness.referee import Watch
     from harness.submission import Submission
-
-
-_ACCESS = ("black-box", "white-box")
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,51 @@ class Progress(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is run of every submission, and as which run; plain data, without the model."""
+
+    cells: tuple[Cell, ...]
+    base: RunKey
+    """What identifies a run, but for what comes with the submission."""
+    environments: Mapping[Access, dict[str, Any]]
+    numerics: dict[str, object]
+    white_box: bool
+    """Whether references may run."""
+
+    def open(self, store: Store, submission: Submission, options: Mapping[str, str]) -> OpenRun:
+        """Record the run of a submission, unless it is there, and see which of its cells are missing.
+
+        Raises:
+            InputError: it is a white-box reference, and the choices do not allow it.
+        """
+        check_access(submission, self.white_box)
+        if self.base.external and submission.access == "white-box":
+            raise InputError(
+                f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
+            )
+        key = dataclasses.replace(
+            self.base,
+            entry=entry_name(submission.name, options),
+            submission_sha256=submission.sha256,
+            options=tuple(sorted(options.items())),
+            environment_sha256=environment_sha256(self.environments[submission.access]),
+            access=submission.access,
+        )
+        run = store.open_run(key, self.environments[submission.access] | {"numerics": self.numerics})
+        finished = store.finished(run)
+        return OpenRun(run, key.entry, tuple(c for c in self.cells if (c.task.name, c.split) not in finished))
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run in the store, and what is still to be done of it."""
+
+    id: str
+    entry: str
+    todo: tuple[Cell, ...]
+
+
 class Evaluation:
     """A track with its model and data at hand, ready to run submissions."""
 
@@ -85,8 +129,7 @@ class Evaluation:
             ModelError: the model cannot be loaded.
         """
         self.store = store
-        self._given = track
-        self._seed, self._white_box = choices.seed, choices.white_box
+        self._seed = choices.seed
         self.modified = tuple(
             name for name, value in (("model", choices.model), ("calls", choices.calls)) if value is not None
         )
@@ -110,7 +153,13 @@ class Evaluation:
         self._with_p0 = self.lm.with_p0(self._p0.values) if self._p0 else self.lm
         self.cells = [self._fitted(cell) for cell in self.cells]
         facts = device.facts(kind)
-        self._environments = {access: environment(facts, reference=access == "white-box") for access in _ACCESS}
+        self.plan = Plan(
+            tuple(self.cells),
+            self._base(track),
+            {access: environment(facts, reference=access == "white-box") for access in get_args(Access)},
+            numeric_profile(self.track),
+            choices.white_box,
+        )
 
     def run(self, submission: Submission, options: Mapping[str, str], progress: Progress) -> str:
         """Run what is missing of one submission; return the run's id. May be interrupted and called again.
@@ -119,27 +168,32 @@ class Evaluation:
             InputError: it is a white-box reference, and the choices do not allow it.
             SubmissionError: it cannot be imported or configured.
         """
-        check_access(submission, self._white_box)
-        if self._p0 and submission.access == "white-box":
-            raise InputError(
-                f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
-            )
-        run_one = run_reference if submission.access == "white-box" else run_cell
-        key = self._key(submission, options)
-        facts = self._environments[submission.access] | {"numerics": numeric_profile(self.track)}
-        run = self.store.open_run(key, facts)
-        finished = self.store.finished(run)
-        todo = [cell for cell in self.cells if (cell.task.name, cell.split) not in finished]
-        progress.planned(key.entry, self.cells, len(self.cells) - len(todo))
-        for cell in todo:
-            if (cell.task.name, cell.split) in self.store.finished(run):
+        run = self.plan.open(self.store, submission, options)
+        progress.planned(run.entry, self.cells, len(self.cells) - len(run.todo))
+        for cell in run.todo:
+            if (cell.task.name, cell.split) in self.store.finished(run.id):
                 continue  # by another process, meanwhile
-            progress.began(key.entry, cell)
-            attempt = self.store.begin(run, cell.task.name, cell.split)
-            lm = self._with_p0 if _relative_to_p0(cell) else self.lm
-            verdict = run_one(cell, submission, options, lm, attempt, progress.spent)
-            progress.ended(key.entry, cell, verdict)
-        return run
+            progress.began(run.entry, cell)
+            verdict = self.run_cell(run.id, cell, submission, options, progress.spent)
+            progress.ended(run.entry, cell, verdict)
+        return run.id
+
+    def run_cell(
+        self, run: str, cell: Cell, submission: Submission, options: Mapping[str, str], watch: Watch
+    ) -> Verdict:
+        """Run one cell of an open run. Several threads may do so at once: their forward passes take turns.
+
+        A reference has the model to itself until it ends.
+
+        Raises:
+            SubmissionError: it cannot be imported or configured.
+        """
+        attempt = self.store.begin(run, cell.task.name, cell.split)
+        lm = self._with_p0 if _relative_to_p0(cell) else self.lm
+        if submission.access == "white-box":
+            with lm.turns:
+                return run_reference(cell, submission, options, lm, attempt, watch)
+        return run_cell(cell, submission, options, lm, attempt, watch)
 
     def _plan(self, choices: Choices) -> list[Cell]:
         unknown = sorted(set(choices.tasks) - set(self._files))
@@ -186,24 +240,23 @@ class Evaluation:
                 digest.update(b"absent")
         return digest.hexdigest()[:16]
 
-    def _key(self, submission: Submission, options: Mapping[str, str]) -> RunKey:
+    def _base(self, given: Track) -> RunKey:
         return RunKey(
-            entry_name(submission.name, options),
-            submission.sha256,
-            tuple(sorted(options.items())),
-            self._given.name,
-            self._given.fingerprint,
-            self._given.rules,
-            self.lm.name,
-            self.lm.sha256,
-            self._data,
-            self._data_sha256,
-            self.device,
-            self._seed,
-            environment_sha256(self._environments[submission.access]),
-            self.modified,
-            submission.access,
-            self._p0.name if self._p0 else "",
+            entry="",
+            submission_sha256="",
+            options=(),
+            track=given.name,
+            track_fingerprint=given.fingerprint,
+            rules=given.rules,
+            model=self.lm.name,
+            model_sha256=self.lm.sha256,
+            data=self._data,
+            data_sha256=self._data_sha256,
+            device=self.device,
+            seed=self._seed,
+            environment_sha256="",
+            modified=self.modified,
+            external=self._p0.name if self._p0 else "",
         )
 
 

@@ -16,6 +16,7 @@ from harness.contract import Answer, Coordinates, Prompt, Prompts, Subspace, Tas
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryError
 from harness.lm import bounds, wire
 from harness.lm.projection import check_space
+from harness.lm.turns import waited_s
 from harness.status import MARKS
 
 if TYPE_CHECKING:
@@ -132,11 +133,14 @@ class Broker:
         self.service = Service()
 
     def serve(self, sock: socket.socket, deadline: float) -> Service:
-        """Answer frames until the worker is finished, gone, out of time (monotonic clock) or off the protocol."""
-        service = self.service
+        """Answer frames until the worker is finished, gone, out of time (monotonic clock) or off the protocol.
+
+        Its clock stands still while it waits for the forward passes of others.
+        """
+        service, deadline = self.service, deadline - waited_s()
         try:
             while service.refused <= _MOST_REFUSED:
-                sock.settimeout(_left(deadline))
+                sock.settimeout(_left(deadline + waited_s()))
                 body = wire.receive(sock, self._frame_bytes)
                 if body is None:
                     return service
@@ -144,8 +148,8 @@ class Broker:
                 if isinstance(request, wire.Finished):
                     service.end, service.detail = request.reason, request.detail[:20_000]
                     return service
-                reply = wire.encode(self._reply(request, body))
-                sock.settimeout(_left(deadline))  # a worker that does not read its replies runs out of time, too
+                reply = wire.encode(self.reply(request, body))
+                sock.settimeout(_left(deadline + waited_s()))  # a worker that does not read its replies runs out of time, too
                 sock.sendall(reply)
                 self._watch(self._meter.spent, service.last.answer.note if service.last else {})
             service.end, service.detail = "budget", f"more than {_MOST_REFUSED:,} queries that did not fit"
@@ -157,7 +161,8 @@ class Broker:
             service.end, service.detail = "protocol", str(problem)
         return service
 
-    def _reply(self, request: _Asked, body: bytes) -> wire.Reply:
+    def reply(self, request: _Asked, body: bytes) -> wire.Reply:
+        """Answer one request whose bytes were `body`. Raises ProtocolError where the protocol does not allow it."""
         if self.service.config is None and not isinstance(request, wire.Ready):
             raise ProtocolError(f"{type(request).__name__} came before Ready; the submission is not imported yet")
         try:
@@ -215,7 +220,7 @@ class Broker:
         self._texts[number] = texts
 
     def _query(self, query: wire.Query, body: bytes) -> wire.Result:
-        started = time.perf_counter()
+        started, waited = time.perf_counter(), waited_s()
         texts = self._texts.get(query.texts)
         if texts is None:
             raise QueryError(f"text set {query.texts} was never declared")
@@ -237,7 +242,7 @@ class Broker:
         reply = wire.encode(result)
         tokens = candidates * (encoded.tokens + bounds.prompt_tokens(prompts) * len(texts))
         digest = hashlib.sha256(body + reply).hexdigest()
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started - (waited_s() - waited)
         row = LedgerRow(rows, tokens, len(body), len(reply), seconds, bounds.level(query, prompts), digest)
         self._ledger.record(row)
         self.service.count(row)

@@ -21,6 +21,7 @@ from harness.lm.plain import PlainBackbone
 from harness.lm.projection import check_space
 from harness.lm.prompts import prompt_layers
 from harness.lm.text import SENTINEL, Encoded, Vocabulary, encode, mask_token
+from harness.lm.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,6 +76,7 @@ class LanguageModel:
         """Wrap a loaded transformers model; `plain` keeps the fast path off, `chunk_tokens` are forwarded at once."""
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
         self.device, self.chunk_tokens = device, chunk_tokens
+        self.turns = Turns()
         model = model.eval().requires_grad_(False).to(device, self.dtype)
         self._model, self._zero_head_bias = model, spec.zero_head_bias
         kind = families.kind(model.config)
@@ -131,7 +133,8 @@ class LanguageModel:
             f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured",
             "This does not depend on chunk_tokens: run another task or split here (--task, --split)",
         ):
-            widths = tuple(self.backbone.layer_std(batch))
+            with self.turns:
+                widths = tuple(self.backbone.layer_std(batch))
         return ModelInfo(
             self.name,
             self.kind,
@@ -220,8 +223,19 @@ class LanguageModel:
         """Logits, with `normalize` log-probabilities among the whole vocabulary, and the features asked for; float32.
 
         Texts of like length are forwarded together, at most `chunk_tokens` tokens at once; which rows share
-        a chunk depends on the query alone.
+        a chunk depends on the query alone. Of several threads one computes, the others wait in `turns`.
         """
+        with self.turns:
+            return self._forward(prompts, texts, words, features, normalize)
+
+    def _forward(
+        self,
+        prompts: Prompts | None,
+        texts: TextSet,
+        words: Sequence[int],
+        features: FeatureKind | None,
+        normalize: bool,
+    ) -> Forwarded:
         layers = self._layers(prompts) if prompts is not None else ()
         candidates = 1 if prompts is None else len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
         ids = torch.tensor(list(words), dtype=torch.int64, device=self.device)
