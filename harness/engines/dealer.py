@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _LOOK_S = 1.0
 """How often the cluster is asked which nodes are alive."""
+_PATIENCE_S = 30.0
+"""How long to wait for a node with a fitting device where there is none, at first or any more."""
 _MOST_DEATHS = 5
 """A cell under which so many hosts died is left alone."""
 _MOST_FAILED_STARTS = 5
@@ -84,7 +86,7 @@ class Dealer:
         self._again: deque[_Item] = deque()
         self._more: Iterator[_Item] | None = None
         self._plan: Plan | None = None
-        self._failed_starts, self._looked = 0, -math.inf
+        self._failed_starts, self._looked, self._seen = 0, -math.inf, time.monotonic()
         self._problems: dict[int, SubmissionError] = {}
         """What is wrong with a submission, by its order; the others go on."""
         self._lost: list[str] = []
@@ -100,10 +102,12 @@ class Dealer:
         try:
             while self._plan is None or self._deal(self._plan):
                 self._look()
-                pending = [*self._loading, *self._flying]
-                done, _ = self._ray.wait(pending, num_returns=1, timeout=_LOOK_S)
-                for reference in done:
-                    self._take(reference)
+                if pending := [*self._loading, *self._flying]:
+                    done, _ = self._ray.wait(pending, num_returns=1, timeout=_LOOK_S)
+                    for reference in done:
+                        self._take(reference)
+                else:
+                    time.sleep(_LOOK_S)
         finally:
             for device in self._devices.values():
                 self._end(device)
@@ -121,14 +125,14 @@ class Dealer:
 
     def _look(self) -> None:
         """See which nodes are alive: a host for each device that has none, no more of those that are gone."""
-        if self._loading or self._flying:
-            if time.monotonic() - self._looked < _LOOK_S:
-                return
+        busy = self._loading or self._flying
+        if busy and time.monotonic() - self._looked < _LOOK_S:
+            return
         self._looked = time.monotonic()
         places = self._places()
         for place in set(self._devices) - set(places):
             self._drop(self._devices[place])
-        if not self._devices and self._most < math.inf:
+        if places and not self._devices and self._most < math.inf:
             self._per_device = math.ceil(self._most / len(places))
         for place, options in places.items():
             if place in self._devices or len(self._devices) * self._per_device >= self._most:
@@ -142,7 +146,7 @@ class Dealer:
         """Every device of the live nodes, with what its host asks of Ray.
 
         Raises:
-            EngineError: there is none.
+            EngineError: there has been none for a while.
             InputError: a node is another machine, and the store is a file of this one.
         """
         gpu = (self._job.choices.device or self._job.track.device) == "cuda"
@@ -153,10 +157,12 @@ class Dealer:
             for n in range(int(has.get("GPU", 0)) if gpu else int(has.get("CPU", 0) >= 1)):
                 places[node["NodeID"], n] = {"num_gpus": 1, "num_cpus": 1} if gpu else {"num_cpus": int(has["CPU"])}
                 self._check_machine(node["NodeManagerHostname"])
-        if not places:
+        if places:
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > _PATIENCE_S:
             raise EngineError(
-                f"{len(alive)} nodes are alive, none with a {'GPU' if gpu else 'CPU'} that Ray knows of; "
-                "add one with ray start, or choose another --device"
+                f"{len(alive)} nodes are alive, for {_PATIENCE_S:.0f} s none with a {'GPU' if gpu else 'CPU'} that Ray "
+                "knows of; add one with ray start, or choose another --device"
             )
         return places
 

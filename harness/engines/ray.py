@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import pickle
 import secrets
@@ -84,9 +85,11 @@ def connected(address: str | None) -> Iterator[Any]:
         import ray.util.scheduling_strategies  # noqa: PLC0415
     except ModuleNotFoundError as problem:
         raise InputError('--engine ray needs a package that is not here; run: pip install "harness[ray]"') from problem
-    more = {"include_dashboard": False, "object_store_memory": _OBJECTS} if address is None else {}
+    how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        how |= {"include_dashboard": False, "object_store_memory": _OBJECTS}
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **more)
+        ray.init(address=address or "local", **how)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as problem:
         raise EngineError(
             f"no Ray cluster at {address or 'this machine'}: {problem}. Start one with: ray start --head, "

@@ -149,7 +149,8 @@ class Broker:
                     service.end, service.detail = request.reason, request.detail[:20_000]
                     return service
                 reply = wire.encode(self.reply(request, body))
-                sock.settimeout(_left(deadline + waited_s()))  # a worker that does not read its replies runs out of time, too
+                # A worker that does not read its replies runs out of time, too.
+                sock.settimeout(_left(deadline + waited_s()))
                 sock.sendall(reply)
                 self._watch(self._meter.spent, service.last.answer.note if service.last else {})
             service.end, service.detail = "budget", f"more than {_MOST_REFUSED:,} queries that did not fit"

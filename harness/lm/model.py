@@ -129,12 +129,10 @@ class LanguageModel:
         layers = self._layers(zero)
         encoded = self.text_set(template, tuple(texts)).encoded
         batch = self._batch(encoded, layers, zero, 1)
-        with memory_for(
-            f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured",
-            "This does not depend on chunk_tokens: run another task or split here (--task, --split)",
-        ):
-            with self.turns:
-                widths = tuple(self.backbone.layer_std(batch))
+        asked = f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured"
+        remedy = "This does not depend on chunk_tokens: run another task or split here (--task, --split)"
+        with self.turns, memory_for(asked, remedy):
+            widths = tuple(self.backbone.layer_std(batch))
         return ModelInfo(
             self.name,
             self.kind,

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from harness.environment import package_version
-from harness.errors import HarnessError, ProtocolError
+from harness.errors import DeviceMemoryError, HarnessError, ProtocolError
 from harness.lm import wire
 from harness.service import messages, schema
 from harness.service.book import Token
@@ -259,6 +259,8 @@ def _fault(problem: Exception) -> Fault:
         return problem.fault
     if isinstance(problem, ProtocolError):
         return Fault("unreadable", str(problem))
+    if isinstance(problem, DeviceMemoryError):
+        return Fault("rejected", str(problem))
     if isinstance(problem, ClientDisconnect):
         return Fault("unreadable", "the request was cut off")
     if isinstance(problem, RequestValidationError):

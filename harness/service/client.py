@@ -64,9 +64,10 @@ def connect(
         )
     except (httpx2.InvalidURL, ValueError, UnicodeError) as problem:
         raise InputError(f"{url!r} or the token cannot be sent over HTTP: {type(problem).__name__}") from None
-    box = ServiceBlackBox(client, url, task, split, patience_s)
+    box = ServiceBlackBox(client, url, task, split, min(patience_s, _LONGEST_WAIT_S))
     try:
         box.reload()
+        box._patience_s = patience_s  # noqa: SLF001 - it was less for the first answer: a typing error shows soon
     except BaseException:
         box.close()
         raise
@@ -207,9 +208,16 @@ class ServiceBlackBox:
             features,
             bool(normalize),
         )
-        result = self._ask("POST", f"{self._where}/query", query, wire.Result, key=str(uuid4()))
-        self._budget = Budget(self._budget.rows_total, result.rows_left, self._budget.train_rows)
+        try:
+            result = self._ask("POST", f"{self._where}/query", query, wire.Result, key=str(uuid4()))
+        except BudgetExhausted as refused:
+            self._left(refused.rows_left)  # another connection may have spent it
+            raise
+        self._left(result.rows_left)
         return result
+
+    def _left(self, rows: int) -> None:
+        self._budget = Budget(self._budget.rows_total, rows, self._budget.train_rows)
 
     def _named(self, texts: Sequence[Text]) -> Any:
         """The name of the split's own texts, which the server has; other texts as they are."""
@@ -251,6 +259,8 @@ class ServiceBlackBox:
                 if response.status_code not in _AGAIN:
                     return response
                 pause_s, problem = max(pause_s, _retry_after(response)), f"status {response.status_code}"
+            except httpx2.UnsupportedProtocol:
+                raise InputError(f"{self._url!r} is no address of a service; http://HOST:PORT expected") from None
             except httpx2.TransportError as failed:
                 problem = f"{type(failed).__name__}: {failed}"
             waited_s = time.monotonic() - began

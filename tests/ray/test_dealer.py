@@ -38,23 +38,30 @@ class MadeUpRay:
         self.calls: dict[int, tuple[Any, Callable[[], Any]]] = {}
         self.results: dict[int, Any] = {}
         self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
-        strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)
+        strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)  # noqa: ARG005
         self.util = SimpleNamespace(scheduling_strategies=strategies)
         self.most_at_once = 0
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [
+        """As Ray's."""
+        found = [
             {"NodeID": name, "Alive": alive, "Resources": {"CPU": 2.0}, "NodeManagerHostname": self.hostname}
             for name, alive in self.alive.items()
         ]
+        if not any(self.alive.values()):  # seen once, they come back
+            self.alive = dict.fromkeys(self.alive, True)
+        return found
 
     def put(self, value: Any) -> Any:
+        """As Ray's."""
         return value
 
     def kill(self, host: MadeUpHost) -> None:
+        """As Ray's."""
         host.dead = True
 
     def call(self, host: MadeUpHost, function: Callable[[], Any]) -> int:
+        """Ask a host for something; the number of the answer."""
         number = len(self.calls) + len(self.results)
         self.calls[number] = host, function
         cells = sum(1 for _, asked in self.calls.values() if asked.__name__ == "cell")
@@ -62,6 +69,7 @@ class MadeUpRay:
         return number
 
     def wait(self, pending: list[int], num_returns: int, timeout: float) -> tuple[list[int], list[int]]:
+        """As Ray's."""
         if self.deaths and self.chance.random() < 0.3:
             self.deaths -= 1
             self.happen()
@@ -84,12 +92,13 @@ class MadeUpRay:
         living = [name for name, alive in self.alive.items() if alive]
         if event == 0 and hosts:
             self.chance.choice(hosts).dead = True
-        elif event == 1 and len(living) > 1:
+        elif event == 1 and living:
             self.alive[self.chance.choice(living)] = False
         else:
             self.alive = dict.fromkeys(self.alive, True)
 
     def get(self, number: int) -> Any:
+        """As Ray's."""
         del self.calls[number]
         value = self.results[number]
         if isinstance(value, RayError):
@@ -106,9 +115,12 @@ class MadeUpHost:
         self.run_cell = SimpleNamespace(remote=self.asked)
 
     def loads(self) -> Any:
+        """See `harness.engines.host.Host`."""
         return self.world.load(self)
 
     def asked(self, parcel: Any, run: str, number: int) -> int:
+        """See `harness.engines.host.Host`."""
+
         def cell() -> Any:
             return self.world.outcome(run, number)
 
@@ -128,14 +140,17 @@ class World:
         self.loads = 0
 
     def open(self, store: Any, submission: Any, options: Any) -> Any:
+        """See `harness.evaluate.Plan`."""
         todo = tuple(c for c in self.plan.cells if (submission.name, c.split) not in self.outcomes)
         return SimpleNamespace(id=submission.name, entry=submission.name, todo=todo)
 
     def load(self, host: MadeUpHost) -> Any:
+        """Give the plan, as a host has it when it is loaded."""
         self.loads += 1
         return self.plan
 
     def outcome(self, run: str, number: int) -> Any:
+        """Finish a cell, unless it is finished."""
         if run in self.broken:
             return SubmissionError(f"{run} cannot be imported")
         if (run, number) in self.outcomes:
@@ -150,14 +165,16 @@ class World:
         """See `harness.evaluate.Progress`."""
 
     def ended(self, entry: str, cell: Any, verdict: Any) -> None:
+        """See `harness.evaluate.Progress`."""
         self.told.append((entry, cell.split))
 
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dealer, "_LOOK_S", 0.0)
+    monkeypatch.setattr(dealer, "_PATIENCE_S", 0.1)
     monkeypatch.setattr(dealer, "_identity", lambda plan: {"plan": getattr(plan, "device", "cpu")})
-    monkeypatch.setattr(dealer.Parcel, "of", lambda submission, options: submission)
+    monkeypatch.setattr(dealer.Parcel, "of", lambda submission, _options: submission)
 
 
 def deal(world: World, ray: MadeUpRay, workers: int | None = None, store: str = "results.db") -> Any:
@@ -211,7 +228,7 @@ def test_a_broken_submission_does_not_hold_up_the_others_and_is_reported() -> No
 
 def test_what_a_host_cannot_do_ends_the_run_with_its_own_words() -> None:
     world = World(1)
-    world.outcome = lambda run, number: StoreError("disk full")  # type: ignore[method-assign]
+    world.outcome = lambda _run, _number: StoreError("disk full")  # type: ignore[method-assign]
     with pytest.raises(StoreError, match="disk full"):
         deal(world, MadeUpRay(2, random.Random(0), 0))  # noqa: S311
 
@@ -231,7 +248,7 @@ def test_a_cell_under_which_every_host_dies_is_given_up_and_the_others_are_not()
 
 def test_hosts_that_never_start_end_the_run() -> None:
     world = World(1)
-    world.load = lambda host: RayError("killed")  # type: ignore[method-assign]
+    world.load = lambda _host: RayError("killed")  # type: ignore[method-assign]
     with pytest.raises(EngineError, match="5 hosts in a row died while they loaded the model"):
         deal(world, MadeUpRay(1, random.Random(0), 0))  # noqa: S311
 
@@ -239,7 +256,7 @@ def test_hosts_that_never_start_end_the_run() -> None:
 def test_nodes_that_compute_differently_are_refused() -> None:
     world = World(4)
     plans = iter(("NVIDIA H200", "NVIDIA A100", "NVIDIA H200"))
-    world.load = lambda host: SimpleNamespace(  # type: ignore[method-assign]
+    world.load = lambda _host: SimpleNamespace(  # type: ignore[method-assign]
         cells=world.plan.cells, open=world.open, device=next(plans)
     )
     with pytest.raises(EngineError, match=r"nodes differ in plan: NVIDIA \w+ and NVIDIA \w+"):
@@ -255,5 +272,5 @@ def test_a_sqlite_file_is_not_shared_with_other_machines() -> None:
 def test_a_cluster_without_the_device_is_an_error() -> None:
     ray = MadeUpRay(1, random.Random(0), 0)  # noqa: S311
     ray.nodes = lambda: [{"Alive": True, "NodeID": "n", "Resources": {}, "NodeManagerHostname": "n"}]  # type: ignore[method-assign]
-    with pytest.raises(EngineError, match="1 nodes are alive, none with a CPU"):
+    with pytest.raises(EngineError, match="1 nodes are alive, for 0 s none with a CPU"):
         deal(World(1), ray)

@@ -1,4 +1,4 @@
-"""What a host does by itself, without a cluster: unpack submissions, run cells in several threads, answer for errors."""
+"""What a host does by itself, without a cluster: unpacks submissions, runs cells at once, answers for errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_thread_counts_what_it_waits_for_others_and_not_for_itself() -> None:
     for thread in threads:
         thread.join()
     assert waits["first"] < 0.05
-    assert 0.05 < waits["second"]
+    assert waits["second"] > 0.05
 
 
 def run(evaluation: Evaluation, store: Store, path: Path, at_once: int) -> str:

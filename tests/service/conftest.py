@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason='needs pip install "harness[service]"')
 
-from small_service import House  # noqa: E402
+from small_service import House
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from small_service import CALLS, FAST, ROWS, TASK, TRAIN, WHERE, House, served, 
 
 from harness.answer import to_bytes
 from harness.contract import Answer, Prompt, Subspace
-from harness.errors import StoreError
+from harness.errors import DeviceMemoryError, StoreError
 from harness.lm import wire
 from harness.lm.fake_language_model import FakeLanguageModel
 from harness.service import messages
@@ -290,7 +290,7 @@ def test_counters_count_and_know_no_token(client: TestClient, house: House) -> N
     asked(client, Forward("train", template="x"))
     page = client.get("/metrics").text
     for line in (
-        f'harness_queries_total{{task="fake"}} 1.0', f'harness_rows_total{{task="fake"}} {TRAIN}.0',
+        'harness_queries_total{task="fake"} 1.0', f'harness_rows_total{{task="fake"}} {TRAIN}.0',
         "harness_replays_total 1.0", 'harness_refusals_total{reason="rejected"} 1.0',
         "harness_query_seconds_count 2.0", "harness_waiting 0.0",
     ):  # fmt: skip
@@ -317,3 +317,14 @@ def test_health_answers_while_the_model_computes(tmp_path: Path) -> None:
         assert client.get("/health").json()["waiting"] == 0
         assert house.spent == TRAIN
     house.book.close()
+
+
+def test_a_model_without_memory_for_a_query_says_what_to_do_and_charges_nothing(
+    client: TestClient, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise DeviceMemoryError("20 candidates at once; ask for fewer")
+
+    monkeypatch.setattr(house.lm, "forward", full)
+    assert fault(asked(client, Forward("train"))) == Fault("rejected", "20 candidates at once; ask for fewer")
+    assert house.spent == 0

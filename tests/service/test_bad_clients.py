@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BODY = json.dumps({"texts": "train"}).encode()
+LENGTH = len(BODY)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def line(where: tuple[str, int]) -> socket.socket:
     return socket.create_connection(where, timeout=20)
 
 
-def head(house: House, length: Any = len(BODY), *more: str) -> bytes:
+def head(house: House, length: Any = LENGTH, *more: str) -> bytes:
     lines = [
         f"POST {WHERE}/query HTTP/1.1", "Host: x", f"Authorization: Bearer {house.token}",
         "Content-Type: application/json", *([] if length is None else [f"Content-Length: {length}"]), *more,

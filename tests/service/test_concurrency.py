@@ -53,9 +53,7 @@ def check(replies: list[Any], spent: int, ledger: list[int]) -> None:
         if code == "key_reused":
             assert charged[key][0] != count
         if code == "budget_exhausted":
-            assert key not in charged or charged[key][0] != count or count > 0
-    refused = [count for (_, count), (code, _) in replies if code == "budget_exhausted"]
-    assert all(count > 0 for count in refused)
+            assert count > ROWS - spent  # what is left only shrinks, so it did not fit when it was refused
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

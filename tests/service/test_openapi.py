@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 schemathesis = pytest.importorskip("schemathesis")
-from hypothesis import HealthCheck, Phase, settings  # noqa: E402
+from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
 from schemathesis.checks import not_a_server_error  # noqa: E402
 from schemathesis.specs.openapi.checks import (  # noqa: E402
     content_type_conformance,
@@ -64,19 +65,31 @@ def test_every_body_has_a_type_in_both_formats(house: House) -> None:
 
 
 def test_requests_made_from_the_description_find_no_server_error(schema: Any) -> None:
-    tried = 0
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        strategy = operation.as_strategy()
+    codes = {f.ok().label: fuzzed(f.ok(), schemathesis.GenerationMode.POSITIVE) for f in schema.get_all_operations()}
+    assert len(codes) == 8
+    assert all(401 not in found for found in codes.values())
+    assert all(200 in found for label, found in codes.items() if not label.endswith("/answer")), codes
 
-        @settings(
-            max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate], derandomize=True,
-        )  # fmt: skip
-        @__import__("hypothesis").given(case=strategy)
-        def fuzz(case: Any) -> None:
-            case.call_and_validate(checks=CHECKS)
 
-        fuzz()
-        tried += 1
-    assert tried == 8
+def test_requests_that_break_the_description_find_no_server_error(schema: Any) -> None:
+    posts = [found.ok() for found in schema.get_all_operations() if found.ok().method == "post"]
+    for operation in posts:
+        codes = fuzzed(operation, schemathesis.GenerationMode.NEGATIVE)
+        assert max(codes) < 500
+        assert codes.total() > codes[200]
+
+
+def fuzzed(operation: Any, mode: Any) -> Counter[int]:
+    """Make requests; how often each status came."""
+    codes: Counter[int] = Counter()
+
+    @settings(
+        max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate], derandomize=True,
+    )  # fmt: skip
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def fuzz(case: Any) -> None:
+        codes[case.call_and_validate(checks=CHECKS).status_code] += 1
+
+    fuzz()
+    return codes
