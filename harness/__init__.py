@@ -1,5 +1,7 @@
 """The author's API: everything a submission imports."""
 
+import typing
+
 from harness.contract import (
     Answer,
     BiLstmHead,
@@ -24,6 +26,9 @@ from harness.errors import BudgetExhausted, HarnessError, QueryError
 from harness.losses import cross_entropy, hinge, log_softmax, negative_accuracy, negative_log_likelihood, softmax
 from harness.metrics import accuracy, macro_f1
 
+if typing.TYPE_CHECKING:
+    from harness.service.client import connect
+
 __all__ = [
     "Answer",
     "BiLstmHead",
@@ -47,6 +52,7 @@ __all__ = [
     "Subspace",
     "Task",
     "accuracy",
+    "connect",
     "cross_entropy",
     "hinge",
     "log_softmax",
@@ -55,3 +61,12 @@ __all__ = [
     "negative_log_likelihood",
     "softmax",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Load `connect` when it is asked for: it is for solvers elsewhere, and no worker can see its module."""
+    if name != "connect":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from harness.service.client import connect  # noqa: PLC0415
+
+    return connect

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,8 @@ from harness.progress import JsonProgress, LiveProgress, PlainProgress, printabl
 from harness.store import DEFAULT, Store
 
 if TYPE_CHECKING:
-    from harness.evaluate import Choices, Evaluation
+    from harness.evaluate import Choices
+    from harness.store import RunKey
     from harness.track import Track
 
 app = typer.Typer(
@@ -33,6 +35,14 @@ app = typer.Typer(
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+class Engine(StrEnum):
+    """Where cells run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
 
 TrackName = Annotated[
     str, typer.Option("--track", "-t", help="A track that ships (see `harness tracks`), or a .toml file.")
@@ -109,6 +119,15 @@ def evaluate(
     cell: Annotated[
         str | None, typer.Option("--cell", help="Only this cell: a line of harness plan.", metavar="LINE")
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="Where cells run: in this process, or on a Ray cluster (docs/scale.md).")
+    ] = Engine.LOCAL,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of a Ray cluster that runs, or auto; default one of its own here.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Cells at once on the cluster; default one per device.", min=1)
+    ] = None,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -118,12 +137,16 @@ def evaluate(
     One cell is one task on one few-shot split.
     """
     from harness import submission as submissions  # noqa: PLC0415 - keeps `--help` quick
-    from harness.evaluate import Choices, Evaluation, check_access  # noqa: PLC0415
+    from harness.engines import local  # noqa: PLC0415
+    from harness.engines import ray as on_ray  # noqa: PLC0415
+    from harness.engines.job import Job  # noqa: PLC0415
+    from harness.evaluate import Choices, check_access  # noqa: PLC0415
     from harness.plan import CellId, planned  # noqa: PLC0415
-    from harness.sandbox.ladder import BANNER  # noqa: PLC0415
     from harness.sandbox.tiers import tier_named  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
+    if engine is Engine.LOCAL and (address is not None or workers is not None):
+        raise InputError("--address and --workers are for --engine ray")
     if cell is None and not paths:
         raise InputError("name a submission folder, e.g. submissions/ajo, or a cell with --cell")
     if cell is not None and (task or split or config):
@@ -155,28 +178,29 @@ def evaluate(
     for each in found:
         check_access(each, white_box)
     results = Store(store)
-    progress = JsonProgress(out) if as_json else LiveProgress(err) if err.is_terminal else PlainProgress(err)
+    job = Job(chosen, choices, results, tuple(found), options)
+    live = err.is_terminal and engine is Engine.LOCAL  # a bar is for one cell at a time
+    progress = JsonProgress(out) if as_json else LiveProgress(err) if live else PlainProgress(err)
     try:
         with progress:
-            evaluation = Evaluation(chosen, choices, results)
-            if evaluation.tier == "0" and any(each.access == "black-box" for each in found):
-                err.print(f"[bold red]{escape(BANNER)}[/bold red]", soft_wrap=True)
-            for each in found:
-                evaluation.run(each, options, progress)
+            if engine is Engine.RAY:
+                done = on_ray.run(job, progress, on_ray.Cluster(address, workers))
+            else:
+                done = local.run(job, progress)
     except KeyboardInterrupt:
         err.print("interrupted; finished cells are kept, and the same command takes up where it was")
         raise typer.Exit(130) from None
     if not as_json:
-        how = _apart(evaluation, chosen, choices)
+        how = _apart(done.base, chosen, choices)
         _say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {chosen.name}")
 
 
-def _apart(evaluation: Evaluation, track: Track, choices: Choices) -> str:
+def _apart(run: RunKey, track: Track, choices: Choices) -> str:
     """Why a run is not ranked with the others, in brackets."""
-    how = " (choices were replaced on the command line: stored, not ranked)" if evaluation.modified else ""
-    if not track.ranks(evaluation.device):
+    how = " (choices were replaced on the command line: stored, not ranked)" if run.modified else ""
+    if not track.ranks(run.device):
         wanted = track.device_name or f"a {track.device} device"
-        how += f" (on {evaluation.device}, and the track ranks {wanted}: listed apart)"
+        how += f" (on {run.device}, and the track ranks {wanted}: listed apart)"
     if choices.test_data is not None:
         how += " (on private test sets: compared with the public run of the same submission)"
     if choices.p0 is not None:
@@ -821,6 +845,91 @@ def migrate(store: StoreUrl = DEFAULT) -> None:
         )
     kept = migrated(Path(store))
     _say(f"{store} is of the present version; the older file is {kept}. Check it with: harness audit --store {store}")
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  harness serve --new-token alice\n\n"
+    "  harness serve --track mini --task sst2 --split 1\n\n"
+    "  harness serve --track official --host 0.0.0.0 --port 8000"
+)
+def serve(
+    track: TrackName = "mini",
+    data: DataDir = None,
+    model: ModelDir = None,
+    staged: StagedDir = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default the track's.")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")] = None,
+    split: Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback put a TLS proxy.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    rate: Annotated[float, typer.Option(help="Requests a second that one token may make.", min=0.01)] = 50.0,
+    burst: Annotated[int, typer.Option(help="Requests that one token may make at once.", min=1)] = 100,
+    book: Annotated[
+        str, typer.Option("--book", help="Tokens, budgets and replies: a SQLite file, or a SQLAlchemy URL.")
+    ] = "results/service.db",
+    new_token: Annotated[
+        str | None, typer.Option("--new-token", metavar="NAME", help="Make a token, print it once, and end.")
+    ] = None,
+    calls: Annotated[
+        int | None, typer.Option(help="Another budget, in calls a cell: the new token's, or everybody's; never ranked.")
+    ] = None,
+    revoke_token: Annotated[
+        str | None, typer.Option("--revoke-token", metavar="NAME", help="Let a token open nothing any more, and end.")
+    ] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="List the tokens, without their secrets, and end.")] = False,
+    store: StoreUrl = DEFAULT,
+) -> None:
+    """Offer a track's metered black box over HTTP, to solvers that live elsewhere: harness.connect(url, token).
+
+    Answers that are handed in are scored here and stored; their scores are not told to the solver. Ctrl-C ends it, and
+    the same command goes on with the same budgets.
+    """
+    try:
+        from harness.service.book import Book  # noqa: PLC0415 - keeps `--help` quick
+        from harness.service.serve import run, service_of  # noqa: PLC0415
+    except ModuleNotFoundError as problem:
+        raise InputError(
+            f'the service needs a package that is not here: {problem.name}; run: pip install "harness[service]"'
+        ) from problem
+    from harness.evaluate import Choices, Evaluation  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
+
+    kept = Book(book)
+    if new_token is not None:
+        typer.echo(kept.new_token(new_token, calls))
+        err.print(f"the token of {new_token}; it is shown this once, and only its digest is kept", soft_wrap=True)
+        return
+    if revoke_token is not None:
+        kept.revoke(revoke_token)
+        _say(f"{revoke_token} opens nothing any more; what it spent stays in {kept.name}")
+        return
+    if tokens:
+        for each in kept.tokens():
+            budget = "the track's budget" if each.calls is None else f"{each.calls:,} calls a cell"
+            _say(f"{each.name}  {budget}{'' if each.revoked is None else ', revoked'}")
+        return
+    chosen = load_track(track)
+    choices = Choices(
+        model=model,
+        data=data,
+        tasks=tuple(task or ()),
+        splits=tuple(split or ()),
+        calls=calls,
+        staged=staged,
+        device=device,
+    )
+    evaluation = Evaluation(chosen, choices, Store(store))
+    offered = service_of(evaluation, kept, rate, burst)
+    if not kept.tokens():
+        err.print("there is no token yet; make one with: harness serve --new-token NAME", soft_wrap=True)
+    if host not in {"127.0.0.1", "::1", "localhost"}:
+        err.print(
+            f"listening on {host}, in plain HTTP: tokens can be read on the way. Put a proxy that speaks TLS before it "
+            "and listen on 127.0.0.1; docs/service.md shows how",
+            soft_wrap=True,
+        )
+    run(offered, host, port)
 
 
 @app.command()

@@ -54,6 +54,14 @@ def open_engine(url: str, *, create: bool = True) -> sa.Engine:
         ) from None  # a cause in the traceback might spell the URL
 
 
+def address(engine: sa.Engine) -> str:
+    """URL by which other processes reach the same database, password and all; a file's by its whole path."""
+    url, file = engine.url, engine.url.database
+    if url.get_backend_name() == "sqlite" and file and not file.startswith((":memory:", "file:")):
+        url = url.set(database=str(Path(file).resolve()))
+    return url.render_as_string(hide_password=False)
+
+
 def identity(connection: sa.Connection) -> tuple[str, ...]:
     """What tells this database from any other, by whichever name it was reached."""
     if connection.dialect.name == "sqlite":

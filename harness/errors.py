@@ -14,7 +14,9 @@
     ├── BudgetExhausted       a query that does not fit into what is left; it costs nothing
     ├── ProtocolError         the other side of the socket does not keep to the wire format
     ├── SandboxError          an isolation that this machine cannot give, or that does not hold
-    └── StoreError            a results database that cannot be used
+    ├── StoreError            a results database that cannot be used
+    ├── EngineError           a cluster that cannot run cells, or lost some of them again and again
+    └── ServiceError          a service that does not answer, or not as one
 
 Each message gives the fact, the numbers and the next step. The command line prints the message
 alone; `BudgetExhausted` also carries its numbers as attributes.
@@ -77,6 +79,14 @@ class SandboxError(HarnessError):
 
 class StoreError(HarnessError):
     """A results database cannot be opened, written or trusted."""
+
+
+class EngineError(HarnessError):
+    """A cluster cannot run cells, or lost some of them again and again."""
+
+
+class ServiceError(HarnessError):
+    """A service elsewhere does not answer, or answers with something else than a service does."""
 
 
 class BudgetExhausted(HarnessError):  # noqa: N818 - reads as the fact it states; caught by name in submissions

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import msgspec
 
@@ -20,6 +20,7 @@ from harness.pretrain import read_p0
 from harness.referee import Cell, Verdict, run_cell, run_reference
 from harness.sandbox import ladder
 from harness.store import RunKey, Store
+from harness.submission import Access
 from harness.track import Track, track_tasks
 
 if TYPE_CHECKING:
@@ -27,12 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.lm.model import LanguageModel
+    from harness.referee import Watch
     from harness.sandbox.tiers import Tier
     from harness.submission import Submission
     from harness.tasks import TaskFile
-
-
-_ACCESS = ("black-box", "white-box")
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,10 @@ class Choices:
 class Progress(Protocol):
     """Somebody who watches."""
 
+    def isolated(self, tier: Tier) -> None:
+        """Workers of submissions will run in this tier of isolation."""
+        ...
+
     def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
         """A run is about to start; `finished` of its cells are in the store already."""
         ...
@@ -83,6 +86,51 @@ class Progress(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is run of every submission, and as which run; plain data, without the model."""
+
+    cells: tuple[Cell, ...]
+    base: RunKey
+    """What identifies a run, but for what comes with the submission."""
+    environments: Mapping[Access, dict[str, Any]]
+    numerics: dict[str, object]
+    white_box: bool
+    """Whether references may run."""
+
+    def open(self, store: Store, submission: Submission, options: Mapping[str, str]) -> OpenRun:
+        """Record the run of a submission, unless it is there, and see which of its cells are missing.
+
+        Raises:
+            InputError: it is a white-box reference, and the choices do not allow it.
+        """
+        check_access(submission, self.white_box)
+        if self.base.external and submission.access == "white-box":
+            raise InputError(
+                f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
+            )
+        key = dataclasses.replace(
+            self.base,
+            entry=entry_name(submission.name, options),
+            submission_sha256=submission.sha256,
+            options=tuple(sorted(options.items())),
+            environment_sha256=environment_sha256(self.environments[submission.access]),
+            access=submission.access,
+        )
+        run = store.open_run(key, self.environments[submission.access] | {"numerics": self.numerics})
+        finished = store.finished(run)
+        return OpenRun(run, key.entry, tuple(c for c in self.cells if (c.task.name, c.split) not in finished))
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run in the store, and what is still to be done of it."""
+
+    id: str
+    entry: str
+    todo: tuple[Cell, ...]
+
+
 class Evaluation:
     """A track with its model and data at hand, ready to run submissions."""
 
@@ -95,19 +143,18 @@ class Evaluation:
             ModelError: the model cannot be loaded.
         """
         self.store = store
-        self._given = track
-        self._seed, self._white_box, self._sandbox = choices.seed, choices.white_box, choices.sandbox
-        self.modified = tuple(
+        self._sandbox = choices.sandbox
+        modified = tuple(
             name for name, value in (("model", choices.model), ("calls", choices.calls)) if value is not None
         )
         if choices.data is not None and track.data.source != "kit":
-            self.modified += ("data",)
+            modified += ("data",)
         if choices.test_data is not None:
             if not choices.test_data.is_dir():
                 raise InputError(f"--test-data {choices.test_data}: no such directory")
-            self.modified += ("test_data",)
+            modified += ("test_data",)
         if choices.backend not in {None, backend(track)}:
-            self.modified += ("backend",)
+            modified += ("backend",)
         kind = device.chosen(track, choices.device)
         self.device = device.name(kind)
         hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
@@ -117,19 +164,24 @@ class Evaluation:
         self._source = dataclasses.replace(self._source, test=choices.test_data)
         self._data = str(dataclasses.replace(named, test=choices.test_data))
         self._files = track_tasks(self.track)
-        self.cells = chosen_cells(self.track, self._files, self._source, choices)
-        self._data_sha256 = self._digest()
+        cells = chosen_cells(self.track, self._files, self._source, choices)
+        self._data_sha256 = self._digest(cells)
         self.lm: LanguageModel = load_model(
             self.track.model, self.track.prompt, device=kind, numerics=self.track.numerics
         )
         self._p0 = None if choices.p0 is None else read_p0(choices.p0, self.lm)
-        if self._p0 and not any(_relative_to_p0(cell) for cell in self.cells):
+        if self._p0 and not any(_relative_to_p0(cell) for cell in cells):
             raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
         self._with_p0 = self.lm.with_p0(self._p0.values) if self._p0 else self.lm
-        self.cells = [self._fitted(cell) for cell in self.cells]
         runtime = {"onnxruntime": onnxruntime_version()} if backend(self.track) == "onnxruntime" else {}
         facts = device.facts(kind) | runtime
-        self._environments = {access: environment(facts, reference=access == "white-box") for access in _ACCESS}
+        self.plan = Plan(
+            tuple(self._fitted(cell) for cell in cells),
+            self._base(track, choices.seed, modified),
+            {access: environment(facts, reference=access == "white-box") for access in get_args(Access)},
+            numeric_profile(self.track),
+            choices.white_box,
+        )
 
     def run(self, submission: Submission, options: Mapping[str, str], progress: Progress) -> str:
         """Run what is missing of one submission; return the run's id. May be interrupted and called again.
@@ -138,26 +190,39 @@ class Evaluation:
             InputError: it is a white-box reference, and the choices do not allow it.
             SubmissionError: it cannot be imported or configured.
         """
-        check_access(submission, self._white_box)
-        if self._p0 and submission.access == "white-box":
-            raise InputError(
-                f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
-            )
-        run_one = run_reference if submission.access == "white-box" else partial(run_cell, tier=self.tier)
-        key = self._key(submission, options)
-        facts = self._environments[submission.access] | {"numerics": numeric_profile(self.track)}
-        run = self.store.open_run(key, facts)
-        finished = self.store.finished(run)
-        todo = [cell for cell in self.cells if (cell.task.name, cell.split) not in finished]
-        progress.planned(key.entry, self.cells, len(self.cells) - len(todo))
-        for cell in todo:
-            if (cell.task.name, cell.split) in self.store.finished(run):
+        run = self.plan.open(self.store, submission, options)
+        progress.planned(run.entry, self.cells, len(self.cells) - len(run.todo))
+        for cell in run.todo:
+            if (cell.task.name, cell.split) in self.store.finished(run.id):
                 continue  # by another process, meanwhile
-            progress.began(key.entry, cell)
-            attempt = self.store.begin(run, cell.task.name, cell.split)
-            verdict = run_one(cell, submission, options, self.model_for(cell), attempt, progress.spent)
-            progress.ended(key.entry, cell, verdict)
-        return run
+            progress.began(run.entry, cell)
+            verdict = self.run_cell(run.id, cell, submission, options, progress.spent)
+            progress.ended(run.entry, cell, verdict)
+        return run.id
+
+    def run_cell(
+        self, run: str, cell: Cell, submission: Submission, options: Mapping[str, str], watch: Watch
+    ) -> Verdict:
+        """Run one cell of an open run. Several threads may do so at once: their forward passes take turns.
+
+        A reference has the model to itself until it ends.
+
+        Raises:
+            SandboxError: no worker can be isolated.
+            SubmissionError: it cannot be imported or configured.
+        """
+        white_box, lm = submission.access == "white-box", self.model_for(cell)
+        tier = None if white_box else self.tier  # before anything is recorded
+        attempt = self.store.begin(run, cell.task.name, cell.split)
+        if white_box:
+            with lm.turns:
+                return run_reference(cell, submission, options, lm, attempt, watch)
+        return run_cell(cell, submission, options, lm, attempt, watch, tier)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """What is run of every submission."""
+        return self.plan.cells
 
     def model_for(self, cell: Cell) -> LanguageModel:
         """The model as this cell's submission meets it: with the pre-trained prompt where there is one for it."""
@@ -177,13 +242,13 @@ class Evaluation:
         task = cell.file.task(self.track.profile, self.track.model.kind, self.lm)
         return dataclasses.replace(cell, task=task)
 
-    def _digest(self) -> str:
+    def _digest(self, cells: Sequence[Cell]) -> str:
         """Digest of the data of the whole track, the chosen part or not.
 
         Reading it is also the check that what will run is there and well-formed; other tasks may be missing.
         """
         digest = hashlib.sha256()
-        chosen = {cell.file.name for cell in self.cells}
+        chosen = {cell.file.name for cell in cells}
         for name, file in self._files.items():
             spec = self.track.tasks[name]
             try:
@@ -201,24 +266,23 @@ class Evaluation:
                 digest.update(b"absent")
         return digest.hexdigest()[:16]
 
-    def _key(self, submission: Submission, options: Mapping[str, str]) -> RunKey:
+    def _base(self, given: Track, seed: int, modified: tuple[str, ...]) -> RunKey:
         return RunKey(
-            entry_name(submission.name, options),
-            submission.sha256,
-            tuple(sorted(options.items())),
-            self._given.name,
-            self._given.fingerprint,
-            self._given.rules,
-            self.lm.name,
-            self.lm.sha256,
-            self._data,
-            self._data_sha256,
-            self.device,
-            self._seed,
-            environment_sha256(self._environments[submission.access]),
-            self.modified,
-            submission.access,
-            self._p0.name if self._p0 else "",
+            entry="",
+            submission_sha256="",
+            options=(),
+            track=given.name,
+            track_fingerprint=given.fingerprint,
+            rules=given.rules,
+            model=self.lm.name,
+            model_sha256=self.lm.sha256,
+            data=self._data,
+            data_sha256=self._data_sha256,
+            device=self.device,
+            seed=seed,
+            environment_sha256="",
+            modified=modified,
+            external=self._p0.name if self._p0 else "",
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from harness.sandbox.ladder import BANNER
 from harness.status import COUNTS
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.referee import Cell, Verdict
+    from harness.sandbox.tiers import Tier
 
 
 class PlainProgress:
@@ -26,7 +28,8 @@ class PlainProgress:
     def __init__(self, console: Console) -> None:
         """Print to `console`."""
         self.console = console
-        self._number = self._total = 0
+        self._counts: dict[str, tuple[int, int]] = {}
+        """Of each entry whose cells are not all finished: how many are, and how many there are."""
 
     def __enter__(self) -> Self:
         """Start; nothing to do."""
@@ -37,26 +40,40 @@ class PlainProgress:
     ) -> None:
         """Stop; nothing to do."""
 
+    def isolated(self, tier: Tier) -> None:
+        """See `harness.evaluate.Progress`."""
+        if tier == "0":
+            self.console.print(f"[bold red]{escape(BANNER)}[/bold red]", soft_wrap=True)
+
     def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
         """See `harness.evaluate.Progress`."""
-        self._number, self._total = finished, len(cells)
+        if finished < len(cells):
+            self._counts[entry] = finished, len(cells)
         done = f", {finished} of them finished before" if finished else ""
         self.console.print(f"{escape(entry)}: {len(cells)} cells{done}")
 
-    def began(self, entry: str, cell: Cell) -> None:  # noqa: ARG002
+    def began(self, entry: str, cell: Cell) -> None:
         """See `harness.evaluate.Progress`."""
-        self._number += 1
 
     def spent(self, rows: int, note: Mapping[str, float]) -> None:
         """See `harness.evaluate.Progress`."""
 
-    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:  # noqa: ARG002
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
         """See `harness.evaluate.Progress`."""
-        place = f"[{self._number}/{self._total}]"
-        self.console.print(f"  {escape(place)} {describe(cell, verdict)}", soft_wrap=True)
+        number, total = self._number(entry)
+        whose = f"{entry} " if len(self._counts) > 1 else ""  # of several at once
+        self.console.print(f"  {escape(f'[{number}/{total}] {whose}')}{describe(cell, verdict)}", soft_wrap=True)
+        self._counts[entry] = number, total
+        if number == total:
+            del self._counts[entry]
         if verdict.status not in COUNTS:
             detail = verdict.facts["detail"] or verdict.facts["output"]
             self.console.print(f"    {escape(printable(detail).strip()[-2000:])}", soft_wrap=True)
+
+    def _number(self, entry: str) -> tuple[int, int]:
+        """Which cell of the entry is the next to finish, and of how many."""
+        finished, total = self._counts.get(entry, (0, 1))
+        return finished + 1, total
 
 
 class LiveProgress(PlainProgress):
@@ -93,7 +110,8 @@ class LiveProgress(PlainProgress):
     def began(self, entry: str, cell: Cell) -> None:
         """See `harness.evaluate.Progress`."""
         super().began(entry, cell)
-        name = f"{entry} {cell.task.name}/{cell.split} ({self._number}/{self._total})"
+        number, total = self._number(entry)
+        name = f"{entry} {cell.task.name}/{cell.split} ({number}/{total})"
         self._train_rows = cell.train_rows
         total = cell.spec.calls * self._train_rows
         self._task = self._bar.add_task(escape(name), total=total, calls=f"0/{cell.spec.calls} calls", note="")
@@ -122,6 +140,10 @@ class JsonProgress(PlainProgress):
         """Write to `console`'s file."""
         super().__init__(console)
         self._started = time.monotonic()
+
+    def isolated(self, tier: Tier) -> None:
+        """See `harness.evaluate.Progress`."""
+        self._write({"event": "isolated", "sandbox": tier})
 
     def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
         """See `harness.evaluate.Progress`."""

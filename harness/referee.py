@@ -23,6 +23,7 @@ from harness.errors import AnswerError, SubmissionError
 from harness.lm import device, wire
 from harness.lm.broker import Broker, Incumbent, Service
 from harness.lm.probe import fingerprint
+from harness.lm.turns import waited_s
 from harness.meter import Meter
 from harness.metrics import score
 from harness.sandbox import ladder, launch
@@ -108,7 +109,7 @@ def run_cell(
     device.reset_peak(lm.device)
     meter = Meter(cell.spec.calls, len(shots.train))
     broker = Broker(lm, cell.task, meter, attempt, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20, watch)
-    started, before = time.monotonic(), time.perf_counter()
+    started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
     worker = launch.start(cell.limits, submission.path, tier or ladder.best().tier)
     service, grace_s = broker.service, 0.0
     try:
@@ -117,12 +118,13 @@ def run_cell(
         grace_s = _GRACE_S if service.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
     finally:
         left = worker.end(grace_s)
-    tuning_s = time.perf_counter() - before
+    waited = waited_s() - waited
+    tuning_s = time.perf_counter() - before - waited
     status = _status(service, left)
     if service.config is None and status == "crashed":
         raise SubmissionError(f"{submission.path}: cannot be imported or configured:\n{service.detail or left.output}")
     test = load_test(cell.file, cell.source)  # only now, after the worker is dead
-    before = time.perf_counter()
+    before, waited_before = time.perf_counter(), waited_s()
     try:
         kept = _apply(service, cell.task, lm, test)
     except AnswerError as problem:
@@ -133,7 +135,8 @@ def run_cell(
         "sandbox": worker.isolation.tier,
         "isolation": dataclasses.asdict(worker.isolation),
         "tuning_s": tuning_s,
-        "test_s": time.perf_counter() - before,
+        "waited_s": waited,
+        "test_s": time.perf_counter() - before - (waited_s() - waited_before),
         "device_peak_mb": device.peak_mb(lm.device),
         "probe": probed,
     }
@@ -273,6 +276,43 @@ def run_reference(
     if kept:
         shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
     return Verdict(training.status, facts, shown, stored)
+
+
+def score_handed(
+    cell: Cell, service: Service, lm: LanguageModel, attempt: Attempt, tuning_s: float, where: str
+) -> Verdict:
+    """Apply an answer that was handed in from outside, without a worker, and store what came of it.
+
+    `service` says what was asked and answered before, and holds the answer; `where` stands in the sandbox's place and
+    makes a division of its own, since neither the solver's time nor its means were under control.
+
+    Raises:
+        DataError: the data are not there or malformed.
+        StoreError: a fact could not be made durable.
+    """
+    shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
+    meter = Meter(cell.spec.calls, len(shots.train))
+    if service.last is not None and service.last.rows:
+        meter.charge(1, service.last.rows)
+    probed, test, before = fingerprint(lm, cell.task), load_test(cell.file, cell.source), time.perf_counter()
+    status, kept = "ok", []
+    try:
+        kept = _apply(service, cell.task, lm, test)
+    except AnswerError as problem:
+        status, service.detail = "invalid_answer", str(problem)
+    facts = _facts(cell, shots, meter, service, launch.Exit(0, "", 0.0)) | {
+        "tuning_s": tuning_s,
+        "test_s": time.perf_counter() - before,
+        "device_peak_mb": device.peak_mb(lm.device),
+        "probe": probed,
+        "marks": (1.0,),
+        "sandbox": where,
+    }
+    stored = attempt.finish(status, facts, examples_sha256(test), test.labels, kept)
+    shown = None
+    if kept:
+        shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
+    return Verdict(status, facts, shown, stored)
 
 
 def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:

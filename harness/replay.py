@@ -170,7 +170,8 @@ def replay(
         scratch = Store(str(Path(folder) / "replay.db"))
         try:
             evaluation = Evaluation(track, choices, scratch)
-            evaluation.cells = [cell for cell in evaluation.cells if (cell.task.name, cell.split) in wanted]
+            chosen = tuple(cell for cell in evaluation.cells if (cell.task.name, cell.split) in wanted)
+            evaluation.plan = dataclasses.replace(evaluation.plan, cells=chosen)
             again = evaluation.run(submission, dict(identity["options"]), progress)
             second = {(cell.task, cell.split): cell for cell in scratch.cells(again)}
             found = [

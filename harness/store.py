@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness import tables
-from harness.database import identity, open_engine, readers, shown
+from harness.database import address, identity, open_engine, readers, shown
 from harness.errors import StoreError
 from harness.seals import chained, closing_seal, first_link, row_seal
 from harness.tables import SCHEMA
@@ -148,6 +148,8 @@ class Store:
         self.url = shown(url)
         """Its name, for messages: the password is not in it."""
         self._engine = open_engine(url, create=create)
+        self.address = address(self._engine)
+        """URL by which other processes reach it, from any directory; it may hold a password, so it is never shown."""
         self._reader = readers(self._engine)
         self._writer = self._engine.execution_options(writes="anything")
         self._appender = self._engine.execution_options(writes="its own")

@@ -72,7 +72,19 @@ def find(path: str | Path) -> Submission:
 
 
 def _sha256(folder: Path) -> str:
-    digest, left = hashlib.sha256(), _LARGEST_FOLDER
+    digest = hashlib.sha256()
+    for name, data in read_files(folder):
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()
+
+
+def read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file of a submission folder with its bytes, in order of their names; compiled ones are left out.
+
+    Raises:
+        SubmissionError: a link leads out of the folder, or there are too many bytes.
+    """
+    left = _LARGEST_FOLDER
     for file in sorted(folder.rglob("*")):
         if file.is_symlink() and not file.resolve().is_relative_to(folder):
             raise SubmissionError(f"{file} leads out of the folder; a submission is one folder, copy what it needs")
@@ -83,9 +95,7 @@ def _sha256(folder: Path) -> str:
             raise SubmissionError(
                 f"{folder}: more than {_LARGEST_FOLDER >> 20} MiB; a submission is code and small data"
             )
-        data = file.read_bytes()
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{len(data)}\0".encode() + data)
-    return digest.hexdigest()
+        yield file.relative_to(folder).as_posix(), file.read_bytes()
 
 
 def _access(file: Path) -> Access:

@@ -25,6 +25,7 @@ LAYERS = [
     {"sandbox"},
     {"referee", "whitebox"},
     {"pretrain", "evaluate", "progress", "check", "doctor", "predict", "audit", "replay", "plan", "merge"},
+    {"engines", "service"},
     {"cli"},
 ]
 """Each module may import from its own layer and those above it in this list."""

@@ -224,14 +224,16 @@ def evaluated(harness: Any, tiny_track: Path, tmp_path: Path) -> Done:
 def test_an_evaluation_tells_its_cells_as_json_lines(evaluated: Done) -> None:
     assert evaluated.code == 0
     found = [json.loads(line) for line in evaluated.out.splitlines()]
-    assert found[0] | {"elapsed_s": 0} == {
+    assert found[0].keys() == {"event", "sandbox", "elapsed_s"}
+    assert found[0]["event"] == "isolated"
+    assert found[1] | {"elapsed_s": 0} == {
         "event": "planned",
         "entry": "entry",
         "cells": 3,
         "finished": 0,
         "elapsed_s": 0,
     }
-    cells = found[1:]
+    cells = found[2:]
     assert [(cell["task"], cell["split"], cell["status"]) for cell in cells] == [
         ("sst2", 1, "budget_exhausted"), ("sst2", 2, "budget_exhausted"), ("qqp", 1, "budget_exhausted"),
     ]  # fmt: skip
@@ -370,7 +372,7 @@ def test_the_kit_can_be_evaluated_on(harness: Any, tiny_track: Path, tmp_path: P
     arguments = ("--track", "tinykit.toml", "--data", KIT, "--split", splits[0])
     done = harness("evaluate", place, *arguments, "--json")
     assert done.code == 0, done.err
-    assert json.loads(done.out.splitlines()[1])["status"] == "ok"
+    assert json.loads(done.out.splitlines()[2])["status"] == "ok"
 
 
 def test_a_broken_database_is_one_message(harness: Any, tiny_track: Path) -> None:

@@ -83,7 +83,7 @@ def evaluation(track: Path, store: Store, **choices: Any) -> Evaluation:
 def test_cells_are_all_tasks_and_splits_of_the_track(tiny_track: Path, store: Store) -> None:
     made = evaluation(tiny_track, store)
     assert [(cell.task.name, cell.split) for cell in made.cells] == [("sst2", 1), ("sst2", 2), ("qqp", 1)]
-    assert made.modified == ()
+    assert made.plan.base.modified == ()
 
 
 def test_first_tokens_of_label_words_are_resolved_for_the_model_and_stored(
@@ -156,7 +156,7 @@ def test_what_was_replaced_is_part_of_the_run(
     tiny_track: Path, store: Store, choices: dict[str, Any], modified: tuple[str, ...]
 ) -> None:
     made = evaluation(tiny_track, store, **choices)
-    assert made.modified == modified
+    assert made.plan.base.modified == modified
     if "calls" in choices:
         assert {cell.spec.calls for cell in made.cells} == {4}
 
@@ -202,7 +202,7 @@ def on_a_gpu(track: Path, folder: Path, more: str = "") -> Path:
 def test_a_run_on_another_device_is_stored_with_what_it_used(tiny_track: Path, store: Store, tmp_path: Path) -> None:
     """It is no modified run, and the ranking goes by the device's name."""
     made = evaluation(on_a_gpu(tiny_track, tmp_path), store, tasks=("qqp",), device="cpu")
-    assert (made.device, made.modified) == ("cpu", ())
+    assert (made.device, made.plan.base.modified) == ("cpu", ())
     made.run(find(write_submission(tmp_path, SEARCH)), {}, Watcher())
     ((_, identity, environment, _),) = store.runs()
     assert identity["device"] == "cpu"

@@ -52,7 +52,7 @@ class Silent:
     def planned(self, *_: Any) -> None:
         """See `harness.evaluate.Progress`."""
 
-    began = spent = ended = planned
+    isolated = began = spent = ended = planned
 
 
 @pytest.fixture

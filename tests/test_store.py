@@ -351,3 +351,15 @@ def test_identity_is_stored_as_json(store: Store) -> None:
     assert environment == {"threads": 2}
     assert set(identity) == set(RunKey.__dataclass_fields__)
     assert json.dumps(identity)
+
+
+def test_other_processes_reach_it_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("results.db")
+    store.open_run(key(), {})
+    assert store.url == "results.db"
+    monkeypatch.chdir("/")
+    again = Store(store.address)
+    assert [number for number, *_ in again.runs()] == [key().id]
+    again.close()
+    store.close()

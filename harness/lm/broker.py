@@ -16,6 +16,7 @@ from harness.contract import Answer, Coordinates, Prompt, Prompts, Subspace, Tas
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryError
 from harness.lm import bounds, wire
 from harness.lm.projection import check_space
+from harness.lm.turns import waited_s
 from harness.status import MARKS
 
 if TYPE_CHECKING:
@@ -132,11 +133,14 @@ class Broker:
         self.service = Service()
 
     def serve(self, sock: socket.socket, deadline: float) -> Service:
-        """Answer frames until the worker is finished, gone, out of time (monotonic clock) or off the protocol."""
-        service = self.service
+        """Answer frames until the worker is finished, gone, out of time (monotonic clock) or off the protocol.
+
+        Its clock stands still while it waits for the forward passes of others.
+        """
+        service, deadline = self.service, deadline - waited_s()
         try:
             while service.refused <= _MOST_REFUSED:
-                sock.settimeout(_left(deadline))
+                sock.settimeout(_left(deadline + waited_s()))
                 body = wire.receive(sock, self._frame_bytes)
                 if body is None:
                     return service
@@ -144,8 +148,9 @@ class Broker:
                 if isinstance(request, wire.Finished):
                     service.end, service.detail = request.reason, request.detail[:20_000]
                     return service
-                reply = self._reply(request, body)
-                sock.settimeout(_left(deadline))  # a worker that does not read its replies runs out of time, too
+                _, reply = self.reply(request, body)
+                # A worker that does not read its replies runs out of time, too.
+                sock.settimeout(_left(deadline + waited_s()))
                 sock.sendall(reply)
                 self._watch(self._meter.spent, service.last.answer.note if service.last else {})
             service.end, service.detail = "budget", f"more than {_MOST_REFUSED:,} queries that did not fit"
@@ -157,12 +162,16 @@ class Broker:
             service.end, service.detail = "protocol", str(problem)
         return service
 
-    def _reply(self, request: _Asked, body: bytes) -> bytes:
-        """The reply's frame."""
-        reply = self._answered(request, body)
-        return reply if isinstance(reply, bytes) else wire.encode(reply)
+    def reply(self, request: _Asked, body: bytes) -> tuple[wire.Reply, bytes]:
+        """The reply to one request whose bytes were `body`, and its frame.
 
-    def _answered(self, request: _Asked, body: bytes) -> wire.Reply | bytes:
+        Raises:
+            ProtocolError: the protocol does not allow the request.
+        """
+        reply = self._answered(request, body)
+        return reply if isinstance(reply, tuple) else (reply, wire.encode(reply))
+
+    def _answered(self, request: _Asked, body: bytes) -> wire.Reply | tuple[wire.Result, bytes]:
         if self.service.config is None and not isinstance(request, wire.Ready):
             raise ProtocolError(f"{type(request).__name__} came before Ready; the submission is not imported yet")
         try:
@@ -219,9 +228,9 @@ class Broker:
         self._characters[number] = characters
         self._texts[number] = texts
 
-    def _query(self, query: wire.Query, body: bytes) -> bytes:
-        """Frame of the result, which the ledger's row has the digest of."""
-        started = time.perf_counter()
+    def _query(self, query: wire.Query, body: bytes) -> tuple[wire.Result, bytes]:
+        """The result and its frame, which the ledger's row has the digest of."""
+        started, waited = time.perf_counter(), waited_s()
         texts = self._texts.get(query.texts)
         if texts is None:
             raise QueryError(f"text set {query.texts} was never declared")
@@ -244,7 +253,7 @@ class Broker:
         tokens = candidates * (encoded.tokens + bounds.prompt_tokens(prompts) * len(texts))
         digest = hashlib.sha256(body)
         digest.update(reply)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started - (waited_s() - waited)
         row = LedgerRow(rows, tokens, len(body), len(reply), seconds, bounds.level(query, prompts), digest.hexdigest())
         self._ledger.record(row)
         self.service.count(row)
@@ -252,7 +261,7 @@ class Broker:
         floats_down = out.logits.size + (0 if out.features is None else out.features.size)
         self.service.nominal_up += _TOKEN_BYTES * candidates * encoded.tokens + _FLOAT_BYTES * floats_up
         self.service.nominal_down += _FLOAT_BYTES * floats_down
-        return reply
+        return result, reply
 
     def _prompts(self, query: wire.Query) -> Prompts | None:
         if query.prompt is None:

@@ -22,6 +22,7 @@ from harness.lm.plain import PlainBackbone
 from harness.lm.projection import check_space
 from harness.lm.prompts import prompt_layers
 from harness.lm.text import SENTINEL, Encoded, Vocabulary, encode, mask_token
+from harness.lm.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,6 +77,7 @@ class LanguageModel:
         """Wrap a loaded transformers model; `chunk_tokens` and `forward` are those of `Numerics`."""
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
         self.device, self.chunk_tokens = device, chunk_tokens
+        self.turns = Turns()
         model = model.eval().requires_grad_(False).to(device, self.dtype)
         self._model, self._zero_head_bias = model, spec.zero_head_bias
         kind = families.kind(model.config)
@@ -127,10 +129,9 @@ class LanguageModel:
         layers = self._layers(zero)
         encoded = self.text_set(template, tuple(texts)).encoded
         batch = self._batch(encoded, layers, zero, 1)
-        with memory_for(
-            f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured",
-            "This does not depend on chunk_tokens: run another task or split here (--task, --split)",
-        ):
+        asked = f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured"
+        remedy = "This does not depend on chunk_tokens: run another task or split here (--task, --split)"
+        with self.turns, memory_for(asked, remedy):
             widths = tuple(self.backbone.layer_std(batch))
         return ModelInfo(
             self.name,
@@ -220,8 +221,19 @@ class LanguageModel:
         """Logits, with `normalize` log-probabilities among the whole vocabulary, and the features asked for; float32.
 
         Texts of like length are forwarded together, at most `chunk_tokens` tokens at once; which rows share
-        a chunk depends on the query alone.
+        a chunk depends on the query alone. Of several threads one computes, the others wait in `turns`.
         """
+        with self.turns:
+            return self._forward(prompts, texts, words, features, normalize)
+
+    def _forward(
+        self,
+        prompts: Prompts | None,
+        texts: TextSet,
+        words: Sequence[int],
+        features: FeatureKind | None,
+        normalize: bool,
+    ) -> Forwarded:
         layers = self._layers(prompts) if prompts is not None else ()
         candidates = 1 if prompts is None else len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
         ids = torch.tensor(list(words), dtype=torch.int64, device=self.device)

@@ -238,18 +238,19 @@ def test_an_evaluation_that_runs_out_of_device_memory_keeps_what_is_finished(
     store = Store(str(tmp_path / "results.db"))
     entry = find(write_submission(tmp_path, "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)"))
     evaluation = Evaluation(load_track(str(tiny_track)), Choices(), store)
-    first, every = evaluation.cells[:1], evaluation.cells
+    every = evaluation.plan
+    first = dataclasses.replace(every, cells=every.cells[:1])
     with PlainProgress(cli.err) as progress:
-        evaluation.cells = first
+        evaluation.plan = first
         run = evaluation.run(entry, {}, progress)
-        evaluation.cells = every
+        evaluation.plan = every
         with monkeypatch.context() as patch:
             patch.setattr(evaluation.lm.backbone, "hidden", runs_out)
             with pytest.raises(DeviceMemoryError, match="too little memory"):
                 evaluation.run(entry, {}, progress)
-        assert len(store.finished(run)) == len(first)
+        assert len(store.finished(run)) == len(first.cells)
         assert evaluation.run(entry, {}, progress) == run
-    assert len(store.finished(run)) == len(every) > len(first)
+    assert len(store.finished(run)) == len(every.cells) > len(first.cells)
     store.close()
 
 

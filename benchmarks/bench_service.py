@@ -1,0 +1,224 @@
+"""What a query costs through the service and through the worker's socketpair: queries per second, latency, overhead.
+
+    python benchmarks/bench_service.py                    # a model that takes a set time, and computes nothing
+    python benchmarks/bench_service.py --model embedded   # the embedded model, sst2
+
+The model runs in a process of its own behind either face; both commit every query to a SQLite file before the reply.
+A query is that of a BBT generation: 20 candidates in 500 dimensions x 32 texts x 2 words, 40 kB up and 5 kB down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import numpy as np
+import uvicorn
+
+import harness
+from harness.contract import Subspace
+from harness.lm import wire
+from harness.lm.broker import Broker
+from harness.lm.client import RemoteBlackBox
+from harness.lm.fake import fake_shots, fake_task
+from harness.lm.fake_language_model import FakeLanguageModel
+from harness.meter import Meter
+from harness.service import messages
+from harness.service.app import make_app
+from harness.service.book import Book
+from harness.service.desk import Desk, Limits, Place
+from harness.store import RunKey, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.contract import Shots, Task
+
+CANDIDATES, DIM, CALLS = 20, 500, 10_000_000
+LIMITS = Limits(per_s=1e9, burst=1_000_000_000, at_once=1000)
+
+
+class Still(FakeLanguageModel):
+    """Takes its time and answers zeros."""
+
+    def forward(self, prompts: Any, texts: Any, words: Any, features: Any = None, normalize: bool = False) -> Any:
+        """Sleep."""
+        del features, normalize
+        time.sleep(self.service_s)
+        logits = np.zeros((len(prompts.z), len(texts.texts), len(words)), dtype=np.float32)
+        return SimpleNamespace(logits=logits, features=None, lengths=None)
+
+
+def stage(model: str, service_s: float) -> tuple[Any, Task, Shots]:
+    """Model, task and shots."""
+    if model == "fake":
+        task = fake_task()
+        return Still(task, service_s=service_s), task, fake_shots(task, np.random.default_rng(0))
+    from harness.data import Source, load_shots  # noqa: PLC0415
+    from harness.lm.load import load_model  # noqa: PLC0415
+    from harness.tasks import load_task  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
+
+    track, file = load_track("mini"), load_task("sst2")
+    lm = load_model(track.model, track.prompt, numerics=track.numerics)
+    shots = load_shots(file, Source("embedded"), 1, track.tasks["sst2"])
+    return lm, file.task(track.profile, "masked"), shots
+
+
+def http_server(model: str, service_s: float, folder: str, line: Any) -> None:
+    """A service on a free port; tells the port and a token."""
+    lm, task, shots = stage(model, service_s)
+    book = Book(f"{folder}/service.db")
+    token = book.new_token("bench")
+    place = Place(task, 1, shots, lm.info(shots.train.texts, task.template), CALLS)
+    app = make_app(Desk(lm, "bench 0", {(task.name, 1): place}, book, LIMITS))
+    sock = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sends at once (TCP_NODELAY) only where it is named
+    sock.bind(("127.0.0.1", 0))
+    line.send((sock.getsockname()[1], token))
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[sock])
+
+
+def pair_server(model: str, service_s: float, folder: str, sock: socket.socket, line: Any) -> None:
+    """A broker on its end of a socketpair, with the results store's ledger."""
+    lm, task, shots = stage(model, service_s)
+    store = Store(f"{folder}/results.db")
+    key = RunKey("bench", "", (), "bench", "", 1, "", "", "", "", "cpu", 0, "")
+    attempt = store.begin(store.open_run(key, {}), task.name, 1)
+    broker = Broker(lm, task, Meter(CALLS, len(shots.train)), attempt, 1 << 20, 64 << 20, lambda _rows, _note: None)
+    line.send(dataclasses.asdict(lm.info(shots.train.texts, task.template)))
+    broker.serve(sock, time.monotonic() + 3600)
+
+
+def loads(asks: list[Callable[[], Any]], queries: int) -> dict[str, float]:
+    """Each of `asks` in a thread of its own, `queries` times altogether after a warm-up."""
+    for ask in asks:
+        ask()
+        ask()
+    times: list[float] = []
+    gate = threading.Barrier(len(asks) + 1)
+
+    def work(ask: Callable[[], Any]) -> None:
+        gate.wait()
+        for _ in range(max(1, queries // len(asks))):
+            before = time.perf_counter()
+            ask()
+            times.append(time.perf_counter() - before)
+
+    threads = [threading.Thread(target=work, args=(ask,)) for ask in asks]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    began = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    p50, p99 = np.percentile(np.array(times) * 1e3, [50, 99])
+    return {"queries": len(times), "per_s": len(times) / (time.perf_counter() - began), "p50_ms": p50, "p99_ms": p99}
+
+
+def over_pair(model: str, service_s: float, queries: int) -> dict[str, float]:
+    """The worker's way."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = socket.socketpair()
+    line, far = context.Pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        process = context.Process(target=pair_server, args=(model, service_s, folder, theirs, far))
+        process.start()
+        theirs.close()
+        info = harness.ModelInfo(**line.recv())
+        task, shots = stage(model, service_s)[1:] if model == "fake" else _sst2()
+        budget = harness.Budget(CALLS * len(shots.train), CALLS * len(shots.train), len(shots.train))
+        box = RemoteBlackBox(ours, info, task, budget)
+        box.ready({})
+        space, z = _generation(info)
+        found = loads([lambda: box.logits(space.at(z), shots.train.texts)], queries)
+        ours.close()
+        process.join(30)
+    return found
+
+
+def over_http(model: str, service_s: float, queries: int, connections: int, media: str) -> dict[str, float]:
+    """The service's way."""
+    context = multiprocessing.get_context("spawn")
+    line, far = context.Pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        process = context.Process(target=http_server, args=(model, service_s, folder, far))
+        process.start()
+        port, token = line.recv()
+        url, task = f"http://127.0.0.1:{port}", "fake" if model == "fake" else "sst2"
+        boxes = [harness.connect(url, token, task=task) for _ in range(connections)]
+        space, z = _generation(boxes[0].info)
+        train = boxes[0].shots.train.texts
+        asks: list[Callable[[], Any]] = [lambda box=box: box.logits(space.at(z), train) for box in boxes]
+        if media == "json":
+            client = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"})
+            asks = [lambda: _in_json(client, f"/v1/cells/{task}/1/query", space, z)] * connections
+        found = loads(asks, queries)
+        for box in boxes:
+            box.close()
+        process.terminate()
+        process.join(30)
+    return found
+
+
+def _in_json(client: httpx2.Client, path: str, space: Subspace, z: Any) -> Any:
+    prompt, spec = wire.Array.of(space.at(z).z), wire.SpaceSpec.of(space)
+    body = messages.encode(messages.Forward("train", prompt=prompt, space=spec), messages.JSON)
+    got = client.post(path, content=body, headers={"Content-Type": messages.JSON, "Accept": messages.JSON})
+    return messages.decode(got.raise_for_status().content, messages.JSON, wire.Result).logits.values(3)
+
+
+def _generation(info: harness.ModelInfo) -> tuple[Subspace, Any]:
+    z = np.random.default_rng(0).standard_normal((CANDIDATES, DIM)).astype(np.float32)
+    return Subspace(DIM, (info.hidden_std[0],), info.prompt_tokens, seed=1), z
+
+
+def _sst2() -> tuple[Task, Shots]:
+    from harness.data import Source, load_shots  # noqa: PLC0415
+    from harness.tasks import load_task  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
+
+    track, file = load_track("mini"), load_task("sst2")
+    return file.task("house", "masked"), load_shots(file, Source("embedded"), 1, track.tasks["sst2"])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=["fake", "embedded"], default="fake")
+    parser.add_argument("--service-ms", type=float, nargs="+", default=[0.0, 20.0])
+    parser.add_argument("--queries", type=int, default=400)
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--json", type=Path, help="Also write the numbers to this file.")
+    given = parser.parse_args()
+    rows = []
+    for service_ms in given.service_ms if given.model == "fake" else [0.0]:
+        how = (given.model, service_ms / 1e3, given.queries)
+        asked = [(connections, media) for connections in given.connections for media in ("msgpack", "json")]
+        for connections, media in [(1, ""), *asked]:
+            found = over_http(*how, connections, media) if media else over_pair(*how)
+            face = f"http {media}" if media else "socketpair"
+            rows.append(
+                {"model": given.model, "service_ms": service_ms, "face": face, "connections": connections} | found
+            )
+            print(
+                f"{given.model} {service_ms:4.0f} ms  {face:12}  {connections:2} connections  "
+                f"{found['queries']:4} queries  {found['per_s']:7.1f} /s  "
+                f"p50 {found['p50_ms']:7.2f} ms  p99 {found['p99_ms']:7.2f} ms",
+                flush=True,
+            )
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

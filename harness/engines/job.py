@@ -1,0 +1,26 @@
+"""What an engine is asked to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.evaluate import Choices
+    from harness.store import Store
+    from harness.submission import Submission
+    from harness.track import Track
+
+
+@dataclass(frozen=True)
+class Job:
+    """Submissions to be run on a track."""
+
+    track: Track
+    choices: Choices
+    store: Store
+    submissions: tuple[Submission, ...]
+    options: Mapping[str, str]
+    """Of every submission's Config, as NAME=VALUE."""

@@ -1,0 +1,1 @@
+"""The metered black box over HTTP, for solvers that live elsewhere: `harness serve` and `harness.connect`."""

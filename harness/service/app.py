@@ -1,0 +1,312 @@
+"""The HTTP face of a `Desk`: who asks, how much and how fast, in which format. The model has one thread of its own.
+
+Tokens are looked at before a body is read, and bodies are counted while they come. The event loop never computes:
+queries wait in line for the model's thread, and everything else answers meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import fastapi
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from harness.environment import package_version
+from harness.errors import DeviceMemoryError, HarnessError, ProtocolError
+from harness.lm import wire
+from harness.service import messages, schema
+from harness.service.book import Token
+from harness.service.bucket import Bucket
+from harness.service.desk import Refusal
+from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK, Fault
+from harness.service.metrics import CONTENT_TYPE, Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from harness.service.desk import Desk, Place
+    from harness.service.messages import FaultCode, Media
+
+_log = logging.getLogger("harness.service")
+T = TypeVar("T")
+STATUS: dict[FaultCode, int] = {
+    "unreadable": 400, "unauthorized": 401, "budget_exhausted": 402, "unknown_cell": 404, "too_slow": 408,
+    "closed": 409, "key_reused": 409, "reply_gone": 410, "too_large": 413, "media_type": 415, "rejected": 422,
+    "too_fast": 429, "unavailable": 503,
+}  # fmt: skip
+_SMALL = 1 << 20
+_bearer = HTTPBearer(auto_error=False, description="A token from `harness serve --new-token NAME`.")
+_Credentials = Annotated[HTTPAuthorizationCredentials | None, fastapi.Security(_bearer)]
+
+
+class Service:
+    """A desk with its thread, its counters and its clients' buckets."""
+
+    def __init__(self, desk: Desk, settle: Callable[[], None]) -> None:
+        """Serve `desk`; `settle` scores what was handed in, and is called on the model's thread."""
+        self.desk, self.metrics = desk, Metrics()
+        self._settle = settle
+        self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._buckets: dict[str, Bucket] = {}
+        self._working: Counter[str] = Counter()
+        self.waiting = 0
+
+    async def turn(self, work: Callable[[], T]) -> T:
+        """Do `work` on the model's thread, after what is in line already; it is done even if the caller goes away."""
+        self.waiting += 1
+        self.metrics.waiting.inc()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._model, work)
+        finally:
+            self.waiting -= 1
+            self.metrics.waiting.dec()
+
+    def settle(self) -> None:
+        """Score what was handed in, when the model is free."""
+        self._model.submit(self._settled)
+
+    def _settled(self) -> None:
+        try:
+            self._settle()
+        except Exception:  # noqa: BLE001 - the answer is in the book, and is taken up at the next start
+            _log.exception("an answer could not be scored; it is kept, and is scored at the next start")
+
+    def close(self) -> None:
+        """Wait for the model's thread."""
+        self._model.shutdown(wait=True, cancel_futures=True)
+
+    def place(self, task: str, split: int) -> Place:
+        """A cell on offer.
+
+        Raises:
+            Refusal: there is none.
+        """
+        found = self.desk.places.get((task, split))
+        if found is None:
+            there = ", ".join(f"{name}/{number}" for name, number in self.desk.places)
+            raise Refusal("unknown_cell", f"no cell {task[:64]}/{split} here; there are {there}")
+        return found
+
+    @asynccontextmanager
+    async def client(self, credentials: HTTPAuthorizationCredentials | None) -> AsyncIterator[Token]:
+        """Who asks, for as long as the request lasts.
+
+        Raises:
+            Refusal: nobody known, or asking too fast.
+        """
+        given = credentials.credentials if credentials else ""
+        token = await asyncio.to_thread(self.desk.book.token, given) if given else None
+        if token is None:
+            raise Refusal("unauthorized", "a token is needed: Authorization: Bearer NAME.SECRET")
+        limits = self.desk.limits
+        bucket = self._buckets.setdefault(token.name, Bucket(limits.per_s, limits.burst))
+        wait_s = bucket.take(time.monotonic())
+        if wait_s:
+            raise Refusal("too_fast", f"more than {limits.per_s:g} requests a second; wait {wait_s:.2f} s")
+        if self._working[token.name] >= limits.at_once:
+            raise Refusal("too_fast", f"{limits.at_once} requests of this token are being worked on; wait for a reply")
+        self._working[token.name] += 1
+        try:
+            yield token
+        finally:
+            self._working[token.name] -= 1
+
+
+async def _client(request: Request, credentials: _Credentials) -> AsyncIterator[Token]:
+    async with request.app.state.service.client(credentials) as token:
+        yield token
+
+
+_Client = Annotated[Token, Depends(_client)]
+
+
+def make_app(desk: Desk, settle: Callable[[], None] = lambda: None) -> FastAPI:
+    """The service of a desk as an ASGI application; what was handed in before is settled when it starts."""
+    service = Service(desk, settle)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.settle()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="harness",
+        description="A language model as a service: forward passes and nothing else, metered in rows.",
+        version=package_version("harness"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,  # both would load scripts from elsewhere
+    )
+    app.state.service = service
+    _faults(app, service)
+    _open_routes(app, service)
+    _cell_routes(app, service)
+    schema.describe(app, desk.places)
+    return app
+
+
+def _open_routes(app: FastAPI, service: Service) -> None:
+    desk = service.desk
+
+    @app.get("/health", **schema.gives(messages.Health, auth=False))
+    async def health(request: Request) -> Response:
+        """Answer at once, whatever the model is doing."""
+        return _reply(request, messages.Health("ok", desk.track.partition(" ")[0], service.waiting))
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(service.metrics.page(), media_type=CONTENT_TYPE)
+
+    @app.get("/v1/cells", **schema.gives(list[messages.CellName]))
+    async def cells(request: Request, token: _Client) -> Response:
+        """Cells on offer, with what is left for this token."""
+        return _reply(request, await asyncio.to_thread(desk.names, token))
+
+    @app.get("/v1/vocabulary", **schema.gives(wire.WordList))
+    async def vocabulary(request: Request, token: _Client) -> Response:  # noqa: ARG001 - whoever it is
+        """Every label word there is. Free."""
+        return _reply(request, await service.turn(desk.vocabulary))
+
+
+def _cell_routes(app: FastAPI, service: Service) -> None:
+    desk = service.desk
+
+    @app.get("/v1/cells/{task}/{split}", **schema.gives(messages.CellPage))
+    async def cell(request: Request, task: str, split: int, token: _Client) -> Response:
+        """Task, few-shot examples, model and budget of a cell. Free."""
+        place = service.place(task, split)
+        return _reply(request, await asyncio.to_thread(desk.page, token, place))
+
+    @app.post("/v1/cells/{task}/{split}/words", **schema.takes(messages.WordsAsked, wire.WordIds))
+    async def words(request: Request, task: str, split: int, token: _Client) -> Response:  # noqa: ARG001
+        """Token ids of words. Free."""
+        place, media = service.place(task, split), _media(request)
+        body = await _body(request, _SMALL, desk.limits.read_s)
+        asked = messages.decode(body, media, messages.WordsAsked)
+        return _reply(request, await service.turn(lambda: desk.word_ids(place, asked.words)))
+
+    @app.post("/v1/cells/{task}/{split}/query", **schema.takes(messages.Forward, wire.Result, idempotent=True))
+    async def query(request: Request, task: str, split: int, token: _Client) -> Response:
+        """One forward request: candidates x texts rows. Charged once per idempotency key, before the reply."""
+        place, media, key = service.place(task, split), _media(request), _key(request)
+        body = await _body(request, desk.limits.frame_bytes, desk.limits.read_s)
+        began = time.perf_counter()
+
+        def work() -> tuple[bytes, Any]:
+            found = desk.query(token, place, messages.decode(body, media, messages.Forward), body, key)
+            if _accepted(request) == MSGPACK:
+                return found.reply, found.row
+            return messages.encode(messages.decode(found.reply, MSGPACK, wire.Result), JSON), found.row
+
+        reply, row = await service.turn(work)
+        service.metrics.answered(task, row, time.perf_counter() - began)
+        return Response(reply, media_type=_accepted(request))
+
+    @app.post("/v1/cells/{task}/{split}/answer", **schema.takes(messages.Handed, messages.Receipt, status=202))
+    async def answer(request: Request, task: str, split: int, token: _Client) -> Response:
+        """Hand in the answer and close the cell. Scored later, on texts that stay here; the score is not told."""
+        place, media = service.place(task, split), _media(request)
+        body = await _body(request, 2 * desk.limits.answer_bytes, desk.limits.read_s)
+        receipt = await service.turn(
+            lambda: desk.submit(token, place, messages.decode(body, media, messages.Handed).answer)
+        )
+        service.metrics.handed_in(task)
+        service.settle()
+        return _reply(request, receipt, 202)
+
+
+def _faults(app: FastAPI, service: Service) -> None:
+    """Every refusal is a `Fault` in the format that was asked for."""
+
+    async def refuse(request: Request, problem: Exception) -> Response:
+        fault = _fault(problem)
+        service.metrics.refused(fault.code)
+        response = _reply(request, fault, STATUS[fault.code])
+        if fault.code == "unauthorized":
+            response.headers["WWW-Authenticate"] = "Bearer"
+        if fault.code in {"too_fast", "unavailable"}:
+            response.headers["Retry-After"] = "1"
+        if request.method == "POST" and fault.code not in {"budget_exhausted", "rejected"}:
+            response.headers["Connection"] = "close"  # what is left of the body is not read
+        return response
+
+    async def no_route(_request: Request, problem: Exception) -> Response:
+        assert isinstance(problem, HTTPException)  # noqa: S101 - it is registered for nothing else
+        return JSONResponse({"detail": problem.detail}, problem.status_code, problem.headers)
+
+    for kind in (HarnessError, ClientDisconnect, RequestValidationError):
+        app.add_exception_handler(kind, refuse)
+    app.add_exception_handler(HTTPException, no_route)
+
+
+def _fault(problem: Exception) -> Fault:
+    if isinstance(problem, Refusal):
+        return problem.fault
+    if isinstance(problem, ProtocolError):
+        return Fault("unreadable", str(problem))
+    if isinstance(problem, DeviceMemoryError):
+        return Fault("rejected", str(problem))
+    if isinstance(problem, ClientDisconnect):
+        return Fault("unreadable", "the request was cut off")
+    if isinstance(problem, RequestValidationError):
+        return Fault("unknown_cell", "a cell is /v1/cells/TASK/SPLIT, with a number for the split")
+    _log.error("%s", problem)
+    return Fault("unavailable", "the model or the book failed; nothing was charged, ask again")
+
+
+def _reply(request: Request, value: Any, status: int = 200) -> Response:
+    media = _accepted(request)
+    return Response(messages.encode(value, media), status, media_type=media)
+
+
+def _accepted(request: Request) -> Media:
+    return MSGPACK if MSGPACK in request.headers.get("accept", "") else JSON
+
+
+def _media(request: Request) -> Media:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given == MSGPACK and not request.headers.get("content-encoding"):
+        return MSGPACK
+    if given == JSON and not request.headers.get("content-encoding"):
+        return JSON
+    raise Refusal("media_type", f"a body is {MSGPACK} or {JSON}, uncompressed; say which in Content-Type")
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get(IDEMPOTENCY)
+    if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise Refusal("unreadable", f"{IDEMPOTENCY} must be 1 to {LONGEST_KEY} printable ASCII characters")
+    return key
+
+
+async def _body(request: Request, largest: int, read_s: float) -> bytes:
+    """The body, with no more memory taken than has come."""
+    too_large = Refusal("too_large", f"a body of more than {largest:,} bytes; send coordinates, or less at once")
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared[:20]) > largest:
+        raise too_large
+    data = bytearray()
+    try:
+        async with asyncio.timeout(read_s):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > largest:
+                    raise too_large
+    except TimeoutError:
+        raise Refusal("too_slow", f"{len(data):,} bytes came in {read_s:g} s; the body was not waited for") from None
+    return bytes(data)

@@ -1,0 +1,299 @@
+"""`harness.connect`: a `BlackBox` over HTTP, so that a submission or a notebook runs unchanged against a service.
+
+    box = harness.connect("http://127.0.0.1:8000", token, task="sst2", split=1)
+    for answer in tune(box, box.task, box.shots, np.random.default_rng(0), Config()): ...
+    box.submit(answer)
+
+A query that got no reply is sent again under its idempotency key, so it is charged once however often it travels.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import uuid4
+
+import numpy as np
+
+from harness.contract import Budget, Examples, ModelInfo, Outputs, Prompt, Shots
+from harness.errors import AnswerError, BudgetExhausted, InputError, ProtocolError, QueryError, ServiceError
+from harness.lm import wire
+from harness.service import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from harness.contract import Answer, FeatureKind, FloatArray, Prompts, Task, Text
+
+T = TypeVar("T")
+_AGAIN = frozenset({408, 429, 502, 503, 504})
+_LONGEST_WAIT_S = 10.0
+
+
+def connect(
+    url: str,
+    token: str,
+    *,
+    task: str,
+    split: int = 1,
+    patience_s: float = 120.0,
+    reply_s: float = 600.0,
+    transport: Any = None,
+) -> ServiceBlackBox:
+    """Open one cell of a service that `harness serve` runs.
+
+    `patience_s` is how long a query is sent again while the server does not answer, `reply_s` how long one reply may
+    take, the wait for other clients' queries included. `transport` is httpx2's, for tests and special networks.
+
+    Raises:
+        InputError: the token, the task or the split is unknown there.
+        ServiceError: nothing answers at `url`, or something else than a service does.
+    """
+    try:
+        import httpx2  # noqa: PLC0415 - so that `import harness` stays light
+    except ModuleNotFoundError:
+        raise InputError('harness.connect needs httpx2, which is not here; pip install "harness[service]"') from None
+    try:
+        client = httpx2.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}", "Accept": "application/msgpack"},
+            timeout=httpx2.Timeout(reply_s, connect=min(10.0, reply_s)),
+            transport=transport,
+        )
+    except (httpx2.InvalidURL, ValueError, UnicodeError) as problem:
+        raise InputError(f"{url!r} or the token cannot be sent over HTTP: {type(problem).__name__}") from None
+    box = ServiceBlackBox(client, url, task, split, min(patience_s, _LONGEST_WAIT_S))
+    try:
+        box.reload()
+        box._patience_s = patience_s  # noqa: SLF001 - it was less for the first answer: a typing error shows soon
+    except BaseException:
+        box.close()
+        raise
+    return box
+
+
+class ServiceBlackBox:
+    """One cell of a service: a `BlackBox` with its `task` and `shots`. For one thread."""
+
+    def __init__(self, client: Any, url: str, task: str, split: int, patience_s: float) -> None:
+        """Use `connect`."""
+        self._client, self._url, self._patience_s = client, url, patience_s
+        self._where = f"/v1/cells/{task}/{split}"
+        self._page: messages.CellPage
+        self._budget: Budget
+        self._shots: Shots
+        self._vocabulary: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        """Where it leads; never the token."""
+        return f"<{type(self).__name__} {self._url}{self._where}>"
+
+    def __enter__(self) -> Self:
+        """Use it as a context, which closes its connections."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; what was charged stays charged."""
+        self._client.close()
+
+    def reload(self) -> None:
+        """Ask for task, shots and budget anew: the budget may have been spent by another connection."""
+        self._page = self._ask("GET", self._where, None, messages.CellPage)
+        self._budget = self._page.budget
+        self._shots = Shots(_examples(self._page.train), _examples(self._page.dev))
+
+    @property
+    def task(self) -> Task:
+        """The task of this cell."""
+        return self._page.task
+
+    @property
+    def shots(self) -> Shots:
+        """Its few-shot examples."""
+        return self._shots
+
+    @property
+    def info(self) -> ModelInfo:
+        """See `BlackBox`."""
+        return self._page.info
+
+    @property
+    def budget(self) -> Budget:
+        """See `BlackBox`; as of the last reply."""
+        return self._budget
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """See `BlackBox`."""
+        asked = messages.WordsAsked(tuple(map(_string, words)))
+        return self._ask("POST", f"{self._where}/words", asked, wire.WordIds).ids
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """See `BlackBox`."""
+        if self._vocabulary is None:
+            self._vocabulary = self._ask("GET", "/v1/vocabulary", None, wire.WordList).words
+        return self._vocabulary
+
+    def logits(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None = None,
+        words: Sequence[str] | None = None,
+        normalize: bool = False,
+    ) -> FloatArray:
+        """See `BlackBox`."""
+        return self._query(prompts, texts, template, words, None, normalize).logits.values(3)
+
+    def outputs(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None = None,
+        words: Sequence[str] | None = None,
+        features: FeatureKind = "mask",
+        normalize: bool = False,
+    ) -> Outputs:
+        """See `BlackBox`."""
+        result = self._query(prompts, texts, template, words, features, normalize)
+        if result.features is None:
+            raise ServiceError("features were asked for and did not come")
+        lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
+        return Outputs(result.logits.values(3), result.features.values(4 if features == "all" else 3), lengths)
+
+    def submit(self, answer: Answer) -> str:
+        """Hand in the answer and close the cell; returns its SHA-256. It is scored there, and the score is not told.
+
+        The first answer stands. The same one again is no error.
+
+        Raises:
+            AnswerError: it breaks the contract, or the service refuses it.
+        """
+        from harness import answer as answers  # noqa: PLC0415
+
+        handed = messages.Handed(answers.to_bytes(answer))
+        try:
+            return self._ask("POST", f"{self._where}/answer", handed, messages.Receipt).sha256
+        except QueryError as problem:
+            raise AnswerError(str(problem)) from None
+
+    def _query(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None,
+        words: Sequence[str] | None,
+        features: FeatureKind | None,
+        normalize: bool,
+    ) -> wire.Result:
+        prompt, mode, space = None, "add", None
+        if isinstance(prompts, Prompt):
+            prompt, mode = wire.prompt_values(prompts), prompts.mode
+        elif prompts is not None:
+            prompt, space = wire.Array.of(prompts.z), wire.SpaceSpec.of(prompts.space)
+        query = messages.Forward(
+            self._named(texts),
+            None if template is None else _string(template),
+            None if words is None else tuple(map(_string, words)),
+            prompt,
+            mode,  # type: ignore[arg-type]
+            space,
+            features,
+            bool(normalize),
+        )
+        try:
+            result = self._ask("POST", f"{self._where}/query", query, wire.Result, key=str(uuid4()))
+        except BudgetExhausted as refused:
+            self._left(refused.rows_left)  # another connection may have spent it
+            raise
+        self._left(result.rows_left)
+        return result
+
+    def _left(self, rows: int) -> None:
+        self._budget = Budget(self._budget.rows_total, rows, self._budget.train_rows)
+
+    def _named(self, texts: Sequence[Text]) -> Any:
+        """The name of the split's own texts, which the server has; other texts as they are."""
+        given = tuple((str(text),) if isinstance(text, str) else tuple(map(_string, text)) for text in texts)
+        if given == self._shots.train.texts:
+            return "train"
+        return "dev" if given == self._shots.dev.texts else list(given)
+
+    def _ask(self, method: str, path: str, value: Any, kind: type[T], key: str | None = None) -> T:
+        """Send until an answer comes or patience ends."""
+        headers, content = {}, None
+        if value is not None:
+            content = messages.encode(value, messages.MSGPACK)
+            headers["Content-Type"] = messages.MSGPACK
+            try:
+                messages.decode(content, messages.MSGPACK, type(value))  # here, where the author's line is shown
+            except ProtocolError as problem:
+                raise QueryError(f"{type(value).__name__} cannot be sent: {problem.__cause__}") from None
+        if key is not None:
+            headers[messages.IDEMPOTENCY] = key
+        response = self._sent(method, path, content, headers)
+        try:
+            if response.status_code < 300:  # noqa: PLR2004
+                return messages.decode(response.content, messages.MSGPACK, kind)
+            fault = messages.decode(response.content, messages.MSGPACK, messages.Fault)
+        except ProtocolError as problem:
+            raise ServiceError(
+                f"{self._url} answered {response.status_code} with something else than a service does: {problem}"
+            ) from None
+        raise _error(fault, self._url)
+
+    def _sent(self, method: str, path: str, content: bytes | None, headers: dict[str, str]) -> Any:
+        import httpx2  # noqa: PLC0415
+
+        began, pause_s, problem = time.monotonic(), 0.05, ""
+        while True:
+            try:
+                response = self._client.request(method, path, content=content, headers=headers)
+                if response.status_code not in _AGAIN:
+                    return response
+                pause_s, problem = max(pause_s, _retry_after(response)), f"status {response.status_code}"
+            except httpx2.UnsupportedProtocol:
+                raise InputError(f"{self._url!r} is no address of a service; http://HOST:PORT expected") from None
+            except httpx2.TransportError as failed:
+                problem = f"{type(failed).__name__}: {failed}"
+            waited_s = time.monotonic() - began
+            if waited_s + pause_s > self._patience_s:
+                raise ServiceError(
+                    f"{self._url} gave no answer in {waited_s:.0f} s ({problem}). Look whether `harness serve` runs "
+                    "there; connect again to go on, nothing that was answered is lost"
+                )
+            time.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - clients shall not come back all at once
+            pause_s = min(2 * pause_s, _LONGEST_WAIT_S)
+
+
+def _retry_after(response: Any) -> float:
+    given = response.headers.get("retry-after", "")
+    return min(float(given), _LONGEST_WAIT_S) if given.isdecimal() else 0.0
+
+
+def _error(fault: messages.Fault, url: str) -> Exception:
+    if fault.code == "budget_exhausted":
+        return BudgetExhausted(fault.rows_asked or 0, fault.rows_left or 0, fault.rows_total or 0)
+    if fault.code in {"rejected", "too_large", "unreadable", "closed"}:
+        return QueryError(fault.message)
+    if fault.code in {"unauthorized", "unknown_cell"}:
+        return InputError(f"{url}: {fault.message}")
+    return ServiceError(f"{url}: {fault.message}")
+
+
+def _examples(labelled: messages.Labelled) -> Examples:
+    return Examples(tuple(labelled.texts), np.array(labelled.labels, dtype=np.int64))
+
+
+def _string(value: str) -> str:
+    """Check a string, and make numpy's plain: only that travels."""
+    if not isinstance(value, str):
+        raise QueryError(f"{value!r} is {type(value).__name__}; a string expected")
+    return str(value)

@@ -1,0 +1,173 @@
+"""From a track to a served black box, and from an answer to a cell on the leaderboard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from small_service import served, until
+from typer.testing import CliRunner
+
+import harness
+from harness.answer import to_bytes
+from harness.cli import app as cli
+from harness.contract import Answer, Subspace
+from harness.evaluate import Choices, Evaluation
+from harness.service import serve
+from harness.service.book import Book
+from harness.service.serve import WHERE, places, service_of, settle, track_id
+from harness.store import Store
+from harness.track import load_track
+from leaderboard.rank import rank
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def evaluation(tiny_track: Path, tmp_path: Path) -> Iterator[Evaluation]:
+    store = Store(str(tmp_path / "results.db"))
+    yield Evaluation(load_track(str(tiny_track)), Choices(), store)
+    store.close()
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    made = Book(str(tmp_path / "service.db"))
+    yield made
+    made.close()
+
+
+def test_a_solver_elsewhere_ends_up_on_the_leaderboard_in_a_division_of_its_own(
+    evaluation: Evaluation, book: Book
+) -> None:
+    token = book.new_token("alice")
+    with served(service_of(evaluation, book, 1000, 1000)) as url:
+        for task, split in places(evaluation):
+            with harness.connect(url, token, task=task, split=split) as box:
+                space = Subspace(4, (1.0,), 2, seed=1)
+                z = np.random.default_rng(split).standard_normal((2, 4))
+                box.logits(space.at(z), box.shots.train.texts)
+                box.logits(None, box.shots.dev.texts)
+                answer = Answer.of(box.task, space.at(z[0]), loss=0.5)
+                box.submit(answer)
+        until(lambda: not book.unscored(track_id(evaluation)), 60)
+    track = load_track(evaluation.track.name) if evaluation.track.name == "mini" else evaluation.track
+    ranking = rank(evaluation.store, track.name, track.fingerprint, track.planned, track.ranks)
+    (entry,) = ranking.entries
+    assert entry.name == "alice@service"
+    assert entry.rank == 1
+    assert entry.division.sandbox == WHERE
+    assert len(entry.cells) == 3
+    for cell in entry.cells:
+        assert cell.status == "ok"
+        assert cell.facts["rows_spent"] == 3 * cell.facts["train_rows"]
+        assert cell.facts["queries"] == 2
+        assert cell.facts["level"] == 1
+        assert cell.facts["nominal_up"] > 0
+        assert 0 < cell.facts["tuning_s"] < 600
+    (run,) = [run for run, *_ in evaluation.store.runs()]
+    for stored in evaluation.store.cells(run):
+        ledger = evaluation.store.ledger(stored.attempt)
+        assert sum(row["rows"] for row in ledger) == stored.facts["rows_spent"]
+        assert evaluation.store.answer(run, stored.task, stored.split) is not None
+
+
+def test_an_answer_is_scored_as_the_referee_scores_it(evaluation: Evaluation, book: Book) -> None:
+    from harness import answer as answers
+    from harness.data import load_test
+
+    cell = evaluation.cells[0]
+    answer = Answer.of(cell.task)
+    hand_in(evaluation, book, answer)
+    settle(evaluation, book)
+    (run,) = [run for run, *_ in evaluation.store.runs()]
+    (stored,) = evaluation.store.cells(run)
+    test = load_test(cell.file, cell.source)
+    want = answers.probabilities(answer, cell.task, evaluation.lm, test.texts).argmax(axis=1)
+    np.testing.assert_array_equal(stored.predictions[1.0], want)
+    np.testing.assert_array_equal(stored.labels, test.labels)
+
+
+def hand_in(evaluation: Evaluation, book: Book, answer: Answer, calls: int | None = None) -> None:
+    cell = evaluation.cells[0]
+    if not book.tokens():
+        book.new_token("alice", calls)
+    rows = (calls or cell.spec.calls) * cell.train_rows
+    book.submit(book.account("alice", track_id(evaluation), cell.task.name, cell.split, rows), to_bytes(answer))
+
+
+def test_settling_twice_or_after_a_crash_between_store_and_book_stores_one_cell(
+    evaluation: Evaluation, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_in(evaluation, book, Answer.of(evaluation.cells[0].task))
+    with monkeypatch.context() as patched:
+        patched.setattr(book, "scored", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            settle(evaluation, book)
+    assert len(book.unscored(track_id(evaluation))) == 1
+    settle(evaluation, book)
+    settle(evaluation, book)
+    assert book.unscored(track_id(evaluation)) == []
+    (run,) = [run for run, *_ in evaluation.store.runs()]
+    assert len(evaluation.store.cells(run)) == 1
+
+
+def test_what_was_handed_in_while_no_server_ran_is_scored_at_the_start(evaluation: Evaluation, book: Book) -> None:
+    hand_in(evaluation, book, Answer.of(evaluation.cells[0].task))
+    with TestClient(service_of(evaluation, book, 10, 10)):
+        until(lambda: not book.unscored(track_id(evaluation)), 60)
+    assert len(evaluation.store.runs()) == 1
+
+
+def test_an_answer_under_another_budget_is_never_ranked_with_the_track(evaluation: Evaluation, book: Book) -> None:
+    hand_in(evaluation, book, Answer.of(evaluation.cells[0].task), calls=77)
+    settle(evaluation, book)
+    ((_, identity, _, _),) = evaluation.store.runs()
+    assert identity["modified"] == ["calls"]
+    ranking = rank(evaluation.store, evaluation.track.name)
+    assert not ranking.entries
+
+
+def test_budgets_belong_to_track_model_and_data(evaluation: Evaluation, tiny_track: Path, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "other.db"))
+    other = Evaluation(load_track(str(tiny_track)), Choices(calls=3), store)
+    assert track_id(other) != track_id(evaluation)
+    store.close()
+
+
+def test_the_command_line_makes_lists_and_revokes_tokens(tmp_path: Path) -> None:
+    book, runner = str(tmp_path / "service.db"), CliRunner()
+    made = runner.invoke(cli, ["serve", "--book", book, "--new-token", "alice", "--calls", "5"])
+    assert made.exit_code == 0
+    token = made.stdout.strip()
+    kept = Book(book)
+    found = kept.token(token)
+    assert found is not None
+    assert found.calls == 5
+    listed = runner.invoke(cli, ["serve", "--book", book, "--tokens"])
+    assert "alice" in listed.stdout
+    assert token.split(".")[1] not in listed.output
+    assert runner.invoke(cli, ["serve", "--book", book, "--revoke-token", "alice"]).exit_code == 0
+    assert kept.token(token) is None
+    kept.close()
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])  # noqa: S104
+def test_listening_beyond_loopback_warns_that_tls_is_the_proxy_s(
+    tiny_track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, warned: bool
+) -> None:
+    ran: list[Any] = []
+    monkeypatch.setattr(serve, "run", lambda _app, *where: ran.append(where))
+    result = CliRunner().invoke(
+        cli,
+        ["serve", "--track", str(tiny_track), "--host", host, "--book", str(tmp_path / "b.db"),
+         "--store", str(tmp_path / "r.db")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert ran == [(host, 8000)]
+    assert ("TLS" in result.output) is warned
+    assert "--new-token" in result.output  # there is none yet
