@@ -1,6 +1,6 @@
 """Would queries that share a forward pass get the answers they get alone? Asks the same candidates alone and together.
 
-Prints, per number format, how many of the logits keep all their bits and how far the others move.
+Prints, per forward pass and number format, how many of the logits keep all their bits and how far the others move.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from harness.contract import Subspace
 from harness.data import Source, load_shots
 from harness.lm.load import load_model
 from harness.tasks import load_task
-from harness.track import DType, load_track
+from harness.track import DType, Forward, Numerics, load_track
+
+FORWARDS: tuple[Forward, ...] = ("packed", "invariant")
 
 
-def compare(dtype: DType, task: str, together: int, device: str) -> tuple[float, float]:
+def compare(forward: Forward, dtype: DType, task: str, together: int, device: str) -> tuple[float, float]:
     """Share of logits that are equal to the last bit, and the largest difference."""
     track = load_track("mini")
     model = msgspec.structs.replace(track.model, dtype=dtype)
-    lm = load_model(model, track.prompt, device="cuda" if device == "cuda" else "cpu")
+    numerics = Numerics(forward=forward)
+    lm = load_model(model, track.prompt, device="cuda" if device == "cuda" else "cpu", numerics=numerics)
     file = load_task(task)
     wording = file.task(track.profile, "masked")
     shots = load_shots(file, Source("embedded"), 1, track.tasks[task])
@@ -40,10 +43,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--task", default="sst2")
     arguments = parser.parse_args()
-    for dtype in ("float32", "bfloat16"):
-        for together in (2, 4, 8):
-            equal, most = compare(dtype, arguments.task, together, arguments.device)
-            print(f"{arguments.device} {dtype}: {together} queries together: {equal:7.2%} of logits equal, {most:.3g}")
+    for forward in FORWARDS:
+        for dtype in ("float32", "bfloat16"):
+            for together in (2, 4, 8):
+                equal, most = compare(forward, dtype, arguments.task, together, arguments.device)
+                case = f"{arguments.device} {forward} {dtype}: {together} queries together"
+                print(f"{case}: {equal:7.2%} of logits equal, {most:.3g}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from harness.lm.device import memory_for
 from harness.lm.encoder import EncoderBackbone
 from harness.lm.plain import PlainBackbone
 from harness.lm.projection import check_space
-from harness.lm.prompts import prompt_layers
+from harness.lm.prompts import TOGETHER, prompt_layers
 from harness.lm.text import SENTINEL, Encoded, Vocabulary, encode, mask_token
 from harness.lm.turns import Turns
 
@@ -78,6 +78,7 @@ class LanguageModel:
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
         self.device, self.chunk_tokens = device, chunk_tokens
         self.turns = Turns()
+        self._block = TOGETHER if forward == "invariant" else None
         model = model.eval().requires_grad_(False).to(device, self.dtype)
         self._model, self._zero_head_bias = model, spec.zero_head_bias
         kind = families.kind(model.config)
@@ -286,7 +287,7 @@ class LanguageModel:
         """Prompt values per layer, as `prompt_layers` says, with those of p0 in the first."""
         candidates = len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
         with memory_for(f"the projections and prompts of {candidates} candidates", "Ask for fewer candidates at once"):
-            first, *deeper = prompt_layers(prompts, self.backbone.width, self.device)
+            first, *deeper = prompt_layers(prompts, self.backbone.width, self.device, self._block)
         if self._p0_values is not None:
             first = first + self._p0_values[: first.shape[1]]
         return (first, *deeper)

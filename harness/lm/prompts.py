@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from harness.contract import Coordinates, Prompt, Prompts
+from harness.lm.linear import in_blocks
 from harness.lm.projection import Kept, generate, matrix
 
 if TYPE_CHECKING:
@@ -18,22 +19,29 @@ _on_device: Kept[torch.Tensor] = Kept()
 """Matrices in use in a GPU's memory."""
 
 
-def prompt_layers(prompts: Prompts, width: int, device: DeviceKind = "cpu") -> tuple[torch.Tensor, ...]:
+TOGETHER = 16
+"""Candidates projected at once where none's values may depend on the others."""
+
+
+def prompt_layers(
+    prompts: Prompts, width: int, device: DeviceKind = "cpu", block: int | None = None
+) -> tuple[torch.Tensor, ...]:
     """Prompt values per layer: (1, tokens, width) where all candidates agree, else (candidates, tokens, width).
 
-    Agreement is found by comparing what was sent. The product with a projection is computed on `device`.
+    Agreement is found by comparing what was sent. The product with a projection is computed on `device`, for `block`
+    candidates at a time, or all at once.
     """
     if isinstance(prompts, Prompt):
         values = np.asarray(prompts.values, dtype=np.float32)
         layers = [np.ascontiguousarray(_shared(values[:, layer])) for layer in range(values.shape[1])]
         return tuple(torch.from_numpy(layer).to(device) for layer in layers)
-    return tuple(_project(prompts, layer, width, device) for layer in range(prompts.space.layers))
+    return tuple(_project(prompts, layer, width, device, block) for layer in range(prompts.space.layers))
 
 
-def _project(coordinates: Coordinates, layer: int, width: int, device: DeviceKind) -> torch.Tensor:
-    z = torch.from_numpy(_shared(coordinates.z[:, layer])).to(device)
-    out = z @ _matrix(coordinates.space, layer, width, device).T
-    return out.view(len(z), coordinates.space.tokens, width)
+def _project(coordinates: Coordinates, layer: int, width: int, device: DeviceKind, block: int | None) -> torch.Tensor:
+    z, tokens = torch.from_numpy(_shared(coordinates.z[:, layer])).to(device), coordinates.space.tokens
+    a = _matrix(coordinates.space, layer, width, device).T
+    return in_blocks(lambda rows: rows @ a, tokens * width, block, z).view(len(z), tokens, width)
 
 
 def _matrix(space: Subspace, layer: int, width: int, device: DeviceKind) -> torch.Tensor:

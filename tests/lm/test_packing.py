@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import LAYERS, WIDTH
 
-from harness.contract import Prompt, Prompts, Text
+from harness.contract import Prompt, Prompts, Subspace, Text
 from harness.errors import ModelError
 from harness.lm import encoder
 from harness.lm.linear import ROWS, Linear, in_blocks
@@ -104,6 +104,24 @@ def test_a_row_has_the_same_bits_whatever_it_is_asked_with(
     finally:
         lm.chunk_tokens, backbone._chunk_tokens = kept
     assert cut.tobytes() == whole.tobytes()
+
+
+@FEW
+@given(candidates=st.integers(2, 40), dim=st.integers(1, 200), equal=st.booleans(), seed=st.integers(0, 99))
+def test_a_candidate_in_a_subspace_has_the_same_bits_whichever_others_are_asked_with_it(
+    models: Models, candidates: int, dim: int, equal: bool, seed: int
+) -> None:
+    """Its projection is a matrix product, too; a layer on which all agree is projected once."""
+    lm, rng = models["half invariant"], np.random.default_rng(seed)
+    space = Subspace(dim, (1.0,) * LAYERS, 4, seed=seed)
+    z = rng.standard_normal((candidates, LAYERS, dim)).astype(np.float32)
+    if equal:
+        z[:, 0] = z[0, 0]
+    texts = (("a film",),)
+    (whole,) = ask(lm, space.at(z), texts)
+    for c in rng.choice(candidates, 2, replace=False):
+        (alone,) = ask(lm, space.at(z[c : c + 1]), texts)
+        assert alone[0].tobytes() == whole[c].tobytes()
 
 
 def test_bfloat16_stays_near_float32_on_the_packed_path(models: Models) -> None:
