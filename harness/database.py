@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from harness.errors import StoreError
 
-WAIT_S = {"sqlite": 30, "postgresql": 300}
+WAIT_S = {"sqlite": 120, "postgresql": 300}
 """Seconds that a writer waits for the others."""
 _LOCK = int.from_bytes(b"harness\0", "big")
 """Key of the advisory lock, one per database."""
@@ -33,8 +33,10 @@ def shown(url: str) -> str:
     return re.sub(r"(?i)((?:password|passwd|pwd)=)[^&]*", r"\1***", hidden)
 
 
-def open_engine(url: str, *, create: bool = True) -> sa.Engine:
-    """Connect to a results database: a path is SQLite, anything with ``://`` is a SQLAlchemy URL.
+def open_engine(url: str, *, create: bool = True, name: str = "results database", option: str = "--store") -> sa.Engine:
+    """Connect to a database: a path is SQLite, anything with ``://`` is a SQLAlchemy URL.
+
+    `name` and `option` are what messages call it, and how another one is chosen.
 
     Raises:
         StoreError: it cannot be opened or created; without `create`, where there is no such file.
@@ -50,7 +52,7 @@ def open_engine(url: str, *, create: bool = True) -> sa.Engine:
         return _sqlite(where, create=create)
     except (OSError, ImportError, ValueError, SQLAlchemyError) as problem:
         raise StoreError(
-            f"results database {shown(url)} cannot be opened: {_cause(problem)}. Choose another with --store"
+            f"{name} {shown(url)} cannot be opened: {_cause(problem)}. Choose another with {option}"
         ) from None  # a cause in the traceback might spell the URL
 
 

@@ -175,7 +175,7 @@ def test_the_database_is_durable_and_keeps_its_references(in_file: Store) -> Non
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
-    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 120000}
 
 
 def test_a_reader_does_not_wait_for_a_writer(store: Store, place: str) -> None:

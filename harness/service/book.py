@@ -17,13 +17,13 @@ import secrets
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from harness.database import open_engine, readers, shown
 from harness.errors import InputError, StoreError
 from harness.lm.broker import LedgerRow
 
@@ -150,18 +150,14 @@ class Book:
         Raises:
             StoreError: it cannot be opened or is of another schema.
         """
-        try:
-            if "://" not in url:
-                Path(url).parent.mkdir(parents=True, exist_ok=True)
-            where = sa.make_url(url) if "://" in url else sa.URL.create("sqlite", database=url)
-            self.name = where.render_as_string(hide_password=True)
-            self._engine = sa.create_engine(where)
-        except (OSError, ImportError, SQLAlchemyError) as problem:
-            raise StoreError(f"the service's book cannot be opened: {problem}. Choose another with --book") from problem
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _durable)
-            sa.event.listen(self._engine, "begin", _begin)
-        with self._transaction() as connection:
+        self.name = shown(url)
+        """For messages: the password is not in it."""
+        self._engine = open_engine(url, name="the service's book", option="--book")
+        self._reader = readers(self._engine)
+        self._founder = self._engine.execution_options(writes="anything")
+        self._writer = self._engine.execution_options(writes="its own")
+        """Updates say which state they start from, so that on PostgreSQL they need not wait for each other."""
+        with self._transaction(self._founder) as connection:
             metadata.create_all(connection)
             version = connection.execute(sa.select(_schema.c.version)).scalar()
             if version is None:
@@ -189,7 +185,7 @@ class Book:
         secret = secrets.token_urlsafe(32)
         row = {"name": name, "sha256": _sha256(secret), "calls": calls, "created": time.time()}
         try:
-            with self._transaction() as connection:
+            with self._transaction(self._writer) as connection:
                 connection.execute(_tokens.insert().values(**row))
         except IntegrityError:
             raise InputError(f"there is a token named {name} already; choose another name") from None
@@ -201,7 +197,7 @@ class Book:
         Raises:
             InputError: there is none of that name.
         """
-        with self._transaction() as connection:
+        with self._transaction(self._writer) as connection:
             change = _tokens.update().where(_tokens.c.name == name).values(revoked=time.time())
             if not connection.execute(change).rowcount:
                 raise InputError(f"no token named {name}; list them with --tokens")
@@ -210,7 +206,7 @@ class Book:
         """All tokens, oldest first."""
         columns = _tokens.c
         query = sa.select(columns.name, columns.calls, columns.created, columns.revoked).order_by(columns.created)
-        with self._transaction(write=False) as connection:
+        with self._transaction(self._reader) as connection:
             return [Token(*row) for row in connection.execute(query)]
 
     def token(self, given: str) -> Token | None:
@@ -218,8 +214,8 @@ class Book:
         name, _, secret = given.partition(".")
         columns = _tokens.c
         query = sa.select(columns.name, columns.calls, columns.created, columns.revoked, columns.sha256)
-        with self._transaction(write=False) as connection:
-            row = connection.execute(query.where(columns.name == name[:64])).first() if name.isascii() else None
+        with self._transaction(self._reader) as connection:
+            row = connection.execute(query.where(columns.name == name)).first() if _NAME.fullmatch(name) else None
         right = hmac.compare_digest(_sha256(secret), _NOBODY if row is None else row.sha256)
         return Token(*row[:4]) if row is not None and right and row.revoked is None else None
 
@@ -232,7 +228,7 @@ class Book:
         found = self._account(**place)
         if found is None:
             try:
-                with self._transaction() as connection:
+                with self._transaction(self._writer) as connection:
                     connection.execute(_accounts.insert().values(**place, **fresh))
             except IntegrityError:
                 pass  # another thread or server was first
@@ -243,7 +239,7 @@ class Book:
 
     def _account(self, **place: Any) -> Account | None:
         query = _account_columns().filter_by(**place)
-        with self._transaction(write=False) as connection:
+        with self._transaction(self._reader) as connection:
             row = connection.execute(query).first()
         return None if row is None else Account(*row)
 
@@ -251,7 +247,7 @@ class Book:
         """The query that was charged under an idempotency key; None if none was."""
         columns = _queries.c
         query = sa.select(columns.number, columns.request, columns.reply)
-        with self._transaction(write=False) as connection:
+        with self._transaction(self._reader) as connection:
             row = connection.execute(query.where(columns.account == account, columns.key == key)).first()
         return None if row is None else Answered(*row)
 
@@ -264,7 +260,7 @@ class Book:
         """
         row = charge.row
         values = {name: getattr(row, name) for name in LedgerRow.__dataclass_fields__}
-        with self._transaction() as connection:
+        with self._transaction(self._writer) as connection:
             change = _accounts.update().where(
                 _accounts.c.account == account.number,
                 _accounts.c.queries == account.queries,
@@ -313,39 +309,39 @@ class Book:
             _accounts.c.submitted.is_(None),
             _accounts.c.queries == account.queries,
         )
-        with self._transaction() as connection:
+        with self._transaction(self._writer) as connection:
             if connection.execute(change.values(answer=answer, submitted=time.time())).rowcount != 1:
                 raise Moved("the account was moved by another server; ask again")
 
     def submitted(self, account: int) -> bytes | None:
         """The answer that closed an account."""
-        with self._transaction(write=False) as connection:
+        with self._transaction(self._reader) as connection:
             return connection.execute(sa.select(_accounts.c.answer).where(_accounts.c.account == account)).scalar()
 
     def unscored(self, track: str) -> list[Account]:
         """Accounts of a track whose answer is not in the results yet, oldest answer first."""
         columns = _accounts.c
         query = _account_columns().where(columns.track == track, columns.submitted.is_not(None), columns.run.is_(None))
-        with self._transaction(write=False) as connection:
+        with self._transaction(self._reader) as connection:
             return [Account(*row) for row in connection.execute(query.order_by(columns.submitted))]
 
     def scored(self, account: int, run: str) -> None:
         """Note that an answer's cell is in the results database, in this run."""
-        with self._transaction() as connection:
+        with self._transaction(self._writer) as connection:
             connection.execute(_accounts.update().where(_accounts.c.account == account).values(run=run))
 
     def ledger(self, account: int) -> list[tuple[LedgerRow, int, int, float]]:
         """All charged queries in order: row, nominal bytes up and down, Unix seconds."""
         names = (*LedgerRow.__dataclass_fields__, "nominal_up", "nominal_down", "answered")
         query = sa.select(*(_queries.c[name] for name in names)).where(_queries.c.account == account)
-        with self._transaction(write=False) as connection:
+        with self._transaction(self._reader) as connection:
             rows = connection.execute(query.order_by(_queries.c.number)).all()
         return [(LedgerRow(*row[:-3]), *row[-3:]) for row in rows]
 
     @contextmanager
-    def _transaction(self, *, write: bool = True) -> Iterator[sa.Connection]:
+    def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
         try:
-            with self._engine.connect().execution_options(writing=write) as connection, connection.begin():
+            with engine.begin() as connection:
                 yield connection
         except IntegrityError:
             raise
@@ -361,16 +357,3 @@ def _account_columns() -> sa.Select[Any]:
 
 def _sha256(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _durable(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # `_begin` starts transactions, not the driver
-    cursor = connection.cursor()
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: sa.Connection) -> None:
-    writing = connection.get_execution_options().get("writing", True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    made = Book(str(tmp_path / "deep" / "service.db"))
+def book(place: str) -> Iterator[Book]:
+    made = Book(place)
     made.new_token("alice")
     yield made
     made.close()
@@ -34,7 +34,8 @@ def charge(key: str, rows: int = 10, reply: bytes = b"reply", down: int | None =
     return Charge(key, f"digest of {key}", reply, row, 7, 8)
 
 
-def test_a_token_is_nowhere_in_the_file(book: Book, tmp_path: Path) -> None:
+def test_a_token_is_nowhere_in_the_file(tmp_path: Path) -> None:
+    book = Book(str(tmp_path / "deep" / "service.db"))
     token = book.new_token("bob")
     name, secret = token.split(".")
     assert name == "bob"
@@ -85,9 +86,9 @@ def test_an_account_is_opened_once_and_keeps_its_budget(book: Book) -> None:
     assert account(book, split=2).number != first.number
 
 
-def test_what_was_charged_is_there_after_the_file_is_opened_again(book: Book, tmp_path: Path) -> None:
+def test_what_was_charged_is_there_after_it_is_opened_again(book: Book, place: str) -> None:
     book.charge(account(book), charge("k", rows=40))
-    again = Book(str(tmp_path / "deep" / "service.db"))
+    again = Book(place)
     opened = account(again)
     assert (opened.rows_spent, opened.queries) == (40, 1)
     answered = again.answered(opened.number, "k")
