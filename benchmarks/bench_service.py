@@ -160,7 +160,7 @@ def over_http(model: str, service_s: float, queries: int, connections: int, medi
         train = boxes[0].shots.train.texts
         asks: list[Callable[[], Any]] = [lambda box=box: box.logits(space.at(z), train) for box in boxes]
         if media == "json":
-            client = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"})
+            client = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=600.0)
             asks = [lambda: _in_json(client, f"/v1/cells/{task}/1/query", space, z)] * connections
         found = loads(asks, queries)
         for box in boxes:

@@ -18,10 +18,14 @@ import pytest
 from outer_models import write_submission
 from test_evaluate import SEARCH, SLOW, check, events, kill_group
 
+from harness.audit import audit
 from harness.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from conftest import Nodes
+    from postgres_server import Server
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -31,7 +35,7 @@ def start(folder: Path, name: str, track: Path, *more: str) -> subprocess.Popen[
     """`harness evaluate` of both submissions in `folder`, in a process group of its own."""
     command = [sys.executable, "-m", "harness.cli", "evaluate", str(folder / "one"), str(folder / "two")]
     return subprocess.Popen(
-        [*command, "--track", str(track), "--store", str(folder / name), "--json", *more],
+        [*command, "--track", str(track), "--store", name if "://" in name else str(folder / name), "--json", *more],
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -48,7 +52,7 @@ def two_submissions(folder: Path, body: str) -> None:
         write_submission(folder, body, name=name)
 
 
-def contents(path: Path) -> dict[str, Any]:
+def contents(path: Path | str) -> dict[str, Any]:
     """Everything in a store that is not time, by run and cell."""
     store = Store(str(path))
     found: dict[str, Any] = {}
@@ -87,6 +91,23 @@ def test_scores_are_those_of_the_local_engine_bit_for_bit(tiny_track: Path, tmp_
     told = finish(start(tmp_path, "ray.db", tiny_track, "--engine", "ray", "--workers", "3"))
     assert contents(tmp_path / "local.db") == contents(tmp_path / "ray.db")
     assert len(told) == 6
+
+
+def test_several_hosts_write_into_one_postgresql(
+    tiny_track: Path, tmp_path: Path, nodes: Nodes, postgres: Server
+) -> None:
+    two_submissions(tmp_path, SEARCH)
+    finish(start(tmp_path, "local.db", tiny_track))
+    url = postgres.database()
+    nodes.tell("add")
+    nodes.tell("add")
+    finish(start(tmp_path, url, tiny_track, "--engine", "ray", "--address", nodes.address, "--workers", "4"))
+    assert contents(tmp_path / "local.db") == contents(url)
+    store = Store(url)
+    found = audit(store)
+    store.close()
+    assert found.findings == ()
+    assert (found.rows["outcomes"], found.unfinished) == (6, 0)
 
 
 def test_its_own_cluster_listens_on_loopback_alone_and_ends_with_it(tiny_track: Path, tmp_path: Path) -> None:
