@@ -16,7 +16,6 @@ which texts are asked together.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +23,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.lm import families
 from harness.lm.linear import ROWS, Linear, in_blocks
+from harness.lm.packing import SLOTS
 from harness.lm.plain import PlainBackbone
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from harness.lm.backbone import Batch
 
-_SLOTS = 16
-"""Attention is given numbers of keys that are multiples of this: CPU kernels are up to twice as slow at others."""
 _ROPE = {"default", "linear", "llama3", "yarn"}
 """Kinds of rotary embeddings whose angles depend on a token's position alone."""
 _GELU = {"gelu_new", "gelu_pytorch_tanh"}
@@ -85,13 +83,6 @@ class DecoderBackbone(PlainBackbone):
                 some = replace(batch, prompts=prompts)
                 out[members] = self._through(x, range(apart, self.layers), some, row, rotation).float()
             return out
-
-    def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """See `Backbone`."""
-        with torch.inference_mode():
-            head = partial(super().logits, words=words)
-            flat = hidden.reshape(-1, self.width)
-            return in_blocks(head, len(words), self._block, flat).view(*hidden.shape[:-1], -1)
 
     def _through(
         self, x: torch.Tensor, depths: range, batch: Batch, row: _Row, rotation: tuple[torch.Tensor, ...]
@@ -161,7 +152,7 @@ def _packed(batch: Batch, shared: int) -> _Row | None:
     starts = shared + (lengths - shared).cumsum(dim=0) - (lengths - shared)
     at = torch.minimum(batch.read.cpu(), lengths[:, None] - 1)  # of a pad token nothing is read
     reads = torch.where(at < shared, at, starts[:, None] + at - shared)
-    sizes = -(-lengths // _SLOTS) * _SLOTS - shared
+    sizes = -(-lengths // SLOTS) * SLOTS - shared
     groups, order, back, before = [], [], torch.empty(int(own.sum()), dtype=torch.int64), 0
     for size in sorted(set(sizes.tolist())):
         texts = (sizes == size).nonzero()[:, 0]
@@ -293,17 +284,17 @@ class _Layer:
 
 def _llama(block: Any) -> _Layer:
     attention, mlp = block.self_attn, block.mlp
-    gate, up = _joined(mlp.gate_proj), _joined(mlp.up_proj)
+    gate, up = Linear.joined(mlp.gate_proj), Linear.joined(mlp.up_proj)
     return _Layer(
         attention.config.num_attention_heads,
         attention.head_dim,
         attention.scaling,
         _rms_norm(block.input_layernorm),
-        _joined(attention.q_proj, attention.k_proj, attention.v_proj),
-        _joined(attention.o_proj),
+        Linear.joined(attention.q_proj, attention.k_proj, attention.v_proj),
+        Linear.joined(attention.o_proj),
         _rms_norm(block.post_attention_layernorm),
         lambda x: up.times(x, gate.silu(x)),
-        _joined(mlp.down_proj),
+        Linear.joined(mlp.down_proj),
     )
 
 
@@ -325,11 +316,6 @@ def _gpt2(block: Any) -> _Layer:
 def _rms_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     weight = module.weight.detach()
     return lambda x: F.rms_norm(x, weight.shape, weight, module.variance_epsilon)
-
-
-def _joined(*parts: Any) -> Linear:
-    bias = None if parts[0].bias is None else torch.cat([p.bias for p in parts])
-    return Linear(parts[0].weight if len(parts) == 1 else torch.cat([p.weight for p in parts]), bias)
 
 
 def _transposed(module: Any) -> Linear:

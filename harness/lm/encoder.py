@@ -9,7 +9,6 @@ the last bit on the rows it is asked with.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,11 +98,19 @@ class EncoderBackbone(PlainBackbone):
         reads = (candidates, *batch.read.shape, self.width)
         out = x.new_empty(reads, dtype=torch.float32) if last else torch.empty_like(x)
 
+        if x.device.type == "cpu":
+            most = min(max(1, self._chunk_tokens // 2), max(_FEW, -(-sum(rooms) * candidates // 4)))
+        else:
+            most = self._chunk_tokens
+        cuts = list(parts(rooms, candidates, most))
+        runs = {(texts.start, texts.stop) for texts, _ in cuts}
+        layouts = {first: layout(lengths[first:last], longest, x.device) for first, last in runs}
+
         def compute(texts: slice, members: slice) -> None:
             before = sum(rooms[: texts.start])
             tokens = slice(before, before + sum(rooms[texts]))
             prompts = tuple(values[members] if len(values) > 1 else values for values in batch.prompts)
-            own = layout(lengths[texts], longest, x.device)
+            own = layouts[texts.start]
             done = self._through(x[:, tokens], depths, batch, own, prompts, batch.read[texts])
             if last:
                 out[members, texts] = done.float()
@@ -111,19 +118,11 @@ class EncoderBackbone(PlainBackbone):
                 out[:, tokens] = done
 
         if x.device.type == "cpu":
-            most = min(max(1, self._chunk_tokens // 2), max(_FEW, -(-sum(rooms) * candidates // 4)))
-            side_by_side(compute, list(parts(rooms, candidates, most)))
+            side_by_side(compute, cuts)
         else:
-            for part in parts(rooms, candidates, self._chunk_tokens):
-                compute(*part)
+            for cut in cuts:
+                compute(*cut)
         return out
-
-    def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """See `Backbone`."""
-        with torch.inference_mode():
-            head = partial(super().logits, words=words)
-            flat = hidden.reshape(-1, self.width)
-            return in_blocks(head, len(words), self._block, flat).view(*hidden.shape[:-1], -1)
 
     def _through(
         self,
@@ -188,12 +187,12 @@ def _prompted(x: torch.Tensor, values: torch.Tensor, packed: Layout, start: int,
 def _bert(block: Any) -> _Layer:
     attention = block.attention
     return _Layer(
-        _joined(attention.self.query),
-        _joined(attention.self.key, attention.self.value),
-        _joined(attention.output.dense),
+        Linear.joined(attention.self.query),
+        Linear.joined(attention.self.key, attention.self.value),
+        Linear.joined(attention.output.dense),
         _pair(attention.output.LayerNorm),
-        _joined(block.intermediate.dense),
-        _joined(block.output.dense),
+        Linear.joined(block.intermediate.dense),
+        Linear.joined(block.output.dense),
         _pair(block.output.LayerNorm),
     )
 
@@ -201,19 +200,15 @@ def _bert(block: Any) -> _Layer:
 def _distilbert(block: Any) -> _Layer:
     attention = block.attention
     return _Layer(
-        _joined(attention.q_lin),
-        _joined(attention.k_lin, attention.v_lin),
-        _joined(attention.out_lin),
+        Linear.joined(attention.q_lin),
+        Linear.joined(attention.k_lin, attention.v_lin),
+        Linear.joined(attention.out_lin),
         _pair(block.sa_layer_norm),
-        _joined(block.ffn.lin1),
-        _joined(block.ffn.lin2),
+        Linear.joined(block.ffn.lin1),
+        Linear.joined(block.ffn.lin2),
         _pair(block.output_layer_norm),
     )
 
 
 def _pair(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return module.weight.detach(), module.bias.detach()
-
-
-def _joined(*parts: Any) -> Linear:
-    return Linear(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]))

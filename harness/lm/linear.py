@@ -27,10 +27,13 @@ class Linear:
         self._weight, self._bias = weight.detach(), None if bias is None else bias.detach()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight, ROWS) if _packs(weight) else None  # noqa: SLF001
 
-    @property
-    def block(self) -> int | None:
-        """Rows for `in_blocks` with which no row's numbers depend on the others; None where that is not promised."""
-        return None if self._packed is None else ROWS
+    @classmethod
+    def joined(cls, *modules: torch.nn.Linear) -> Linear:
+        """One product for layers that read the same rows; their outputs side by side."""
+        if len(modules) == 1:
+            return cls(modules[0].weight, modules[0].bias)
+        bias = None if modules[0].bias is None else torch.cat([m.bias for m in modules])
+        return cls(torch.cat([m.weight for m in modules]), bias)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, in) -> (rows, out)."""

@@ -1,7 +1,7 @@
 """Texts of different lengths side by side without pad tokens, and where attention finds each of them.
 
 Everything but attention works on tokens one by one, so tokens of all texts stand in one row, text after text. Attention
-takes texts whose lengths round up to the same multiple of `_SLOTS` together; the empty slots are masked. Softmax over
+takes texts whose lengths round up to the same multiple of `SLOTS` together; the empty slots are masked. Softmax over
 a length that is no such multiple is up to twice as slow on a CPU (``benchmarks/README.md``). What a text is rounded up
 to depends on its own length alone, so no text's numbers depend on its neighbours.
 """
@@ -17,7 +17,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_SLOTS = 16
+SLOTS = 16
+"""Attention is given numbers of keys that are multiples of this: CPU kernels are up to twice as slow at others."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def layout(lengths: Sequence[int], longest: int | None, device: torch.device) ->
     """How texts of `lengths` tokens are packed; with `longest`, each keeps its pad tokens up to that many."""
     rooms = [longest or length for length in lengths]
     starts = list(itertools.accumulate(rooms, initial=0))
-    sizes = [longest or -(-room // _SLOTS) * _SLOTS for room in rooms]
+    sizes = [longest or -(-room // SLOTS) * SLOTS for room in rooms]
     groups, back, order, before = [], torch.empty(starts[-1], dtype=torch.int64), [], 0
     for size in sorted(set(sizes)):
         texts = [n for n, own in enumerate(sizes) if own == size]

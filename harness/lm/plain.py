@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.lm import families
+from harness.lm.linear import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,8 @@ class PlainBackbone:
     """A transformers `*ForMaskedLM`, `*ForCausalLM` or `*ForConditionalGeneration` of a family in `families.py`."""
 
     bounded = False
+    _block: int | None = None
+    """Rows of equal blocks in which products are computed, where no row's numbers may depend on the others."""
 
     def __init__(self, model: Any, zero_head_bias: bool = False) -> None:
         """Take the model as it is, in evaluation mode and frozen."""
@@ -55,10 +58,15 @@ class PlainBackbone:
 
     def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """See `Backbone`."""
-        with torch.inference_mode():
-            h = families.transform(self._model, hidden.to(self._output.dtype)).float()
+
+        def head(rows: torch.Tensor) -> torch.Tensor:
+            h = families.transform(self._model, rows.to(self._output.dtype)).float()
             out: torch.Tensor = h @ self._output[words].float().T
             return out if self._bias is None else out + self._bias[words].float()
+
+        with torch.inference_mode():
+            flat = hidden.reshape(-1, self.width)
+            return in_blocks(head, len(words), self._block, flat).view(*hidden.shape[:-1], -1)
 
     def normalizer(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `Backbone`."""
