@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import sqlalchemy as sa
 
 from harness import tables
 from harness.data import examples_sha256, load_test
 from harness.errors import DataError, InputError
 from harness.metrics import score
-from harness.seals import LATE, chained, closing_seal, first_link, row_seal
+from harness.seals import chained, closing_seal, first_link, mark_of, row_seal
 from harness.status import COUNTS, MARKS, MEANING
 from harness.store import run_id
 from harness.tasks import load_task
@@ -102,7 +101,7 @@ def labels_at_hand(files: Iterable[TaskFile], source: Source) -> dict[str, bytes
             test = load_test(file, source)
         except DataError:
             continue
-        found[examples_sha256(test)] = test.labels.astype("<i2").tobytes()
+        found[examples_sha256(test)] = tables.class_bytes(test.labels)
     return found
 
 
@@ -266,7 +265,7 @@ class _Auditor:
         if test is None:
             self._found("outcomes", name, f"its test set {row['test']} is not there")
             return
-        mark = LATE if row["seal"].startswith(LATE) else ""
+        mark = mark_of(row["seal"])
         run_seal = self._runs.get(row["run"], {}).get("seal", "")
         seals = [each["seal"] for each in kept]
         if row["seal"] != closing_seal(
@@ -279,7 +278,7 @@ class _Auditor:
                 "run or test set were replaced, added or removed",
             )
         self._late += bool(mark)
-        self._incumbents(name, facts, row, np.frombuffer(test["labels"], dtype="<i2").astype(np.int64), kept)
+        self._incumbents(name, facts, row, tables.classes_of(test["labels"]), kept)
 
     def _sums(self, name: str, facts: Mapping[str, Any], ledger: _Attempt) -> None:
         """Facts against the ledger; uploaded predictions have neither."""
@@ -309,7 +308,7 @@ class _Auditor:
                 self._found("incumbents", which, f"its answer {each['answer']} is not there")
             if each["mark"] not in MARKS or each["rows"] > each["mark"] * facts.get("rows_total", 0):
                 self._found("incumbents", which, f"offered after {each['rows']} of {facts.get('rows_total')} rows")
-            predicted = np.frombuffer(each["predictions"], dtype="<i2").astype(np.int64)
+            predicted = tables.classes_of(each["predictions"])
             if len(predicted) != len(labels) or not ((predicted >= 0) & (predicted < len(file.classes))).all():
                 fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {len(file.classes)}"
                 self._found("incumbents", which, fact)

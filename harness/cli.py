@@ -54,6 +54,33 @@ StagedDir = Annotated[
     Path | None, typer.Option("--from", help="Directory that `harness fetch` filled; default ~/.cache/harness.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu or cuda; default the track's, which alone is ranked.")
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        help="torch or onnxruntime (float32, encoder models; harness\\[onnx]); another than the track's never ranks.",
+    ),
+]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")]
+Splits = Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")]
+PresentSplits = Annotated[bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")]
+Calls = Annotated[int | None, typer.Option(help="Another budget, in calls, for a trial; never ranked.")]
+Seed = Annotated[int, typer.Option(help="Seed of the run.", min=0)]
+P0File = Annotated[
+    Path | None,
+    typer.Option("--p0", help="A pre-trained prompt for the pair tasks; listed as external, never ranked with pure."),
+]
+TestData = Annotated[
+    Path | None,
+    typer.Option(
+        "--test-data",
+        help="Directory of private test sets to score on instead: <Task>/test.tsv, or <task>/mini/test.jsonl. "
+        "Stored apart; `harness leaderboard` sets them against the public ones.",
+    ),
+]
 Options = Annotated[
     list[str] | None, typer.Option("--config", "-c", help="NAME=VALUE of the submission's Config; repeatable.")
 ]
@@ -72,24 +99,14 @@ def evaluate(
     data: DataDir = None,
     model: ModelDir = None,
     staged: StagedDir = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu or cuda; default the track's, which alone is ranked.")
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            "--backend",
-            help="torch or onnxruntime (float32, encoder models; harness[onnx]); another than the track's never ranks.",
-        ),
-    ] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")] = None,
-    split: Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")] = None,
+    device: Device = None,
+    backend: Backend = None,
+    task: Tasks = None,
+    split: Splits = None,
     config: Options = None,
-    calls: Annotated[int | None, typer.Option(help="Another budget, in calls, for a trial; never ranked.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 0,
-    present_splits: Annotated[
-        bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")
-    ] = False,
+    calls: Calls = None,
+    seed: Seed = 0,
+    present_splits: PresentSplits = False,
     white_box: Annotated[
         bool,
         typer.Option(
@@ -98,20 +115,8 @@ def evaluate(
             "weights: only for code you trust. Listed, never ranked.",
         ),
     ] = False,
-    p0: Annotated[
-        Path | None,
-        typer.Option(
-            "--p0", help="A pre-trained prompt for the pair tasks; listed as external, never ranked with pure."
-        ),
-    ] = None,
-    test_data: Annotated[
-        Path | None,
-        typer.Option(
-            "--test-data",
-            help="Directory of private test sets to score on instead: <Task>/test.tsv, or <task>/mini/test.jsonl. "
-            "Stored apart; `harness leaderboard` sets them against the public ones.",
-        ),
-    ] = None,
+    p0: P0File = None,
+    test_data: TestData = None,
     sandbox: Annotated[
         str | None,
         typer.Option("--sandbox", help="Tier of isolation, A, B, B' or 0, instead of the best there is here."),
@@ -218,18 +223,16 @@ def plan(
     track: TrackName = "mini",
     data: DataDir = None,
     model: ModelDir = None,
-    device: Annotated[str | None, typer.Option("--device", help="As for evaluate.")] = None,
-    backend: Annotated[str | None, typer.Option("--backend", help="As for evaluate.")] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")] = None,
-    split: Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")] = None,
+    device: Device = None,
+    backend: Backend = None,
+    task: Tasks = None,
+    split: Splits = None,
     config: Options = None,
-    calls: Annotated[int | None, typer.Option(help="As for evaluate.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 0,
-    present_splits: Annotated[
-        bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")
-    ] = False,
-    p0: Annotated[Path | None, typer.Option("--p0", help="As for evaluate.")] = None,
-    test_data: Annotated[Path | None, typer.Option("--test-data", help="As for evaluate.")] = None,
+    calls: Calls = None,
+    seed: Seed = 0,
+    present_splits: PresentSplits = False,
+    p0: P0File = None,
+    test_data: TestData = None,
     form: Annotated[str, typer.Option("--format", help="lines, one cell each, or json.")] = "lines",
 ) -> None:
     """Print the cells of an evaluation, one a line, for a cluster's scheduler: `harness evaluate --cell LINE`.
@@ -334,7 +337,8 @@ def leaderboard(
     name = chosen.name
     path = out_file or Path("leaderboard") / f"{name}{'-cost' if cost else ''}.csv"
     json_path = json_beside(path)
-    ranking = rank(_existing(store), name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed)
+    results = _existing(store)
+    ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed)
     wide = Console(highlight=False, width=None if out.is_terminal else 120)
     if cost:
         found = costs(ranking)
@@ -345,8 +349,8 @@ def leaderboard(
         wide.print(cost_table(found, name))
         _say(f"written: {path}")
         return
-    uploaded = uploads(Store(store), name, chosen.fingerprint, chosen.planned)
-    apart = gaps(Store(store), ranking)
+    uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
+    apart = gaps(results, ranking)
     written = document(ranking)
     write_document(written, path, json_path)
     tolerance = ROUNDING[chosen.model.dtype]
@@ -696,7 +700,7 @@ def pretrain_prompt(
     track: TrackName = "official",
     data: Annotated[Path | None, typer.Option(help="Directory with the set as `datasets` saves it, DIR/mnli.")] = None,
     staged: StagedDir = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default the track's.")] = None,
+    device: Device = None,
     rows: Annotated[int, typer.Option(help="Training examples per class.")] = 1000,
     dev: Annotated[int, typer.Option(help="Examples per class by which the prompt is chosen.")] = 100,
     epochs: Annotated[int, typer.Option(help="Passes over the training examples.")] = 10,
@@ -794,10 +798,10 @@ def replay(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.", min=0)] = 0,
     track: TrackName = "mini",
     data: DataDir = None,
-    test_data: Annotated[Path | None, typer.Option("--test-data", help="As given to evaluate.")] = None,
+    test_data: TestData = None,
     model: ModelDir = None,
     staged: StagedDir = None,
-    p0: Annotated[Path | None, typer.Option("--p0", help="As given to evaluate.")] = None,
+    p0: P0File = None,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -858,9 +862,9 @@ def serve(
     data: DataDir = None,
     model: ModelDir = None,
     staged: StagedDir = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default the track's.")] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")] = None,
-    split: Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")] = None,
+    device: Device = None,
+    task: Tasks = None,
+    split: Splits = None,
     host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback put a TLS proxy.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
     rate: Annotated[float, typer.Option(help="Requests a second that one token may make.", min=0.01)] = 50.0,

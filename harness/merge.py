@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from harness import tables
 from harness.audit import audit_snapshot
 from harness.errors import StoreError
-from harness.seals import LATE, chained, closing_seal, first_link, row_seal
+from harness.seals import chained, closing_seal, first_link, mark_of, row_seal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -177,9 +177,14 @@ class _Merge:
             incumbent = values | {"attempt": mine["attempt"]}
             seals.append(row_seal("incumbents", incumbent))
             self._here.execute(tables.incumbents.insert(), incumbent | {"seal": seals[-1]})
-        mark = LATE if outcome["seal"].startswith(LATE) else ""
+        mark = mark_of(outcome["seal"])
         row = {name: value for name, value in outcome.items() if name != "seal"} | {"attempt": mine["attempt"]}
-        parts = (self._seal(tables.runs, row["run"]), mine["seal"], self._seal(tables.test_sets, row["test"]))
+        here = self._here
+        parts = (
+            tables.seal_of(here, tables.runs, row["run"]),
+            mine["seal"],
+            tables.seal_of(here, tables.test_sets, row["test"]),
+        )
         seal = closing_seal(row, *parts, seals, *ledger, mark)
         self._here.execute(tables.outcomes.insert(), row | {"seal": seal})
         self._count["cells"] += 1
@@ -191,10 +196,6 @@ class _Merge:
         columns = ("mark", "rows", "answer", "predictions")
         incumbents = sorted(tuple(row[name] for name in columns) for row in kept)
         return outcome["status"], outcome["test"], facts.get("rows_spent"), incumbents
-
-    def _seal(self, table: sa.Table, key: str) -> str:
-        (column,) = table.primary_key.columns
-        return str(self._here.execute(sa.select(table.c.seal).where(column == key)).scalar_one())
 
 
 def _rows(connection: sa.Connection, table: sa.Table, **where: Any) -> list[Row]:

@@ -101,15 +101,11 @@ def _closed(connection: sa.Connection, old: sqlite3.Connection) -> Iterator[dict
         kept = tables.incumbents.c
         seals = connection.execute(sa.select(kept.seal).where(kept.attempt == attempt).order_by(kept.mark)).scalars()
         parts = (
-            _seal(connection, tables.runs.c.run, row["run"]),
-            _seal(connection, tables.attempts.c.attempt, attempt),
-            _seal(connection, tables.test_sets.c.test, row["test"]),
+            tables.seal_of(connection, tables.runs, row["run"]),
+            tables.seal_of(connection, tables.attempts, attempt),
+            tables.seal_of(connection, tables.test_sets, row["test"]),
         )
         yield {**row, "seal": closing_seal(row, *parts, list(seals), len(links), last, LATE)}
-
-
-def _seal(connection: sa.Connection, key: sa.Column[Any], value: Any) -> str:
-    return str(connection.execute(sa.select(key.table.c.seal).where(key == value)).scalar_one())
 
 
 def _remove(new: Path) -> None:

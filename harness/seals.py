@@ -56,6 +56,11 @@ def closing_seal(
     return mark + _digest([row_seal("outcomes", outcome), *parts])
 
 
+def mark_of(seal: str) -> str:
+    """The `mark` that an outcome's seal was made with."""
+    return LATE if seal.startswith(LATE) else ""
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 

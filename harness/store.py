@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -374,14 +373,14 @@ class Attempt:
         """
         try:
             with self._store._writing() as connection:  # noqa: SLF001
-                _once(connection, tables.test_sets, "test", {"test": test, "labels": _bytes(labels)})
+                _once(connection, tables.test_sets, "test", {"test": test, "labels": tables.class_bytes(labels)})
                 kept_seals = [self._keep(connection, answer) for answer in sorted(kept, key=lambda each: each.mark)]
                 cell = {"run": self.run, "task": self.task, "split": self.split, "attempt": self.number}
                 outcome = {"status": status, "facts": json.dumps(dict(facts)), "test": test, "finished": time.time()}
                 row = cell | outcome
                 seal = closing_seal(
-                    row, _seal_of(connection, tables.runs, self.run), self._seal,
-                    _seal_of(connection, tables.test_sets, test), kept_seals, self._queries, self._chain,
+                    row, tables.seal_of(connection, tables.runs, self.run), self._seal,
+                    tables.seal_of(connection, tables.test_sets, test), kept_seals, self._queries, self._chain,
                 )  # fmt: skip
                 connection.execute(tables.outcomes.insert().values(seal=seal, **row))
         except IntegrityError as problem:
@@ -399,16 +398,16 @@ class Attempt:
         if connection.execute(known).scalar() is None:
             connection.execute(tables.answers.insert().values(sha256=digest, blob=answer.blob))
         values = {"mark": float(answer.mark), "rows": int(answer.rows), "answer": digest}
-        predictions = _bytes(answer.predictions)
+        predictions = tables.class_bytes(answer.predictions)
         return _insert(connection, tables.incumbents, {"attempt": self.number, "predictions": predictions, **values})
 
 
 def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
     """A cell from its outcome with the test set's labels, and its incumbents."""
     kept = sorted(incumbents, key=lambda incumbent: incumbent.mark)
-    predictions = {incumbent.mark: _labels(incumbent.predictions) for incumbent in kept}
+    predictions = {incumbent.mark: tables.classes_of(incumbent.predictions) for incumbent in kept}
     rows = {incumbent.mark: incumbent.rows for incumbent in kept}
-    facts, labels = json.loads(row.facts), _labels(row.labels)
+    facts, labels = json.loads(row.facts), tables.classes_of(row.labels)
     return StoredCell(
         row.run, row.task, row.split, row.attempt, row.status, facts, labels, predictions, row.finished, rows
     )
@@ -424,17 +423,3 @@ def _insert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> 
 def _once(connection: sa.Connection, table: sa.Table, key: str, row: dict[str, Any]) -> None:
     if connection.execute(sa.select(table.c[key]).where(table.c[key] == row[key])).scalar() is None:
         _insert(connection, table, row)
-
-
-def _seal_of(connection: sa.Connection, table: sa.Table, name: str) -> str:
-    """Seal of the row with this primary key."""
-    (key,) = table.primary_key.columns
-    return str(connection.execute(sa.select(table.c.seal).where(key == name)).scalar_one())
-
-
-def _bytes(labels: IntArray) -> bytes:
-    return np.asarray(labels).astype("<i2").tobytes()
-
-
-def _labels(blob: bytes) -> IntArray:
-    return np.frombuffer(blob, dtype="<i2").astype(np.int64)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, UniqueConstraint
+
+if TYPE_CHECKING:
+    from harness.contract import IntArray
 
 SCHEMA = 2
 """Version of these tables. A database of another version is refused; `harness migrate` copies one of version 1."""
@@ -85,3 +91,19 @@ incumbents = sa.Table(
     Column("seal", Text, nullable=False, default=""),
     UniqueConstraint("attempt", "mark"),
 )
+
+
+def class_bytes(classes: IntArray) -> bytes:
+    """Classes of a test set's texts, given or predicted, as they are kept: int16, little-endian."""
+    return np.asarray(classes).astype("<i2").tobytes()
+
+
+def classes_of(blob: bytes) -> IntArray:
+    """The classes that `class_bytes` kept: int64 (texts,)."""
+    return np.frombuffer(blob, dtype="<i2").astype(np.int64)
+
+
+def seal_of(connection: sa.Connection, table: sa.Table, key: Any) -> str:
+    """Seal of the row with this primary key."""
+    (column,) = table.primary_key.columns
+    return str(connection.execute(sa.select(table.c.seal).where(column == key)).scalar_one())
