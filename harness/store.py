@@ -357,7 +357,7 @@ class Attempt:
         Raises:
             StoreError: it could not be made durable; the reply must not be sent.
         """
-        values = asdict(row)
+        values = vars(row)  # `asdict` copies deeply, which is a tenth of a row's cost
         chain = chained(self._chain, values)
         with self._store._appending() as connection:  # noqa: SLF001 - one module, two halves of one thing
             place = {"attempt": self.number, "number": self._queries, "chain": chain}

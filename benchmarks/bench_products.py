@@ -1,0 +1,86 @@
+"""What a layer's parts cost on one CPU thread: products, what is fused into them, attention by the length of texts.
+
+    python benchmarks/bench_products.py
+
+Processor time, least of --repeats calls. `Linear` lays weights out once for oneDNN and fuses what follows a product;
+"as they are" is torch.nn.functional.linear. Attention is torch's own over 1,024 tokens in texts of one length, as it is
+and with the length rounded up to 16 and masked, which is what packing does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from harness.lm.linear import Linear
+from harness.lm.packing import SLOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHAPES = ((384, 1024), (384, 2048), (1024, 1024), (1024, 2048), (1024, 4096))
+LENGTHS = (63, 64, 65, 72, 80, 95, 96)
+TOKENS, HEADS, HEAD = 1024, 16, 64
+
+
+def least_ms(compute: Callable[[], object], repeats: int) -> float:
+    """Milliseconds of processor time of the fastest call."""
+    times = []
+    for _ in range(repeats + 1):
+        before = time.process_time()
+        compute()
+        times.append(time.process_time() - before)
+    return min(times[1:]) * 1e3
+
+
+def products(width: int, rows: int, repeats: int) -> list[float]:
+    """Up as it is, laid out, GELU alone, up with GELU; down, laid out, addition alone, down with addition."""
+    x, inner = (torch.randn(rows, n, dtype=torch.bfloat16) for n in (width, 4 * width))
+    ups = torch.randn(4 * width, width, dtype=torch.bfloat16), torch.randn(4 * width, dtype=torch.bfloat16)
+    downs = torch.randn(width, 4 * width, dtype=torch.bfloat16), torch.randn(width, dtype=torch.bfloat16)
+    up, down = Linear(*ups), Linear(*downs)
+    cases: list[Callable[[], object]] = [
+        lambda: F.linear(x, *ups), lambda: up(x), lambda: F.gelu(inner), lambda: up.gelu(x),
+        lambda: F.linear(inner, *downs), lambda: down(inner), lambda: x + x, lambda: down.plus(inner, x),
+    ]  # fmt: skip
+    return [least_ms(case, repeats) for case in cases]
+
+
+def attention(length: int, repeats: int) -> tuple[float, float]:
+    """As it is, and rounded up with a mask."""
+    texts, slots = TOKENS // length, -(-length // SLOTS) * SLOTS
+    plain, padded = (torch.randn(texts, HEADS, n, HEAD, dtype=torch.bfloat16) for n in (length, slots))
+    mask = (torch.arange(slots) < length)[None, None, None]
+    return (
+        least_ms(lambda: F.scaled_dot_product_attention(plain, plain, plain), repeats),
+        least_ms(lambda: F.scaled_dot_product_attention(padded, padded, padded, attn_mask=mask), repeats),
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=15)
+    repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        print("ms; up: as it is, laid out, GELU alone, with GELU; down: as it is, laid out, addition alone, with it")
+        for width, rows in SHAPES:
+            found = products(width, rows, repeats)
+            rate = 2 * rows * width * 4 * width / found[1] / 1e9
+            print(f"{width:5} {rows:5} | {'  '.join(f'{ms:6.2f}' for ms in found)} | up laid out {rate:.2f} TFLOP/s")
+        print(f"length | attention over {TOKENS} tokens: as it is, rounded up to {SLOTS} | ms")
+        for length in LENGTHS:
+            print(f"{length:6} | {'  '.join(f'{ms:6.2f}' for ms in attention(length, repeats))}")
+
+
+if __name__ == "__main__":
+    main()
