@@ -49,8 +49,8 @@ def fill(path: Path, track: Track, entries: int) -> int:
     engine = sa.create_engine(f"sqlite:///{path}")
     for number in range(entries):
         key = RunKey(
-            f"entry_{number:03d}", f"{number:064x}", (), "mini", track.fingerprint, 1, "made-up", "m", "embedded", "d",
-            "cpu", 0, "e",
+            f"entry_{number:03d}", f"{number:064x}", (), "mini", track.fingerprint, track.rules,
+            "made-up", "m", "embedded", "d", "cpu", 0, "e",
         )  # fmt: skip
         run = store.open_run(key, {"packages": {"numpy": np.__version__}, "machine": "made up"})
         skill = 0.5 + 0.35 * rng.random()

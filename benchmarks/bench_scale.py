@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from harness.choices import Choices
 from harness.data import Source, load_test
 from harness.engines.dealer import Dealer
 from harness.engines.host import Loaded
 from harness.engines.job import Job
 from harness.errors import HarnessError
-from harness.evaluate import Choices, Plan
+from harness.evaluate import Plan
 from harness.lm.broker import LedgerRow
 from harness.referee import Cell, Verdict
 from harness.status import MARKS

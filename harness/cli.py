@@ -18,7 +18,7 @@ from harness.progress import JsonProgress, LiveProgress, PlainProgress, printabl
 from harness.store import DEFAULT, Store
 
 if TYPE_CHECKING:
-    from harness.evaluate import Choices
+    from harness.choices import Choices
     from harness.store import RunKey
     from harness.track import Track
 
@@ -142,10 +142,11 @@ def evaluate(
     One cell is one task on one few-shot split.
     """
     from harness import submission as submissions  # noqa: PLC0415 - keeps `--help` quick
+    from harness.choices import Choices  # noqa: PLC0415
     from harness.engines import local  # noqa: PLC0415
     from harness.engines import ray as on_ray  # noqa: PLC0415
     from harness.engines.job import Job  # noqa: PLC0415
-    from harness.evaluate import Choices, check_access  # noqa: PLC0415
+    from harness.evaluate import check_access  # noqa: PLC0415
     from harness.plan import CellId, planned  # noqa: PLC0415
     from harness.sandbox.tiers import tier_named  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
@@ -243,7 +244,7 @@ def plan(
     import dataclasses  # noqa: PLC0415
 
     from harness import submission as submissions  # noqa: PLC0415
-    from harness.evaluate import Choices  # noqa: PLC0415
+    from harness.choices import Choices  # noqa: PLC0415
     from harness.plan import plan as planned  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
@@ -494,7 +495,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify a text with a tuned answer, by the very code that scores it."""
-    from harness.evaluate import Choices, replaced  # noqa: PLC0415
+    from harness.choices import Choices  # noqa: PLC0415
+    from harness.evaluate import replaced  # noqa: PLC0415
     from harness.fetch import at_hand  # noqa: PLC0415
     from harness.predict import classify, read, stored_answer, write  # noqa: PLC0415
     from harness.tasks import load_task  # noqa: PLC0415
@@ -815,7 +817,7 @@ def replay(
 
     from harness import replay as replays  # noqa: PLC0415
     from harness import submission as submissions  # noqa: PLC0415
-    from harness.evaluate import Choices  # noqa: PLC0415
+    from harness.choices import Choices  # noqa: PLC0415
     from harness.listing import replay_table  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
@@ -896,7 +898,8 @@ def serve(
         raise InputError(
             f'the service needs a package that is not here: {problem.name}; run: pip install "harness[service]"'
         ) from problem
-    from harness.evaluate import Choices, Evaluation  # noqa: PLC0415
+    from harness.choices import Choices  # noqa: PLC0415
+    from harness.evaluate import Evaluation  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     kept = Book(book)

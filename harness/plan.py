@@ -22,7 +22,7 @@ from harness.track import track_tasks
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from harness.evaluate import Choices
+    from harness.choices import Choices
     from harness.submission import Submission
     from harness.track import Track
 

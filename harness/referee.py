@@ -206,6 +206,7 @@ def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launc
         "nominal_up": service.nominal_up,
         "nominal_down": service.nominal_down,
         "lm_s": service.lm_s,
+        "waited_s": 0.0,
         "refused": service.refused,
         "rejected": service.rejected,
         "worker_peak_mb": left.peak_mb,

@@ -23,7 +23,7 @@ import numpy as np
 from harness import answer as answers
 from harness.data import load_test
 from harness.errors import AnswerError, InputError
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.lm.probe import probe
 from harness.store import Store, StoredCell
 from harness.track import ROUNDING
@@ -31,6 +31,7 @@ from harness.track import ROUNDING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from harness.choices import Choices
     from harness.evaluate import Progress
     from harness.referee import Cell
     from harness.submission import Submission

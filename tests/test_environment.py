@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from outer_models import write_submission
 
 from harness import cli, environment
+from harness.choices import Choices
 from harness.environment import environment_sha256
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.progress import PlainProgress
 from harness.store import Store
 from harness.submission import find

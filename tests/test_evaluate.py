@@ -22,9 +22,10 @@ import torch
 from made_up import key
 from outer_models import ROWS, write_submission
 
+from harness.choices import Choices
 from harness.environment import environment_sha256
 from harness.errors import DataError, InputError
-from harness.evaluate import Choices, Evaluation, entry_name
+from harness.evaluate import Evaluation, entry_name
 from harness.lm import device
 from harness.store import Store, chained
 from harness.submission import find

@@ -155,12 +155,12 @@ def test_what_was_fetched_is_evaluated_with_the_network_off(copied: Place) -> No
     off = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": NOWHERE}
     done = copied.evaluate(**off)
     assert done.returncode == 0, done.stderr
-    cell = json.loads(done.stdout.splitlines()[1])
+    cell = json.loads(done.stdout.splitlines()[2])
     assert (cell["task"], cell["status"], cell["stored"]) == ("sst2", "ok", True)
     copied.staged.rename(copied.folder / "carried")
     again = copied.evaluate("--from", copied.folder / "carried")
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout.splitlines()[0])["finished"] == 1  # the run that is there, and nothing to do
+    assert json.loads(again.stdout.splitlines()[1])["finished"] == 1  # the run that is there, and nothing to do
     assert copied.hub.seen == []
     assert not (copied.folder / "hf" / "hub").exists()
 
@@ -242,7 +242,7 @@ def test_what_the_hubs_client_has_cached_serves_offline(repositories: Path, tmp_
         assert place.evaluate().returncode == 0
     done = place.evaluate("--store", "other.db", HF_HUB_OFFLINE="1", HF_ENDPOINT=NOWHERE)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[1])["status"] == "ok"
+    assert json.loads(done.stdout.splitlines()[2])["status"] == "ok"
 
 
 @pytest.mark.parametrize(

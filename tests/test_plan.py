@@ -16,8 +16,8 @@ from outer_models import write_submission
 
 from harness import cli
 from harness.audit import audit
+from harness.choices import Choices
 from harness.errors import InputError
-from harness.evaluate import Choices
 from harness.plan import CellId, plan, planned
 from harness.store import Store
 from harness.submission import find

@@ -14,10 +14,11 @@ from outer_models import WIDTH, write_submission
 from rich.console import Console
 
 from harness import cli
+from harness.choices import Choices
 from harness.contract import Prompt, Subspace
 from harness.data import Source
 from harness.errors import DataError, InputError, QueryError
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.losses import cross_entropy
 from harness.predict import stored_answer
 from harness.pretrain import Pretraining, load_source, pretrain, read_p0, write_p0

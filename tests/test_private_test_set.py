@@ -11,9 +11,10 @@ import pytest
 from outer_models import write_submission
 
 from harness import cli
+from harness.choices import Choices
 from harness.data import Source, check_unseen, load_shots, load_test
 from harness.errors import DataError, InputError
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.store import Store
 from harness.submission import find
 from harness.tasks import load_task, tasks_dir

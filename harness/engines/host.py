@@ -6,7 +6,6 @@ Whatever the project raises on purpose is returned, not raised: the message trav
 from __future__ import annotations
 
 import os
-import pickle
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,12 @@ from harness.submission import find, read_files
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from harness.choices import Choices
     from harness.evaluate import Evaluation, Plan
     from harness.referee import Verdict
     from harness.sandbox.tiers import Tier
     from harness.submission import Submission
+    from harness.track import Track
 
 _THREADS = "OMP_NUM_THREADS"
 
@@ -77,11 +78,12 @@ class Loaded:
 class Host:
     """One device, one copy of the weights, several cells at once that take turns on it."""
 
-    def __init__(self, task: bytes, store: str, threads: str | None) -> None:
-        """Take over the driver's thread count: Ray sets another one, and last digits depend on it.
+    def __init__(self, track: Track, choices: Choices, store: str, threads: str | None) -> None:
+        """Take over the driver's thread count, before torch is loaded: Ray sets another one.
 
         Args:
-            task: track and choices, pickled, so that torch is not loaded before the thread count is set.
+            track: the track, as it was given.
+            choices: what is replaced of it; their paths are good on this machine.
             store: path or URL of the results database, as this machine reaches it.
             threads: the driver's OMP_NUM_THREADS; None where it has none.
         """
@@ -89,7 +91,7 @@ class Host:
             os.environ.pop(_THREADS, None)
         else:
             os.environ[_THREADS] = threads
-        self._task, self._url = task, store
+        self._track, self._choices, self._url = track, choices, store
         self._evaluation: Evaluation | None = None
 
     def load(self) -> Loaded | HarnessError:
@@ -97,8 +99,7 @@ class Host:
         from harness.evaluate import Evaluation  # noqa: PLC0415 - imports torch
 
         try:
-            track, choices = pickle.loads(self._task)  # noqa: S301 - from the driver, as is the code of this class
-            self._evaluation = Evaluation(track, choices, Store(self._url))
+            self._evaluation = Evaluation(self._track, self._choices, Store(self._url))
             return Loaded(self._evaluation.plan, self._evaluation.tier)
         except HarnessError as problem:
             return problem

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.evaluate import Choices
+    from harness.choices import Choices
     from harness.store import Store
     from harness.submission import Submission
     from harness.track import Track

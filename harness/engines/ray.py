@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import pickle
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,9 @@ from harness.errors import EngineError, InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from harness.choices import Choices
     from harness.engines.job import Job
-    from harness.evaluate import Choices, Plan, Progress
+    from harness.evaluate import Plan, Progress
 
 _OBJECTS = 256 << 20
 """Bytes of Ray's object store on a cluster of our own: submissions travel through it, nothing else."""
@@ -55,7 +55,7 @@ def run(job: Job, progress: Progress, cluster: Cluster | None = None) -> Plan:
     if cluster.workers is not None and cluster.workers < 1:
         raise InputError(f"--workers {cluster.workers}: at least one is needed")
     job = dataclasses.replace(job, choices=_absolute(job.choices))
-    given = pickle.dumps((job.track, job.choices)), job.store.address, os.environ.get("OMP_NUM_THREADS")
+    given = job.track, job.choices, job.store.address, os.environ.get("OMP_NUM_THREADS")
     with connected(cluster.address) as ray:
 
         def make_host(cells: int, **options: Any) -> Any:

@@ -14,9 +14,10 @@ from test_evaluate import Watcher
 from test_migrate import age
 from typer.testing import CliRunner, Result
 
+from harness.choices import Choices
 from harness.cli import app
 from harness.errors import InputError, StoreError
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.store import Store
 from harness.submission import find
 from harness.track import load_track

@@ -12,9 +12,10 @@ import torch
 from shape import LARGE, SMALL, save_model, save_track
 
 import harness
+from harness.choices import Choices
 from harness.contract import Prompt, Subspace
 from harness.errors import DeviceMemoryError
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.lm import device
 from harness.lm.load import load_model
 from harness.lm.probe import probe

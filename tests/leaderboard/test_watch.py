@@ -12,7 +12,8 @@ import pytest
 from made_up import key
 from rich.console import Console
 
-from harness.evaluate import Choices, Evaluation
+from harness.choices import Choices
+from harness.evaluate import Evaluation
 from harness.lm.broker import LedgerRow
 from harness.store import KeptAnswer, Store
 from harness.submission import find

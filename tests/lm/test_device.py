@@ -15,9 +15,10 @@ import torch
 from outer_models import write_submission
 
 from harness import cli
+from harness.choices import Choices
 from harness.contract import Examples, Prompt, Shots
 from harness.errors import DeviceMemoryError, InputError
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.lm import device, load, model
 from harness.lm.encoder import EncoderBackbone
 from harness.lm.load import load_model

@@ -15,11 +15,12 @@ import msgspec
 import pytest
 from outer_models import ROWS, write_submission
 
+from harness.choices import Choices
 from harness.engines import ray as on_ray
 from harness.engines.host import Host, Parcel
 from harness.engines.job import Job
 from harness.errors import InputError, SubmissionError
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.lm.turns import Turns, waited_s
 from harness.store import Store
 from harness.submission import find
@@ -37,7 +38,7 @@ def test_a_submission_arrives_as_it_was_sent(tmp_path: Path) -> None:
     (place / "more").mkdir()
     (place / "more" / "data.bin").write_bytes(bytes(range(256)))
     sent = find(place)
-    parcel = pickle.loads(pickle.dumps(Parcel.of(sent, {"step": "2"})))  # noqa: S301
+    parcel = pickle.loads(pickle.dumps(Parcel.of(sent, {"step": "2"})))  # noqa: S301 - as Ray sends it
     folder = tmp_path / "there"
     folder.mkdir()
     arrived = parcel.unpack(folder)
@@ -141,9 +142,9 @@ def test_a_host_answers_for_what_is_wrong_and_runs_what_is_right(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     url = str(tmp_path / "results.db")
-    wrong = Host(pickle.dumps((load_track(str(tiny_track)), Choices(tasks=("nothing",)))), url, "1")
+    wrong = Host(load_track(str(tiny_track)), Choices(tasks=("nothing",)), url, "1")
     assert isinstance(wrong.load(), InputError)
-    host = Host(pickle.dumps((load_track(str(tiny_track)), Choices(tasks=("qqp",)))), url, "1")
+    host = Host(load_track(str(tiny_track)), Choices(tasks=("qqp",)), url, "1")
     assert os.environ["OMP_NUM_THREADS"] == "1"
     loaded = host.load()
     assert not isinstance(loaded, Exception)

@@ -18,9 +18,10 @@ from outer_models import write_submission
 from test_evaluate import Watcher
 
 from harness import answer as answers
+from harness.choices import Choices
 from harness.contract import Answer
 from harness.errors import InputError
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.replay import Replay, choices_of, find_run, replay, sampled
 from harness.status import MARKS
 from harness.store import Store

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 import harness
 from harness.answer import to_bytes
+from harness.choices import Choices
 from harness.cli import app as cli
 from harness.contract import Answer, Subspace
-from harness.evaluate import Choices, Evaluation
+from harness.evaluate import Evaluation
 from harness.service import serve
 from harness.service.book import Book
 from harness.service.serve import WHERE, places, service_of, settle, track_id

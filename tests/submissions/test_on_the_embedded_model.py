@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.evaluate import Choices, Evaluation
+from harness.choices import Choices
+from harness.evaluate import Evaluation
 from harness.referee import run_cell
 from harness.status import COUNTS, MARKS
 from harness.store import Store
