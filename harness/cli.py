@@ -465,7 +465,7 @@ def report(
         from leaderboard.report.build import build  # noqa: PLC0415
     except ModuleNotFoundError as problem:
         raise InputError(
-            f'the report needs a package that is not here: {problem.name}; run: pip install "harness[report]"'
+            f'the report needs a package that is not here: {problem.name}; run: pip install -e ".[report]"'
         ) from problem
     chosen = load_track(track)
     source = Source(chosen.data.source) if data is None else Source("kit", data)
@@ -896,7 +896,7 @@ def serve(
         from harness.service.serve import run, service_of  # noqa: PLC0415
     except ModuleNotFoundError as problem:
         raise InputError(
-            f'the service needs a package that is not here: {problem.name}; run: pip install "harness[service]"'
+            f'the service needs a package that is not here: {problem.name}; run: pip install -e ".[service]"'
         ) from problem
     from harness.choices import Choices  # noqa: PLC0415
     from harness.evaluate import Evaluation  # noqa: PLC0415

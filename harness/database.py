@@ -82,7 +82,7 @@ def identity(connection: sa.Connection) -> tuple[str, ...]:
 def _cause(problem: Exception) -> str:
     """What went wrong, in words that no part of a URL is in."""
     if isinstance(problem, ModuleNotFoundError) and problem.name == "psycopg":
-        return 'psycopg is not installed; run: pip install "harness[postgres]"'
+        return 'psycopg is not installed; run: pip install -e ".[postgres]"'
     if isinstance(problem, ArgumentError) and "Could not parse" in str(problem):
         return "the URL cannot be read; a password's special characters must be percent-encoded"
     if isinstance(problem, ValueError) and not isinstance(problem, UnicodeError):

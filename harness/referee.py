@@ -325,7 +325,7 @@ def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapp
     except ModuleNotFoundError as problem:
         raise SubmissionError(
             f"{submission.path}: the module {problem.name!r} is not installed. What the references that ship need "
-            'comes with: pip install "harness[references]"'
+            'comes with: pip install -e ".[references]"'
         ) from problem
     except Exception as problem:
         raise SubmissionError(f"{submission.path}: cannot be imported:\n{traceback.format_exc()}") from problem

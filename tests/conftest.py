@@ -46,7 +46,7 @@ def arena(tmp_path: Path, tiny_track: Path, tiny_lm: LanguageModel) -> Iterator[
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """A PostgreSQL server; the test is skipped where there is none."""
-    pytest.importorskip("psycopg", reason='needs psycopg: pip install "harness[postgres]"')
+    pytest.importorskip("psycopg", reason='needs psycopg: pip install -e ".[postgres]"')
     from postgres_server import Server, Unavailable
 
     try:

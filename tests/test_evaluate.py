@@ -244,7 +244,7 @@ def test_the_numeric_profile_is_stored_and_is_no_part_of_the_runs_name(
 
 def test_a_run_on_onnx_runtime_is_another_run_that_never_ranks(tiny_track: Path, store: Store, tmp_path: Path) -> None:
     """It is told apart by what was replaced and by the environment, which has the runtime's version."""
-    onnxruntime = pytest.importorskip("onnxruntime", reason='needs pip install "harness[onnx]"')
+    onnxruntime = pytest.importorskip("onnxruntime", reason='needs pip install -e ".[onnx]"')
     entry = find(write_submission(tmp_path, SEARCH))
     for backend in (None, "torch", "onnxruntime"):
         made = evaluation(tiny_track, store, tasks=("qqp",), backend=backend)

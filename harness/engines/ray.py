@@ -82,7 +82,7 @@ def connected(address: str | None) -> Iterator[Any]:
         import ray  # noqa: PLC0415 - optional, and a second to import
         import ray.util.scheduling_strategies  # noqa: PLC0415
     except ModuleNotFoundError as problem:
-        raise InputError('--engine ray needs a package that is not here; run: pip install "harness[ray]"') from problem
+        raise InputError('--engine ray needs a package that is not here; run: pip install -e ".[ray]"') from problem
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         how |= {"include_dashboard": False, "object_store_memory": _OBJECTS}

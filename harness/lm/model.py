@@ -365,7 +365,7 @@ def _backbone(model: Any, zero_head_bias: bool, device: DeviceKind, chunk_tokens
             from harness.lm.onnx import OnnxBackbone  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as problem:
             raise ModelError(
-                f'backend onnxruntime needs a package not here: {problem.name}. Run: pip install "harness[onnx]"'
+                f'backend onnxruntime needs a package not here: {problem.name}. Run: pip install -e ".[onnx]"'
             ) from problem
         return OnnxBackbone(model, zero_head_bias, device)
     masked, causal = EncoderBackbone.fits(model), DecoderBackbone.fits(model)

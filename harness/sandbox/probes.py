@@ -53,7 +53,7 @@ def namespaces() -> tuple[str, str]:
     """Fact and advice."""
     found = bubblewrap.executable()
     if found is None:
-        return "no bubblewrap", 'apt-get install bubblewrap, or pip install "harness[sandbox]"'
+        return "no bubblewrap", 'apt-get install bubblewrap, or pip install -e ".[sandbox]"'
     own = [] if os.geteuid() == 0 else ["--unshare-user"]
     tried = subprocess.run(
         [found, *own, "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "true"],

@@ -54,7 +54,7 @@ def connect(
     try:
         import httpx2  # noqa: PLC0415 - so that `import harness` stays light
     except ModuleNotFoundError:
-        raise InputError('harness.connect needs httpx2, which is not here; pip install "harness[service]"') from None
+        raise InputError('harness.connect needs httpx2, which is not here; pip install -e ".[service]"') from None
     try:
         client = httpx2.Client(
             base_url=url,

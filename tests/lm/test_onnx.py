@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import FAST, LAYERS, WIDTH
 
-pytest.importorskip("onnxruntime", reason='needs pip install "harness[onnx]"')
-pytest.importorskip("onnx", reason='needs pip install "harness[onnx]"')
+pytest.importorskip("onnxruntime", reason='needs pip install -e ".[onnx]"')
+pytest.importorskip("onnx", reason='needs pip install -e ".[onnx]"')
 
 from harness.contract import Prompt, Prompts, Subspace, Text
 from harness.errors import ModelError

@@ -167,7 +167,7 @@ def test_without_ray_the_next_step_is_said(tiny_track: Path, tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "ray", None)
     store = Store(str(tmp_path / "results.db"))
     job = Job(load_track(str(tiny_track)), Choices(), store, (), {})
-    with pytest.raises(InputError, match=r'pip install "harness\[ray\]"'):
+    with pytest.raises(InputError, match=r'pip install -e "\.\[ray\]"'):
         on_ray.run(job, None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--workers 0"):
         on_ray.run(job, None, on_ray.Cluster(workers=0))  # type: ignore[arg-type]

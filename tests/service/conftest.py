@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.importorskip("fastapi", reason='needs pip install "harness[service]"')
+pytest.importorskip("fastapi", reason='needs pip install -e ".[service]"')
 
 from small_service import House
 
