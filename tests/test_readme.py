@@ -49,5 +49,5 @@ def test_the_solver_printed_in_the_readme_runs(tmp_path: Path) -> None:
     (block,) = [block for kind, block in BLOCKS if kind == "python"]
     folder = tmp_path / "readme"
     folder.mkdir()
-    (folder / "submission.py").write_text(f"from dataclasses import dataclass\n{block}", encoding="utf-8")
+    (folder / "submission.py").write_text(block, encoding="utf-8")
     assert check(folder, {})["answers"] >= 1
