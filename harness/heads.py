@@ -30,6 +30,8 @@ _DIMENSIONS = {
     "b": 2,
 }
 """Of a head's arrays; those not named have one."""
+_GATES = 32 << 20
+"""Most values of an LSTM's gates that are held at once: 256 MiB."""
 
 
 def kind_of(head: Head) -> Kind:
@@ -67,7 +69,16 @@ def logits(head: Head, features: FloatArray, lengths: IntArray | None = None) ->
 
 
 def _last_state(head: BiLstmHead, direction: int, x: FloatArray, lengths: IntArray) -> npt.NDArray[np.float64]:
-    """State of one LSTM after its last token: (texts, tokens, width) -> (texts, units). Direction 1 reads backwards."""
+    """State of one LSTM after its last token: (texts, tokens, width) -> (texts, units). Direction 1 reads backwards.
+
+    Some texts at a time where there are many gates: memory is bounded whatever the head's size is.
+    """
+    at_once = max(1, _GATES // (x.shape[1] * head.wx.shape[1]))
+    parts = [slice(first, first + at_once) for first in range(0, max(1, len(x)), at_once)]
+    return np.concatenate([_read(head, direction, x[part], lengths[part]) for part in parts])
+
+
+def _read(head: BiLstmHead, direction: int, x: FloatArray, lengths: IntArray) -> npt.NDArray[np.float64]:
     texts, tokens, _ = x.shape
     steps = np.arange(tokens)
     if direction:  # each text from its own last token to its first; what lies behind the end stays there

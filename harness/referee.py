@@ -27,6 +27,7 @@ from harness.lm.turns import waited_s
 from harness.meter import Meter
 from harness.metrics import score
 from harness.sandbox import ladder, launch
+from harness.sandbox.tiers import REFEREE
 from harness.status import COUNTS, MARKS
 from harness.store import KeptAnswer
 from harness.submission import loaded
@@ -219,7 +220,7 @@ def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launc
         "template": cell.task.template,
         "words": list(cell.task.words),
         "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
-        "sandbox": "none (referee process)",
+        "sandbox": REFEREE,
         "isolation": {},
         "seed": cell.worker_seed,
         "access": "black-box",
@@ -232,7 +233,10 @@ def _apply(service: Service, task: Task, lm: LanguageModel, test: Examples) -> l
 
     def kept(mark: float, incumbent: Incumbent) -> KeptAnswer:
         if incumbent.blob not in known:
-            p = answers.probabilities(incumbent.answer, task, lm, test.texts)
+            try:
+                p = answers.probabilities(incumbent.answer, task, lm, test.texts)
+            except MemoryError as problem:  # of the heads; a device's own is `DeviceMemoryError`, and nobody's fault
+                raise AnswerError(f"too little memory to apply this answer: {problem}") from problem
             known[incumbent.blob] = p.argmax(axis=1)
         return KeptAnswer(mark, incumbent.rows, incumbent.blob, known[incumbent.blob])
 
@@ -295,8 +299,9 @@ def score_handed(
     meter = Meter(cell.spec.calls, len(shots.train))
     if service.last is not None and service.last.rows:
         meter.charge(1, service.last.rows)
-    probed, test, before = fingerprint(lm, cell.task), load_test(cell.file, cell.source), time.perf_counter()
-    status, kept = "ok", []
+    probed, test = fingerprint(lm, cell.task), load_test(cell.file, cell.source)
+    device.reset_peak(lm.device)
+    before, status, kept = time.perf_counter(), "ok", []
     try:
         kept = _apply(service, cell.task, lm, test)
     except AnswerError as problem:

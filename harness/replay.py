@@ -23,8 +23,9 @@ import numpy as np
 from harness import answer as answers
 from harness.data import load_test
 from harness.errors import AnswerError, InputError
-from harness.evaluate import Evaluation
+from harness.evaluate import Evaluation, backend
 from harness.lm.probe import probe
+from harness.sandbox.tiers import ELSEWHERE
 from harness.store import Store, StoredCell
 from harness.track import ROUNDING
 
@@ -122,6 +123,11 @@ def choices_of(identity: Mapping[str, Any], cells: Sequence[StoredCell], given: 
         raise InputError(
             f"run of {identity['entry']!r} cannot be replayed: {why}. Only metered runs have queries and answers"
         )
+    if any(cell.facts.get("sandbox") == ELSEWHERE for cell in cells):
+        raise InputError(
+            f"run of {identity['entry']!r} cannot be replayed: its solver ran elsewhere, over HTTP, and its code was "
+            "never here. harness audit checks what is stored of it"
+        )
     calls = {cell.facts["calls_total"] for cell in cells}
     return dataclasses.replace(
         given,
@@ -161,11 +167,15 @@ def replay(
             f"{submission.path} is not what ran: its sha256 is {submission.sha256}, the run's is "
             f"{identity['submission_sha256']}. Name the right folder with --submission"
         )
+    if track.name != identity["track"]:
+        raise InputError(f"the run is of track {identity['track']}, not {track.name}; give --track {identity['track']}")
     if track.fingerprint != identity["track_fingerprint"]:
         raise InputError(
             f"track {track.name} has fingerprint {track.fingerprint}, the run's track {identity['track']} had "
             f"{identity['track_fingerprint']}. Name the track's file with --track"
         )
+    if "backend" in identity["modified"]:
+        choices = dataclasses.replace(choices, backend="torch" if backend(track) == "onnxruntime" else "onnxruntime")
     wanted = {(cell.task, cell.split): cell for cell in cells}
     with tempfile.TemporaryDirectory(prefix="harness-replay-") as folder:
         scratch = Store(str(Path(folder) / "replay.db"))

@@ -66,6 +66,8 @@ class RunKey:
     ``predictions`` were uploaded: nothing is known of how they were made, and they are listed apart."""
     external: str = ""
     """What came from outside data, e.g. a pre-trained prompt with its digest; such a run never ranks with pure ones."""
+    calls: int | None = None
+    """Budget of every cell where it is not the track's; `modified` says so, too."""
 
     @property
     def id(self) -> str:
@@ -73,7 +75,7 @@ class RunKey:
         return run_id(asdict(self))
 
 
-_SINCE: dict[str, str] = {"access": "black-box", "external": ""}
+_SINCE: dict[str, str | None] = {"access": "black-box", "external": "", "calls": None}
 """What was so for every run before there was a field for it, and does not count where it still is."""
 
 

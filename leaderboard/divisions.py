@@ -18,6 +18,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.sandbox.tiers import ELSEWHERE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -46,6 +48,11 @@ class Division:
         return UNSANDBOXED in self.sandbox.split()
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether solvers ran on machines of their own, over HTTP."""
+        return ELSEWHERE in self.sandbox
+
+    @property
     def title(self) -> str:
         """In words."""
         means = (
@@ -57,7 +64,7 @@ class Division:
 
 
 def divisions(entries: Iterable[Entry]) -> tuple[Division, ...]:
-    """The divisions of the entries, main one first: pure, isolated, then most complete entries, then by name.
+    """The divisions of the entries, main one first: pure, isolated, here, then most complete entries, then by name.
 
     White-box references count nothing; where there is nobody else, theirs are listed.
     """
@@ -65,7 +72,7 @@ def divisions(entries: Iterable[Entry]) -> tuple[Division, ...]:
     contestants = [entry for entry in listed if not entry.white_box] or listed
     complete = Counter(entry.division for entry in contestants if not entry.missing)
     found = {entry.division for entry in contestants}
-    return tuple(sorted(found, key=lambda d: (bool(d.external), d.unsandboxed, -complete[d], d)))
+    return tuple(sorted(found, key=lambda d: (bool(d.external), d.unsandboxed, d.elsewhere, -complete[d], d)))
 
 
 def ceilings(entries: Iterable[Entry]) -> tuple[int, ...]:

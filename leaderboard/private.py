@@ -68,7 +68,7 @@ def gaps(store: Store, ranking: Ranking) -> list[Gap]:
 def _partners(public: dict[str, Any], private: dict[str, Any]) -> bool:
     """Whether two runs differ in their test sets alone."""
     named = all(public[name] == private[name] for name in (*_SAME, "track", "track_fingerprint", "rules"))
-    return named and all(public.get(name) == private.get(name) for name in ("access", "external"))
+    return named and all(public.get(name) == private.get(name) for name in ("access", "external", "calls"))
 
 
 def _gap(entry: str, run: str, data: str, public: Sequence[CellScore], private: Sequence[CellScore]) -> Gap | None:

@@ -323,7 +323,7 @@ def test_a_submission_stays_one_where_references_are_allowed(tiny_track: Path, s
 
 
 def test_access_makes_another_run_and_older_ids_stay() -> None:
-    old = {name: value for name, value in dataclasses.asdict(key()).items() if name not in {"access", "external"}}
+    old = {name: value for name, value in dataclasses.asdict(key()).items() if name not in {"access", "external", "calls"}}
     assert key().id == hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()[:16]
     assert key(access="white-box").id != key().id
 
@@ -509,3 +509,10 @@ def test_two_whole_runs_are_equal_bit_for_bit(tiny_track: Path, tmp_path: Path) 
         facts.append((digests, {mark: p.tolist() for mark, p in cell.predictions.items()}, cell.facts["note"]))
         store.close()
     assert facts[0] == facts[1]
+
+
+def test_another_budget_is_another_run(tiny_track: Path, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "results.db"))
+    made = [Evaluation(load_track(str(tiny_track)), Choices(calls=calls), store).plan.base.id for calls in (None, 5, 6)]
+    assert len(set(made)) == 3
+    store.close()

@@ -99,3 +99,14 @@ def test_an_empty_head_is_refused() -> None:
 
 def test_no_head_is_no_problem() -> None:
     assert heads.problem(None, 2, WIDTH) is None
+
+
+def test_a_bilstm_head_of_any_size_is_applied_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some texts at a time where its gates are many."""
+    head, rng = bilstm(4), np.random.default_rng(3)
+    x, lengths = rng.standard_normal((7, 5, WIDTH)), rng.integers(1, 6, size=7)
+    whole = heads.logits(head, x, lengths)
+    monkeypatch.setattr(heads, "_GATES", 2 * 5 * 16)
+    np.testing.assert_allclose(heads.logits(head, x, lengths), whole, atol=1e-12)
+    monkeypatch.setattr(heads, "_GATES", 1)
+    np.testing.assert_allclose(heads.logits(head, x, lengths), whole, atol=1e-12)

@@ -258,7 +258,7 @@ class Dealer:
             raise value
         if self._first is None:
             self._first, self._plan = value, value.plan
-            if any(each.access == "black-box" for each in self._job.submissions):
+            if value.tier is not None:
                 self._progress.isolated(value.tier)
         first = self._first
         for (name, theirs), mine in zip(_identity(first).items(), _identity(value).values(), strict=True):
@@ -290,5 +290,7 @@ class Dealer:
 def _identity(loaded: Loaded) -> dict[str, Any]:
     """What must be equal on all hosts."""
     plan = loaded.plan
-    found = {"cells": [f"{cell.task.name}/{cell.split}" for cell in plan.cells], "sandbox": loaded.tier}
-    return dataclasses.asdict(plan.base) | plan.environments["black-box"] | found
+    found: dict[str, Any] = {"cells": [f"{c.task.name}/{c.split}" for c in plan.cells], "sandbox": loaded.tier}
+    for access, environment in plan.environments.items():
+        found |= {f"{access} {name}": value for name, value in environment.items()}
+    return dataclasses.asdict(plan.base) | found

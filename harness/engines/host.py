@@ -71,14 +71,14 @@ class Loaded:
 
     plan: Plan
     """What will be run, and as which runs."""
-    tier: Tier
-    """Isolation of its workers."""
+    tier: Tier | None
+    """Isolation of its workers; None where none are to run."""
 
 
 class Host:
     """One device, one copy of the weights, several cells at once that take turns on it."""
 
-    def __init__(self, track: Track, choices: Choices, store: str, threads: str | None) -> None:
+    def __init__(self, track: Track, choices: Choices, store: str, threads: str | None, isolated: bool) -> None:
         """Take over the driver's thread count, before torch is loaded: Ray sets another one.
 
         Args:
@@ -86,12 +86,13 @@ class Host:
             choices: what is replaced of it; their paths are good on this machine.
             store: path or URL of the results database, as this machine reaches it.
             threads: the driver's OMP_NUM_THREADS; None where it has none.
+            isolated: whether workers will run here.
         """
         if threads is None:
             os.environ.pop(_THREADS, None)
         else:
             os.environ[_THREADS] = threads
-        self._track, self._choices, self._url = track, choices, store
+        self._track, self._choices, self._url, self._isolated = track, choices, store, isolated
         self._evaluation: Evaluation | None = None
 
     def load(self) -> Loaded | HarnessError:
@@ -100,7 +101,7 @@ class Host:
 
         try:
             self._evaluation = Evaluation(self._track, self._choices, Store(self._url))
-            return Loaded(self._evaluation.plan, self._evaluation.tier)
+            return Loaded(self._evaluation.plan, self._evaluation.tier if self._isolated else None)
         except HarnessError as problem:
             return problem
 

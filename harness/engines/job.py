@@ -24,3 +24,8 @@ class Job:
     submissions: tuple[Submission, ...]
     options: Mapping[str, str]
     """Of every submission's Config, as NAME=VALUE."""
+
+    @property
+    def isolated(self) -> bool:
+        """Whether workers run: not for references, which train in the referee's process."""
+        return any(submission.access == "black-box" for submission in self.submissions)

@@ -18,7 +18,7 @@ def run(job: Job, progress: Progress) -> Plan:
         HarnessError: as `Evaluation` and its `run`.
     """
     evaluation = Evaluation(job.track, job.choices, job.store)
-    if any(submission.access == "black-box" for submission in job.submissions):
+    if job.isolated:
         progress.isolated(evaluation.tier)
     for submission in job.submissions:
         evaluation.run(submission, job.options, progress)

@@ -55,7 +55,7 @@ def run(job: Job, progress: Progress, cluster: Cluster | None = None) -> Plan:
     if cluster.workers is not None and cluster.workers < 1:
         raise InputError(f"--workers {cluster.workers}: at least one is needed")
     job = dataclasses.replace(job, choices=_absolute(job.choices))
-    given = job.track, job.choices, job.store.address, os.environ.get("OMP_NUM_THREADS")
+    given = job.track, job.choices, job.store.address, os.environ.get("OMP_NUM_THREADS"), job.isolated
     with connected(cluster.address) as ray:
 
         def make_host(cells: int, **options: Any) -> Any:
@@ -102,7 +102,7 @@ def connected(address: str | None) -> Iterator[Any]:
 def _absolute(choices: Choices) -> Choices:
     """Choices whose paths mean the same in another directory."""
     paths = {name: getattr(choices, name) for name in ("data", "staged", "p0", "test_data")}
-    made: dict[str, Any] = {name: path.resolve() for name, path in paths.items() if path is not None}
+    made: dict[str, Any] = {name: path.absolute() for name, path in paths.items() if path is not None}
     if choices.model is not None and Path(choices.model).is_dir():
-        made["model"] = str(Path(choices.model).resolve())
+        made["model"] = str(Path(choices.model).absolute())
     return dataclasses.replace(choices, **made)

@@ -8,6 +8,10 @@ from typing import Final, Literal, TypeAlias
 from harness.errors import InputError
 
 Tier: TypeAlias = Literal["A", "B", "B'", "0"]
+REFEREE = "none (referee process)"
+"""Stands in a cell's facts where the tier does: a reference's code runs in the referee's own process."""
+ELSEWHERE = "none (a solver elsewhere, over HTTP)"
+"""Stands there, too: the solver ran on a machine of its own, and neither its time nor its means were under control."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import fastapi
@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from harness.environment import package_version
-from harness.errors import DeviceMemoryError, HarnessError, ProtocolError
+from harness.errors import DeviceMemoryError, HarnessError, ProtocolError, StoreError
 from harness.lm import wire
 from harness.service import messages, schema
 from harness.service.book import Token
@@ -53,8 +53,8 @@ _Credentials = Annotated[HTTPAuthorizationCredentials | None, fastapi.Security(_
 class Service:
     """A desk with its thread, its counters and its clients' buckets."""
 
-    def __init__(self, desk: Desk, settle: Callable[[], None]) -> None:
-        """Serve `desk`; `settle` scores what was handed in, and is called on the model's thread."""
+    def __init__(self, desk: Desk, settle: Callable[[], bool]) -> None:
+        """Serve `desk`; `settle` scores one answer and says whether to go on; it is called on the model's thread."""
         self.desk, self.metrics = desk, Metrics()
         self._settle = settle
         self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -73,14 +73,18 @@ class Service:
             self.metrics.waiting.dec()
 
     def settle(self) -> None:
-        """Score what was handed in, when the model is free."""
-        self._model.submit(self._settled)
+        """Score an answer that was handed in, when the model is free, then the next, behind queries that came since."""
+        with suppress(RuntimeError):  # the server ends; the next start takes it up
+            self._model.submit(self._settled)
 
     def _settled(self) -> None:
         try:
-            self._settle()
-        except Exception:  # noqa: BLE001 - the answer is in the book, and is taken up at the next start
+            more = self._settle()
+        except Exception as problem:  # noqa: BLE001 - the answer is in the book, and is taken up at the next start
             _log.exception("an answer could not be scored; it is kept, and is scored at the next start")
+            more = not isinstance(problem, StoreError)  # the database may be full, and would be for the next one
+        if more:
+            self.settle()
 
     def close(self) -> None:
         """Wait for the model's thread."""
@@ -131,7 +135,7 @@ async def _client(request: Request, credentials: _Credentials) -> AsyncIterator[
 _Client = Annotated[Token, Depends(_client)]
 
 
-def make_app(desk: Desk, settle: Callable[[], None] = lambda: None) -> FastAPI:
+def make_app(desk: Desk, settle: Callable[[], bool] = lambda: False) -> FastAPI:
     """The service of a desk as an ASGI application; what was handed in before is settled when it starts."""
     service = Service(desk, settle)
 

@@ -26,6 +26,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from harness.database import open_engine, readers, shown
 from harness.errors import InputError, StoreError
 from harness.lm.broker import LedgerRow
+from harness.tables import Large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +59,8 @@ _accounts = sa.Table(
     Column("track", Text, nullable=False),  # name and fingerprint
     Column("task", Text, nullable=False),
     Column("split", Integer, nullable=False),
-    Column("rows_total", Integer, nullable=False),
-    Column("rows_spent", Integer, nullable=False),
+    Column("rows_total", Large, nullable=False),
+    Column("rows_spent", Large, nullable=False),
     Column("queries", Integer, nullable=False),
     Column("answer", LargeBinary),  # what was handed in; the account is closed then
     Column("submitted", Float),
@@ -74,15 +75,15 @@ _queries = sa.Table(
     Column("key", Text, nullable=False),
     Column("request", Text, nullable=False),  # SHA-256
     Column("reply", LargeBinary),  # null once it is too old
-    Column("rows", Integer, nullable=False),
-    Column("tokens", Integer, nullable=False),
-    Column("bytes_up", Integer, nullable=False),
-    Column("bytes_down", Integer, nullable=False),
+    Column("rows", Large, nullable=False),
+    Column("tokens", Large, nullable=False),
+    Column("bytes_up", Large, nullable=False),
+    Column("bytes_down", Large, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("level", Integer, nullable=False),
     Column("sha256", Text, nullable=False),
-    Column("nominal_up", Integer, nullable=False),
-    Column("nominal_down", Integer, nullable=False),
+    Column("nominal_up", Large, nullable=False),
+    Column("nominal_down", Large, nullable=False),
     Column("answered", Float, nullable=False),
     UniqueConstraint("account", "key"),
 )
@@ -157,13 +158,22 @@ class Book:
         self._founder = self._engine.execution_options(writes="anything")
         self._writer = self._engine.execution_options(writes="its own")
         """Updates say which state they start from, so that on PostgreSQL they need not wait for each other."""
+        try:
+            self._open()
+        except StoreError:
+            self.close()
+            raise
+
+    def _open(self) -> None:
         with self._transaction(self._founder) as connection:
+            there = sa.inspect(connection).get_table_names()
+            if there and _schema.name not in there:
+                raise StoreError(f"{self.name} holds something else than a service's book; choose another with --book")
             metadata.create_all(connection)
             version = connection.execute(sa.select(_schema.c.version)).scalar()
             if version is None:
                 connection.execute(_schema.insert().values(version=SCHEMA))
         if version not in {None, SCHEMA}:
-            self.close()
             raise StoreError(f"{self.name}: schema version {version}, this program reads {SCHEMA}; choose another book")
 
     def close(self) -> None:

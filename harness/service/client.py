@@ -10,6 +10,7 @@ A query that got no reply is sent again under its idempotency key, so it is char
 from __future__ import annotations
 
 import random
+import re
 import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
@@ -51,6 +52,9 @@ def connect(
         InputError: the token, the task or the split is unknown there.
         ServiceError: nothing answers at `url`, or something else than a service does.
     """
+    token = token.strip()  # read from a file, it ends in a new line
+    if not re.fullmatch(r"[!-~]+", token):
+        raise InputError("the token is empty, or has characters that no token has; copy it anew")
     try:
         import httpx2  # noqa: PLC0415 - so that `import harness` stays light
     except ModuleNotFoundError:

@@ -12,29 +12,29 @@ import uvicorn
 from harness import answer as answers
 from harness.data import load_shots
 from harness.environment import environment_sha256
+from harness.errors import InputError, StoreError
 from harness.lm.broker import Incumbent, Service
 from harness.referee import score_handed
+from harness.sandbox.tiers import ELSEWHERE
 from harness.service.app import make_app
 from harness.service.desk import Desk, Limits, Place
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from harness.evaluate import Evaluation
+    from harness.evaluate import Evaluation, Plan
     from harness.referee import Cell
-    from harness.service.book import Account, Book
+    from harness.service.book import Account, Book, Token
+    from harness.store import RunKey
 
-WHERE = "none (a solver elsewhere, over HTTP)"
-"""Stands where the sandbox tier does: such runs are a division of their own."""
 _AT_ONCE = 256
 _KEEP_ALIVE_S = 75
 _GRACE_S = 30
 
 
 def track_id(evaluation: Evaluation) -> str:
-    """Name and digests of what is served: the track with its replaced choices, data, weights. Budgets belong to it."""
-    base = evaluation.plan.base
-    return f"{evaluation.track.name} {evaluation.track.fingerprint} {base.data_sha256} {base.model_sha256[:16]}"
+    """Name and digest of what is served: all that identifies a run but the solver. Budgets belong to it."""
+    return f"{evaluation.plan.base.track} {evaluation.plan.base.id}"
 
 
 def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
@@ -52,7 +52,8 @@ def service_of(evaluation: Evaluation, book: Book, per_s: float, burst: int) -> 
     limits = evaluation.track.limits
     allowed = Limits(limits.answer_mb << 20, limits.frame_mb << 20, per_s=per_s, burst=burst)
     desk = Desk(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed)
-    return make_app(desk, lambda: settle(evaluation, book))
+    failed: set[int] = set()
+    return make_app(desk, lambda: settle(evaluation, book, failed))
 
 
 def run(app: FastAPI, host: str, port: int) -> None:
@@ -69,33 +70,47 @@ def run(app: FastAPI, host: str, port: int) -> None:
     )
 
 
-def settle(evaluation: Evaluation, book: Book) -> None:
-    """Score every answer that was handed in for a cell of this evaluation and is not in its store yet.
+def settle(evaluation: Evaluation, book: Book, failed: set[int]) -> bool:
+    """Score the oldest answer that was handed in for a cell of this evaluation and is not in its store yet.
+
+    Returns False where there is none. An answer that could not be scored goes into `failed` and is passed over, so
+    that the others need not wait for it.
 
     Raises:
-        StoreError: a fact could not be made durable; what is left is taken up by the next call.
+        StoreError: a fact could not be made durable; the next call takes the same answer up.
     """
     cells = {(cell.task.name, cell.split): cell for cell in evaluation.cells}
     for account in book.unscored(track_id(evaluation)):
         cell = cells.get((account.task, account.split))
-        if cell is not None:
+        if cell is None or account.number in failed:
+            continue
+        try:
             book.scored(account.number, _score(evaluation, book, account, cell))
+        except StoreError:
+            raise
+        except Exception:
+            failed.add(account.number)
+            raise
+        return True
+    return False
 
 
 def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> str:
-    """Store ledger, answer and predictions as a cell of the token's run; return the run's id."""
-    calls = account.rows_total // cell.train_rows
-    plan, store = evaluation.plan, evaluation.store
-    other = calls != cell.spec.calls and "calls" not in plan.base.modified
-    key = dataclasses.replace(
-        plan.base,
-        entry=f"{account.token}@service",
-        submission_sha256=hashlib.sha256(f"service {account.token}".encode()).hexdigest(),
-        environment_sha256=environment_sha256(plan.environments["black-box"]),
-        modified=(*plan.base.modified, "calls") if other else plan.base.modified,
-    )
-    run_id = store.open_run(key, plan.environments["black-box"] | {"numerics": plan.numerics})
+    """Store ledger, answer and predictions as a cell of the token's run; return the run's id.
+
+    Raises:
+        InputError: another answer of the same token stands there.
+    """
+    (token,) = [each for each in book.tokens() if each.name == account.token]
+    store, blob = evaluation.store, book.submitted(account.number) or b""
+    key = _key(evaluation.plan, token)
+    run_id = store.open_run(key, evaluation.plan.environments["black-box"] | {"numerics": evaluation.plan.numerics})
     if (account.task, account.split) in store.finished(run_id):
+        if store.answer(run_id, account.task, account.split) not in {None, blob}:  # None: it could not be applied
+            raise InputError(
+                f"{account.token}: {store.url} has another answer for {account.task}/{account.split}; serve with the "
+                "store that goes with this book"
+            )
         return run_id
     attempt, service = store.begin(run_id, account.task, account.split), Service(config={})
     began = account.submitted or 0.0
@@ -105,12 +120,24 @@ def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> 
         service.nominal_up += nominal_up
         service.nominal_down += nominal_down
         began = min(began, answered - row.seconds)
-    blob = book.submitted(account.number) or b""
     service.last = Incumbent(account.rows_spent, answers.from_bytes(blob), blob)
     service.incumbents = {1.0: service.last}
     note = service.last.answer.note
     service.history = [(account.rows_spent, {"loss": note["loss"]} if "loss" in note else {})]
-    spec = msgspec.structs.replace(cell.spec, calls=calls)
+    spec = msgspec.structs.replace(cell.spec, calls=account.rows_total // cell.train_rows)
     tuning_s = (account.submitted or began) - began
-    score_handed(dataclasses.replace(cell, spec=spec), service, evaluation.lm, attempt, tuning_s, WHERE)
+    score_handed(dataclasses.replace(cell, spec=spec), service, evaluation.lm, attempt, tuning_s, ELSEWHERE)
     return run_id
+
+
+def _key(plan: Plan, token: Token) -> RunKey:
+    """The run of a token: one with a budget of its own is never ranked with the track."""
+    own = token.calls is not None and "calls" not in plan.base.modified
+    return dataclasses.replace(
+        plan.base,
+        entry=f"{token.name}@service",
+        submission_sha256=hashlib.sha256(f"service {token.name} {token.created!r}".encode()).hexdigest(),
+        environment_sha256=environment_sha256(plan.environments["black-box"]),
+        modified=(*plan.base.modified, "calls") if own else plan.base.modified,
+        calls=plan.base.calls if token.calls is None else token.calls,
+    )

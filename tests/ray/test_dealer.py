@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import key
 
 from harness.engines import dealer
 from harness.engines.dealer import Dealer
+from harness.engines.host import Loaded
 from harness.errors import EngineError, InputError, StoreError, SubmissionError
+from harness.evaluate import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CELLS = 4
+IDENTITY = dealer._identity
 
 
 class RayError(Exception):
@@ -187,6 +192,7 @@ def deal(world: World, ray: MadeUpRay, workers: int | None = None, store: str = 
         submissions=world.submissions,
         options={},
         store=SimpleNamespace(url=store, address=store),
+        isolated=True,
         choices=SimpleNamespace(device=None),
         track=SimpleNamespace(device="cpu"),
     )
@@ -277,3 +283,9 @@ def test_a_cluster_without_the_device_is_an_error() -> None:
     ray.nodes = lambda: [{"Alive": True, "NodeID": "n", "Resources": {}, "NodeManagerHostname": "n"}]  # type: ignore[method-assign]
     with pytest.raises(EngineError, match="1 nodes are alive, for 0 s none with a CPU"):
         deal(World(1), ray)
+
+
+def test_hosts_must_agree_in_what_references_need_as_well() -> None:
+    plan = Plan((), key(), {"black-box": {"torch": "2"}, "white-box": {"torch": "2", "peft": "0.19"}}, {}, True)
+    other = dataclasses.replace(plan, environments=plan.environments | {"white-box": {"torch": "2", "peft": "0.20"}})
+    assert IDENTITY(Loaded(plan, None)) != IDENTITY(Loaded(other, None))

@@ -142,9 +142,9 @@ def test_a_host_answers_for_what_is_wrong_and_runs_what_is_right(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     url = str(tmp_path / "results.db")
-    wrong = Host(load_track(str(tiny_track)), Choices(tasks=("nothing",)), url, "1")
+    wrong = Host(load_track(str(tiny_track)), Choices(tasks=("nothing",)), url, "1", isolated=True)
     assert isinstance(wrong.load(), InputError)
-    host = Host(load_track(str(tiny_track)), Choices(tasks=("qqp",)), url, "1")
+    host = Host(load_track(str(tiny_track)), Choices(tasks=("qqp",)), url, "1", isolated=True)
     assert os.environ["OMP_NUM_THREADS"] == "1"
     loaded = host.load()
     assert not isinstance(loaded, Exception)

@@ -54,9 +54,10 @@ class House:
         self.desk = desk(self.book, self.lm, limits, calls)
         self.settled = 0
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Count how often answers were to be scored."""
         self.settled += 1
+        return False
 
     @property
     def app(self) -> FastAPI:

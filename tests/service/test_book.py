@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.audit import audit
 from harness.errors import InputError, StoreError
 from harness.lm.broker import LedgerRow
 from harness.service import book as books
 from harness.service.book import Account, Book, Charge, Moved
+from harness.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,3 +175,11 @@ def test_a_password_in_the_address_is_in_no_message() -> None:
     with pytest.raises(StoreError) as caught:
         Book("nosuchdialect://user:hunter2@host/db")
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_results_database_is_no_book_and_stays_as_it_is(place: str) -> None:
+    store = Store(place)
+    with pytest.raises(StoreError, match="something else than a service's book"):
+        Book(place)
+    assert audit(store).findings == ()
+    store.close()

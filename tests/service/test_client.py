@@ -250,5 +250,19 @@ def test_importing_harness_does_not_import_http() -> None:
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    with pytest.raises(InputError, match=r"harness\[service\]"):
+    with pytest.raises(InputError, match=r"\.\[service\]"):
         harness.connect("http://x", "t", task="fake")
+
+
+@pytest.mark.parametrize(
+    "token", ["alice.SEC\rRET", "alice.SEC RET", "", "\n", "alice.S\N{LATIN SMALL LETTER E WITH ACUTE}"]
+)
+def test_a_token_that_cannot_be_one_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(InputError, match="copy it anew") as caught:
+        harness.connect("http://127.0.0.1:9", token, task="sst2")
+    assert "SEC" not in str(caught.value)
+
+
+def test_a_token_read_from_a_file_may_end_in_a_new_line(house: House, url: str) -> None:
+    with harness.connect(url, f"{house.token}\n", task=TASK.name) as box:
+        assert box.budget.rows_left > 0

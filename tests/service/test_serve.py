@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,20 +13,23 @@ from typer.testing import CliRunner
 
 import harness
 from harness.answer import to_bytes
+from harness.audit import audit
 from harness.choices import Choices
 from harness.cli import app as cli
 from harness.contract import Answer, Subspace
+from harness.errors import DeviceMemoryError, InputError
 from harness.evaluate import Evaluation
+from harness.replay import choices_of
+from harness.sandbox.tiers import ELSEWHERE
 from harness.service import serve
 from harness.service.book import Book
-from harness.service.serve import WHERE, places, service_of, settle, track_id
+from harness.service.serve import places, service_of, settle, track_id
 from harness.store import Store
 from harness.track import load_track
 from leaderboard.rank import rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_a_solver_elsewhere_ends_up_on_the_leaderboard_in_a_division_of_its_own(
     (entry,) = ranking.entries
     assert entry.name == "alice@service"
     assert entry.rank == 1
-    assert entry.division.sandbox == WHERE
+    assert entry.division.sandbox == ELSEWHERE
     assert len(entry.cells) == 3
     for cell in entry.cells:
         assert cell.status == "ok"
@@ -84,7 +88,7 @@ def test_an_answer_is_scored_as_the_referee_scores_it(evaluation: Evaluation, bo
     cell = evaluation.cells[0]
     answer = Answer.of(cell.task)
     hand_in(evaluation, book, answer)
-    settle(evaluation, book)
+    settle(evaluation, book, set())
     (run,) = [run for run, *_ in evaluation.store.runs()]
     (stored,) = evaluation.store.cells(run)
     test = load_test(cell.file, cell.source)
@@ -108,10 +112,10 @@ def test_settling_twice_or_after_a_crash_between_store_and_book_stores_one_cell(
     with monkeypatch.context() as patched:
         patched.setattr(book, "scored", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            settle(evaluation, book)
+            settle(evaluation, book, set())
     assert len(book.unscored(track_id(evaluation))) == 1
-    settle(evaluation, book)
-    settle(evaluation, book)
+    settle(evaluation, book, set())
+    settle(evaluation, book, set())
     assert book.unscored(track_id(evaluation)) == []
     (run,) = [run for run, *_ in evaluation.store.runs()]
     assert len(evaluation.store.cells(run)) == 1
@@ -126,7 +130,7 @@ def test_what_was_handed_in_while_no_server_ran_is_scored_at_the_start(evaluatio
 
 def test_an_answer_under_another_budget_is_never_ranked_with_the_track(evaluation: Evaluation, book: Book) -> None:
     hand_in(evaluation, book, Answer.of(evaluation.cells[0].task), calls=77)
-    settle(evaluation, book)
+    settle(evaluation, book, set())
     ((_, identity, _, _),) = evaluation.store.runs()
     assert identity["modified"] == ["calls"]
     ranking = rank(evaluation.store, evaluation.track.name)
@@ -138,6 +142,72 @@ def test_budgets_belong_to_track_model_and_data(evaluation: Evaluation, tiny_tra
     other = Evaluation(load_track(str(tiny_track)), Choices(calls=3), store)
     assert track_id(other) != track_id(evaluation)
     store.close()
+
+
+def test_budgets_do_not_depend_on_how_the_model_s_place_is_spelled(
+    tiny_track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path / "results.db"))
+    monkeypatch.chdir(tiny_track.parent)
+    places = [Choices(model=str(place)) for place in (tiny_track.parent / "model", Path("model"))]
+    one, other = (track_id(Evaluation(load_track(str(tiny_track)), choices, store)) for choices in places)
+    assert one == other
+    store.close()
+
+
+def test_an_answer_that_cannot_be_scored_holds_up_nobody(
+    evaluation: Evaluation, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, failed = evaluation.cells[0], set[int]()
+    for name in ("mallory", "alice"):
+        book.new_token(name)
+        account = book.account(name, track_id(evaluation), cell.task.name, cell.split, 80)
+        book.submit(account, to_bytes(Answer.of(cell.task)))
+    with monkeypatch.context() as patched:
+        patched.setattr(serve, "score_handed", lambda *_: (_ for _ in ()).throw(DeviceMemoryError("full")))
+        with pytest.raises(DeviceMemoryError):
+            settle(evaluation, book, failed)
+    assert settle(evaluation, book, failed)
+    assert not settle(evaluation, book, failed)
+    assert [account.token for account in book.unscored(track_id(evaluation))] == ["mallory"]
+    assert settle(evaluation, book, set())  # the next start takes it up
+    assert book.unscored(track_id(evaluation)) == []
+    assert audit(evaluation.store).findings == ()
+
+
+def test_a_token_with_its_own_budget_has_one_run_though_some_tasks_have_the_same(
+    evaluation: Evaluation, book: Book
+) -> None:
+    own = evaluation.cells[0].spec.calls
+    book.new_token("carol", own)
+    for cell in evaluation.cells:
+        account = book.account("carol", track_id(evaluation), cell.task.name, cell.split, own * cell.train_rows)
+        book.submit(account, to_bytes(Answer.of(cell.task)))
+    while settle(evaluation, book, set()):
+        pass
+    ((run, identity, _, _),) = evaluation.store.runs()
+    assert (identity["modified"], identity["calls"]) == (["calls"], own)
+    assert len(evaluation.store.cells(run)) == len(evaluation.cells)
+
+
+def test_a_token_of_the_same_name_in_another_book_has_a_run_of_its_own(
+    evaluation: Evaluation, book: Book, tmp_path: Path
+) -> None:
+    hand_in(evaluation, book, Answer.of(evaluation.cells[0].task))
+    settle(evaluation, book, set())
+    second = Book(str(tmp_path / "second season.db"))
+    hand_in(evaluation, second, Answer.of(evaluation.cells[0].task, loss=1.0))
+    settle(evaluation, second, set())
+    second.close()
+    assert len(evaluation.store.runs()) == 2
+
+
+def test_a_run_over_http_cannot_be_replayed_and_says_why(evaluation: Evaluation, book: Book) -> None:
+    hand_in(evaluation, book, Answer.of(evaluation.cells[0].task))
+    settle(evaluation, book, set())
+    ((run, identity, _, _),) = evaluation.store.runs()
+    with pytest.raises(InputError, match="its solver ran elsewhere, over HTTP"):
+        choices_of(identity, evaluation.store.cells(run), Choices())
 
 
 def test_the_command_line_makes_lists_and_revokes_tokens(tmp_path: Path) -> None:
