@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.database import shown
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, StoreError
 from harness.progress import JsonProgress, LiveProgress, PlainProgress, printable
 from harness.store import DEFAULT, Store
 
@@ -35,6 +36,9 @@ app = typer.Typer(
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+_BOOK = "results/service.db"
 
 
 class Engine(StrEnum):
@@ -232,6 +236,9 @@ def plan(
     calls: Calls = None,
     seed: Seed = 0,
     present_splits: PresentSplits = False,
+    white_box: Annotated[
+        bool, typer.Option("--white-box", help="Allow references that need gradients; give it to evaluate, too.")
+    ] = False,
     p0: P0File = None,
     test_data: TestData = None,
     form: Annotated[str, typer.Option("--format", help="lines, one cell each, or json.")] = "lines",
@@ -258,6 +265,7 @@ def plan(
         present_splits=present_splits,
         calls=calls,
         seed=seed,
+        white_box=white_box,
         p0=p0,
         device=device,
         test_data=test_data,
@@ -326,6 +334,7 @@ def leaderboard(
 
     Scores are recomputed from stored predictions every time. Each entry counts with its newest run.
     """
+    from harness.listing import counted  # noqa: PLC0415
     from harness.track import ROUNDING, load_track  # noqa: PLC0415
     from leaderboard.cost import cost_records, cost_table, costs  # noqa: PLC0415
     from leaderboard.drift import drift  # noqa: PLC0415
@@ -340,20 +349,26 @@ def leaderboard(
     json_path = json_beside(path)
     results = _existing(store)
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed)
+    uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
+    listed = ranking.entries or ranking.elsewhere  # files with nothing in them take the place of none that are good
+    first = _first_run(track, chosen, store)
+    if not (listed or ranking.left_out or uploaded):
+        raise StoreError(f"no finished cell of track {name} in {shown(store)}, nothing is written; run: {first}")
     wide = Console(highlight=False, width=None if out.is_terminal else 120)
     if cost:
         found = costs(ranking)
-        write_records(cost_records(found), path)
+        if listed:
+            write_records(cost_records(found), path)
         if as_json:
             _json({"track": name, "costs": cost_records(found)})
             return
         wide.print(cost_table(found, name))
-        _say(f"written: {path}")
+        _say(f"written: {path}" if listed else f"no runs on track {name} to list: {path} is not written")
         return
-    uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
     apart = gaps(results, ranking)
     written = document(ranking)
-    write_document(written, path, json_path)
+    if listed:
+        write_document(written, path, json_path)
     tolerance = ROUNDING[chosen.model.dtype]
     drifts = [each for each in drift(ranking.entries) if each.difference > tolerance]
     if as_json:
@@ -362,7 +377,7 @@ def leaderboard(
         _json(written | found_apart)
         return
     if not ranking.entries:
-        _say(f"no ranked runs on track {name} in {shown(store)}; run: harness evaluate submissions/ajo --track {name}")
+        _say(f"no ranked runs on track {name} in {shown(store)}; run: {first}")
     if ranking.entries or ranking.elsewhere:
         wide.print(terminal_table(ranking))
     for d in drifts:
@@ -375,12 +390,16 @@ def leaderboard(
         wide.print(table)
     if ranking.unsandboxed:
         _say(
-            f"{ranking.unsandboxed} entries ran without isolation (sandbox 0) and are listed without a rank; "
-            "--allow-unsandboxed ranks them among themselves"
+            f"{counted(ranking.unsandboxed, 'entry', 'entries')} ran without isolation (sandbox 0), listed without a "
+            "rank; --allow-unsandboxed ranks such entries among themselves"
         )
     if ranking.left_out:
-        _say(f"{ranking.left_out} runs left out: other data, model, seed or track version, or choices replaced")
-    _say(f"written: {path} and {json_path}")
+        runs = counted(ranking.left_out, "run")
+        _say(f"{runs} left out: other data, model, seed or track version, or choices replaced")
+    if not listed:
+        for line in _replaced(results, name):
+            _say(line)
+    _say(f"written: {path} and {json_path}" if listed else f"{path} is not written: there is nothing to list in it")
 
 
 @app.command()
@@ -763,6 +782,7 @@ def audit(
     from harness.audit import audit as audited  # noqa: PLC0415
     from harness.audit import labels_at_hand, summary  # noqa: PLC0415
     from harness.data import Source  # noqa: PLC0415
+    from harness.listing import counted  # noqa: PLC0415
     from harness.track import load_track, track_tasks  # noqa: PLC0415
     from leaderboard.published import differences  # noqa: PLC0415
     from leaderboard.rank import rank  # noqa: PLC0415
@@ -770,19 +790,21 @@ def audit(
     chosen, results = load_track(track), _existing(store)
     source = Source("kit", data) if data else Source("embedded")
     found = audited(results, labels_at_hand(track_tasks(chosen).values(), source))
-    wrong = [f"{f.table}: {f.row}: {f.fact}" for f in found.findings]
+    wrong, differ = [f"{f.table}: {f.row}: {f.fact}" for f in found.findings], []
     if csv_file is not None:
         ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
-        wrong += [f"{csv_file}: {line}" for line in differences(csv_file, ranking)]
+        differ += [f"{csv_file}: {line}" for line in differences(csv_file, ranking)]
     if expect is not None and (not expect or not found.digest.startswith(expect.lower())):
-        wrong.append(f"the digest of the database is {found.digest}; {expect} was expected")
+        differ.append(f"the digest of the database is {found.digest}; {expect} was expected")
     if as_json:
-        _json(dataclasses.asdict(found) | {"wrong": wrong})
+        _json(dataclasses.asdict(found) | {"wrong": wrong + differ})
     else:
-        for line in [*wrong, *summary(found)]:
+        for line in [*wrong, *differ, *summary(found, differs=bool(differ))]:
             _say(line)
-    if wrong:
-        err.print(f"[red]error:[/red] {len(wrong)} findings", soft_wrap=True)
+    if wrong or differ:
+        counts = [counted(len(wrong), "finding")] * bool(wrong)
+        counts += [f"{counted(len(differ), 'difference')} from what was published"] * bool(differ)
+        err.print(f"[red]error:[/red] {', '.join(counts)}", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -842,15 +864,18 @@ def replay(
 @app.command()
 def migrate(store: StoreUrl = DEFAULT) -> None:
     """Bring a results database of an older version up to date; the older file is kept beside it."""
-    from harness.migrate import migrate as migrated  # noqa: PLC0415
+    from harness import migrate as migration  # noqa: PLC0415
 
     if "://" in store:
         raise InputError(
             "migrate takes the path of a SQLite file; PostgreSQL has had the present version from the start, and "
             "what a migrated file holds comes into it with harness merge"
         )
-    kept = migrated(Path(store))
-    _say(f"{store} is of the present version; the older file is {kept}. Check it with: harness audit --store {store}")
+    if not migration.needed(Path(store)):
+        _say(f"{store} is of version {migration.TO} already; nothing to do")
+        return
+    kept = migration.migrate(Path(store))
+    _say(f"{store} is of version {migration.TO}; the older file is {kept}. Check it: harness audit --store {store}")
 
 
 @app.command(
@@ -873,7 +898,7 @@ def serve(
     burst: Annotated[int, typer.Option(help="Requests that one token may make at once.", min=1)] = 100,
     book: Annotated[
         str, typer.Option("--book", help="Tokens, budgets and replies: a SQLite file, or a SQLAlchemy URL.")
-    ] = "results/service.db",
+    ] = _BOOK,
     new_token: Annotated[
         str | None, typer.Option("--new-token", metavar="NAME", help="Make a token, print it once, and end.")
     ] = None,
@@ -902,6 +927,8 @@ def serve(
     from harness.evaluate import Evaluation  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
+    if (tokens or revoke_token is not None) and not _is_there(book):
+        raise InputError(f"{shown(book)}: no such book; make it with its first token: {_new_token(book)}")
     kept = Book(book)
     if new_token is not None:
         typer.echo(kept.new_token(new_token, calls))
@@ -915,6 +942,8 @@ def serve(
         for each in kept.tokens():
             budget = "the track's budget" if each.calls is None else f"{each.calls:,} calls a cell"
             _say(f"{each.name}  {budget}{'' if each.revoked is None else ', revoked'}")
+        if not kept.tokens():
+            _say(f"no tokens in {kept.name}; make one with: {_new_token(book)}")
         return
     chosen = load_track(track)
     choices = Choices(
@@ -929,7 +958,7 @@ def serve(
     evaluation = Evaluation(chosen, choices, Store(store))
     offered = service_of(evaluation, kept, rate, burst)
     if not kept.tokens():
-        err.print("there is no token yet; make one with: harness serve --new-token NAME", soft_wrap=True)
+        err.print(f"there is no token yet; make one with: {_new_token(book)}", markup=False, soft_wrap=True)
     if host not in {"127.0.0.1", "::1", "localhost"}:
         err.print(
             f"listening on {host}, in plain HTTP: tokens can be read on the way. Put a proxy that speaks TLS before it "
@@ -968,8 +997,32 @@ def _options(config: list[str] | None) -> dict[str, str]:
     return options
 
 
+def _first_run(track: str, chosen: Track, store: str) -> str:
+    """What to type where a track has no runs yet."""
+    data = " --data DIR" if chosen.data.source == "kit" else ""
+    where = "" if store == DEFAULT else f" --store {shown(store)}"
+    return f"harness evaluate submissions/ajo --track {track}{data}{where}"
+
+
+def _replaced(results: Store, track: str) -> list[str]:
+    """A line for each entry of a track whose runs had choices replaced: which."""
+    runs = [identity for _, identity, _, _ in results.runs() if identity["track"] == track]
+    return sorted({f"  {run['entry']}: replaced {', '.join(run['modified'])}" for run in runs if run["modified"]})
+
+
+def _new_token(book: str) -> str:
+    """What to type to make a token."""
+    return f"harness serve --new-token NAME{'' if book == _BOOK else f' --book {shown(book)}'}"
+
+
+def _is_there(database: str) -> bool:
+    """Whether a SQLite file is, named by its path or a URL; a server is asked later."""
+    file = re.sub(r"^sqlite[^:]*:///", "", database)
+    return "://" in file or Path(file).is_file()
+
+
 def _existing(store: str) -> Store:
-    if "://" not in store and not Path(store).is_file():
+    if not _is_there(store):
         raise InputError(
             f"{store}: no such results database; run: harness evaluate submissions/ajo, or name it with --store"
         )

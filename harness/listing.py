@@ -1,4 +1,4 @@
-"""Tracks, tasks and scores as tables for the terminal."""
+"""Tracks, tasks and scores as tables for the terminal; counts in words."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def replay_table(replay: Replay) -> Table:
         flipped = f"{cell.flipped:,} of {cell.predictions:,}"
         table.add_row(f"{cell.task}/{cell.split}", cell.verdict, queries, flipped, drift, escape(cell.difference))
     return table
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and what is counted: ``1 cell``, ``1,200 cells``; `many` where an s does not make the plural."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def _table(*columns: str) -> Table:

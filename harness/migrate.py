@@ -22,8 +22,21 @@ from harness.seals import LATE, closing_seal, first_link, row_seal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FROM = 1
+_FROM, TO = 1, tables.SCHEMA
 _AT_ONCE = 1000
+
+
+def needed(path: Path) -> bool:
+    """Whether a SQLite file is of an older version; False where it is of the present one.
+
+    Raises:
+        StoreError: no such file, no results database, or one that a newer harness wrote.
+    """
+    try:
+        with _opened(path) as old:
+            return _version(old, path) == _FROM
+    except sqlite3.Error as problem:
+        raise StoreError(f"{path} cannot be read as a results database: {problem}; name another with --store") from None
 
 
 def migrate(path: Path) -> Path:
@@ -32,15 +45,15 @@ def migrate(path: Path) -> Path:
     The new file takes the place of the old one in one step, when it is whole. Killed before, nothing has changed.
 
     Raises:
-        StoreError: no such file, of another version, in use, or its older self is kept there already.
+        StoreError: as `needed`, or it is of the present version, in use, or its older self is kept there already.
     """
     kept, new = path.with_name(f"{path.name}.v{_FROM}"), path.with_name(f"{path.name}.new")
-    if not path.is_file():
-        raise StoreError(f"{path}: no such SQLite file; name it with --store")
-    if kept.exists() and not kept.samefile(path):  # the same file where an earlier attempt was killed at the last step
-        raise StoreError(f"{kept} is there already; move it away, for the older file will be kept under that name")
     try:
-        with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as old:
+        with _opened(path) as old:
+            if _version(old, path) == TO:
+                raise StoreError(f"{path} is of version {TO} already; nothing to do")
+            if kept.exists() and not kept.samefile(path):  # the same where an earlier one was killed at the last step
+                raise StoreError(f"{kept} is there already; move it away, for the older file will be kept as that")
             _alone(old, path)
             _remove(new)
             old.execute("BEGIN EXCLUSIVE")
@@ -54,12 +67,28 @@ def migrate(path: Path) -> Path:
     return kept
 
 
-def _alone(old: sqlite3.Connection, path: Path) -> None:
-    """Check the version, and fold the write-ahead log in: SQLite does that only where nobody else has the file open."""
+def _opened(path: Path) -> closing[sqlite3.Connection]:
+    if not path.is_file():
+        raise StoreError(f"{path}: no such SQLite file; name it with --store")
+    return closing(sqlite3.connect(path, isolation_level=None, timeout=5))
+
+
+def _version(old: sqlite3.Connection, path: Path) -> int:
+    """The version that a file is of, an older or the present one."""
     names = {name for (name,) in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    version = old.execute("SELECT version FROM schema").fetchone()[0] if {"schema", "runs"} <= names else None
-    if version != _FROM:
-        raise StoreError(f"{path}: version {version}; from {_FROM} to {tables.SCHEMA} is what can be migrated")
+    row = old.execute("SELECT version FROM schema").fetchone() if {"schema", "runs"} <= names else None
+    if row is None or not isinstance(row[0], int) or row[0] < _FROM:
+        raise StoreError(f"{path}: not a results database of this project; name another with --store")
+    if row[0] > TO:
+        raise StoreError(
+            f"{path}: version {row[0]}, written by a newer harness; this one migrates {_FROM} to {TO}. "
+            "Keep it for that version"
+        )
+    return row[0]
+
+
+def _alone(old: sqlite3.Connection, path: Path) -> None:
+    """Fold the write-ahead log in: SQLite does that only where nobody else has the file open."""
     try:
         old.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.OperationalError as problem:
@@ -73,7 +102,7 @@ def _copy(old: sqlite3.Connection, new: Path) -> None:
     try:
         with engine.begin() as connection:
             tables.metadata.create_all(connection)
-            connection.execute(tables.schema.insert().values(version=tables.SCHEMA))
+            connection.execute(tables.schema.insert().values(version=TO))
             for table in (tables.runs, tables.test_sets, tables.attempts, tables.incumbents):
                 _insert(connection, table, ({**row, "seal": row_seal(table.name, row)} for row in _rows(old, table)))
             for table in (tables.answers, tables.queries):

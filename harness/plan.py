@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from harness.errors import InputError
-from harness.evaluate import chosen_cells, replaced, source_of
+from harness.evaluate import check_access, chosen_cells, replaced, source_of
 from harness.submission import find
 from harness.track import track_tasks
 
@@ -75,9 +75,13 @@ def plan(track: Track, choices: Choices, submissions: Iterable[Submission], opti
     """The cells that `harness evaluate` would run with the same arguments, in its order. Loads no model.
 
     Raises:
-        InputError: the choices do not fit the track, or a submission is named twice.
+        InputError: the choices do not fit the track, a submission is named twice, or it is a white-box reference and
+            they do not allow it.
         DataError: the data directory lacks splits.
     """
+    submissions = list(submissions)
+    for each in submissions:
+        check_access(each, choices.white_box)
     changed = replaced(track, choices)
     cells = chosen_cells(changed, track_tasks(changed), source_of(track, choices), choices)
     basis, given = basis_of(track, choices), tuple(sorted(options.items()))

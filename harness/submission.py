@@ -146,8 +146,9 @@ def load(path: Path, options: Mapping[str, str]) -> Solver:
     """Import ``submission.py`` and build its Config. Runs the author's code: call it in the worker.
 
     Raises:
-        SubmissionError: no `tune`, no `Config`, or options that do not fit it.
-        Exception: whatever the author's module raises.
+        SubmissionError: no `tune`, no `Config`, options that do not fit it, or a ValueError of the Config with its
+            message.
+        Exception: whatever else the author's module raises.
     """
     finder = FileFinder(str(path), (_Loader, SOURCE_SUFFIXES))
     sys.path.insert(0, str(path))  # a submission may have modules of its own
@@ -165,7 +166,11 @@ def load(path: Path, options: Mapping[str, str]) -> Solver:
         raise SubmissionError(
             f"{path / 'submission.py'} has no dataclass Config; `class Config:` with no fields will do"
         )
-    return Solver(tune, config(**parse_options(config, options)))
+    values = parse_options(config, options)
+    try:
+        return Solver(tune, config(**values))
+    except ValueError as problem:
+        raise SubmissionError(str(problem) or repr(problem)) from problem
 
 
 @contextlib.contextmanager
@@ -212,9 +217,16 @@ def _convert(kind: Any, text: str) -> Any:
         if text.lower() not in choices:
             raise ValueError("true or false expected")
         return choices[text.lower()]
-    if kind is int or kind is float or kind is str:
-        return kind(text)
-    if kind is type(None) and text.lower() == "none":
+    if kind is int or kind is float:
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f"{'an integer' if kind is int else 'a number'} is expected") from None
+    if kind is str:
+        return text
+    if kind is type(None):
+        if text.lower() != "none":
+            raise ValueError("none is expected")
         return None
     if get_origin(kind) is Literal:
         named = {str(choice): choice for choice in get_args(kind)}
@@ -234,4 +246,4 @@ def _convert_first(kinds: tuple[Any, ...], text: str) -> Any:
             return _convert(kind, text)
         except ValueError as problem:
             problems.append(str(problem))
-    raise ValueError("; ".join(problems))
+    raise ValueError("; or ".join(problems))

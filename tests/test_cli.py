@@ -17,6 +17,7 @@ from outer_models import write_submission
 
 from harness import cli
 from harness.data import Source, load_test
+from harness.service.book import Book
 from harness.store import Store
 from harness.tasks import load_task
 from harness.track import ROUNDING
@@ -152,7 +153,7 @@ def test_a_run_without_isolation_says_so_and_has_no_rank(harness: Any, tiny_trac
     assert "NO ISOLATION" not in done.out
     (entry,) = harness("leaderboard", *where, "--json").json["entries"]
     assert (entry["rank"], entry["division"]) == ("", "pure / cpu / sandbox 0")
-    assert "1 entries ran without isolation" in harness("leaderboard", *where).out
+    assert "1 entry ran without isolation" in harness("leaderboard", *where).out
     (entry,) = harness("leaderboard", *where, "--json", "--allow-unsandboxed").json["entries"]
     assert entry["rank"] == 1
 
@@ -215,6 +216,28 @@ def test_a_submission_that_cannot_be_imported_is_shown_without_commands_to_the_t
     assert "\x1b" not in done.err
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("stepp=1", "no option 'stepp'; Config has step"),
+        ("step=abc", "option step='abc': a number is expected"),
+        ("step=-1", "step=-1.0; a positive one is needed"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_told_without_a_traceback(
+    harness: Any, tiny_track: Path, tmp_path: Path, option: str, message: str
+) -> None:
+    place = write_submission(tmp_path, "tune = search")
+    refusal = 'raise ValueError(f"step={self.step}; a positive one is needed")'
+    strict = f"    step: float = 1.0\n\n    def __post_init__(self):\n        if self.step <= 0:\n            {refusal}\n"
+    source = place / "submission.py"
+    source.write_text(source.read_text().replace("    step: float = 1.0\n", strict))
+    done = harness("evaluate", place, "--track", tiny_track, "--task", "qqp", "--config", option)
+    assert done.code == 2
+    assert f"{place}: cannot be imported or configured" in done.err
+    assert done.err.rstrip().endswith(message)
+
+
 @pytest.fixture
 def evaluated(harness: Any, tiny_track: Path, tmp_path: Path) -> Done:
     """A finished run in results/harness.db."""
@@ -262,16 +285,38 @@ def test_an_evaluation_may_be_looked_at_before_it_is_whole(harness: Any, tiny_tr
     assert "harness leaderboard" in done.out
     (entry,) = harness("leaderboard", "--track", tiny_track, "--json").json["entries"]
     assert (entry["rank"], entry["missing_cells"]) == ("", 2)
-    assert harness("leaderboard", "--track", "mini").code == 0
 
 
 def test_a_trial_is_stored_and_not_ranked(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
     place = write_submission(tmp_path, "tune = search")
     done = harness("evaluate", place, "--track", tiny_track, "--task", "qqp", "--calls", "2")
     assert "not ranked" in done.out
+    Path("leaderboard").mkdir()
+    Path("leaderboard/tiny.csv").write_text("a good one")
     shown = harness("leaderboard", "--track", tiny_track)
+    assert shown.code == 0
     assert "no ranked runs" in shown.out
-    assert "1 runs left out" in shown.out
+    assert "1 run left out" in shown.out
+    assert "entry: replaced calls" in shown.out
+    assert "leaderboard/tiny.csv is not written" in shown.out
+    assert "leaderboard/tiny-cost.csv is not written" in harness("leaderboard", "--track", tiny_track, "--cost").out
+    assert harness("leaderboard", "--track", tiny_track, "--json").json["entries"] == []
+    assert [(file.name, file.read_text()) for file in Path("leaderboard").iterdir()] == [("tiny.csv", "a good one")]
+
+
+@pytest.mark.parametrize("more", [(), ("--cost",), ("--json",)])
+def test_a_leaderboard_of_a_track_that_never_ran_is_an_error_and_writes_nothing(
+    harness: Any, more: tuple[str, ...]
+) -> None:
+    Store("r.db").close()
+    for track, command in (
+        ("mini", "harness evaluate submissions/ajo --track mini --store r.db\n"),
+        ("kit", "harness evaluate submissions/ajo --track kit --data DIR --store r.db\n"),
+    ):
+        done = harness("leaderboard", "--track", track, "--store", "r.db", *more)
+        assert (done.code, done.out) == (1, "")
+        assert f"no finished cell of track {track} in r.db, nothing is written; run: {command}" in done.err
+    assert not Path("leaderboard").exists()
 
 
 def test_a_run_on_another_device_is_listed_apart(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
@@ -356,6 +401,7 @@ def test_an_archive_of_predictions_is_scored(harness: Any) -> None:
     assert "right" in harness("leaderboard").out
     (listed,) = harness("leaderboard", "--json").json["uploads"]
     assert (listed["name"], listed["sst2"], listed["missing_cells"]) == ("right", 1.0, 14)
+    assert not Path("leaderboard").exists()
 
 
 def test_the_kit_can_be_evaluated_on(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
@@ -373,6 +419,21 @@ def test_the_kit_can_be_evaluated_on(harness: Any, tiny_track: Path, tmp_path: P
     done = harness("evaluate", place, *arguments, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out.splitlines()[2])["status"] == "ok"
+
+
+@pytest.mark.parametrize("book", ["service.db", "sqlite:///service.db"])
+def test_a_book_that_is_not_there_is_not_made_by_looking_into_it(harness: Any, tmp_path: Path, book: str) -> None:
+    pytest.importorskip("fastapi", reason="fastapi is in the extra `service`")
+    for asked in (("--tokens",), ("--revoke-token", "alice")):
+        done = harness("serve", "--book", book, *asked)
+        assert done.code == 2
+        assert f"{book}: no such book; make it with its first token" in done.err
+        assert f"harness serve --new-token NAME --book {book}" in done.err
+    assert list(tmp_path.iterdir()) == []
+    Book("service.db").close()
+    done = harness("serve", "--book", book, "--tokens")
+    assert done.code == 0
+    assert f"no tokens in {book}; make one with: harness serve --new-token NAME --book {book}\n" in done.out
 
 
 def test_a_broken_database_is_one_message(harness: Any, tiny_track: Path) -> None:

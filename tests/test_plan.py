@@ -86,6 +86,13 @@ def test_a_plan_names_the_cells_that_an_evaluation_would_run(tiny_track: Path, t
         plan(load_track(str(tiny_track)), Choices(), [entry, entry], {})
 
 
+def test_references_are_planned_where_they_may_run_and_refused_elsewhere(tiny_track: Path, tmp_path: Path) -> None:
+    entry = find(write_submission(tmp_path, 'access = "white-box"\ntune = search'))
+    with pytest.raises(InputError, match="is a white-box reference: .* allow that with --white-box"):
+        plan(load_track(str(tiny_track)), Choices(), [entry], {})
+    assert len(plan(load_track(str(tiny_track)), Choices(white_box=True), [entry], {})) == 3
+
+
 def test_a_plan_is_of_one_version_of_the_submission(tiny_track: Path, tmp_path: Path) -> None:
     cell, track = CellId.parse(lines(tiny_track, tmp_path)[1]), load_track(str(tiny_track))
     choices, submission = planned(cell, track, Choices(), [tmp_path / "entry"])
@@ -181,6 +188,7 @@ def test_all_lines_run_apart_and_merged_are_one_evaluation(parts: Path, tiny_tra
 
 def test_wrong_commands_say_what_to_do(tiny_track: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     line = lines(tiny_track, tmp_path)[0]
+    write_submission(tmp_path, 'access = "white-box"\ntune = search', name="reference")
     Store(str(tmp_path / "a.db")).close()
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
@@ -190,6 +198,8 @@ def test_wrong_commands_say_what_to_do(tiny_track: Path, tmp_path: Path, monkeyp
         (["evaluate", "--cell", line, "--track", str(tiny_track)], "no submission.py there"),
         (["evaluate", "entry", "--cell", line.replace("/1", "/7"), "--track", str(tiny_track)], "split 7 is in no"),
         (["plan", "entry", "--format", "xml"], "lines or json"),
+        (["plan", "reference"], "allow that with --white-box"),
+        (["plan", "reference", "--white-box", "--format", "xml"], "lines or json"),
         (["merge", "a.db", "b.db", "--into", "all.db"], "b.db: no such results database"),
         (["migrate", "--store", "postgresql+psycopg://me:geheim@/db"], "harness merge"),
     ):

@@ -135,6 +135,31 @@ def test_what_the_author_raises_comes_through(tmp_path: Path) -> None:
         load(make(tmp_path, "1 / 0\n"), {})
 
 
+STRICT = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Config:
+    dim: int = 5
+
+    def __post_init__(self):
+        if self.dim < 1:
+            raise {problem}
+
+def tune(lm, task, shots, rng, config):
+    pass
+"""
+
+
+def test_a_value_that_the_config_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
+    place = make(tmp_path, STRICT.format(problem="ValueError(f'dim={self.dim}; 1 or more is needed')"))
+    with pytest.raises(SubmissionError, match="^dim=0; 1 or more is needed$"):
+        load(place, {"dim": "0"})
+    assert load(place, {"dim": "1"}).config.dim == 1
+    with pytest.raises(KeyError):
+        load(make(tmp_path, STRICT.format(problem="KeyError(self.dim)")), {"dim": "0"})
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """One field of each kind."""
@@ -177,12 +202,12 @@ def test_options_are_converted_to_the_type_of_their_field(name: str, text: str, 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("count", "1.5", "count='1.5'"),
-        ("width", "wide", "width"),
+        ("count", "1.5", "option count='1.5': an integer is expected"),
+        ("width", "wide", "option width='wide': a number is expected"),
         ("flag", "2", "true or false"),
         ("kind", "c", "one of a, b"),
         ("number", "3", "one of 1, 2"),
-        ("maybe", "x", "maybe"),
+        ("maybe", "x", "option maybe='x': none is expected; or an integer is expected"),
         ("many", "1.5", "cannot be set"),
         ("table", "1", "cannot be set"),
         ("size", "1", "no option 'size'; Config has count"),

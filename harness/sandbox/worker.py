@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from harness.contract import Budget, Examples, ModelInfo, Shots, Task
-from harness.errors import AnswerError, BudgetExhausted, ProtocolError
+from harness.errors import AnswerError, BudgetExhausted, ProtocolError, SubmissionError
 from harness.lm import wire
 from harness.lm.client import RemoteBlackBox
 from harness.submission import load
@@ -73,6 +73,8 @@ def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
         return wire.Finished("memory", _trace())
     except ProtocolError:
         raise
+    except SubmissionError as problem:  # says it all; the lines of ours that it came through would hide it
+        return wire.Finished("crashed", str(problem)[:_LONGEST_TRACEBACK])
     except BaseException:  # noqa: BLE001 - whatever the author's code raises, SystemExit too, is reported
         return wire.Finished("crashed", _trace())
     return wire.Finished("returned")

@@ -18,7 +18,7 @@ from made_up import key
 from test_audit import TABLES, dump, fill, look
 
 from harness.errors import StoreError
-from harness.migrate import migrate
+from harness.migrate import migrate, needed
 from harness.seals import LATE
 from harness.store import Store
 
@@ -114,6 +114,24 @@ def test_what_is_not_of_version_1_is_refused_and_stays(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such SQLite file"):
         migrate(tmp_path / "none.db")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "now.db", "other.db"]
+
+
+def test_a_store_of_a_newer_version_is_refused_and_stays(old: Path) -> None:
+    with closing(sqlite3.connect(old, isolation_level=None)) as raw:
+        raw.execute("UPDATE schema SET version = 3")
+    before = old.read_bytes()
+    for ask in (needed, migrate):
+        with pytest.raises(StoreError, match=r"version 3, written by a newer harness; this one migrates 1 to 2\. Keep"):
+            ask(old)
+    assert old.read_bytes() == before
+
+
+def test_a_store_of_the_present_version_needs_no_migration(old: Path) -> None:
+    assert needed(old)
+    migrate(old)
+    assert not needed(old)
+    with pytest.raises(StoreError, match="of version 2 already; nothing to do"):
+        migrate(old)
 
 
 def test_a_store_in_use_is_not_migrated(old: Path) -> None:
