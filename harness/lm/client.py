@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,44 +31,8 @@ if TYPE_CHECKING:
 _LARGEST_REPLY = (1 << 32) - 1
 
 
-class RemoteBlackBox:
-    """Sends queries, receives logits; texts and subspaces are sent once and named afterwards."""
-
-    def __init__(self, sock: socket.socket, info: ModelInfo, task: Task, budget: Budget) -> None:
-        """Talk over `sock`; `task` gives the default template and words."""
-        self._sock = sock
-        self._info = info
-        self._task = task
-        self._budget = budget
-        self._texts: dict[tuple[Text, ...], int] = {}
-        self._spaces: dict[Subspace, int] = {}
-        self._vocabulary: tuple[str, ...] | None = None
-
-    @property
-    def info(self) -> ModelInfo:
-        """See `BlackBox`."""
-        return self._info
-
-    @property
-    def budget(self) -> Budget:
-        """See `BlackBox`."""
-        return self._budget
-
-    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
-        """See `BlackBox`."""
-        reply = self._ask(wire.Words(tuple(map(_string, words))))
-        if not isinstance(reply, wire.WordIds):
-            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Words")
-        return reply.ids
-
-    def vocabulary(self) -> tuple[str, ...]:
-        """See `BlackBox`."""
-        if self._vocabulary is None:
-            reply = self._ask(wire.Vocabulary())
-            if not isinstance(reply, wire.WordList):
-                raise ProtocolError(f"unexpected reply {type(reply).__name__} to Vocabulary")
-            self._vocabulary = reply.words
-        return self._vocabulary
+class Asking(ABC):
+    """The questions of a `BlackBox`, put as one query each; whoever carries it says how."""
 
     def logits(
         self,
@@ -96,6 +61,58 @@ class RemoteBlackBox:
         lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
         return Outputs(result.logits.values(3), result.features.values(4 if features == "all" else 3), lengths)
 
+    @abstractmethod
+    def _query(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None,
+        words: Sequence[str] | None,
+        features: FeatureKind | None,
+        normalize: bool,
+    ) -> wire.Result:
+        """Ask; the budget is that after it."""
+
+
+class RemoteBlackBox(Asking):
+    """Sends queries, receives logits; texts and subspaces are sent once and named afterwards."""
+
+    def __init__(self, sock: socket.socket, info: ModelInfo, task: Task, budget: Budget) -> None:
+        """Talk over `sock`; `task` gives the default template and words."""
+        self._sock = sock
+        self._info = info
+        self._task = task
+        self._budget = budget
+        self._texts: dict[tuple[Text, ...], int] = {}
+        self._spaces: dict[Subspace, int] = {}
+        self._vocabulary: tuple[str, ...] | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        """See `BlackBox`."""
+        return self._info
+
+    @property
+    def budget(self) -> Budget:
+        """See `BlackBox`."""
+        return self._budget
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """See `BlackBox`."""
+        reply = self._ask(wire.Words(tuple(map(string_of, words))))
+        if not isinstance(reply, wire.WordIds):
+            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Words")
+        return reply.ids
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """See `BlackBox`."""
+        if self._vocabulary is None:
+            reply = self._ask(wire.Vocabulary())
+            if not isinstance(reply, wire.WordList):
+                raise ProtocolError(f"unexpected reply {type(reply).__name__} to Vocabulary")
+            self._vocabulary = reply.words
+        return self._vocabulary
+
     def ready(self, config: dict[str, object]) -> None:
         """Tell the referee that the submission was imported, and its full configuration."""
         self._ask(wire.Ready(config))
@@ -122,7 +139,7 @@ class RemoteBlackBox:
         features: FeatureKind | None,
         normalize: bool,
     ) -> wire.Result:
-        key = tuple((str(text),) if isinstance(text, str) else tuple(map(_string, text)) for text in texts)
+        key = tuple((str(text),) if isinstance(text, str) else tuple(map(string_of, text)) for text in texts)
         prompt, mode, space = None, "add", None
         if isinstance(prompts, Prompt):
             prompt, mode = wire.prompt_values(prompts), prompts.mode
@@ -130,8 +147,8 @@ class RemoteBlackBox:
             prompt, space = wire.Array.of(prompts.z), self._space(prompts.space)
         query = wire.Query(
             self._text_set(key),
-            self._task.template if template is None else _string(template),
-            self._task.words if words is None else tuple(map(_string, words)),
+            self._task.template if template is None else string_of(template),
+            self._task.words if words is None else tuple(map(string_of, words)),
             prompt,
             mode,  # type: ignore[arg-type]
             space,
@@ -174,7 +191,7 @@ class RemoteBlackBox:
         return reply
 
 
-def _string(value: str) -> str:
+def string_of(value: str) -> str:
     """Check a string, and make numpy's plain: only that travels."""
     if not isinstance(value, str):
         raise QueryError(f"{value!r} is {type(value).__name__}; a string expected")

@@ -17,16 +17,17 @@ from uuid import uuid4
 
 import numpy as np
 
-from harness.contract import Budget, Examples, ModelInfo, Outputs, Prompt, Shots
+from harness.contract import Budget, Examples, ModelInfo, Prompt, Shots
 from harness.errors import AnswerError, BudgetExhausted, InputError, ProtocolError, QueryError, ServiceError
 from harness.lm import wire
+from harness.lm.client import Asking, string_of
 from harness.service import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from harness.contract import Answer, FeatureKind, FloatArray, Prompts, Task, Text
+    from harness.contract import Answer, FeatureKind, Prompts, Task, Text
 
 T = TypeVar("T")
 _AGAIN = frozenset({408, 429, 502, 503, 504})
@@ -78,7 +79,7 @@ def connect(
     return box
 
 
-class ServiceBlackBox:
+class ServiceBlackBox(Asking):
     """One cell of a service: a `BlackBox` with its `task` and `shots`. For one thread."""
 
     def __init__(self, client: Any, url: str, task: str, split: int, patience_s: float) -> None:
@@ -136,7 +137,7 @@ class ServiceBlackBox:
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
         """See `BlackBox`."""
-        asked = messages.WordsAsked(tuple(map(_string, words)))
+        asked = messages.WordsAsked(tuple(map(string_of, words)))
         return self._ask("POST", f"{self._where}/words", asked, wire.WordIds).ids
 
     def vocabulary(self) -> tuple[str, ...]:
@@ -144,33 +145,6 @@ class ServiceBlackBox:
         if self._vocabulary is None:
             self._vocabulary = self._ask("GET", "/v1/vocabulary", None, wire.WordList).words
         return self._vocabulary
-
-    def logits(
-        self,
-        prompts: Prompts | None,
-        texts: Sequence[Text],
-        template: str | None = None,
-        words: Sequence[str] | None = None,
-        normalize: bool = False,
-    ) -> FloatArray:
-        """See `BlackBox`."""
-        return self._query(prompts, texts, template, words, None, normalize).logits.values(3)
-
-    def outputs(
-        self,
-        prompts: Prompts | None,
-        texts: Sequence[Text],
-        template: str | None = None,
-        words: Sequence[str] | None = None,
-        features: FeatureKind = "mask",
-        normalize: bool = False,
-    ) -> Outputs:
-        """See `BlackBox`."""
-        result = self._query(prompts, texts, template, words, features, normalize)
-        if result.features is None:
-            raise ServiceError("features were asked for and did not come")
-        lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
-        return Outputs(result.logits.values(3), result.features.values(4 if features == "all" else 3), lengths)
 
     def submit(self, answer: Answer) -> str:
         """Hand in the answer and close the cell; returns its SHA-256. It is scored there, and the score is not told.
@@ -204,8 +178,8 @@ class ServiceBlackBox:
             prompt, space = wire.Array.of(prompts.z), wire.SpaceSpec.of(prompts.space)
         query = messages.Forward(
             self._named(texts),
-            None if template is None else _string(template),
-            None if words is None else tuple(map(_string, words)),
+            None if template is None else string_of(template),
+            None if words is None else tuple(map(string_of, words)),
             prompt,
             mode,  # type: ignore[arg-type]
             space,
@@ -225,7 +199,7 @@ class ServiceBlackBox:
 
     def _named(self, texts: Sequence[Text]) -> Any:
         """The name of the split's own texts, which the server has; other texts as they are."""
-        given = tuple((str(text),) if isinstance(text, str) else tuple(map(_string, text)) for text in texts)
+        given = tuple((str(text),) if isinstance(text, str) else tuple(map(string_of, text)) for text in texts)
         if given == self._shots.train.texts:
             return "train"
         return "dev" if given == self._shots.dev.texts else list(given)
@@ -294,10 +268,3 @@ def _error(fault: messages.Fault, url: str) -> Exception:
 
 def _examples(labelled: messages.Labelled) -> Examples:
     return Examples(tuple(labelled.texts), np.array(labelled.labels, dtype=np.int64))
-
-
-def _string(value: str) -> str:
-    """Check a string, and make numpy's plain: only that travels."""
-    if not isinstance(value, str):
-        raise QueryError(f"{value!r} is {type(value).__name__}; a string expected")
-    return str(value)
