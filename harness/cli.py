@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from harness.choices import Choices
     from harness.store import RunKey
     from harness.track import Track
+    from leaderboard.rank import Ranking
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,6 +90,21 @@ TestData = Annotated[
 Options = Annotated[
     list[str] | None, typer.Option("--config", "-c", help="NAME=VALUE of the submission's Config; repeatable.")
 ]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"harness {version('harness')}")
+        raise typer.Exit
+
+
+@app.callback()
+def harness(
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
 
 
 @app.command(
@@ -295,6 +312,7 @@ def merge(
     """
     import dataclasses  # noqa: PLC0415
 
+    from harness.listing import counted  # noqa: PLC0415
     from harness.merge import merge as merged  # noqa: PLC0415
 
     for source in sources:
@@ -309,7 +327,8 @@ def merge(
         if not as_json:
             b = brought[-1]
             agreeing = f"; {b.agreeing:,} it had with the same result" if b.agreeing else ""
-            _say(f"{b.source}: {b.cells:,} cells, {b.attempts:,} attempts, {b.queries:,} queries added{agreeing}")
+            added = counted(b.cells, "cell"), counted(b.attempts, "attempt"), counted(b.queries, "query", "queries")
+            _say(f"{b.source}: {', '.join(added)} added{agreeing}")
     target.close()
     if as_json:
         _json([dataclasses.asdict(each) for each in brought])
@@ -334,13 +353,11 @@ def leaderboard(
 
     Scores are recomputed from stored predictions every time. Each entry counts with its newest run.
     """
-    from harness.listing import counted  # noqa: PLC0415
     from harness.track import ROUNDING, load_track  # noqa: PLC0415
-    from leaderboard.cost import cost_records, cost_table, costs  # noqa: PLC0415
     from leaderboard.drift import drift  # noqa: PLC0415
     from leaderboard.private import gap_records, gap_table, gaps  # noqa: PLC0415
     from leaderboard.rank import rank  # noqa: PLC0415
-    from leaderboard.table import document, json_beside, terminal_table, write_document, write_records  # noqa: PLC0415
+    from leaderboard.table import document, json_beside, terminal_table, write_document  # noqa: PLC0415
     from leaderboard.uploads import upload_records, upload_table, uploads  # noqa: PLC0415
 
     chosen = load_track(track)
@@ -350,20 +367,13 @@ def leaderboard(
     results = _existing(store)
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed)
     uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
-    listed = ranking.entries or ranking.elsewhere  # files with nothing in them take the place of none that are good
+    listed = bool(ranking.entries or ranking.elsewhere)  # files that list nothing must not replace good ones
     first = _first_run(track, chosen, store)
     if not (listed or ranking.left_out or uploaded):
         raise StoreError(f"no finished cell of track {name} in {shown(store)}, nothing is written; run: {first}")
     wide = Console(highlight=False, width=None if out.is_terminal else 120)
     if cost:
-        found = costs(ranking)
-        if listed:
-            write_records(cost_records(found), path)
-        if as_json:
-            _json({"track": name, "costs": cost_records(found)})
-            return
-        wide.print(cost_table(found, name))
-        _say(f"written: {path}" if listed else f"no runs on track {name} to list: {path} is not written")
+        _costs(ranking, path, wide, as_json)
         return
     apart = gaps(results, ranking)
     written = document(ranking)
@@ -388,17 +398,8 @@ def leaderboard(
         )
     for table in [upload_table(uploaded)] * bool(uploaded) + [gap_table(apart)] * bool(apart):
         wide.print(table)
-    if ranking.unsandboxed:
-        _say(
-            f"{counted(ranking.unsandboxed, 'entry', 'entries')} ran without isolation (sandbox 0), listed without a "
-            "rank; --allow-unsandboxed ranks such entries among themselves"
-        )
-    if ranking.left_out:
-        runs = counted(ranking.left_out, "run")
-        _say(f"{runs} left out: other data, model, seed or track version, or choices replaced")
-    if not listed:
-        for line in _replaced(results, name):
-            _say(line)
+    for line in _not_ranked(ranking, [] if listed else results.runs()):
+        _say(line)
     _say(f"written: {path} and {json_path}" if listed else f"{path} is not written: there is nothing to list in it")
 
 
@@ -419,6 +420,8 @@ def compare(
     from leaderboard.compare import comparison_record, comparison_table  # noqa: PLC0415
     from leaderboard.rank import rank  # noqa: PLC0415
 
+    if first == second:
+        raise InputError(f"compare {first} {second}: name two different entries")
     chosen = load_track(track)
     ranking = rank(_existing(store), chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
     found = compared(ranking, first, second)
@@ -687,7 +690,7 @@ def score(
     from harness import predictions as uploaded  # noqa: PLC0415
     from harness.data import Source  # noqa: PLC0415
     from harness.fetch import at_hand  # noqa: PLC0415
-    from harness.listing import scores_table  # noqa: PLC0415
+    from harness.listing import counted, scores_table  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     chosen = load_track(track)
@@ -705,7 +708,8 @@ def score(
         return
     out.print(scores_table(found))
     if missing:
-        _say(f"{len(missing)} cells of track {chosen.name} have no predictions: {', '.join(missing)}")
+        cells_of = counted(len(missing), "cell")
+        _say(f"without predictions: {cells_of} of track {chosen.name}: {', '.join(missing)}")
     _say(f"stored in {shown(store)} as predictions without a budget: listed by harness leaderboard, never ranked")
 
 
@@ -721,7 +725,7 @@ def pretrain_prompt(
     track: TrackName = "official",
     data: Annotated[Path | None, typer.Option(help="Directory with the set as `datasets` saves it, DIR/mnli.")] = None,
     staged: StagedDir = None,
-    device: Device = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default the track's.")] = None,
     rows: Annotated[int, typer.Option(help="Training examples per class.")] = 1000,
     dev: Annotated[int, typer.Option(help="Examples per class by which the prompt is chosen.")] = 100,
     epochs: Annotated[int, typer.Option(help="Passes over the training examples.")] = 10,
@@ -822,10 +826,10 @@ def replay(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.", min=0)] = 0,
     track: TrackName = "mini",
     data: DataDir = None,
-    test_data: TestData = None,
-    model: ModelDir = None,
+    test_data: Annotated[Path | None, typer.Option("--test-data", help="As the run had it.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="As the run had it.")] = None,
     staged: StagedDir = None,
-    p0: P0File = None,
+    p0: Annotated[Path | None, typer.Option("--p0", help="As the run had it.")] = None,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -1004,10 +1008,37 @@ def _first_run(track: str, chosen: Track, store: str) -> str:
     return f"harness evaluate submissions/ajo --track {track}{data}{where}"
 
 
-def _replaced(results: Store, track: str) -> list[str]:
-    """A line for each entry of a track whose runs had choices replaced: which."""
-    runs = [identity for _, identity, _, _ in results.runs() if identity["track"] == track]
-    return sorted({f"  {run['entry']}: replaced {', '.join(run['modified'])}" for run in runs if run["modified"]})
+def _costs(ranking: Ranking, path: Path, wide: Console, as_json: bool) -> None:
+    """Print what entries cost, and write it where there are any."""
+    from leaderboard.cost import cost_records, cost_table, costs  # noqa: PLC0415
+    from leaderboard.table import write_records  # noqa: PLC0415
+
+    found = costs(ranking)
+    if found:
+        write_records(cost_records(found), path)
+    if as_json:
+        _json({"track": ranking.track, "costs": cost_records(found)})
+        return
+    wide.print(cost_table(found, ranking.track))
+    _say(f"written: {path}" if found else f"{path} is not written: there is nothing to list in it")
+
+
+def _not_ranked(ranking: Ranking, runs: list[tuple[str, dict[str, Any], dict[str, Any], float]]) -> list[str]:
+    """What is without a rank or left out, and of `runs` those of the track whose choices were replaced."""
+    from harness.listing import counted  # noqa: PLC0415
+
+    lines = []
+    if ranking.unsandboxed:
+        lines.append(
+            f"{counted(ranking.unsandboxed, 'entry', 'entries')} ran without isolation (sandbox 0), listed without a "
+            "rank; --allow-unsandboxed ranks such entries among themselves"
+        )
+    if ranking.left_out:
+        left_out = counted(ranking.left_out, "run")
+        lines.append(f"{left_out} left out: other data, model, seed or track version, or choices replaced")
+    own = [identity for _, identity, _, _ in runs if identity["track"] == ranking.track]
+    replaced = {f"{each['entry']}: replaced {', '.join(each['modified'])}" for each in own if each["modified"]}
+    return lines + [f"  {line}" for line in sorted(replaced)]
 
 
 def _new_token(book: str) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from harness.errors import FetchError
+from harness.errors import FetchError, InputError
 from harness.track import Track, track_tasks
 
 if TYPE_CHECKING:
@@ -112,7 +112,11 @@ def fetch(track: Track, directory: Path, say: Callable[[str], None], outside: Se
     """
     needed = wants(track, track.tasks, outside)
     if not needed:
-        raise FetchError(f"track {track.name} needs nothing from the hub; run: harness evaluate --track {track.name}")
+        data = " --data DIR" if track.data.source == "kit" else ""
+        raise FetchError(
+            f"track {track.name} needs nothing from the hub; "
+            f"run: harness evaluate submissions/ajo --track {track.name}{data}"
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _alone(directory):
@@ -191,8 +195,10 @@ def at_hand(
     `outside` as in `wants`.
 
     Raises:
+        InputError: `directory` is none.
         FetchError: one message for all that is missing, before any work.
     """
+    _check_directory(directory)
     every = wants(track, tasks, outside)
     needed = {folder: want for folder, want in every.items() if model or want.kind == "dataset"}
     if not needed:
@@ -221,13 +227,20 @@ def staged_model(track: Track, directory: Path | None) -> Track:
     """The track with its staged model as source where that is whole, else as it is; the hub is not asked.
 
     Raises:
+        InputError: `directory` is none.
         FetchError: the manifest cannot be read.
     """
+    _check_directory(directory)
     where = directory or default_directory()
     manifest, needed = read_manifest(where), wants(track, ())
     if not needed or manifest is None or problems(where, manifest, needed, deep=False):
         return track
     return _from_directory(track, where)
+
+
+def _check_directory(directory: Path | None) -> None:
+    if directory is not None and not directory.is_dir():
+        raise InputError(f"--from {directory}: no such directory; name one that harness fetch --to DIR filled")
 
 
 def _from_directory(track: Track, directory: Path) -> Track:

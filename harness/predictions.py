@@ -146,7 +146,8 @@ def _members(path: Path) -> Iterator[tuple[str, str]]:
                     raise InputError(f"{path}: {entry.filename} is larger than {_LARGEST_FILE >> 20} MiB")
                 yield entry.filename, data.decode("utf-8-sig")
     except _UNREADABLE as problem:
-        raise InputError(f"{path}: cannot be read as a zip of CSV files: {problem}") from problem
+        advice = "; make one of <Task>/<split>.csv" if isinstance(problem, zipfile.BadZipFile) else ""
+        raise InputError(f"{path}: cannot be read as a zip of CSV files: {problem}{advice}") from problem
 
 
 def _column(where: str, text: str, file: TaskFile, rows: int) -> IntArray:

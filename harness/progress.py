@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from harness.listing import counted
 from harness.sandbox.ladder import BANNER
 from harness.status import COUNTS
 
@@ -50,7 +51,7 @@ class PlainProgress:
         if finished < len(cells):
             self._counts[entry] = finished, len(cells)
         done = f", {finished} of them finished before" if finished else ""
-        self.console.print(f"{escape(entry)}: {len(cells)} cells{done}")
+        self.console.print(f"{escape(entry)}: {counted(len(cells), 'cell')}{done}")
 
     def began(self, entry: str, cell: Cell) -> None:
         """See `harness.evaluate.Progress`."""

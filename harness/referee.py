@@ -123,7 +123,9 @@ def run_cell(
     tuning_s = time.perf_counter() - before - waited
     status = _status(service, left)
     if service.config is None and status == "crashed":
-        raise SubmissionError(f"{submission.path}: cannot be imported or configured:\n{service.detail or left.output}")
+        said = service.detail or left.output
+        why = f"cannot be imported or configured:\n{said}" if "Traceback" in said else said  # an option is one line
+        raise SubmissionError(f"{submission.path}: {why}")
     test = load_test(cell.file, cell.source)  # only now, after the worker is dead
     before, waited_before = time.perf_counter(), waited_s()
     try:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
+_NAMED = 5
+"""Submissions that a message spells out."""
 
 Access: TypeAlias = Literal["black-box", "white-box"]
 
@@ -62,7 +64,14 @@ def find(path: str | Path) -> Submission:
     if folder.name == "submission.py":
         folder = folder.parent
     if not (folder / "submission.py").is_file():
-        raise SubmissionError(f"{folder}: no submission.py there; `harness new NAME` makes one to start from")
+        below = sorted(file.parent.name for file in folder.glob("*/submission.py"))
+        more = ", ..." if len(below) > _NAMED else ""
+        way_out = (
+            f"name one of the folders in it: {', '.join(str(Path(path) / name) for name in below[:_NAMED])}{more}"
+            if below
+            else "`harness new NAME` makes one to start from"
+        )
+        raise SubmissionError(f"{folder}: no submission.py there; {way_out}")
     if not _NAME.fullmatch(folder.name):
         raise SubmissionError(f"{folder.name!r} cannot be a submission's name; letters, digits, '-' and '_', up to 64")
     try:
@@ -212,22 +221,16 @@ def parse_options(config: type, options: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _convert(kind: Any, text: str) -> Any:
-    if kind is bool:
+    if kind is bool or kind is type(None):
         choices = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.lower() not in choices:
-            raise ValueError("true or false expected")
-        return choices[text.lower()]
+        named = choices if kind is bool else {"none": None}
+        if text.lower() not in named:
+            raise ValueError("true or false expected" if kind is bool else "none expected")
+        return named[text.lower()]
     if kind is int or kind is float:
-        try:
-            return kind(text)
-        except ValueError:
-            raise ValueError(f"{'an integer' if kind is int else 'a number'} is expected") from None
+        return _number(kind, text)
     if kind is str:
         return text
-    if kind is type(None):
-        if text.lower() != "none":
-            raise ValueError("none is expected")
-        return None
     if get_origin(kind) is Literal:
         named = {str(choice): choice for choice in get_args(kind)}
         if text not in named:
@@ -236,6 +239,13 @@ def _convert(kind: Any, text: str) -> Any:
     if get_origin(kind) in {Union, UnionType}:
         return _convert_first(get_args(kind), text)
     raise ValueError(f"fields of type {kind} cannot be set from the command line")
+
+
+def _number(kind: type[int | float], text: str) -> int | float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{'an integer' if kind is int else 'a number'} is expected") from None
 
 
 def _convert_first(kinds: tuple[Any, ...], text: str) -> Any:

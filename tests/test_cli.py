@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,18 @@ def test_help_fits_the_terminal(command: tuple[str, ...], width: str, harness: A
     assert all(len(line) <= int(width) for line in done.out.splitlines())
     for name in COMMANDS if not command else ():
         assert name in done.out
+
+
+def test_the_version_is_that_of_the_package(harness: Any) -> None:
+    done = harness("--version")
+    assert (done.code, done.out) == (0, f"harness {version('harness')}\n")
+    assert "Show the version" in harness("--help").out
+
+
+def test_options_that_mean_less_in_a_command_are_explained_by_what_they_mean_there(harness: Any) -> None:
+    assert harness("replay", "--help").out.count("As the run had it.") == 3
+    shown = " ".join(harness("pretrain-prompt", "--help").out.replace("│", " ").split())
+    assert "cpu or cuda; default the track's. " in shown
 
 
 def test_examples_stand_on_lines_of_their_own(harness: Any, monkeypatch: Any) -> None:
@@ -194,6 +207,13 @@ def test_a_tier_that_does_not_exist_is_refused(harness: Any, tiny_track: Path, t
         (["fetch", "--source", "anli"], 2, "--source 'anli': there is mnli"),
         (["score", "nowhere.zip", "--track", "mini"], 2, "nowhere.zip"),
         (["score", "submissions/a/submission.py", "--track", "mini"], 2, "zip"),
+        (["score", "submissions/a/submission.py", "--track", "mini"], 2, "make one of <Task>/<split>.csv"),
+        (["evaluate", "submissions"], 2, "name one of the folders in it: submissions/a"),
+        (["tasks", "--from", "nowhere"], 2, "--from nowhere: no such directory"),
+        (["evaluate", "submissions/a", "--from", "nowhere"], 2, "--from nowhere: no such directory"),
+        (["compare", "a", "a"], 2, "name two different entries"),
+        (["fetch", "--track", "mini"], 1, "run: harness evaluate submissions/ajo --track mini"),
+        (["fetch", "--track", "kit"], 1, "harness evaluate submissions/ajo --track kit --data DIR"),
         (["fly"], 2, "fly"),
     ],
 )
@@ -229,7 +249,7 @@ def test_an_option_that_does_not_fit_is_told_without_a_traceback(
 ) -> None:
     place = write_submission(tmp_path, "tune = search")
     refusal = 'raise ValueError(f"step={self.step}; a positive one is needed")'
-    strict = f"    step: float = 1.0\n\n    def __post_init__(self):\n        if self.step <= 0:\n            {refusal}\n"
+    strict = f"    step: float = 1.0\n    def __post_init__(self):\n        if self.step <= 0: {refusal}\n"
     source = place / "submission.py"
     source.write_text(source.read_text().replace("    step: float = 1.0\n", strict))
     done = harness("evaluate", place, "--track", tiny_track, "--task", "qqp", "--config", option)
@@ -282,6 +302,7 @@ def test_an_evaluation_may_be_looked_at_before_it_is_whole(harness: Any, tiny_tr
     done = harness("evaluate", place, "--track", tiny_track, "--task", "qqp")
     assert done.code == 0
     assert "qqp/1" in done.err
+    assert "entry: 1 cell\n" in done.err
     assert "harness leaderboard" in done.out
     (entry,) = harness("leaderboard", "--track", tiny_track, "--json").json["entries"]
     assert (entry["rank"], entry["missing_cells"]) == ("", 2)

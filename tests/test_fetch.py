@@ -19,7 +19,7 @@ import pytest
 from fake_hub import COMMIT, Hub, serving
 from outer_models import TRACK, write_submission
 
-from harness.errors import FetchError
+from harness.errors import FetchError, InputError
 from harness.fetch import (
     Manifest,
     at_hand,
@@ -292,6 +292,8 @@ def test_a_track_that_needs_no_hub_is_left_as_it_is(tmp_path: Path) -> None:
     assert at_hand(track, tmp_path, track.tasks) == (track, None)
     with pytest.raises(FetchError, match="needs nothing from the hub"):
         fetch(track, tmp_path, print)
+    with pytest.raises(InputError, match="nowhere: no such directory"):
+        at_hand(track, tmp_path / "nowhere", track.tasks)
 
 
 def test_the_official_track_wants_its_model_and_five_data_sets() -> None:

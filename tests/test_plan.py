@@ -88,7 +88,7 @@ def test_a_plan_names_the_cells_that_an_evaluation_would_run(tiny_track: Path, t
 
 def test_references_are_planned_where_they_may_run_and_refused_elsewhere(tiny_track: Path, tmp_path: Path) -> None:
     entry = find(write_submission(tmp_path, 'access = "white-box"\ntune = search'))
-    with pytest.raises(InputError, match="is a white-box reference: .* allow that with --white-box"):
+    with pytest.raises(InputError, match=r"is a white-box reference: .* allow that with --white-box"):
         plan(load_track(str(tiny_track)), Choices(), [entry], {})
     assert len(plan(load_track(str(tiny_track)), Choices(white_box=True), [entry], {})) == 3
 

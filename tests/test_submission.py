@@ -73,6 +73,17 @@ def test_no_folder_and_no_submission_are_errors(tmp_path: Path) -> None:
             find(path)
 
 
+def test_a_folder_of_submissions_names_some_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "gbaced":
+        Path("entries").mkdir(exist_ok=True)
+        make(Path("entries"), name=name)
+    Path("entries/empty").mkdir()
+    some = ", ".join(f"entries/{name}" for name in "abcde")
+    with pytest.raises(SubmissionError, match=rf"name one of the folders in it: {some}, \.\.\.$"):
+        find("entries")
+
+
 @pytest.mark.parametrize("name", ["1st", "with space", "a.b", "x" * 65, "-a"])
 def test_an_unusable_name_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(SubmissionError, match="name"):
@@ -153,7 +164,7 @@ def tune(lm, task, shots, rng, config):
 
 def test_a_value_that_the_config_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
     place = make(tmp_path, STRICT.format(problem="ValueError(f'dim={self.dim}; 1 or more is needed')"))
-    with pytest.raises(SubmissionError, match="^dim=0; 1 or more is needed$"):
+    with pytest.raises(SubmissionError, match=r"^dim=0; 1 or more is needed$"):
         load(place, {"dim": "0"})
     assert load(place, {"dim": "1"}).config.dim == 1
     with pytest.raises(KeyError):
@@ -207,7 +218,7 @@ def test_options_are_converted_to_the_type_of_their_field(name: str, text: str, 
         ("flag", "2", "true or false"),
         ("kind", "c", "one of a, b"),
         ("number", "3", "one of 1, 2"),
-        ("maybe", "x", "option maybe='x': none is expected; or an integer is expected"),
+        ("maybe", "x", "option maybe='x': none expected; or an integer is expected"),
         ("many", "1.5", "cannot be set"),
         ("table", "1", "cannot be set"),
         ("size", "1", "no option 'size'; Config has count"),
