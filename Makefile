@@ -13,7 +13,7 @@ run: setup ## evaluate the champion on the embedded track, then print the leader
 # The models of the fast tests are tiny: with more threads than one they wait for each other on a busy machine.
 test: export OMP_NUM_THREADS ?= 1
 test: setup ## the fast tests, warnings as errors
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -123,8 +123,8 @@ def run_cell(
     tuning_s = time.perf_counter() - before - waited
     status = _status(service, left)
     if service.config is None and status == "crashed":
-        said = service.detail or left.output
-        why = f"cannot be imported or configured:\n{said}" if "Traceback" in said else said  # an option is one line
+        said = (service.detail or left.output).strip()
+        why = f"cannot be imported or configured:\n{said}" if "\n" in said else said  # a wrong option is one line
         raise SubmissionError(f"{submission.path}: {why}")
     test = load_test(cell.file, cell.source)  # only now, after the worker is dead
     before, waited_before = time.perf_counter(), waited_s()

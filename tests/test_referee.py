@@ -164,21 +164,23 @@ def test_closing_every_descriptor_is_a_crash(arena: Arena) -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "why"),
     [
-        "import a_module_that_is_not_there",
-        "raise ValueError('at import')",
-        "nothing = 1",
-        "tune = search\nConfig = 3",
-        "tune = search\nos._exit(7)",
-        "tune = search\nsys.exit(0)",
+        ("import a_module_that_is_not_there", "cannot be imported or configured:\nTraceback"),
+        ("raise ValueError('at import')", "cannot be imported or configured:\nTraceback"),
+        ("nothing = 1", "tune"),
+        ("tune = search\nConfig = 3", "Config"),
+        ("tune = search\nos._exit(7)", "exit code 7"),
+        ("tune = search\nsys.exit(0)", "SystemExit"),
     ],
 )
-def test_a_submission_that_cannot_be_imported_is_an_error_and_nothing_is_stored(arena: Arena, body: str) -> None:
+def test_a_submission_that_cannot_be_imported_is_an_error_and_nothing_is_stored(
+    arena: Arena, body: str, why: str
+) -> None:
     cell, found = arena.cell(), find(arena.submission(body))
     run = arena.store.open_run(key(), {})
     attempt = arena.store.begin(run, "sst2", 1)
-    with pytest.raises(SubmissionError, match="cannot be imported or configured"):
+    with pytest.raises(SubmissionError, match=f"(?s)^{found.path}: .*{why}"):
         run_cell(cell, found, {}, arena.lm, attempt, lambda _rows, _note: None)
     assert arena.store.cells(run) == []
     assert arena.store.finished(run) == set()
