@@ -82,17 +82,18 @@ class Plan:
             raise InputError(
                 f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
             )
-        key = dataclasses.replace(
-            self.base,
-            entry=entry_name(submission.name, options),
-            submission_sha256=submission.sha256,
-            options=tuple(sorted(options.items())),
-            environment_sha256=environment_sha256(self.environments[submission.access]),
-            access=submission.access,
-        )
-        run = store.open_run(key, self.environments[submission.access] | {"numerics": self.numerics})
+        entry, given = entry_name(submission.name, options), tuple(sorted(options.items()))
+        own = {"entry": entry, "submission_sha256": submission.sha256, "options": given}
+        run = self.record(store, submission.access, **own)
         finished = store.finished(run)
-        return OpenRun(run, key.entry, tuple(c for c in self.cells if (c.task.name, c.split) not in finished))
+        return OpenRun(run, entry, tuple(c for c in self.cells if (c.task.name, c.split) not in finished))
+
+    def record(self, store: Store, access: Access, **own: Any) -> str:
+        """Record a run, unless it is there, and return its id; `own` are the fields of `RunKey` that tell it apart."""
+        environment = self.environments[access]
+        digest = environment_sha256(environment)
+        key = dataclasses.replace(self.base, access=access, environment_sha256=digest, **own)
+        return store.open_run(key, environment | {"numerics": self.numerics})
 
 
 @dataclass(frozen=True)

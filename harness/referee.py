@@ -143,9 +143,16 @@ def run_cell(
         "device_peak_mb": device.peak_mb(lm.device),
         "probe": probed,
     }
+    return _finished(cell, attempt, status, facts, test, kept)
+
+
+def _finished(
+    cell: Cell, attempt: Attempt, status: str, facts: dict[str, Any], test: Examples, kept: list[KeptAnswer]
+) -> Verdict:
+    """Store how a cell ended."""
     stored = attempt.finish(status, facts, examples_sha256(test), test.labels, kept)
     shown = None
-    if status in COUNTS:
+    if kept and status in COUNTS:
         shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
     return Verdict(status, facts, shown, stored)
 
@@ -278,11 +285,7 @@ def run_reference(
         "device_peak_mb": device.peak_mb(lm.device),
         "probe": probed,
     }
-    stored = attempt.finish(training.status, facts, examples_sha256(test), test.labels, kept)
-    shown = None
-    if kept:
-        shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
-    return Verdict(training.status, facts, shown, stored)
+    return _finished(cell, attempt, training.status, facts, test, kept)
 
 
 def score_handed(
@@ -316,11 +319,7 @@ def score_handed(
         "marks": (1.0,),
         "sandbox": where,
     }
-    stored = attempt.finish(status, facts, examples_sha256(test), test.labels, kept)
-    shown = None
-    if kept:
-        shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
-    return Verdict(status, facts, shown, stored)
+    return _finished(cell, attempt, status, facts, test, kept)
 
 
 def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:

@@ -139,14 +139,13 @@ class RemoteBlackBox(Asking):
         features: FeatureKind | None,
         normalize: bool,
     ) -> wire.Result:
-        key = tuple((str(text),) if isinstance(text, str) else tuple(map(string_of, text)) for text in texts)
         prompt, mode, space = None, "add", None
         if isinstance(prompts, Prompt):
             prompt, mode = wire.prompt_values(prompts), prompts.mode
         elif prompts is not None:
             prompt, space = wire.Array.of(prompts.z), self._space(prompts.space)
         query = wire.Query(
-            self._text_set(key),
+            self._text_set(texts_of(texts)),
             self._task.template if template is None else string_of(template),
             self._task.words if words is None else tuple(map(string_of, words)),
             prompt,
@@ -189,6 +188,11 @@ class RemoteBlackBox(Asking):
         if isinstance(reply, wire.Rejected):
             raise QueryError(reply.message)
         return reply
+
+
+def texts_of(texts: Sequence[Text | str]) -> tuple[Text, ...]:
+    """Texts as they travel; one that is a plain string is a text of one field."""
+    return tuple((str(text),) if isinstance(text, str) else tuple(map(string_of, text)) for text in texts)
 
 
 def string_of(value: str) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from harness.contract import Budget, Examples, ModelInfo, Prompt, Shots
 from harness.errors import AnswerError, BudgetExhausted, InputError, ProtocolError, QueryError, ServiceError
 from harness.lm import wire
-from harness.lm.client import Asking, string_of
+from harness.lm.client import Asking, string_of, texts_of
 from harness.service import messages
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class ServiceBlackBox(Asking):
 
     def _named(self, texts: Sequence[Text]) -> Any:
         """The name of the split's own texts, which the server has; other texts as they are."""
-        given = tuple((str(text),) if isinstance(text, str) else tuple(map(string_of, text)) for text in texts)
+        given = texts_of(texts)
         if given == self._shots.train.texts:
             return "train"
         return "dev" if given == self._shots.dev.texts else list(given)

@@ -145,14 +145,13 @@ class Desk:
     def _query(self, token: Token, place: Place, asked: Forward, body: bytes, key: str | None) -> Answer:
         account = self.account(token, place)
         digest = hashlib.sha256(msgspec.msgpack.encode(asked)).hexdigest()  # the same in JSON and msgpack
-        if key is not None:
-            known = self.book.answered(account.number, key)
-            if known is not None and known.request != digest:
+        known = None if key is None else self.book.answered(account.number, key)
+        if known is not None:
+            if known.request != digest:
                 raise Refusal("key_reused", f"idempotency key {key!r} was used for another query; take a new key")
-            if known is not None and known.reply is None:
+            if known.reply is None:
                 raise Refusal("reply_gone", f"query {key!r} was charged and answered; its reply is no longer kept")
-            if known is not None and known.reply is not None:
-                return Answer(known.reply, None)
+            return Answer(known.reply, None)
         if account.submitted is not None:
             raise Refusal("closed", f"an answer was handed in for {account.task}/{account.split}; its budget is closed")
         held = _Held()

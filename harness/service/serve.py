@@ -11,7 +11,6 @@ import uvicorn
 
 from harness import answer as answers
 from harness.data import load_shots
-from harness.environment import environment_sha256
 from harness.errors import InputError, StoreError
 from harness.lm.broker import Incumbent, Service
 from harness.referee import score_handed
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from harness.evaluate import Evaluation, Plan
     from harness.referee import Cell
     from harness.service.book import Account, Book, Token
-    from harness.store import RunKey
+    from harness.store import Store
 
 _AT_ONCE = 256
 _KEEP_ALIVE_S = 75
@@ -103,8 +102,7 @@ def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> 
     """
     (token,) = [each for each in book.tokens() if each.name == account.token]
     store, blob = evaluation.store, book.submitted(account.number) or b""
-    key = _key(evaluation.plan, token)
-    run_id = store.open_run(key, evaluation.plan.environments["black-box"] | {"numerics": evaluation.plan.numerics})
+    run_id = _run_of(token, evaluation.plan, store)
     if (account.task, account.split) in store.finished(run_id):
         if store.answer(run_id, account.task, account.split) not in {None, blob}:  # None: it could not be applied
             raise InputError(
@@ -130,14 +128,14 @@ def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> 
     return run_id
 
 
-def _key(plan: Plan, token: Token) -> RunKey:
+def _run_of(token: Token, plan: Plan, store: Store) -> str:
     """The run of a token: one with a budget of its own is never ranked with the track."""
     own = token.calls is not None and "calls" not in plan.base.modified
-    return dataclasses.replace(
-        plan.base,
+    return plan.record(
+        store,
+        "black-box",
         entry=f"{token.name}@service",
         submission_sha256=hashlib.sha256(f"service {token.name} {token.created!r}".encode()).hexdigest(),
-        environment_sha256=environment_sha256(plan.environments["black-box"]),
         modified=(*plan.base.modified, "calls") if own else plan.base.modified,
         calls=plan.base.calls if token.calls is None else token.calls,
     )
