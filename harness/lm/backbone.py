@@ -41,6 +41,8 @@ class Backbone(Protocol):
     width: int
     bounded: bool
     """Whether `hidden` cuts a batch itself so that its memory stays bounded, up to what it returns."""
+    together: bool
+    """Whether `hidden` computes candidates together; else one after the other."""
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Final hidden states at the read positions, float32 (candidates, texts, reads, width)."""

@@ -39,14 +39,15 @@ _GELU = {"gelu_new", "gelu_pytorch_tanh"}
 class DecoderBackbone(PlainBackbone):
     """The fast path for Llama and GPT-2; head and statistics are the plain path's."""
 
-    bounded = True
+    bounded = together = True
 
     def __init__(
         self, model: Any, zero_head_bias: bool = False, chunk_tokens: int = 4096, batch_invariant: bool = False
     ) -> None:
-        """Lay out the weights for `Linear`; at most `chunk_tokens` go through a layer at once.
+        """Lay out the weights for `Linear`; at most `chunk_tokens` keys, or one candidate's, are attended to at once.
 
-        `batch_invariant` makes a row's numbers independent of the rows it is asked with, on a CPU.
+        Each text has the keys of the shared tokens, too. `batch_invariant` makes a row's numbers independent of the
+        rows it is asked with, on a CPU.
         """
         super().__init__(model, zero_head_bias)
         self._chunk_tokens = chunk_tokens
@@ -70,7 +71,7 @@ class DecoderBackbone(PlainBackbone):
         if row is None:
             return super().hidden(batch)
         apart = next((depth for depth, values in enumerate(batch.prompts) if len(values) > 1), self.layers)
-        at_once = max(1, self._chunk_tokens // len(row.ids))
+        at_once = max(1, self._chunk_tokens // row.keys)
         with torch.inference_mode():
             x, rotation = self._embedded(row)
             x = self._through(x, range(apart), batch, row, rotation)
@@ -138,6 +139,11 @@ class _Row:
     groups: tuple[_Group, ...]
     back: torch.Tensor  # (own tokens,) int64, where each is among the slots of all groups, one group after the other
     by_group: torch.Tensor  # (texts,) int64, where each text is among the texts of all groups
+
+    @property
+    def keys(self) -> int:
+        """Keys that one candidate's attention is given, those of the shared tokens once for each text."""
+        return self.shared + sum(group.sees.shape[0] * group.sees.shape[3] for group in self.groups)
 
 
 def _packed(batch: Batch, shared: int) -> _Row | None:

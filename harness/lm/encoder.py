@@ -46,7 +46,7 @@ class _Layer:
 class EncoderBackbone(PlainBackbone):
     """The fast path for the families in `_ACTIVATION`; head and statistics are the plain path's."""
 
-    bounded = True
+    bounded = together = True
 
     def __init__(
         self,

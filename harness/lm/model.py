@@ -127,13 +127,15 @@ class LanguageModel:
     def info(self, texts: Sequence[Text], template: str) -> ModelInfo:
         """What is published, with layer widths measured on `texts` at the zero prompt."""
         zero = Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32))
-        layers = self._layers(zero)
         encoded = self.text_set(template, tuple(texts)).encoded
-        batch = self._batch(encoded, layers, zero, 1)
-        asked = f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured"
-        remedy = "This does not depend on chunk_tokens: run another task or split here (--task, --split)"
-        with self.turns, memory_for(asked, remedy):
-            widths = tuple(self.backbone.layer_std(batch))
+        with self.turns:  # all of it: a thread takes torch's number of threads over when it first uses torch
+            batch = self._batch(encoded, self._layers(zero), zero, 1)
+            asked = (
+                f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured"
+            )
+            remedy = "This does not depend on chunk_tokens: run another task or split here (--task, --split)"
+            with memory_for(asked, remedy):
+                widths = tuple(self.backbone.layer_std(batch))
         return ModelInfo(
             self.name,
             self.kind,
@@ -221,8 +223,8 @@ class LanguageModel:
     ) -> Forwarded:
         """Logits, with `normalize` log-probabilities among the whole vocabulary, and the features asked for; float32.
 
-        Texts of like length are forwarded together, at most `chunk_tokens` tokens at once; which rows share
-        a chunk depends on the query alone. Of several threads one computes, the others wait in `turns`.
+        Texts of like length are forwarded together, as many tokens at once as `chunk_tokens` says; which rows share a
+        chunk depends on the query alone. Of several threads one computes, the others wait in `turns`.
         """
         with self.turns:
             return self._forward(prompts, texts, words, features, normalize)
@@ -271,8 +273,12 @@ class LanguageModel:
     def _chunks(self, lengths: Sequence[int], candidates: int, reads: int) -> Iterator[tuple[list[int], slice]]:
         """Cut texts x candidates into what the backbone is given at once, texts of like length together."""
         order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-        cut = _cut_by_reads if self.backbone.bounded else _cut_by_tokens
-        for texts, members in cut([lengths[i] for i in order], candidates, reads, self.chunk_tokens):
+        ordered, most = [lengths[i] for i in order], self.chunk_tokens
+        if self.backbone.bounded:
+            cuts = _cut_by_reads(ordered, candidates, reads, most)
+        else:
+            cuts = _cut_by_tokens(ordered, candidates, reads, most, self.backbone.together)
+        for texts, members in cuts:
             yield order[texts], members
 
     def outputs(
@@ -387,16 +393,22 @@ def _mode(prompts: Prompts) -> Mode:
     return prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
 
 
-def _cut_by_tokens(lengths: Sequence[int], candidates: int, _reads: int, most: int) -> Iterator[tuple[slice, slice]]:
-    """Texts, longest first, x candidates of at most `most` tokens, pad tokens counted; a fifth of a text at most."""
+def _cut_by_tokens(
+    lengths: Sequence[int], candidates: int, reads: int, most: int, together: bool
+) -> Iterator[tuple[slice, slice]]:
+    """Texts, longest first, x candidates; pad tokens are at most a fifth of a text's.
+
+    At most `most` tokens of all candidates, pad tokens counted, where they are computed together; else so many of
+    one candidate, and so many states read of all.
+    """
     first = 0
     while first < len(lengths):
         longest = lengths[first]
-        fit = max(1, most // (longest * candidates))
+        fit = max(1, most // (longest * candidates if together else longest))
         last = first + 1
         while last < len(lengths) and last - first < fit and lengths[last] * 5 >= longest * 4:
             last += 1
-        size = max(1, most // (longest * (last - first)))
+        size = max(1, most // ((longest if together else reads) * (last - first)))
         for start in range(0, candidates, size):
             yield slice(first, last), slice(start, min(start + size, candidates))
         first = last

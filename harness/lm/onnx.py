@@ -49,6 +49,8 @@ _PARTS["roberta"] = _PARTS["bert"]
 class OnnxBackbone(PlainBackbone):
     """The families of `EncoderBackbone` in float32, padded; a batch must be of a bounded size."""
 
+    together = True
+
     def __init__(self, model: Any, zero_head_bias: bool = False, device: str = "cpu") -> None:
         """Build the graph and the session.
 

@@ -1,7 +1,7 @@
 """Any supported transformers model, by its own forward with a hook on every layer.
 
-The plain path: exact by construction, padded, all layers, whole last layer. It serves the families that
-`encoder.py` does not, and tests hold `encoder.py` to it.
+The plain path: exact by construction, padded, all layers, whole last layer. It serves the families that have no other,
+and tests hold `encoder.py`, `decoder.py` and `onnx.py` to it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROWS_AT_ONCE = 256
 class PlainBackbone:
     """A transformers `*ForMaskedLM`, `*ForCausalLM` or `*ForConditionalGeneration` of a family in `families.py`."""
 
-    bounded = False
+    bounded = together = False
     _block: int | None = None
     """Rows of equal blocks in which products are computed, where no row's numbers may depend on the others."""
 

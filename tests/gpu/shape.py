@@ -66,6 +66,19 @@ def save_model(folder: Path, shape: Mapping[str, int]) -> Path:
     return folder
 
 
+def save_causal(folder: Path) -> Path:
+    """A small Llama with random weights, and the embedded model's tokenizer."""
+    embedded.tokenizer(embedded.package_folder()).save_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=30522, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=128, max_position_embeddings=512, initializer_range=0.1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
 def save_track(folder: Path, model: Path, device: str, chunk_tokens: int) -> Path:
     """A track of one cell, SST-2 split 1, on such a model."""
     path = folder / "shape.toml"

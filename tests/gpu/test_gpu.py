@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from shape import LARGE, SMALL, save_model, save_track
+from shape import LARGE, SMALL, save_causal, save_model, save_track
 
 import harness
 from harness.choices import Choices
@@ -23,7 +23,7 @@ from harness.progress import JsonProgress
 from harness.store import Store
 from harness.submission import find
 from harness.tasks import load_task
-from harness.track import ModelSpec, Numerics, PromptSpec
+from harness.track import DType, ModelSpec, Numerics, PromptSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ROOT = Path(harness.__file__).resolve().parents[1]
 TEXTS: Sequence[Text] = [("A warm and funny film. " * (1 + n % 5),) for n in range(17)]
 P0 = PromptSpec(50, 1000)
+FORMATS: tuple[DType, ...] = ("float32", "bfloat16")
 AGREE = 1e-3
 """Largest difference of a float32 logit between CPU and GPU, TF32 off."""
 
@@ -50,33 +51,72 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("large"), LARGE)
 
 
-def both(model: Path, plain: bool = False) -> tuple[LanguageModel, LanguageModel]:
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small causal model."""
+    return save_causal(tmp_path_factory.mktemp("causal"))
+
+
+def both(model: Path, plain: bool = False, kind: Any = "masked") -> tuple[LanguageModel, LanguageModel]:
     """The model on the CPU and on the GPU, with the same numeric profile."""
-    spec = ModelSpec(str(model), "float32", zero_head_bias=True)
-    cpu, gpu = (load_model(spec, P0, plain=plain, device=kind) for kind in ("cpu", "cuda"))
+    spec = ModelSpec(str(model), "float32", kind, zero_head_bias=kind == "masked")
+    cpu, gpu = (load_model(spec, P0, plain=plain, device=device) for device in ("cpu", "cuda"))
     return cpu, gpu
+
+
+def queries() -> list[Any]:
+    """No prompt, values that differ in the first layer or in the second, and coordinates."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(3, 2, 50, 64)).astype(np.float32)
+    deep = values.copy()
+    deep[:, 0] = deep[0, 0]
+    return [
+        None,
+        Prompt(values),
+        Prompt(deep),
+        Subspace(20, (0.5,) * 3, 50, seed=1).at(rng.standard_normal((3, 3, 20))),
+    ]
 
 
 def asked(lm: LanguageModel, prompts: Any, features: Any = None) -> tuple[Any, Any]:
     """Log-probabilities of two label words, and features."""
-    task = load_task("sst2").task("house", "masked")
+    task = load_task("sst2").task("house", lm.kind)
     out = lm.forward(prompts, lm.text_set(task.template, tuple(TEXTS)), lm.single_ids(task.words), features, True)
     return out.logits, out.features
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["encoder", "plain"])
-def test_logits_and_features_agree_with_the_cpus(small: Path, plain: bool) -> None:
-    """No prompt, values and coordinates, in the fast path and in the plain one."""
-    cpu, gpu = both(small, plain)
-    rng = np.random.default_rng(0)
-    space = Subspace(20, (0.5,) * 3, 50, seed=1)
-    values = rng.normal(size=(3, 2, 50, 64)).astype(np.float32)
-    for prompts in (None, Prompt(values), space.at(rng.standard_normal((3, 3, 20)))):
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_logits_and_features_agree_with_the_cpus(small: Path, causal: Path, kind: str, plain: bool) -> None:
+    """In the fast path and in the plain one."""
+    cpu, gpu = both({"masked": small, "causal": causal}[kind], plain, kind)
+    for prompts in queries():
         for features in (None, "mask", "cls", "all"):
             for on_cpu, on_gpu in zip(asked(cpu, prompts, features), asked(gpu, prompts, features), strict=True):
                 assert (on_cpu is None) == (on_gpu is None)
                 if on_cpu is not None:
                     np.testing.assert_allclose(on_gpu, on_cpu, atol=AGREE)
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_bfloat16_stays_near_float32(small: Path, causal: Path, kind: Any) -> None:
+    """By the tensor cores, as the embedded tracks' format."""
+    model = str({"masked": small, "causal": causal}[kind])
+    exact, rounded = (load_model(ModelSpec(model, dtype, kind), P0, device="cuda") for dtype in FORMATS)
+    for prompts in queries():
+        wanted, got = asked(exact, prompts)[0], asked(rounded, prompts)[0]
+        assert 0 < np.abs(got - wanted).mean() < 0.1 * wanted.std()
+
+
+def test_onnx_runtimes_cuda_provider_agrees_with_the_cpus_torch(small: Path) -> None:
+    """Skipped where onnxruntime has no such provider."""
+    if "CUDAExecutionProvider" not in pytest.importorskip("onnxruntime").get_available_providers():
+        pytest.skip("this onnxruntime has no CUDA provider; pip install onnxruntime-gpu")
+    spec = ModelSpec(str(small), "float32")
+    torchs = load_model(spec, P0)
+    onnx = load_model(spec, P0, device="cuda", numerics=Numerics(forward="onnxruntime"))
+    for prompts in queries():
+        np.testing.assert_allclose(asked(onnx, prompts)[0], asked(torchs, prompts)[0], atol=AGREE)
 
 
 def test_projections_live_on_the_gpu_and_are_dropped_in_time(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,12 +244,35 @@ def test_candidates_are_one_below_the_layer_where_they_differ(monkeypatch: pytes
             assert rows_of(DecoderBackbone(gpt2()), made([5, 9], 7, deep), patch) == expected
 
 
-def test_at_most_a_chunk_goes_through_a_layer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or one candidate, where that is more."""
-    batch = made([5, 9], 7, (False, True))
-    for chunk, expected in ((60, [18, 54, 54, 54, 54, 18, 18]), (10, [18] + [18] * 14), (10_000, [18, 126, 126])):
+def test_at_most_a_chunk_is_attended_to_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or one candidate, where that is more: 18 tokens, and 36 keys, as each text has those of the 4 shared tokens."""
+    batch, keys = made([5, 9], 7, (False, True)), []
+    inner = decoder._attention
+
+    def counting(layer: Any, q: torch.Tensor, kv: torch.Tensor, *how: Any, **more: Any) -> torch.Tensor:
+        keys.append(kv.shape[0] * kv.shape[1])
+        return inner(layer, q, kv, *how, **more)
+
+    monkeypatch.setattr(decoder, "_attention", counting)
+    for chunk, expected in ((120, [18, 54, 54, 54, 54, 18, 18]), (10, [18] + [18] * 14), (10_000, [18, 126, 126])):
+        keys.clear()
         with monkeypatch.context() as patch:
             assert rows_of(DecoderBackbone(llama(), chunk_tokens=chunk), batch, patch) == expected
+        assert max(keys) <= max(chunk, 36)
+
+
+def test_of_the_last_layer_only_what_is_read_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One position a text here: no other goes through the last layer's output and feed-forward products."""
+    finished: list[int] = []
+    inner = decoder._Layer._finished
+
+    def counting(layer: Any, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        finished.append(len(x))
+        return inner(layer, x, attended)
+
+    monkeypatch.setattr(decoder._Layer, "_finished", counting)
+    DecoderBackbone(gpt2()).hidden(made([5, 9], 7, (True,)))
+    assert finished == [7 * 18] * (LAYERS - 1) + [7 * 2]
 
 
 # ── what is not computed here ────────────────────────────────────────────────────────────────────────────────

@@ -10,13 +10,16 @@ import pytest
 import tiny_models
 import torch
 import transformers
-from tiny_models import FAMILIES, FAST, GAPPED, LAYERS, MASKED, SEQ2SEQ, WIDTH
+from tiny_models import CAUSAL, FAMILIES, FAST, GAPPED, LAYERS, MASKED, SEQ2SEQ, WIDTH
 
 from harness.contract import Prompt, Prompts, Subspace, Text
 from harness.errors import ModelError, QueryError
+from harness.lm.backbone import Batch
+from harness.lm.decoder import DecoderBackbone
 from harness.lm.encoder import EncoderBackbone
 from harness.lm.load import kind_of, load_model
 from harness.lm.model import LanguageModel
+from harness.lm.plain import PlainBackbone
 from harness.lm.projection import matrix
 from harness.track import ModelSpec, PromptSpec
 
@@ -194,7 +197,8 @@ def test_logits_and_states_are_those_computed_by_hand(
 ) -> None:
     """By the fast path where there is one, and by the plain path."""
     wanted = expected[case]
-    paths = (tiny.lm, tiny.plain) if tiny.family in FAST else (tiny.lm,)
+    fast = type(tiny.lm.backbone) is not type(tiny.plain.backbone)
+    paths = (tiny.lm, tiny.plain) if fast else (tiny.lm,)
     for lm, start in itertools.product(paths, range(0, len(TEXTS), batch)):
         some = slice(start, start + batch)
         for kind, states in (("mask", wanted[1]), ("cls", wanted[2])):
@@ -384,9 +388,30 @@ def test_a_long_text_leaves_room_for_the_prompt(tiny: Tiny) -> None:
 # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_encoders_take_the_fast_path_and_only_they(tiny: Tiny) -> None:
-    assert isinstance(tiny.lm.backbone, EncoderBackbone) == (tiny.family in FAST)
-    assert not isinstance(tiny.plain.backbone, EncoderBackbone)
+def test_families_with_a_fast_path_take_it(tiny: Tiny) -> None:
+    fast = EncoderBackbone if tiny.family in FAST else DecoderBackbone if tiny.family in CAUSAL else PlainBackbone
+    assert type(tiny.lm.backbone) is fast
+    assert type(tiny.plain.backbone) is PlainBackbone
+
+
+def test_the_plain_path_takes_as_many_texts_at_once_as_fit(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It computes candidates one after the other, so that its chunks do not grow with their number."""
+    seen = []
+    own = PlainBackbone._run
+
+    def run(backbone: PlainBackbone, batch: Batch, *how: Any) -> torch.Tensor:
+        seen.append(batch.ids.numel())
+        return own(backbone, batch, *how)
+
+    monkeypatch.setattr(PlainBackbone, "_run", run)
+    values, texts = np.random.default_rng(0).normal(size=(9, 1, 4, WIDTH)).astype(np.float32), (("great film",),) * 6
+    forward(tiny.plain, tiny, Prompt(values), texts)
+    tokens = sum(len(e.ids) + 4 for e in tiny.plain.text_set(tiny.template, texts).encoded)
+    assert seen == [tokens] * 9
+    seen.clear()
+    monkeypatch.setattr(tiny.plain, "chunk_tokens", tokens // 3)
+    forward(tiny.plain, tiny, Prompt(values), texts)
+    assert seen == [tokens // 3] * 27
 
 
 def test_a_model_of_the_other_kind_is_refused(tiny: Tiny) -> None:

@@ -1,5 +1,6 @@
 """Texts side by side without pad tokens: the layout by itself, and the same numbers however rows are put together."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,60 @@ def test_no_more_than_a_chunk_goes_through_a_layer(
     tokens = sum(len(e.ids) + 4 for e in lm.text_set(TEMPLATE, texts).encoded)
     assert max(seen) <= chunk
     assert sum(seen) == LAYERS * tokens if candidates == 1 else sum(seen) < LAYERS * tokens * candidates
+
+
+def test_of_the_last_layer_only_what_is_read_is_computed(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One position a text here: no other asks in the last layer, or goes through its feed-forward products."""
+    backbone, seen = models["packed"].backbone, []
+    assert isinstance(backbone, encoder.EncoderBackbone)
+    own = Linear.gelu
+
+    def gelu(linear: Linear, x: torch.Tensor) -> torch.Tensor:
+        seen.append((linear is backbone._weights[-1].up, len(x)))
+        return own(linear, x)
+
+    monkeypatch.setattr(Linear, "gelu", gelu)
+    texts = tuple((" ".join(["film"] * (n + 1)),) for n in range(5))
+    values = np.random.default_rng(1).normal(size=(3, 1, 4, WIDTH)).astype(np.float32)
+    ask(models["packed"], Prompt(values), texts)
+    tokens = sum(len(e.ids) + 4 for e in models["packed"].text_set(TEMPLATE, texts).encoded)
+    assert sum(rows for last, rows in seen if last) == 3 * len(texts)
+    assert sum(rows for last, rows in seen if not last) == 3 * tokens * (LAYERS - 1)
+
+
+def test_a_query_is_one_computation_or_many_whichever_thread_it_comes_from(models: Models) -> None:
+    """A cell's thread that first asks for `info` while another computes is not left with one of torch's threads."""
+    lm, threads = models["packed"], torch.get_num_threads()
+    backbone = lm.backbone
+    assert isinstance(backbone, encoder.EncoderBackbone)
+    own, inside, go, found = backbone._layer, threading.Event(), threading.Event(), []
+
+    def layer(*given: object) -> torch.Tensor:
+        inside.set()
+        assert go.wait(30)
+        return own(*given)  # type: ignore[arg-type]
+
+    def second() -> None:
+        assert inside.wait(30)
+        threading.Timer(0.2, go.set).start()  # by then `info` waits for its turn, or has begun without one
+        lm.info(texts, TEMPLATE)
+        found.append(torch.get_num_threads())
+
+    texts = tuple((" ".join(["film"] * (n + 20)),) for n in range(20))
+    values = np.random.default_rng(5).normal(size=(4, 1, 4, WIDTH)).astype(np.float32)
+    torch.set_num_threads(2)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(backbone, "_layer", layer)
+            cell = threading.Thread(target=second)
+            cell.start()
+            first = threading.Thread(target=ask, args=(lm, Prompt(values), texts))
+            first.start()
+            first.join()
+            cell.join()
+    finally:
+        torch.set_num_threads(threads)
+    assert found == [2]
 
 
 # ── the layout ───────────────────────────────────────────────────────────────────────────────────────────────

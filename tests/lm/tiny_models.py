@@ -11,6 +11,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 FAMILIES = ("bert", "roberta", "gpt2", "llama", "albert", "distilbert", "t5", "bart")
 MASKED = ("bert", "roberta", "albert", "distilbert")
+CAUSAL = ("gpt2", "llama")
 SEQ2SEQ = ("t5", "bart")
 GAPPED = (*MASKED, *SEQ2SEQ)
 """Families whose input has a gap, the mask, where it is in the template."""
