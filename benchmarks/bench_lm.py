@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from harness.lm.model import LanguageModel, TextSet
 
 DIM, SEED = 500, 20_220_628
+CACHE = Path.home() / ".cache" / "harness" / "bench"
 GROWTH = (1, 2, 5, 10, 20)
 SHOTS = {"sst2": 16, "dbpedia": 8, "snli": 16, "qqp": 16, "qnli": 16}
 MEAN_OVER = 4
@@ -414,7 +415,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"), help="ours")
     parser.add_argument("--forward", default="packed", choices=get_args(Forward), help="ours; default packed")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "harness" / "bench")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--json", type=Path, help="write all measurements here")
     given = parser.parse_args()
     if given.list:

@@ -5,7 +5,7 @@
     python benchmarks/bench_official.py --device cuda
 
 A call is one prompt over the training set. Values do not matter to time and memory, so the weights are random, and
-nothing is downloaded; 1.4 GB are written to a temporary directory. Seconds are medians of `--repeats`, after a query on
+nothing is downloaded; 1.4 GB are written, once. Seconds are medians of `--repeats`, after a query on
 one text that is not counted, which makes the projections. Beside those of the clock stand those of the processor, which
 other work on the machine changes little; they are seconds of one core where OMP_NUM_THREADS=1.
 """
@@ -15,18 +15,17 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
-import transformers
+from bench_lm import CACHE, random_roberta_large
 
 from harness.contract import Subspace
 from harness.data import Source, load_shots
-from harness.lm import device, embedded
+from harness.lm import device
 from harness.lm.load import load_model
 from harness.lm.model import TextSet
 from harness.lm.projection import check_space
@@ -36,19 +35,7 @@ from harness.track import DType, ModelSpec, TrackTask, load_track
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LARGE = {
-    "vocab_size": 50265, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
-    "intermediate_size": 4096, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1,
-    "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5,
-}  # fmt: skip
 DIM = 500
-
-
-def save_model(folder: Path) -> None:
-    """RoBERTa-large's shape in hub format; the tokenizer is the embedded model's, which has a mask, too."""
-    embedded.tokenizer(embedded.package_folder()).save_pretrained(folder)
-    torch.manual_seed(0)
-    transformers.RobertaForMaskedLM(transformers.RobertaConfig(**LARGE)).save_pretrained(folder)
 
 
 def seconds(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
@@ -75,17 +62,14 @@ def main() -> None:
     parser.add_argument("--population", type=int, default=2, help="candidates of the last two lines")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", default="", help="only queries with this in their names, e.g. deep")
-    parser.add_argument("--keep", type=Path, help="directory of the model: used if it is there, else written")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="directory of the model, as bench_lm.py's")
     given = parser.parse_args()
     track = load_track("official")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = given.keep or Path(scratch)
-        if not (folder / "config.json").is_file():
-            save_model(folder)
-        before = time.perf_counter()
-        spec = ModelSpec(str(folder), given.dtype, zero_head_bias=True)
-        lm = load_model(spec, track.prompt, device=given.device, numerics=track.numerics)
-        print(f"loading: {time.perf_counter() - before:.1f} s, main memory {peak_mib():,} MiB at its peak", flush=True)
+    folder = random_roberta_large(given.cache / "roberta-large-random")
+    before = time.perf_counter()
+    spec = ModelSpec(str(folder), given.dtype, zero_head_bias=True)
+    lm = load_model(spec, track.prompt, device=given.device, numerics=track.numerics)
+    print(f"loading: {time.perf_counter() - before:.1f} s, main memory {peak_mib():,} MiB at its peak", flush=True)
     file = load_task("sst2")
     task = file.task("house", "masked")
     texts = load_shots(file, Source("embedded"), 1, TrackTask(1, (1,))).train.texts

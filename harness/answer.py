@@ -153,8 +153,8 @@ def check(answer: Answer, task: Task, width: int) -> None:
             raise AnswerError(f"member {n}: features {member.features!r}; a bilstm head reads all, the others one")
         if not 0 <= member.alpha <= 1 or (member.head is None and member.alpha > 0):
             raise AnswerError(f"member {n}: alpha {member.alpha} must lie in [0, 1], and be 0 without a head")
-        if isinstance(member.prompt, (Prompt, Coordinates)) and _candidates(member.prompt) != 1:
-            raise AnswerError(f"member {n}: {_candidates(member.prompt)} candidate prompts; exactly 1 is needed")
+        if isinstance(member.prompt, (Prompt, Coordinates)) and len(member.prompt) != 1:
+            raise AnswerError(f"member {n}: {len(member.prompt)} candidate prompts; exactly 1 is needed")
         problem = heads.problem(member.head, classes, width)
         if problem:
             raise AnswerError(f"member {n}: {problem}")
@@ -200,10 +200,6 @@ def member_probabilities(member: Member, classes: int, outs: Outputs) -> npt.NDA
     if member.mix == "logits":
         return softmax(q + member.alpha * s)
     return (1 - member.alpha) * softmax(q) + member.alpha * softmax(s)
-
-
-def _candidates(prompts: Prompts) -> int:
-    return len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
 
 
 def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) -> _Member:

@@ -132,6 +132,10 @@ class Prompt:
     values: FloatArray  # (candidates, layers, tokens, width)
     mode: Mode = "add"
 
+    def __len__(self) -> int:
+        """Candidates."""
+        return len(self.values)
+
 
 @dataclass(frozen=True)
 class Subspace:
@@ -180,6 +184,10 @@ class Coordinates:
 
     space: Subspace
     z: FloatArray  # (candidates, layers, dim)
+
+    def __len__(self) -> int:
+        """Candidates."""
+        return len(self.z)
 
 
 Prompts: TypeAlias = Prompt | Coordinates

@@ -88,7 +88,7 @@ def check_size(
         BudgetExhausted: as the meter would, before the texts are even tokenised.
         QueryError: with the numbers.
     """
-    candidates = 1 if prompts is None else len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
+    candidates = 1 if prompts is None else len(prompts)
     rows = candidates * texts
     if rows > budget.rows_left:
         raise BudgetExhausted(rows, budget.rows_left, budget.rows_total)

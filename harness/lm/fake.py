@@ -286,7 +286,7 @@ class FakeLM:
         template = self.free.task.template if template is None else template
         words = self.free.task.words if words is None else words
         self.free.check(prompts, texts, template, words)
-        candidates = 1 if prompts is None else len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
+        candidates = 1 if prompts is None else len(prompts)
         self.meter.charge(candidates, len(texts))
         return self.free.outputs(prompts, texts, template, words, features, normalize)
 

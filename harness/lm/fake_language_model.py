@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from harness.contract import Coordinates, Prompt
+from harness.contract import Coordinates
 from harness.errors import QueryError
 from harness.lm.fake import FakeModel
 from harness.lm.projection import check_space
@@ -76,7 +76,7 @@ class FakeLanguageModel:
             return
         if isinstance(prompts, Coordinates):
             check_space(prompts.space, self.backbone.layers, self.backbone.width, self.prompt_tokens)
-        count = len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
+        count = len(prompts)
         if not count:
             raise QueryError("0 candidates; at least one is needed")
         self.fake.check(prompts, (), "", self.fake.task.words)

@@ -238,7 +238,7 @@ class LanguageModel:
         normalize: bool,
     ) -> Forwarded:
         layers = self._layers(prompts) if prompts is not None else ()
-        candidates = 1 if prompts is None else len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
+        candidates = 1 if prompts is None else len(prompts)
         ids = torch.tensor(list(words), dtype=torch.int64, device=self.device)
         logits = np.empty((candidates, len(texts), len(words)), dtype=np.float32)
         extra = layers[0].shape[1] if layers else 0
@@ -291,7 +291,7 @@ class LanguageModel:
 
     def _layers(self, prompts: Prompts) -> tuple[torch.Tensor, ...]:
         """Prompt values per layer, as `prompt_layers` says, with those of p0 in the first."""
-        candidates = len(prompts.values if isinstance(prompts, Prompt) else prompts.z)
+        candidates = len(prompts)
         with memory_for(f"the projections and prompts of {candidates} candidates", "Ask for fewer candidates at once"):
             first, *deeper = prompt_layers(prompts, self.backbone.width, self.device, self._block)
         if self._p0_values is not None:

@@ -58,22 +58,29 @@ class PlainBackbone:
 
     def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """See `Backbone`."""
-
-        def head(rows: torch.Tensor) -> torch.Tensor:
-            h = families.transform(self._model, rows.to(self._output.dtype)).float()
-            out: torch.Tensor = h @ self._output[words].float().T
-            return out if self._bias is None else out + self._bias[words].float()
-
+        head = self._head(words)
         with torch.inference_mode():
             flat = hidden.reshape(-1, self.width)
             return in_blocks(head, len(words), self._block, flat).view(*hidden.shape[:-1], -1)
 
     def normalizer(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `Backbone`."""
-        every = torch.arange(len(self._output), device=self._output.device)
-        flat = hidden.reshape(-1, self.width)
-        parts = [self.logits(rows, every).logsumexp(dim=-1) for rows in torch.split(flat, _ROWS_AT_ONCE)]
-        return torch.cat(parts).reshape(hidden.shape[:-1])
+        head, size = self._head(slice(None)), len(self._output)
+        with torch.inference_mode():
+            flat = hidden.reshape(-1, self.width)
+            some = (in_blocks(head, size, self._block, rows) for rows in torch.split(flat, _ROWS_AT_ONCE))
+            return torch.cat([logits.logsumexp(dim=-1) for logits in some]).reshape(hidden.shape[:-1])
+
+    def _head(self, words: torch.Tensor | slice) -> Callable[[torch.Tensor], torch.Tensor]:
+        """From states (rows, width) to logits of `words` (rows, words), the matrix made float32 once."""
+        output, bias = self._output[words].float(), None if self._bias is None else self._bias[words].float()
+
+        def head(rows: torch.Tensor) -> torch.Tensor:
+            h = families.transform(self._model, rows.to(self._output.dtype)).float()
+            out: torch.Tensor = h @ output.T
+            return out if bias is None else out + bias
+
+        return head
 
     def embedding_std(self) -> float:
         """See `Backbone`."""
