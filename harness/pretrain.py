@@ -26,6 +26,7 @@ from safetensors.numpy import save
 
 from harness.data import examples_sha256, load_shots
 from harness.errors import InputError
+from harness.lm.device import seeded
 from harness.metrics import score
 from harness.tasks import outside_set
 from harness.track import TrackTask
@@ -99,8 +100,7 @@ def pretrain(
         TaskError, QueryError: the profile has no wording for the model, or its label words are no tokens of it.
     """
     task = file.task(profile, lm.kind, lm)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(how.seed)
+    with seeded(lm.device, how.seed):
         white = WhiteBox(lm, task, shots.train.texts[:_TEXTS_FOR_INFO])
         prompt = torch.nn.Parameter(torch.zeros(white.info.prompt_tokens, white.info.width, device=white.device))
         first = white.batch(shots.train.texts[:1], prompted=True).start

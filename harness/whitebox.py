@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.errors import DeviceMemoryError
 from harness.lm import families
-from harness.lm.device import memory_for
+from harness.lm.device import memory_for, seeded
 from harness.losses import cross_entropy, softmax
 from harness.metrics import score
 from harness.status import COUNTS
@@ -245,10 +245,9 @@ def train(
     seed: int,
     watch: Callable[[int, dict[str, float]], None],
 ) -> Training:
-    """Run a reference to its end. Torch's global generator, from which dropout draws, is seeded and put back."""
+    """Run a reference to its end, torch's global generators seeded meanwhile."""
     training, ended = Training(), "ok"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(lm.device, seed):
         try:
             for predictor in solver.tune(lm, task, shots, np.random.default_rng(seed), solver.config):
                 note = {key: float(value) for key, value in predictor.note.items()}

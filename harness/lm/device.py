@@ -67,6 +67,14 @@ def peak_mb(kind: Kind) -> float | None:
 
 
 @contextlib.contextmanager
+def seeded(kind: Kind, seed: int) -> Iterator[None]:
+    """Torch's global generators, from which dropout draws, begin at `seed` and are put back: the device's own, too."""
+    with torch.random.fork_rng(devices=[] if kind == "cpu" else [torch.cuda.current_device()]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
 def memory_for(asked: str, remedy: str) -> Iterator[None]:
     """Say what was `asked`, what the device has and the `remedy` where its memory does not suffice.
 

@@ -82,8 +82,8 @@ class Config:
     dev_every: int = 5
     """Generations between two looks at dev, at 2 * len(dev) rows each."""
     select: Literal["metric", "loss"] = "metric"
-    """What dev decides by: the task's ``metric``, ties by loss (published), or the ``loss``, ties by metric (as in the
-    code of early 2022; steadier on few texts)."""
+    """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties
+    by metric (as in the code of early 2022; steadier on few texts)."""
 
 
 @dataclass

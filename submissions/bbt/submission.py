@@ -72,14 +72,15 @@ class Config:
     bound: float = 0.0
     """Half-width of the box around z = 0 (the paper: 5); 0 is no box."""
     dev_every: int = 5
-    """Generations between two looks at dev (published: 100 calls). One shows 2 candidates; 1 if ``faithful``."""
+    """Generations between two looks at dev (published: 100 calls, which 5 are at a population of 20). One shows 2
+    candidates; 1 if ``faithful``."""
     selection: Literal["house", "faithful"] = "house"
     """What dev is shown, and what wins: ``house``, or ``faithful`` to the code: the last sample of the generation,
     which replaces the incumbent if its metric is strictly higher; the first to beat is 0, and the budget's end brings
-    no look of its own."""
+    no look of its own. Looks are counted in generations (`dev_every`): every 100 calls at a population of 20 only."""
     select: Literal["metric", "loss"] = "metric"
-    """What dev decides by: the task's ``metric``, ties by loss (published), or the ``loss``, ties by metric (as in the
-    code of early 2022; steadier on few texts)."""
+    """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties
+    by metric (as in the code of early 2022; steadier on few texts)."""
     queries: Literal["population", "serial"] = "population"
     """A generation as one query, or one query per candidate (the published code), at the same price."""
 

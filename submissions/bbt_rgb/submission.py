@@ -95,7 +95,8 @@ class Config:
     dev_every: int = 5
     """Generations between two looks at dev (published: 100 calls), at 2 * len(dev) rows each."""
     select: Literal["metric", "loss"] = "metric"
-    """What dev decides by: the task's ``metric``, ties by loss (published), or the ``loss``, ties by metric."""
+    """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties
+    by metric."""
 
 
 class Standing(NamedTuple):

@@ -71,15 +71,16 @@ class Config:
     remainder: bool = True
     """Go on with a partial round when the budget is no whole number of rounds; published: stop there."""
     dev_every: int = 5
-    """Generations between two looks at dev (published: 100 calls). One shows 2 candidates; 1 if ``faithful``."""
+    """Generations between two looks at dev (published: 100 calls, which 5 are at a population of 20). One shows 2
+    candidates; 1 if ``faithful``."""
     selection: Literal["house", "faithful"] = "house"
     """What dev is shown, and what wins: ``house``, or ``faithful`` to the code: the last sample of the generation in
-    place,
-    which replaces the incumbent if its metric is strictly higher; the first to beat is 0, and the budget's end brings
-    no look of its own."""
+    place, which replaces the incumbent if its metric is strictly higher; the first to beat is 0, and the budget's end
+    brings no look of its own. Looks are counted in generations (`dev_every`): every 100 calls at a population of 20
+    only."""
     select: Literal["metric", "loss"] = "metric"
-    """What dev decides by: the task's ``metric``, ties by loss (published), or the ``loss``, ties by metric (as in the
-    code of early 2022; steadier on few texts)."""
+    """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties
+    by metric (as in the code of early 2022; steadier on few texts)."""
 
     def __post_init__(self) -> None:
         """Refuse a rule of selection that is neither the house's nor the published one."""

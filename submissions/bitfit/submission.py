@@ -36,11 +36,19 @@ class Config:
     patience: int | None = None
     """Steps without a better dev score after which training ends; None is 1,000 x layers / 24."""
 
+    def __post_init__(self) -> None:
+        """Refuse counts below 1."""
+        for name in ("batch", "epochs", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}={value}; at least 1 is needed")
+
 
 def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Predictor]:  # noqa: ARG001
     """Yield the model as it is, then better and better ones."""
     biases = [parameter for name, parameter in lm.module.named_parameters() if name.endswith("bias")]
     if not biases:
         raise ValueError(f"{lm.info.name} has no biases to train")
-    recipe = Recipe(config.eta, config.batch, config.epochs or lm.scaled(200), config.patience or lm.scaled(1000))
+    epochs = lm.scaled(200) if config.epochs is None else config.epochs
+    patience = lm.scaled(1000) if config.patience is None else config.patience
+    recipe = Recipe(config.eta, config.batch, epochs, patience)
     yield from lm.fit(biases, shots, rng, recipe)

@@ -45,6 +45,12 @@ class Config:
     patience: int = 300
     """Steps without a better dev score after which training ends (published, where time is measured: 1000)."""
 
+    def __post_init__(self) -> None:
+        """Refuse counts below 1."""
+        for name in ("units", "batch", "epochs", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}={value}; at least 1 is needed")
+
 
 class Network(torch.nn.Module):
     """Two LSTMs and a linear layer."""
@@ -75,9 +81,10 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     """Yield the bare template, in case the budget is tiny, then the BiLSTM."""
     yield Answer.of(task)
     train_set, dev_set = states(lm, shots.train), states(lm, shots.dev)
+    units = lm.info.width // 2 if config.units is None else config.units
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**62)))
-        network = Network(lm.info.width, config.units or lm.info.width // 2, len(task.classes))
+        network = Network(lm.info.width, units, len(task.classes))
     head, loss, dev = train(network, task, (train_set, shots.train), (dev_set, shots.dev), rng, config)
     member = Member(task.template, task.words, head=head, alpha=1.0, features="all")  # the head alone
     yield Answer((member,), {"loss": loss, "dev": dev})

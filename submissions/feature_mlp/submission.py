@@ -55,6 +55,12 @@ class Config:
     patience: int = 1000
     """Steps without a better dev score after which training ends: the paper's rule where it measures time."""
 
+    def __post_init__(self) -> None:
+        """Refuse counts below 1."""
+        for name in ("hidden", "batch", "epochs", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}={value}; at least 1 is needed")
+
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
     """Yield the bare template, in case the budget is tiny, then the perceptron."""
@@ -62,7 +68,8 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     h_train = lm.outputs(None, shots.train.texts, features=config.features).features[0]  # (texts, width)
     h_dev = lm.outputs(None, shots.dev.texts, features=config.features).features[0]
 
-    start = first_weights(lm.info.width, config.hidden or lm.info.width, len(task.classes), rng)
+    hidden = lm.info.width if config.hidden is None else config.hidden
+    start = first_weights(lm.info.width, hidden, len(task.classes), rng)
     best, loss, dev = train(start, task, (h_train, shots.train.labels), (h_dev, shots.dev), rng, config)
     head = MlpHead(*best)
     member = Member(task.template, task.words, head=head, alpha=1.0, features=config.features)  # the head alone

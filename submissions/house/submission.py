@@ -76,7 +76,7 @@ class Config:
     alpha_deep: float = 0.2
     """The same for layers 1 and above."""
     dev_every: int = 5
-    """Generations between two looks at dev, at 2 * len(dev) rows each, and as many of train for the mean's."""
+    """Generations between two looks at train and dev under two stacks, at 2 * (len(train) + len(dev)) rows each."""
     folds: int = 8
     """Parts into which the texts are cut to judge a member on texts it was not fitted on."""
 

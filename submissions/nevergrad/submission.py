@@ -7,6 +7,9 @@ told are given whole populations, which the server forwards at once; the others 
 call and more seconds; those that fail either way are refused.
 
 Not part of any paper: the widths of A, the looks at dev and the selection are those of this project's BBT.
+
+Numpy's global generator is seeded while `tune` runs: some of nevergrad's optimisers draw from it, and not only from the
+generator of the space they are given.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from numpy.typing import NDArray
 from harness import Answer, BlackBox, Examples, Shots, Subspace, Task, accuracy, cross_entropy, macro_f1
 
 REFUSED = ("BO", "BOSplit", "BayesOptimBO", "PCABO", "PCABO80", "PCABO95DoE20", "AX", "HyperOpt", "SMAC3", "pysot")
-"""Model-based optimisers whose cost per question grows with dim and history: they hang at hundreds of dimensions."""
+"""Model-based optimisers whose cost per question grows with dim and history: they hang at hundreds of dimensions.
+
+nevergrad knows `HyperOpt` only where the package of that name is installed."""
 TRY = "try NGOpt, DiagonalCMA or CMA"
 Standing: TypeAlias = tuple[float, float]
 """What dev thinks of a candidate, metric and minus loss, the deciding one first; the greater wins."""
@@ -44,8 +49,8 @@ class Config:
     dev_every: int = 100
     """Calls between two looks at dev, at 2 * len(dev) rows each."""
     select: Literal["metric", "loss"] = "metric"
-    """What dev decides by: the task's ``metric``, ties by loss (published), or the ``loss``, ties by metric (as in the
-    code of early 2022; steadier on few texts)."""
+    """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties
+    by metric (as in the code of early 2022; steadier on few texts)."""
 
     def __post_init__(self) -> None:
         """Refuse unknown optimisers, and those that would hang."""
@@ -60,7 +65,19 @@ class Config:
 
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
-    """Yield the bare template, then every prompt that dev prefers to all before."""
+    """Yield the bare template, then every prompt that dev prefers to all before.
+
+    Numpy's global generator is seeded meanwhile (see `optimizer`); its state from before comes back at the end.
+    """
+    before = np.random.get_state()  # noqa: NPY002 - the generator that nevergrad draws from
+    try:
+        yield from improved(lm, task, shots, rng, config)
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+
+
+def improved(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
+    """Ask and tell the optimiser until the budget ends; the answers of `tune`."""
     train, dev = shots.train, shots.dev
     std = config.alpha * lm.info.hidden_std[0]
     space = Subspace(config.dim, (std,), lm.info.prompt_tokens, seed=int(rng.integers(2**62)))
@@ -94,10 +111,16 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
 
 
 def optimizer(config: Config, calls: int, rng: np.random.Generator) -> Any:
-    """The named optimiser at z = 0 with step 1; one question at a time if it takes no more. Chance is `rng`'s."""
+    """The named optimiser at z = 0 with step 1; one question at a time if it takes no more. Chance is `rng`'s.
+
+    Seeds numpy's global generator, too: nevergrad 1.0.12 draws its lognormal mutations, some crossovers, directions in
+    its DS optimisers, and the scales of the optimisers in some portfolios from it, whatever the space's generator is.
+    """
     kind = ng.optimizers.registry[config.optimizer]
     space = ng.p.Array(init=np.zeros(config.dim))
-    space.random_state = np.random.RandomState(int(rng.integers(2**32)))
+    seed = int(rng.integers(2**32))
+    space.random_state = np.random.RandomState(seed)
+    np.random.seed([seed, 1])  # noqa: NPY002 - nevergrad's choice; the 1 is for other numbers than the space's
     ahead = max(config.population, 4 + int(3 * np.log(config.dim)))
     problem: Exception | None = None
     for workers in [1] if kind.no_parallelization else [ahead, 1]:

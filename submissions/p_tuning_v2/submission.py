@@ -42,16 +42,24 @@ class Config:
     patience: int | None = None
     """Steps without a better dev score after which training ends; None is 1,000 x layers / 24."""
 
+    def __post_init__(self) -> None:
+        """Refuse counts below 1."""
+        for name in ("length", "batch", "epochs", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}={value}; at least 1 is needed")
+
 
 def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Predictor]:  # noqa: ARG001
     """Yield the first prefixes, then better and better ones."""
-    length = config.length or max(1, round(128 * lm.info.prompt_tokens / 50))
+    length = max(1, round(128 * lm.info.prompt_tokens / 50)) if config.length is None else config.length
     prefixes = [Prefix(length, lm.info.width, config, rng) for _ in lm.layers]
     for layer, prefix in zip(lm.layers, prefixes, strict=True):
         if not hasattr(getattr(layer, "attention", None), "self"):
             raise ValueError(f"{lm.info.name}: prefixes are put into BERT's and RoBERTa's attention only")
         layer.attention.self.register_forward_pre_hook(prefix.join, with_kwargs=True)
-    recipe = Recipe(config.eta, config.batch, config.epochs or lm.scaled(2000), config.patience or lm.scaled(1000))
+    epochs = lm.scaled(2000) if config.epochs is None else config.epochs
+    patience = lm.scaled(1000) if config.patience is None else config.patience
+    recipe = Recipe(config.eta, config.batch, epochs, patience)
     parameters = [parameter for prefix in prefixes for parameter in (prefix.keys, prefix.values)]
     yield from lm.fit(parameters, shots, rng, recipe)
 

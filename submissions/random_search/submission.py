@@ -35,8 +35,8 @@ class Config:
     dev_every: int = 5
     """Populations between two looks at dev (len(dev) rows each, and only if the best has changed)."""
     select: Literal["metric", "loss"] = "metric"
-    """What dev decides by: the task's ``metric``, ties by loss (published), or the ``loss``, ties by metric (as in the
-    code of early 2022; steadier on few texts)."""
+    """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties
+    by metric (as in the code of early 2022; steadier on few texts)."""
 
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:

@@ -11,11 +11,7 @@ from harness.contract import Prompt, Subspace
 from harness.errors import QueryError
 from harness.lm import projection
 from harness.lm.projection import check_space, matrix
-
-try:
-    from harness.lm.prompts import prompt_layers
-except ImportError:
-    from harness.lm.projection import prompt_layers  # type: ignore[attr-defined,no-redef]
+from harness.lm.prompts import prompt_layers
 
 SPACE = Subspace(dim=50, std=(0.5, 2.0), tokens=4, seed=3)
 WIDTH = 16

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from harness import Answer, BudgetExhausted, Examples, Shots, Task
+from harness import Answer, BudgetExhausted, Examples, Outputs, Shots, Task
 from harness.answer import check, probabilities
 from harness.lm.fake import FakeLM, fake_examples, fake_shots, fake_task
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from numpy.typing import NDArray
 
 FOLDER = Path(__file__).resolve().parents[2] / "submissions"
 
@@ -40,12 +42,21 @@ def load(name: str) -> ModuleType:
 
 
 @dataclass(frozen=True)
+class Generation:
+    """What a CMA-ES was told."""
+
+    losses: NDArray[np.float64]  # (population,)
+    mean: NDArray[np.float64]  # (d,) of the search, afterwards
+
+
+@dataclass(frozen=True)
 class Run:
     """What came out of one run on the fake."""
 
     answers: list[Answer]
     lm: FakeLM
     task: Task
+    shots: Shots
     test: Examples
     ended_by_budget: bool
 
@@ -53,11 +64,39 @@ class Run:
     """What each training query asked about, in order: `Prompts` or None."""
     dev: list[Any]
     """The same for dev queries."""
+    told: list[Generation]
+    """What the submission's `evolution`s were told, in order."""
+
+    def outputs(self, prompts: Any, examples: Examples) -> Outputs:
+        """What the model says of texts under a query's prompts, unmetered."""
+        return self.lm.free.outputs(prompts, examples.texts, self.task.template, self.task.words)
 
     def accuracy(self, answer: Answer) -> float:
         """Test accuracy of an answer."""
         p = probabilities(answer, self.task, self.lm.free, self.test.texts)
         return float((p.argmax(axis=1) == self.test.labels).mean())
+
+
+def overhear(module: ModuleType, patch: pytest.MonkeyPatch) -> list[Generation]:
+    """Note what is told to every CMA-ES that the submission makes."""
+    told: list[Generation] = []
+    if not hasattr(module, "evolution"):
+        return told
+    make = module.evolution
+
+    def watched(*args: Any) -> Any:
+        search = make(*args)
+        tell = search.tell
+
+        def noted(zs: Any, losses: Any) -> None:
+            tell(zs, losses)
+            told.append(Generation(np.array(losses), search.mean.copy()))
+
+        search.tell = noted
+        return search
+
+    patch.setattr(module, "evolution", watched)
+    return told
 
 
 class Bench:
@@ -89,13 +128,15 @@ class Bench:
         if name != "manual":
             options = {"dim": 30, **({"optimizer": "NGOpt"} if name == "nevergrad" else {}), **options}
         answers, ended_by_budget = [], False
-        try:
-            for answer in module.tune(lm, task, shots, np.random.default_rng(seed), module.Config(**options)):
-                check(answer, task, lm.info.width)
-                answers.append(answer)
-        except BudgetExhausted:
-            ended_by_budget = True
-        return Run(answers, lm, task, test, ended_by_budget, asked[True], asked[False])
+        with pytest.MonkeyPatch.context() as patch:
+            told = overhear(module, patch)
+            try:
+                for answer in module.tune(lm, task, shots, np.random.default_rng(seed), module.Config(**options)):
+                    check(answer, task, lm.info.width)
+                    answers.append(answer)
+            except BudgetExhausted:
+                ended_by_budget = True
+        return Run(answers, lm, task, shots, test, ended_by_budget, asked[True], asked[False], told)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from harness import Coordinates
+from harness import Coordinates, cross_entropy
 
 if TYPE_CHECKING:
     from .conftest import Bench, Run
@@ -31,13 +31,11 @@ def test_layers_move_one_at_a_time_from_the_bottom_up(bench: Bench) -> None:
 def test_accepted_prompts_stay_until_the_loss_falls(bench: Bench) -> None:
     """The fixed layers are those of the stack with the lowest loss so far."""
     run = short(bench)
-    _, task, shots = bench.setting()
     best, loss = np.zeros((3, 10), dtype=np.float32), np.inf
     for n, prompts in enumerate(run.train):
         others = [layer for layer in range(3) if layer != n % 3]
         np.testing.assert_array_equal(prompts.z[0, others], best[others])
-        q = run.lm.free.outputs(prompts, shots.train.texts, task.template, task.words).logits
-        losses = bench.load("bbtv2").cross_entropy(q, shots.train.labels)
+        losses = cross_entropy(run.outputs(prompts, run.shots.train).logits, run.shots.train.labels)
         if losses.min() < loss:
             best, loss = prompts.z[losses.argmin()], losses.min()
 
@@ -77,13 +75,11 @@ def test_widths_of_the_published_code(bench: Bench) -> None:
 def test_best_replaces_by_the_loss_it_had_under_earlier_stacks(bench: Bench) -> None:
     """With accept=best, each layer holds its own best ever sample, whatever the others have become since."""
     run = short(bench, accept="best")
-    _, task, shots = bench.setting()
     best, losses_of = np.zeros((3, 10), dtype=np.float32), np.full(3, np.inf)
     for n, prompts in enumerate(run.train):
         others = [layer for layer in range(3) if layer != n % 3]
         np.testing.assert_array_equal(prompts.z[0, others], best[others])
-        q = run.lm.free.outputs(prompts, shots.train.texts, task.template, task.words).logits
-        losses = bench.load("bbtv2").cross_entropy(q, shots.train.labels)
+        losses = cross_entropy(run.outputs(prompts, run.shots.train).logits, run.shots.train.labels)
         if losses.min() < losses_of[n % 3]:
             best[n % 3], losses_of[n % 3] = prompts.z[losses.argmin(), n % 3], losses.min()
 
@@ -102,11 +98,10 @@ def test_faithful_selection_shows_dev_the_last_sample_in_place(bench: Bench, nam
 def test_faithful_selection_is_strict_and_starts_at_zero(bench: Bench, name: str) -> None:
     """The answers are the looks whose metric exceeds 0 and all before."""
     run = bench.run(name, calls=600, selection="faithful")
-    _, task, shots = bench.setting()
     best, kept = 0.0, []
     for look in run.dev:
-        q = run.lm.free.outputs(look, shots.dev.texts, task.template, task.words).logits
-        metric = float((q[0].argmax(axis=-1) == shots.dev.labels).mean())
+        q = run.outputs(look, run.shots.dev).logits
+        metric = float((q[0].argmax(axis=-1) == run.shots.dev.labels).mean())
         if metric > best:
             best = metric
             kept.append((look.z.tolist(), metric))

@@ -157,6 +157,21 @@ def test_one_member_holds_calibration_and_head(bench: Bench) -> None:
     assert (member.mix, member.alpha, member.prompt) == ("logits", 1.0, None)
 
 
+@pytest.mark.parametrize(("seed", "scaled", "members"), [(1, True, 1), (5, False, 2)])
+def test_published_calibration_is_by_the_empty_text(
+    dect: ModuleType, bench: Bench, seed: int, scaled: bool, members: int
+) -> None:
+    """Each member's own, under its prompt, times lambda; on the second model it has to be a shift."""
+    answers, lm = run(bench, seed, passes=2, calibrate="paper")
+    last = answers[-1].members
+    assert len(last) == members
+    for member in last:
+        w = dect.paper_scale(lm.free.outputs(member.prompt, [("",)], member.template, member.words).logits[0, 0])
+        assert (len(set(w.scale)) > 1) == scaled
+        np.testing.assert_allclose(np.array(member.scale), w.scale / 16)
+        np.testing.assert_allclose(np.array(member.shift), w.shift / 16)
+
+
 @pytest.mark.parametrize("passes", [1, 6])
 def test_dev_and_the_referee_see_the_same_classifier(bench: Bench, passes: int) -> None:
     """Dev scores in the notes are those that applying the answers gives; an ensemble averages probabilities."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from harness import Answer, BudgetExhausted, Shots, softmax
+from harness import Answer, BudgetExhausted, Shots, cross_entropy, softmax
 from harness.answer import check, from_bytes, probabilities, to_bytes
 from harness.lm.fake import FakeLM, fake_examples, fake_task
 
@@ -153,6 +153,18 @@ def test_it_beats_the_bare_template_and_then_itself(house: ModuleType, classes: 
     assert scores[-1] > scores[1]
     assert len(answers[-1].members) > 1
     assert answers[-1].members[0].prompt is None
+
+
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_candidates_are_calibrated_before_their_loss_is_taken(house: ModuleType, bench: Bench, calibrate: bool) -> None:
+    """Each by its own mean probabilities, if at all; that is what the search is told."""
+    run = bench.run("house", calls=130, head=False, calibrate=calibrate)
+    generations = [prompts for prompts in run.train if prompts is not None and len(prompts.z) == 20]
+    assert len(generations) == len(run.told) > 3
+    for prompts, told in zip(generations, run.told, strict=True):
+        q = run.outputs(prompts, run.shots.train).logits
+        seen = [each + house.shift(each) for each in q] if calibrate else q
+        np.testing.assert_allclose(told.losses, cross_entropy(np.array(seen), run.shots.train.labels))
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 23, 24, 47, 131, 300])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from made_up import key
 
 from harness.contract import Prompt
 from harness.data import Source, load_shots
+from harness.errors import SubmissionError
 from harness.lm.load import load_model
 from harness.referee import Cell, run_reference
 from harness.store import Store
@@ -30,6 +32,15 @@ REFERENCES = ("prompt_tuning", "p_tuning_v2", "model_tuning", "lora", "bitfit")
 FEW: dict[str, dict[str, str]] = {name: {"epochs": "12"} for name in REFERENCES} | {
     "p_tuning_v2": {"epochs": "12", "length": "5"}
 }
+PUBLISHED = {  # eta, batch, epochs, patience at 24 layers; those of lora and bitfit are this project's
+    "prompt_tuning": (5e-4, 16, 1000, 1000),
+    "p_tuning_v2": (5e-4, 32, 2000, 1000),
+    "model_tuning": (1e-5, 16, 200, 1000),
+    "lora": (5e-4, 16, 200, 1000),
+    "bitfit": (5e-4, 16, 200, 1000),
+}
+COUNTS = [(name, option) for name in REFERENCES for option in ("batch", "epochs", "patience")]
+COUNTS += [("p_tuning_v2", "length"), ("lora", "rank")]
 
 
 def opened(arena: Arena) -> tuple[WhiteBox, Cell, Shots]:
@@ -76,6 +87,80 @@ def test_it_runs_to_a_score_and_the_same_seed_gives_the_same(arena: Arena, name:
     assert histories[0] == histories[1]
     assert len(histories[0]) > 1
     assert predictions[0] == predictions[1]
+
+
+def handed(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch, name: str, layers: int = 24, tokens: int = 50, **options: str
+) -> tuple[WhiteBox, list[torch.nn.Parameter], tuple[float, ...]]:
+    """What a reference hands to `fit` on a model that says it has so many layers: parameters, and recipe."""
+    white, cell, shots = opened(arena)
+    white.info = replace(white.info, layers=layers, prompt_tokens=tokens)
+    given: list[Any] = []
+
+    def fit(parameters: Any, _shots: Any, _rng: Any, recipe: Any, prompted: bool = False) -> Any:
+        given.append((list(parameters), recipe, prompted))
+        return iter(())
+
+    monkeypatch.setattr(white, "fit", fit)
+    with loaded(FOLDER / name, options) as solver:
+        assert list(solver.tune(white, cell.task, shots, np.random.default_rng(0), solver.config)) == []
+    ((parameters, recipe, prompted),) = given
+    assert prompted == (name == "prompt_tuning")
+    return white, parameters, astuple(recipe)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_it_trains_as_published(arena: Arena, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """On 24 layers with prompts of 50 tokens, RoBERTa-large's numbers; on other models epochs and patience scale."""
+    _, _, recipe = handed(arena, monkeypatch, name)
+    eta, batch, epochs, patience = PUBLISHED[name]
+    assert recipe == (eta, batch, epochs, patience)
+    _, _, scaled = handed(arena, monkeypatch, name, layers=6, tokens=8)
+    assert scaled == (eta, batch, epochs // 4, patience // 4)
+
+
+def test_prompts_are_as_long_as_published(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 tokens at the input, 128 keys and values at each layer; with 8 tokens 8, and 20 in place of 128."""
+    for tokens, expected in ((50, 128), (8, 20)):
+        white, prefixes, _ = handed(arena, monkeypatch, "p_tuning_v2", tokens=tokens)
+        assert [tuple(p.shape) for p in prefixes] == 2 * len(white.layers) * [(expected, white.info.width)]
+        _, (prompt,), _ = handed(arena, monkeypatch, "prompt_tuning", tokens=tokens)
+        assert tuple(prompt.shape) == (tokens, white.info.width)
+
+
+def test_lora_has_rank_8_and_a_weight_of_2(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its alpha of 16 over its rank."""
+    white, factors, _ = handed(arena, monkeypatch, "lora")
+    assert {min(p.shape) for p in factors} == {8}
+    assert {module.scaling["default"] for module in white.module.modules() if hasattr(module, "lora_A")} == {2.0}
+
+
+@pytest.mark.parametrize(("name", "option"), COUNTS)
+def test_counts_below_one_are_refused_and_one_is_taken(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch, name: str, option: str
+) -> None:
+    """A 0 that is asked for is no 0 that was left out."""
+    for value in ("0", "-1"):
+        with (
+            pytest.raises(SubmissionError, match=f"{option}={value}; at least 1"),
+            loaded(FOLDER / name, {option: value}),
+        ):
+            pass
+    _, parameters, (_, *counts) = handed(arena, monkeypatch, name, **{option: "1"})
+    found = dict(zip(("batch", "epochs", "patience"), counts, strict=True))
+    assert found.get(option, min(parameters[0].shape)) == 1
+
+
+@pytest.mark.parametrize(("name", "size"), [("feature_mlp", "hidden"), ("feature_bilstm", "units")])
+def test_classifiers_on_features_refuse_counts_below_one_alike(name: str, size: str) -> None:
+    """They are black-box submissions with a training of the same kind."""
+    for option in (size, "batch", "epochs", "patience"):
+        for value in ("0", "-1"):
+            with (
+                pytest.raises(SubmissionError, match=f"{option}={value}; at least 1"),
+                loaded(FOLDER / name, {option: value}),
+            ):
+                pass
 
 
 @pytest.mark.parametrize("name", ["prompt_tuning", "p_tuning_v2"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from harness import Answer, Coordinates, Prompt
+from harness import Answer, Coordinates, Prompt, cross_entropy, hinge
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -105,6 +105,20 @@ def test_a_step_is_one_query_of_mirrored_candidates(bench: Bench) -> None:
     assert (centres[1] != 0).all()
 
 
+@pytest.mark.parametrize(("loss", "function"), [("ce", cross_entropy), ("hinge", hinge)])
+def test_steps_follow_the_loss_that_was_asked_for(bench: Bench, spsa: ModuleType, loss: str, function: Any) -> None:
+    """Replayed from the queries: the next centre is Adam's step on the estimate away."""
+    run = bench.run("spsa", loss=loss)
+    n, eps, eta = (getattr(spsa.Config(), name) for name in ("directions", "eps", "eta"))
+    x, adam = np.zeros(30), spsa.Adam(30, eta)
+    assert len(run.train) > 20
+    for prompts in run.train:
+        z = prompts.z[:, 0].astype(np.float64)
+        np.testing.assert_allclose((z[:n] + z[n:]) / 2, np.tile(x, (n, 1)), atol=1e-5)
+        losses = function(run.outputs(prompts, run.shots.train).logits, run.shots.train.labels)
+        x = x - adam.step(spsa.estimate((z[:n] - z[n:]) / (2 * eps), losses[:n], losses[n:], eps))
+
+
 def predicted(calls: int, directions: int, dev_every: int, train: int = 32, dev: int = 32) -> tuple[int, int]:
     """Steps and rows by the README's formula."""
     c, look, k = 2 * directions * train, 2 * dev, max(1, dev_every // (2 * directions))
@@ -185,6 +199,7 @@ def test_options_work(bench: Bench, options: dict[str, Any]) -> None:
 
 def test_another_seed_gives_another_answer(bench: Bench) -> None:
     """Seeds reach the subspace and the directions."""
-    first, other = (bench.run("spsa", seed=seed).answers[-1].members[0].prompt for seed in (3, 4))
+    prompts: list[Any] = [bench.run("spsa", seed=seed).answers[-1].members[0].prompt for seed in (3, 4)]
+    first, other = prompts
     assert first.space.seed != other.space.seed
     assert (first.z != other.z).any()

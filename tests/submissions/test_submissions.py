@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from harness import Answer, cross_entropy
+from harness import Answer, Coordinates, cross_entropy, hinge, negative_accuracy
 from harness.answer import from_bytes, to_bytes
 from harness.lm.projection import matrix
 
@@ -42,6 +42,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("ajo", {"joint": False}),
     ("ajo", {"head_every": "layer"}),
 ]
+PLAIN = {"instruction": False, "words": 0, "polish": 0.0}
+"""BBT-RGB with nothing but its first stage."""
 OPTIMISERS = ("NGOpt", "CMA", "DiagonalCMA", "TwoPointsDE", "PSO", "TBPSA", "OnePlusOne", "LognormalDiscreteOnePlusOne")
 
 
@@ -117,10 +119,8 @@ def test_searches_end_up_near_the_planted_optimum(bench: Bench) -> None:
     losses = {}
     for name in ("random_search", "bbt"):
         run = bench.run(name)
-        prompt = run.answers[-1].members[0].prompt
-        _, task, shots = bench.setting()
-        q = run.lm.free.outputs(prompt, shots.train.texts, task.template, task.words).logits
-        losses[name] = float(cross_entropy(q, shots.train.labels)[0])
+        q = run.outputs(run.answers[-1].members[0].prompt, run.shots.train).logits
+        losses[name] = float(cross_entropy(q, run.shots.train.labels)[0])
     assert losses["bbt"] < 0.5 * losses["random_search"]
 
 
@@ -153,11 +153,98 @@ def test_manual_costs_nothing(bench: Bench) -> None:
 def test_the_notes_dev_is_the_metric(bench: Bench, name: str, select: str) -> None:
     """Whatever dev decides by."""
     run = bench.run(name, select=select)
-    _, _, shots = bench.setting()
     noted = [answer for answer in run.answers if "dev" in answer.note]
     assert noted
     for answer in noted:
-        assert replace(run, test=shots.dev).accuracy(answer) == answer.note["dev"]
+        assert replace(run, test=run.shots.dev).accuracy(answer) == answer.note["dev"]
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "function"),
+    [
+        ("bbt", "ce", cross_entropy),
+        ("bbt", "hinge", hinge),
+        ("bbt", "accuracy", negative_accuracy),
+        ("bbtv2", "ce", cross_entropy),
+        ("bbtv2", "hinge", hinge),
+    ],
+)
+def test_the_search_is_told_the_loss_that_was_asked_for(bench: Bench, name: str, loss: str, function: Any) -> None:
+    """That of every candidate, generation by generation."""
+    run = bench.run(name, calls=130, loss=loss)
+    assert len(run.told) == len(run.train) == 6
+    for prompts, told in zip(run.train, run.told, strict=True):
+        q = run.outputs(prompts, run.shots.train).logits
+        np.testing.assert_allclose(told.losses, function(q, run.shots.train.labels))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "place", "options"),
+    [
+        ("bbt", 1, 0, {}),
+        ("bbtv2", 3, 1, {}),
+        ("bbt_rgb", 3, 1, PLAIN),
+        ("ajo", 3, 1, {}),
+        ("house", 3, 1, {"head": False}),
+    ],
+)
+def test_dev_is_shown_the_means_of_the_searches(
+    bench: Bench, name: str, layers: int, place: int, options: dict[str, Any]
+) -> None:
+    """As they are after the generation before the look, beside the best sample."""
+    run = bench.run(name, calls=200, dev_every=1, **options)
+    looks = [prompts for prompts in run.dev if prompts is not None]
+    assert len(looks) == len(run.told) >= 7
+    means = np.zeros((layers, 30), dtype=np.float32)
+    for n, (look, told) in enumerate(zip(looks, run.told, strict=True)):
+        means[n % layers] = told.mean
+        assert look.z.shape == (2, layers, 30)
+        np.testing.assert_array_equal(look.z[place], means)
+        assert (look.z[1 - place] != means).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("bbt", {}), ("bbtv2", {}), ("bbt_rgb", PLAIN), ("ajo", {"head": False, "calibrate": "none"})],
+)
+@pytest.mark.parametrize("select", ["metric", "loss"])
+def test_answers_are_the_looks_that_dev_prefers_to_all_before(
+    bench: Bench, name: str, select: str, options: dict[str, Any]
+) -> None:
+    """By its metric and then its loss, or the other way round; the bare template is the first to beat."""
+    run = bench.run(name, calls=600, dev_every=1, select=select, **options)
+    labels = run.shots.dev.labels
+    best, kept, ties = (-np.inf, -np.inf), [], 0
+    for look in run.dev:
+        q = run.outputs(look, run.shots.dev).logits
+        metrics, losses = (q.argmax(axis=-1) == labels).mean(axis=-1), cross_entropy(q, labels)
+        for n, score in enumerate(zip(metrics, -losses, strict=True)):
+            ranked = score if select == "metric" else score[::-1]
+            if ranked > best:
+                ties += ranked[0] == best[0]
+                best = ranked
+                kept += [] if look is None else [look.z[n].tolist()]
+    assert len(kept) > 4
+    assert (ties > 0) == (select == "metric")
+    prompts = [answer.members[0].prompt for answer in run.answers]
+    assert kept == [prompt.z[0].tolist() for prompt in prompts if isinstance(prompt, Coordinates)]
+
+
+def test_a_converged_search_starts_again(bench: Bench) -> None:
+    """On a line the samples draw together until CMA-ES stops; later ones are as far apart as the first."""
+    run = bench.run("bbt", calls=2300, dim=1)
+    widths = [float(prompts.z.std()) for prompts in run.train]
+    narrowest = int(np.argmin(widths))
+    assert widths[narrowest] < 1e-6
+    assert max(widths[narrowest:]) > 0.5
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.5])
+def test_the_box_holds_everything_that_is_asked(bench: Bench, bound: float) -> None:
+    """Samples, best sample and mean; without a box, samples lie further out."""
+    run = bench.run("bbt", calls=130, bound=bound)
+    farthest = max(float(np.abs(prompts.z).max()) for prompts in run.train + run.dev if prompts is not None)
+    assert (farthest <= 0.5) == (bound > 0)
 
 
 def test_serial_queries_change_nothing_but_their_number(bench: Bench) -> None:
@@ -200,10 +287,20 @@ def test_first_prompts_of_each_layer_are_as_wide_as_its_input(bench: Bench) -> N
         assert values.std() == pytest.approx(alpha * run.lm.info.hidden_std[layer], rel=0.06)
 
 
-def test_the_prompts_length_is_an_option(bench: Bench) -> None:
-    """None is what the track allows."""
-    lengths = [bench.run("bbt", calls=30, tokens=tokens).train[0].space.tokens for tokens in (None, 1, 3)]
-    assert lengths == [4, 1, 3]
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (4, "normal", "add")),  # as long as the track allows
+        ({"tokens": 1}, (1, "normal", "add")),
+        ({"tokens": 3}, (3, "normal", "add")),
+        ({"projection": "uniform"}, (4, "uniform", "add")),
+        ({"injection": "prepend"}, (4, "normal", "prepend")),
+    ],
+)
+def test_the_subspace_is_an_option(bench: Bench, options: dict[str, Any], expected: tuple[int, str, str]) -> None:
+    """Tokens of the prompt, entries of A, and how the prompt meets the text."""
+    space = bench.run("bbt", calls=30, **options).train[0].space
+    assert (space.tokens, space.distribution, space.mode) == expected
 
 
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
