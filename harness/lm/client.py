@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from harness.contract import (
     Budget,
     FeatureKind,
     FloatArray,
+    Mode,
     ModelInfo,
     Outputs,
     Prompt,
@@ -31,8 +33,46 @@ if TYPE_CHECKING:
 _LARGEST_REPLY = (1 << 32) - 1
 
 
+@dataclass(frozen=True)
+class Question:
+    """A query, checked and packed, before it is said how it travels."""
+
+    texts: tuple[Text, ...]
+    template: str | None  # None is the task's
+    words: tuple[str, ...] | None  # None are the task's
+    prompt: wire.Array | None = None  # values, or coordinates in `space`
+    mode: Mode = "add"
+    space: Subspace | None = None
+    features: FeatureKind | None = None
+    normalize: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None,
+        words: Sequence[str] | None,
+        features: FeatureKind | None,
+        normalize: bool,
+    ) -> Question:
+        """Take what a `BlackBox` is given; QueryError where it cannot travel."""
+        question = cls(
+            texts_of(texts),
+            None if template is None else string_of(template),
+            None if words is None else tuple(map(string_of, words)),
+            features=features,
+            normalize=bool(normalize),
+        )
+        if isinstance(prompts, Prompt):
+            return replace(question, prompt=wire.prompt_values(prompts), mode=prompts.mode)
+        if prompts is not None:
+            return replace(question, prompt=wire.Array.of(prompts.z), space=prompts.space)
+        return question
+
+
 class Asking(ABC):
-    """The questions of a `BlackBox`, put as one query each; whoever carries it says how."""
+    """The questions of a `BlackBox`; whoever carries them says how."""
 
     def logits(
         self,
@@ -43,7 +83,7 @@ class Asking(ABC):
         normalize: bool = False,
     ) -> FloatArray:
         """See `BlackBox`."""
-        return self._query(prompts, texts, template, words, None, normalize).logits.values(3)
+        return self._query(Question.of(prompts, texts, template, words, None, normalize)).logits.values(3)
 
     def outputs(
         self,
@@ -55,22 +95,14 @@ class Asking(ABC):
         normalize: bool = False,
     ) -> Outputs:
         """See `BlackBox`."""
-        result = self._query(prompts, texts, template, words, features, normalize)
+        result = self._query(Question.of(prompts, texts, template, words, features, normalize))
         if result.features is None:
             raise ProtocolError("features were asked for and did not come")
         lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
         return Outputs(result.logits.values(3), result.features.values(4 if features == "all" else 3), lengths)
 
     @abstractmethod
-    def _query(
-        self,
-        prompts: Prompts | None,
-        texts: Sequence[Text],
-        template: str | None,
-        words: Sequence[str] | None,
-        features: FeatureKind | None,
-        normalize: bool,
-    ) -> wire.Result:
+    def _query(self, question: Question) -> wire.Result:
         """Ask; the budget is that after it."""
 
 
@@ -130,29 +162,16 @@ class RemoteBlackBox(Asking):
         except QueryError as problem:
             raise AnswerError(str(problem)) from None
 
-    def _query(
-        self,
-        prompts: Prompts | None,
-        texts: Sequence[Text],
-        template: str | None,
-        words: Sequence[str] | None,
-        features: FeatureKind | None,
-        normalize: bool,
-    ) -> wire.Result:
-        prompt, mode, space = None, "add", None
-        if isinstance(prompts, Prompt):
-            prompt, mode = wire.prompt_values(prompts), prompts.mode
-        elif prompts is not None:
-            prompt, space = wire.Array.of(prompts.z), self._space(prompts.space)
+    def _query(self, question: Question) -> wire.Result:
         query = wire.Query(
-            self._text_set(texts_of(texts)),
-            self._task.template if template is None else string_of(template),
-            self._task.words if words is None else tuple(map(string_of, words)),
-            prompt,
-            mode,  # type: ignore[arg-type]
-            space,
-            features,
-            bool(normalize),
+            self._text_set(question.texts),
+            self._task.template if question.template is None else question.template,
+            self._task.words if question.words is None else question.words,
+            question.prompt,
+            question.mode,
+            None if question.space is None else self._space(question.space),
+            question.features,
+            question.normalize,
         )
         reply = self._ask(query)
         if not isinstance(reply, wire.Result):

@@ -17,17 +17,17 @@ from uuid import uuid4
 
 import numpy as np
 
-from harness.contract import Budget, Examples, ModelInfo, Prompt, Shots
+from harness.contract import Budget, Examples, ModelInfo, Shots
 from harness.errors import AnswerError, BudgetExhausted, InputError, ProtocolError, QueryError, ServiceError
 from harness.lm import wire
-from harness.lm.client import Asking, string_of, texts_of
+from harness.lm.client import Asking, Question, string_of
 from harness.service import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from harness.contract import Answer, FeatureKind, Prompts, Task, Text
+    from harness.contract import Answer, Task, Text
 
 T = TypeVar("T")
 _AGAIN = frozenset({408, 429, 502, 503, 504})
@@ -162,29 +162,16 @@ class ServiceBlackBox(Asking):
         except QueryError as problem:
             raise AnswerError(str(problem)) from None
 
-    def _query(
-        self,
-        prompts: Prompts | None,
-        texts: Sequence[Text],
-        template: str | None,
-        words: Sequence[str] | None,
-        features: FeatureKind | None,
-        normalize: bool,
-    ) -> wire.Result:
-        prompt, mode, space = None, "add", None
-        if isinstance(prompts, Prompt):
-            prompt, mode = wire.prompt_values(prompts), prompts.mode
-        elif prompts is not None:
-            prompt, space = wire.Array.of(prompts.z), wire.SpaceSpec.of(prompts.space)
+    def _query(self, question: Question) -> wire.Result:
         query = messages.Forward(
-            self._named(texts),
-            None if template is None else string_of(template),
-            None if words is None else tuple(map(string_of, words)),
-            prompt,
-            mode,  # type: ignore[arg-type]
-            space,
-            features,
-            bool(normalize),
+            self._named(question.texts),
+            question.template,
+            question.words,
+            question.prompt,
+            question.mode,
+            None if question.space is None else wire.SpaceSpec.of(question.space),
+            question.features,
+            question.normalize,
         )
         try:
             result = self._ask("POST", f"{self._where}/query", query, wire.Result, key=str(uuid4()))
@@ -197,12 +184,11 @@ class ServiceBlackBox(Asking):
     def _left(self, rows: int) -> None:
         self._budget = Budget(self._budget.rows_total, rows, self._budget.train_rows)
 
-    def _named(self, texts: Sequence[Text]) -> Any:
+    def _named(self, texts: tuple[Text, ...]) -> Any:
         """The name of the split's own texts, which the server has; other texts as they are."""
-        given = texts_of(texts)
-        if given == self._shots.train.texts:
+        if texts == self._shots.train.texts:
             return "train"
-        return "dev" if given == self._shots.dev.texts else list(given)
+        return "dev" if texts == self._shots.dev.texts else list(texts)
 
     def _ask(self, method: str, path: str, value: Any, kind: type[T], key: str | None = None) -> T:
         """Send until an answer comes or patience ends."""
