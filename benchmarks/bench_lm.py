@@ -19,7 +19,8 @@ A rate is the median of --repeats; plain, ours and the ceiling take turns. The c
 4096 x 1024 x 4096. TFLOP/s counts what cannot be left out: two operations a weight and useful token, the layers below
 the first one where candidates differ once for all of them, of the last layer keys, values and what is read, a causal
 model's prompt once a candidate; neither attention nor head nor padding. So a share of the ceiling is never flattered.
-Where others use the machine, too, `--clock cpu --threads 1` counts processor time. Numbers: benchmarks/README.md.
+Where others use the machine, too, `--clock cpu --threads 1` counts processor time. `--profile` adds what share of our
+time each of torch's operations takes. Numbers: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -246,6 +247,8 @@ class Bench:
             reset_peak(kind)
             times["ours"].append(timed(ours, clock))
             peaks.append(peak_mb(kind) - self.loaded_mb)
+        if self.given.profile:
+            show_profile(ours)
         lengths = [len(e.ids) + space.tokens for e in encoded.encoded]
         needed = self._needed(lengths, candidates, layer, reference.start + space.tokens)
         return Part(lengths, times, needed, difference, max(peaks))
@@ -327,6 +330,17 @@ def timed(work: Callable[[], object], clock: str) -> float:
     before = CLOCKS[clock]()
     work()
     return CLOCKS[clock]() - before
+
+
+def show_profile(work: Callable[[], object]) -> None:
+    """Operations that take one per cent and more of the processor's time in one call."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        work()
+    times = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    whole = sum(times.values())
+    for name, each in sorted(times.items(), key=lambda item: -item[1]):
+        if each >= whole / 100:
+            print(f"  {each / whole:4.0%}  {name}")
 
 
 def reset_peak(kind: DeviceKind) -> None:
@@ -416,6 +430,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--forward", default="packed", choices=get_args(Forward), help="ours; default packed")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--profile", action="store_true", help="show where our time goes, by operation")
     parser.add_argument("--json", type=Path, help="write all measurements here")
     given = parser.parse_args()
     if given.list:

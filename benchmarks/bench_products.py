@@ -4,7 +4,8 @@
 
 Processor time, least of --repeats calls. `Linear` lays weights out once for oneDNN and fuses what follows a product;
 "as they are" is torch.nn.functional.linear. Attention is torch's own over 1,024 tokens in texts of one length, as it is
-and with the length rounded up to 16 and masked, which is what packing does.
+and with the length rounded up to 16 and masked, which is what packing does. Last, all products of a layer of width
+1,024: of one layer again and again, whose weights are in the cache then, and of 24 layers in turn, as in a pass.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SHAPES = ((384, 1024), (384, 2048), (1024, 1024), (1024, 2048), (1024, 4096))
 LENGTHS = (63, 64, 65, 72, 80, 95, 96)
 TOKENS, HEADS, HEAD = 1024, 16, 64
+STACK, STACK_WIDTH, STACK_ROWS = 24, 1024, (512, 1024, 2048)
 
 
 def least_ms(compute: Callable[[], object], repeats: int) -> float:
@@ -65,6 +67,28 @@ def attention(length: int, repeats: int) -> tuple[float, float]:
     )
 
 
+def layers(rows: int, count: int, repeats: int) -> float:
+    """Milliseconds of a layer's products, `count` layers in turn."""
+
+    def linear(out: int, given: int) -> Linear:
+        return Linear(torch.randn(out, given, dtype=torch.bfloat16), torch.randn(out, dtype=torch.bfloat16))
+
+    width = STACK_WIDTH
+    x = torch.randn(rows, width, dtype=torch.bfloat16)
+    stack = [
+        (linear(width, width), linear(2 * width, width), linear(width, width), linear(4 * width, width),
+         linear(width, 4 * width)) for _ in range(count)
+    ]  # fmt: skip
+
+    def through() -> None:
+        for q, kv, out, up, down in stack:
+            kv(x)
+            attended = out.plus(q(x), x)
+            down.plus(up.gelu(attended), attended)
+
+    return least_ms(through, repeats) / count
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -80,6 +104,11 @@ def main() -> None:
         print(f"length | attention over {TOKENS} tokens: as it is, rounded up to {SLOTS} | ms")
         for length in LENGTHS:
             print(f"{length:6} | {'  '.join(f'{ms:6.2f}' for ms in attention(length, repeats))}")
+        print(f"rows | us a row for a layer's products, width {STACK_WIDTH}: one layer, {STACK} in turn | TFLOP/s")
+        for rows in STACK_ROWS:
+            found = [layers(rows, count, repeats) for count in (1, STACK)]
+            rates = "  ".join(f"{24 * rows * STACK_WIDTH**2 / ms / 1e9:.2f}" for ms in found)
+            print(f"{rows:5} | {'  '.join(f'{1e3 * ms / rows:6.2f}' for ms in found)} | {rates}")
 
 
 if __name__ == "__main__":
