@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 SUBMISSIONS = Path(__file__).resolve().parent.parent / "submissions"
 PAIRS = (("ajo", "bbtv2"), ("bbtv2", "bbt"), ("bbt", "manual"), ("bbt", "random_search"), ("house", "ajo"))
 """Which differences are shown: first minus second."""
+ABLATIONS = (
+    ("ajo", "ajo[head=false]"),
+    ("ajo", "ajo[joint=false]"),
+    ("ajo[epochs=30]", "ajo"),
+    ("ajo[head=false]", "bbtv2"),
+)
+"""The same of AJO's parts, where they were run."""
 NO_FINDINGS = "<!-- findings -->\nNot written yet.\n<!-- end findings -->"
 PUBLISHED_TASKS = ("sst2", "dbpedia", "snli")
 PUBLISHED = {
@@ -129,7 +136,7 @@ def _missing(measured: Measured) -> str:
 def _differences(measured: Measured) -> str:
     tasks = measured.tasks or measured.ranking.tasks
     rows = []
-    for first, second in PAIRS:
+    for first, second in (*PAIRS, *(pair for pair in ABLATIONS if None not in map(measured.system, pair))):
         a, b = measured.system(first), measured.system(second)
         if a is None or b is None or measured.scores is None:
             cells = ["-"] * (len(tasks) + 1)
