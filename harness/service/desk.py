@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _READY = wire.Ready({})
-_ATTEMPTS = 5
+_ATTEMPTS = 100
+"""Each that fails is a query of the same account that another server answered meanwhile."""
 
 
 class Refusal(HarnessError):  # noqa: N818 - reads as the fact it states
