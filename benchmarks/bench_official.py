@@ -5,9 +5,9 @@
     python benchmarks/bench_official.py --device cuda
 
 A call is one prompt over the training set. Values do not matter to time and memory, so the weights are random, and
-nothing is downloaded; 1.4 GB are written, once. Seconds are medians of `--repeats`, after a query on
-one text that is not counted, which makes the projections. Beside those of the clock stand those of the processor, which
-other work on the machine changes little; they are seconds of one core where OMP_NUM_THREADS=1.
+nothing is downloaded; 1.4 GB are written, once. Seconds are medians of `--repeats`, after a query on one text that is
+not counted, which makes the projections. Beside those of the clock stand those of the processor, which other work on
+the machine changes little; they are seconds of one core where OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help="directory of the model, as bench_lm.py's")
     given = parser.parse_args()
     track = load_track("official")
-    folder = random_roberta_large(given.cache / "roberta-large-random")
+    folder = random_roberta_large(given.cache)
     before = time.perf_counter()
     spec = ModelSpec(str(folder), given.dtype, zero_head_bias=True)
     lm = load_model(spec, track.prompt, device=given.device, numerics=track.numerics)

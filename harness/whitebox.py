@@ -106,9 +106,9 @@ class WhiteBox:
         """The transformer layers, first to last; ALBERT's is one module, many times."""
         return families.layers(self.module)
 
-    def scaled(self, published: int) -> int:
-        """Epochs or steps that a paper states for 24 layers, for a model of this depth; at least 1."""
-        return max(1, round(published * self.info.layers / PUBLISHED_LAYERS))
+    def scaled(self, published: int, given: int | None = None) -> int:
+        """Epochs or steps that a paper states for 24 layers, for a model of this depth, at least 1; or those given."""
+        return max(1, round(published * self.info.layers / PUBLISHED_LAYERS)) if given is None else given
 
     def edit_input(self, layer: int, edit: Edit) -> None:
         """Have `edit` change the input of a layer, (texts, tokens, width), in every forward from now on."""

@@ -48,7 +48,6 @@ def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     biases = [parameter for name, parameter in lm.module.named_parameters() if name.endswith("bias")]
     if not biases:
         raise ValueError(f"{lm.info.name} has no biases to train")
-    epochs = lm.scaled(200) if config.epochs is None else config.epochs
-    patience = lm.scaled(1000) if config.patience is None else config.patience
+    epochs, patience = lm.scaled(200, config.epochs), lm.scaled(1000, config.patience)
     recipe = Recipe(config.eta, config.batch, epochs, patience)
     yield from lm.fit(biases, shots, rng, recipe)

@@ -51,7 +51,6 @@ def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     """Yield the model as it is (B = 0), then better and better ones."""
     inject_adapter_in_model(LoraConfig(r=config.rank, lora_alpha=config.alpha), lm.module)  # query and value
     factors = [parameter for name, parameter in lm.module.named_parameters() if "lora_" in name]
-    epochs = lm.scaled(200) if config.epochs is None else config.epochs
-    patience = lm.scaled(1000) if config.patience is None else config.patience
+    epochs, patience = lm.scaled(200, config.epochs), lm.scaled(1000, config.patience)
     recipe = Recipe(config.eta, config.batch, epochs, patience)
     yield from lm.fit(factors, shots, rng, recipe)

@@ -45,7 +45,6 @@ class Config:
 
 def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Predictor]:  # noqa: ARG001
     """Yield the model as it is, then better and better ones."""
-    epochs = lm.scaled(200) if config.epochs is None else config.epochs
-    patience = lm.scaled(1000) if config.patience is None else config.patience
+    epochs, patience = lm.scaled(200, config.epochs), lm.scaled(1000, config.patience)
     recipe = Recipe(config.eta, config.batch, epochs, patience)
     yield from lm.fit(list(lm.module.parameters()), shots, rng, recipe)

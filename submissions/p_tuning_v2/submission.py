@@ -57,8 +57,7 @@ def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         if not hasattr(getattr(layer, "attention", None), "self"):
             raise ValueError(f"{lm.info.name}: prefixes are put into BERT's and RoBERTa's attention only")
         layer.attention.self.register_forward_pre_hook(prefix.join, with_kwargs=True)
-    epochs = lm.scaled(2000) if config.epochs is None else config.epochs
-    patience = lm.scaled(1000) if config.patience is None else config.patience
+    epochs, patience = lm.scaled(2000, config.epochs), lm.scaled(1000, config.patience)
     recipe = Recipe(config.eta, config.batch, epochs, patience)
     parameters = [parameter for prefix in prefixes for parameter in (prefix.keys, prefix.values)]
     yield from lm.fit(parameters, shots, rng, recipe)

@@ -56,7 +56,6 @@ def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         return torch.cat([x[:, :first], x[:, first:last] + prompt.to(x.device), x[:, last:]], dim=1)
 
     lm.edit_input(0, add)
-    epochs = lm.scaled(1000) if config.epochs is None else config.epochs
-    patience = lm.scaled(1000) if config.patience is None else config.patience
+    epochs, patience = lm.scaled(1000, config.epochs), lm.scaled(1000, config.patience)
     recipe = Recipe(config.eta, config.batch, epochs, patience)
     yield from lm.fit([prompt], shots, rng, recipe, prompted=True)

@@ -35,6 +35,15 @@ def global_state() -> bytes:
     return repr(np.random.get_state(legacy=False)).encode()  # noqa: NPY002
 
 
+@pytest.mark.parametrize("optimizer", AHEAD)
+def test_nevergrads_optimisers_are_asked_for_populations(bench: Bench, optimizer: str) -> None:
+    """Eight of as many families spend the budget and do better than the bare template."""
+    run = bench.run("nevergrad", optimizer=optimizer)
+    assert run.ended_by_budget
+    assert max(len(prompts.z) for prompts in run.train) == 20
+    assert run.accuracy(run.answers[-1]) > run.accuracy(run.answers[0]) + 0.15
+
+
 @pytest.mark.filterwarnings("ignore:COBYLA. Invalid")  # SciPy's, of so few calls
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # DS9 is half built when it refuses
 @pytest.mark.parametrize("optimizer", [*AHEAD, *ONE_BY_ONE])

@@ -44,7 +44,6 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 PLAIN = {"instruction": False, "words": 0, "polish": 0.0}
 """BBT-RGB with nothing but its first stage."""
-OPTIMISERS = ("NGOpt", "CMA", "DiagonalCMA", "TwoPointsDE", "PSO", "TBPSA", "OnePlusOne", "LognormalDiscreteOnePlusOne")
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -301,15 +300,6 @@ def test_the_subspace_is_an_option(bench: Bench, options: dict[str, Any], expect
     """Tokens of the prompt, entries of A, and how the prompt meets the text."""
     space = bench.run("bbt", calls=30, **options).train[0].space
     assert (space.tokens, space.distribution, space.mode) == expected
-
-
-@pytest.mark.parametrize("optimizer", OPTIMISERS)
-def test_nevergrads_optimisers_are_asked_for_populations(bench: Bench, optimizer: str) -> None:
-    """Eight of as many families spend the budget and do better than the bare template."""
-    run = bench.run("nevergrad", optimizer=optimizer)
-    assert run.ended_by_budget
-    assert max(len(prompts.z) for prompts in run.train) == 20
-    assert run.accuracy(run.answers[-1]) > run.accuracy(run.answers[0]) + 0.15
 
 
 @pytest.mark.parametrize("optimizer", ["FCMA", "ImageMetaModel"])
