@@ -13,6 +13,7 @@ from harness.tasks import load_task
 from leaderboard.standing import SEED
 from leaderboard.stats import LEVEL, RESAMPLES, speed_up
 from leaderboard.table import shown_rank
+from tools import published
 from tools.measured import race
 
 if TYPE_CHECKING:
@@ -33,23 +34,6 @@ ABLATIONS = (
 )
 """The same of AJO's parts, where they were run."""
 NO_FINDINGS = "<!-- findings -->\nNot written yet.\n<!-- end findings -->"
-PUBLISHED_TASKS = ("sst2", "dbpedia", "snli")
-PUBLISHED = {
-    "manual": ("79.82", "41.33", "31.11"),
-    "icl": ("79.79 ± 3.06", "34.83 ± 7.59", "47.11 ± 0.63"),
-    "feature_mlp": ("64.80 ± 1.78", "87.78 ± 0.61", "42.01 ± 0.33"),
-    "feature_bilstm": ("65.95 ± 0.99", "90.37 ± 3.10", "46.02 ± 0.38"),
-    "bbt": ("89.56 ± 0.25", "87.80 ± 1.53 (20,000 calls; 79.99 ± 2.95 at 8,000)", "46.58 ± 1.33"),
-    "bbtv2": ("90.33 ± 1.73", "93.64 ± 0.68", "57.27 ± 2.27"),
-    "bbt_rgb": ("92.89 ± 0.26", "94.41 ± 0.73", "60.71 ± 0.66"),
-    "prompt_tuning": ("68.23 ± 3.78", "87.75 ± 1.48", "36.13 ± 1.51"),
-    "p_tuning_v2": ("64.33 ± 3.05", "97.05 ± 0.41", "36.89 ± 0.79"),
-    "model_tuning": ("85.39 ± 2.84", "97.98 ± 0.14", "54.64 ± 5.29"),
-    "adapter": ("83.91 ± 2.90", "97.99 ± 0.07", "57.46 ± 6.63"),
-    "lora": ("88.49 ± 2.90", "97.86 ± 0.17", "61.03 ± 8.55"),
-    "bitfit": ("81.19 ± 6.08", "94.42 ± 0.94", "53.42 ± 10.63"),
-}
-"""Of the BBT paper's Table 3 and the table in BBT-RGB's README, in the order of `PUBLISHED_TASKS`."""
 
 
 def page(measured: Measured, findings: str = NO_FINDINGS) -> str:
@@ -189,13 +173,13 @@ def _capped(shares: Any) -> float:
 
 def _published(measured: Measured) -> str:
     columns = ["method"]
-    for task in PUBLISHED_TASKS:
+    for task in published.TASKS:
         columns += [f"{task} published", f"{task} here"]
     rows = []
     for entry in measured.ranking.entries:
-        if entry.name in PUBLISHED:
-            here = [_mean_std(entry, task) for task in PUBLISHED_TASKS]
-            both = zip(PUBLISHED[entry.name], here, strict=True)
+        if entry.name in published.SCORES:
+            here = [_mean_std(entry, task) for task in published.TASKS]
+            both = zip(published.SCORES[entry.name], here, strict=True)
             rows.append((f"`{entry.name}`", *(cell for pair in both for cell in pair)))
     text = """\
 Published: RoBERTa-large, 16 examples per class, three splits, 8,000 calls unless said otherwise, and

@@ -1,0 +1,103 @@
+"""The tables of scores in the READMEs are those of the results pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tools import score_tables
+from tools.score_tables import TASKS, of_submission, overview, read, replaced, rows, wanted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCORES = "dbpedia | qnli | qqp | snli | sst2"
+MINI = f"""# Measured
+
+## Ranking
+
+| rank | submission | access | {SCORES} | average | calls | min |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| 1 | `solver[dim=5]` | L1 | 1.0 | 2.0 | 3.0 | 4.0 | 5.0 | 3.0 [2.0, 4.0] | 10 | 0.1 |
+| 2 | `solver` | L1 | 1.1 | 2.1 | 3.1 | 4.1 | 5.1 | 3.1 [2.1, 4.1] | 11 | 0.1 |
+| 3 | `other[optimizer=PSO]` | L1 | 1.2 | 2.2 | 3.2 | 4.2 | 5.2 | 3.2 [2.2, 4.2] | 12 | 0.1 |
+
+Entries share ranks.
+
+## White-box references
+
+| reference | {SCORES} | average | min | failed |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| `lora` | 6.0 | 7.0 | 8.0 | 9.0 | 10.0 | 8.0 [7.0, 9.0] | 1.0 | 0 |
+
+## Differences
+
+| difference | {SCORES} | average |
+| --- | --- | --- | --- | --- | --- | --- |
+| `solver` - `other` | 0 | 0 | 0 | 0 | 0 | 0 |
+"""
+KIT = MINI[: MINI.index("| 3 |")] + "\n## Differences\n"
+RESULTS = {"mini": rows(MINI), "kit": rows(KIT)}
+
+
+def test_the_readmes_of_the_project_say_what_the_pages_say() -> None:
+    stale = [path for path, text in wanted(read()).items() if path.read_text(encoding="utf-8") != text]
+    assert not stale, "run: python tools/score_tables.py"
+
+
+def test_every_submission_has_a_measured_score_on_the_default_track() -> None:
+    measured = score_tables.by_folder(read()["mini"])
+    assert set(measured) == {path.parent.name for path in score_tables.ROOT.glob("submissions/*/submission.py")}
+
+
+def test_rows_are_read_from_the_ranking_and_the_references_alone() -> None:
+    assert list(RESULTS["mini"]) == ["solver[dim=5]", "solver", "other[optimizer=PSO]", "lora"]
+    assert RESULTS["mini"]["lora"]["sst2"] == "10.0"
+
+
+def test_a_submission_has_a_row_for_each_track_and_option_first_as_it_is() -> None:
+    _, _, *lines = of_submission("solver", RESULTS).splitlines()
+    assert lines == [
+        "| `mini` | 5.1 | 1.1 | 4.1 | 3.1 | 2.1 | 3.1 [2.1, 4.1] |",
+        "| `mini`, `dim=5` | 5.0 | 1.0 | 4.0 | 3.0 | 2.0 | 3.0 [2.0, 4.0] |",
+        "| `kit` | 5.1 | 1.1 | 4.1 | 3.1 | 2.1 | 3.1 [2.1, 4.1] |",
+        "| `kit`, `dim=5` | 5.0 | 1.0 | 4.0 | 3.0 | 2.0 | 3.0 [2.0, 4.0] |",
+    ]
+
+
+def test_published_scores_come_first_under_the_tasks_that_have_them() -> None:
+    header, _, first, *_ = of_submission("lora", RESULTS).splitlines()
+    cells = dict(zip(["", *TASKS], [cell.strip() for cell in first.split("|")[1:]], strict=False))
+    assert header == f"|  | {' | '.join(TASKS)} | average |"
+    assert cells == {
+        "": "published, RoBERTa-large",
+        "sst2": "88.49 ± 2.90",
+        "dbpedia": "97.86 ± 0.17",
+        "snli": "61.03 ± 8.55",
+        "qqp": "-",
+        "qnli": "-",
+    }
+
+
+def test_the_overview_takes_one_entry_of_each_folder_and_marks_what_is_not_ranked() -> None:
+    _, _, *lines = overview(RESULTS).splitlines()
+    assert lines == [
+        "| `solver` | 3.1 [2.1, 4.1] | 11 | 3.1 [2.1, 4.1] | 11 |",
+        "| `other[optimizer=PSO]` | 3.2 [2.2, 4.2] | 12 | - | - |",
+        "| `lora`, white-box, not ranked | 8.0 [7.0, 9.0] | - | - | - |",
+    ]
+
+
+@pytest.mark.parametrize("text", ["no markers", "<!-- scores -->\n<!-- end scores -->\n" * 2])
+def test_a_readme_without_one_pair_of_markers_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="tables between"):
+        replaced(path, "table")
+
+
+def test_what_stands_around_the_markers_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("before\n<!-- scores -->\nold\n<!-- end scores -->\nafter\n", encoding="utf-8")
+    assert replaced(path, "new\n") == "before\n<!-- scores -->\nnew\n<!-- end scores -->\nafter\n"

@@ -1,0 +1,136 @@
+"""Writes the tables of measured scores in README.md and submissions/*/README.md, from docs/results-*.md.
+
+make results
+python tools/score_tables.py
+
+What stands between `<!-- scores -->` and `<!-- end scores -->` is written anew, all else is kept. `make results` does
+not do it: a submission's digest covers its README, so a table in it makes the folder another one than was measured, and
+its cells would be run again.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools import published
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Row: TypeAlias = dict[str, str]
+Results: TypeAlias = dict[str, dict[str, Row]]
+"""By track: each entry's row of the page, in the page's order."""
+
+ROOT = Path(__file__).resolve().parent.parent
+TASKS = ("sst2", "dbpedia", "snli", "qqp", "qnli")
+TRACKS = ("mini", "kit")
+BLOCK = re.compile(r"(?<=<!-- scores -->\n).*?(?=<!-- end scores -->)", re.DOTALL)
+SECTION = re.compile(r"^## (Ranking|White-box references)$.*?(?=^## )", re.DOTALL | re.MULTILINE)
+
+
+def read(folder: Path = ROOT / "docs") -> Results:
+    """The ranking and the references of each track's page."""
+    return {track: rows((folder / f"results-{track}.md").read_text(encoding="utf-8")) for track in TRACKS}
+
+
+def rows(page: str) -> dict[str, Row]:
+    """Entries of a results page, those of the ranking first, by name without backticks."""
+    found = {}
+    for section in SECTION.finditer(page):
+        columns: list[str] = []
+        for line in re.findall(r"^\| (.*) \|$", section.group(), flags=re.MULTILINE):
+            cells = [cell.strip() for cell in line.split(" | ")]
+            columns = columns or cells
+            row = dict(zip(columns, cells, strict=True))
+            name = row.get("submission") or row["reference"]
+            if name.startswith("`"):
+                found[name.strip("`")] = row
+    return found
+
+
+def wanted(results: Results) -> dict[Path, str]:
+    """Each README with a table, and the text it should have.
+
+    Raises:
+        ValueError: a README has no markers, or more than one pair.
+    """
+    tables = {ROOT / "README.md": overview(results)}
+    for path in sorted(ROOT.glob("submissions/*/README.md")):
+        tables[path] = of_submission(path.parent.name, results)
+    return {path: replaced(path, table) for path, table in tables.items()}
+
+
+def overview(results: Results) -> str:
+    """Averages of each submission on all tracks, in the order of the first one's page."""
+    columns = ["submission", *(name for track in TRACKS for name in (f"`{track}`", "calls, 15 cells"))]
+    chosen = [by_folder(results[track]) for track in TRACKS]
+    lines = []
+    for folder, (name, first) in chosen[0].items():
+        cells = [f"`{name}`" + (", white-box, not ranked" if "reference" in first else "")]
+        for entries in chosen:
+            row = entries[folder][1] if folder in entries else {}
+            cells += [row.get("average", "-"), row.get("calls", "-")]
+        lines.append(cells)
+    return _table(columns, lines)
+
+
+def of_submission(folder: str, results: Results) -> str:
+    """The published scores, where there are some; then, for each track, the submission as it is and with options."""
+    lines = []
+    if folder in published.SCORES:
+        scores = dict(zip(published.TASKS, published.SCORES[folder], strict=True))
+        lines.append(["published, RoBERTa-large", *(scores.get(task, "-") for task in TASKS), "-"])
+    for track, entries in results.items():
+        for name, row in sorted(entries.items(), key=lambda entry: entry[0] != folder):
+            if _folder(name) == folder:
+                options = name.removeprefix(folder).strip("[]")
+                label = f"`{track}`" + (f", `{options}`" if options else "")
+                lines.append([label, *(row[task] for task in TASKS), row["average"]])
+    return _table(["", *TASKS, "average"], lines)
+
+
+def by_folder(entries: Mapping[str, Row]) -> dict[str, tuple[str, Row]]:
+    """One entry for each folder: that without options, or the first where there is none."""
+    chosen: dict[str, tuple[str, Row]] = {}
+    for name, row in entries.items():
+        if _folder(name) not in chosen or name == _folder(name):
+            chosen[_folder(name)] = (name, row)
+    return chosen
+
+
+def _folder(name: str) -> str:
+    return name.partition("[")[0]
+
+
+def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (columns, ["---"] * len(columns), *lines))
+
+
+def replaced(path: Path, table: str) -> str:
+    """The text of a file with another table between its markers.
+
+    Raises:
+        ValueError: there is not exactly one pair of markers.
+    """
+    text, count = BLOCK.subn(lambda _: table, path.read_text(encoding="utf-8"))
+    if count != 1:
+        raise ValueError(f"{path}: {count} tables between <!-- scores --> and <!-- end scores -->; put one pair there")
+    return text
+
+
+def main() -> int:
+    """Write what has changed."""
+    for path, text in wanted(read()).items():
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"written: {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
