@@ -17,8 +17,9 @@ Shapes are written as comments, e.g. ``(candidates, texts, words)``. Nothing her
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -36,6 +37,17 @@ Metric: TypeAlias = Literal["accuracy", "macro_f1", "f1"]
 Mix: TypeAlias = Literal["probabilities", "logits"]
 FeatureKind: TypeAlias = Literal["mask", "cls", "all"]
 Distribution: TypeAlias = Literal["normal", "uniform"]
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+"""An option of at least 1. Options of a Config are held to the bounds of their types before `tune` starts."""
+Several: TypeAlias = Annotated[int, msgspec.Meta(ge=2)]
+"""An option of at least 2, as the population of an evolution strategy."""
+Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+"""An option above 0. Numbers are always finite."""
+NonNegative: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+"""An option of at least 0."""
+Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""An option from 0 to 1."""
 
 
 @dataclass(frozen=True)

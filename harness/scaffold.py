@@ -22,16 +22,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness import Answer, BlackBox, Shots, Subspace, Task, cross_entropy
+from harness import Answer, BlackBox, Count, Positive, Shots, Subspace, Task, cross_entropy
 
 
 @dataclass(frozen=True)
 class Config:
     """Hyper-parameters; each can be set with `--config name=value`."""
 
-    dim: int = 100  # length of z
-    step: float = 0.3  # standard deviation of a mutation
-    population: int = 10  # mutants per query
+    dim: Count = 100  # length of z
+    step: Positive = 0.3  # standard deviation of a mutation
+    population: Count = 10  # mutants per query
 
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:

@@ -11,13 +11,16 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import math
 import re
 import sys
 from dataclasses import dataclass
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from harness.errors import SubmissionError
 
@@ -202,12 +205,12 @@ def loaded(path: Path, options: Mapping[str, str]) -> Iterator[Solver]:
 
 
 def parse_options(config: type, options: Mapping[str, str]) -> dict[str, Any]:
-    """Convert ``name=value`` strings to the types of the Config's fields.
+    """Convert ``name=value`` strings to the types of the Config's fields, within the bounds that these have.
 
     Raises:
-        SubmissionError: unknown name, or a value that does not convert.
+        SubmissionError: unknown name, or a value that does not convert or is out of bounds.
     """
-    hints = get_type_hints(config) if options else {}
+    hints = get_type_hints(config, include_extras=True) if options else {}
     known = {field.name for field in dataclasses.fields(config)}
     values: dict[str, Any] = {}
     for name, text in options.items():
@@ -238,14 +241,19 @@ def _convert(kind: Any, text: str) -> Any:
         return named[text]
     if get_origin(kind) in {Union, UnionType}:
         return _convert_first(get_args(kind), text)
+    if get_origin(kind) is Annotated:
+        return msgspec.convert(_convert(get_args(kind)[0], text), kind)
     raise ValueError(f"fields of type {kind} cannot be set from the command line")
 
 
 def _number(kind: type[int | float], text: str) -> int | float:
     try:
-        return kind(text)
+        number = kind(text)
     except ValueError:
         raise ValueError(f"{'an integer' if kind is int else 'a number'} is expected") from None
+    if not math.isfinite(number):
+        raise ValueError("a finite number is expected")
+    return number
 
 
 def _convert_first(kinds: tuple[Any, ...], text: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from harness import submission
+from harness import Count, NonNegative, Positive, Several, Share, submission
 from harness.errors import SubmissionError
 from harness.submission import check_source, find, load, loaded, parse_options
 
@@ -182,6 +182,12 @@ class Config:
     kind: Literal["a", "b"] = "a"
     number: Literal[1, 2] = 1
     maybe: int | None = None
+    rounds: Count = 1
+    parents: Several = 2
+    rate: Positive = 0.1
+    decay: NonNegative = 0.0
+    share: Share = 0.5
+    kept: Literal[0] | Several | None = None
     either: float | str = 0.0
     many: tuple[float, ...] = ()
     table: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -200,6 +206,14 @@ class Config:
         ("number", "2", 2),
         ("maybe", "none", None),
         ("maybe", "4", 4),
+        ("rounds", "1", 1),
+        ("parents", "2", 2),
+        ("rate", "1e-9", 1e-9),
+        ("decay", "0", 0.0),
+        ("share", "1", 1.0),
+        ("kept", "0", 0),
+        ("kept", "2", 2),
+        ("kept", "none", None),
         ("either", "0.5", 0.5),
         ("either", "auto", "auto"),
     ],
@@ -219,6 +233,16 @@ def test_options_are_converted_to_the_type_of_their_field(name: str, text: str, 
         ("kind", "c", "one of a, b"),
         ("number", "3", "one of 1, 2"),
         ("maybe", "x", "option maybe='x': none expected; or an integer is expected"),
+        ("width", "nan", "option width='nan': a finite number is expected"),
+        ("width", "1e999", "a finite number is expected"),
+        ("rounds", "0", "option rounds='0': Expected `int` >= 1"),
+        ("parents", "1", "Expected `int` >= 2"),
+        ("rate", "0", "Expected `float` > 0"),
+        ("rate", "inf", "a finite number is expected"),
+        ("decay", "-1e-9", "Expected `float` >= 0"),
+        ("share", "1.01", "Expected `float` <= 1"),
+        ("share", "-0.01", "Expected `float` >= 0"),
+        ("kept", "1", "one of 0 expected; or Expected `int` >= 2"),
         ("many", "1.5", "cannot be set"),
         ("table", "1", "cannot be set"),
         ("size", "1", "no option 'size'; Config has count"),

@@ -31,10 +31,15 @@ from harness import (
     Answer,
     BlackBox,
     Coordinates,
+    Count,
     Examples,
     LinearHead,
     Member,
+    NonNegative,
     Outputs,
+    Positive,
+    Several,
+    Share,
     Shots,
     Subspace,
     Task,
@@ -52,13 +57,13 @@ Standing: TypeAlias = tuple[float, float]
 class Config:
     """Hyper-parameters; the published value is the default unless it says otherwise."""
 
-    dim: int = 500
+    dim: Count = 500
     """d, length of each z_l."""
-    population: int = 20
+    population: Several = 20
     """Candidates per generation, lambda."""
-    alpha_input: float = 1.0
+    alpha_input: NonNegative = 1.0
     """Standard deviation of the first prompts at the input, in standard deviations of the first layer's input."""
-    alpha_deep: float = 0.2
+    alpha_deep: NonNegative = 0.2
     """The same for layers 1 and above."""
     calibrate: Literal["safe", "faithful", "none"] = "safe"
     """``safe`` (additive, see `safe_shift`), ``faithful`` (multiplicative, guarded, see `faithful_scale`), ``none``."""
@@ -66,20 +71,20 @@ class Config:
     """Train and mix in the classifier on hidden states. Without it this is calibrated BBTv2."""
     joint: bool = True
     """Search prompts on the mixture's loss; without it on that of the calibrated logits alone."""
-    alpha: float = 0.5
+    alpha: Share = 0.5
     """Weight of the head in the mixture."""
-    eta: float = 3e-4
+    eta: Positive = 3e-4
     """Adam's learning rate at a width of 1024; used times 1024 / width, so that a step moves the head's logits as much
     on a narrow model as on the published one (a house choice)."""
-    epochs: int = 3
+    epochs: Count = 3
     """Epochs of head training per alternation."""
-    batch: int = 16
+    batch: Count = 16
     """Texts per step of head training (reconstructed)."""
-    decay: float = 0.01
+    decay: NonNegative = 0.01
     """Decoupled weight decay of the head (a house choice)."""
     head_every: Literal["layer", "round"] = "round"
     """Train the head before every ``round`` through the layers, or before every ``layer`` (faster on few rounds)."""
-    dev_every: int = 5
+    dev_every: Count = 5
     """Generations between two looks at dev, at 2 * len(dev) rows each."""
     select: Literal["metric", "loss"] = "metric"
     """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties

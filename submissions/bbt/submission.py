@@ -25,7 +25,11 @@ from numpy.typing import NDArray
 from harness import (
     Answer,
     BlackBox,
+    Count,
     Examples,
+    NonNegative,
+    Positive,
+    Several,
     Shots,
     Subspace,
     Task,
@@ -50,13 +54,13 @@ Standing: TypeAlias = tuple[float, ...]
 class Config:
     """Hyper-parameters; the published value is the default unless it says otherwise."""
 
-    dim: int = 500
+    dim: Count = 500
     """d, length of z."""
-    population: int = 20
+    population: Several = 20
     """Candidates per generation, lambda."""
-    sigma: float = 1.0
+    sigma: Positive = 1.0
     """First step size, in units of z. Without a `bound` it changes nothing: A is divided by it."""
-    alpha: float = 1.0
+    alpha: NonNegative = 1.0
     """Standard deviation of the first prompts, in units of `width_from`."""
     width_from: Literal["hidden", "embedding", "unit"] = "hidden"
     """What alpha is measured in: ``hidden`` (the first layer's input), ``embedding`` (word embeddings, as in the
@@ -67,11 +71,11 @@ class Config:
     """``add`` to the embeddings of p0 (the code) or ``prepend`` to the text (the paper)."""
     loss: Literal["ce", "hinge", "accuracy"] = "ce"
     """``ce``, ``hinge`` (the authors' choice for MRPC, RTE and SNLI) or ``accuracy`` (flat: for comparison)."""
-    tokens: int | None = None
+    tokens: Count | None = None
     """Length of the prompt in tokens; None is the track's (published: 50)."""
-    bound: float = 0.0
+    bound: NonNegative = 0.0
     """Half-width of the box around z = 0 (the paper: 5); 0 is no box."""
-    dev_every: int = 5
+    dev_every: Count = 5
     """Generations between two looks at dev (published: 100 calls, which 5 are at a population of 20). One shows 2
     candidates; 1 if ``faithful``."""
     selection: Literal["house", "faithful"] = "house"

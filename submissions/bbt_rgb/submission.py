@@ -34,8 +34,13 @@ from harness import (
     Answer,
     BlackBox,
     Coordinates,
+    Count,
     Examples,
     Member,
+    NonNegative,
+    Positive,
+    Several,
+    Share,
     Shots,
     Subspace,
     Task,
@@ -60,39 +65,39 @@ FEWEST_EVALUATIONS = 3
 class Config:
     """Hyper-parameters; the published value is the default unless it says otherwise."""
 
-    dim: int = 500
+    dim: Count = 500
     """d, length of each z_l."""
-    population: int = 20
+    population: Several = 20
     """Candidates per generation, lambda."""
-    sigma: float = 1.0
+    sigma: Positive = 1.0
     """sigma_1, first step size at the input. The projections are divided by it at every layer."""
-    sigma_deep: float = 0.2
+    sigma_deep: Positive = 0.2
     """sigma_2, that of the layers above, or of the last one (`schedule`)."""
     schedule: Literal["bbt2", "lin", "exp"] = "bbt2"
     """Step size of layer l: sigma_2 above the input (``bbt2``), linear in l (``lin``), or falling by exp(-l / 5)."""
-    alpha: float = 0.5
+    alpha: NonNegative = 0.5
     """Standard deviation of the first prompts at the input, in standard deviations of the layer's input (published: of
     the word embeddings at layer 0)."""
     instruction: bool = True
     """B: try an instruction, and demonstrations after it, before the template."""
-    demonstrations: int = 8
-    """B: demonstrations to try, at one call each. Published: all training texts."""
-    demo_tokens: int = 50
+    demonstrations: Literal[0] | Count = 8
+    """B: demonstrations to try, at one call each; 0 tries none. Published: all training texts."""
+    demo_tokens: Count = 50
     """B: longest demonstration, in tokens. Published: 50 for instruction and demonstration together, which are cut."""
-    words: int = 5
+    words: Literal[0] | Count = 5
     """G: most words per class; 0 keeps the task's own."""
-    pool: int = 50
+    pool: Count = 50
     """G: candidate words per class, fewer where all combinations would be too many."""
-    likely: int = 1000
+    likely: Count = 1000
     """G: candidates are among this many words that the model finds likeliest at the masks (a house choice: where all
     words may stand, rare ones fit a few texts by chance)."""
-    polish: float = 0.1
+    polish: Share = 0.1
     """R: share of the budget kept for COBYLA (a house choice; the code's default is 0)."""
-    polish_dim: int = 10
+    polish_dim: Count = 10
     """R: most directions COBYLA moves in; never more than half its evaluations (a house choice; published: d)."""
-    rhobeg: float = 0.3
+    rhobeg: Positive = 0.3
     """R: COBYLA's first step, in step sizes of the layer (a house choice; published: 1, along coordinates)."""
-    dev_every: int = 5
+    dev_every: Count = 5
     """Generations between two looks at dev (published: 100 calls), at 2 * len(dev) rows each."""
     select: Literal["metric", "loss"] = "metric"
     """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties

@@ -27,8 +27,12 @@ from numpy.typing import NDArray
 from harness import (
     Answer,
     BlackBox,
+    Count,
     Examples,
     ModelInfo,
+    NonNegative,
+    Positive,
+    Several,
     Shots,
     Subspace,
     Task,
@@ -48,15 +52,15 @@ Standing: TypeAlias = tuple[float, ...]
 class Config:
     """Hyper-parameters; the published value is the default unless it says otherwise."""
 
-    dim: int = 500
+    dim: Count = 500
     """d, length of each z_l."""
-    population: int = 20
+    population: Several = 20
     """Candidates per generation, lambda."""
-    sigma: float = 1.0
+    sigma: Positive = 1.0
     """First step size, in units of z. Changes nothing: A is divided by it."""
-    alpha: float = 1.0
+    alpha: NonNegative = 1.0
     """Standard deviation of the first prompts at the input, in units of `width_from`. Published: 0.2 to 1."""
-    alpha_deep: float = 0.2
+    alpha_deep: NonNegative = 0.2
     """The same for layers 1 and above."""
     width_from: Literal["hidden", "embedding", "unit"] = "hidden"
     """What the alphas are measured in: ``hidden`` (each layer's input), ``embedding`` (word embeddings at the input, as
@@ -70,7 +74,7 @@ class Config:
     ever, by the loss it had then (``best``, published)."""
     remainder: bool = True
     """Go on with a partial round when the budget is no whole number of rounds; published: stop there."""
-    dev_every: int = 5
+    dev_every: Count = 5
     """Generations between two looks at dev (published: 100 calls, which 5 are at a population of 20). One shows 2
     candidates; 1 if ``faithful``."""
     selection: Literal["house", "faithful"] = "house"

@@ -24,8 +24,11 @@ from numpy.typing import NDArray
 from harness import (
     Answer,
     BlackBox,
+    Count,
     Examples,
     Member,
+    NonNegative,
+    Positive,
     Prompts,
     PrototypeHead,
     Shots,
@@ -47,25 +50,25 @@ MOST_PASSES = 64
 class Config:
     """Hyper-parameters; the value of the released code is the default unless it says otherwise."""
 
-    projection: int = 128
+    projection: Count = 128
     """Length of W h and of a prototype."""
-    logit_weight: float | None = None
+    logit_weight: NonNegative | None = None
     """lambda, weight of the label-word logits beside the prototypes; None is 1 / (training texts per class)."""
     calibrate: Literal["safe", "paper", "none"] = "safe"
     """``safe`` (additive, from the training texts, see `safe_shift`), ``paper`` (multiplicative and guarded, from an
     empty text: one more row, see `paper_scale`), ``none``."""
     prototypes: Literal["frozen", "trained"] = "frozen"
     """Leave the prototypes as they were drawn, as the released code does, or train them, too."""
-    eta: float = 0.01
+    eta: Positive = 0.01
     """Adam's learning rate."""
-    epochs: int = 30
+    epochs: Count = 30
     """Steps of Adam, each on all training texts."""
-    passes: int = 1
+    passes: Count = 1
     """Members of the ensemble: the bare template, then random prompts at the input, each with a decoder of its own.
     Every pass forwards train and dev once. Published: 1."""
-    alpha: float = 0.2
+    alpha: NonNegative = 0.2
     """Standard deviation of the random prompts, in standard deviations of the first layer's input (a house choice)."""
-    dim: int = 500
+    dim: Count = 500
     """d, length of the coordinates of a random prompt; only for `passes` > 1."""
 
     def __post_init__(self) -> None:

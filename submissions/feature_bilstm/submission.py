@@ -22,7 +22,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness import Answer, BiLstmHead, BlackBox, Examples, Member, Shots, Task, accuracy, cross_entropy, macro_f1
+from harness import (
+    Answer,
+    BiLstmHead,
+    BlackBox,
+    Count,
+    Examples,
+    Member,
+    Positive,
+    Shots,
+    Task,
+    accuracy,
+    cross_entropy,
+    macro_f1,
+)
 
 States: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Hidden states (texts, tokens, width), zeros behind a text's end, and the texts' numbers of tokens (texts,)."""
@@ -34,22 +47,16 @@ TEXTS_AT_ONCE = 16
 class Config:
     """Hyper-parameters; the published value is the default unless it says otherwise."""
 
-    units: int | None = None
+    units: Count | None = None
     """Units of each direction; None is half the model's width (reconstructed)."""
-    eta: float = 3e-4
+    eta: Positive = 3e-4
     """Adam's learning rate."""
-    batch: int = 16
+    batch: Count = 16
     """Texts per step."""
-    epochs: int = 1000
+    epochs: Count = 1000
     """Most passes over the training texts."""
-    patience: int = 300
+    patience: Count = 300
     """Steps without a better dev score after which training ends (published, where time is measured: 1000)."""
-
-    def __post_init__(self) -> None:
-        """Refuse counts below 1."""
-        for name in ("units", "batch", "epochs", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}={value}; at least 1 is needed")
 
 
 class Network(torch.nn.Module):

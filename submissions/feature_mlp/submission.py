@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from harness import (
     Answer,
     BlackBox,
+    Count,
     Examples,
     FeatureKind,
     Member,
     MlpHead,
+    Positive,
     Shots,
     Task,
     accuracy,
@@ -44,22 +46,16 @@ class Config:
 
     features: FeatureKind = "cls"
     """Where the hidden state is read: at the first token (``cls``), or at the ``mask``."""
-    hidden: int | None = None
+    hidden: Count | None = None
     """Units of the hidden layer; None is the model's width (reconstructed)."""
-    eta: float = 3e-4
+    eta: Positive = 3e-4
     """Adam's learning rate."""
-    batch: int = 16
+    batch: Count = 16
     """Texts per step."""
-    epochs: int = 1000
+    epochs: Count = 1000
     """Most passes over the training texts."""
-    patience: int = 1000
+    patience: Count = 1000
     """Steps without a better dev score after which training ends: the paper's rule where it measures time."""
-
-    def __post_init__(self) -> None:
-        """Refuse counts below 1."""
-        for name in ("hidden", "batch", "epochs", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}={value}; at least 1 is needed")
 
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:

@@ -33,11 +33,15 @@ from scipy.optimize import minimize
 from harness import (
     Answer,
     BlackBox,
+    Count,
     Examples,
     LinearHead,
     Member,
+    NonNegative,
     Outputs,
+    Positive,
     Prompts,
+    Several,
     Shots,
     Subspace,
     Task,
@@ -55,7 +59,7 @@ Floats: TypeAlias = NDArray[np.float64]
 class Config:
     """Hyper-parameters. All are house choices; the README says how they were made."""
 
-    ridge: float = 0.003
+    ridge: Positive = 0.003
     """Weight of |V|^2 / 2 beside the mean loss of a text, on features of unit variance over sqrt(width)."""
     head: bool = True
     """Correct the label words by hidden states. Without it a member is its calibrated label words."""
@@ -67,17 +71,17 @@ class Config:
     """Search prompts with what is left of the budget."""
     keep_bare: bool = True
     """Average tuned prompts with the bare template; without it they take its place if dev prefers them."""
-    dim: int = 500
+    dim: Count = 500
     """d, length of each z_l, as in BBTv2."""
-    population: int = 20
+    population: Several = 20
     """Candidates per generation, lambda."""
-    alpha_input: float = 1.0
+    alpha_input: NonNegative = 1.0
     """Standard deviation of the first prompts at the input, in standard deviations of the first layer's input."""
-    alpha_deep: float = 0.2
+    alpha_deep: NonNegative = 0.2
     """The same for layers 1 and above."""
-    dev_every: int = 5
+    dev_every: Count = 5
     """Generations between two looks at train and dev under two stacks, at 2 * (len(train) + len(dev)) rows each."""
-    folds: int = 8
+    folds: Several = 8
     """Parts into which the texts are cut to judge a member on texts it was not fitted on."""
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from harness import (
     Answer,
     BlackBox,
+    Count,
     Examples,
     Member,
     QueryError,
@@ -44,9 +45,9 @@ SPECIAL_TOKENS = 4
 class Config:
     """Hyper-parameters."""
 
-    demonstrations: int = 32
+    demonstrations: Count = 32
     """Most training examples in the text."""
-    sets: int = 1
+    sets: Count = 1
     """Random sets of demonstrations to choose from by their score on dev, at len(dev) rows each. Published: 1."""
     separator: str = " "
     """What stands between two demonstrations, and before the input; without braces."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from peft import LoraConfig, inject_adapter_in_model
 
-from harness import Shots, Task
+from harness import Count, Positive, Shots, Task
 from harness.whitebox import Predictor, Recipe, WhiteBox
 
 access = "white-box"
@@ -27,24 +27,18 @@ access = "white-box"
 class Config:
     """Hyper-parameters; all chosen here."""
 
-    rank: int = 8
+    rank: Count = 8
     """Rank of the update of each matrix."""
-    alpha: float = 16.0
+    alpha: Positive = 16.0
     """The update is scaled by alpha / rank."""
-    eta: float = 5e-4
+    eta: Positive = 5e-4
     """Adam's learning rate."""
-    batch: int = 16
+    batch: Count = 16
     """Texts per step."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Most passes over the training texts; None is 200 x layers / 24, as in model tuning."""
-    patience: int | None = None
+    patience: Count | None = None
     """Steps without a better dev score after which training ends; None is 1,000 x layers / 24."""
-
-    def __post_init__(self) -> None:
-        """Refuse counts below 1."""
-        for name in ("rank", "batch", "epochs", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}={value}; at least 1 is needed")
 
 
 def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Predictor]:  # noqa: ARG001

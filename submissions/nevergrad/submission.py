@@ -22,7 +22,19 @@ import nevergrad as ng
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import Answer, BlackBox, Examples, Shots, Subspace, Task, accuracy, cross_entropy, macro_f1
+from harness import (
+    Answer,
+    BlackBox,
+    Count,
+    Examples,
+    NonNegative,
+    Shots,
+    Subspace,
+    Task,
+    accuracy,
+    cross_entropy,
+    macro_f1,
+)
 
 REFUSED = ("BO", "BOSplit", "BayesOptimBO", "PCABO", "PCABO80", "PCABO95DoE20", "AX", "HyperOpt", "SMAC3", "pysot")
 """Model-based optimisers whose cost per question grows with dim and history: they hang at hundreds of dimensions.
@@ -39,14 +51,14 @@ class Config:
 
     optimizer: str = ""
     """A name in `nevergrad.optimizers.registry`. There is no default, so that the leaderboard's names carry it."""
-    dim: int = 500
+    dim: Count = 500
     """d, length of z."""
-    population: int = 20
+    population: Count = 20
     """Candidates asked for at once, where the optimiser allows it; at least 4 + 3 ln d, as nevergrad's CMA-ES works
     in generations of that size or more."""
-    alpha: float = 1.0
+    alpha: NonNegative = 1.0
     """Standard deviation of the prompts at z ~ N(0, I), in standard deviations of the first layer's input."""
-    dev_every: int = 100
+    dev_every: Count = 100
     """Calls between two looks at dev, at 2 * len(dev) rows each."""
     select: Literal["metric", "loss"] = "metric"
     """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties

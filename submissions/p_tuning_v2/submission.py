@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import Shots, Task
+from harness import Count, Positive, Shots, Task
 from harness.whitebox import Predictor, Recipe, WhiteBox
 
 access = "white-box"
@@ -29,24 +29,18 @@ access = "white-box"
 class Config:
     """Hyper-parameters; the published value is the default unless it says otherwise."""
 
-    length: int | None = None
+    length: Count | None = None
     """Prefix positions at each layer; None is 128 x the track's prompt tokens / 50."""
-    first_std: float = 0.02
+    first_std: Positive = 0.02
     """Standard deviation of the first keys and values: BERT's own initial weights (chosen here)."""
-    eta: float = 5e-4
+    eta: Positive = 5e-4
     """Adam's learning rate."""
-    batch: int = 32
+    batch: Count = 32
     """Texts per step."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Most passes over the training texts; None is 2,000 x layers / 24."""
-    patience: int | None = None
+    patience: Count | None = None
     """Steps without a better dev score after which training ends; None is 1,000 x layers / 24."""
-
-    def __post_init__(self) -> None:
-        """Refuse counts below 1."""
-        for name in ("length", "batch", "epochs", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}={value}; at least 1 is needed")
 
 
 def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Predictor]:  # noqa: ARG001

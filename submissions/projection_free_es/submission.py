@@ -27,8 +27,11 @@ from numpy.typing import NDArray
 from harness import (
     Answer,
     BlackBox,
+    Count,
     Examples,
     ModelInfo,
+    NonNegative,
+    Positive,
     Prompt,
     Shots,
     Task,
@@ -48,25 +51,25 @@ QUERY_BYTES = 32 << 20
 class Config:
     """Hyper-parameters. All are reconstructions or house choices; the README says which."""
 
-    dim: int = 500
+    dim: Count = 500
     """d, the intrinsic dimension, which sets all rates of adaptation; at most D."""
     population: int = 20
     """Candidates per generation, lambda; even."""
-    sigma: float = 1.0
+    sigma: Positive = 1.0
     """First step size, in units of x: width of the first prompts in standard deviations of their layer's input."""
-    alpha_deep: float = 0.2
+    alpha_deep: NonNegative = 0.2
     """Width of the prompts of layers 1 and above, as a multiple of the input's; only for ``all``."""
     layers: Literal["input", "all"] = "input"
     """Where prompts are: at the ``input``, or at ``all`` layers."""
     covariance: Literal["diagonal", "low-rank"] = "diagonal"
     """Shape of the search distribution: separable CMA-ES, or LM-MA-ES."""
-    rank: int = 10
+    rank: Count = 10
     """m, the directions that are remembered; only for ``low-rank``."""
     mirrored: bool = True
     """Draw steps in pairs z and -z; the better one of each pair takes part in recombination."""
-    tau: float = 0.1
+    tau: NonNegative = 0.1
     """Weight of the regulariser, the log-probability of saying any label word."""
-    dev_every: int = 5
+    dev_every: Count = 5
     """Generations between two looks at dev, as in `bbt`, at 2 * len(dev) rows each."""
     select: Literal["metric", "loss"] = "metric"
     """What dev decides by: the task's ``metric``, ties by loss, or the ``loss``, ties by metric, as in `bbt`."""

@@ -16,7 +16,19 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import Answer, BlackBox, Examples, Shots, Subspace, Task, accuracy, cross_entropy, macro_f1
+from harness import (
+    Answer,
+    BlackBox,
+    Count,
+    Examples,
+    NonNegative,
+    Shots,
+    Subspace,
+    Task,
+    accuracy,
+    cross_entropy,
+    macro_f1,
+)
 
 Standing: TypeAlias = tuple[float, float]
 """What dev thinks of a candidate, metric and minus loss, the deciding one first; the greater wins."""
@@ -26,13 +38,13 @@ Standing: TypeAlias = tuple[float, float]
 class Config:
     """Hyper-parameters."""
 
-    dim: int = 500
+    dim: Count = 500
     """d, length of z."""
-    population: int = 20
+    population: Count = 20
     """Candidates forwarded together; it changes the speed, not the search."""
-    alpha: float = 1.0
+    alpha: NonNegative = 1.0
     """Standard deviation of the prompts, in standard deviations of the first layer's input."""
-    dev_every: int = 5
+    dev_every: Count = 5
     """Populations between two looks at dev (len(dev) rows each, and only if the best has changed)."""
     select: Literal["metric", "loss"] = "metric"
     """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties

@@ -25,7 +25,10 @@ from numpy.typing import NDArray
 from harness import (
     Answer,
     BlackBox,
+    Count,
     Examples,
+    NonNegative,
+    Positive,
     Prompt,
     Prompts,
     Shots,
@@ -49,23 +52,23 @@ class Config:
     where: Literal["input", "deep", "prompt"] = "input"
     """What x is: coordinates of a prompt at the ``input``, of prompts at all layers (``deep``), or the values of the
     input ``prompt`` themselves, without a subspace (MeZO's prefix)."""
-    dim: int = 500
+    dim: Count = 500
     """d, coordinates per layer, as in BBT."""
-    alpha: float = 1.0
+    alpha: NonNegative = 1.0
     """Width of the prompt that x ~ N(0, I) would give, in standard deviations of the first layer's input, as in BBT."""
-    alpha_deep: float = 0.2
+    alpha_deep: NonNegative = 0.2
     """The same for layers 1 and above; only for ``deep``."""
-    directions: int = 5
+    directions: Count = 5
     """n, directions per step; a step costs 2n calls. MeZO: 1."""
-    eps: float = 0.1
+    eps: Positive = 0.1
     """Length of a perturbation, in units of x. MeZO's prefix: 0.1."""
-    eta: float = 0.1
+    eta: Positive = 0.1
     """Adam's learning rate, in units of x."""
     distribution: Literal["rademacher", "normal"] = "rademacher"
     """Entries of u: +-1 (Spall) or ``normal`` (MeZO)."""
     loss: Literal["ce", "hinge"] = "ce"
     """``ce`` or ``hinge``, as in BBT."""
-    dev_every: int = 100
+    dev_every: Count = 100
     """Calls between two looks at dev, as published for BBT, at 2 * len(dev) rows each."""
 
 
