@@ -87,6 +87,7 @@ def _ranking(measured: Measured) -> str:
     ]
     note = "Entries that cannot be told from the first of a rank share it, `3=` ([statistics.md](statistics.md)). "
     note += "Calls and minutes of tuning are sums over cells; minutes compare on one machine only (see the end)."
+    note += _timed_out(entries)
     return f"## Ranking\n\n{_table(columns, rows)}\n\n{note}"
 
 
@@ -95,7 +96,13 @@ def _references(measured: Measured) -> str:
     columns = ("reference", *measured.ranking.tasks, "average", "min", "failed")
     rows = [(f"`{e.name}`", *_scores(measured, e), _minutes(e), _failed(e)) for e in entries]
     text = "With gradients through the model, outside the competition's rules; not ranked."
-    return f"## White-box references\n\n{text}\n\n{_table(columns, rows)}" if rows else ""
+    return f"## White-box references\n\n{text}{_timed_out(entries)}\n\n{_table(columns, rows)}" if rows else ""
+
+
+def _timed_out(entries: Sequence[Entry]) -> str:
+    """A sentence about cells that a faster machine might have ended otherwise; empty where there are none."""
+    found = [f"`{entry.name}` in {entry.statuses['timeout']}" for entry in entries if entry.statuses.get("timeout")]
+    return f" Cells ended by the clock, with the last answer until then: {', '.join(found)}." if found else ""
 
 
 def _missing(measured: Measured) -> str:

@@ -111,6 +111,14 @@ def test_a_failed_cell_counts_as_the_majority_class_and_is_shown(
     assert cells[-1] == "1"
 
 
+def test_cells_that_the_clock_ended_count_and_are_named(tool: ModuleType, store: Store, database: Path) -> None:
+    add(store, "bbt", {("sst2", 1): 8}, status="timeout")
+    add(store, "manual", {("sst2", 1): 6})
+    page = written(tool, database, database.with_name("page.md"))
+    assert row(page, "bbt")[3] == "100.0"
+    assert "ended by the clock, with the last answer until then: `bbt` in 1." in page
+
+
 def test_differences_are_shown_in_points_with_their_sign(tool: ModuleType, store: Store, database: Path) -> None:
     """One right more of eight in every split is 12.5 points, and less the other way round."""
     add(store, "bbt", CELLS)
