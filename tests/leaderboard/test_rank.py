@@ -269,6 +269,14 @@ def test_references_follow_unranked_with_the_best_first(store: Store) -> None:
     assert not any(e.white_box for e in found[:3])
 
 
+def test_a_reference_that_lacks_cells_is_not_listed_above_complete_ones(store: Store) -> None:
+    """Its average is over the tasks it has, which may be the easy ones."""
+    add(store, "bbt", {("sst2", 1): 5, ("qqp", 1): 5})
+    add(store, "easy", {("sst2", 1): 8}, **WHITE)
+    add(store, "whole", {("sst2", 1): 8, ("qqp", 1): 6}, **WHITE)
+    assert [e.name for e in rank(store, "tiny").entries] == ["bbt", "whole", "easy"]
+
+
 def test_cells_of_a_reference_are_asked_of_nobody_else(store: Store) -> None:
     add(store, "bbt", {("sst2", 1): 5})
     add(store, "lora", {("sst2", 1): 8, ("sst2", 2): 8, ("qqp", 1): 8}, **WHITE)
