@@ -345,7 +345,7 @@ def _unranked(entry: Entry) -> bool:
 
 
 def _ranked(entries: list[Entry], allow_unsandboxed: bool) -> list[Entry]:
-    """Complete contestants by division, then those that lack isolation or cells, then references, complete ones first."""
+    """Complete contestants by division, then those that lack isolation or cells, then references, complete first."""
     references = sorted((e for e in entries if e.white_box), key=lambda e: (e.missing > 0, *_best_first(e)))
     contestants = [e for e in entries if not e.white_box]
     apart = [e for e in contestants if _unranked(e) and not allow_unsandboxed]
