@@ -251,7 +251,7 @@ def _number(kind: type[int | float], text: str) -> int | float:
         number = kind(text)
     except ValueError:
         raise ValueError(f"{'an integer' if kind is int else 'a number'} is expected") from None
-    if not math.isfinite(number):
+    if isinstance(number, float) and not math.isfinite(number):
         raise ValueError("a finite number is expected")
     return number
 

@@ -206,6 +206,7 @@ class Config:
         ("number", "2", 2),
         ("maybe", "none", None),
         ("maybe", "4", 4),
+        ("count", "9" * 400, int("9" * 400)),
         ("rounds", "1", 1),
         ("parents", "2", 2),
         ("rate", "1e-9", 1e-9),
