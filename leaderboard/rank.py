@@ -346,7 +346,7 @@ def _unranked(entry: Entry) -> bool:
 
 def _ranked(entries: list[Entry], allow_unsandboxed: bool) -> list[Entry]:
     """Complete contestants by division, then those that lack isolation or cells, then references, complete first."""
-    references = sorted((e for e in entries if e.white_box), key=lambda e: (e.missing > 0, *_best_first(e)))
+    references = sorted((e for e in entries if e.white_box), key=_best_first)
     contestants = [e for e in entries if not e.white_box]
     apart = [e for e in contestants if _unranked(e) and not allow_unsandboxed]
     complete = [e for e in contestants if not (e.missing or (_unranked(e) and not allow_unsandboxed))]
@@ -364,5 +364,6 @@ def _placed(entries: list[Entry]) -> list[Entry]:
     return placed
 
 
-def _best_first(entry: Entry) -> tuple[float, str]:
-    return -entry.average, entry.name
+def _best_first(entry: Entry) -> tuple[bool, float, str]:
+    """Those that lack cells last: their average is over the tasks that they have."""
+    return entry.missing > 0, -entry.average, entry.name

@@ -88,7 +88,7 @@ def _ranking(measured: Measured) -> str:
     note = "Entries that cannot be told from the first of a rank share it, `3=` ([statistics.md](statistics.md)). "
     note += "Calls and minutes of tuning are sums over cells; minutes compare on one machine only (see the end)."
     note += _timed_out(entries)
-    return f"## Ranking\n\n{_table(columns, rows)}\n\n{note}"
+    return f"## Ranking\n\n{table(columns, rows)}\n\n{note}"
 
 
 def _references(measured: Measured) -> str:
@@ -96,7 +96,7 @@ def _references(measured: Measured) -> str:
     columns = ("reference", *measured.ranking.tasks, "average", "min", "failed")
     rows = [(f"`{e.name}`", *_scores(measured, e), _minutes(e), _failed(e)) for e in entries]
     text = "With gradients through the model, outside the competition's rules; not ranked."
-    return f"## White-box references\n\n{text}{_timed_out(entries)}\n\n{_table(columns, rows)}" if rows else ""
+    return f"## White-box references\n\n{text}{_timed_out(entries)}\n\n{table(columns, rows)}" if rows else ""
 
 
 def _timed_out(entries: Sequence[Entry]) -> str:
@@ -142,7 +142,7 @@ def _differences(measured: Measured) -> str:
 In points, paired in splits and test items. An interval that contains 0 leaves the order open. The report of the
 competition says that AJO is 6.6 points above BBTv2 on average (RoBERTa-large, the official budgets).
 
-{_table(("difference", *tasks, "average"), rows)}{note}"""
+{table(("difference", *tasks, "average"), rows)}{note}"""
 
 
 def _speed_up(measured: Measured) -> str:
@@ -171,7 +171,7 @@ upper bound. Dev scores are known only where a submission looks, so shares are c
 **{x.value:.2f} times [{x.low:.2f}, {x.high:.2f}]** (bootstrap over splits within tasks);
 `ajo` gets there in {found.reached} of {found.cells} cells.
 
-{_table(("task", "`ajo` gets there", "`ajo` budget share", "`bbtv2` budget share"), rows)}"""
+{table(("task", "`ajo` gets there", "`ajo` budget share", "`bbtv2` budget share"), rows)}"""
 
 
 def _capped(shares: Any) -> float:
@@ -192,7 +192,7 @@ def _published(measured: Measured) -> str:
 Published: RoBERTa-large, 16 examples per class, three splits, 8,000 calls unless said otherwise, and
 accuracy on all three tasks; the gradient methods have no budget of calls. Here: the track's model, data and budgets,
 and macro-F1 on dbpedia and snli. The orders can be compared, the numbers cannot."""
-    return f"## Beside the published numbers\n\n{text}\n\n{_table(columns, rows)}" if rows else ""
+    return f"## Beside the published numbers\n\n{text}\n\n{table(columns, rows)}" if rows else ""
 
 
 def _commands(measured: Measured) -> str:
@@ -205,7 +205,7 @@ def _commands(measured: Measured) -> str:
 
 def _command(measured: Measured, entry: Entry) -> str:
     identity = measured.runs.by_id[entry.run].identity
-    words = ["harness", "evaluate", f"submissions/{_folder(entry.name)}"]
+    words = ["harness", "evaluate", f"submissions/{folder_of(entry.name)}"]
     words += ["--track", measured.track.name] if measured.track.name != "mini" else []
     words += ["--data", "DIR"] if _data(measured, entry) else []
     partial = set(entry.tasks) != set(measured.track.tasks)
@@ -269,14 +269,16 @@ def _data(measured: Measured, entry: Entry) -> bool:
     return bool(measured.runs.by_id[entry.run].identity["data"] != "embedded")
 
 
-def _folder(name: str) -> str:
+def folder_of(name: str) -> str:
+    """The submission's folder, of an entry whose name has options in brackets."""
     return name.partition("[")[0]
 
 
 def _folders(measured: Measured) -> set[str]:
-    return {_folder(entry.name) for entry in measured.ranking.entries}
+    return {folder_of(entry.name) for entry in measured.ranking.entries}
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table, without a line's end after its last row."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, TypeAlias
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools import published
+from tools.results_page import folder_of, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
 Row: TypeAlias = dict[str, str]
 Results: TypeAlias = dict[str, dict[str, Row]]
@@ -62,7 +63,7 @@ def wanted(results: Results) -> dict[Path, str]:
     tables = {ROOT / "README.md": overview(results)}
     for path in sorted(ROOT.glob("submissions/*/README.md")):
         tables[path] = of_submission(path.parent.name, results)
-    return {path: replaced(path, table) for path, table in tables.items()}
+    return {path: replaced(path, lines) for path, lines in tables.items()}
 
 
 def overview(results: Results) -> str:
@@ -76,7 +77,7 @@ def overview(results: Results) -> str:
             row = entries[folder][1] if folder in entries else {}
             cells += [row.get("average", "-"), row.get("calls", "-")]
         lines.append(cells)
-    return _table(columns, lines)
+    return table(columns, lines) + "\n"
 
 
 def of_submission(folder: str, results: Results) -> str:
@@ -87,37 +88,29 @@ def of_submission(folder: str, results: Results) -> str:
         lines.append(["published, RoBERTa-large", *(scores.get(task, "-") for task in TASKS), "-"])
     for track, entries in results.items():
         for name, row in sorted(entries.items(), key=lambda entry: entry[0] != folder):
-            if _folder(name) == folder:
+            if folder_of(name) == folder:
                 options = name.removeprefix(folder).strip("[]")
                 label = f"`{track}`" + (f", `{options}`" if options else "")
                 lines.append([label, *(row[task] for task in TASKS), row["average"]])
-    return _table(["", *TASKS, "average"], lines)
+    return table(["", *TASKS, "average"], lines) + "\n"
 
 
 def by_folder(entries: Mapping[str, Row]) -> dict[str, tuple[str, Row]]:
     """One entry for each folder: that without options, or the first where there is none."""
     chosen: dict[str, tuple[str, Row]] = {}
     for name, row in entries.items():
-        if _folder(name) not in chosen or name == _folder(name):
-            chosen[_folder(name)] = (name, row)
+        if folder_of(name) not in chosen or name == folder_of(name):
+            chosen[folder_of(name)] = (name, row)
     return chosen
 
 
-def _folder(name: str) -> str:
-    return name.partition("[")[0]
-
-
-def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (columns, ["---"] * len(columns), *lines))
-
-
-def replaced(path: Path, table: str) -> str:
+def replaced(path: Path, lines: str) -> str:
     """The text of a file with another table between its markers.
 
     Raises:
         ValueError: there is not exactly one pair of markers.
     """
-    text, count = BLOCK.subn(lambda _: table, path.read_text(encoding="utf-8"))
+    text, count = BLOCK.subn(lambda _: lines, path.read_text(encoding="utf-8"))
     if count != 1:
         raise ValueError(f"{path}: {count} tables between <!-- scores --> and <!-- end scores -->; put one pair there")
     return text
