@@ -852,7 +852,7 @@ def replay(
     cells = replays.sampled(results, number, sample, np.random.default_rng(seed))
     given = Choices(model=model, data=data, staged=staged, p0=p0, test_data=test_data)
     choices = replays.choices_of(identity, cells, given)
-    folder = submissions.find(submission or Path("submissions") / identity["entry"].partition("[")[0])
+    folder = submissions.find(submission or Path("submissions") / submissions.folder_of(identity["entry"]))
     with PlainProgress(err) as progress:
         found = replays.replay(results, number, cells, load_track(track), choices, folder, progress)
     if as_json:

@@ -20,7 +20,7 @@ from harness.pretrain import read_p0
 from harness.referee import Cell, Verdict, run_cell, run_reference
 from harness.sandbox import ladder
 from harness.store import RunKey, Store
-from harness.submission import Access
+from harness.submission import Access, entry_name
 from harness.track import Track, track_tasks
 
 if TYPE_CHECKING:
@@ -305,12 +305,6 @@ def check_access(submission: Submission, white_box: bool) -> None:
 def _relative_to_p0(cell: Cell) -> bool:
     """Whether a pre-trained p0 is for this cell: one trained on pairs of sentences is for pairs."""
     return cell.task.fields == 2  # noqa: PLR2004
-
-
-def entry_name(name: str, options: Mapping[str, str]) -> str:
-    """Name on the leaderboard: the folder, and the options that were given."""
-    given = ",".join(f"{key}={value}" for key, value in sorted(options.items()))
-    return f"{name}[{given}]" if given else name
 
 
 def numeric_profile(track: Track) -> dict[str, object]:

@@ -83,6 +83,17 @@ def find(path: str | Path) -> Submission:
         raise SubmissionError(f"{folder}: cannot be read: {problem}") from problem
 
 
+def entry_name(name: str, options: Mapping[str, str]) -> str:
+    """Name on the leaderboard: the folder, and the options that were given."""
+    given = ",".join(f"{key}={value}" for key, value in sorted(options.items()))
+    return f"{name}[{given}]" if given else name
+
+
+def folder_of(entry: str) -> str:
+    """The submission's folder, of a name that `entry_name` made."""
+    return entry.partition("[")[0]
+
+
 def _sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     for name, data in read_files(folder):

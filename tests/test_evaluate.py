@@ -25,7 +25,7 @@ from outer_models import ROWS, write_submission
 from harness.choices import Choices
 from harness.environment import environment_sha256
 from harness.errors import DataError, InputError
-from harness.evaluate import Evaluation, entry_name
+from harness.evaluate import Evaluation
 from harness.lm import device
 from harness.store import Store, chained
 from harness.submission import find
@@ -265,11 +265,6 @@ def test_a_backend_that_is_none_is_refused(tiny_track: Path, store: Store) -> No
 def test_a_data_directory_without_the_task_is_an_error(tiny_track: Path, store: Store, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         evaluation(tiny_track, store, data=tmp_path)
-
-
-def test_an_entry_is_named_by_folder_and_options() -> None:
-    assert entry_name("bbt", {}) == "bbt"
-    assert entry_name("ng", {"b": "2", "a": "x"}) == "ng[a=x,b=2]"
 
 
 REFERENCE = """

@@ -11,7 +11,7 @@ import pytest
 
 from harness import Count, NonNegative, Positive, Several, Share, submission
 from harness.errors import SubmissionError
-from harness.submission import check_source, find, load, loaded, parse_options
+from harness.submission import check_source, entry_name, find, folder_of, load, loaded, parse_options
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +29,16 @@ def make(folder: Path, text: str = "tune = 1\n", name: str = "mine") -> Path:
     place.mkdir(exist_ok=True)
     (place / "submission.py").write_text(text, encoding="utf-8")
     return place
+
+
+def test_an_entry_is_named_by_folder_and_options() -> None:
+    assert entry_name("bbt", {}) == "bbt"
+    assert entry_name("ng", {"b": "2", "a": "x"}) == "ng[a=x,b=2]"
+
+
+@pytest.mark.parametrize("options", [{}, {"a": "x"}, {"words": "[1]", "b": "2"}])
+def test_the_folder_of_an_entry_is_what_it_was_named_by(options: dict[str, str]) -> None:
+    assert folder_of(entry_name("ng", options)) == "ng"
 
 
 def test_a_folder_is_found_without_running_it(tmp_path: Path) -> None:

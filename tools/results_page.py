@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.status import COUNTS
+from harness.submission import folder_of
 from harness.tasks import load_task
 from leaderboard.standing import SEED
 from leaderboard.stats import LEVEL, RESAMPLES, speed_up
@@ -267,11 +268,6 @@ def _failed(entry: Entry) -> int:
 def _data(measured: Measured, entry: Entry) -> bool:
     """Whether the run needs a data directory to be named."""
     return bool(measured.runs.by_id[entry.run].identity["data"] != "embedded")
-
-
-def folder_of(name: str) -> str:
-    """The submission's folder, of an entry whose name has options in brackets."""
-    return name.partition("[")[0]
 
 
 def _folders(measured: Measured) -> set[str]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness.submission import folder_of
 from tools import published
-from tools.results_page import folder_of, table
+from tools.results_page import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +64,7 @@ def wanted(results: Results) -> dict[Path, str]:
     tables = {ROOT / "README.md": overview(results)}
     for path in sorted(ROOT.glob("submissions/*/README.md")):
         tables[path] = of_submission(path.parent.name, results)
-    return {path: replaced(path, lines) for path, lines in tables.items()}
+    return {path: replaced(path, block) for path, block in tables.items()}
 
 
 def overview(results: Results) -> str:
@@ -104,13 +105,13 @@ def by_folder(entries: Mapping[str, Row]) -> dict[str, tuple[str, Row]]:
     return chosen
 
 
-def replaced(path: Path, lines: str) -> str:
+def replaced(path: Path, block: str) -> str:
     """The text of a file with another table between its markers.
 
     Raises:
         ValueError: there is not exactly one pair of markers.
     """
-    text, count = BLOCK.subn(lambda _: lines, path.read_text(encoding="utf-8"))
+    text, count = BLOCK.subn(lambda _: block, path.read_text(encoding="utf-8"))
     if count != 1:
         raise ValueError(f"{path}: {count} tables between <!-- scores --> and <!-- end scores -->; put one pair there")
     return text

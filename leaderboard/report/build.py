@@ -15,7 +15,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from harness.errors import HarnessError, InputError
-from harness.submission import find
+from harness.submission import find, folder_of
 from leaderboard.report.facts import gather
 from leaderboard.report.figures import draw_all
 from leaderboard.report.pages import pages, site
@@ -124,7 +124,7 @@ def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
     found: dict[str, tuple[Markup, bool]] = {}
     known: dict[str, tuple[Markup, str]] = {}
     for system in facts.systems:
-        name = system.entry.name.partition("[")[0]
+        name = folder_of(system.entry.name)
         if name not in known and Path(name).name == name:
             try:
                 folder = find(submissions / name)
