@@ -353,7 +353,7 @@ def leaderboard(
 
     Scores are recomputed from stored predictions every time. Each entry counts with its newest run.
     """
-    from harness.track import ROUNDING, load_track  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
     from leaderboard.drift import drift  # noqa: PLC0415
     from leaderboard.private import gap_records, gap_table, gaps  # noqa: PLC0415
     from leaderboard.rank import rank  # noqa: PLC0415
@@ -379,7 +379,7 @@ def leaderboard(
     written = document(ranking)
     if listed:
         write_document(written, path, json_path)
-    tolerance = ROUNDING[chosen.model.dtype]
+    tolerance = chosen.rounding
     drifts = [each for each in drift(ranking.entries) if each.difference > tolerance]
     if as_json:
         differ = [{"task": d.task, "difference": d.difference, "between": d.between} for d in drifts]
@@ -393,7 +393,7 @@ def leaderboard(
     for d in drifts:
         _say(
             f"backends differ on {d.task}: logits of fixed texts by up to {d.difference:.3g} between "
-            f"{' and '.join(d.between)} ({tolerance:g} is rounding in {chosen.model.dtype}); "
+            f"{' and '.join(d.between)} ({tolerance:g} is rounding in {', '.join(chosen.model.allowed)}); "
             "run both again on one machine with one set of versions"
         )
     for table in [upload_table(uploaded)] * bool(uploaded) + [gap_table(apart)] * bool(apart):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -9,6 +10,13 @@ from harness.environment import environment
 from harness.errors import HarnessError
 from harness.sandbox import ladder, probes
 from harness.track import load_track, track_names
+
+_GAINS = {
+    "bfloat16": "A population's forward passes are about 6.5 times as fast as transformers' own (AMX)",
+    "int8": "A population's forward passes are about 2.3 times as fast as transformers' own (AVX2; more with VNNI)",
+    "float32": "A population's forward passes are about 1.5 times as fast as transformers' own",
+}
+"""By `benchmarks/bench_lm.py --case mini/sst2/bbt`; the table is in benchmarks/README.md."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ def examine() -> list[Finding]:
         Finding("python", sys.version_info >= (3, 11), facts["python"], "", fatal=True),
         Finding("packages", not absent, versions, "run: make setup" if absent else "", fatal=True),
         _processor(facts),
+        _formats(),
         _device(),
         _embedded(),
         _tracks(),
@@ -59,9 +68,25 @@ def _isolation() -> Finding:
 def _processor(facts: dict[str, object]) -> Finding:
     import torch  # noqa: PLC0415 - seconds to import
 
-    amx = torch.cpu._is_amx_tile_supported() if hasattr(torch.cpu, "_is_amx_tile_supported") else False  # noqa: SLF001
-    fact = f"{facts['cpu']}, {facts['threads']} threads, bfloat16 matrix unit: {'yes' if amx else 'no'}"
-    return Finding("processor", bool(amx), fact, "" if amx else "bfloat16 tracks run, several times slower")
+    name = torch.cpu.get_capabilities().get("cpu_name", "a CPU")
+    return Finding("processor", good=True, fact=f"{name}, {facts['cpu']}, {facts['threads']} threads")
+
+
+def _formats() -> Finding:
+    """Which number format the embedded model is computed in here, why, and how fast that is."""
+    from harness.lm import formats  # noqa: PLC0415 - imports torch
+
+    try:
+        offered = load_track("mini").model.allowed
+    except HarnessError as problem:
+        return Finding("number format", good=False, fact=str(problem))
+    processor = formats.here()
+    choice = formats.fastest(offered, processor, int8=True)
+    others = ", ".join(name for name in offered if name != choice.format)
+    fact = f"{choice.format}: {choice.why}; to mini and kit it is equal to {others}. {_GAINS[choice.format]}"
+    capped = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    advice = f"ONEDNN_MAX_CPU_ISA={capped} hides what the processor may have; unset it" if capped else ""
+    return Finding("number format", not capped, fact, advice)
 
 
 def _device() -> Finding:

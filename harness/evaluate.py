@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from harness.sandbox.tiers import Tier
     from harness.submission import Submission
     from harness.tasks import TaskFile
+    from harness.track import DType
 
 
 class Progress(Protocol):
@@ -153,7 +154,7 @@ class Evaluation:
             tuple(self._fitted(cell) for cell in cells),
             self._base(track, choices, modified),
             {access: environment(facts, reference=access == "white-box") for access in get_args(Access)},
-            numeric_profile(self.track),
+            numeric_profile(self.track, self.lm.format),
             choices.white_box,
         )
 
@@ -307,9 +308,9 @@ def _relative_to_p0(cell: Cell) -> bool:
     return cell.task.fields == 2  # noqa: PLR2004
 
 
-def numeric_profile(track: Track) -> dict[str, object]:
-    """How numbers were computed, as stored with a run: number format and the track's `Numerics`."""
-    return {"dtype": track.model.dtype, **msgspec.to_builtins(track.numerics)}
+def numeric_profile(track: Track, dtype: DType) -> dict[str, object]:
+    """How numbers are computed, as stored with a run: the format taken here and the track's `Numerics`."""
+    return {"dtype": dtype, **msgspec.to_builtins(track.numerics)}
 
 
 def backend(track: Track) -> str:
@@ -324,7 +325,9 @@ def _on_backend(track: Track, wanted: str) -> Track:
     if wanted == backend(track):
         return track
     numerics = msgspec.structs.replace(track.numerics, forward="packed" if wanted == "torch" else wanted)
-    model = msgspec.structs.replace(track.model, dtype=track.model.dtype if wanted == "torch" else "float32")
+    model = track.model
+    if wanted == "onnxruntime":
+        model = msgspec.structs.replace(model, dtype="float32", formats=msgspec.UNSET)
     return msgspec.structs.replace(track, given_numerics=numerics, model=model)
 
 

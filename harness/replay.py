@@ -27,7 +27,6 @@ from harness.evaluate import Evaluation, backend
 from harness.lm.probe import probe
 from harness.sandbox.tiers import ELSEWHERE
 from harness.store import Store, StoredCell
-from harness.track import ROUNDING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -209,7 +208,7 @@ def _compare(
         then.split,
         (then.status, now.status),
         _drift(then.facts.get("probe"), evaluation, cell),
-        ROUNDING[evaluation.track.model.dtype],
+        evaluation.track.rounding,
         predictions,
         flipped,
         (len(ledgers[0]), len(ledgers[1])),

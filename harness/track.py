@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["float32", "bfloat16", "float16", "int8"]
 Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime"]
 DataSource = Literal["embedded", "kit", "hub"]
 
-ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1}
+ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1, "int8": 0.5}
 """Difference of a fixed text's logit that is rounding, by number format; more is another model. In bfloat16 logits of
 the embedded model differ by up to 0.05 between instruction sets (AMX and AVX2)."""
 
@@ -32,10 +32,20 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     """``embedded``, a directory in hub format, or a hub id."""
     dtype: DType
+    """Number format of the weights and products. ``int8``: the products of all linear layers in integers
+    (`harness.lm.linear`), all else in float32; on a CPU, for the families of the fast path."""
     kind: Literal["masked", "causal", "seq2seq"] = "masked"
     revision: str | None = None
     zero_head_bias: bool = False
     """Zero the LM head's bias, as the BBT reference code does for RoBERTa."""
+    formats: tuple[DType, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Number formats that are one and the same to the track, `dtype` among them: each machine takes the one that its
+    processor computes fastest (`harness.lm.formats`). Without the list, `dtype` alone."""
+
+    @property
+    def allowed(self) -> tuple[DType, ...]:
+        """The number formats in which a run is ranked."""
+        return (self.dtype,) if self.formats is msgspec.UNSET else self.formats
 
 
 class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,8 +142,18 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of everything in the track: two runs are comparable only if it is equal."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]
+        """Digest of everything in the track: two runs are comparable only if it is equal.
+
+        The list of formats is left out: it says which runs are equal, and older runs had none.
+        """
+        model = msgspec.structs.replace(self.model, formats=msgspec.UNSET)
+        counted = msgspec.structs.replace(self, model=model)
+        return hashlib.sha256(msgspec.json.encode(counted, order="deterministic")).hexdigest()[:16]
+
+    @property
+    def rounding(self) -> float:
+        """Largest difference of a fixed text's logit that is rounding between two runs of this track."""
+        return max(ROUNDING[name] for name in self.model.allowed)
 
 
 def tracks_dir() -> Path:
@@ -168,6 +188,8 @@ def _problems(track: Track, stem: str) -> Iterator[tuple[list[str], str]]:
     """Each broken rule as (keys, message)."""
     if not track.tasks:
         yield ["tasks"], "no [tasks.<name>] table; at least one task is needed"
+    if track.model.dtype not in track.model.allowed:
+        yield ["model", "formats"], f"formats {list(track.model.allowed)} must contain dtype, {track.model.dtype!r}"
     if track.name != stem:
         yield ["name"], f"name is {track.name!r} but the file is {stem}.toml; make them equal"
     for task, spec in track.tasks.items():

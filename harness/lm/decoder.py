@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.lm import families
-from harness.lm.linear import ROWS, Linear, in_blocks
+from harness.lm.linear import ROWS, Int8Linear, Linear, in_blocks
 from harness.lm.packing import SLOTS
 from harness.lm.plain import PlainBackbone
 
@@ -42,18 +42,24 @@ class DecoderBackbone(PlainBackbone):
     bounded = together = True
 
     def __init__(
-        self, model: Any, zero_head_bias: bool = False, chunk_tokens: int = 4096, batch_invariant: bool = False
+        self,
+        model: Any,
+        zero_head_bias: bool = False,
+        chunk_tokens: int = 4096,
+        batch_invariant: bool = False,
+        int8: bool = False,
     ) -> None:
-        """Lay out the weights for `Linear`; at most `chunk_tokens` keys, or one candidate's, are attended to at once.
+        """Lay out the weights; at most `chunk_tokens` keys, or one candidate's, are attended to at once.
 
         Each text has the keys of the shared tokens, too. `batch_invariant` makes a row's numbers independent of the
-        rows it is asked with, on a CPU.
+        rows it is asked with, on a CPU. With `int8`, products are `Int8Linear`'s.
         """
         super().__init__(model, zero_head_bias)
         self._chunk_tokens = chunk_tokens
         self._block = ROWS if batch_invariant else None
         lay_out = _llama if model.config.model_type == "llama" else _gpt2
-        self._weights = [lay_out(block) for block in families.layers(model)]
+        linear = Int8Linear if int8 else Linear
+        self._weights = [lay_out(block, linear) for block in families.layers(model)]
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -288,34 +294,34 @@ class _Layer:
         return self.down.plus(self.inner(self.norm2(x)), x)
 
 
-def _llama(block: Any) -> _Layer:
+def _llama(block: Any, linear: type[Linear]) -> _Layer:
     attention, mlp = block.self_attn, block.mlp
-    gate, up = Linear.joined(mlp.gate_proj), Linear.joined(mlp.up_proj)
+    gate, up = linear.joined(mlp.gate_proj), linear.joined(mlp.up_proj)
     return _Layer(
         attention.config.num_attention_heads,
         attention.head_dim,
         attention.scaling,
         _rms_norm(block.input_layernorm),
-        Linear.joined(attention.q_proj, attention.k_proj, attention.v_proj),
-        Linear.joined(attention.o_proj),
+        linear.joined(attention.q_proj, attention.k_proj, attention.v_proj),
+        linear.joined(attention.o_proj),
         _rms_norm(block.post_attention_layernorm),
         lambda x: up.times(x, gate.silu(x)),
-        Linear.joined(mlp.down_proj),
+        linear.joined(mlp.down_proj),
     )
 
 
-def _gpt2(block: Any) -> _Layer:
+def _gpt2(block: Any, linear: type[Linear]) -> _Layer:
     attention = block.attn
     return _Layer(
         attention.num_heads,
         attention.head_dim,
         attention.scaling,
         block.ln_1,
-        _transposed(attention.c_attn),
-        _transposed(attention.c_proj),
+        _transposed(linear, attention.c_attn),
+        _transposed(linear, attention.c_proj),
         block.ln_2,
-        _transposed(block.mlp.c_fc).gelu_tanh,
-        _transposed(block.mlp.c_proj),
+        _transposed(linear, block.mlp.c_fc).gelu_tanh,
+        _transposed(linear, block.mlp.c_proj),
     )
 
 
@@ -324,6 +330,6 @@ def _rms_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: F.rms_norm(x, weight.shape, weight, module.variance_epsilon)
 
 
-def _transposed(module: Any) -> Linear:
+def _transposed(linear: type[Linear], module: Any) -> Linear:
     """Of a `Conv1D`, whose weight is (in, out)."""
-    return Linear(module.weight.T.contiguous(), module.bias)
+    return linear(module.weight.T.contiguous(), module.bias)

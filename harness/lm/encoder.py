@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.lm import families
-from harness.lm.linear import ROWS, Linear, in_blocks
+from harness.lm.linear import ROWS, Int8Linear, Linear, in_blocks
 from harness.lm.packing import layout, parts
 from harness.lm.plain import PlainBackbone
 from harness.lm.threads import side_by_side
@@ -55,8 +55,11 @@ class EncoderBackbone(PlainBackbone):
         chunk_tokens: int = 4096,
         packing: bool = True,
         batch_invariant: bool = False,
+        int8: bool = False,
     ) -> None:
-        """Lay out the weights for `Linear`; at most `chunk_tokens` go through a layer at once, padded or packed.
+        """Lay out the weights; at most `chunk_tokens` go through a layer at once, padded or packed.
+
+        With `int8`, products are `Int8Linear`'s.
 
         On a CPU, at most half of them in each thread: a product's output beyond 32 MiB is mapped anew in every call.
         """
@@ -66,7 +69,8 @@ class EncoderBackbone(PlainBackbone):
         self._eps = float(self._embed.LayerNorm.eps)
         self._chunk_tokens, self._packing, self._block = chunk_tokens, packing, ROWS if batch_invariant else None
         lay_out = _distilbert if model.config.model_type == "distilbert" else _bert
-        self._weights = [lay_out(block) for block in families.layers(model)]
+        linear = Int8Linear if int8 else Linear
+        self._weights = [lay_out(block, linear) for block in families.layers(model)]
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -184,28 +188,28 @@ def _prompted(x: torch.Tensor, values: torch.Tensor, packed: Layout, start: int,
     return x
 
 
-def _bert(block: Any) -> _Layer:
+def _bert(block: Any, linear: type[Linear]) -> _Layer:
     attention = block.attention
     return _Layer(
-        Linear.joined(attention.self.query),
-        Linear.joined(attention.self.key, attention.self.value),
-        Linear.joined(attention.output.dense),
+        linear.joined(attention.self.query),
+        linear.joined(attention.self.key, attention.self.value),
+        linear.joined(attention.output.dense),
         _pair(attention.output.LayerNorm),
-        Linear.joined(block.intermediate.dense),
-        Linear.joined(block.output.dense),
+        linear.joined(block.intermediate.dense),
+        linear.joined(block.output.dense),
         _pair(block.output.LayerNorm),
     )
 
 
-def _distilbert(block: Any) -> _Layer:
+def _distilbert(block: Any, linear: type[Linear]) -> _Layer:
     attention = block.attention
     return _Layer(
-        Linear.joined(attention.q_lin),
-        Linear.joined(attention.k_lin, attention.v_lin),
-        Linear.joined(attention.out_lin),
+        linear.joined(attention.q_lin),
+        linear.joined(attention.k_lin, attention.v_lin),
+        linear.joined(attention.out_lin),
         _pair(block.sa_layer_norm),
-        Linear.joined(block.ffn.lin1),
-        Linear.joined(block.ffn.lin2),
+        linear.joined(block.ffn.lin1),
+        linear.joined(block.ffn.lin2),
         _pair(block.output_layer_norm),
     )
 

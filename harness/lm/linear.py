@@ -2,6 +2,8 @@
 
 `torch.nn.functional.linear` lays the weights out anew in every call. oneDNN chooses how it sums by the number of rows,
 so that a row's last digits depend on how many are with it; blocks of one size end that, and cost some time.
+
+`Int8Linear` multiplies integers. Its sums are exact, so they are the same on every processor and in every order.
 """
 
 from __future__ import annotations
@@ -16,16 +18,23 @@ if TYPE_CHECKING:
 
 ROWS = 256
 """Rows of a block where a row's numbers must not depend on the others."""
+_WEIGHT_MOST, _ROW_MOST, _ZERO_POINT = 63, 127, 128
+"""Largest integers of a weight and of a row, and what is added to a row's integers to make them unsigned."""
+_MAGIC = 2**23
+"""From here to 2**24, float32 numbers are the integers."""
+_SMALLEST = 1e-30
+"""Scale of what is all zeros."""
 
 
 class Linear:
     """x @ weight.T + bias, alone or with what follows it."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Take weight (out, in) and bias (out,)."""
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, pack: bool = True) -> None:
+        """Take weight (out, in) and bias (out,); lay the weight out where `pack`, and where that is to be had."""
         self.width = len(weight)
         self._weight, self._bias = weight.detach(), None if bias is None else bias.detach()
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight, ROWS) if _packs(weight) else None  # noqa: SLF001
+        packs = pack and _packs(weight)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight, ROWS) if packs else None  # noqa: SLF001
 
     @classmethod
     def joined(cls, *modules: torch.nn.Linear) -> Linear:
@@ -70,6 +79,37 @@ class Linear:
         if self._packed is None:
             return self(x).add_(term)
         return cast("torch.Tensor", _fused().binary(x, term, self._packed, self._bias, "add"))
+
+
+class Int8Linear(Linear):
+    """x @ weight.T + bias in integers: 7-bit weights with a scale per output, 8-bit rows with a scale per token.
+
+    Weights are w = s_out q with q in [-63, 63]; a row is x = s_row (u - 128) with u in [1, 255], its scale taken at run
+    time. Two products of such integers are at most 2 * 255 * 63 = 32,130 and fit into 16 bits, where processors
+    without VNNI add them up (``vpmaddubsw``). With 8-bit weights those sums would saturate, and the product would be
+    wrong without a word.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Quantise float32 weight (out, in); bias (out,) stays float32."""
+        super().__init__(weight, bias, pack=False)
+        scale = (self._weight.abs().amax(1) / _WEIGHT_MOST).clamp_min(_SMALLEST)
+        rounded = (self._weight / scale[:, None]).round().to(torch.int8)
+        self._integers = torch.ops.onednn.qlinear_prepack(rounded, [ROWS, weight.shape[1]])
+        self._scale, self._zero_points = scale, torch.zeros(len(weight), dtype=torch.int64)
+        self._added = torch.zeros(len(weight)) if self._bias is None else self._bias
+        self._magic = torch.full((weight.shape[1],), float(_MAGIC + _ZERO_POINT))
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 (rows, in) -> (rows, out)."""
+        most = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_()).clamp_min_(_SMALLEST)
+        # To a float of this size only integers can be added: its low byte is x / s_row + 128, rounded half to even.
+        rows = torch.addcmul(self._magic, x, _ROW_MOST / most).view(torch.int32).to(torch.uint8)
+        out = torch.ops.onednn.qlinear_pointwise(
+            rows, 1.0, _ZERO_POINT, self._integers, self._scale, self._zero_points, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return torch.addcmul(self._added, out, most / _ROW_MOST, out=out)
 
 
 def _fused() -> Any:

@@ -13,7 +13,7 @@ import torch
 
 from harness.contract import FeatureKind, FloatArray, IntArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
 from harness.errors import ModelError, QueryError
-from harness.lm import families
+from harness.lm import families, formats
 from harness.lm.backbone import Backbone, Batch
 from harness.lm.decoder import DecoderBackbone
 from harness.lm.device import memory_for
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.lm.device import Kind as DeviceKind
-    from harness.track import Forward, ModelSpec, PromptSpec
+    from harness.track import DType, Forward, ModelSpec, PromptSpec
 
 LONGEST = 512
 """Most tokens of an input, whatever the model could take."""
@@ -62,6 +62,9 @@ class Forwarded:
 class LanguageModel:
     """Frozen weights with their tokenizer, on one device, in one number format."""
 
+    format: DType
+    """Of those that the track allows, the one that computes here (`harness.lm.formats`)."""
+
     def __init__(
         self,
         name: str,
@@ -74,8 +77,14 @@ class LanguageModel:
         chunk_tokens: int,
         forward: Forward = "packed",
     ) -> None:
-        """Wrap a loaded transformers model; `chunk_tokens` and `forward` are those of `Numerics`."""
-        self.dtype: torch.dtype = getattr(torch, spec.dtype)
+        """Wrap a loaded transformers model; `chunk_tokens` and `forward` are those of `Numerics`.
+
+        Raises:
+            ModelError: the model is not of the kind that `spec` says, does not fit the prompt, or cannot be computed in
+                its number format.
+        """
+        self.format = _format(model, spec, device, forward)
+        self.dtype: torch.dtype = torch.float32 if self.format == "int8" else getattr(torch, self.format)
         self.device, self.chunk_tokens = device, chunk_tokens
         self.turns = Turns()
         self._block = TOGETHER if forward == "invariant" else None
@@ -84,7 +93,7 @@ class LanguageModel:
         kind = families.kind(model.config)
         if kind != spec.kind:
             raise ModelError(f"{name} is a {kind} model; the track says {spec.kind}. Set model.kind")
-        self.backbone = _backbone(model, spec.zero_head_bias, device, chunk_tokens, forward)
+        self.backbone = _backbone(model, spec.zero_head_bias, device, chunk_tokens, forward, self.format == "int8")
         self.name, self.kind, self.sha256 = name, spec.kind, sha256
         self.tokenizer = tokenizer
         mask = mask_token(tokenizer)
@@ -364,8 +373,22 @@ class LanguageModel:
         return bool(ids and ids[0] == self.tokenizer.bos_token_id)
 
 
-def _backbone(model: Any, zero_head_bias: bool, device: DeviceKind, chunk_tokens: int, forward: Forward) -> Backbone:
-    """What computes `model`, as `Numerics.forward` says."""
+def _format(model: Any, spec: ModelSpec, device: DeviceKind, forward: Forward) -> DType:
+    """The number format that `model` is computed in: the track's own on a GPU and by ONNX Runtime."""
+    if device != "cpu" or forward == "onnxruntime":
+        return spec.dtype
+    fast = EncoderBackbone.fits(model) and forward != "plain"
+    int8 = fast or (DecoderBackbone.fits(model) and forward in {"packed", "invariant"})
+    processor = formats.here()
+    chosen = formats.fastest(spec.allowed, processor, int8=int8).format
+    formats.check(chosen, processor, int8=int8)
+    return chosen
+
+
+def _backbone(
+    model: Any, zero_head_bias: bool, device: DeviceKind, chunk_tokens: int, forward: Forward, int8: bool
+) -> Backbone:
+    """What computes `model`, as `Numerics.forward` says; with `int8`, by one that has int8 products."""
     if forward == "onnxruntime":
         try:
             from harness.lm.onnx import OnnxBackbone  # noqa: PLC0415 - an extra
@@ -381,11 +404,10 @@ def _backbone(model: Any, zero_head_bias: bool, device: DeviceKind, chunk_tokens
             f'{model.config.model_type} on {device}. Use forward = "packed"'
         )
     if forward != "plain" and masked:
-        return EncoderBackbone(
-            model, zero_head_bias, chunk_tokens, packing=forward != "padded", batch_invariant=forward == "invariant"
-        )
+        packing, invariant = forward != "padded", forward == "invariant"
+        return EncoderBackbone(model, zero_head_bias, chunk_tokens, packing, invariant, int8)
     if forward in {"packed", "invariant"} and causal:
-        return DecoderBackbone(model, zero_head_bias, chunk_tokens, batch_invariant=forward == "invariant")
+        return DecoderBackbone(model, zero_head_bias, chunk_tokens, forward == "invariant", int8)
     return PlainBackbone(model, zero_head_bias)
 
 

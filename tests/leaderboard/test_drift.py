@@ -41,4 +41,4 @@ def test_two_cells_of_one_entry_may_differ() -> None:
 def test_every_number_format_of_a_track_has_a_tolerance() -> None:
     """So that a ranking can always be judged."""
     assert {load_track(name).model.dtype for name in track_names()} <= set(ROUNDING)
-    assert set(ROUNDING) == {"float32", "float16", "bfloat16"}
+    assert set(ROUNDING) == {"float32", "float16", "bfloat16", "int8"}

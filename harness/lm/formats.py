@@ -1,0 +1,127 @@
+"""The number format follows the machine: of those that a track calls equal, the fastest one here.
+
+The choice goes by what the processor can do, never by a race: the same machine always chooses the same. What was chosen
+is stored with each cell, and the fingerprint of fixed texts (`harness.lm.probe`) is compared within a track's rounding.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from harness.track import DType
+
+_LEVELS = (
+    "SSE41",
+    "AVX",
+    "AVX2",
+    "AVX2_VNNI",
+    "AVX2_VNNI_2",
+    "AVX512_CORE",
+    "AVX512_CORE_VNNI",
+    "AVX512_CORE_BF16",
+    "AVX512_CORE_FP16",
+    "AVX512_CORE_AMX",
+    "AVX512_CORE_AMX_FP16",
+)
+"""What ``ONEDNN_MAX_CPU_ISA`` may say, from less to more; each has what stands before it, but for AVX2_VNNI and _2."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What of a CPU decides in which format it multiplies matrices fastest."""
+
+    machine: str
+    """``x86_64`` or ``aarch64``, as ``platform.machine()`` has it; ``arm64`` on macOS."""
+    avx2: bool = False
+    """256-bit integer and float32 vectors."""
+    vnni: bool = False
+    """Sums of four products of 8-bit integers in one instruction (AVX-512 or AVX)."""
+    amx_bf16: bool = False
+    """Matrix units for bfloat16."""
+    arm_bf16: bool = False
+    """Matrix products of bfloat16 on ARM, and a build of torch that uses them."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A number format, and why it is this one."""
+
+    format: DType
+    why: str
+
+
+def fastest(offered: Collection[DType], processor: Processor, *, int8: bool) -> Choice:
+    """The format in `offered` that `processor` computes fastest, by its capabilities alone.
+
+    Args:
+        offered: Number formats that a track calls one and the same; at least one.
+        processor: What there is to compute with.
+        int8: Whether the model's family has int8 products (`harness.lm.linear.Int8Linear`).
+
+    Returns:
+        The first format in the order of speed, measured in benchmarks/README.md, that is offered and that the processor
+        has units for; float32, which all have, after them. If only emulated formats are offered, the first of those.
+    """
+    x86 = processor.machine in {"x86_64", "AMD64"}
+    ways: tuple[tuple[DType, bool, str], ...] = (
+        ("bfloat16", processor.amx_bf16, "the processor has matrix units for bfloat16 (AMX)"),
+        ("int8", int8 and x86 and processor.vnni, "the processor sums products of 8-bit integers (VNNI)"),
+        ("int8", int8 and x86 and processor.avx2, "the processor has AVX2, and no units for bfloat16"),
+        ("bfloat16", processor.arm_bf16, "the processor multiplies matrices of bfloat16"),
+        ("float32", True, "the processor has nothing faster for this model"),
+    )
+    for name, there, why in ways:
+        if there and name in offered:
+            return Choice(name, why if len(offered) > 1 else "the track names no other")
+    return Choice(next(iter(offered)), "the track names no format that this processor has units for; it is emulated")
+
+
+def check(name: DType, processor: Processor, *, int8: bool) -> None:
+    """Refuse int8 where it cannot be computed.
+
+    Raises:
+        ModelError: the model's family or the processor has no int8 products.
+    """
+    if name != "int8":
+        return
+    if not int8:
+        raise ModelError(
+            "int8 is for BERT, RoBERTa, DistilBERT, GPT-2 and Llama by torch on a CPU, with forward packed, padded or "
+            "invariant; set model.dtype to float32"
+        )
+    if not processor.avx2:
+        raise ModelError(
+            f"int8 needs a processor with AVX2; this one ({processor.machine}) has none that may be used. "
+            "Set model.dtype to float32"
+        )
+
+
+def here(environment: Mapping[str, str] = os.environ) -> Processor:
+    """The processor of this machine, less what ``ONEDNN_MAX_CPU_ISA`` in `environment` forbids oneDNN to use."""
+    machine = platform.machine()
+    has = torch.cpu.get_capabilities()
+    most = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "ALL")).upper()
+
+    def allowed(level: str) -> bool:
+        return most not in _LEVELS or _LEVELS.index(level) <= _LEVELS.index(most)
+
+    avx512 = bool(has.get("avx512_vnni")) and allowed("AVX512_CORE_VNNI")
+    avx = bool(has.get("avx_vnni")) and allowed("AVX2_VNNI") and most != "AVX512_CORE"
+    arm = machine in {"aarch64", "arm64"}
+    return Processor(
+        machine,
+        avx2=bool(has.get("avx2")) and allowed("AVX2"),
+        vnni=avx512 or avx,
+        amx_bf16=bool(has.get("amx_bf16")) and allowed("AVX512_CORE_AMX"),
+        arm_bf16=arm and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),  # type: ignore[no-untyped-call]  # noqa: SLF001
+    )
