@@ -48,10 +48,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from harness.contract import Subspace, Text
 from harness.data import Source, kit_splits, load_shots
 from harness.environment import cpu_capability
-from harness.lm import device, embedded, families
+from harness.lm import device, embedded, families, formats
 from harness.lm.load import load_model
 from harness.tasks import load_task
-from harness.track import Forward, ModelSpec, Numerics, PromptSpec, TrackTask
+from harness.track import DType, Forward, ModelSpec, Numerics, PromptSpec, TrackTask, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -427,7 +427,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--texts", type=int, help=f"most texts of a set; default all (mini), {CUT} (larger models)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default all cores")
     parser.add_argument("--clock", default="wall", choices=CLOCKS, help="cpu: processor time, with --threads 1")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"), help="ours")
+    parser.add_argument("--dtype", choices=get_args(DType), help="ours; default the format that mini takes here")
     parser.add_argument("--forward", default="packed", choices=get_args(Forward), help="ours; default packed")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--cache", type=Path, default=CACHE)
@@ -438,6 +438,9 @@ def arguments() -> argparse.Namespace:
         print("\n".join(every))
         raise SystemExit
     patterns = given.case or ["mini/*"]
+    if given.dtype is None:
+        here = formats.fastest(load_track("mini").model.allowed, formats.here(), int8=True).format
+        given.dtype = here if given.device == "cpu" else "bfloat16"
     given.cases = [case for case in every if any(fnmatch.fnmatch(case, pattern) for pattern in patterns)]
     if not given.cases:
         parser.error(f"no case matches {' '.join(patterns)}; --list shows them")

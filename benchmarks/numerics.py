@@ -1,6 +1,7 @@
-"""Whether bfloat16 and the fast path change conclusions: scores of submissions under several numeric profiles.
+"""Whether number formats and the fast path change conclusions: scores of submissions under several numeric profiles.
 
 python benchmarks/numerics.py                                            manual and dect, all tasks and splits of mini
+python benchmarks/numerics.py --profile packed32 --profile int8          two profiles
 python benchmarks/numerics.py --submission submissions/bbt --calls 40    with a budget of 40 calls a task
 
 Each profile is a copy of the track `mini` with another number format and forward; a submission is evaluated on all its
@@ -23,6 +24,7 @@ PROFILES = {
     "plain32": ("float32", "plain"),
     "packed32": ("float32", "packed"),
     "padded16": ("bfloat16", "padded"),
+    "int8": ("int8", "packed"),
     "packed16": ("bfloat16", "packed"),
     "invariant16": ("bfloat16", "invariant"),
 }
@@ -33,6 +35,7 @@ def save_track(folder: Path, name: str, calls: int | None) -> Path:
     dtype, forward = PROFILES[name]
     text = (ROOT / "harness" / "tracks" / "mini.toml").read_text(encoding="utf-8")
     text = text.replace('name = "mini"', f'name = "{name}"').replace('dtype = "bfloat16"', f'dtype = "{dtype}"')
+    text = re.sub(r"^formats = .*\n", "", text, flags=re.MULTILINE)
     if calls is not None:
         text = re.sub(r"calls = \d+", f"calls = {calls}", text)
     path = folder / f"{name}.toml"
@@ -52,6 +55,8 @@ def main() -> None:
     parser.add_argument("--submission", action="append", type=Path, help="repeatable; default manual and dect")
     parser.add_argument("--profile", action="append", choices=PROFILES, help="repeatable; default all")
     parser.add_argument("--calls", type=int, help="budget of each task; default the track's")
+    parser.add_argument("--config", action="append", default=[], help="NAME=VALUE for all submissions; repeatable")
+    parser.add_argument("--split", action="append", default=[], help="only this split; repeatable")
     given = parser.parse_args()
     submissions = given.submission or [ROOT / "submissions" / name for name in ("manual", "dect")]
     print("| submission | profile | average | difference |\n|---|---|---|---|")
@@ -60,7 +65,9 @@ def main() -> None:
         for name in given.profile or PROFILES:
             track = save_track(Path(folder), name, given.calls)
             store = ("--track", track, "--store", Path(folder) / f"{name}.db")
-            harness("evaluate", *submissions, *store, "--json")
+            options = [word for value in given.config for word in ("--config", value)]
+            splits = [word for value in given.split for word in ("--split", value)]
+            harness("evaluate", *submissions, *store, *options, *splits, "--json")
             board = json.loads(harness("leaderboard", *store, "--out", Path(folder) / f"{name}.csv", "--json"))
             for entry in board["entries"]:
                 average = entry["average"]
