@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.contract import Coordinates, ModelInfo, Outputs, Prompt, Prompts, Subspace, Task, Text
 from harness.data import Source, load_shots
-from harness.lm.broker import Broker, Ledger, LedgerRow
+from harness.lm.broker import Broker, Ledger
 from harness.lm.client import RemoteBlackBox
 from harness.lm.fake import FakeModel
 from harness.lm.model import Forwarded, TextSet
@@ -43,8 +43,9 @@ from harness.lm.projection import generate
 from harness.lm.prompts import prompt_layers
 from harness.lm.text import Encoded
 from harness.meter import Meter
+from harness.records import LedgerRow, RunKey
 from harness.referee import Cell, run_cell
-from harness.store import RunKey, Store
+from harness.store import Store
 from harness.submission import find
 from harness.tasks import load_task
 from harness.track import Limits, TrackTask
@@ -271,10 +272,10 @@ def worker_memory(store: Path, calls: int) -> None:
     verdict = run_cell(
         cell, find(ROOT / "submissions" / "bbtv2"), {"dim": str(DIM)}, served, attempt, lambda _rows, _note: None
     )
-    facts = verdict.facts
+    record = verdict.record
     print(
-        f"worker  bbtv2, {LAYERS} layers x d {DIM}, {calls:,} calls: {facts['worker_peak_mb']:.0f} MiB at most "
-        f"({verdict.status}, {facts['queries']:,} queries, {facts['tuning_s']:.0f} s)"
+        f"worker  bbtv2, {LAYERS} layers x d {DIM}, {calls:,} calls: {record.worker_peak_mb:.0f} MiB at most "
+        f"({verdict.status}, {record.queries:,} queries, {record.tuning_s:.0f} s)"
     )
     results.close()
 

@@ -33,11 +33,12 @@ from harness.lm.client import RemoteBlackBox
 from harness.lm.fake import fake_shots, fake_task
 from harness.lm.fake_language_model import FakeLanguageModel
 from harness.meter import Meter
+from harness.records import RunKey
 from harness.service import messages
 from harness.service.app import make_app
 from harness.service.book import Book
 from harness.service.desk import Desk, Limits, Place
-from harness.store import RunKey, Store
+from harness.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

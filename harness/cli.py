@@ -21,7 +21,7 @@ from harness.store import DEFAULT, Store
 
 if TYPE_CHECKING:
     from harness.choices import Choices
-    from harness.store import RunKey
+    from harness.records import Run, RunKey
     from harness.track import Track
     from leaderboard.rank import Ranking
 
@@ -848,18 +848,18 @@ def replay(
     from harness.track import load_track  # noqa: PLC0415
 
     results = _existing(store)
-    number, identity = replays.find_run(results, run)
-    cells = replays.sampled(results, number, sample, np.random.default_rng(seed))
+    found_run = replays.find_run(results, run)
+    cells = replays.sampled(results, found_run.id, sample, np.random.default_rng(seed))
     given = Choices(model=model, data=data, staged=staged, p0=p0, test_data=test_data)
-    choices = replays.choices_of(identity, cells, given)
-    folder = submissions.find(submission or Path("submissions") / submissions.folder_of(identity["entry"]))
+    choices = replays.choices_of(found_run.key, cells, given)
+    folder = submissions.find(submission or Path("submissions") / submissions.folder_of(found_run.key.entry))
     with PlainProgress(err) as progress:
-        found = replays.replay(results, number, cells, load_track(track), choices, folder, progress)
+        found = replays.replay(results, found_run, cells, load_track(track), choices, folder, progress)
     if as_json:
         _json(dataclasses.asdict(found) | {"verdict": found.verdict})
     else:
         out.print(replay_table(found))
-        for line in (*found.identity, f"run {number} of {found.entry}: {found.verdict}"):
+        for line in (*found.identity, f"run {found.run} of {found.entry}: {found.verdict}"):
             _say(line)
     if found.verdict == "not reproduced":
         raise typer.Exit(1)
@@ -1023,7 +1023,7 @@ def _costs(ranking: Ranking, path: Path, wide: Console, as_json: bool) -> None:
     _say(f"written: {path}" if found else f"{path} is not written: there is nothing to list in it")
 
 
-def _not_ranked(ranking: Ranking, runs: list[tuple[str, dict[str, Any], dict[str, Any], float]]) -> list[str]:
+def _not_ranked(ranking: Ranking, runs: list[Run]) -> list[str]:
     """What is without a rank or left out, and of `runs` those of the track whose choices were replaced."""
     from harness.listing import counted  # noqa: PLC0415
 
@@ -1036,8 +1036,8 @@ def _not_ranked(ranking: Ranking, runs: list[tuple[str, dict[str, Any], dict[str
     if ranking.left_out:
         left_out = counted(ranking.left_out, "run")
         lines.append(f"{left_out} left out: other data, model, seed or track version, or choices replaced")
-    own = [identity for _, identity, _, _ in runs if identity["track"] == ranking.track]
-    replaced = {f"{each['entry']}: replaced {', '.join(each['modified'])}" for each in own if each["modified"]}
+    own = [run.key for run in runs if run.key.track == ranking.track]
+    replaced = {f"{each.entry}: replaced {', '.join(each.modified)}" for each in own if each.modified}
     return lines + [f"  {line}" for line in sorted(replaced)]
 
 

@@ -17,9 +17,9 @@ from harness.fetch import at_hand
 from harness.lm import device
 from harness.lm.load import kind_of, load_model
 from harness.pretrain import read_p0
+from harness.records import RunKey
 from harness.referee import Cell, Verdict, run_cell, run_reference
 from harness.sandbox import ladder
-from harness.store import RunKey, Store
 from harness.submission import Access, entry_name
 from harness.track import Track, track_tasks
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from harness.lm.model import LanguageModel
     from harness.referee import Watch
     from harness.sandbox.tiers import Tier
+    from harness.store import Store
     from harness.submission import Submission
     from harness.tasks import TaskFile
 

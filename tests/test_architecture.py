@@ -18,7 +18,7 @@ SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*.py"))
 STANDARD = sys.stdlib_module_names
 
 LAYERS = [
-    {"errors", "contract", "losses", "metrics", "status", "tables", "environment", "seals"},
+    {"errors", "contract", "losses", "metrics", "status", "tables", "environment", "seals", "records"},
     {"tomlfile", "heads", "answer", "meter", "database"},
     {
         "tasks",

@@ -53,8 +53,9 @@ def test_a_run_is_stored_with_the_environment_of_its_kind(tiny_track: Path, tmp_
         for name, body in (("black", black), ("white", white)):
             evaluation.run(find(write_submission(tmp_path, body, name)), {}, progress)
     seen = {}
-    for _, identity, facts, _ in store.runs():
-        seen[identity["entry"]] = "peft" in facts["packages"]
-        assert environment_sha256({k: v for k, v in facts.items() if k != "numerics"}) == identity["environment_sha256"]
+    for run in store.runs():
+        seen[run.key.entry] = "peft" in run.environment["packages"]
+        computing = {name: value for name, value in run.environment.items() if name != "numerics"}
+        assert environment_sha256(computing) == run.key.environment_sha256
     assert seen == {"black": False, "white": True}
     store.close()

@@ -144,13 +144,13 @@ def results(url: str, track: Path) -> Any:
         entries = rank(store, chosen.name, chosen.fingerprint, chosen.planned).entries
         ranks = [(e.rank, e.name, e.run, [(c.task, c.split, c.status, c.score) for c in e.cells]) for e in entries]
         cells = {
-            (run, c.task, c.split): (
-                [row["sha256"] for row in store.ledger(c.attempt)],
-                {mark: (c.rows[mark], p.tolist(), store.answer(run, c.task, c.split, mark))
+            (run.id, c.task, c.split): (
+                [row.sha256 for row in store.ledger(c.attempt)],
+                {mark: (c.rows[mark], p.tolist(), store.answer(run.id, c.task, c.split, mark))
                  for mark, p in c.predictions.items()},
             )
-            for run, *_ in store.runs()
-            for c in store.cells(run)
+            for run in store.runs()
+            for c in store.cells(run.id)
         }  # fmt: skip
         return ranks, cells
     finally:

@@ -252,7 +252,7 @@ def test_a_run_with_it_is_listed_as_external_and_never_ranked_with_pure_ones(
     write_p0(tmp_path / "p0", 3 * values(), about(tiny_lm))
     runs = [evaluate(tiny_track, tmp_path, store, p0) for p0 in (None, tmp_path / "zeros", tmp_path / "p0")]
     assert len(set(runs)) == 3
-    pure, zeros, moved = ({(c.task, c.split): c.facts["note"]["loss"] for c in store.cells(run)} for run in runs)
+    pure, zeros, moved = ({(c.task, c.split): c.record.note["loss"] for c in store.cells(run)} for run in runs)
     assert zeros == pure
     assert {cell for cell in pure if moved[cell] != pure[cell]} == {("qqp", 1)}
     for one, other in zip(store.cells(runs[0]), store.cells(runs[1]), strict=True):

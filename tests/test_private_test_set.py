@@ -146,10 +146,10 @@ def test_a_private_run_is_another_run_with_the_same_shots(tiny_track: Path, stor
     cells = [store.cells(run)[0] for run in runs]
     assert len(set(runs)) == 3
     assert len({len(cell.labels) for cell in cells}) == 3
-    assert len({tuple(cell.facts["shots_sha256"]) for cell in cells}) == 1
-    assert len({tuple(row["sha256"] for row in store.ledger(cell.attempt)) for cell in cells}) == 1
-    identities = {identity["data"]: identity["modified"] for _, identity, _, _ in store.runs()}
-    assert identities == {"embedded": [], "embedded + test:unseen": ["test_data"]}
+    assert len({tuple(cell.record.shots_sha256) for cell in cells}) == 1
+    assert len({tuple(row.sha256 for row in store.ledger(cell.attempt)) for cell in cells}) == 1
+    identities = {run.key.data: run.key.modified for run in store.runs()}
+    assert identities == {"embedded": (), "embedded + test:unseen": ("test_data",)}
 
 
 def test_a_private_test_set_may_have_the_kits_layout(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryErr
 from harness.lm import bounds, wire
 from harness.lm.projection import check_space
 from harness.lm.turns import waited_s
+from harness.records import LedgerRow, Usage
 from harness.status import MARKS
 
 if TYPE_CHECKING:
@@ -39,21 +40,6 @@ _HISTORY = ("dev", "loss")
 """What of each offered answer's note is kept, and of how many answers."""
 _TOKEN_BYTES, _FLOAT_BYTES = 3, 4
 """Of the nominal formula (BBT, appendix C): two bytes of id and one of mask a token, four a float."""
-
-
-@dataclass(frozen=True)
-class LedgerRow:
-    """One answered query."""
-
-    rows: int
-    tokens: int
-    bytes_up: int
-    bytes_down: int
-    seconds: float
-    level: int
-    """0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
-    sha256: str
-    """Of the request's and the reply's bytes."""
 
 
 class Ledger(Protocol):
@@ -86,29 +72,11 @@ class Service:
     last: Incumbent | None = None
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """Rows charged when each answer came, and what its note says of `_HISTORY`; the first `_MOST_HISTORY` of them."""
-    queries: int = 0
     refused: int = 0
     rejected: int = 0
-    level: int = 0
-    """Highest access level used."""
-    tokens: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
     declared_bytes: int = 0
     """Received to declare texts and subspaces; `bytes_up` counts queries alone."""
-    nominal_up: int = 0
-    """Bytes by the papers' formula, which sends the tokens of all texts anew with every candidate, and its floats."""
-    nominal_down: int = 0
-    lm_s: float = 0.0
-
-    def count(self, row: LedgerRow) -> None:
-        """Add an answered query to the sums."""
-        self.queries += 1
-        self.level = max(self.level, row.level)
-        self.tokens += row.tokens
-        self.bytes_up += row.bytes_up
-        self.bytes_down += row.bytes_down
-        self.lm_s += row.seconds
+    usage: Usage = field(default_factory=Usage)
 
 
 class Broker:
@@ -256,11 +224,10 @@ class Broker:
         seconds = time.perf_counter() - started - (waited_s() - waited)
         row = LedgerRow(rows, tokens, len(body), len(reply), seconds, bounds.level(query, prompts), digest.hexdigest())
         self._ledger.record(row)
-        self.service.count(row)
         floats_up = 0 if query.prompt is None else len(query.prompt.data) // _FLOAT_BYTES
         floats_down = out.logits.size + (0 if out.features is None else out.features.size)
-        self.service.nominal_up += _TOKEN_BYTES * candidates * encoded.tokens + _FLOAT_BYTES * floats_up
-        self.service.nominal_down += _FLOAT_BYTES * floats_down
+        nominal_up = _TOKEN_BYTES * candidates * encoded.tokens + _FLOAT_BYTES * floats_up
+        self.service.usage.count(row, nominal_up, _FLOAT_BYTES * floats_down)
         return result, reply
 
     def _prompts(self, query: wire.Query) -> Prompts | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from harness.contract import Examples, ModelInfo, Shots, Task, Text
-    from harness.lm.broker import LedgerRow
+    from harness.records import LedgerRow
     from harness.service.book import Account, Book, Token
     from harness.service.messages import FaultCode
 
@@ -158,7 +158,7 @@ class Desk:
         held = _Held()
         broker = self._broker(place, _meter(account, place), held)
         reply = msgspec.msgpack.encode(self._forwarded(broker, place, asked, body))
-        nominal = broker.service.nominal_up, broker.service.nominal_down
+        nominal = broker.service.usage.nominal_up, broker.service.usage.nominal_down
         self.book.charge(account, Charge(key or secrets.token_hex(16), digest, reply, held.row, *nominal))
         return Answer(reply, held.row)
 

@@ -16,7 +16,7 @@ from harness.answer import to_bytes
 from harness.contract import Answer, Task
 from harness.errors import ProtocolError, StoreError
 from harness.lm import bounds, broker, model, projection, wire
-from harness.lm.broker import Broker, LedgerRow, Service
+from harness.lm.broker import Broker, Service
 from harness.meter import Meter
 from harness.tasks import load_task
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.lm.model import LanguageModel
+    from harness.records import LedgerRow
 
 CALLS, TRAIN = 5, 4
 TEXTS = [(f"film number {n}",) for n in range(TRAIN)]
@@ -130,7 +131,7 @@ def test_pipelined_queries_are_charged_one_by_one_and_never_beyond_the_budget(co
     assert [type(r) for r in replies] == [wire.Result] * CALLS + [wire.Refused] * (50 - CALLS)
     assert [r.rows_left for r in replies] == [16, 12, 8, 4, 0] + [0] * 45
     service = line.end()
-    assert (service.queries, service.refused) == (CALLS, 45)
+    assert (service.usage.queries, service.refused) == (CALLS, 45)
     assert sum(row.rows for row in line.book.rows) == CALLS * TRAIN
 
 
@@ -166,7 +167,7 @@ def test_hanging_up_with_answered_queries_unread_still_counts_them(connect: Any,
     while len(line.book.rows) < 2:
         time.sleep(0.01)
     service = line.end()
-    assert service.queries == 2
+    assert service.usage.queries == 2
     assert service.end == "closed"
 
 
@@ -190,7 +191,7 @@ def test_refused_and_malformed_queries_leave_no_row(connect: Any, task: Task) ->
     assert isinstance(line.ask(query(task, space=0, prompt=wire.Array((1, 1, 1), b"abcd"))), wire.Rejected)
     service = line.end()
     assert line.book.rows == []
-    assert (service.refused, service.rejected, service.queries) == (1, 4, 0)
+    assert (service.refused, service.rejected, service.usage.queries) == (1, 4, 0)
 
 
 def test_a_ledger_row_tells_bytes_tokens_level_and_digest(connect: Any, task: Task) -> None:

@@ -94,10 +94,10 @@ def test_cells_at_once_have_the_numbers_of_cells_one_by_one(tiny_track: Path, tm
         evaluation = Evaluation(load_track(str(tiny_track)), Choices(), store)
         name = run(evaluation, store, path, at_once)
         cells = store.cells(name)
-        assert [cell.facts["rows_spent"] for cell in cells] == [ROWS] * 3
+        assert [cell.record.rows_spent for cell in cells] == [ROWS] * 3
         ledgers = [[(row["number"], row["sha256"]) for row in store.ledger(cell.attempt)] for cell in cells]
         predictions = [{mark: p.tolist() for mark, p in cell.predictions.items()} for cell in cells]
-        facts.append((name, ledgers, predictions, [cell.facts["probe"] for cell in cells]))
+        facts.append((name, ledgers, predictions, [cell.record.probe for cell in cells]))
         store.close()
     assert facts[0] == facts[1]
 
@@ -132,9 +132,9 @@ def test_waiting_for_others_takes_nothing_from_a_cells_time(tiny_track: Path, tm
     hogging.join()
     store.close()
     assert verdict.status == "budget_exhausted"
-    assert verdict.facts["waited_s"] > 15
-    assert verdict.facts["tuning_s"] < 20
-    assert verdict.facts["lm_s"] < 20
+    assert verdict.record.waited_s > 15
+    assert verdict.record.tuning_s < 20
+    assert verdict.record.lm_s < 20
 
 
 def test_a_host_answers_for_what_is_wrong_and_runs_what_is_right(

@@ -54,9 +54,9 @@ def evaluate(folder: Path, track: Path, body: str, **choices: Any) -> None:
 def again(folder: Path, track: Path, sample: int | None = None, name: str = "entry", **given: Any) -> Replay:
     store = Store(str(folder / "results.db"))
     try:
-        run, identity = find_run(store, name)
-        cells = sampled(store, run, sample, np.random.default_rng(0))
-        choices = choices_of(identity, cells, Choices(**given))
+        run = find_run(store, name)
+        cells = sampled(store, run.id, sample, np.random.default_rng(0))
+        choices = choices_of(run.key, cells, Choices(**given))
         return replay(store, run, cells, load_track(str(track)), choices, find(folder / "entry"), Watcher())
     finally:
         store.close()
@@ -205,16 +205,16 @@ def test_what_cannot_be_replayed_says_why(folder: Path, tiny_track: Path, tmp_pa
     with pytest.raises(InputError, match="--track"):
         again(folder, other)
     with pytest.raises(InputError, match="it is predictions"):
-        choices_of({"entry": "x", "access": "predictions"}, [], Choices())
+        choices_of(dataclasses.replace(key(), access="predictions"), [], Choices())
     with pytest.raises(InputError, match="none of its cells is finished"):
-        choices_of({"entry": "x"}, [], Choices())
+        choices_of(key(), [], Choices())
 
 
 def test_a_run_is_found_by_its_id_its_beginning_or_the_entrys_name(folder: Path) -> None:
     store = Store(str(folder / "results.db"))
-    run, identity = find_run(store, "entry")
-    assert find_run(store, run)[0] == find_run(store, run[:6])[0] == run
-    assert identity["entry"] == "entry"
+    run = find_run(store, "entry")
+    assert find_run(store, run.id) == find_run(store, run.id[:6]) == run
+    assert run.key.entry == "entry"
     others = [store.open_run(dataclasses.replace(key(), seed=seed), {}) for seed in range(40)]
     begin = next(a[0] for a in others if sum(b[0] == a[0] for b in others) > 1)
     with pytest.raises(InputError, match=f"runs of .* begin with '{begin}'"):

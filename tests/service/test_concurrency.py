@@ -77,7 +77,7 @@ def test_any_interleaving_of_two_servers_on_one_book_charges_each_key_once(clien
 
         replies = run_all(clients, ask)
         account = desks[0].account(token, place_of(desks[0]))
-        check(replies, account.rows_spent, [row.rows for row, *_ in books[1].ledger(account.number)])
+        check(replies, account.rows_spent, [charged.row.rows for charged in books[1].ledger(account.number)])
         for book in books:
             book.close()
 
