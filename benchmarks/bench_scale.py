@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from harness.choices import Choices
 from harness.data import Source, load_test
 from harness.engines.dealer import Dealer
 from harness.engines.host import Loaded
 from harness.engines.job import Job
 from harness.errors import HarnessError
 from harness.evaluate import Plan
+from harness.overrides import Overrides
 from harness.records import CellRecord, Fingerprint, KeptAnswer, LedgerRow, RunKey
 from harness.referee import Cell, Verdict
 from harness.status import MARKS
@@ -180,7 +180,7 @@ def compete(store: str, entries: int, workers: int, service_s: float, queries: i
     processes, track = min(workers, PROCESSES), simulated_track()
     folder = HERE.parent / "submissions" / "manual"
     submissions = tuple(Submission(f"entry_{n:04d}", folder, f"{n:064x}") for n in range(entries))
-    job, clock = Job(track, Choices(), Store(store), submissions, {}), Clock()
+    job, clock = Job(track, Overrides(), Store(store), submissions, {}), Clock()
 
     def make_host(cells: int, **options: Any) -> Any:
         actor = ray.remote(SimulatedHost).options(max_concurrency=cells, **options)

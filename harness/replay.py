@@ -23,7 +23,7 @@ import numpy as np
 from harness import answer as answers
 from harness.data import load_test
 from harness.errors import AnswerError, InputError
-from harness.evaluate import Evaluation, backend
+from harness.evaluate import Evaluation
 from harness.lm.probe import probe
 from harness.sandbox.tiers import ELSEWHERE
 from harness.store import Store
@@ -32,8 +32,8 @@ from harness.track import ROUNDING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.choices import Choices
     from harness.evaluate import Progress
+    from harness.overrides import Overrides
     from harness.records import Fingerprint, LedgerRow, Run, RunKey, StoredCell
     from harness.referee import Cell
     from harness.submission import Submission
@@ -113,8 +113,8 @@ def find_run(store: Store, name: str) -> Run:
     raise InputError(f"{store.url} has no run {name!r}; ids are in the column 'run' of the leaderboard's CSV file")
 
 
-def choices_of(key: RunKey, cells: Sequence[StoredCell], given: Choices) -> Choices:
-    """What to evaluate with: the run's own seed, budget and tasks, and the files that are given again.
+def choices_of(key: RunKey, cells: Sequence[StoredCell], track: Track, given: Overrides) -> Overrides:
+    """What to evaluate with: what the run has stored of its choices, and the files that are given again.
 
     Raises:
         InputError: the run has no queries to repeat.
@@ -127,14 +127,7 @@ def choices_of(key: RunKey, cells: Sequence[StoredCell], given: Choices) -> Choi
             f"run of {key.entry!r} cannot be replayed: its solver ran elsewhere, over HTTP, and its code was "
             "never here. harness audit checks what is stored of it"
         )
-    calls = {cell.record.calls_total for cell in cells}
-    return dataclasses.replace(
-        given,
-        seed=key.seed,
-        tasks=tuple(sorted({cell.task for cell in cells})),
-        splits=tuple(sorted({cell.split for cell in cells})),
-        calls=calls.pop() if "calls" in key.modified else None,
-    )
+    return given.repeating(key, cells, track)
 
 
 def sampled(store: Store, run: str, count: int | None, rng: np.random.Generator) -> list[StoredCell]:
@@ -150,7 +143,7 @@ def replay(
     run: Run,
     cells: Sequence[StoredCell],
     track: Track,
-    choices: Choices,
+    choices: Overrides,
     submission: Submission,
     progress: Progress,
 ) -> Replay:
@@ -173,8 +166,6 @@ def replay(
             f"track {track.name} has fingerprint {track.fingerprint}, the run's track {key.track} had "
             f"{key.track_fingerprint}. Name the track's file with --track"
         )
-    if "backend" in key.modified:
-        choices = dataclasses.replace(choices, backend="torch" if backend(track) == "onnxruntime" else "onnxruntime")
     wanted = {(cell.task, cell.split): cell for cell in cells}
     with tempfile.TemporaryDirectory(prefix="harness-replay-") as folder:
         scratch = Store(str(Path(folder) / "replay.db"))

@@ -31,14 +31,13 @@ LAYERS = [
         "store",
         "listing",
         "migrate",
-        "choices",
     },
     {"lm"},
-    {"sandbox", "choices"},
+    {"sandbox", "overrides"},
     {"referee", "whitebox"},
     {"pretrain", "evaluate", "progress", "check", "doctor", "predict", "audit", "replay", "plan", "merge"},
     {"engines", "service"},
-    {"cli"},
+    {"cli", "options"},
 ]
 """Each module may import from its own layer and those above it in this list."""
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from outer_models import write_submission
 
 from harness import cli, environment
-from harness.choices import Choices
 from harness.environment import environment_sha256
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.progress import PlainProgress
 from harness.store import Store
 from harness.submission import find
@@ -41,7 +41,7 @@ def test_peft_is_part_of_references_and_of_nothing_else(monkeypatch: pytest.Monk
 def test_a_run_is_stored_with_the_environment_of_its_kind(tiny_track: Path, tmp_path: Path) -> None:
     """Black-box and white-box in one evaluation."""
     store = Store(str(tmp_path / "results.db"))
-    evaluation = Evaluation(load_track(str(tiny_track)), Choices(tasks=("qqp",), white_box=True), store)
+    evaluation = Evaluation(load_track(str(tiny_track)), Overrides(tasks=("qqp",), white_box=True), store)
     black = "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)"
     white = (
         'access = "white-box"\n'

@@ -22,11 +22,11 @@ from made_up import key
 from outer_models import ROWS, write_submission
 
 from harness.audit import audit
-from harness.choices import Choices
 from harness.environment import environment_sha256
 from harness.errors import DataError, InputError
 from harness.evaluate import Evaluation
 from harness.lm import device
+from harness.overrides import Overrides
 from harness.store import Store
 from harness.submission import find
 from harness.track import Numerics, load_track
@@ -78,7 +78,7 @@ def store(tmp_path: Path) -> Any:
 
 
 def evaluation(track: Path, store: Store, **choices: Any) -> Evaluation:
-    return Evaluation(load_track(str(track)), Choices(**choices), store)
+    return Evaluation(load_track(str(track)), Overrides(**choices), store)
 
 
 def test_cells_are_all_tasks_and_splits_of_the_track(tiny_track: Path, store: Store) -> None:
@@ -392,10 +392,10 @@ NURSERY = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_evaluate import Choices, Evaluation, Store, Watcher, find, load_track
+from test_evaluate import Overrides, Evaluation, Store, Watcher, find, load_track
 
 path = sys.argv[3]
-evaluation = Evaluation(load_track(sys.argv[2]), Choices(), Store(path + ".unused"))
+evaluation = Evaluation(load_track(sys.argv[2]), Overrides(), Store(path + ".unused"))
 evaluation.store.close()
 for line in sys.stdin:
     pid = os.fork()
@@ -509,6 +509,8 @@ def test_two_whole_runs_are_equal_bit_for_bit(tiny_track: Path, tmp_path: Path) 
 
 def test_another_budget_is_another_run(tiny_track: Path, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "results.db"))
-    made = [Evaluation(load_track(str(tiny_track)), Choices(calls=calls), store).plan.base.id for calls in (None, 5, 6)]
+    made = [
+        Evaluation(load_track(str(tiny_track)), Overrides(calls=calls), store).plan.base.id for calls in (None, 5, 6)
+    ]
     assert len(set(made)) == 3
     store.close()

@@ -14,12 +14,12 @@ from outer_models import WIDTH, write_submission
 from rich.console import Console
 
 from harness import cli
-from harness.choices import Choices
 from harness.contract import Prompt, Subspace
 from harness.data import Source
 from harness.errors import DataError, InputError, QueryError
 from harness.evaluate import Evaluation
 from harness.losses import cross_entropy
+from harness.overrides import Overrides
 from harness.predict import stored_answer
 from harness.pretrain import Pretraining, load_source, pretrain, read_p0, write_p0
 from harness.progress import PlainProgress
@@ -238,7 +238,7 @@ def tune(lm, task, shots, rng, config):
 
 
 def evaluate(track: Path, folder: Path, store: Store, p0: Path | None) -> str:
-    evaluation = Evaluation(load_track(str(track)), Choices(p0=p0), store)
+    evaluation = Evaluation(load_track(str(track)), Overrides(p0=p0), store)
     with PlainProgress(cli.err) as progress:
         return evaluation.run(find(write_submission(folder, ANSWER)), {}, progress)
 
@@ -274,9 +274,9 @@ def test_it_is_refused_where_it_can_do_nothing(tiny_track: Path, tiny_lm: Langua
     store = Store(str(tmp_path / "results.db"))
     write_p0(tmp_path / "p0", values(), about(tiny_lm))
     with pytest.raises(InputError, match="none is chosen"):
-        Evaluation(load_track(str(tiny_track)), Choices(p0=tmp_path / "p0", tasks=("sst2",)), store)
+        Evaluation(load_track(str(tiny_track)), Overrides(p0=tmp_path / "p0", tasks=("sst2",)), store)
     place = write_submission(tmp_path, 'access = "white-box"\ndef tune(lm, task, shots, rng, config):\n    yield None')
-    evaluation = Evaluation(load_track(str(tiny_track)), Choices(p0=tmp_path / "p0", white_box=True), store)
+    evaluation = Evaluation(load_track(str(tiny_track)), Overrides(p0=tmp_path / "p0", white_box=True), store)
     with PlainProgress(cli.err) as progress, pytest.raises(InputError, match="leave out --p0"):
         evaluation.run(find(place), {}, progress)
     store.close()

@@ -13,10 +13,10 @@ from harness.records import CellRecord, Fingerprint, RunKey, Usage, cell_record,
 from harness.status import FIRST_MARKS, MARKS
 
 FULL = CellRecord(
-    config={"dim": 5}, calls_total=40, rows_total=1_280, rows_spent=736, train_rows=32, queries=7, level=1, tokens=9_000,
-    bytes_up=50_000, bytes_down=6_000, declared_bytes=1_700, nominal_up=30_000, nominal_down=5_888, lm_s=1.5,
-    refused=1, worker_peak_mb=80.5, referee_peak_mb=600.25, worker_exit=0, output="done\n", note={"loss": 0.5},
-    history=((32, {"loss": 0.7}), (64, {"loss": 0.5})), marks=MARKS, template="{a} It was {mask} .",
+    config={"dim": 5}, calls_total=40, rows_total=1_280, rows_spent=736, train_rows=32, queries=7, level=1,
+    tokens=9_000, bytes_up=50_000, bytes_down=6_000, declared_bytes=1_700, nominal_up=30_000, nominal_down=5_888,
+    lm_s=1.5, refused=1, worker_peak_mb=80.5, referee_peak_mb=600.25, worker_exit=0, output="done\n",
+    note={"loss": 0.5}, history=((32, {"loss": 0.7}), (64, {"loss": 0.5})), marks=MARKS, template="{a} It was {mask} .",
     words=(" bad", " good"), shots_sha256=("a", "b"), sandbox="A", isolation={"tier": "A", "canaries": {}}, seed=3,
     tuning_s=2.5, test_s=0.5, probe=Fingerprint("c", (1.0, -0.5)),
 )  # fmt: skip

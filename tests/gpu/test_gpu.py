@@ -12,13 +12,13 @@ import torch
 from shape import LARGE, SMALL, save_causal, save_model, save_track
 
 import harness
-from harness.choices import Choices
 from harness.contract import Prompt, Subspace
 from harness.errors import DeviceMemoryError
 from harness.evaluate import Evaluation
 from harness.lm import device
 from harness.lm.load import load_model
 from harness.lm.probe import probe
+from harness.overrides import Overrides
 from harness.progress import JsonProgress
 from harness.store import Store
 from harness.submission import find
@@ -206,7 +206,7 @@ def cell(name: str, model: Path, folder: Path, kind: str, chunk_tokens: int = 40
 
     store = Store(str(folder / "results.db"))
     track = load_track(str(save_track(folder, model, kind, chunk_tokens)))
-    evaluation = Evaluation(track, Choices(white_box=True), store)
+    evaluation = Evaluation(track, Overrides(white_box=True), store)
     run = evaluation.run(find(ROOT / "submissions" / name), {}, JsonProgress(Console(file=sys.stderr)))
     (stored,) = store.runs()
     (found,) = store.cells(run)

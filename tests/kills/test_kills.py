@@ -42,9 +42,9 @@ def tune(lm, task, shots, rng, config):
 NURSERY = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from test_evaluate import Choices, Evaluation, Store, Watcher, find, load_track
+from test_evaluate import Overrides, Evaluation, Store, Watcher, find, load_track
 
-evaluation = Evaluation(load_track(sys.argv[2]), Choices(), Store(sys.argv[3]))
+evaluation = Evaluation(load_track(sys.argv[2]), Overrides(), Store(sys.argv[3]))
 evaluation.store.close()
 for line in sys.stdin:
     pid = os.fork()

@@ -12,8 +12,8 @@ import pytest
 from made_up import key
 from rich.console import Console
 
-from harness.choices import Choices
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.records import CellRecord, KeptAnswer, LedgerRow
 from harness.store import Store
 from harness.submission import find
@@ -164,7 +164,7 @@ def test_a_real_run_is_watched_while_it_runs(tiny_track: Path, tmp_path: Path) -
 
     database, chosen = tmp_path / "results.db", load_track(str(tiny_track))
     curious, store = Curious(tiny_track, database), Store(str(database))
-    made = Evaluation(chosen, Choices(tasks=("sst2",)), store)
+    made = Evaluation(chosen, Overrides(tasks=("sst2",)), store)
     made.run(find(write_submission(tmp_path, "tune = search")), {}, curious)
     first, second = (each.runs[0] for each in curious.seen)
     assert (first.finished, first.planned) == (second.finished, second.planned) == (1, 3)

@@ -18,10 +18,10 @@ from outer_models import write_submission
 from test_evaluate import Watcher
 
 from harness import answer as answers
-from harness.choices import Choices
 from harness.contract import Answer
 from harness.errors import InputError
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.replay import Replay, choices_of, find_run, replay, sampled
 from harness.status import MARKS
 from harness.store import Store
@@ -45,7 +45,7 @@ def honest(tiny_track: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(folder: Path, track: Path, body: str, **choices: Any) -> None:
     store = Store(str(folder / "results.db"))
-    Evaluation(load_track(str(track)), Choices(**choices), store).run(
+    Evaluation(load_track(str(track)), Overrides(**choices), store).run(
         find(write_submission(folder, body)), {}, Watcher()
     )
     store.close()
@@ -56,8 +56,9 @@ def again(folder: Path, track: Path, sample: int | None = None, name: str = "ent
     try:
         run = find_run(store, name)
         cells = sampled(store, run.id, sample, np.random.default_rng(0))
-        choices = choices_of(run.key, cells, Choices(**given))
-        return replay(store, run, cells, load_track(str(track)), choices, find(folder / "entry"), Watcher())
+        chosen = load_track(str(track))
+        choices = choices_of(run.key, cells, chosen, Overrides(**given))
+        return replay(store, run, cells, chosen, choices, find(folder / "entry"), Watcher())
     finally:
         store.close()
 
@@ -205,9 +206,9 @@ def test_what_cannot_be_replayed_says_why(folder: Path, tiny_track: Path, tmp_pa
     with pytest.raises(InputError, match="--track"):
         again(folder, other)
     with pytest.raises(InputError, match="it is predictions"):
-        choices_of(dataclasses.replace(key(), access="predictions"), [], Choices())
+        choices_of(dataclasses.replace(key(), access="predictions"), [], load_track(str(tiny_track)), Overrides())
     with pytest.raises(InputError, match="none of its cells is finished"):
-        choices_of(key(), [], Choices())
+        choices_of(key(), [], load_track(str(tiny_track)), Overrides())
 
 
 def test_a_run_is_found_by_its_id_its_beginning_or_the_entrys_name(folder: Path) -> None:

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 import harness
 from harness.answer import to_bytes
 from harness.audit import audit
-from harness.choices import Choices
 from harness.cli import app as cli
 from harness.contract import Answer, Subspace
 from harness.errors import DeviceMemoryError, InputError
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.replay import choices_of
 from harness.sandbox.tiers import ELSEWHERE
 from harness.service import serve
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def evaluation(tiny_track: Path, tmp_path: Path) -> Iterator[Evaluation]:
     store = Store(str(tmp_path / "results.db"))
-    yield Evaluation(load_track(str(tiny_track)), Choices(), store)
+    yield Evaluation(load_track(str(tiny_track)), Overrides(), store)
     store.close()
 
 
@@ -139,7 +139,7 @@ def test_an_answer_under_another_budget_is_never_ranked_with_the_track(evaluatio
 
 def test_budgets_belong_to_track_model_and_data(evaluation: Evaluation, tiny_track: Path, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "other.db"))
-    other = Evaluation(load_track(str(tiny_track)), Choices(calls=3), store)
+    other = Evaluation(load_track(str(tiny_track)), Overrides(calls=3), store)
     assert track_id(other) != track_id(evaluation)
     store.close()
 
@@ -149,7 +149,7 @@ def test_budgets_do_not_depend_on_how_the_model_s_place_is_spelled(
 ) -> None:
     store = Store(str(tmp_path / "results.db"))
     monkeypatch.chdir(tiny_track.parent)
-    places = [Choices(model=str(place)) for place in (tiny_track.parent / "model", Path("model"))]
+    places = [Overrides(model=str(place)) for place in (tiny_track.parent / "model", Path("model"))]
     one, other = (track_id(Evaluation(load_track(str(tiny_track)), choices, store)) for choices in places)
     assert one == other
     store.close()
@@ -207,7 +207,7 @@ def test_a_run_over_http_cannot_be_replayed_and_says_why(evaluation: Evaluation,
     settle(evaluation, book, set())
     (run,) = evaluation.store.runs()
     with pytest.raises(InputError, match="its solver ran elsewhere, over HTTP"):
-        choices_of(run.key, evaluation.store.cells(run.id), Choices())
+        choices_of(run.key, evaluation.store.cells(run.id), evaluation.track, Overrides())
 
 
 def test_the_command_line_makes_lists_and_revokes_tokens(tmp_path: Path) -> None:

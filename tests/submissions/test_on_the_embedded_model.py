@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.choices import Choices
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.referee import run_cell
 from harness.status import COUNTS, MARKS
 from harness.store import Store
@@ -40,7 +40,7 @@ CHEAP = ("manual", "dect", "feature_mlp")
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], StoredCell]]:
     """Run a submission on sst2 split 1 of the mini track; what the store then says of it."""
     store = Store(str(tmp_path_factory.mktemp("results") / "results.db"))
-    evaluation = Evaluation(load_track("mini"), Choices(tasks=("sst2",), splits=(1,), calls=CALLS), store)
+    evaluation = Evaluation(load_track("mini"), Overrides(tasks=("sst2",), splits=(1,), calls=CALLS), store)
     (planned,) = evaluation.cells
     seeds = itertools.count()
 
