@@ -23,8 +23,9 @@ from harness import answer as answers
 from harness.data import examples_sha256, load_shots, load_test
 from harness.errors import AnswerError, SubmissionError
 from harness.lm import device, wire
-from harness.lm.broker import Broker
+from harness.lm.pricing import PricedModel
 from harness.lm.probe import fingerprint
+from harness.lm.session import Session
 from harness.lm.turns import waited_s
 from harness.meter import Meter
 from harness.metrics import score
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
     from harness.contract import Answer, Examples, IntArray, ModelInfo, Shots, Task
     from harness.data import Source
-    from harness.lm.broker import Incumbent, Service
     from harness.lm.model import LanguageModel
+    from harness.lm.session import Incumbent, Tuning
     from harness.records import Note
     from harness.sandbox.tiers import Tier
     from harness.store import Attempt
@@ -111,40 +112,41 @@ def run_cell(
     info = lm.info(shots.train.texts, cell.task.template)
     meter = Meter(cell.spec.calls, len(shots.train))
     begun = _begun(cell, shots, lm)
-    broker = Broker(lm, cell.task, meter, attempt, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20, watch)
+    priced = PricedModel(lm, cell.task, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20)
+    session = Session(priced, meter, attempt, watch)
     started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
     worker = launch.start(cell.limits, submission.path, tier or ladder.best().tier)
-    service, grace_s = broker.service, 0.0
+    tuning, grace_s = session.tuning, 0.0
     try:
         _hand_over(worker, _job(cell, shots, info, submission, options, meter), cell.limits.wall_s)
-        broker.serve(worker.sock, started + cell.limits.wall_s)
-        grace_s = _GRACE_S if service.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
+        session.serve(worker.sock, started + cell.limits.wall_s)
+        grace_s = _GRACE_S if tuning.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
     finally:
         left = worker.end(grace_s)
     waited = waited_s() - waited
     tuning_s = time.perf_counter() - before - waited
-    status, detail = _status(service, left)
-    if service.config is None and status == "crashed":
+    status, detail = _status(tuning, left)
+    if tuning.config is None and status == "crashed":
         said = (detail or left.output).strip()
         why = f"cannot be imported or configured:\n{said}" if "\n" in said else said  # a wrong option is one line
         raise SubmissionError(f"{submission.path}: {why}")
-    applied = _apply(service.incumbents, cell, lm)  # only now, after the worker is dead
+    applied = _apply(tuning.incumbents, cell, lm)  # only now, after the worker is dead
     if applied.problem and status in COUNTS:  # a failure keeps its own reason
         status, detail = "invalid_answer", applied.problem
     record = dataclasses.replace(
-        _used(begun, service.usage),
+        _used(begun, tuning.usage),
         detail=detail,
-        config=service.config or {},
+        config=tuning.config or {},
         rows_spent=meter.spent,
-        declared_bytes=service.declared_bytes,
+        declared_bytes=tuning.declared_bytes,
         waited_s=waited,
-        refused=service.refused,
-        rejected=service.rejected,
+        refused=tuning.refused,
+        rejected=tuning.rejected,
         worker_peak_mb=left.peak_mb,
         worker_exit=left.code,
         output=left.output,
-        note=service.last.answer.note if service.last else {},
-        history=tuple(service.history),
+        note=tuning.last.answer.note if tuning.last else {},
+        history=tuple(tuning.history),
         sandbox=worker.isolation.tier,
         isolation=dataclasses.asdict(worker.isolation),
         tuning_s=tuning_s,
@@ -232,22 +234,22 @@ def _job(
     )
 
 
-def _status(service: Service, left: launch.Exit) -> tuple[str, str]:
+def _status(tuning: Tuning, left: launch.Exit) -> tuple[str, str]:
     """What the end of the conversation and of the process say together: status and detail."""
-    detail = service.detail
-    killed = service.end == "closed" and left.code == -signal.SIGKILL
-    if service.end == "memory" or killed:
+    detail = tuning.detail
+    killed = tuning.end == "closed" and left.code == -signal.SIGKILL
+    if tuning.end == "memory" or killed:
         return "out_of_memory", (
             detail or "the worker was killed from outside, as the kernel does when memory runs out"
         )
     failures = {"crashed": "crashed", "protocol": "protocol_error", "answer": "invalid_answer", "closed": "crashed"}
-    if service.end in failures:
-        return failures[service.end], (
+    if tuning.end in failures:
+        return failures[tuning.end], (
             detail or f"the worker left with exit code {left.code} before it was finished\n{left.output}"
         )
-    if service.last is None:
+    if tuning.last is None:
         return "no_answer", detail
-    return {"returned": "ok", "budget": "budget_exhausted"}.get(service.end, "timeout"), detail
+    return {"returned": "ok", "budget": "budget_exhausted"}.get(tuning.end, "timeout"), detail
 
 
 def _apply(incumbents: Mapping[float, Incumbent], cell: Cell, lm: LanguageModel) -> _Applied:

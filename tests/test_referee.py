@@ -28,7 +28,7 @@ SEARCH = "tune = search"
 
 
 def sums(run: Run) -> int:
-    return sum(row["rows"] for row in run.ledger)
+    return sum(row.rows for row in run.ledger)
 
 
 def test_a_tune_that_returns_is_ok(arena: Arena) -> None:
@@ -412,7 +412,7 @@ def alive(pid: int) -> bool:
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(arena: Arena) -> None:
     first, second, other = arena.run(SEARCH), arena.run(SEARCH), arena.run(SEARCH, seed=1)
-    digests = [[row["sha256"] for row in run.ledger] for run in (first, second, other)]
+    digests = [[row.sha256 for row in run.ledger] for run in (first, second, other)]
     assert digests[0] == digests[1]
     assert not set(digests[0]) & set(digests[2])
     for mark in MARKS:
@@ -501,7 +501,7 @@ def test_the_price_of_a_call_is_the_training_set(arena: Arena) -> None:
             yield Answer.of(task)
     """)
     assert run.record.detail == ""
-    assert [row["level"] for row in run.ledger] == [0, 3]
+    assert [row.level for row in run.ledger] == [0, 3]
     assert run.record.train_rows == TRAIN_ROWS
 
 

@@ -12,7 +12,7 @@ import uvicorn
 from harness import answer as answers
 from harness.data import load_shots
 from harness.errors import InputError, StoreError
-from harness.lm.broker import Incumbent
+from harness.lm.session import Incumbent
 from harness.records import Usage
 from harness.referee import HandedIn, score_handed
 from harness.sandbox.tiers import ELSEWHERE

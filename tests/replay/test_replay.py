@@ -88,11 +88,11 @@ def test_an_honest_run_is_reproduced_bit_for_bit(folder: Path, tiny_track: Path)
 
 def test_a_sample_is_drawn_by_seed_and_never_larger_than_the_run(folder: Path, tiny_track: Path) -> None:
     store = Store(str(folder / "results.db"))
-    run, _ = find_run(store, "entry")
-    draws = [[(c.task, c.split) for c in sampled(store, run, 2, np.random.default_rng(7))] for _ in range(2)]
+    run = find_run(store, "entry")
+    draws = [[(c.task, c.split) for c in sampled(store, run.id, 2, np.random.default_rng(7))] for _ in range(2)]
     assert draws[0] == draws[1]
     assert len(draws[0]) == 2
-    assert len(sampled(store, run, 99, np.random.default_rng(0))) == 3
+    assert len(sampled(store, run.id, 99, np.random.default_rng(0))) == 3
     store.close()
     assert len(again(folder, tiny_track, sample=1).cells) == 1
 
@@ -116,7 +116,7 @@ def test_queries_that_were_never_asked_are_found(folder: Path, tiny_track: Path)
 
 def test_predictions_that_are_not_of_the_answer_are_found(folder: Path, tiny_track: Path) -> None:
     store = Store(str(folder / "results.db"))
-    labels = store.cells(find_run(store, "entry")[0])[0].labels
+    labels = store.cells(find_run(store, "entry").id)[0].labels
     store.close()
     change(
         folder, "UPDATE incumbents SET predictions = ? WHERE attempt = 1 AND mark = 1", labels.astype("<i2").tobytes()
@@ -131,7 +131,7 @@ def test_predictions_that_are_not_of_the_answer_are_found(folder: Path, tiny_tra
 
 def test_an_answer_that_the_submission_does_not_give_is_found(folder: Path, tiny_track: Path) -> None:
     store = Store(str(folder / "results.db"))
-    blob = store.answer(find_run(store, "entry")[0], "sst2", 1)
+    blob = store.answer(find_run(store, "entry").id, "sst2", 1)
     store.close()
     assert blob is not None
     other = answers.to_bytes(Answer(answers.from_bytes(blob).members, {"loss": 0.0}))
