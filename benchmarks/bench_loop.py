@@ -3,10 +3,10 @@
 python benchmarks/bench_loop.py                  all of it, a minute or two
 python benchmarks/bench_loop.py --store DIR      the ledger on another disk than the one of the temporary directory
 
-**broker**: queries over a real socketpair to the real broker, in front of the fake model; what is left of the round
-trip without the fake's own time is packing, checking, pricing, the ledger and unpacking, on both sides. The ledger is
-a list in memory, then SQLite as the harness runs it: a commit that has reached the disk before the reply is sent.
-Where others use the machine, too, processor time says more than elapsed time; waiting for the disk is in the latter.
+**session**: queries over a real socketpair to a worker's real session, in front of the fake model; what is left of the
+round trip without the fake's own time is packing, checking, pricing, the ledger and unpacking, on both sides. The
+ledger is a list in memory, then SQLite as the harness runs it: a commit that has reached the disk before the reply is
+sent. Where others use the machine, too, processor time says more than elapsed time; waiting for the disk is in the latter.
 **cma**: ask and tell of one generation as `bbt` does them. **projections**: generated once, and the product of a
 query with them. **worker**: memory of a real worker process that runs `bbtv2` on a model of RoBERTa-large's shape
 (24 layers, d = 500 each). Numbers: benchmarks/README.md.
@@ -15,7 +15,6 @@ query with them. **worker**: memory of a real worker process that runs `bbtv2` o
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import socket
 import statistics
 import sys
@@ -28,6 +27,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cma
+import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -35,16 +35,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.contract import Coordinates, ModelInfo, Outputs, Prompt, Prompts, Subspace, Task, Text
 from harness.data import Source, load_shots
-from harness.lm.broker import Broker, Ledger, LedgerRow
 from harness.lm.client import RemoteBlackBox
 from harness.lm.fake import FakeModel
 from harness.lm.model import Forwarded, TextSet
+from harness.lm.pricing import PricedModel
 from harness.lm.projection import generate
 from harness.lm.prompts import prompt_layers
+from harness.lm.session import Ledger, Session
 from harness.lm.text import Encoded
 from harness.meter import Meter
+from harness.records import LedgerRow, RunKey
 from harness.referee import Cell, run_cell
-from harness.store import RunKey, Store
+from harness.store import Store
 from harness.submission import find
 from harness.tasks import load_task
 from harness.track import Limits, TrackTask
@@ -60,7 +62,7 @@ FAKE_WIDTH, FAKE_TOKENS = 16, 4
 
 
 class FakeServed:
-    """The fake model where the broker expects a `LanguageModel`: of RoBERTa-large's shape, as far as one can see."""
+    """The fake model where pricing expects a `LanguageModel`: of RoBERTa-large's shape, as far as one can see."""
 
     device, prompt_tokens, max_tokens = "cpu", TOKENS, 512
 
@@ -126,7 +128,7 @@ class FakeServed:
         self, prompts: Prompts | None, texts: tuple[Text, ...], words: tuple[str, ...], features: Any, normalize: bool
     ) -> Outputs:
         if isinstance(prompts, Coordinates):
-            prompts = Coordinates(dataclasses.replace(prompts.space, tokens=FAKE_TOKENS), prompts.z)
+            prompts = Coordinates(msgspec.structs.replace(prompts.space, tokens=FAKE_TOKENS), prompts.z)
         elif prompts is not None:
             prompts = Prompt(prompts.values[:, :, :FAKE_TOKENS, :FAKE_WIDTH], prompts.mode)
         out = self._fake.outputs(prompts, texts, self._task.template, words, features, normalize)
@@ -146,7 +148,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Line:
-    """A served broker: the client's end, and the model behind it."""
+    """A served session: the client's end, and the model behind it."""
 
     lm: RemoteBlackBox
     model: FakeServed
@@ -157,8 +159,8 @@ def line(task: Task, texts: tuple[Text, ...], ledger: Ledger) -> Iterator[Line]:
     ours, theirs = socket.socketpair()
     model, meter = FakeServed(task), Meter(10**7, len(texts))
     served: Any = model
-    broker = Broker(served, task, meter, ledger, 1 << 26, 1 << 26, lambda _rows, _note: None)
-    thread = threading.Thread(target=broker.serve, args=(ours, time.monotonic() + 600))
+    session = Session(PricedModel(served, task, 1 << 26, 1 << 26), meter, ledger)
+    thread = threading.Thread(target=session.serve, args=(ours, time.monotonic() + 600))
     thread.start()
     lm = RemoteBlackBox(theirs, model.info(texts, ""), task, meter.budget)
     lm.ready({})
@@ -168,7 +170,7 @@ def line(task: Task, texts: tuple[Text, ...], ledger: Ledger) -> Iterator[Line]:
     ours.close()
 
 
-def broker_overhead(store: Path, repeats: int) -> None:
+def session_overhead(store: Path, repeats: int) -> None:
     """Round trip less forward, for queries of several sizes."""
     file = load_task("sst2")
     task = file.task("house", "masked")
@@ -190,7 +192,7 @@ def broker_overhead(store: Path, repeats: int) -> None:
                 times = [one_query(open_line, prompts, texts, states) for _ in range(repeats + 20)][20:]
                 cpu, wall = (statistics.median(part) * 1e3 for part in zip(*times, strict=True))
                 print(
-                    f"broker  {name:36} ledger in {kind}: {cpu:6.3f} ms of processor time a query, both ends; "
+                    f"session {name:36} ledger in {kind}: {cpu:6.3f} ms of processor time a query, both ends; "
                     f"{wall:6.3f} ms elapsed",
                     flush=True,
                 )
@@ -271,10 +273,10 @@ def worker_memory(store: Path, calls: int) -> None:
     verdict = run_cell(
         cell, find(ROOT / "submissions" / "bbtv2"), {"dim": str(DIM)}, served, attempt, lambda _rows, _note: None
     )
-    facts = verdict.facts
+    record = verdict.record
     print(
-        f"worker  bbtv2, {LAYERS} layers x d {DIM}, {calls:,} calls: {facts['worker_peak_mb']:.0f} MiB at most "
-        f"({verdict.status}, {facts['queries']:,} queries, {facts['tuning_s']:.0f} s)"
+        f"worker  bbtv2, {LAYERS} layers x d {DIM}, {calls:,} calls: {record.worker_peak_mb:.0f} MiB at most "
+        f"({verdict.status}, {record.queries:,} queries, {record.tuning_s:.0f} s)"
     )
     results.close()
 
@@ -286,16 +288,17 @@ def _key() -> RunKey:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=("broker", "cma", "projections", "worker"), help="only this")
+    parts = ("session", "cma", "projections", "worker")
+    parser.add_argument("--part", action="append", choices=parts, help="only this")
     parser.add_argument("--repeats", type=int, default=200, help="queries of each kind")
     parser.add_argument("--calls", type=int, default=1500, help="budget of the worker: 480 search each layer once")
     parser.add_argument("--layers", type=int, default=4, help="layers of the projections, 0.1 GB each")
     parser.add_argument("--store", type=Path, help="directory for the ledger; default a temporary one")
     given = parser.parse_args()
-    wanted = given.part or ("broker", "cma", "projections", "worker")
+    wanted = given.part or parts
     with tempfile.TemporaryDirectory(dir=given.store) as folder:
-        if "broker" in wanted:
-            broker_overhead(Path(folder), given.repeats)
+        if "session" in wanted:
+            session_overhead(Path(folder), given.repeats)
         if "cma" in wanted:
             cma_generation(given.repeats)
         if "projections" in wanted:

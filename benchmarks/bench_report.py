@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import resource
 import shutil
 import tempfile
@@ -27,8 +26,9 @@ from playwright.sync_api import sync_playwright
 
 from harness import tables
 from harness.data import Source, load_test
+from harness.records import CellRecord, RunKey
 from harness.status import MARKS
-from harness.store import RunKey, Store
+from harness.store import Store
 from harness.tasks import load_task
 from harness.track import Track, load_track
 from leaderboard.report.build import build
@@ -61,7 +61,8 @@ def fill(path: Path, track: Track, entries: int) -> int:
                 cell += 1
                 place = {"attempt": cell, "run": run, "task": name, "split": split}
                 attempts.append(place | {"started": 0.0})
-                outcomes.append(place | {"status": "ok", "facts": facts(rng, number), "test": name, "finished": 1.0})
+                facts = record(rng, number).to_json()
+                outcomes.append(place | {"status": "ok", "facts": facts, "test": name, "finished": 1.0})
                 draws, other = rng.random(len(labels[name])), rng.integers(1, classes, len(labels[name]))
                 for n, mark in enumerate(MARKS):
                     right = draws < skill - 0.02 * (len(MARKS) - 1 - n)
@@ -81,18 +82,16 @@ def fill(path: Path, track: Track, entries: int) -> int:
     return cell
 
 
-def facts(rng: np.random.Generator, number: int) -> str:
-    """Facts of the size that real cells have: a dozen offers."""
-    offers = [[int(rows), {"dev": round(float(rng.random()), 4), "loss": 0.5}] for rows in np.linspace(0, 9_600, 12)]
-    return json.dumps(
-        {
-            "detail": "640 rows asked, 384 of 9,600 left; yield an answer before the budget ends",
-            "config": {"dim": 500, "population": 20}, "calls_total": 300, "rows_total": 9_600, "rows_spent": 9_216,
-            "train_rows": 32, "level": 1 + number % 3, "tokens": 280_000, "bytes_up": 2_000_000, "bytes_down": 90_000,
-            "lm_s": 16.0, "tuning_s": 16.7, "worker_peak_mb": 90.0, "referee_peak_mb": 900.0, "output": "",
-            "history": offers, "marks": MARKS, "sandbox": "process",
-            "shots_sha256": [hashlib.sha256(b"").hexdigest()] * 2,
-        }
+def record(rng: np.random.Generator, number: int) -> CellRecord:
+    """A record of the size that real cells have: a dozen offers."""
+    dev = [round(float(rng.random()), 4) for _ in range(12)]
+    rows = np.linspace(0, 9_600, len(dev)).astype(int).tolist()
+    return CellRecord(
+        detail="640 rows asked, 384 of 9,600 left; yield an answer before the budget ends",
+        config={"dim": 500, "population": 20}, calls_total=300, rows_total=9_600, rows_spent=9_216, train_rows=32,
+        level=1 + number % 3, tokens=280_000, bytes_up=2_000_000, bytes_down=90_000, lm_s=16.0, worker_peak_mb=90.0,
+        referee_peak_mb=900.0, history=tuple((n, {"dev": d, "loss": 0.5}) for n, d in zip(rows, dev, strict=True)),
+        marks=MARKS, shots_sha256=(hashlib.sha256(b"").hexdigest(),) * 2, sandbox="process", tuning_s=16.7,
     )  # fmt: skip
 
 

@@ -26,17 +26,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from harness.choices import Choices
 from harness.data import Source, load_test
 from harness.engines.dealer import Dealer
 from harness.engines.host import Loaded
 from harness.engines.job import Job
 from harness.errors import HarnessError
 from harness.evaluate import Plan
-from harness.lm.broker import LedgerRow
+from harness.overrides import Overrides
+from harness.records import CellRecord, Fingerprint, KeptAnswer, LedgerRow, RunKey
 from harness.referee import Cell, Verdict
 from harness.status import MARKS
-from harness.store import KeptAnswer, RunKey, Store
+from harness.store import Store
 from harness.submission import Submission
 from harness.tasks import load_task
 from harness.track import Track, load_track
@@ -103,25 +103,34 @@ class SimulatedHost:
                 time.sleep(pause)
                 timed(attempt.record, LedgerRow(640, 20_000, 2_000, 6_000, pause, 1, "0" * 64))
             kept = [KeptAnswer(mark, int(9_600 * mark), b"a" * 4_000, self._predicted(labels)) for mark in MARKS]
-            stored = timed(attempt.finish, "ok", facts(self._queries), cell.task.name, labels, kept)
+            record = as_stored(self._queries)
+            stored = timed(attempt.finish, "ok", record, cell.task.name, labels, kept)
         except HarnessError as problem:
             return problem
-        return Verdict("ok", {"began": began, "ended": time.time(), "store_s": in_store}, 0.5, stored)
+        return Timed("ok", record, 0.5, stored, time.time() - began, in_store)
 
     def _predicted(self, labels: Any) -> Any:
         return np.where(self._rng.random(len(labels)) < 0.7, labels, (labels + 1) % 2)  # noqa: PLR2004
 
 
-def facts(queries: int) -> dict[str, Any]:
-    """As large as those of a real cell: a dozen offers and a fingerprint."""
-    history = [[int(rows), {"dev": 0.5, "loss": 0.5}] for rows in np.linspace(0, 9_600, 12)]
-    return {
-        "detail": "", "config": {"dim": 500}, "calls_total": 300, "rows_total": 9_600, "rows_spent": 9_600,
-        "train_rows": 32, "level": 1, "tokens": 280_000, "bytes_up": 2_000, "bytes_down": 6_000, "lm_s": 16.0,
-        "tuning_s": 16.7, "worker_peak_mb": 90.0, "referee_peak_mb": 900.0, "output": "", "history": history,
-        "queries": queries, "marks": MARKS, "sandbox": "A", "shots_sha256": ["0" * 64] * 2,
-        "probe": {"sha256": "0" * 16, "logits": [0.123456] * 32},
-    }  # fmt: skip
+def as_stored(queries: int) -> CellRecord:
+    """As large as that of a real cell: a dozen offers and a fingerprint."""
+    history = tuple((int(rows), {"dev": 0.5, "loss": 0.5}) for rows in np.linspace(0, 9_600, 12))
+    return CellRecord(
+        config={"dim": 500}, calls_total=300, rows_total=9_600, rows_spent=9_600, train_rows=32, queries=queries,
+        level=1, tokens=280_000, bytes_up=2_000, bytes_down=6_000, lm_s=16.0, worker_peak_mb=90.0,
+        referee_peak_mb=900.0, history=history, marks=MARKS, shots_sha256=("0" * 64,) * 2, sandbox="A", tuning_s=16.7,
+        probe=Fingerprint("0" * 16, (0.123456,) * 32),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Timed(Verdict):
+    """A verdict with what a simulated cell took."""
+
+    took_s: float
+    store_s: list[float]
+    """Of each use of the store."""
 
 
 @dataclass
@@ -148,12 +157,12 @@ class Clock:
     def spent(self, rows: int, note: Any) -> None:
         """See `harness.evaluate.Progress`."""
 
-    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+    def ended(self, entry: str, cell: Cell, verdict: Any) -> None:
         """See `harness.evaluate.Progress`."""
         self.last = time.time()
         took = self.last - self.dealt.pop((entry, cell.task.name, cell.split))
-        self.overheads_s.append(took - (verdict.facts["ended"] - verdict.facts["began"]))
-        self.store_s += verdict.facts["store_s"]
+        self.overheads_s.append(took - verdict.took_s)
+        self.store_s += verdict.store_s
 
 
 def simulated_track() -> Track:
@@ -171,7 +180,7 @@ def compete(store: str, entries: int, workers: int, service_s: float, queries: i
     processes, track = min(workers, PROCESSES), simulated_track()
     folder = HERE.parent / "submissions" / "manual"
     submissions = tuple(Submission(f"entry_{n:04d}", folder, f"{n:064x}") for n in range(entries))
-    job, clock = Job(track, Choices(), Store(store), submissions, {}), Clock()
+    job, clock = Job(track, Overrides(), Store(store), submissions, {}), Clock()
 
     def make_host(cells: int, **options: Any) -> Any:
         actor = ray.remote(SimulatedHost).options(max_concurrency=cells, **options)

@@ -28,16 +28,18 @@ import uvicorn
 import harness
 from harness.contract import Subspace
 from harness.lm import wire
-from harness.lm.broker import Broker
 from harness.lm.client import RemoteBlackBox
 from harness.lm.fake import fake_shots, fake_task
 from harness.lm.fake_language_model import FakeLanguageModel
+from harness.lm.pricing import PricedModel
+from harness.lm.session import Session
 from harness.meter import Meter
+from harness.records import RunKey
 from harness.service import messages
 from harness.service.app import make_app
 from harness.service.book import Book
 from harness.service.desk import Desk, Limits, Place
-from harness.store import RunKey, Store
+from harness.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,14 +91,14 @@ def http_server(model: str, service_s: float, folder: str, line: Any) -> None:
 
 
 def pair_server(model: str, service_s: float, folder: str, sock: socket.socket, line: Any) -> None:
-    """A broker on its end of a socketpair, with the results store's ledger."""
+    """A session on its end of a socketpair, with the results store's ledger."""
     lm, task, shots = stage(model, service_s)
     store = Store(f"{folder}/results.db")
     key = RunKey("bench", "", (), "bench", "", 1, "", "", "", "", "cpu", 0, "")
     attempt = store.begin(store.open_run(key, {}), task.name, 1)
-    broker = Broker(lm, task, Meter(CALLS, len(shots.train)), attempt, 1 << 20, 64 << 20, lambda _rows, _note: None)
+    session = Session(PricedModel(lm, task, 1 << 20, 64 << 20), Meter(CALLS, len(shots.train)), attempt)
     line.send(dataclasses.asdict(lm.info(shots.train.texts, task.template)))
-    broker.serve(sock, time.monotonic() + 3600)
+    session.serve(sock, time.monotonic() + 3600)
 
 
 def loads(asks: list[Callable[[], Any]], queries: int) -> dict[str, float]:
@@ -171,8 +173,8 @@ def over_http(model: str, service_s: float, queries: int, connections: int, medi
 
 
 def _in_json(client: httpx2.Client, path: str, space: Subspace, z: Any) -> Any:
-    prompt, spec = wire.Array.of(space.at(z).z), wire.SpaceSpec.of(space)
-    body = messages.encode(messages.Forward("train", prompt=prompt, space=spec), messages.JSON)
+    prompt, spec = wire.Array.of(space.at(z).z), space
+    body = messages.encode(messages.QueryBody("train", prompt=prompt, space=spec), messages.JSON)
     got = client.post(path, content=body, headers={"Content-Type": messages.JSON, "Accept": messages.JSON})
     return messages.decode(got.raise_for_status().content, messages.JSON, wire.Result).logits.values(3)
 

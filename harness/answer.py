@@ -7,8 +7,7 @@ header's metadata. Nothing in it can run: unknown fields, wrong shapes and numbe
 from __future__ import annotations
 
 import json
-from operator import index
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
@@ -62,19 +61,14 @@ class _Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="valu
     mode: Mode
 
 
-class _Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="coordinates"):
-    dim: int
-    std: tuple[float, ...]
-    tokens: int
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-    distribution: Literal["normal", "uniform"]
-    mode: Mode
+class _Coordinates(Subspace, frozen=True, forbid_unknown_fields=True, tag="coordinates"):
+    """A subspace in which the prompt's array holds coordinates."""
 
 
 class _Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     template: str
     words: tuple[str, ...]
-    prompt: _Values | _Space | None
+    prompt: _Values | _Coordinates | None
     scale: tuple[float, ...] | None
     shift: tuple[float, ...] | None
     head: heads.Kind | None
@@ -206,14 +200,12 @@ def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) 
     def put(name: str, values: FloatArray) -> None:
         arrays[f"{key}.{name}"] = np.ascontiguousarray(values, dtype=np.float32)
 
-    prompt: _Values | _Space | None = None
+    prompt: _Values | _Coordinates | None = None
     if isinstance(member.prompt, Prompt):
         prompt = _Values(member.prompt.mode)
         put("prompt", member.prompt.values)
     elif isinstance(member.prompt, Coordinates):
-        s = member.prompt.space
-        std = tuple(map(float, s.std))  # numpy's numbers are no JSON
-        prompt = _Space(index(s.dim), std, index(s.tokens), index(s.seed), s.distribution, s.mode)
+        prompt = _Coordinates(**msgspec.structs.asdict(member.prompt.space))
         put("prompt", member.prompt.z)
     elif member.prompt is not None:
         raise TypeError(f"a prompt is {type(member.prompt).__name__}; Prompt, subspace.at(z) or None expected")
@@ -242,9 +234,8 @@ def _unpack(packed: _Member, key: str, arrays: dict[str, npt.NDArray[np.float32]
     prompt: Prompts | None = None
     if isinstance(packed.prompt, _Values):
         prompt = Prompt(take("prompt", 4), packed.prompt.mode)
-    elif isinstance(packed.prompt, _Space):
-        s = packed.prompt
-        prompt = Coordinates(Subspace(s.dim, s.std, s.tokens, s.seed, s.distribution, s.mode), take("prompt", 3))
+    elif isinstance(packed.prompt, _Coordinates):
+        prompt = Coordinates(Subspace(**msgspec.structs.asdict(packed.prompt)), take("prompt", 3))
     head: Head | None = None
     if packed.head is not None:
         shapes = heads.arrays_of(packed.head).items()

@@ -22,15 +22,16 @@ from harness.data import examples_sha256, load_test
 from harness.errors import DataError, InputError
 from harness.listing import counted
 from harness.metrics import score
+from harness.records import cell_record, run_id
 from harness.seals import chained, closing_seal, first_link, mark_of, row_seal
 from harness.status import COUNTS, MARKS, MEANING
-from harness.store import run_id
 from harness.tasks import load_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from harness.data import Source
+    from harness.records import CellRecord
     from harness.store import Store
     from harness.tasks import TaskFile
 
@@ -263,10 +264,10 @@ class _Auditor:
     ) -> None:
         if any(row[column] != attempt[column] for column in ("run", "task", "split")):
             self._found("outcomes", name, f"is of run {row['run']}, {row['task']}/{row['split']}")
-        facts, test = json.loads(row["facts"]), self._tests.get(row["test"])
+        record, test = cell_record(row["facts"]), self._tests.get(row["test"])
         if row["status"] not in MEANING:
             self._found("outcomes", name, f"there is no status {row['status']!r}")
-        self._sums(name, facts, ledger)
+        self._sums(name, record, ledger)
         if test is None:
             self._found("outcomes", name, f"its test set {row['test']} is not there")
             return
@@ -283,22 +284,23 @@ class _Auditor:
                 "run or test set were replaced, added or removed",
             )
         self._late += bool(mark)
-        self._incumbents(name, facts, row, tables.classes_of(test["labels"]), kept)
+        self._incumbents(name, record, row, tables.classes_of(test["labels"]), kept)
 
-    def _sums(self, name: str, facts: Mapping[str, Any], ledger: _Attempt) -> None:
-        """Facts against the ledger; uploaded predictions have neither."""
+    def _sums(self, name: str, record: CellRecord, ledger: _Attempt) -> None:
+        """The record against the ledger; uploaded predictions have neither."""
         pairs = {"rows_spent": "rows", "lm_s": "seconds"}
         pairs |= {same: same for same in ("tokens", "bytes_up", "bytes_down", "queries")}
-        if facts.get("access") != "white-box":  # whose level says that it had the weights
+        if record.access != "white-box":  # whose level says that it had the weights
             pairs["level"] = "level"
         for fact, column in pairs.items():
-            if fact in facts and facts[fact] != ledger.sums.get(column):
-                self._found("outcomes", name, f"{fact} is {facts[fact]}, its queries make {ledger.sums.get(column)}")
-        if "rows_total" in facts and not facts["rows_spent"] <= facts["rows_total"]:
-            self._found("outcomes", name, f"{facts['rows_spent']} rows spent of {facts['rows_total']}")
+            stored, summed = getattr(record, fact), ledger.sums.get(column)
+            if stored != summed:
+                self._found("outcomes", name, f"{fact} is {stored}, its queries make {summed}")
+        if record.rows_spent > record.rows_total:
+            self._found("outcomes", name, f"{record.rows_spent} rows spent of {record.rows_total}")
 
     def _incumbents(
-        self, name: str, facts: Mapping[str, Any], outcome: Mapping[str, Any], labels: Any, kept: list[Any]
+        self, name: str, record: CellRecord, outcome: Mapping[str, Any], labels: Any, kept: list[Any]
     ) -> None:
         try:
             file = load_task(outcome["task"])
@@ -311,8 +313,8 @@ class _Auditor:
             self._sealed(tables.incumbents, which, each)
             if each["answer"] not in self._answers:
                 self._found("incumbents", which, f"its answer {each['answer']} is not there")
-            if each["mark"] not in MARKS or each["rows"] > each["mark"] * facts.get("rows_total", 0):
-                self._found("incumbents", which, f"offered after {each['rows']} of {facts.get('rows_total')} rows")
+            if each["mark"] not in MARKS or each["rows"] > each["mark"] * record.rows_total:
+                self._found("incumbents", which, f"offered after {each['rows']} of {record.rows_total} rows")
             predicted = tables.classes_of(each["predictions"])
             if len(predicted) != len(labels) or not ((predicted >= 0) & (predicted < len(file.classes))).all():
                 fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {len(file.classes)}"

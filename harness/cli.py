@@ -16,12 +16,13 @@ from rich.markup import escape
 
 from harness.database import shown
 from harness.errors import HarnessError, InputError, StoreError
+from harness.options import NOTHING, OPTIONS, REPLAYED, DataDir, StagedDir, overriding
 from harness.progress import JsonProgress, LiveProgress, PlainProgress, printable
 from harness.store import DEFAULT, Store
 
 if TYPE_CHECKING:
-    from harness.choices import Choices
-    from harness.store import RunKey
+    from harness.overrides import Overrides
+    from harness.records import Run, RunKey
     from harness.track import Track
     from leaderboard.rank import Ranking
 
@@ -54,39 +55,7 @@ TrackName = Annotated[
     str, typer.Option("--track", "-t", help="A track that ships (see `harness tracks`), or a .toml file.")
 ]
 StoreUrl = Annotated[str, typer.Option("--store", help="Results database: a SQLite file, or a SQLAlchemy URL.")]
-DataDir = Annotated[Path | None, typer.Option("--data", help="Data directory, e.g. a competition kit.")]
-ModelDir = Annotated[str | None, typer.Option("--model", help="Another model: a directory in hub format, or a hub id.")]
-StagedDir = Annotated[
-    Path | None, typer.Option("--from", help="Directory that `harness fetch` filled; default ~/.cache/harness.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-Device = Annotated[
-    str | None, typer.Option("--device", help="cpu or cuda; default the track's, which alone is ranked.")
-]
-Backend = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        help="torch or onnxruntime (float32, encoder models; harness\\[onnx]); another than the track's never ranks.",
-    ),
-]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")]
-Splits = Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")]
-PresentSplits = Annotated[bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")]
-Calls = Annotated[int | None, typer.Option(help="Another budget, in calls, for a trial; never ranked.")]
-Seed = Annotated[int, typer.Option(help="Seed of the run.", min=0)]
-P0File = Annotated[
-    Path | None,
-    typer.Option("--p0", help="A pre-trained prompt for the pair tasks; listed as external, never ranked with pure."),
-]
-TestData = Annotated[
-    Path | None,
-    typer.Option(
-        "--test-data",
-        help="Directory of private test sets to score on instead: <Task>/test.tsv, or <task>/mini/test.jsonl. "
-        "Stored apart; `harness leaderboard` sets them against the public ones.",
-    ),
-]
 Options = Annotated[
     list[str] | None, typer.Option("--config", "-c", help="NAME=VALUE of the submission's Config; repeatable.")
 ]
@@ -114,34 +83,12 @@ def harness(
     "  harness evaluate submissions/nevergrad --config optimizer=PSO\n\n"
     "  harness evaluate --cell LINE  (of harness plan)"
 )
+@overriding(*OPTIONS)
 def evaluate(
     paths: Annotated[list[Path] | None, typer.Argument(help="Submission folders.", metavar="PATH")] = None,
     track: TrackName = "mini",
-    data: DataDir = None,
-    model: ModelDir = None,
-    staged: StagedDir = None,
-    device: Device = None,
-    backend: Backend = None,
-    task: Tasks = None,
-    split: Splits = None,
+    overrides: Overrides = NOTHING,
     config: Options = None,
-    calls: Calls = None,
-    seed: Seed = 0,
-    present_splits: PresentSplits = False,
-    white_box: Annotated[
-        bool,
-        typer.Option(
-            "--white-box",
-            help="Allow references that need gradients. They run in this process, unsandboxed, with the model's "
-            "weights: only for code you trust. Listed, never ranked.",
-        ),
-    ] = False,
-    p0: P0File = None,
-    test_data: TestData = None,
-    sandbox: Annotated[
-        str | None,
-        typer.Option("--sandbox", help="Tier of isolation, A, B, B' or 0, instead of the best there is here."),
-    ] = None,
     cell: Annotated[
         str | None, typer.Option("--cell", help="Only this cell: a line of harness plan.", metavar="LINE")
     ] = None,
@@ -163,49 +110,31 @@ def evaluate(
     One cell is one task on one few-shot split.
     """
     from harness import submission as submissions  # noqa: PLC0415 - keeps `--help` quick
-    from harness.choices import Choices  # noqa: PLC0415
     from harness.engines import local  # noqa: PLC0415
     from harness.engines import ray as on_ray  # noqa: PLC0415
     from harness.engines.job import Job  # noqa: PLC0415
     from harness.evaluate import check_access  # noqa: PLC0415
     from harness.plan import CellId, planned  # noqa: PLC0415
-    from harness.sandbox.tiers import tier_named  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     if engine is Engine.LOCAL and (address is not None or workers is not None):
         raise InputError("--address and --workers are for --engine ray")
     if cell is None and not paths:
         raise InputError("name a submission folder, e.g. submissions/ajo, or a cell with --cell")
-    if cell is not None and (task or split or config):
+    if cell is not None and (overrides.tasks or overrides.splits or config):
         raise InputError("--cell says which task, split and options; leave out --task, --split and --config")
     one = None if cell is None else CellId.parse(cell)
     options = _options(config) if one is None else dict(one.options)
     chosen = load_track(one.track if one is not None and track == "mini" else track)
-    choices = Choices(
-        model=model,
-        data=data,
-        tasks=tuple(task or ()),
-        splits=tuple(split or ()),
-        present_splits=present_splits,
-        calls=calls,
-        seed=seed,
-        white_box=white_box,
-        staged=staged,
-        p0=p0,
-        device=device,
-        test_data=test_data,
-        sandbox=tier_named(sandbox),
-        backend=backend,
-    )
     if one is None:
         found = [submissions.find(path) for path in paths or ()]
     else:
-        choices, submission = planned(one, chosen, choices, paths or ())
+        overrides, submission = planned(one, chosen, overrides, paths or ())
         found = [submission]
     for each in found:
-        check_access(each, white_box)
+        check_access(each, overrides.white_box)
     results = Store(store)
-    job = Job(chosen, choices, results, tuple(found), options)
+    job = Job(chosen, overrides, results, tuple(found), options)
     live = err.is_terminal and engine is Engine.LOCAL  # a bar is for one cell at a time
     progress = JsonProgress(out) if as_json else LiveProgress(err) if live else PlainProgress(err)
     try:
@@ -218,19 +147,19 @@ def evaluate(
         err.print("interrupted; finished cells are kept, and the same command takes up where it was")
         raise typer.Exit(130) from None
     if not as_json:
-        how = _apart(done.base, chosen, choices)
+        how = _apart(done.base, chosen, overrides)
         _say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {chosen.name}")
 
 
-def _apart(run: RunKey, track: Track, choices: Choices) -> str:
+def _apart(run: RunKey, track: Track, overrides: Overrides) -> str:
     """Why a run is not ranked with the others, in brackets."""
     how = " (choices were replaced on the command line: stored, not ranked)" if run.modified else ""
     if not track.ranks(run.device):
         wanted = track.device_name or f"a {track.device} device"
         how += f" (on {run.device}, and the track ranks {wanted}: listed apart)"
-    if choices.test_data is not None:
+    if overrides.test_data is not None:
         how += " (on private test sets: compared with the public run of the same submission)"
-    if choices.p0 is not None:
+    if overrides.p0 is not None:
         how += " (with outside data, the pre-trained prompt: listed apart)"
     return how
 
@@ -240,24 +169,15 @@ def _apart(run: RunKey, track: Track, choices: Choices) -> str:
     "  harness plan submissions/ajo submissions/bbt > cells.txt\n\n"
     '  harness evaluate --cell "$(sed -n 3p cells.txt)" --store 3.db'
 )
+@overriding(
+    *(name for name in OPTIONS if name not in {"staged", "sandbox"}),
+    helps={"white_box": "Allow references that need gradients; give it to evaluate, too."},
+)
 def plan(
     paths: Annotated[list[Path], typer.Argument(help="Submission folders.", metavar="PATH")],
     track: TrackName = "mini",
-    data: DataDir = None,
-    model: ModelDir = None,
-    device: Device = None,
-    backend: Backend = None,
-    task: Tasks = None,
-    split: Splits = None,
+    overrides: Overrides = NOTHING,
     config: Options = None,
-    calls: Calls = None,
-    seed: Seed = 0,
-    present_splits: PresentSplits = False,
-    white_box: Annotated[
-        bool, typer.Option("--white-box", help="Allow references that need gradients; give it to evaluate, too.")
-    ] = False,
-    p0: P0File = None,
-    test_data: TestData = None,
     form: Annotated[str, typer.Option("--format", help="lines, one cell each, or json.")] = "lines",
 ) -> None:
     """Print the cells of an evaluation, one a line, for a cluster's scheduler: `harness evaluate --cell LINE`.
@@ -268,27 +188,12 @@ def plan(
     import dataclasses  # noqa: PLC0415
 
     from harness import submission as submissions  # noqa: PLC0415
-    from harness.choices import Choices  # noqa: PLC0415
     from harness.plan import plan as planned  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     if form not in {"lines", "json"}:
         raise InputError(f"--format {form}: lines or json is needed")
-    choices = Choices(
-        model=model,
-        data=data,
-        tasks=tuple(task or ()),
-        splits=tuple(split or ()),
-        present_splits=present_splits,
-        calls=calls,
-        seed=seed,
-        white_box=white_box,
-        p0=p0,
-        device=device,
-        test_data=test_data,
-        backend=backend,
-    )
-    cells = planned(load_track(track), choices, [submissions.find(path) for path in paths], _options(config))
+    cells = planned(load_track(track), overrides, [submissions.find(path) for path in paths], _options(config))
     if form == "json":
         _json([{"cell": str(cell)} | dataclasses.asdict(cell) | {"options": dict(cell.options)} for cell in cells])
         return
@@ -503,6 +408,7 @@ def report(
     '  harness predict --entry ajo "A warm and funny film."\n\n'
     '  harness predict --answer my.safetensors --task qqp "How do I whistle?" "Who whistles?"'
 )
+@overriding("model", "staged")
 def predict(
     texts: Annotated[list[str], typer.Argument(help="The text; for a pair task, both texts.", metavar="TEXT")],
     answer: Annotated[Path | None, typer.Option(help="An answer file, as written by --save.")] = None,
@@ -511,27 +417,25 @@ def predict(
     split: Annotated[int, typer.Option("--split", help="Split of the stored answer.")] = 1,
     save: Annotated[Path | None, typer.Option(help="Write the stored answer to this file.")] = None,
     track: TrackName = "mini",
-    model: ModelDir = None,
-    staged: StagedDir = None,
+    overrides: Overrides = NOTHING,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Classify a text with a tuned answer, by the very code that scores it."""
-    from harness.choices import Choices  # noqa: PLC0415
     from harness.evaluate import replaced  # noqa: PLC0415
     from harness.fetch import at_hand  # noqa: PLC0415
     from harness.predict import classify, read, stored_answer, write  # noqa: PLC0415
     from harness.tasks import load_task  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
-    chosen, _ = at_hand(replaced(load_track(track), Choices(model=model)), staged, ())
+    chosen, _ = at_hand(replaced(load_track(track), overrides), overrides.staged, ())
     wording = load_task(task).task(chosen.profile, chosen.model.kind)
     if len(texts) != wording.fields:
         raise InputError(f"{len(texts)} texts; {task} takes {wording.fields}. Quote each text")
     if answer is not None:
         blob = read(answer)
     elif entry is not None:
-        blob = stored_answer(_existing(store), entry, chosen.name, task, split, other_model=model is not None)
+        blob = stored_answer(_existing(store), entry, chosen.name, task, split, other_model=overrides.model is not None)
     else:
         raise InputError("say which answer: --answer FILE, or --entry NAME of the leaderboard")
     if save is not None:
@@ -817,6 +721,7 @@ def audit(
     "  harness replay ajo --sample 2\n\n"
     "  harness replay 6ea652cac88bef21 --track kit --data ../kit --submission submissions/bbt"
 )
+@overriding(*REPLAYED, helps=dict.fromkeys(("test_data", "model", "p0"), "As the run had it."))
 def replay(
     run: Annotated[str, typer.Argument(help="Id of a run, its beginning, or an entry's name.", metavar="RUN")],
     submission: Annotated[
@@ -825,11 +730,7 @@ def replay(
     sample: Annotated[int | None, typer.Option("--sample", help="This many cells, drawn at random.", min=1)] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.", min=0)] = 0,
     track: TrackName = "mini",
-    data: DataDir = None,
-    test_data: Annotated[Path | None, typer.Option("--test-data", help="As the run had it.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="As the run had it.")] = None,
-    staged: StagedDir = None,
-    p0: Annotated[Path | None, typer.Option("--p0", help="As the run had it.")] = None,
+    overrides: Overrides = NOTHING,
     store: StoreUrl = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -843,23 +744,22 @@ def replay(
 
     from harness import replay as replays  # noqa: PLC0415
     from harness import submission as submissions  # noqa: PLC0415
-    from harness.choices import Choices  # noqa: PLC0415
     from harness.listing import replay_table  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     results = _existing(store)
-    number, identity = replays.find_run(results, run)
-    cells = replays.sampled(results, number, sample, np.random.default_rng(seed))
-    given = Choices(model=model, data=data, staged=staged, p0=p0, test_data=test_data)
-    choices = replays.choices_of(identity, cells, given)
-    folder = submissions.find(submission or Path("submissions") / submissions.folder_of(identity["entry"]))
+    found_run = replays.find_run(results, run)
+    cells = replays.sampled(results, found_run.id, sample, np.random.default_rng(seed))
+    chosen = load_track(track)
+    choices = replays.choices_of(found_run.key, cells, chosen, overrides)
+    folder = submissions.find(submission or Path("submissions") / submissions.folder_of(found_run.key.entry))
     with PlainProgress(err) as progress:
-        found = replays.replay(results, number, cells, load_track(track), choices, folder, progress)
+        found = replays.replay(results, found_run, cells, chosen, choices, folder, progress)
     if as_json:
         _json(dataclasses.asdict(found) | {"verdict": found.verdict})
     else:
         out.print(replay_table(found))
-        for line in (*found.identity, f"run {number} of {found.entry}: {found.verdict}"):
+        for line in (*found.identity, f"run {found.run} of {found.entry}: {found.verdict}"):
             _say(line)
     if found.verdict == "not reproduced":
         raise typer.Exit(1)
@@ -888,14 +788,13 @@ def migrate(store: StoreUrl = DEFAULT) -> None:
     "  harness serve --track mini --task sst2 --split 1\n\n"
     "  harness serve --track official --host 0.0.0.0 --port 8000"
 )
+@overriding(
+    "data", "model", "staged", "device", "tasks", "splits", "calls",
+    helps={"calls": "Another budget, in calls a cell: the new token's, or everybody's; never ranked."},
+)  # fmt: skip
 def serve(
     track: TrackName = "mini",
-    data: DataDir = None,
-    model: ModelDir = None,
-    staged: StagedDir = None,
-    device: Device = None,
-    task: Tasks = None,
-    split: Splits = None,
+    overrides: Overrides = NOTHING,
     host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback put a TLS proxy.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
     rate: Annotated[float, typer.Option(help="Requests a second that one token may make.", min=0.01)] = 50.0,
@@ -905,9 +804,6 @@ def serve(
     ] = _BOOK,
     new_token: Annotated[
         str | None, typer.Option("--new-token", metavar="NAME", help="Make a token, print it once, and end.")
-    ] = None,
-    calls: Annotated[
-        int | None, typer.Option(help="Another budget, in calls a cell: the new token's, or everybody's; never ranked.")
     ] = None,
     revoke_token: Annotated[
         str | None, typer.Option("--revoke-token", metavar="NAME", help="Let a token open nothing any more, and end.")
@@ -927,7 +823,6 @@ def serve(
         raise InputError(
             f'the service needs a package that is not here: {problem.name}; run: pip install -e ".[service]"'
         ) from problem
-    from harness.choices import Choices  # noqa: PLC0415
     from harness.evaluate import Evaluation  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
@@ -935,7 +830,7 @@ def serve(
         raise InputError(f"{shown(book)}: no such book; make it with its first token: {_new_token(book)}")
     kept = Book(book)
     if new_token is not None:
-        typer.echo(kept.new_token(new_token, calls))
+        typer.echo(kept.new_token(new_token, overrides.calls))
         err.print(f"the token of {new_token}; it is shown this once, and only its digest is kept", soft_wrap=True)
         return
     if revoke_token is not None:
@@ -950,16 +845,7 @@ def serve(
             _say(f"no tokens in {kept.name}; make one with: {_new_token(book)}")
         return
     chosen = load_track(track)
-    choices = Choices(
-        model=model,
-        data=data,
-        tasks=tuple(task or ()),
-        splits=tuple(split or ()),
-        calls=calls,
-        staged=staged,
-        device=device,
-    )
-    evaluation = Evaluation(chosen, choices, Store(store))
+    evaluation = Evaluation(chosen, overrides, Store(store))
     offered = service_of(evaluation, kept, rate, burst)
     if not kept.tokens():
         err.print(f"there is no token yet; make one with: {_new_token(book)}", markup=False, soft_wrap=True)
@@ -1023,7 +909,7 @@ def _costs(ranking: Ranking, path: Path, wide: Console, as_json: bool) -> None:
     _say(f"written: {path}" if found else f"{path} is not written: there is nothing to list in it")
 
 
-def _not_ranked(ranking: Ranking, runs: list[tuple[str, dict[str, Any], dict[str, Any], float]]) -> list[str]:
+def _not_ranked(ranking: Ranking, runs: list[Run]) -> list[str]:
     """What is without a rank or left out, and of `runs` those of the track whose choices were replaced."""
     from harness.listing import counted  # noqa: PLC0415
 
@@ -1036,8 +922,8 @@ def _not_ranked(ranking: Ranking, runs: list[tuple[str, dict[str, Any], dict[str
     if ranking.left_out:
         left_out = counted(ranking.left_out, "run")
         lines.append(f"{left_out} left out: other data, model, seed or track version, or choices replaced")
-    own = [identity for _, identity, _, _ in runs if identity["track"] == ranking.track]
-    replaced = {f"{each['entry']}: replaced {', '.join(each['modified'])}" for each in own if each["modified"]}
+    own = [run.key for run in runs if run.key.track == ranking.track]
+    replaced = {f"{each.entry}: replaced {', '.join(each.modified)}" for each in own if each.modified}
     return lines + [f"  {line}" for line in sorted(replaced)]
 
 

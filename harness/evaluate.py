@@ -16,10 +16,11 @@ from harness.errors import DataError, InputError
 from harness.fetch import at_hand
 from harness.lm import device
 from harness.lm.load import kind_of, load_model
+from harness.overrides import backend_of
 from harness.pretrain import read_p0
+from harness.records import RunKey
 from harness.referee import Cell, Verdict, run_cell, run_reference
 from harness.sandbox import ladder
-from harness.store import RunKey, Store
 from harness.submission import Access, entry_name
 from harness.track import Track, track_tasks
 
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from harness.choices import Choices
     from harness.lm.model import LanguageModel
+    from harness.overrides import Overrides
     from harness.referee import Watch
     from harness.sandbox.tiers import Tier
+    from harness.store import Store
     from harness.submission import Submission
     from harness.tasks import TaskFile
     from harness.track import DType
@@ -109,7 +111,7 @@ class OpenRun:
 class Evaluation:
     """A track with its model and data at hand, ready to run submissions."""
 
-    def __init__(self, track: Track, choices: Choices, store: Store) -> None:
+    def __init__(self, track: Track, choices: Overrides, store: Store) -> None:
         """Check data and cells first, then load the model.
 
         Raises:
@@ -119,17 +121,8 @@ class Evaluation:
         """
         self.store = store
         self._sandbox = choices.sandbox
-        modified = tuple(
-            name for name, value in (("model", choices.model), ("calls", choices.calls)) if value is not None
-        )
-        if choices.data is not None and track.data.source != "kit":
-            modified += ("data",)
-        if choices.test_data is not None:
-            if not choices.test_data.is_dir():
-                raise InputError(f"--test-data {choices.test_data}: no such directory")
-            modified += ("test_data",)
-        if choices.backend not in {None, backend(track)}:
-            modified += ("backend",)
+        if choices.test_data is not None and not choices.test_data.is_dir():
+            raise InputError(f"--test-data {choices.test_data}: no such directory")
         kind = device.chosen(track, choices.device)
         self.device = device.name(kind)
         hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
@@ -148,11 +141,11 @@ class Evaluation:
         if self._p0 and not any(_relative_to_p0(cell) for cell in cells):
             raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
         self._with_p0 = self.lm.with_p0(self._p0.values) if self._p0 else self.lm
-        runtime = {"onnxruntime": onnxruntime_version()} if backend(self.track) == "onnxruntime" else {}
+        runtime = {"onnxruntime": onnxruntime_version()} if backend_of(self.track) == "onnxruntime" else {}
         facts = device.facts(kind) | runtime
         self.plan = Plan(
             tuple(self._fitted(cell) for cell in cells),
-            self._base(track, choices, modified),
+            self._base(track, choices),
             {access: environment(facts, reference=access == "white-box") for access in get_args(Access)},
             numeric_profile(self.track, self.lm.format),
             choices.white_box,
@@ -241,7 +234,7 @@ class Evaluation:
                 digest.update(b"absent")
         return digest.hexdigest()[:16]
 
-    def _base(self, given: Track, choices: Choices, modified: tuple[str, ...]) -> RunKey:
+    def _base(self, given: Track, choices: Overrides) -> RunKey:
         return RunKey(
             entry="",
             submission_sha256="",
@@ -256,13 +249,13 @@ class Evaluation:
             device=self.device,
             seed=choices.seed,
             environment_sha256="",
-            modified=modified,
+            modified=choices.modified(given),
             external=self._p0.name if self._p0 else "",
             calls=choices.calls,
         )
 
 
-def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, choices: Choices) -> list[Cell]:
+def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, choices: Overrides) -> list[Cell]:
     """The cells of a track that are to run, in its order.
 
     Raises:
@@ -313,16 +306,11 @@ def numeric_profile(track: Track, dtype: DType) -> dict[str, object]:
     return {"dtype": dtype, **msgspec.to_builtins(track.numerics)}
 
 
-def backend(track: Track) -> str:
-    """What computes the model's forward passes: ``torch`` or ``onnxruntime``."""
-    return "onnxruntime" if track.numerics.forward == "onnxruntime" else "torch"
-
-
 def _on_backend(track: Track, wanted: str) -> Track:
     """The track on another backend; ONNX Runtime computes in float32."""
     if wanted not in {"torch", "onnxruntime"}:
         raise InputError(f"--backend {wanted}: torch or onnxruntime is needed")
-    if wanted == backend(track):
+    if wanted == backend_of(track):
         return track
     numerics = msgspec.structs.replace(track.numerics, forward="packed" if wanted == "torch" else wanted)
     model = track.model
@@ -331,7 +319,7 @@ def _on_backend(track: Track, wanted: str) -> Track:
     return msgspec.structs.replace(track, given_numerics=numerics, model=model)
 
 
-def replaced(track: Track, choices: Choices) -> Track:
+def replaced(track: Track, choices: Overrides) -> Track:
     """The track with the command line's choices put in.
 
     Raises:
@@ -351,7 +339,7 @@ def replaced(track: Track, choices: Choices) -> Track:
     return track
 
 
-def source_of(track: Track, choices: Choices) -> Source:
+def source_of(track: Track, choices: Overrides) -> Source:
     """Where the examples come from, before what is staged is looked for.
 
     Raises:

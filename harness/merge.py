@@ -9,7 +9,6 @@ is kept as an attempt without one; where they differ the source is refused.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import sqlalchemy as sa
 from harness import tables
 from harness.audit import audit_snapshot
 from harness.errors import StoreError
+from harness.records import cell_record
 from harness.seals import chained, closing_seal, first_link, mark_of, row_seal
 
 if TYPE_CHECKING:
@@ -191,11 +191,10 @@ class _Merge:
 
     def _result(self, connection: sa.Connection, outcome: Row) -> tuple[Any, ...]:
         """What two outcomes must have in common to agree: not times and memory, but all that a score is made of."""
-        facts = json.loads(outcome["facts"])
         kept = _rows(connection, tables.incumbents, attempt=outcome["attempt"])
         columns = ("mark", "rows", "answer", "predictions")
         incumbents = sorted(tuple(row[name] for name in columns) for row in kept)
-        return outcome["status"], outcome["test"], facts.get("rows_spent"), incumbents
+        return outcome["status"], outcome["test"], cell_record(outcome["facts"]).rows_spent, incumbents
 
 
 def _rows(connection: sa.Connection, table: sa.Table, **where: Any) -> list[Row]:
@@ -209,4 +208,4 @@ def _column(connection: sa.Connection, column: sa.Column[str]) -> set[str]:
 
 
 def _told(outcome: Mapping[str, Any]) -> str:
-    return f"{outcome['status']} after {json.loads(outcome['facts']).get('rows_spent')} rows"
+    return f"{outcome['status']} after {cell_record(outcome['facts']).rows_spent} rows"

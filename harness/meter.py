@@ -14,13 +14,15 @@ class Meter:
     Invariants, property-tested: ``0 <= spent <= total``; a refused or malformed charge changes nothing.
     """
 
-    def __init__(self, calls: int, train_rows: int) -> None:
-        """Start a budget of `calls` calls, each of `train_rows` rows; both must be positive."""
+    def __init__(self, calls: int, train_rows: int, spent: int = 0) -> None:
+        """Start a budget of `calls` calls, each of `train_rows` rows, of which `spent` rows are gone already."""
         if calls <= 0 or train_rows <= 0:
             raise ValueError(f"a budget needs positive calls and training rows, got {calls} and {train_rows}")
+        if not 0 <= spent <= calls * train_rows:
+            raise ValueError(f"{spent} rows are spent of {calls * train_rows}")
         self._total = calls * train_rows
         self._train_rows = train_rows
-        self._spent = 0
+        self._spent = spent
 
     @property
     def spent(self) -> int:
@@ -39,6 +41,17 @@ class Meter:
             QueryError: a count is not positive; nothing is charged.
             BudgetExhausted: more rows than are left; nothing is charged.
         """
+        rows = self.price(candidates, texts)
+        self.spend(rows)
+        return rows
+
+    def price(self, candidates: int, texts: int) -> int:
+        """Number of rows of a query that fits into what is left; nothing is charged yet.
+
+        Raises:
+            QueryError: a count is not positive.
+            BudgetExhausted: more rows than are left.
+        """
         candidates, texts = index(candidates), index(texts)  # numpy's integers overflow, Python's do not
         if candidates <= 0 or texts <= 0:
             raise QueryError(f"{candidates} candidates x {texts} texts: a query needs at least one of each")
@@ -46,5 +59,8 @@ class Meter:
         left = self._total - self._spent
         if rows > left:
             raise BudgetExhausted(rows, left, self._total)
-        self._spent += rows
         return rows
+
+    def spend(self, rows: int) -> None:
+        """Charge rows that `price` has just allowed; the budget is not looked at again."""
+        self._spent += rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode
@@ -22,7 +22,7 @@ from harness.track import track_tasks
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from harness.choices import Choices
+    from harness.overrides import Overrides
     from harness.submission import Submission
     from harness.track import Track
 
@@ -71,7 +71,9 @@ class CellId:
         raise InputError(f"--cell {text!r}: not a line of `harness plan`, TRACK@DIGEST/SUBMISSION@DIGEST/TASK/SPLIT")
 
 
-def plan(track: Track, choices: Choices, submissions: Iterable[Submission], options: Mapping[str, str]) -> list[CellId]:
+def plan(
+    track: Track, choices: Overrides, submissions: Iterable[Submission], options: Mapping[str, str]
+) -> list[CellId]:
     """The cells that `harness evaluate` would run with the same arguments, in its order. Loads no model.
 
     Raises:
@@ -95,19 +97,12 @@ def plan(track: Track, choices: Choices, submissions: Iterable[Submission], opti
     return found
 
 
-def basis_of(track: Track, choices: Choices) -> str:
-    """Digest of what a cell's result depends on beside the submission: the track, and choices that replace its own.
-
-    Directories count by their last name, for they may lie elsewhere on another machine; their content has digests of
-    its own in the stored run.
-    """
-    places = (choices.data, choices.test_data, choices.p0, choices.model and Path(choices.model))
-    names = [place and place.name for place in places]
-    given = [track.fingerprint, names, choices.calls, choices.seed, choices.device, choices.backend]
-    return hashlib.sha256(json.dumps(given).encode()).hexdigest()[:_BASIS]
+def basis_of(track: Track, choices: Overrides) -> str:
+    """Digest of what a cell's result depends on beside the submission: the track, and choices that replace its own."""
+    return hashlib.sha256(json.dumps([track.fingerprint, *choices.basis()]).encode()).hexdigest()[:_BASIS]
 
 
-def planned(cell: CellId, track: Track, choices: Choices, folders: Sequence[Path]) -> tuple[Choices, Submission]:
+def planned(cell: CellId, track: Track, choices: Overrides, folders: Sequence[Path]) -> tuple[Overrides, Submission]:
     """What to evaluate for one line of a plan: the choices narrowed to its cell, and its submission.
 
     `folders` are where to look for the submission; ``submissions/<name>`` where there are none.
@@ -133,4 +128,4 @@ def planned(cell: CellId, track: Track, choices: Choices, folders: Sequence[Path
             f"cell {cell} was planned with another version of {named[0].path}, whose digest is "
             f"{named[0].sha256[:_SHA256]} now, {cell.sha256} then; bring that version back, or plan again"
         )
-    return replace(choices, tasks=(cell.task,), splits=(cell.split,)), same[0]
+    return choices.only(cell.task, cell.split), same[0]

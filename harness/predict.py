@@ -42,17 +42,18 @@ def stored_answer(results: Store, entry: str, track: str, task: str, split: int,
     Raises:
         InputError: there is none, or the entry is a white-box reference.
     """
-    for run, key, _, _ in reversed(results.runs()):
-        if (key["entry"], key["track"], "model" in key["modified"]) == (entry, track, other_model):
-            if key.get("external"):
+    for run in reversed(results.runs()):
+        key = run.key
+        if (key.entry, key.track, "model" in key.modified) == (entry, track, other_model):
+            if key.external:
                 continue  # relative to a pre-trained p0, which is not at hand here
-            blob = results.answer(run, task, split)
-            if key.get("access") == "white-box":
+            blob = results.answer(run.id, task, split)
+            if key.access == "white-box":
                 raise InputError(
                     f"{entry!r} is a white-box reference: it trained the model's weights, and no answer of it is kept. "
                     "Take a ranked entry, or evaluate the reference again to see its score"
                 )
-            if key.get("access") == "predictions":
+            if key.access == "predictions":
                 raise InputError(f"{entry!r} was uploaded as predictions, without an answer; take a ranked entry")
             if blob is not None:
                 return blob

@@ -22,7 +22,7 @@ import numpy as np
 from harness.data import Source, examples_sha256, load_test
 from harness.errors import InputError
 from harness.metrics import score
-from harness.store import KeptAnswer, RunKey, Store
+from harness.records import CellRecord, KeptAnswer, RunKey
 from harness.track import Track, track_tasks
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.contract import Examples, IntArray
+    from harness.store import Store
     from harness.tasks import TaskFile
 
 _LARGEST_FILE = 16 << 20
@@ -119,7 +120,7 @@ def keep(store: Store, entry: str, path: Path, track: Track, data: str, scored: 
         if (s.task, s.split) not in finished:
             kept = KeptAnswer(1.0, 0, b"", s.predictions)
             attempt = store.begin(run, s.task, s.split)
-            attempt.finish("ok", {"access": "predictions"}, examples_sha256(s.test), s.test.labels, [kept])
+            attempt.finish("ok", CellRecord(access="predictions"), examples_sha256(s.test), s.test.labels, [kept])
     return run
 
 

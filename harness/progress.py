@@ -68,7 +68,7 @@ class PlainProgress:
         if number == total:
             del self._counts[entry]
         if verdict.status not in COUNTS:
-            detail = verdict.facts["detail"] or verdict.facts["output"]
+            detail = verdict.record.detail or verdict.record.output
             self.console.print(f"    {escape(printable(detail).strip()[-2000:])}", soft_wrap=True)
 
     def _number(self, entry: str) -> tuple[int, int]:
@@ -152,10 +152,10 @@ class JsonProgress(PlainProgress):
 
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
         """See `harness.evaluate.Progress`."""
-        facts = {k: v for k, v in verdict.facts.items() if k != "output"}
+        known = {name: value for name, value in verdict.record.plain().items() if name != "output"}
         scored = {"score": verdict.score, "stored": verdict.stored}
         place = {"event": "cell", "entry": entry, "task": cell.task.name, "split": cell.split}
-        self._write({**place, "status": verdict.status, **scored, **facts})
+        self._write({**place, "status": verdict.status, **scored, **known})
 
     def _write(self, event: dict[str, Any]) -> None:
         event["elapsed_s"] = round(time.monotonic() - self._started, 3)
@@ -170,10 +170,10 @@ def printable(text: str) -> str:
 
 def describe(cell: Cell, verdict: Verdict) -> str:
     """A finished cell in one line."""
-    facts = verdict.facts
-    calls = f"{facts['rows_spent'] / facts['train_rows']:,.0f}/{facts['calls_total']} calls"
+    record = verdict.record
+    calls = f"{record.calls_spent:,.0f}/{record.calls_total} calls"
     metric = {"accuracy": "acc", "macro_f1": "F1", "f1": "F1"}[cell.task.metric]
     scored = "no score" if verdict.score is None else f"{metric} {verdict.score * 100:5.1f}"
-    loss = f"  loss {facts['note']['loss']:.4f}" if "loss" in facts["note"] else ""
+    loss = f"  loss {record.note['loss']:.4f}" if "loss" in record.note else ""
     other = "" if verdict.stored else "  (finished by another process first; not stored twice)"
-    return f"{cell.task.name}/{cell.split}  {scored}  {calls}  {facts['tuning_s']:.1f} s{loss}  {verdict.status}{other}"
+    return f"{cell.task.name}/{cell.split}  {scored}  {calls}  {record.tuning_s:.1f} s{loss}  {verdict.status}{other}"

@@ -17,34 +17,38 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from harness import answer as answers
 from harness.data import examples_sha256, load_shots, load_test
 from harness.errors import AnswerError, SubmissionError
 from harness.lm import device, wire
-from harness.lm.broker import Broker, Incumbent, Service
+from harness.lm.pricing import PricedModel
 from harness.lm.probe import fingerprint
+from harness.lm.session import Session
 from harness.lm.turns import waited_s
 from harness.meter import Meter
 from harness.metrics import score
+from harness.records import CellRecord, KeptAnswer, Usage
 from harness.sandbox import ladder, launch
 from harness.sandbox.tiers import REFEREE
 from harness.status import COUNTS, MARKS
-from harness.store import KeptAnswer
 from harness.submission import loaded
 from harness.whitebox import WHITE_BOX_LEVEL, WhiteBox, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from harness.contract import Examples, ModelInfo, Shots, Task
+    from harness.contract import Answer, Examples, IntArray, ModelInfo, Shots, Task
     from harness.data import Source
     from harness.lm.model import LanguageModel
+    from harness.lm.session import Incumbent, Tuning
+    from harness.records import Note
     from harness.sandbox.tiers import Tier
     from harness.store import Attempt
     from harness.submission import Solver, Submission
     from harness.tasks import TaskFile
     from harness.track import Limits, TrackTask
-    from harness.whitebox import Training
 
 _GRACE_S = 5.0
 
@@ -80,7 +84,7 @@ class Verdict:
     """How a cell ended."""
 
     status: str
-    facts: dict[str, Any]
+    record: CellRecord
     score: float | None
     """Test score of the final answer, for progress; None for a failure. Rankings recompute it."""
     stored: bool
@@ -106,55 +110,104 @@ def run_cell(
     """
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     info = lm.info(shots.train.texts, cell.task.template)
-    probed = fingerprint(lm, cell.task)
-    device.reset_peak(lm.device)
     meter = Meter(cell.spec.calls, len(shots.train))
-    broker = Broker(lm, cell.task, meter, attempt, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20, watch)
+    begun = _begun(cell, shots, lm)
+    priced = PricedModel(lm, cell.task, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20)
+    session = Session(priced, meter, attempt, watch)
     started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
     worker = launch.start(cell.limits, submission.path, tier or ladder.best().tier)
-    service, grace_s = broker.service, 0.0
+    tuning, grace_s = session.tuning, 0.0
     try:
         _hand_over(worker, _job(cell, shots, info, submission, options, meter), cell.limits.wall_s)
-        broker.serve(worker.sock, started + cell.limits.wall_s)
-        grace_s = _GRACE_S if service.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
+        session.serve(worker.sock, started + cell.limits.wall_s)
+        grace_s = _GRACE_S if tuning.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
     finally:
         left = worker.end(grace_s)
     waited = waited_s() - waited
     tuning_s = time.perf_counter() - before - waited
-    status = _status(service, left)
-    if service.config is None and status == "crashed":
-        said = (service.detail or left.output).strip()
+    status, detail = _status(tuning, left)
+    if tuning.config is None and status == "crashed":
+        said = (detail or left.output).strip()
         why = f"cannot be imported or configured:\n{said}" if "\n" in said else said  # a wrong option is one line
         raise SubmissionError(f"{submission.path}: {why}")
-    test = load_test(cell.file, cell.source)  # only now, after the worker is dead
-    before, waited_before = time.perf_counter(), waited_s()
-    try:
-        kept = _apply(service, cell.task, lm, test)
-    except AnswerError as problem:
-        kept = []
-        if status in COUNTS:  # a failure keeps its own reason
-            status, service.detail = "invalid_answer", str(problem)
-    facts = _facts(cell, shots, meter, service, left) | {
-        "sandbox": worker.isolation.tier,
-        "isolation": dataclasses.asdict(worker.isolation),
-        "tuning_s": tuning_s,
-        "waited_s": waited,
-        "test_s": time.perf_counter() - before - (waited_s() - waited_before),
-        "device_peak_mb": device.peak_mb(lm.device),
-        "probe": probed,
-    }
-    return _finished(cell, attempt, status, facts, test, kept)
+    applied = _apply(tuning.incumbents, cell, lm)  # only now, after the worker is dead
+    if applied.problem and status in COUNTS:  # a failure keeps its own reason
+        status, detail = "invalid_answer", applied.problem
+    record = dataclasses.replace(
+        _used(begun, tuning.usage),
+        detail=detail,
+        config=tuning.config or {},
+        rows_spent=meter.spent,
+        declared_bytes=tuning.declared_bytes,
+        waited_s=waited,
+        refused=tuning.refused,
+        rejected=tuning.rejected,
+        worker_peak_mb=left.peak_mb,
+        worker_exit=left.code,
+        output=left.output,
+        note=tuning.last.answer.note if tuning.last else {},
+        history=tuple(tuning.history),
+        sandbox=worker.isolation.tier,
+        isolation=dataclasses.asdict(worker.isolation),
+        tuning_s=tuning_s,
+    )
+    return _finished(cell, attempt, status, record, applied, lm)
+
+
+def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
+    """What is known of a cell before anything runs; the device's peak of memory counts from here."""
+    probe = fingerprint(lm, cell.task)
+    device.reset_peak(lm.device)
+    return CellRecord(
+        calls_total=cell.spec.calls,
+        rows_total=cell.spec.calls * len(shots.train),
+        train_rows=len(shots.train),
+        declared_bytes=0,
+        worker_peak_mb=0.0,
+        worker_exit=0,
+        history=(),
+        marks=MARKS,
+        template=cell.task.template,
+        words=cell.task.words,
+        shots_sha256=(examples_sha256(shots.train), examples_sha256(shots.dev)),
+        sandbox=REFEREE,
+        seed=cell.worker_seed,
+        probe=probe,
+    )
+
+
+def _used(record: CellRecord, usage: Usage) -> CellRecord:
+    """The record with what its queries add up to."""
+    return dataclasses.replace(record, **dataclasses.asdict(usage))
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """What the answers of a cell say of the test set."""
+
+    test: Examples
+    kept: list[KeptAnswer]
+    test_s: float
+    problem: str = ""
+    """Why an answer could not be applied; then none is kept."""
 
 
 def _finished(
-    cell: Cell, attempt: Attempt, status: str, facts: dict[str, Any], test: Examples, kept: list[KeptAnswer]
+    cell: Cell, attempt: Attempt, status: str, record: CellRecord, applied: _Applied, lm: LanguageModel
 ) -> Verdict:
-    """Store how a cell ended."""
-    stored = attempt.finish(status, facts, examples_sha256(test), test.labels, kept)
+    """Store how a cell ended, with the time of its test and the peaks of memory."""
+    record = dataclasses.replace(
+        record,
+        referee_peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        test_s=applied.test_s,
+        device_peak_mb=device.peak_mb(lm.device),
+    )
+    test, kept = applied.test, applied.kept
+    stored = attempt.finish(status, record, examples_sha256(test), test.labels, kept)
     shown = None
     if kept and status in COUNTS:
         shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
-    return Verdict(status, facts, shown, stored)
+    return Verdict(status, record, shown, stored)
 
 
 def _hand_over(worker: launch.Worker, job: wire.Job, wall_s: float) -> None:
@@ -181,75 +234,47 @@ def _job(
     )
 
 
-def _status(service: Service, left: launch.Exit) -> str:
-    """What the end of the conversation and of the process say together."""
-    killed = service.end == "closed" and left.code == -signal.SIGKILL
-    if service.end == "memory" or killed:
-        service.detail = service.detail or "the worker was killed from outside, as the kernel does when memory runs out"
-        return "out_of_memory"
-    failures = {"crashed": "crashed", "protocol": "protocol_error", "answer": "invalid_answer", "closed": "crashed"}
-    if service.end in failures:
-        service.detail = (
-            service.detail or f"the worker left with exit code {left.code} before it was finished\n{left.output}"
+def _status(tuning: Tuning, left: launch.Exit) -> tuple[str, str]:
+    """What the end of the conversation and of the process say together: status and detail."""
+    detail = tuning.detail
+    killed = tuning.end == "closed" and left.code == -signal.SIGKILL
+    if tuning.end == "memory" or killed:
+        return "out_of_memory", (
+            detail or "the worker was killed from outside, as the kernel does when memory runs out"
         )
-        return failures[service.end]
-    if service.last is None:
-        return "no_answer"
-    return {"returned": "ok", "budget": "budget_exhausted"}.get(service.end, "timeout")
+    failures = {"crashed": "crashed", "protocol": "protocol_error", "answer": "invalid_answer", "closed": "crashed"}
+    if tuning.end in failures:
+        return failures[tuning.end], (
+            detail or f"the worker left with exit code {left.code} before it was finished\n{left.output}"
+        )
+    if tuning.last is None:
+        return "no_answer", detail
+    return {"returned": "ok", "budget": "budget_exhausted"}.get(tuning.end, "timeout"), detail
 
 
-def _facts(cell: Cell, shots: Shots, meter: Meter, service: Service, left: launch.Exit) -> dict[str, Any]:
-    """What is known of a cell beside its status and predictions; plain data."""
-    return {
-        "detail": service.detail,
-        "config": service.config or {},
-        "calls_total": cell.spec.calls,
-        "rows_total": meter.budget.rows_total,
-        "rows_spent": meter.spent,
-        "train_rows": len(shots.train),
-        "queries": service.queries,
-        "level": service.level,
-        "tokens": service.tokens,
-        "bytes_up": service.bytes_up,
-        "bytes_down": service.bytes_down,
-        "declared_bytes": service.declared_bytes,
-        "nominal_up": service.nominal_up,
-        "nominal_down": service.nominal_down,
-        "lm_s": service.lm_s,
-        "waited_s": 0.0,
-        "refused": service.refused,
-        "rejected": service.rejected,
-        "worker_peak_mb": left.peak_mb,
-        "referee_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "worker_exit": left.code,
-        "output": left.output,
-        "note": service.last.answer.note if service.last else {},
-        "history": service.history,
-        "marks": MARKS,
-        "template": cell.task.template,
-        "words": list(cell.task.words),
-        "shots_sha256": [examples_sha256(shots.train), examples_sha256(shots.dev)],
-        "sandbox": REFEREE,
-        "isolation": {},
-        "seed": cell.worker_seed,
-        "access": "black-box",
-    }
+def _apply(incumbents: Mapping[float, Incumbent], cell: Cell, lm: LanguageModel) -> _Applied:
+    """Predictions of every kept incumbent, computed once per distinct answer. Loads the test set."""
+    test = load_test(cell.file, cell.source)
+    before, waited = time.perf_counter(), waited_s()
+    known: dict[bytes, IntArray] = {}
+    kept, problem = [], ""
+    try:
+        for mark, incumbent in sorted(incumbents.items()):
+            if incumbent.blob not in known:
+                known[incumbent.blob] = _classes(incumbent.answer, cell.task, lm, test)
+            kept.append(KeptAnswer(mark, incumbent.rows, incumbent.blob, known[incumbent.blob]))
+    except AnswerError as refused:
+        kept, problem = [], str(refused)
+    return _Applied(test, kept, time.perf_counter() - before - (waited_s() - waited), problem)
 
 
-def _apply(service: Service, task: Task, lm: LanguageModel, test: Examples) -> list[KeptAnswer]:
-    """Predictions of every kept incumbent, computed once per distinct answer."""
-    known: dict[bytes, Any] = {}
-
-    def kept(mark: float, incumbent: Incumbent) -> KeptAnswer:
-        if incumbent.blob not in known:
-            try:
-                p = answers.probabilities(incumbent.answer, task, lm, test.texts)
-            except MemoryError as problem:  # of the heads; a device's own is `DeviceMemoryError`, and nobody's fault
-                raise AnswerError(f"too little memory to apply this answer: {problem}") from problem
-            known[incumbent.blob] = p.argmax(axis=1)
-        return KeptAnswer(mark, incumbent.rows, incumbent.blob, known[incumbent.blob])
-
-    return [kept(mark, incumbent) for mark, incumbent in sorted(service.incumbents.items())]
+def _classes(answer: Answer, task: Task, lm: LanguageModel, test: Examples) -> IntArray:
+    """What one answer says of the test texts: (texts,)."""
+    try:
+        p = answers.probabilities(answer, task, lm, test.texts)
+    except MemoryError as problem:  # of the heads; a device's own is `DeviceMemoryError`, and nobody's fault
+        raise AnswerError(f"too little memory to apply this answer: {problem}") from problem
+    return np.asarray(p.argmax(axis=1))
 
 
 def run_reference(
@@ -263,63 +288,69 @@ def run_reference(
         StoreError: a fact could not be made durable.
     """
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
-    probed = fingerprint(lm, cell.task)
-    device.reset_peak(lm.device)
+    begun = _begun(cell, shots, lm)
     before = time.perf_counter()
     white = WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # what it prints is no result
         solver = _imported(stack, submission, options)
         training = train(solver, white, cell.task, shots, cell.worker_seed, watch)
         tuning_s = time.perf_counter() - before
-        test = load_test(cell.file, cell.source)  # only now, after training has ended
+        status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
         before = time.perf_counter()
         kept = []
-        if training.last is not None and training.status in COUNTS:
+        if training.last is not None and status in COUNTS:
             try:
                 kept = [KeptAnswer(1.0, 0, b"", training.last.classes(test.texts, len(cell.task.classes)))]
             except Exception:  # noqa: BLE001 - the author's code again
-                training.status, training.detail = "invalid_answer", traceback.format_exc()
-    facts = _reference_facts(cell, shots, solver.config, training) | {
-        "tuning_s": tuning_s,
-        "test_s": time.perf_counter() - before,
-        "device_peak_mb": device.peak_mb(lm.device),
-        "probe": probed,
-    }
-    return _finished(cell, attempt, training.status, facts, test, kept)
+                status, detail = "invalid_answer", traceback.format_exc()
+        applied = _Applied(test, kept, time.perf_counter() - before)
+    record = dataclasses.replace(
+        _used(begun, Usage(level=WHITE_BOX_LEVEL)),
+        detail=detail,
+        config=_shown(solver.config),
+        calls_total=0,
+        rows_total=0,
+        note=training.note,
+        history=tuple(training.history),
+        access="white-box",
+        tuning_s=tuning_s,
+    )
+    return _finished(cell, attempt, status, record, applied, lm)
 
 
-def score_handed(
-    cell: Cell, service: Service, lm: LanguageModel, attempt: Attempt, tuning_s: float, where: str
-) -> Verdict:
+@dataclass(frozen=True)
+class HandedIn:
+    """An answer that came from outside, with what was asked and answered before."""
+
+    incumbent: Incumbent
+    history: tuple[tuple[int, Note], ...]
+    usage: Usage
+    tuning_s: float
+
+
+def score_handed(cell: Cell, handed: HandedIn, lm: LanguageModel, attempt: Attempt, where: str) -> Verdict:
     """Apply an answer that was handed in from outside, without a worker, and store what came of it.
 
-    `service` says what was asked and answered before, and holds the answer; `where` stands in the sandbox's place and
-    makes a division of its own, since neither the solver's time nor its means were under control.
+    `where` stands in the sandbox's place and makes a division of its own, since neither the solver's time nor its means
+    were under control.
 
     Raises:
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
-    shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
-    meter = Meter(cell.spec.calls, len(shots.train))
-    if service.last is not None and service.last.rows:
-        meter.charge(1, service.last.rows)
-    probed, test = fingerprint(lm, cell.task), load_test(cell.file, cell.source)
-    device.reset_peak(lm.device)
-    before, status, kept = time.perf_counter(), "ok", []
-    try:
-        kept = _apply(service, cell.task, lm, test)
-    except AnswerError as problem:
-        status, service.detail = "invalid_answer", str(problem)
-    facts = _facts(cell, shots, meter, service, launch.Exit(0, "", 0.0)) | {
-        "tuning_s": tuning_s,
-        "test_s": time.perf_counter() - before,
-        "device_peak_mb": device.peak_mb(lm.device),
-        "probe": probed,
-        "marks": (1.0,),
-        "sandbox": where,
-    }
-    return _finished(cell, attempt, status, facts, test, kept)
+    begun = _begun(cell, load_shots(cell.file, cell.source, cell.split, cell.spec), lm)
+    applied = _apply({1.0: handed.incumbent}, cell, lm)
+    record = dataclasses.replace(
+        _used(begun, handed.usage),
+        detail=applied.problem,
+        rows_spent=handed.incumbent.rows,
+        note=handed.incumbent.answer.note,
+        history=handed.history,
+        marks=(1.0,),
+        sandbox=where,
+        tuning_s=handed.tuning_s,
+    )
+    return _finished(cell, attempt, "invalid_answer" if applied.problem else "ok", record, applied, lm)
 
 
 def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
@@ -337,15 +368,8 @@ def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapp
         raise SubmissionError(f"{submission.path}: cannot be imported:\n{traceback.format_exc()}") from problem
 
 
-def _reference_facts(cell: Cell, shots: Shots, config: Any, training: Training) -> dict[str, Any]:
-    """The facts of a cell without worker, queries and budget; 0 is what they are then."""
+def _shown(config: Any) -> dict[str, object]:
+    """A reference's configuration as it is stored: plain data as it is, anything else as it prints."""
     plain = (bool, int, float, str, type(None))
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    shown: dict[str, object] = {k: v if isinstance(v, plain) else repr(v) for k, v in values.items()}
-    service = Service(detail=training.detail, config=shown, history=training.history, level=WHITE_BOX_LEVEL)
-    return _facts(cell, shots, Meter(cell.spec.calls, len(shots.train)), service, launch.Exit(0, "", 0.0)) | {
-        "calls_total": 0,
-        "rows_total": 0,
-        "note": training.note,
-        "access": "white-box",
-    }
+    return {name: value if isinstance(value, plain) else repr(value) for name, value in values.items()}

@@ -23,16 +23,17 @@ import numpy as np
 from harness import answer as answers
 from harness.data import load_test
 from harness.errors import AnswerError, InputError
-from harness.evaluate import Evaluation, backend
+from harness.evaluate import Evaluation
 from harness.lm.probe import probe
 from harness.sandbox.tiers import ELSEWHERE
-from harness.store import Store, StoredCell
+from harness.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from harness.choices import Choices
     from harness.evaluate import Progress
+    from harness.overrides import Overrides
+    from harness.records import Fingerprint, LedgerRow, Run, RunKey, StoredCell
     from harness.referee import Cell
     from harness.submission import Submission
     from harness.track import Track
@@ -92,49 +93,40 @@ class Replay:
         return max((cell.verdict for cell in self.cells), key=order.index)
 
 
-def find_run(store: Store, name: str) -> tuple[str, dict[str, Any]]:
-    """The newest run of this entry, or the run with this id or the beginning of one; and its identity.
+def find_run(store: Store, name: str) -> Run:
+    """The newest run of this entry, or the run with this id or the beginning of one.
 
     Raises:
         InputError: there is none, or several ids begin so.
     """
-    runs = {run: identity for run, identity, _, _ in reversed(store.runs())}
-    for run, identity in runs.items():
-        if name in {run, identity["entry"]}:
-            return run, identity
-    begun = [run for run in runs if name and run.startswith(name)]
+    runs = store.runs()[::-1]
+    for run in runs:
+        if name in {run.id, run.key.entry}:
+            return run
+    begun = [run for run in runs if name and run.id.startswith(name)]
     if len(begun) > 1:
-        raise InputError(f"{len(begun)} runs of {store.url} begin with {name!r}: {', '.join(sorted(begun))}")
+        ids = ", ".join(sorted(run.id for run in begun))
+        raise InputError(f"{len(begun)} runs of {store.url} begin with {name!r}: {ids}")
     if begun:
-        return begun[0], runs[begun[0]]
+        return begun[0]
     raise InputError(f"{store.url} has no run {name!r}; ids are in the column 'run' of the leaderboard's CSV file")
 
 
-def choices_of(identity: Mapping[str, Any], cells: Sequence[StoredCell], given: Choices) -> Choices:
-    """What to evaluate with: the run's own seed, budget and tasks, and the files that are given again.
+def choices_of(key: RunKey, cells: Sequence[StoredCell], track: Track, given: Overrides) -> Overrides:
+    """What to evaluate with: what the run has stored of its choices, and the files that are given again.
 
     Raises:
         InputError: the run has no queries to repeat.
     """
-    access = identity.get("access", "black-box")
-    if access != "black-box" or not cells:
-        why = f"it is {access}" if access != "black-box" else "none of its cells is finished"
+    if key.access != "black-box" or not cells:
+        why = f"it is {key.access}" if key.access != "black-box" else "none of its cells is finished"
+        raise InputError(f"run of {key.entry!r} cannot be replayed: {why}. Only metered runs have queries and answers")
+    if any(cell.record.sandbox == ELSEWHERE for cell in cells):
         raise InputError(
-            f"run of {identity['entry']!r} cannot be replayed: {why}. Only metered runs have queries and answers"
-        )
-    if any(cell.facts.get("sandbox") == ELSEWHERE for cell in cells):
-        raise InputError(
-            f"run of {identity['entry']!r} cannot be replayed: its solver ran elsewhere, over HTTP, and its code was "
+            f"run of {key.entry!r} cannot be replayed: its solver ran elsewhere, over HTTP, and its code was "
             "never here. harness audit checks what is stored of it"
         )
-    calls = {cell.facts["calls_total"] for cell in cells}
-    return dataclasses.replace(
-        given,
-        seed=identity["seed"],
-        tasks=tuple(sorted({cell.task for cell in cells})),
-        splits=tuple(sorted({cell.split for cell in cells})),
-        calls=calls.pop() if "calls" in identity["modified"] else None,
-    )
+    return given.repeating(key, cells, track)
 
 
 def sampled(store: Store, run: str, count: int | None, rng: np.random.Generator) -> list[StoredCell]:
@@ -147,10 +139,10 @@ def sampled(store: Store, run: str, count: int | None, rng: np.random.Generator)
 
 def replay(
     store: Store,
-    run: str,
+    run: Run,
     cells: Sequence[StoredCell],
     track: Track,
-    choices: Choices,
+    choices: Overrides,
     submission: Submission,
     progress: Progress,
 ) -> Replay:
@@ -160,21 +152,19 @@ def replay(
         InputError: the submission's folder is not the one that ran, or the track is another.
         HarnessError: as `Evaluation` and `Evaluation.run`.
     """
-    _, identity = find_run(store, run)
-    if submission.sha256 != identity["submission_sha256"]:
+    key = run.key
+    if submission.sha256 != key.submission_sha256:
         raise InputError(
             f"{submission.path} is not what ran: its sha256 is {submission.sha256}, the run's is "
-            f"{identity['submission_sha256']}. Name the right folder with --submission"
+            f"{key.submission_sha256}. Name the right folder with --submission"
         )
-    if track.name != identity["track"]:
-        raise InputError(f"the run is of track {identity['track']}, not {track.name}; give --track {identity['track']}")
-    if track.fingerprint != identity["track_fingerprint"]:
+    if track.name != key.track:
+        raise InputError(f"the run is of track {key.track}, not {track.name}; give --track {key.track}")
+    if track.fingerprint != key.track_fingerprint:
         raise InputError(
-            f"track {track.name} has fingerprint {track.fingerprint}, the run's track {identity['track']} had "
-            f"{identity['track_fingerprint']}. Name the track's file with --track"
+            f"track {track.name} has fingerprint {track.fingerprint}, the run's track {key.track} had "
+            f"{key.track_fingerprint}. Name the track's file with --track"
         )
-    if "backend" in identity["modified"]:
-        choices = dataclasses.replace(choices, backend="torch" if backend(track) == "onnxruntime" else "onnxruntime")
     wanted = {(cell.task, cell.split): cell for cell in cells}
     with tempfile.TemporaryDirectory(prefix="harness-replay-") as folder:
         scratch = Store(str(Path(folder) / "replay.db"))
@@ -182,18 +172,19 @@ def replay(
             evaluation = Evaluation(track, choices, scratch)
             chosen = tuple(cell for cell in evaluation.cells if (cell.task.name, cell.split) in wanted)
             evaluation.plan = dataclasses.replace(evaluation.plan, cells=chosen)
-            again = evaluation.run(submission, dict(identity["options"]), progress)
+            again = evaluation.run(submission, dict(key.options), progress)
             second = {(cell.task, cell.split): cell for cell in scratch.cells(again)}
             found = [
                 _compare(store, wanted[key], scratch, second[key], evaluation, cell)
                 for cell in evaluation.cells
                 for key in [(cell.task.name, cell.split)]
             ]
-            ((_, now, _, _),) = scratch.runs()
+            (second_run,) = scratch.runs()
         finally:
             scratch.close()
-    changed = (f"{name}: {identity[name]} then, {now[name]} now" for name in _IDENTITY if now[name] != identity[name])
-    return Replay(run, identity["entry"], tuple(changed), tuple(found))
+    pairs = {name: (getattr(key, name), getattr(second_run.key, name)) for name in _IDENTITY}
+    changed = (f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now)
+    return Replay(run.id, key.entry, tuple(changed), tuple(found))
 
 
 def _compare(
@@ -207,7 +198,7 @@ def _compare(
         then.task,
         then.split,
         (then.status, now.status),
-        _drift(then.facts.get("probe"), evaluation, cell),
+        _drift(then.record.probe, evaluation, cell),
         evaluation.track.rounding,
         predictions,
         flipped,
@@ -235,20 +226,21 @@ def _applied(store: Store, then: StoredCell, evaluation: Evaluation, cell: Cell)
     return total, flipped
 
 
-def _drift(then: Mapping[str, Any] | None, evaluation: Evaluation, cell: Cell) -> float | None:
-    if not then:
+def _drift(then: Fingerprint | None, evaluation: Evaluation, cell: Cell) -> float | None:
+    if then is None:
         return None
-    now = probe(evaluation.model_for(cell), cell.task)["logits"]
-    same = len(now) == len(then["logits"])
-    return float(np.abs(np.subtract(now, then["logits"])).max()) if same else float("inf")
+    now = probe(evaluation.model_for(cell), cell.task).logits
+    same = len(now) == len(then.logits)
+    return float(np.abs(np.subtract(now, then.logits)).max()) if same else float("inf")
 
 
-def _first_query(then: list[dict[str, Any]], now: list[dict[str, Any]], late: bool) -> str:
+def _first_query(then: list[LedgerRow], now: list[LedgerRow], late: bool) -> str:
     """Where two ledgers part, in words."""
     for number, (one, two) in enumerate(zip(then, now, strict=False)):
         for name in _COMPARED:
-            if one[name] != two[name]:
-                return f"query {number}: {name} {_short(one[name])} then, {_short(two[name])} now"
+            before, after = getattr(one, name), getattr(two, name)
+            if before != after:
+                return f"query {number}: {name} {_short(before)} then, {_short(after)} now"
     if len(then) != len(now) and not late:
         return f"query {min(len(then), len(now))}: {len(then):,} queries then, {len(now):,} now"
     return ""

@@ -15,8 +15,8 @@ import hashlib
 import json
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -24,6 +24,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from harness import tables
 from harness.database import address, identity, open_engine, readers, shown
 from harness.errors import StoreError
+from harness.records import LedgerRow, OpenCell, Pace, Run, StoredCell, cell_record, run_key
 from harness.seals import chained, closing_seal, first_link, row_seal
 from harness.tables import SCHEMA
 
@@ -32,108 +33,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from harness.contract import IntArray
-    from harness.lm.broker import LedgerRow
+    from harness.records import CellRecord, KeptAnswer, RunKey
 
 DEFAULT = "results/harness.db"
 _QUERY = tables.queries.insert()
 """Built once: the ledger takes a row for every query."""
-
-
-@dataclass(frozen=True)
-class RunKey:
-    """What makes two runs the same run: any difference starts a new one."""
-
-    entry: str
-    """Name on the leaderboard: the folder, and options that were given."""
-    submission_sha256: str
-    options: tuple[tuple[str, str], ...]
-    track: str
-    track_fingerprint: str
-    rules: int
-    model: str
-    model_sha256: str
-    data: str
-    data_sha256: str
-    device: str
-    """``cpu``, or the GPU as its driver names it: what was used, whatever the track asks for."""
-    seed: int
-    environment_sha256: str
-    """Of the versions of everything that computes."""
-    modified: tuple[str, ...] = ()
-    """Which of the track's choices were replaced on the command line; a run with any is never ranked with it."""
-    access: Literal["black-box", "white-box", "predictions"] = "black-box"
-    """``white-box`` is a reference that was allowed to train with the model's weights; it is listed, never ranked.
-    ``predictions`` were uploaded: nothing is known of how they were made, and they are listed apart."""
-    external: str = ""
-    """What came from outside data, e.g. a pre-trained prompt with its digest; such a run never ranks with pure ones."""
-    calls: int | None = None
-    """Budget of every cell where it is not the track's; `modified` says so, too."""
-
-    @property
-    def id(self) -> str:
-        """Digest that names the run."""
-        return run_id(asdict(self))
-
-
-_SINCE: dict[str, str | None] = {"access": "black-box", "external": "", "calls": None}
-"""What was so for every run before there was a field for it, and does not count where it still is."""
-
-
-def run_id(identity: Mapping[str, Any]) -> str:
-    """Digest of a run's identity, a `RunKey` as a dict or as read back from JSON."""
-    counted = {name: value for name, value in identity.items() if name not in _SINCE or value != _SINCE[name]}
-    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class KeptAnswer:
-    """An incumbent with what it predicts."""
-
-    mark: float
-    rows: int
-    blob: bytes
-    predictions: IntArray
-
-
-@dataclass(frozen=True)
-class StoredCell:
-    """One finished cell, as read back."""
-
-    run: str
-    task: str
-    split: int
-    attempt: int
-    status: str
-    facts: dict[str, Any]
-    labels: IntArray
-    predictions: dict[float, IntArray]
-    """Predicted classes per mark; empty where there was no answer."""
-    finished: float
-    rows: dict[float, int] = field(default_factory=dict)
-    """Rows spent when the answer of each mark was offered."""
-
-
-@dataclass(frozen=True)
-class OpenCell:
-    """A cell that has begun and not finished."""
-
-    attempt: int
-    task: str
-    split: int
-    started: float
-    """Unix seconds."""
-    rows: int
-    """Rows answered so far."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How far a run is."""
-
-    finished: int
-    """Cells."""
-    cell_s: float | None
-    """Mean seconds from the start of a finished cell to its end; None before there is one."""
 
 
 class Store:
@@ -220,11 +124,16 @@ class Store:
             connection.execute(tables.attempts.update().where(columns.attempt == number).values(seal=seal))
         return Attempt(self, number, run, task, split, seal)
 
-    def runs(self) -> list[tuple[str, dict[str, Any], dict[str, Any], float]]:
-        """All runs, oldest first: id, identity, environment, start (Unix seconds)."""
+    def runs(self) -> list[Run]:
+        """All runs, oldest first.
+
+        Raises:
+            StoreError: one of them cannot be read.
+        """
         with self._reading() as connection:
             rows = connection.execute(sa.select(tables.runs).order_by(tables.runs.c.started, tables.runs.c.run)).all()
-        return [(row.run, json.loads(row.identity), json.loads(row.environment), row.started) for row in rows]
+        with self._decoding("runs"):
+            return [Run(row.run, run_key(row.identity), json.loads(row.environment), row.started) for row in rows]
 
     def cells(self, run: str) -> list[StoredCell]:
         """Finished cells of a run, in order of task and split."""
@@ -238,7 +147,8 @@ class Store:
             kept: dict[int, list[Any]] = {row.attempt: [] for row in rows}
             for incumbent in connection.execute(incumbents.where(columns.run == run)):
                 kept[incumbent.attempt].append(incumbent)
-        return [_cell(row, kept[row.attempt]) for row in rows]
+        with self._decoding(f"run {run}"):
+            return [_cell(row, kept[row.attempt]) for row in rows]
 
     def newest_cell(self, run: str) -> StoredCell | None:
         """The cell of a run that finished last; None before there is one."""
@@ -249,7 +159,9 @@ class Store:
             if row is None:
                 return None
             incumbents = sa.select(tables.incumbents).where(tables.incumbents.c.attempt == row.attempt)
-            return _cell(row, list(connection.execute(incumbents)))
+            kept = list(connection.execute(incumbents))
+        with self._decoding(f"run {run}"):
+            return _cell(row, kept)
 
     def pace(self, run: str) -> Pace:
         """How many cells of a run have finished, and how long they took."""
@@ -293,11 +205,12 @@ class Store:
         with self._reading() as connection:
             return connection.execute(query).scalar()
 
-    def ledger(self, attempt: int) -> list[dict[str, Any]]:
+    def ledger(self, attempt: int) -> list[LedgerRow]:
         """All answered queries of an attempt, in order."""
-        query = sa.select(tables.queries).where(tables.queries.c.attempt == attempt).order_by(tables.queries.c.number)
+        columns = tables.queries.c
+        query = sa.select(*(columns[name] for name in LedgerRow.__dataclass_fields__)).where(columns.attempt == attempt)
         with self._reading() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            return [LedgerRow(*row) for row in connection.execute(query.order_by(columns.number))]
 
     def attempts(self, run: str) -> list[tuple[int, str, int]]:
         """Every start of every cell: attempt, task, split."""
@@ -328,6 +241,17 @@ class Store:
 
     def _reading(self) -> AbstractContextManager[sa.Connection]:
         return self._transaction(self._reader)
+
+    @contextmanager
+    def _decoding(self, what: str) -> Iterator[None]:
+        """Stored JSON that is not what was written comes out as `StoreError`."""
+        try:
+            yield
+        except ValueError as problem:
+            raise StoreError(
+                f"results database {self.url}: {what} cannot be read: {problem}. "
+                f"See what was changed: harness audit --store {self.url}"
+            ) from problem
 
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -366,9 +290,7 @@ class Attempt:
             connection.execute(_QUERY, place | values)
         self._chain, self._queries = chain, self._queries + 1
 
-    def finish(
-        self, status: str, facts: Mapping[str, Any], test: str, labels: IntArray, kept: list[KeptAnswer]
-    ) -> bool:
+    def finish(self, status: str, record: CellRecord, test: str, labels: IntArray, kept: list[KeptAnswer]) -> bool:
         """Write outcome, answers and predictions in one transaction.
 
         Returns False where another process finished this cell first; then nothing is written.
@@ -378,7 +300,7 @@ class Attempt:
                 _once(connection, tables.test_sets, "test", {"test": test, "labels": tables.class_bytes(labels)})
                 kept_seals = [self._keep(connection, answer) for answer in sorted(kept, key=lambda each: each.mark)]
                 cell = {"run": self.run, "task": self.task, "split": self.split, "attempt": self.number}
-                outcome = {"status": status, "facts": json.dumps(dict(facts)), "test": test, "finished": time.time()}
+                outcome = {"status": status, "facts": record.to_json(), "test": test, "finished": time.time()}
                 row = cell | outcome
                 seal = closing_seal(
                     row, tables.seal_of(connection, tables.runs, self.run), self._seal,
@@ -409,9 +331,9 @@ def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
     kept = sorted(incumbents, key=lambda incumbent: incumbent.mark)
     predictions = {incumbent.mark: tables.classes_of(incumbent.predictions) for incumbent in kept}
     rows = {incumbent.mark: incumbent.rows for incumbent in kept}
-    facts, labels = json.loads(row.facts), tables.classes_of(row.labels)
+    record, labels = cell_record(row.facts), tables.classes_of(row.labels)
     return StoredCell(
-        row.run, row.task, row.split, row.attempt, row.status, facts, labels, predictions, row.finished, rows
+        row.run, row.task, row.split, row.attempt, row.status, record, labels, predictions, row.finished, rows
     )
 
 

@@ -25,7 +25,7 @@ runs = sa.Table(
     "runs",
     metadata,
     Column("run", Text, primary_key=True),  # digest of `identity`
-    Column("identity", Text, nullable=False),  # JSON of RunKey
+    Column("identity", Text, nullable=False),  # JSON of a `harness.records.RunKey`
     Column("environment", Text, nullable=False),  # JSON: versions, device, threads, sandbox tier
     Column("started", sa.Float, nullable=False),
     Column("seal", Text, nullable=False, default=""),
@@ -62,7 +62,7 @@ outcomes = sa.Table(
     Column("split", Integer, primary_key=True, autoincrement=False),
     Column("attempt", ForeignKey("attempts.attempt"), nullable=False, unique=True),
     Column("status", Text, nullable=False),
-    Column("facts", Text, nullable=False),  # JSON of what else is known: see referee._facts
+    Column("facts", Text, nullable=False),  # JSON of a `harness.records.CellRecord`
     Column("test", ForeignKey("test_sets.test"), nullable=False),
     Column("finished", sa.Float, nullable=False),
     Column("seal", Text, nullable=False, default=""),  # closes over the whole cell: see harness.seals

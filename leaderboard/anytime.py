@@ -96,8 +96,8 @@ def load_reference(track: str, identity: Mapping[str, Any], path: Path = REFEREN
 
 def curve(cell: CellScore) -> Curve:
     """The step curve of a cell; a failed cell has the score of a failed one throughout."""
-    train_rows = cell.facts["train_rows"]
-    budget, spent = float(cell.facts["calls_total"]), cell.facts["rows_spent"] / train_rows
+    train_rows = cell.record.train_rows
+    budget, spent = float(cell.record.calls_total), cell.record.rows_spent / train_rows
     if cell.status not in COUNTS:
         return Curve((0.0,), (cell.score,), budget, spent)
     steps = {cell.rows[mark] / train_rows: cell.anytime[mark] for mark in MARKS if mark in cell.rows}

@@ -17,8 +17,9 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from harness.records import CellRecord
     from leaderboard.rank import CellScore, Entry, Ranking
 
 
@@ -94,7 +95,7 @@ def cost_table(found: Sequence[Cost], track: str) -> Table:
 
 
 def _cost(entry: Entry, task: str, cells: list[CellScore]) -> Cost:
-    facts = [cell.facts for cell in cells]
+    records = [cell.record for cell in cells]
     black_box = not entry.white_box
     return Cost(
         entry.name,
@@ -104,26 +105,31 @@ def _cost(entry: Entry, task: str, cells: list[CellScore]) -> Cost:
         deployment_efficient=black_box,
         as_a_service=black_box,
         score=entry.task(task)[0],
-        training_min=float(np.mean([each["tuning_s"] for each in facts])) / 60,
-        user_mb=_peak(facts, "worker_peak_mb") if black_box else None,
-        server_host_mb=_peak(facts, "referee_peak_mb"),
-        server_device_mb=_peak(facts, "device_peak_mb"),
-        nominal_up_b=_per_query(facts, "nominal_up"),
-        nominal_down_b=_per_query(facts, "nominal_down"),
-        sent_up_b=_per_query(facts, "bytes_up", "declared_bytes"),
-        sent_down_b=_per_query(facts, "bytes_down"),
+        training_min=float(np.mean([each.tuning_s for each in records])) / 60,
+        user_mb=_peak(each.worker_peak_mb for each in records) if black_box else None,
+        server_host_mb=_peak(each.referee_peak_mb for each in records),
+        server_device_mb=_peak(each.device_peak_mb for each in records),
+        nominal_up_b=_per_query(records, lambda each: each.nominal_up),
+        nominal_down_b=_per_query(records, lambda each: each.nominal_down),
+        sent_up_b=_per_query(records, _received),
+        sent_down_b=_per_query(records, lambda each: each.bytes_down),
     )
 
 
-def _peak(facts: list[dict[str, Any]], name: str) -> float | None:
-    return max((each[name] for each in facts if each.get(name) is not None), default=None)
+def _peak(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
-def _per_query(facts: list[dict[str, Any]], *names: str) -> float | None:
-    """Sum of some facts over all cells that have them, divided by the queries of those cells."""
-    known = [each for each in facts if all(name in each for name in names)]
-    queries = sum(each["rows_spent"] / each["train_rows"] for each in known)
-    return sum(each[name] for each in known for name in names) / queries if queries else None
+def _received(record: CellRecord) -> int | None:
+    """Bytes of queries and declarations; None where the latter were not counted yet."""
+    return None if record.declared_bytes is None else record.bytes_up + record.declared_bytes
+
+
+def _per_query(records: list[CellRecord], count: Callable[[CellRecord], int | None]) -> float | None:
+    """Sum of a count over all cells where it is known, divided by the queries of those cells."""
+    known = [(value, record.calls_spent) for record in records if (value := count(record)) is not None]
+    queries = sum(calls for _, calls in known)
+    return sum(value for value, _ in known) / queries if queries else None
 
 
 def _plain(value: object) -> object:

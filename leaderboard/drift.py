@@ -33,15 +33,15 @@ def drift(entries: Iterable[Entry]) -> list[Drift]:
 
     Cells without a fingerprint, or with one of another length than the first cell's, are not compared.
     """
-    found: dict[str, list[tuple[str, list[float]]]] = {}
+    found: dict[str, list[tuple[str, tuple[float, ...]]]] = {}
     for entry in entries:
         for cell in entry.cells:
-            if cell.facts.get("probe"):
-                found.setdefault(cell.task, []).append((entry.name, cell.facts["probe"]["logits"]))
+            if cell.record.probe is not None:
+                found.setdefault(cell.task, []).append((entry.name, cell.record.probe.logits))
     return [_furthest(task, found[task]) for task in sorted(found)]
 
 
-def _furthest(task: str, cells: list[tuple[str, list[float]]]) -> Drift:
+def _furthest(task: str, cells: list[tuple[str, tuple[float, ...]]]) -> Drift:
     alike = [(name, logits) for name, logits in cells if len(logits) == len(cells[0][1])]
     values = np.array([logits for _, logits in alike])  # (cells, logits)
     at = int(np.ptp(values, axis=0).argmax())

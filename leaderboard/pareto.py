@@ -36,9 +36,9 @@ def front(scores: Sequence[float], costs: npt.ArrayLike) -> npt.NDArray[np.bool_
 def cost(entry: Entry, kind: str) -> float:
     """One of `COSTS` of an entry, summed over its cells."""
     if kind == "bytes":
-        return float(sum(cell.facts["bytes_up"] + cell.facts["bytes_down"] for cell in entry.cells))
+        return float(sum(cell.record.bytes_up + cell.record.bytes_down for cell in entry.cells))
     if kind == "tokens":
-        return float(sum(cell.facts["tokens"] for cell in entry.cells))
+        return float(sum(cell.record.tokens for cell in entry.cells))
     return entry.calls if kind == "calls" else entry.wall_s
 
 

@@ -24,11 +24,15 @@ from leaderboard.stats import Interval, TaskPredictions, bootstrap, percentile_i
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.records import RunKey
     from harness.store import Store
     from leaderboard.rank import CellScore, Ranking
     from leaderboard.stats import Bootstrap
 
-_SAME = ("entry", "submission_sha256", "options", "model_sha256", "device", "seed", "environment_sha256")
+_SAME = (
+    "entry", "submission_sha256", "options", "model_sha256", "device", "seed", "environment_sha256", "track",
+    "track_fingerprint", "rules", "access", "external", "calls",
+)  # fmt: skip
 _RESAMPLES = 2_000
 
 
@@ -52,23 +56,22 @@ class Gap:
 def gaps(store: Store, ranking: Ranking) -> list[Gap]:
     """Every listed entry that has a run on private test sets as well, the largest gap first; the newest run of each."""
     runs = store.runs()
-    identities = {run: identity for run, identity, _, _ in runs}
+    keys = {run.id: run.key for run in runs}
     found: dict[tuple[str, str], Gap] = {}
     for entry in (*ranking.entries, *ranking.elsewhere):
-        public = identities[entry.run]
-        for run, identity, _, _ in runs:  # oldest first: the newest stands
-            if list(identity["modified"]) != ["test_data"] or not _partners(public, identity):
+        for run in runs:  # oldest first: the newest stands
+            if run.key.modified != ("test_data",) or not _partners(keys[entry.run], run.key):
                 continue
-            gap = _gap(entry.name, run, identity["data"], entry.cells, [score_cell(cell) for cell in store.cells(run)])
+            private = [score_cell(cell) for cell in store.cells(run.id)]
+            gap = _gap(entry.name, run.id, run.key.data, entry.cells, private)
             if gap is not None:
                 found[entry.run, gap.data] = gap
     return sorted(found.values(), key=lambda gap: (gap.data, -gap.difference.value, gap.entry))
 
 
-def _partners(public: dict[str, Any], private: dict[str, Any]) -> bool:
+def _partners(public: RunKey, private: RunKey) -> bool:
     """Whether two runs differ in their test sets alone."""
-    named = all(public[name] == private[name] for name in (*_SAME, "track", "track_fingerprint", "rules"))
-    return named and all(public.get(name) == private.get(name) for name in ("access", "external", "calls"))
+    return all(getattr(public, name) == getattr(private, name) for name in _SAME)
 
 
 def _gap(entry: str, run: str, data: str, public: Sequence[CellScore], private: Sequence[CellScore]) -> Gap | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from harness.metrics import failed_prediction, score
-from harness.status import COUNTS, FIRST_MARKS, MARKS
+from harness.status import COUNTS, MARKS
 from harness.tasks import load_task
 from leaderboard.divisions import Division, divisions
 from leaderboard.standing import Standing, Standings, standings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from harness.contract import IntArray
-    from harness.store import StoredCell
+    from harness.records import CellRecord, Run, RunKey, StoredCell
     from harness.tasks import TaskFile
 
 _ALIKE = ("track", "track_fingerprint", "rules", "model_sha256", "data_sha256", "seed")
@@ -38,8 +38,8 @@ _COMPARABLE = (*_ALIKE, "device")
 class Results(Protocol):
     """What is ranked: the runs of a results database, as `harness.store.Store` reads them, or of several."""
 
-    def runs(self) -> list[tuple[str, dict[str, Any], dict[str, Any], float]]:
-        """All runs, oldest first: id, identity, environment, start (Unix seconds)."""
+    def runs(self) -> list[Run]:
+        """All runs, oldest first."""
         ...
 
     def cells(self, run: str) -> Iterable[StoredCell]:
@@ -58,7 +58,7 @@ class CellScore:
     anytime: dict[float, float]
     """Score of the incumbent per fraction of the budget; the majority class where there was none. Without the fractions
     at which an older cell had an incumbent that was not kept."""
-    facts: dict[str, Any]
+    record: CellRecord
     rows: dict[float, int] = field(default_factory=dict)
     """Rows that were spent when the incumbent of each fraction was offered; only where there was one."""
     predicted: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
@@ -90,12 +90,12 @@ class Entry:
     @property
     def division(self) -> Division:
         """What it may be compared with."""
-        return Division(self.external, " ".join(sorted({cell.facts["sandbox"] for cell in self.cells})), self.device)
+        return Division(self.external, " ".join(sorted({cell.record.sandbox for cell in self.cells})), self.device)
 
     @property
     def access(self) -> int:
         """Highest access level used: 0 logits, 1 input prompts, 2 deep prompts, 3 hidden states, 4 the weights."""
-        return max((int(cell.facts["level"]) for cell in self.cells), default=0)
+        return max((cell.record.level for cell in self.cells), default=0)
 
     @property
     def average(self) -> float:
@@ -127,12 +127,12 @@ class Entry:
     @property
     def calls(self) -> float:
         """Calls used, summed over cells."""
-        return float(sum(cell.facts["rows_spent"] / cell.facts["train_rows"] for cell in self.cells))
+        return float(sum(cell.record.calls_spent for cell in self.cells))
 
     @property
     def wall_s(self) -> float:
         """Seconds of tuning, summed over cells."""
-        return float(sum(cell.facts["tuning_s"] for cell in self.cells))
+        return float(sum(cell.record.tuning_s for cell in self.cells))
 
     @property
     def statuses(self) -> dict[str, int]:
@@ -222,20 +222,21 @@ def rank(
     is nobody else. Runs without isolation are listed like those that lack cells, unless `allow_unsandboxed`.
     """
     runs = [
-        (run, identity, environment)
-        for run, identity, environment, _ in store.runs()
-        if identity["track"] == track and identity.get("access") != "predictions"  # see `leaderboard.uploads`
+        run
+        for run in store.runs()
+        if run.key.track == track and run.key.access != "predictions"  # see `leaderboard.uploads`
     ]
-    plain = [item for item in runs if not item[1]["modified"]]
-    version = fingerprint or (_deciding(plain)[-1]["track_fingerprint"] if plain else "")
-    plain = [item for item in plain if item[1]["track_fingerprint"] == version]
+    plain = [run for run in runs if not run.key.modified]
+    version = fingerprint or (_deciding(plain)[-1].track_fingerprint if plain else "")
+    plain = [run for run in plain if run.key.track_fingerprint == version]
     if not plain:
         return Ranking(track, (), (), len(runs))
     decide = _deciding(plain)
-    chosen = _largest_group([identity for identity in decide if ranks(identity["device"])] or decide)
-    alike = [item for item in plain if _values(item[1], _ALIKE) == _values(chosen, _ALIKE)]
-    newest = {_contestant(identity): (run, environment) for run, identity, environment in alike}
-    scored = {who: tuple(map(score_cell, store.cells(run))) for who, (run, _) in newest.items()}
+    chosen = _largest_group([key for key in decide if ranks(key.device)] or decide)
+    shared = tuple(chosen[name] for name in _ALIKE)
+    alike = [run for run in plain if _values(run.key, _ALIKE) == shared]
+    newest = {_contestant(run.key): run for run in alike}
+    scored = {who: tuple(map(score_cell, store.cells(run.id))) for who, run in newest.items()}
     places = {who: {(cell.task, cell.split) for cell in cells} for who, cells in scored.items()}
     here = {who for who in newest if who.device == chosen["device"] and ranks(who.device) and not who.external}
     wanted = {who.means: set(planned) for who in newest}
@@ -243,8 +244,8 @@ def rank(
         if not who.white_box:
             wanted[who.means] |= places[who]
     found = {
-        who: Entry(None, who.name, run, scored[who], len(wanted[who.means] - places[who]), environment, *who[1:])
-        for who, (run, environment) in newest.items()
+        who: Entry(None, who.name, run.id, scored[who], len(wanted[who.means] - places[who]), run.environment, *who[1:])
+        for who, run in newest.items()
         if scored[who]
     }
     ranked = _ranked([entry for who, entry in found.items() if who in here], allow_unsandboxed)
@@ -261,7 +262,7 @@ def score_cell(cell: StoredCell) -> CellScore:
     scores = score(file.metric, np.stack(list(said.values())), labels, len(file.classes)).tolist()
     small = said[1.0].astype(np.min_scalar_type(len(file.classes)))
     anytime = dict(zip(said, scores, strict=True))
-    return CellScore(cell.task, cell.split, cell.status, anytime[1.0], anytime, cell.facts, cell.rows, small, labels)
+    return CellScore(cell.task, cell.split, cell.status, anytime[1.0], anytime, cell.record, cell.rows, small, labels)
 
 
 def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray]:
@@ -270,12 +271,11 @@ def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray]:
     An older cell kept none at the first marks. There, the incumbent is that of the next mark if it had been offered by
     then, and there was none if no offer had come by then.
     """
-    kept = cell.facts.get("marks", FIRST_MARKS)
+    kept = cell.record.marks
     known = {mark: cell.predictions.get(mark, failed) for mark in kept}
     for mark in (mark for mark in MARKS if mark not in known):
         following = min(later for later in kept if later > mark)
-        rows = mark * cell.facts.get("rows_total", 0)
-        offers = cell.facts.get("history")
+        rows, offers = mark * cell.record.rows_total, cell.record.history
         if cell.rows.get(following, np.inf) <= rows:
             known[mark] = cell.predictions[following]
         elif following not in cell.predictions or (offers and offers[0][0] > rows):
@@ -296,15 +296,11 @@ def _task(name: str) -> TaskFile:
     return load_task(name)
 
 
-def _white_box(identity: dict[str, Any]) -> bool:
-    return bool(identity.get("access") == "white-box")  # older runs do not say: they are black-box
-
-
-def _deciding(runs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+def _deciding(runs: list[Run]) -> list[RunKey]:
     """Identities of the runs that decide what is compared: those to be ranked; references where there are no others."""
-    identities = [identity for _, identity, _ in runs]
-    pure = [identity for identity in identities if not identity.get("external")] or identities
-    return [identity for identity in pure if not _white_box(identity)] or pure
+    keys = [run.key for run in runs]
+    pure = [key for key in keys if not key.external] or keys
+    return [key for key in pure if key.access != "white-box"] or pure
 
 
 class _Contestant(NamedTuple):
@@ -321,20 +317,20 @@ class _Contestant(NamedTuple):
         return self.device, self.external
 
 
-def _contestant(identity: dict[str, Any]) -> _Contestant:
-    return _Contestant(identity["entry"], _white_box(identity), identity["device"], identity.get("external", ""))
+def _contestant(key: RunKey) -> _Contestant:
+    return _Contestant(key.entry, key.access == "white-box", key.device, key.external)
 
 
-def _values(identity: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple(identity[name] for name in names)
+def _values(key: RunKey, names: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(getattr(key, name) for name in names)
 
 
-def _largest_group(identities: list[dict[str, Any]]) -> dict[str, Any]:
+def _largest_group(keys: list[RunKey]) -> dict[str, Any]:
     """What the comparable runs with the most entries have in common; the later ones where equal. Oldest come first."""
     entries: dict[tuple[Any, ...], set[str]] = {}
-    for identity in identities:
-        group = _values(identity, _COMPARABLE)
-        entries[group] = entries.pop(group, set()) | {identity["entry"]}
+    for key in keys:
+        group = _values(key, _COMPARABLE)
+        entries[group] = entries.pop(group, set()) | {key.entry}
     largest = max(reversed(entries), key=lambda group: len(entries[group]))
     return dict(zip(_COMPARABLE, largest, strict=True))
 

@@ -229,16 +229,16 @@ def _record(
     row |= {f"average_at_{name}": _rounded(value) for name, value in early.items()}
     row |= {
         "calls": round(entry.calls, 2),
-        "tokens": sum(cell.facts["tokens"] for cell in entry.cells),
-        "bytes_up": sum(cell.facts["bytes_up"] for cell in entry.cells),
-        "bytes_down": sum(cell.facts["bytes_down"] for cell in entry.cells),
+        "tokens": sum(cell.record.tokens for cell in entry.cells),
+        "bytes_up": sum(cell.record.bytes_up for cell in entry.cells),
+        "bytes_down": sum(cell.record.bytes_down for cell in entry.cells),
         "wall_s": round(entry.wall_s, 1),
-        "lm_s": round(sum(cell.facts["lm_s"] for cell in entry.cells), 1),
+        "lm_s": round(sum(cell.record.lm_s for cell in entry.cells), 1),
         "pareto": " ".join(pareto),
         "statuses": " ".join(f"{name}:{count}" for name, count in entry.statuses.items()),
         "missing_cells": entry.missing,
         "device": entry.device,
-        "sandbox": " ".join(sorted({cell.facts["sandbox"] for cell in entry.cells})),
+        "sandbox": " ".join(sorted({cell.record.sandbox for cell in entry.cells})),
         "versions": " ".join(f"{name}={value}" for name, value in sorted(entry.environment["packages"].items())),
         "run": entry.run,
     }

@@ -47,10 +47,9 @@ class Upload:
 def uploads(store: Store, track: str, fingerprint: str, planned: Collection[tuple[str, int]]) -> list[Upload]:
     """The newest archive under each name on one version of a track, best average first, incomplete ones last."""
     newest = {
-        identity["entry"]: run
-        for run, identity, _, _ in store.runs()
-        if identity.get("access") == "predictions"
-        and (identity["track"], identity["track_fingerprint"]) == (track, fingerprint)
+        run.key.entry: run.id
+        for run in store.runs()
+        if run.key.access == "predictions" and (run.key.track, run.key.track_fingerprint) == (track, fingerprint)
     }
     found = []
     for name, run in newest.items():

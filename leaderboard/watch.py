@@ -23,7 +23,8 @@ from leaderboard.rank import score_cell
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.store import OpenCell, Store
+    from harness.records import OpenCell
+    from harness.store import Store
     from harness.track import Track
 
 _BAR = 24
@@ -82,9 +83,9 @@ def look(store: Store, track: Track, before: Look | None = None, now: float | No
     at = time.time() if now is None else now
     planned = len(track.planned)
     newest = {
-        (identity["entry"], identity.get("access")): run
-        for run, identity, _, _ in store.runs()
-        if identity["track"] == track.name and identity.get("access") != "predictions"
+        (run.key.entry, run.key.access): run.id
+        for run in store.runs()
+        if run.key.track == track.name and run.key.access != "predictions"
     }
     earlier = {cell.attempt: cell.calls for each in (before.runs if before else ()) for cell in each.open}
     since = before.at if before else at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from harness.store import RunKey
+from harness.records import RunKey
 
 
 def key(entry: str = "entry", **changes: Any) -> RunKey:

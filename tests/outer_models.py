@@ -15,7 +15,7 @@ from harness.data import Source
 from harness.lm import embedded
 from harness.lm.load import load_model
 from harness.referee import Cell, Verdict, run_cell
-from harness.store import Store, StoredCell
+from harness.store import Store
 from harness.submission import find
 from harness.tasks import load_task
 from harness.track import Track, load_track
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.lm.model import LanguageModel
+    from harness.records import CellRecord, LedgerRow, StoredCell
     from harness.sandbox.tiers import Tier
 
 WIDTH, LAYERS, CALLS, TRAIN_ROWS = 16, 2, 10, 8
@@ -131,12 +132,12 @@ class Run:
         return self.stored.status
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def record(self) -> CellRecord:
         """What is known of it, as stored."""
-        return self.stored.facts
+        return self.stored.record
 
     @property
-    def ledger(self) -> list[dict[str, Any]]:
+    def ledger(self) -> list[LedgerRow]:
         """Its answered queries."""
         return self.store.ledger(self.stored.attempt)
 

@@ -18,7 +18,7 @@ SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*.py"))
 STANDARD = sys.stdlib_module_names
 
 LAYERS = [
-    {"errors", "contract", "losses", "metrics", "status", "tables", "environment", "seals"},
+    {"errors", "contract", "losses", "metrics", "status", "tables", "environment", "seals", "records"},
     {"tomlfile", "heads", "answer", "meter", "database"},
     {
         "tasks",
@@ -31,14 +31,13 @@ LAYERS = [
         "store",
         "listing",
         "migrate",
-        "choices",
     },
     {"lm"},
-    {"sandbox", "choices"},
+    {"sandbox", "overrides"},
     {"referee", "whitebox"},
     {"pretrain", "evaluate", "progress", "check", "doctor", "predict", "audit", "replay", "plan", "merge"},
     {"engines", "service"},
-    {"cli"},
+    {"cli", "options"},
 ]
 """Each module may import from its own layer and those above it in this list."""
 

@@ -387,7 +387,7 @@ def test_backends_that_differ_are_told(
 def test_predictions_agree_with_those_stored(evaluated: Done, harness: Any, tiny_track: Path) -> None:
     assert evaluated.code == 0
     store = Store("results/harness.db")
-    ((run, _, _, _),) = store.runs()
+    (run,) = [found.id for found in store.runs()]
     cell = next(cell for cell in store.cells(run) if (cell.task, cell.split) == ("sst2", 2))
     store.close()
     file = load_task("sst2")

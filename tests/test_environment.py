@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from outer_models import write_submission
 
 from harness import cli, environment
-from harness.choices import Choices
 from harness.environment import environment_sha256
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.progress import PlainProgress
 from harness.store import Store
 from harness.submission import find
@@ -41,7 +41,7 @@ def test_peft_is_part_of_references_and_of_nothing_else(monkeypatch: pytest.Monk
 def test_a_run_is_stored_with_the_environment_of_its_kind(tiny_track: Path, tmp_path: Path) -> None:
     """Black-box and white-box in one evaluation."""
     store = Store(str(tmp_path / "results.db"))
-    evaluation = Evaluation(load_track(str(tiny_track)), Choices(tasks=("qqp",), white_box=True), store)
+    evaluation = Evaluation(load_track(str(tiny_track)), Overrides(tasks=("qqp",), white_box=True), store)
     black = "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)"
     white = (
         'access = "white-box"\n'
@@ -53,8 +53,9 @@ def test_a_run_is_stored_with_the_environment_of_its_kind(tiny_track: Path, tmp_
         for name, body in (("black", black), ("white", white)):
             evaluation.run(find(write_submission(tmp_path, body, name)), {}, progress)
     seen = {}
-    for _, identity, facts, _ in store.runs():
-        seen[identity["entry"]] = "peft" in facts["packages"]
-        assert environment_sha256({k: v for k, v in facts.items() if k != "numerics"}) == identity["environment_sha256"]
+    for run in store.runs():
+        seen[run.key.entry] = "peft" in run.environment["packages"]
+        computing = {name: value for name, value in run.environment.items() if name != "numerics"}
+        assert environment_sha256(computing) == run.key.environment_sha256
     assert seen == {"black": False, "white": True}
     store.close()

@@ -13,7 +13,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +21,13 @@ import torch
 from made_up import key
 from outer_models import ROWS, write_submission
 
-from harness.choices import Choices
+from harness.audit import audit
 from harness.environment import environment_sha256
 from harness.errors import DataError, InputError
 from harness.evaluate import Evaluation
 from harness.lm import device
-from harness.store import Store, chained
+from harness.overrides import Overrides
+from harness.store import Store
 from harness.submission import find
 from harness.track import Numerics, load_track
 
@@ -78,7 +78,7 @@ def store(tmp_path: Path) -> Any:
 
 
 def evaluation(track: Path, store: Store, **choices: Any) -> Evaluation:
-    return Evaluation(load_track(str(track)), Choices(**choices), store)
+    return Evaluation(load_track(str(track)), Overrides(**choices), store)
 
 
 def test_cells_are_all_tasks_and_splits_of_the_track(tiny_track: Path, store: Store) -> None:
@@ -103,8 +103,8 @@ def test_first_tokens_of_label_words_are_resolved_for_the_model_and_stored(
     run = made.run(find(write_submission(tmp_path, body)), {}, Watcher())
     (stored,) = store.cells(run)
     assert stored.status == "ok"
-    assert stored.facts["words"] == list(cell.task.words)
-    assert stored.facts["template"] == " . {mask} News: {a}"
+    assert stored.record.words == cell.task.words
+    assert stored.record.template == " . {mask} News: {a}"
 
 
 def test_finished_cells_are_skipped_and_progress_is_told(tiny_track: Path, store: Store, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_finished_cells_are_skipped_and_progress_is_told(tiny_track: Path, store
     assert made.run(found, {}, second) == run
     assert second.plans == [(2, 2)]
     assert second.cells == []
-    assert len(store.attempts(run)) == 2
+    assert len(store.attempts(run.id)) == 2
 
 
 def test_an_interrupted_cell_starts_over_and_a_finished_one_does_not(
@@ -145,7 +145,7 @@ def test_an_interrupted_cell_starts_over_and_a_finished_one_does_not(
     assert stored[2] != interrupted
     again = store.ledger(stored[2])
     begun = store.ledger(interrupted)
-    assert [row["sha256"] for row in begun] == [row["sha256"] for row in again][: len(begun)]
+    assert [row.sha256 for row in begun] == [row.sha256 for row in again][: len(begun)]
     check(Path(store.url), run, cells=2)
 
 
@@ -169,7 +169,7 @@ def test_another_model_is_recorded_and_keeps_the_run_apart(tiny_track: Path, sto
         evaluation(tiny_track, store, splits=(2,), **more).run(found, {}, Watcher()) for more in ({}, {"model": model})
     }
     assert len(runs) == 2
-    assert {tuple(identity["modified"]) for _, identity, _, _ in store.runs()} == {(), ("model",)}
+    assert {run.key.modified for run in store.runs()} == {(), ("model",)}
 
 
 @pytest.mark.parametrize(
@@ -205,9 +205,9 @@ def test_a_run_on_another_device_is_stored_with_what_it_used(tiny_track: Path, s
     made = evaluation(on_a_gpu(tiny_track, tmp_path), store, tasks=("qqp",), device="cpu")
     assert (made.device, made.plan.base.modified) == ("cpu", ())
     made.run(find(write_submission(tmp_path, SEARCH)), {}, Watcher())
-    ((_, identity, environment, _),) = store.runs()
-    assert identity["device"] == "cpu"
-    assert "gpu" not in environment
+    (run,) = store.runs()
+    assert run.key.device == "cpu"
+    assert "gpu" not in run.environment
 
 
 def test_a_track_on_a_gpu_asks_for_one(
@@ -231,15 +231,16 @@ def test_the_numeric_profile_is_stored_and_is_no_part_of_the_runs_name(
         assert made.lm.chunk_tokens == (512 if more else 4096)
         made.run(find(write_submission(tmp_path, SEARCH)), {}, Watcher())
     device.apply(Numerics())
-    (_, plain, environment, _), (_, tabled, stored, _) = store.runs()
+    plain, tabled = store.runs()
+    environment = dict(plain.environment)
     assert environment["numerics"] == {
         "dtype": "float32", "tf32": False, "attention": "sdpa", "deterministic": False, "threads": None,
         "chunk_tokens": 4096, "forward": "packed",
     }  # fmt: skip
-    assert stored["numerics"] == environment["numerics"] | {"attention": "math", "chunk_tokens": 512}
-    assert {name for name in plain if plain[name] != tabled[name]} == {"track_fingerprint"}
+    assert tabled.environment["numerics"] == environment["numerics"] | {"attention": "math", "chunk_tokens": 512}
+    assert dataclasses.replace(plain.key, track_fingerprint=tabled.key.track_fingerprint) == tabled.key
     del environment["numerics"]
-    assert plain["environment_sha256"] == environment_sha256(environment)
+    assert plain.key.environment_sha256 == environment_sha256(environment)
 
 
 def test_a_run_on_onnx_runtime_is_another_run_that_never_ranks(tiny_track: Path, store: Store, tmp_path: Path) -> None:
@@ -249,12 +250,12 @@ def test_a_run_on_onnx_runtime_is_another_run_that_never_ranks(tiny_track: Path,
     for backend in (None, "torch", "onnxruntime"):
         made = evaluation(tiny_track, store, tasks=("qqp",), backend=backend)
         made.run(entry, {}, Watcher())
-    (_, usual, _, _), (_, other, environment, _) = store.runs()  # torch is the track's own: the same run
-    assert (usual["modified"], other["modified"]) == ([], ["backend"])
-    assert environment["onnxruntime"] == onnxruntime.__version__
-    assert environment["numerics"]["forward"] == "onnxruntime"
-    differ = {name for name in usual if usual[name] != other[name]}
-    assert differ == {"modified", "environment_sha256"}
+    usual, other = store.runs()  # torch is the track's own: the same run
+    assert (usual.key.modified, other.key.modified) == ((), ("backend",))
+    assert other.environment["onnxruntime"] == onnxruntime.__version__
+    assert other.environment["numerics"]["forward"] == "onnxruntime"
+    again = {"modified": (), "environment_sha256": usual.key.environment_sha256}
+    assert dataclasses.replace(other.key, **again) == usual.key
 
 
 def test_a_backend_that_is_none_is_refused(tiny_track: Path, store: Store) -> None:
@@ -300,11 +301,11 @@ def test_a_reference_runs_only_where_that_is_allowed(tiny_track: Path, store: St
     allowed = evaluation(tiny_track, store, white_box=True, tasks=("sst2",))
     run = allowed.run(found, {}, watcher)
     assert watcher.cells == [("sst2", 1, "ok"), ("sst2", 2, "ok")]
-    ((_, identity, _, _),) = store.runs()
-    assert identity["access"] == "white-box"
-    assert identity["modified"] == []
-    assert allowed.run(found, {}, watcher) == run
-    assert len(store.attempts(run)) == 2
+    (run,) = store.runs()
+    assert run.key.access == "white-box"
+    assert run.key.modified == ()
+    assert allowed.run(found, {}, watcher) == run.id
+    assert len(store.attempts(run.id)) == 2
 
 
 def test_a_submission_stays_one_where_references_are_allowed(tiny_track: Path, store: Store, tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ def test_a_submission_stays_one_where_references_are_allowed(tiny_track: Path, s
         for allowed in (True, False)
     }
     assert len(runs) == 1
-    assert store.runs()[0][1]["access"] == "black-box"
+    assert store.runs()[0].key.access == "black-box"
 
 
 def test_access_makes_another_run_and_older_ids_stay() -> None:
@@ -355,10 +356,8 @@ def check(path: Path, run: str, cells: int) -> None:
     assert len(found) == cells
     for cell in found:
         ledger = store.ledger(cell.attempt)
-        assert sum(row["rows"] for row in ledger) == cell.facts["rows_spent"] == ROWS
-        assert [row["number"] for row in ledger] == list(range(len(ledger)))
-        for before, row in pairwise(ledger):
-            assert chained(before["chain"], row) == row["chain"]
+        assert sum(row.rows for row in ledger) == cell.record.rows_spent == ROWS
+    assert audit(store).findings == ()
     store.close()
 
 
@@ -368,7 +367,7 @@ def test_two_processes_on_one_store_make_one_outcome_per_cell(tiny_track: Path, 
     outputs = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     store = Store(str(tmp_path / "results.db"))
-    ((run, _, _, _),) = store.runs()
+    (run,) = [found.id for found in store.runs()]
     store.close()
     check(tmp_path / "results.db", run, cells=3)
     stored = [event for output in outputs for event in events(output) if event.get("stored")]
@@ -393,10 +392,10 @@ NURSERY = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_evaluate import Choices, Evaluation, Store, Watcher, find, load_track
+from test_evaluate import Overrides, Evaluation, Store, Watcher, find, load_track
 
 path = sys.argv[3]
-evaluation = Evaluation(load_track(sys.argv[2]), Choices(), Store(path + ".unused"))
+evaluation = Evaluation(load_track(sys.argv[2]), Overrides(), Store(path + ".unused"))
 evaluation.store.close()
 for line in sys.stdin:
     pid = os.fork()
@@ -435,7 +434,7 @@ def kill_at_random(folder: Path, track: Path, kills: int, seed: int) -> None:
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     store = Store(str(path))
-    ((run, _, _, _),) = store.runs()
+    (run,) = [found.id for found in store.runs()]
     assert len(store.attempts(run)) > 3
     store.close()
     check(path, run, cells=3)
@@ -500,16 +499,18 @@ def test_two_whole_runs_are_equal_bit_for_bit(tiny_track: Path, tmp_path: Path) 
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
         store = Store(str(folder / "results.db"))
-        ((run, _, _, _),) = store.runs()
+        (run,) = [found.id for found in store.runs()]
         (cell,) = store.cells(run)
-        digests = [row["sha256"] for row in store.ledger(cell.attempt)]
-        facts.append((digests, {mark: p.tolist() for mark, p in cell.predictions.items()}, cell.facts["note"]))
+        digests = [row.sha256 for row in store.ledger(cell.attempt)]
+        facts.append((digests, {mark: p.tolist() for mark, p in cell.predictions.items()}, cell.record.note))
         store.close()
     assert facts[0] == facts[1]
 
 
 def test_another_budget_is_another_run(tiny_track: Path, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "results.db"))
-    made = [Evaluation(load_track(str(tiny_track)), Choices(calls=calls), store).plan.base.id for calls in (None, 5, 6)]
+    made = [
+        Evaluation(load_track(str(tiny_track)), Overrides(calls=calls), store).plan.base.id for calls in (None, 5, 6)
+    ]
     assert len(set(made)) == 3
     store.close()

@@ -13,10 +13,10 @@ from made_up import key
 from harness.audit import audit, labels_at_hand
 from harness.data import Source, examples_sha256, load_test
 from harness.errors import StoreError
-from harness.lm.broker import LedgerRow
 from harness.merge import Merged, merge
+from harness.records import CellRecord, KeptAnswer, LedgerRow
 from harness.seals import LATE, closing_seal
-from harness.store import Attempt, KeptAnswer, Store
+from harness.store import Attempt, Store
 from harness.tasks import load_task
 from leaderboard.rank import rank
 
@@ -45,7 +45,7 @@ def finish(attempt: Attempt, queries: int = 4, right: int | None = None) -> bool
     known = 2 * attempt.split + len(TEST) // 2 if right is None else right
     predicted = np.where(np.arange(len(TEST)) < known, TEST.labels, 1 - TEST.labels)
     kept = [KeptAnswer(mark, int(8 * queries * mark), f"{mark}".encode(), predicted) for mark in (0.5, 1.0)]
-    return attempt.finish("ok", facts, examples_sha256(TEST), TEST.labels, kept)
+    return attempt.finish("ok", CellRecord(**facts), examples_sha256(TEST), TEST.labels, kept)
 
 
 def cell(store: Store, entry: str, split: int, queries: int = 4, right: int | None = None) -> None:
@@ -97,19 +97,18 @@ def test_cells_that_ran_apart_rank_as_if_they_had_run_in_one_place(
     found = checked(target)
     assert (len(found.cells), found.unfinished, found.test_sets_at_hand) == (8, 0, 1)
     for part in parts:
-        ((run, *_), *_) = part.runs()
+        run = part.runs()[0].id
         for there in part.cells(run):
             (here,) = [each for each in target.cells(run) if each.split == there.split]
-            assert (here.status, here.facts, here.finished, here.rows) == (
-                there.status, there.facts, there.finished, there.rows,
+            assert (here.status, here.record, here.finished, here.rows) == (
+                there.status, there.record, there.finished, there.rows,
             )  # fmt: skip
             assert here.predictions.keys() == there.predictions.keys()
             assert all((here.predictions[mark] == p).all() for mark, p in there.predictions.items())
             answers = [store.answer(run, "sst2", there.split, 0.5) for store in (part, target)]
             assert answers == [b"0.5"] * 2
             ledgers = [store.ledger(each.attempt) for store, each in ((part, there), (target, here))]
-            facts = [[{**row, "attempt": 0, "chain": ""} for row in ledger] for ledger in ledgers]
-            assert facts[0] == facts[1]
+            assert ledgers[0] == ledgers[1]
     whole.close()
 
 
@@ -153,7 +152,7 @@ def test_a_cell_that_ended_the_same_way_twice_counts_once(parts: tuple[Store, St
     for part in parts:
         cell(part, "one", 1)
         merge(part, target)
-    ((run, *_),) = target.runs()
+    (run,) = [found.id for found in target.runs()]
     assert len(target.cells(run)) == 1
     found = checked(target)
     assert (found.rows["attempts"], found.unfinished) == (2, 1)
@@ -175,7 +174,7 @@ def test_a_cell_that_ended_differently_is_named_and_nothing_of_its_source_is_mer
         merge(parts[1], target)
     assert "sst2/3" not in str(problem.value)
     assert checked(target).digest == before
-    assert [found[0] for found in target.runs()] == [run]
+    assert [found.id for found in target.runs()] == [run]
 
 
 def test_a_source_that_its_audit_finds_changed_is_refused(

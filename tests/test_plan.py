@@ -16,8 +16,8 @@ from outer_models import write_submission
 
 from harness import cli
 from harness.audit import audit
-from harness.choices import Choices
 from harness.errors import InputError
+from harness.overrides import Overrides
 from harness.plan import CellId, plan, planned
 from harness.store import Store
 from harness.submission import find
@@ -71,7 +71,7 @@ def test_a_line_that_was_edited_is_an_error(change: Any, tiny_track: Path, tmp_p
 
 def lines(track: Path, folder: Path, **choices: Any) -> list[str]:
     entry = find(write_submission(folder, "tune = search"))
-    return [str(cell) for cell in plan(load_track(str(track)), Choices(**choices), [entry], {})]
+    return [str(cell) for cell in plan(load_track(str(track)), Overrides(**choices), [entry], {})]
 
 
 def test_a_plan_names_the_cells_that_an_evaluation_would_run(tiny_track: Path, tmp_path: Path) -> None:
@@ -83,47 +83,47 @@ def test_a_plan_names_the_cells_that_an_evaluation_would_run(tiny_track: Path, t
         lines(tiny_track, tmp_path, tasks=("mnli",))
     entry = find(tmp_path / "entry")
     with pytest.raises(InputError, match="named twice"):
-        plan(load_track(str(tiny_track)), Choices(), [entry, entry], {})
+        plan(load_track(str(tiny_track)), Overrides(), [entry, entry], {})
 
 
 def test_references_are_planned_where_they_may_run_and_refused_elsewhere(tiny_track: Path, tmp_path: Path) -> None:
     entry = find(write_submission(tmp_path, 'access = "white-box"\ntune = search'))
     with pytest.raises(InputError, match=r"is a white-box reference: .* allow that with --white-box"):
-        plan(load_track(str(tiny_track)), Choices(), [entry], {})
-    assert len(plan(load_track(str(tiny_track)), Choices(white_box=True), [entry], {})) == 3
+        plan(load_track(str(tiny_track)), Overrides(), [entry], {})
+    assert len(plan(load_track(str(tiny_track)), Overrides(white_box=True), [entry], {})) == 3
 
 
 def test_a_plan_is_of_one_version_of_the_submission(tiny_track: Path, tmp_path: Path) -> None:
     cell, track = CellId.parse(lines(tiny_track, tmp_path)[1]), load_track(str(tiny_track))
-    choices, submission = planned(cell, track, Choices(), [tmp_path / "entry"])
+    choices, submission = planned(cell, track, Overrides(), [tmp_path / "entry"])
     assert (choices.tasks, choices.splits, submission.name) == (("sst2",), (2,), "entry")
     write_submission(tmp_path, "tune = search  # changed")
     with pytest.raises(InputError, match=r"another version of .*entry, whose digest is .*plan again"):
-        planned(cell, track, Choices(), [tmp_path / "entry"])
+        planned(cell, track, Overrides(), [tmp_path / "entry"])
 
 
 @pytest.mark.parametrize("choices", [{"seed": 1}, {"calls": 3}, {"device": "cpu"}, {"p0": Path("p0")}])
 def test_a_plan_is_of_one_set_of_choices(tiny_track: Path, tmp_path: Path, choices: dict[str, Any]) -> None:
     cell, track = CellId.parse(lines(tiny_track, tmp_path)[0]), load_track(str(tiny_track))
     with pytest.raises(InputError, match="or with other choices"):
-        planned(cell, track, Choices(**choices), [tmp_path / "entry"])
+        planned(cell, track, Overrides(**choices), [tmp_path / "entry"])
 
 
 def test_a_plan_is_of_one_track(tiny_track: Path, tmp_path: Path) -> None:
     cell = CellId.parse(lines(tiny_track, tmp_path)[0])
     with pytest.raises(InputError, match="of track tiny, not mini"):
-        planned(cell, load_track("mini"), Choices(), [tmp_path / "entry"])
+        planned(cell, load_track("mini"), Overrides(), [tmp_path / "entry"])
     changed = tmp_path / "tiny.toml"
     changed.write_text(tiny_track.read_text(encoding="utf-8").replace("wall_s = 60", "wall_s = 61"), encoding="utf-8")
     with pytest.raises(InputError, match="another version of track tiny"):
-        planned(cell, load_track(str(changed)), Choices(), [tmp_path / "entry"])
+        planned(cell, load_track(str(changed)), Overrides(), [tmp_path / "entry"])
 
 
 def test_a_line_of_another_submission_says_which_one_it_needs(tiny_track: Path, tmp_path: Path) -> None:
     cell, track = CellId.parse(lines(tiny_track, tmp_path)[0]), load_track(str(tiny_track))
     other = write_submission(tmp_path, "tune = search", name="other")
     with pytest.raises(InputError, match="of submission entry, and only other is given"):
-        planned(cell, track, Choices(), [other])
+        planned(cell, track, Overrides(), [other])
 
 
 def harness(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -144,13 +144,13 @@ def results(url: str, track: Path) -> Any:
         entries = rank(store, chosen.name, chosen.fingerprint, chosen.planned).entries
         ranks = [(e.rank, e.name, e.run, [(c.task, c.split, c.status, c.score) for c in e.cells]) for e in entries]
         cells = {
-            (run, c.task, c.split): (
-                [row["sha256"] for row in store.ledger(c.attempt)],
-                {mark: (c.rows[mark], p.tolist(), store.answer(run, c.task, c.split, mark))
+            (run.id, c.task, c.split): (
+                [row.sha256 for row in store.ledger(c.attempt)],
+                {mark: (c.rows[mark], p.tolist(), store.answer(run.id, c.task, c.split, mark))
                  for mark, p in c.predictions.items()},
             )
-            for run, *_ in store.runs()
-            for c in store.cells(run)
+            for run in store.runs()
+            for c in store.cells(run.id)
         }  # fmt: skip
         return ranks, cells
     finally:

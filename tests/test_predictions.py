@@ -17,6 +17,7 @@ from harness.data import Source, load_test
 from harness.errors import InputError
 from harness.predict import stored_answer
 from harness.predictions import keep, missing_cells, score_archive
+from harness.records import CellRecord
 from harness.store import Store
 from harness.tasks import load_task
 from harness.track import load_track, track_tasks
@@ -198,8 +199,8 @@ def test_an_archive_is_stored_as_predictions_without_a_budget(tmp_path: Path, st
     """Once, however often it is scored; another archive of the same name is another run, and the newest is listed."""
     first = upload(store, tmp_path, {"SST-2/1.csv": GOOD, "SST-2/2.csv": HALF})
     assert upload(store, tmp_path, {"SST-2/1.csv": GOOD, "SST-2/2.csv": HALF}) == first
-    ((run, identity, _, _),) = store.runs()
-    assert (run, identity["access"], identity["entry"]) == (first, "predictions", "team")
+    (run,) = store.runs()
+    assert (run.id, run.key.access, run.key.entry) == (first, "predictions", "team")
     one, two = store.cells(first)
     np.testing.assert_array_equal(one.predictions[1.0], LABELS)
     np.testing.assert_array_equal(one.labels, LABELS)
@@ -223,7 +224,7 @@ def test_uploads_change_nothing_about_the_ranking(tmp_path: Path, store: Store) 
     assert rank(store, "mini", TRACK.fingerprint).entries == ()
     metered = key("metered", track="mini", track_fingerprint=TRACK.fingerprint)
     attempt = store.begin(store.open_run(metered, {"packages": {}}), "sst2", 1)
-    assert attempt.finish("no_answer", {"level": 0, "sandbox": "process"}, "t", LABELS, [])
+    assert attempt.finish("no_answer", CellRecord(level=0, sandbox="process"), "t", LABELS, [])
     upload(store, tmp_path, {"SST-2/1.csv": GOOD}, "again")
     ranking = rank(store, "mini", TRACK.fingerprint)
     assert [(entry.name, entry.rank) for entry in ranking.entries] == [("metered", 1)]

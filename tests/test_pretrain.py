@@ -14,12 +14,12 @@ from outer_models import WIDTH, write_submission
 from rich.console import Console
 
 from harness import cli
-from harness.choices import Choices
 from harness.contract import Prompt, Subspace
 from harness.data import Source
 from harness.errors import DataError, InputError, QueryError
 from harness.evaluate import Evaluation
 from harness.losses import cross_entropy
+from harness.overrides import Overrides
 from harness.predict import stored_answer
 from harness.pretrain import Pretraining, load_source, pretrain, read_p0, write_p0
 from harness.progress import PlainProgress
@@ -238,7 +238,7 @@ def tune(lm, task, shots, rng, config):
 
 
 def evaluate(track: Path, folder: Path, store: Store, p0: Path | None) -> str:
-    evaluation = Evaluation(load_track(str(track)), Choices(p0=p0), store)
+    evaluation = Evaluation(load_track(str(track)), Overrides(p0=p0), store)
     with PlainProgress(cli.err) as progress:
         return evaluation.run(find(write_submission(folder, ANSWER)), {}, progress)
 
@@ -252,7 +252,7 @@ def test_a_run_with_it_is_listed_as_external_and_never_ranked_with_pure_ones(
     write_p0(tmp_path / "p0", 3 * values(), about(tiny_lm))
     runs = [evaluate(tiny_track, tmp_path, store, p0) for p0 in (None, tmp_path / "zeros", tmp_path / "p0")]
     assert len(set(runs)) == 3
-    pure, zeros, moved = ({(c.task, c.split): c.facts["note"]["loss"] for c in store.cells(run)} for run in runs)
+    pure, zeros, moved = ({(c.task, c.split): c.record.note["loss"] for c in store.cells(run)} for run in runs)
     assert zeros == pure
     assert {cell for cell in pure if moved[cell] != pure[cell]} == {("qqp", 1)}
     for one, other in zip(store.cells(runs[0]), store.cells(runs[1]), strict=True):
@@ -274,9 +274,9 @@ def test_it_is_refused_where_it_can_do_nothing(tiny_track: Path, tiny_lm: Langua
     store = Store(str(tmp_path / "results.db"))
     write_p0(tmp_path / "p0", values(), about(tiny_lm))
     with pytest.raises(InputError, match="none is chosen"):
-        Evaluation(load_track(str(tiny_track)), Choices(p0=tmp_path / "p0", tasks=("sst2",)), store)
+        Evaluation(load_track(str(tiny_track)), Overrides(p0=tmp_path / "p0", tasks=("sst2",)), store)
     place = write_submission(tmp_path, 'access = "white-box"\ndef tune(lm, task, shots, rng, config):\n    yield None')
-    evaluation = Evaluation(load_track(str(tiny_track)), Choices(p0=tmp_path / "p0", white_box=True), store)
+    evaluation = Evaluation(load_track(str(tiny_track)), Overrides(p0=tmp_path / "p0", white_box=True), store)
     with PlainProgress(cli.err) as progress, pytest.raises(InputError, match="leave out --p0"):
         evaluation.run(find(place), {}, progress)
     store.close()

@@ -11,10 +11,10 @@ import pytest
 from outer_models import write_submission
 
 from harness import cli
-from harness.choices import Choices
 from harness.data import Source, check_unseen, load_shots, load_test
 from harness.errors import DataError, InputError
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.store import Store
 from harness.submission import find
 from harness.tasks import load_task, tasks_dir
@@ -96,7 +96,7 @@ def test_hard_coded_answers_show_on_a_private_test_set(wide_track: Path, store: 
     unseen, track = private(tmp_path), load_track(str(wide_track))
     submissions = [find(cheat(tmp_path)), find(write_submission(tmp_path, HONEST, "honest"))]
     for more in ({}, {"test_data": unseen}):
-        evaluation = Evaluation(track, Choices(tasks=("sst2",), **more), store)
+        evaluation = Evaluation(track, Overrides(tasks=("sst2",), **more), store)
         for each in submissions:
             evaluation.run(each, {}, Silent())
     ranking = rank(store, "tiny", track.fingerprint)
@@ -141,15 +141,15 @@ def test_a_private_run_is_another_run_with_the_same_shots(tiny_track: Path, stor
     found, track = find(write_submission(tmp_path, "tune = search")), load_track(str(tiny_track))
     runs = []
     for more in ({}, {"test_data": private(tmp_path)}, {"test_data": private(tmp_path / "other", drop=2)}):
-        evaluation = Evaluation(track, Choices(tasks=("sst2",), splits=(1,), **more), store)
+        evaluation = Evaluation(track, Overrides(tasks=("sst2",), splits=(1,), **more), store)
         runs.append(evaluation.run(found, {}, Silent()))
     cells = [store.cells(run)[0] for run in runs]
     assert len(set(runs)) == 3
     assert len({len(cell.labels) for cell in cells}) == 3
-    assert len({tuple(cell.facts["shots_sha256"]) for cell in cells}) == 1
-    assert len({tuple(row["sha256"] for row in store.ledger(cell.attempt)) for cell in cells}) == 1
-    identities = {identity["data"]: identity["modified"] for _, identity, _, _ in store.runs()}
-    assert identities == {"embedded": [], "embedded + test:unseen": ["test_data"]}
+    assert len({tuple(cell.record.shots_sha256) for cell in cells}) == 1
+    assert len({tuple(row.sha256 for row in store.ledger(cell.attempt)) for cell in cells}) == 1
+    identities = {run.key.data: run.key.modified for run in store.runs()}
+    assert identities == {"embedded": (), "embedded + test:unseen": ("test_data",)}
 
 
 def test_a_private_test_set_may_have_the_kits_layout(tmp_path: Path) -> None:
@@ -172,11 +172,11 @@ def test_texts_that_are_public_are_refused(tiny_track: Path, store: Store, tmp_p
     public = (tasks_dir() / "sst2" / "mini" / "test.jsonl").read_text(encoding="utf-8").splitlines()[7]
     path.write_text(path.read_text(encoding="utf-8") + public + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"1 of .* test texts of SST-2 are public"):
-        Evaluation(track, Choices(tasks=("sst2",), test_data=unseen), store)
+        Evaluation(track, Overrides(tasks=("sst2",), test_data=unseen), store)
     shown = load_shots(load_task("sst2"), Source("embedded"), 1, track.tasks["sst2"]).dev.texts[0]
     path.write_text(json.dumps({"texts": shown, "label": "positive"}) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="in row 1"):
-        Evaluation(track, Choices(tasks=("sst2",), test_data=unseen), store)
+        Evaluation(track, Overrides(tasks=("sst2",), test_data=unseen), store)
 
 
 @pytest.mark.parametrize(("place", "error"), [("missing", InputError), ("empty", DataError)])
@@ -185,13 +185,13 @@ def test_a_directory_without_test_sets_is_an_error(
 ) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(error, match=r"no such directory|0 test sets of SST-2"):
-        Evaluation(load_track(str(tiny_track)), Choices(tasks=("sst2",), test_data=tmp_path / place), store)
+        Evaluation(load_track(str(tiny_track)), Overrides(tasks=("sst2",), test_data=tmp_path / place), store)
     assert store.runs() == []
 
 
 def test_a_run_without_a_public_partner_has_no_gap(tiny_track: Path, store: Store, tmp_path: Path) -> None:
     track = load_track(str(tiny_track))
-    evaluation = Evaluation(track, Choices(tasks=("sst2",), test_data=private(tmp_path)), store)
+    evaluation = Evaluation(track, Overrides(tasks=("sst2",), test_data=private(tmp_path)), store)
     evaluation.run(find(write_submission(tmp_path, HONEST)), {}, Silent())
     ranking = rank(store, "tiny", track.fingerprint)
     assert ranking.entries == ()

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 from made_up import key
 from outer_models import CALLS, ROWS, TRAIN_ROWS
 
+from harness import tables
 from harness.errors import StoreError, SubmissionError
 from harness.lm.probe import probe
 from harness.metrics import majority_prediction
 from harness.referee import run_cell
+from harness.seals import chained
 from harness.status import COUNTS, MARKS
-from harness.store import chained
 from harness.submission import find
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ SEARCH = "tune = search"
 
 
 def sums(run: Run) -> int:
-    return sum(row["rows"] for row in run.ledger)
+    return sum(row.rows for row in run.ledger)
 
 
 def test_a_tune_that_returns_is_ok(arena: Arena) -> None:
@@ -37,25 +39,25 @@ def test_a_tune_that_returns_is_ok(arena: Arena) -> None:
     assert run.status == "ok"
     assert run.ledger == []
     assert run.verdict.score is not None
-    assert run.facts["rows_spent"] == 0
-    assert run.facts["config"] == {"step": 1.0}
-    assert run.facts["worker_peak_mb"] > 10
-    assert run.facts["worker_exit"] == 0
-    assert run.facts["device_peak_mb"] is None
-    assert run.facts["probe"] == probe(arena.lm, arena.cell().task)
+    assert run.record.rows_spent == 0
+    assert run.record.config == {"step": 1.0}
+    assert run.record.worker_peak_mb > 10
+    assert run.record.worker_exit == 0
+    assert run.record.device_peak_mb is None
+    assert run.record.probe == probe(arena.lm, arena.cell().task)
 
 
 def test_the_budget_ends_a_search_exactly(arena: Arena) -> None:
     run = arena.run(SEARCH)
     assert run.status == "budget_exhausted"
-    assert sums(run) == run.facts["rows_spent"] == ROWS
-    assert run.facts["queries"] == CALLS // 2
-    assert run.facts["nominal_down"] == 4 * 2 * ROWS  # a float for each label word
+    assert sums(run) == run.record.rows_spent == ROWS
+    assert run.record.queries == CALLS // 2
+    assert run.record.nominal_down == 4 * 2 * ROWS  # a float for each label word
     prompts = 2 * ROWS  # in `tokens`, but nobody uploads p0
-    assert run.facts["nominal_up"] == 3 * (run.facts["tokens"] - prompts) + CALLS * 4 * 4  # and four floats of z a call
-    assert 0 < run.facts["declared_bytes"] < run.facts["nominal_up"]
-    assert run.facts["level"] == 1
-    assert "loss" in run.facts["note"]
+    assert run.record.nominal_up == 3 * (run.record.tokens - prompts) + CALLS * 4 * 4  # and four floats of z a call
+    assert 0 < run.record.declared_bytes < run.record.nominal_up
+    assert run.record.level == 1
+    assert "loss" in run.record.note
 
 
 def test_answers_are_kept_at_fixed_fractions_of_the_budget(arena: Arena) -> None:
@@ -73,7 +75,7 @@ def test_answers_are_kept_at_fixed_fractions_of_the_budget(arena: Arena) -> None
 
     shifts = {mark: from_bytes(blob).members[0].shift[0] for mark, blob in blobs.items() if blob}  # type: ignore[index]
     assert shifts == {1 / 256: 0, 1 / 64: 0, 1 / 16: 1, 1 / 8: 2, 1 / 4: 4, 1 / 2: 8, 1.0: 16}
-    assert set(run.stored.predictions) == set(run.stored.facts["marks"]) == set(MARKS)
+    assert set(run.stored.predictions) == set(run.stored.record.marks) == set(MARKS)
     assert all(len(p) == len(run.stored.labels) for p in run.stored.predictions.values())
     assert (run.stored.predictions[1.0] == 0).all()
 
@@ -98,7 +100,7 @@ def test_time_is_up_with_an_answer(arena: Arena) -> None:
     )
     assert run.status == "timeout"
     assert run.verdict.score is not None
-    assert run.facts["tuning_s"] < 10
+    assert run.record.tuning_s < 10
 
 
 def test_time_is_up_without_an_answer(arena: Arena) -> None:
@@ -111,7 +113,7 @@ def test_time_is_up_without_an_answer(arena: Arena) -> None:
         wall_s=3,
     )
     assert run.status == "no_answer"
-    assert "wall-clock" in run.facts["detail"]
+    assert "wall-clock" in run.record.detail
     assert run.stored.predictions == {}
 
 
@@ -135,9 +137,9 @@ def test_a_crash_keeps_its_traceback_and_what_was_printed(arena: Arena) -> None:
             raise LookupError("lost my way")
     """)
     assert run.status == "crashed"
-    assert "LookupError: lost my way" in run.facts["detail"]
-    assert 'submission.py", line' in run.facts["detail"]
-    assert "about to fall" in run.facts["output"]
+    assert "LookupError: lost my way" in run.record.detail
+    assert 'submission.py", line' in run.record.detail
+    assert "about to fall" in run.record.output
     assert run.status not in COUNTS
     assert run.verdict.score is None
 
@@ -150,7 +152,7 @@ def test_leaving_before_the_end_is_a_crash(arena: Arena, leave: str) -> None:
             {leave}
     """)
     assert run.status == "crashed"
-    assert run.facts["detail"]
+    assert run.record.detail
 
 
 def test_closing_every_descriptor_is_a_crash(arena: Arena) -> None:
@@ -201,7 +203,7 @@ def test_options_reach_the_submission(arena: Arena) -> None:
     """,
         {"step": "0.5"},
     )
-    assert run.facts["config"] == {"step": 0.5}
+    assert run.record.config == {"step": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_an_answer_that_breaks_the_contract_has_a_status_of_its_own(arena: Arena
             yield {answer}
     """)
     assert run.status == "invalid_answer"
-    assert run.facts["detail"]
+    assert run.record.detail
 
 
 def test_an_answer_over_the_size_limit_is_invalid(arena: Arena) -> None:
@@ -239,7 +241,7 @@ def test_an_answer_over_the_size_limit_is_invalid(arena: Arena) -> None:
         answer_mb=1,
     )
     assert run.status == "invalid_answer"
-    assert "bytes" in run.facts["detail"]
+    assert "bytes" in run.record.detail
 
 
 @pytest.mark.parametrize(
@@ -260,7 +262,7 @@ def test_garbage_on_the_socket_is_a_protocol_error(arena: Arena, garbage: str) -
     """)
     assert run.status == "protocol_error"
     assert run.verdict.score is None
-    assert run.facts["tuning_s"] < 25
+    assert run.record.tuning_s < 25
 
 
 def test_more_memory_than_the_limit_is_out_of_memory(arena: Arena) -> None:
@@ -274,7 +276,7 @@ def test_more_memory_than_the_limit_is_out_of_memory(arena: Arena) -> None:
         memory_gb=2,
     )
     assert run.status == "out_of_memory"
-    assert "MemoryError" in run.facts["detail"]
+    assert "MemoryError" in run.record.detail
 
 
 def test_a_worker_killed_from_outside_is_out_of_memory_as_the_kernel_does_it(arena: Arena) -> None:
@@ -287,7 +289,7 @@ def test_a_worker_killed_from_outside_is_out_of_memory_as_the_kernel_does_it(are
         tier="0",
     )  # in all others it cannot
     assert run.status == "out_of_memory"
-    assert "killed" in run.facts["detail"]
+    assert "killed" in run.record.detail
 
 
 def test_swallowing_the_refusal_for_ever_ends_by_the_budget(arena: Arena) -> None:
@@ -302,8 +304,8 @@ def test_swallowing_the_refusal_for_ever_ends_by_the_budget(arena: Arena) -> Non
     """)
     assert run.status == "budget_exhausted"
     assert run.ledger == []
-    assert run.facts["rows_spent"] == 0
-    assert run.facts["refused"] == 1001
+    assert run.record.rows_spent == 0
+    assert run.record.refused == 1001
 
 
 def test_swallowing_the_refusal_and_asking_for_less_is_allowed(arena: Arena) -> None:
@@ -352,7 +354,7 @@ def test_malformed_queries_cost_nothing_and_can_be_caught(arena: Arena) -> None:
             assert lm.budget.rows_left == lm.budget.rows_total
             yield Answer.of(task)
     """)
-    assert run.facts["detail"] == ""
+    assert run.record.detail == ""
     assert run.status == "ok"
     assert run.ledger == []
 
@@ -366,7 +368,7 @@ def test_numpy_strings_and_lists_are_texts_and_words_too(arena: Arena) -> None:
             assert (a == b).all() and a.shape == (1, 8, 2)
             yield Answer.of(task)
     """)
-    assert run.facts["detail"] == ""
+    assert run.record.detail == ""
 
 
 def test_a_flood_on_stdout_is_capped_and_binary_is_harmless(arena: Arena) -> None:
@@ -378,8 +380,8 @@ def test_a_flood_on_stdout_is_capped_and_binary_is_harmless(arena: Arena) -> Non
             os.write(1, b"the end")
     """)
     assert run.status == "ok"
-    assert len(run.facts["output"]) <= 8 << 10
-    assert run.facts["output"].endswith("the end")
+    assert len(run.record.output) <= 8 << 10
+    assert run.record.output.endswith("the end")
 
 
 def test_a_child_of_the_submission_does_not_outlive_its_cell(arena: Arena) -> None:
@@ -410,7 +412,7 @@ def alive(pid: int) -> bool:
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(arena: Arena) -> None:
     first, second, other = arena.run(SEARCH), arena.run(SEARCH), arena.run(SEARCH, seed=1)
-    digests = [[row["sha256"] for row in run.ledger] for run in (first, second, other)]
+    digests = [[row.sha256 for row in run.ledger] for run in (first, second, other)]
     assert digests[0] == digests[1]
     assert not set(digests[0]) & set(digests[2])
     for mark in MARKS:
@@ -423,11 +425,13 @@ def test_the_hash_chain_can_be_recomputed_and_notices_a_change(arena: Arena) -> 
 
     run = arena.run(SEARCH)
     start = hashlib.sha256(f"{run.stored.run}/sst2/1/{run.stored.attempt}".encode()).hexdigest()
+    with run.store.snapshot() as raw:
+        links = list(raw.execute(sa.select(tables.queries.c.chain).order_by(tables.queries.c.number)).scalars())
     link = start
-    for row in run.ledger:
-        link = chained(link, row)
-        assert row["chain"] == link
-    assert chained(start, run.ledger[0] | {"rows": 1}) != run.ledger[0]["chain"]
+    for row, stored in zip(run.ledger, links, strict=True):
+        link = chained(link, vars(row))
+        assert stored == link
+    assert chained(start, vars(run.ledger[0]) | {"rows": 1}) != links[0]
 
 
 def test_a_job_larger_than_the_socket_buffer_arrives(arena: Arena) -> None:
@@ -496,9 +500,9 @@ def test_the_price_of_a_call_is_the_training_set(arena: Arena) -> None:
             assert lm.budget.calls_left == 8.5
             yield Answer.of(task)
     """)
-    assert run.facts["detail"] == ""
-    assert [row["level"] for row in run.ledger] == [0, 3]
-    assert run.facts["train_rows"] == TRAIN_ROWS
+    assert run.record.detail == ""
+    assert [row.level for row in run.ledger] == [0, 3]
+    assert run.record.train_rows == TRAIN_ROWS
 
 
 def test_a_configuration_of_odd_values_is_stored_as_it_prints(arena: Arena) -> None:
@@ -513,4 +517,4 @@ def test_a_configuration_of_odd_values_is_stored_as_it_prints(arena: Arena) -> N
         def tune(lm, task, shots, rng, config):
             yield Answer.of(task)
     """)
-    assert run.facts["config"] == {"box": "inf", "widths": [1, 2.5], "table": "range(0, 3)", "name": "np.str_('x')"}
+    assert run.record.config == {"box": "inf", "widths": [1, 2.5], "table": "range(0, 3)", "name": "np.str_('x')"}

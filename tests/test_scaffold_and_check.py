@@ -52,7 +52,7 @@ def test_a_new_submission_runs_for_real(arena: Arena) -> None:
     body = (folder / "submission.py").read_text(encoding="utf-8").split("annotations\n", 1)[1]
     run = arena.run(body)
     assert run.status == "budget_exhausted"
-    assert "loss" in run.facts["note"]
+    assert "loss" in run.record.note
 
 
 def test_options_reach_the_check(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ import pytest
 from made_up import key
 
 from harness.errors import StoreError
-from harness.lm.broker import LedgerRow
-from harness.store import Attempt, KeptAnswer, RunKey, Store, chained
+from harness.records import CellRecord, KeptAnswer, LedgerRow, Run, RunKey
+from harness.seals import chained
+from harness.store import Attempt, Store
 
 LABELS = np.array([0, 1, 1, 0])
 ROW = LedgerRow(rows=8, tokens=100, bytes_up=10, bytes_down=20, seconds=0.125, level=1, sha256="ab")
@@ -28,7 +29,7 @@ ROW = LedgerRow(rows=8, tokens=100, bytes_up=10, bytes_down=20, seconds=0.125, l
 
 def finish(attempt: Attempt, status: str = "ok", test: str = "t", blob: bytes = b"answer") -> bool:
     kept = [KeptAnswer(0.5, 8, blob, LABELS), KeptAnswer(1.0, 16, blob, LABELS[::-1])]
-    return attempt.finish(status, {"rows_spent": 8}, test, LABELS, kept)
+    return attempt.finish(status, CellRecord(rows_spent=8), test, LABELS, kept)
 
 
 @pytest.fixture
@@ -73,13 +74,13 @@ def test_what_is_written_is_read_back(store: Store) -> None:
     assert finish(attempt)
     (cell,) = store.cells(run)
     assert (cell.task, cell.split, cell.status, cell.attempt) == ("sst2", 1, "ok", attempt.number)
-    assert cell.facts == {"rows_spent": 8}
+    assert cell.record == CellRecord(rows_spent=8)
     assert cell.labels.tolist() == LABELS.tolist()
     assert {mark: p.tolist() for mark, p in cell.predictions.items()} == {0.5: [0, 1, 1, 0], 1.0: [0, 1, 1, 0]}
     assert store.answer(run, "sst2", 1) == b"answer"
     assert store.answer(run, "sst2", 2) is None
     assert store.finished(run) == {("sst2", 1)}
-    assert [found[0] for found in store.runs()] == [run]
+    assert [found.id for found in store.runs()] == [run]
 
 
 def test_facts_survive_closing(place: str) -> None:
@@ -143,9 +144,10 @@ def test_each_ledger_row_is_committed_by_itself_and_chained(store: Store, place:
     for n in range(5):
         attempt.record(LedgerRow(n, n, n, n, 0.1 * n, 0, f"{n}"))
         assert ask(place, "select count(*) from queries") == [(n + 1,)]
-    for row in store.ledger(attempt.number):
-        link = chained(link, row)
-        assert row["chain"] == link
+    links = ask(place, "select chain from queries order by number")
+    for row, (stored,) in zip(store.ledger(attempt.number), links, strict=True):
+        link = chained(link, vars(row))
+        assert stored == link
 
 
 def test_a_changed_ledger_row_breaks_the_chain(store: Store, place: str) -> None:
@@ -154,8 +156,8 @@ def test_a_changed_ledger_row_breaks_the_chain(store: Store, place: str) -> None
     for _ in range(3):
         attempt.record(ROW)
     change(place, "update queries set rows = 1 where number = 1")
-    rows = store.ledger(attempt.number)
-    assert chained(rows[0]["chain"], rows[1]) != rows[1]["chain"]
+    (first,), (second,), _ = ask(place, "select chain from queries order by number")
+    assert chained(first, vars(store.ledger(attempt.number)[1])) != second
 
 
 def test_an_outcome_is_written_whole_or_not_at_all(store: Store) -> None:
@@ -163,7 +165,7 @@ def test_an_outcome_is_written_whole_or_not_at_all(store: Store) -> None:
     attempt = store.begin(run, "sst2", 1)
     broken = [KeptAnswer(0.5, 8, b"x", LABELS), KeptAnswer(0.5, 8, b"y", LABELS)]  # the same mark twice
     with pytest.raises(StoreError):
-        attempt.finish("ok", {}, "t", LABELS, broken)
+        attempt.finish("ok", CellRecord(), "t", LABELS, broken)
     assert store.finished(run) == set()
     assert store.answer(run, "sst2", 1, 0.5) is None
     assert finish(attempt)
@@ -182,7 +184,7 @@ def test_a_reader_does_not_wait_for_a_writer(store: Store, place: str) -> None:
     run = store.open_run(key(), {})
     with store._writing():
         other = Store(place)
-        assert other.runs()[0][0] == run
+        assert other.runs()[0].id == run
         other.close()
 
 
@@ -277,15 +279,16 @@ def check_full(path: Path, output: str) -> None:
     written, message = output.split("\n", 1)
     assert "Nothing half-written" in message
     again = Store(str(path))
-    (run,) = [found[0] for found in again.runs()]
+    (run,) = [found.id for found in again.runs()]
     ((attempt, _, _),) = again.attempts(run)
     assert len(again.ledger(attempt)) == int(written) > 0
     link = hashlib.sha256(f"{run}/sst2/1/{attempt}".encode()).hexdigest()
-    for row in again.ledger(attempt):
-        link = chained(link, row)
-        assert row["chain"] == link
+    rows = again.ledger(attempt)
     again.close()
     with sqlite3.connect(path) as other:
+        for row, (stored,) in zip(rows, other.execute("SELECT chain FROM queries ORDER BY number"), strict=True):
+            link = chained(link, vars(row))
+            assert stored == link
         assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     other.close()
 
@@ -344,13 +347,13 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
 
 
-def test_identity_is_stored_as_json(store: Store) -> None:
+def test_identity_is_stored_as_json(store: Store, place: str) -> None:
     store.open_run(key(options=(("a", "1"),)), {"threads": 2})
-    ((_, identity, environment, _),) = store.runs()
-    assert identity["options"] == [["a", "1"]]
-    assert environment == {"threads": 2}
-    assert set(identity) == set(RunKey.__dataclass_fields__)
-    assert json.dumps(identity)
+    (run,) = store.runs()
+    assert run.key.options == (("a", "1"),)
+    assert run == Run(run.key.id, key(options=(("a", "1"),)), {"threads": 2}, run.started)
+    stored = json.loads(ask(place, "select identity from runs")[0][0])
+    assert list(stored) == list(RunKey.__dataclass_fields__)
 
 
 def test_other_processes_reach_it_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,6 +363,6 @@ def test_other_processes_reach_it_from_any_directory(tmp_path: Path, monkeypatch
     assert store.url == "results.db"
     monkeypatch.chdir("/")
     again = Store(store.address)
-    assert [number for number, *_ in again.runs()] == [key().id]
+    assert [found.id for found in again.runs()] == [key().id]
     again.close()
     store.close()

@@ -217,15 +217,15 @@ def test_a_reference_is_scored_and_costs_nothing(arena: Arena) -> None:
     assert run.status == "ok"
     assert run.verdict.score is not None
     assert run.ledger == []
-    assert run.facts["rows_spent"] == run.facts["rows_total"] == run.facts["queries"] == 0
-    assert (run.facts["level"], run.facts["access"]) == (4, "white-box")
-    assert run.facts["sandbox"] == "none (referee process)"
-    assert run.facts["config"] == {"eta": 0.02, "dtype": "<class 'float'>"}
-    assert run.facts["history"][-1] == [0, run.facts["note"]]
-    assert set(run.facts["note"]) == {"loss", "dev"}
+    assert run.record.rows_spent == run.record.rows_total == run.record.queries == 0
+    assert (run.record.level, run.record.access) == (4, "white-box")
+    assert run.record.sandbox == "none (referee process)"
+    assert run.record.config == {"eta": 0.02, "dtype": "<class 'float'>"}
+    assert run.record.history[-1] == [0, run.record.note]
+    assert set(run.record.note) == {"loss", "dev"}
     other = arena.run("def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)")
     assert list(other.facts) == list(run.facts)
-    assert other.facts["access"] == "black-box"
+    assert other.record.access == "black-box"
 
 
 def test_the_same_seed_gives_the_same_predictions(arena: Arena) -> None:
@@ -234,7 +234,7 @@ def test_the_same_seed_gives_the_same_predictions(arena: Arena) -> None:
     many = FIT.replace("10, 50", "40, 500")
     first, again, other = (refer(arena, many, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert first.facts["history"] == again.facts["history"] != other.facts["history"]
+    assert first.record.history == again.record.history != other.record.history
     np.testing.assert_array_equal(first.stored.predictions[1.0], again.stored.predictions[1.0])
 
 
@@ -255,14 +255,14 @@ def test_a_reference_may_end_as_a_submission_may(arena: Arena, status: str) -> N
     run = refer(arena, f"def tune(lm, task, shots, rng, config):\n{body}", wall_s=limit)
     assert run.status == status
     assert (run.verdict.score is not None) == (status == "timeout") == bool(run.stored.predictions)
-    assert reason in run.facts["detail"]
+    assert reason in run.record.detail
 
 
 def test_probabilities_that_are_not_finite_are_an_invalid_answer(arena: Arena) -> None:
     """A diverged training is a failure, not a class."""
     run = refer(arena, FIT.replace("config.eta", "float('inf')"))
     assert run.status == "invalid_answer"
-    assert "finite" in run.facts["detail"]
+    assert "finite" in run.record.detail
 
 
 def test_a_reference_that_cannot_be_imported_is_an_error_and_nothing_is_stored(arena: Arena) -> None:

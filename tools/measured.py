@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,21 +15,11 @@ from leaderboard.stats import Bootstrap, bootstrap
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.store import Store, StoredCell
+    from harness.records import Run, StoredCell
+    from harness.store import Store
     from harness.track import Track
     from leaderboard.rank import Entry, Ranking
     from leaderboard.stats import FloatArray
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run with its finished cells."""
-
-    id: str
-    identity: dict[str, Any]
-    environment: dict[str, Any]
-    started: float
-    cells: tuple[StoredCell, ...]
 
 
 class Runs:
@@ -38,22 +28,22 @@ class Runs:
     def __init__(self, stores: Sequence[Store], track: str) -> None:
         """Read all; the cells of a run that is in several databases are united."""
         found: dict[str, Run] = {}
+        self._cells: dict[str, list[StoredCell]] = {}
         for store in stores:
-            for run, identity, environment, started in store.runs():
-                if identity["track"] == track:
-                    earlier = found[run].cells if run in found else ()
-                    united = {(cell.task, cell.split): cell for cell in (*earlier, *store.cells(run))}
-                    cells = tuple(united[place] for place in sorted(united))
-                    found[run] = Run(run, identity, environment, started, cells)
-        self.by_id = dict(sorted(found.items(), key=lambda item: (len(item[1].cells), item[1].started)))
+            for run in store.runs():
+                if run.key.track == track:
+                    found[run.id] = run
+                    united = {(cell.task, cell.split): cell for cell in (*self.cells(run.id), *store.cells(run.id))}
+                    self._cells[run.id] = [united[place] for place in sorted(united)]
+        self.by_id = dict(sorted(found.items(), key=lambda item: (len(self.cells(item[0])), item[1].started)))
 
-    def runs(self) -> list[tuple[str, dict[str, Any], dict[str, Any], float]]:
+    def runs(self) -> list[Run]:
         """Fullest last, and the newest of equally full ones: the last run of an entry is the one that counts."""
-        return [(run.id, run.identity, run.environment, run.started) for run in self.by_id.values()]
+        return list(self.by_id.values())
 
     def cells(self, run: str) -> list[StoredCell]:
         """Finished cells of a run, in order of task and split."""
-        return list(self.by_id[run].cells)
+        return self._cells.get(run, [])
 
     def rank(self, track: Track) -> Ranking:
         """The leaderboard, by the same rules as `harness leaderboard`."""
@@ -114,7 +104,7 @@ def race(system: Sequence[StoredCell], reference: Sequence[StoredCell]) -> Race 
     None where the offers of some cell are not recorded.
     """
     pairs = list(zip(system, reference, strict=True))
-    if not all("history" in cell.facts for pair in pairs for cell in pair):
+    if not all(cell.record.history is not None for pair in pairs for cell in pair):
         return None
     aimed = [(mine, its, target) for mine, its in pairs if (target := _last_dev(its)) is not None]
     tasks = tuple(dict.fromkeys(mine.task for mine, _, _ in aimed))
@@ -129,11 +119,11 @@ def race(system: Sequence[StoredCell], reference: Sequence[StoredCell]) -> Race 
 
 def _last_dev(cell: StoredCell) -> float | None:
     """Dev score of the last answer that was offered with one."""
-    return next((note["dev"] for _, note in reversed(cell.facts["history"]) if "dev" in note), None)
+    return next((note["dev"] for _, note in reversed(cell.record.history or ()) if "dev" in note), None)
 
 
 def _share(cell: StoredCell, target: float) -> float:
     """Share of the budget spent when the target was first reached, one row at least; inf where it never was."""
-    offers = cell.facts["history"]
+    offers = cell.record.history or ()
     first = next((rows for rows, note in offers if note.get("dev", -math.inf) >= target), math.inf)
-    return float(max(first, 1) / cell.facts["rows_total"])
+    return float(max(first, 1) / cell.record.rows_total)

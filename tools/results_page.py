@@ -205,14 +205,14 @@ def _commands(measured: Measured) -> str:
 
 
 def _command(measured: Measured, entry: Entry) -> str:
-    identity = measured.runs.by_id[entry.run].identity
+    key = measured.runs.by_id[entry.run].key
     words = ["harness", "evaluate", f"submissions/{folder_of(entry.name)}"]
     words += ["--track", measured.track.name] if measured.track.name != "mini" else []
     words += ["--data", "DIR"] if _data(measured, entry) else []
     partial = set(entry.tasks) != set(measured.track.tasks)
     words += [word for task in entry.tasks if partial for word in ("--task", task)]
-    words += ["--seed", str(identity["seed"])] if identity["seed"] else []
-    words += [word for name, value in identity["options"] for word in ("--config", f"{name}={value}")]
+    words += ["--seed", str(key.seed)] if key.seed else []
+    words += [word for name, value in key.options for word in ("--config", f"{name}={value}")]
     return shlex.join(words)
 
 
@@ -220,12 +220,12 @@ def _machines(measured: Measured) -> str:
     where: dict[tuple[str, ...], list[str]] = {}
     for entry in measured.ranking.entries:
         where.setdefault(_environment(entry), []).append(f"`{entry.name}`")
-    identity = measured.runs.by_id[measured.ranking.entries[0].run].identity
+    key = measured.runs.by_id[measured.ranking.entries[0].run].key
     run = (
-        f"Model {identity['model']} (SHA-256 {identity['model_sha256'][:16]}), "
-        f"data {identity['data'].partition(':')[0]} ({identity['data_sha256']}), "
-        f"track version {identity['track_fingerprint']}, rules {identity['rules']}, "
-        f"seed {identity['seed']}, device {identity['device']}."
+        f"Model {key.model} (SHA-256 {key.model_sha256[:16]}), "
+        f"data {key.data.partition(':')[0]} ({key.data_sha256}), "
+        f"track version {key.track_fingerprint}, rules {key.rules}, "
+        f"seed {key.seed}, device {key.device}."
     )
     lines = [f"- {', '.join(names)}: {'; '.join(facts)}" for facts, names in where.items()]
     return "## Machine and versions\n\n" + "\n".join([run, "", *lines])
@@ -234,7 +234,7 @@ def _machines(measured: Measured) -> str:
 def _environment(entry: Entry) -> tuple[str, ...]:
     facts = entry.environment
     packages = " ".join(f"{name} {version}" for name, version in sorted(facts.get("packages", {}).items()))
-    sandbox = " ".join(sorted({str(cell.facts.get("sandbox", "none")) for cell in entry.cells}))
+    sandbox = " ".join(sorted({cell.record.sandbox for cell in entry.cells}))
     named = [f"{name} {facts[name]}" for name in ("machine", "cpu", "threads", "python") if name in facts]
     return (*named, f"sandbox {sandbox}", packages)
 
@@ -267,7 +267,7 @@ def _failed(entry: Entry) -> int:
 
 def _data(measured: Measured, entry: Entry) -> bool:
     """Whether the run needs a data directory to be named."""
-    return bool(measured.runs.by_id[entry.run].identity["data"] != "embedded")
+    return bool(measured.runs.by_id[entry.run].key.data != "embedded")
 
 
 def _folders(measured: Measured) -> set[str]:

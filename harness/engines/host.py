@@ -18,8 +18,8 @@ from harness.submission import find, read_files
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.choices import Choices
     from harness.evaluate import Evaluation, Plan
+    from harness.overrides import Overrides
     from harness.referee import Verdict
     from harness.sandbox.tiers import Tier
     from harness.submission import Submission
@@ -78,7 +78,7 @@ class Loaded:
 class Host:
     """One device, one copy of the weights, several cells at once that take turns on it."""
 
-    def __init__(self, track: Track, choices: Choices, store: str, threads: str | None, isolated: bool) -> None:
+    def __init__(self, track: Track, choices: Overrides, store: str, threads: str | None, isolated: bool) -> None:
         """Take over the driver's thread count, before torch is loaded: Ray sets another one.
 
         Args:

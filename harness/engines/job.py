@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.choices import Choices
+    from harness.overrides import Overrides
     from harness.store import Store
     from harness.submission import Submission
     from harness.track import Track
@@ -19,7 +19,7 @@ class Job:
     """Submissions to be run on a track."""
 
     track: Track
-    choices: Choices
+    choices: Overrides
     store: Store
     submissions: tuple[Submission, ...]
     options: Mapping[str, str]

@@ -16,7 +16,6 @@ import logging
 import os
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.engines.dealer import Dealer
@@ -26,7 +25,6 @@ from harness.errors import EngineError, InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.choices import Choices
     from harness.engines.job import Job
     from harness.evaluate import Plan, Progress
 
@@ -54,7 +52,7 @@ def run(job: Job, progress: Progress, cluster: Cluster | None = None) -> Plan:
     cluster = cluster or Cluster()
     if cluster.workers is not None and cluster.workers < 1:
         raise InputError(f"--workers {cluster.workers}: at least one is needed")
-    job = dataclasses.replace(job, choices=_absolute(job.choices))
+    job = dataclasses.replace(job, choices=job.choices.absolute())
     given = job.track, job.choices, job.store.address, os.environ.get("OMP_NUM_THREADS"), job.isolated
     with connected(cluster.address) as ray:
 
@@ -97,12 +95,3 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _absolute(choices: Choices) -> Choices:
-    """Choices whose paths mean the same in another directory."""
-    paths = {name: getattr(choices, name) for name in ("data", "staged", "p0", "test_data")}
-    made: dict[str, Any] = {name: path.absolute() for name, path in paths.items() if path is not None}
-    if choices.model is not None and Path(choices.model).is_dir():
-        made["model"] = str(Path(choices.model).absolute())
-    return dataclasses.replace(choices, **made)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from harness.contract import Prompt
-from harness.errors import BudgetExhausted, ProtocolError, QueryError
+from harness.errors import ProtocolError, QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contract import Budget, Prompts, Text
-    from harness.lm.wire import Query
+    from harness.contract import Text
+    from harness.lm.query import Query
 
 LONGEST_TEXT = 20_000
 LONGEST_TEMPLATE = 4096
 MOST_WORDS = 1 << 18
 """More than any vocabulary has."""
 LONGEST_WORD = 256
+MOST_CHARACTERS, TEXT_OVERHEAD = 64 << 20, 64
+"""Of all texts that one solver may ask about at a time; each text counts with an overhead."""
 LARGEST_CONFIG = 64 << 10
 LARGEST_PROMPTS = 1 << 30
 """Bytes that the prompts of one query may unfold to."""
@@ -77,47 +78,34 @@ def check_wording(template: str, words: Sequence[str]) -> None:
         raise QueryError(f"template of {len(template):,} characters; {LONGEST_TEMPLATE:,} are allowed")
 
 
-def check_size(
-    query: Query, prompts: Prompts | None, texts: int, budget: Budget, width: int, tokens: int, reply_bytes: int
-) -> int:
-    """Rows fit into the budget, the reply into a frame, the unfolded prompts into memory; return the candidates.
-
-    `width` and `tokens` are the model's: a reply with the states of all tokens is taken to be of the longest texts.
+def check_characters(texts: Sequence[Text], declared: int) -> int:
+    """Texts fit into memory beside those of `declared` characters; return how many they have, with their overhead.
 
     Raises:
-        BudgetExhausted: as the meter would, before the texts are even tokenised.
         QueryError: with the numbers.
     """
-    candidates = 1 if prompts is None else len(prompts)
-    rows = candidates * texts
-    if rows > budget.rows_left:
-        raise BudgetExhausted(rows, budget.rows_left, budget.rows_total)
+    characters = sum(TEXT_OVERHEAD + sum(map(len, text)) for text in texts)
+    most = MOST_CHARACTERS - declared
+    if characters > most:
+        raise QueryError(f"texts of {characters:,} characters; {most:,} may still be declared. Reuse text sets")
+    return characters
+
+
+def check_size(query: Query, words: int, width: int, tokens: int, reply_bytes: int) -> None:
+    """The reply fits into a frame, the unfolded prompts into memory.
+
+    `words` are asked about; `width` and `tokens` are the model's: a reply with the states of all tokens is taken to be
+    of the longest texts.
+
+    Raises:
+        QueryError: with the numbers.
+    """
     states = {None: 0, "mask": 1, "cls": 1, "all": tokens}[query.features]
-    reply = 4 * rows * (len(query.words) + states * width)
+    reply = 4 * query.candidates * len(query.texts) * (words + states * width)
     if reply > reply_bytes:
         raise QueryError(f"a reply of {reply:,} bytes; {reply_bytes:,} are allowed. Ask for fewer rows at once")
-    unfolded = 4 * candidates * prompt_layers(prompts) * prompt_tokens(prompts) * width
+    unfolded = 4 * query.candidates * query.prompt_layers * query.prompt_tokens * width
     if unfolded > LARGEST_PROMPTS:
         raise QueryError(
             f"prompts of {unfolded:,} bytes; {LARGEST_PROMPTS:,} are allowed. Ask for fewer candidates at once"
         )
-    return candidates
-
-
-def prompt_layers(prompts: Prompts | None) -> int:
-    """Layers that get a prompt."""
-    if prompts is None:
-        return 0
-    return int(prompts.values.shape[1]) if isinstance(prompts, Prompt) else prompts.space.layers
-
-
-def prompt_tokens(prompts: Prompts | None) -> int:
-    """Prompt tokens of one candidate."""
-    if prompts is None:
-        return 0
-    return int(prompts.values.shape[2]) if isinstance(prompts, Prompt) else prompts.space.tokens
-
-
-def level(query: Query, prompts: Prompts | None) -> int:
-    """Access level of a query: 0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
-    return 3 if query.features is not None else min(prompt_layers(prompts), 2)

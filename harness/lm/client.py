@@ -3,72 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness import answer as answers
-from harness.contract import (
-    Answer,
-    Budget,
-    FeatureKind,
-    FloatArray,
-    Mode,
-    ModelInfo,
-    Outputs,
-    Prompt,
-    Prompts,
-    Subspace,
-    Task,
-    Text,
-)
+from harness.contract import Answer, Budget, Coordinates, FeatureKind, FloatArray, ModelInfo, Outputs
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryError
 from harness.lm import wire
+from harness.lm.query import Query, string_of
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from harness.contract import Prompts, Subspace, Task, Text
+
 _LARGEST_REPLY = (1 << 32) - 1
-
-
-@dataclass(frozen=True)
-class Question:
-    """A query, checked and packed, before it is said how it travels."""
-
-    texts: tuple[Text, ...]
-    template: str | None  # None is the task's
-    words: tuple[str, ...] | None  # None are the task's
-    prompt: wire.Array | None = None  # values, or coordinates in `space`
-    mode: Mode = "add"
-    space: Subspace | None = None
-    features: FeatureKind | None = None
-    normalize: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        prompts: Prompts | None,
-        texts: Sequence[Text],
-        template: str | None,
-        words: Sequence[str] | None,
-        features: FeatureKind | None,
-        normalize: bool,
-    ) -> Question:
-        """Take what a `BlackBox` is given; QueryError where it cannot travel."""
-        question = cls(
-            texts_of(texts),
-            None if template is None else string_of(template),
-            None if words is None else tuple(map(string_of, words)),
-            features=features,
-            normalize=bool(normalize),
-        )
-        if isinstance(prompts, Prompt):
-            return replace(question, prompt=wire.prompt_values(prompts), mode=prompts.mode)
-        if prompts is not None:
-            return replace(question, prompt=wire.Array.of(prompts.z), space=prompts.space)
-        return question
 
 
 class Asking(ABC):
@@ -83,7 +34,7 @@ class Asking(ABC):
         normalize: bool = False,
     ) -> FloatArray:
         """See `BlackBox`."""
-        return self._query(Question.of(prompts, texts, template, words, None, normalize)).logits.values(3)
+        return self._query(Query.of(prompts, texts, template, words, None, normalize)).logits.values(3)
 
     def outputs(
         self,
@@ -95,14 +46,14 @@ class Asking(ABC):
         normalize: bool = False,
     ) -> Outputs:
         """See `BlackBox`."""
-        result = self._query(Question.of(prompts, texts, template, words, features, normalize))
+        result = self._query(Query.of(prompts, texts, template, words, features, normalize))
         if result.features is None:
             raise ProtocolError("features were asked for and did not come")
         lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
         return Outputs(result.logits.values(3), result.features.values(4 if features == "all" else 3), lengths)
 
     @abstractmethod
-    def _query(self, question: Question) -> wire.Result:
+    def _query(self, query: Query) -> wire.Result:
         """Ask; the budget is that after it."""
 
 
@@ -162,18 +113,10 @@ class RemoteBlackBox(Asking):
         except QueryError as problem:
             raise AnswerError(str(problem)) from None
 
-    def _query(self, question: Question) -> wire.Result:
-        query = wire.Query(
-            self._text_set(question.texts),
-            self._task.template if question.template is None else question.template,
-            self._task.words if question.words is None else question.words,
-            question.prompt,
-            question.mode,
-            None if question.space is None else self._space(question.space),
-            question.features,
-            question.normalize,
-        )
-        reply = self._ask(query)
+    def _query(self, query: Query) -> wire.Result:
+        texts = self._text_set(query.texts)
+        space = self._space(query.prompts.space) if isinstance(query.prompts, Coordinates) else None
+        reply = self._ask(wire.QueryFrame.of(query, self._task, texts, space))
         if not isinstance(reply, wire.Result):
             raise ProtocolError(f"unexpected reply {type(reply).__name__} to Query")
         self._budget = Budget(self._budget.rows_total, reply.rows_left, self._budget.train_rows)
@@ -187,7 +130,7 @@ class RemoteBlackBox(Asking):
 
     def _space(self, space: Subspace) -> int:
         if space not in self._spaces:
-            self._ask(wire.Declare(len(self._spaces), space=wire.SpaceSpec.of(space)))
+            self._ask(wire.Declare(len(self._spaces), space=space))
             self._spaces[space] = len(self._spaces)
         return self._spaces[space]
 
@@ -207,15 +150,3 @@ class RemoteBlackBox(Asking):
         if isinstance(reply, wire.Rejected):
             raise QueryError(reply.message)
         return reply
-
-
-def texts_of(texts: Sequence[Text | str]) -> tuple[Text, ...]:
-    """Texts as they travel; one that is a plain string is a text of one field."""
-    return tuple((str(text),) if isinstance(text, str) else tuple(map(string_of, text)) for text in texts)
-
-
-def string_of(value: str) -> str:
-    """Check a string, and make numpy's plain: only that travels."""
-    if not isinstance(value, str):
-        raise QueryError(f"{value!r} is {type(value).__name__}; a string expected")
-    return str(value)

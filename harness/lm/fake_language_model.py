@@ -1,4 +1,4 @@
-"""The fake model with the face that broker and referee see: for tests and load tests without torch and weights."""
+"""The fake model with the face that pricing and referee see: for tests and load tests without torch and weights."""
 
 from __future__ import annotations
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.contract import Subspace
+from harness.records import Fingerprint
 
 if TYPE_CHECKING:
     from harness.contract import Task
@@ -27,11 +28,11 @@ TEXTS = (
 """Texts of different lengths, so that padding and chunks have their part in the numbers."""
 _DIM, _SEED = 16, 20_220_628
 _DECIMALS = 2
-_taken: weakref.WeakKeyDictionary[LanguageModel, dict[Task, dict[str, Any]]] = weakref.WeakKeyDictionary()
+_taken: weakref.WeakKeyDictionary[LanguageModel, dict[Task, Fingerprint]] = weakref.WeakKeyDictionary()
 """Fingerprints of this process: neither a model nor a task's wording changes while it runs."""
 
 
-def fingerprint(lm: LanguageModel, task: Task) -> dict[str, Any]:
+def fingerprint(lm: LanguageModel, task: Task) -> Fingerprint:
     """What `probe` says of a model on a task, asked once in a process: the cells of a task share it."""
     taken = _taken.setdefault(lm, {})
     if task not in taken:
@@ -39,7 +40,7 @@ def fingerprint(lm: LanguageModel, task: Task) -> dict[str, Any]:
     return taken[task]
 
 
-def probe(lm: LanguageModel, task: Task) -> dict[str, Any]:
+def probe(lm: LanguageModel, task: Task) -> Fingerprint:
     """Label-word logits of `TEXTS` in the task's template, at the zero prompt and at one random deep prompt.
 
     ``logits`` are 2 x texts x words numbers in that order; ``sha256`` is the digest of them rounded to 0.01, for
@@ -53,4 +54,4 @@ def probe(lm: LanguageModel, task: Task) -> dict[str, Any]:
     encoded = lm.text_set(task.template, texts)
     logits = lm.forward(prompts, encoded, lm.single_ids(task.words)).logits.astype(np.float64)
     digest = hashlib.sha256((logits.round(_DECIMALS) + 0.0).tobytes()).hexdigest()[:16]
-    return {"sha256": digest, "logits": logits.round(6).ravel().tolist()}
+    return Fingerprint(digest, tuple(logits.round(6).ravel().tolist()))

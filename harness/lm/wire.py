@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 import struct
 import time
-from operator import index
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 
-from harness.contract import Distribution, FeatureKind, FloatArray, Mode, Prompt, Subspace
+from harness.contract import Coordinates, FeatureKind, FloatArray, Mode, Prompt, Prompts, Subspace, Text
 from harness.errors import ProtocolError, QueryError
+from harness.lm.query import Query
 
 if TYPE_CHECKING:
     import socket
+
+    from harness.contract import Task
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 _FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 18)  # bound what a small frame can unfold to
@@ -71,32 +73,11 @@ class Declare(_Frame, frozen=True, forbid_unknown_fields=True):
 
     id: Count
     texts: Annotated[list[Annotated[tuple[str, ...], _FEW]], _MANY] | None = None
-    space: SpaceSpec | None = None
+    space: Subspace | None = None
 
 
-class SpaceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A `Subspace` as it travels."""
-
-    dim: Count
-    std: Annotated[tuple[float, ...], _FEW]
-    tokens: Count
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-    distribution: Distribution = "normal"
-    mode: Mode = "add"
-
-    @classmethod
-    def of(cls, space: Subspace) -> SpaceSpec:
-        """Pack."""
-        std = tuple(map(float, space.std))  # numpy's numbers do not travel
-        return cls(index(space.dim), std, index(space.tokens), index(space.seed), space.distribution, space.mode)
-
-    def subspace(self) -> Subspace:
-        """Unpack."""
-        return Subspace(self.dim, self.std, self.tokens, self.seed, self.distribution, self.mode)
-
-
-class Query(_Frame, frozen=True, forbid_unknown_fields=True):
-    """One forward request: `prompt` holds values (4 dimensions), or coordinates (3) of the declared `space`."""
+class QueryFrame(_Frame, frozen=True, forbid_unknown_fields=True, tag="Query"):
+    """A `Query`: `prompt` holds values (4 dimensions), or coordinates (3) of the declared `space`."""
 
     texts: Count
     template: str
@@ -106,6 +87,21 @@ class Query(_Frame, frozen=True, forbid_unknown_fields=True):
     space: Count | None = None
     features: FeatureKind | None = None
     normalize: bool = False
+
+    @classmethod
+    def of(cls, query: Query, task: Task, texts: int, space: int | None) -> QueryFrame:
+        """Pack; `texts` and `space` are the numbers under which those of the query were declared."""
+        prompt, mode = packed(query.prompts)
+        return cls(texts, *query.wording(task), prompt, mode, space, query.features, query.normalize)
+
+    def query(self, texts: tuple[Text, ...], space: Subspace | None) -> Query:
+        """Unpack; `texts` and `space` are those that were declared under its numbers.
+
+        Raises:
+            QueryError: the prompt's array is not as it must be.
+        """
+        prompts = unpacked(self.prompt, self.mode, space)
+        return Query(texts, self.template, self.words, prompts, self.features, self.normalize)
 
 
 class Words(_Frame, frozen=True, forbid_unknown_fields=True):
@@ -196,7 +192,7 @@ class Rejected(_Frame, frozen=True, forbid_unknown_fields=True):
     message: str
 
 
-Request: TypeAlias = Declare | Query | Words | Vocabulary | Offer | Ready | Finished
+Request: TypeAlias = Declare | QueryFrame | Words | Vocabulary | Offer | Ready | Finished
 Reply: TypeAlias = Job | Done | Result | WordIds | WordList | Refused | Rejected
 
 _encoder = msgspec.msgpack.Encoder()
@@ -282,9 +278,21 @@ def _exactly(sock: socket.socket, size: int, deadline: float | None) -> bytes | 
     return bytes(data)
 
 
-def prompt_values(prompt: Prompt) -> Array:
-    """Pack a prompt's values, checked for their shape here so that the author's traceback shows the call."""
-    if np.ndim(prompt.values) != 4:  # noqa: PLR2004
-        shape = np.shape(prompt.values)
-        raise QueryError(f"prompt values of shape {shape}; (candidates, layers, tokens, width) expected")
-    return Array.of(prompt.values)
+def packed(prompts: Prompts | None) -> tuple[Array | None, Mode]:
+    """The array of a query's prompts and the mode of values; the subspace of coordinates travels beside them."""
+    if prompts is None:
+        return None, "add"
+    if isinstance(prompts, Coordinates):
+        return Array.of(prompts.z), "add"
+    return Array.of(prompts.values), prompts.mode
+
+
+def unpacked(prompt: Array | None, mode: Mode, space: Subspace | None) -> Prompts | None:
+    """The prompts of a query from their array: coordinates in `space`, or values where there is none.
+
+    Raises:
+        QueryError: see `Array.values`.
+    """
+    if prompt is None:
+        return None
+    return Prompt(prompt.values(4), mode) if space is None else Coordinates(space, prompt.values(3))

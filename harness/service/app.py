@@ -204,7 +204,7 @@ def _cell_routes(app: FastAPI, service: Service) -> None:
         asked = messages.decode(body, media, messages.WordsAsked)
         return _reply(request, await service.turn(lambda: desk.word_ids(place, asked.words)))
 
-    @app.post("/v1/cells/{task}/{split}/query", **schema.takes(messages.Forward, wire.Result, idempotent=True))
+    @app.post("/v1/cells/{task}/{split}/query", **schema.takes(messages.QueryBody, wire.Result, idempotent=True))
     async def query(request: Request, task: str, split: int, token: _Client) -> Response:
         """One forward request: candidates x texts rows. Charged once per idempotency key, before the reply."""
         place, media, key = service.place(task, split), _media(request), _key(request)
@@ -212,7 +212,7 @@ def _cell_routes(app: FastAPI, service: Service) -> None:
         began = time.perf_counter()
 
         def work() -> tuple[bytes, Any]:
-            found = desk.query(token, place, messages.decode(body, media, messages.Forward), body, key)
+            found = desk.query(token, place, messages.decode(body, media, messages.QueryBody), body, key)
             if _accepted(request) == MSGPACK:
                 return found.reply, found.row
             return messages.encode(messages.decode(found.reply, MSGPACK, wire.Result), JSON), found.row

@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness.database import open_engine, readers, shown
 from harness.errors import InputError, StoreError
-from harness.lm.broker import LedgerRow
+from harness.records import LedgerRow
 from harness.tables import Large
 
 if TYPE_CHECKING:
@@ -136,6 +136,18 @@ class Charge:
     row: LedgerRow
     nominal_up: int
     nominal_down: int
+
+
+@dataclass(frozen=True)
+class Charged:
+    """A query as it stands in the book."""
+
+    row: LedgerRow
+    nominal_up: int
+    """Bytes by the papers' formula, see `harness.records.Usage`."""
+    nominal_down: int
+    answered: float
+    """Unix seconds."""
 
 
 class Moved(StoreError):  # noqa: N818 - reads as the fact it states
@@ -340,13 +352,13 @@ class Book:
         with self._transaction(self._writer) as connection:
             connection.execute(_accounts.update().where(_accounts.c.account == account).values(run=run))
 
-    def ledger(self, account: int) -> list[tuple[LedgerRow, int, int, float]]:
-        """All charged queries in order: row, nominal bytes up and down, Unix seconds."""
+    def ledger(self, account: int) -> list[Charged]:
+        """All charged queries in order."""
         names = (*LedgerRow.__dataclass_fields__, "nominal_up", "nominal_down", "answered")
         query = sa.select(*(_queries.c[name] for name in names)).where(_queries.c.account == account)
         with self._transaction(self._reader) as connection:
             rows = connection.execute(query.order_by(_queries.c.number)).all()
-        return [(LedgerRow(*row[:-3]), *row[-3:]) for row in rows]
+        return [Charged(LedgerRow(*row[:-3]), *row[-3:]) for row in rows]
 
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:

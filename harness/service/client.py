@@ -20,14 +20,16 @@ import numpy as np
 from harness.contract import Budget, Examples, ModelInfo, Shots
 from harness.errors import AnswerError, BudgetExhausted, InputError, ProtocolError, QueryError, ServiceError
 from harness.lm import wire
-from harness.lm.client import Asking, Question, string_of
+from harness.lm.client import Asking
+from harness.lm.query import string_of
 from harness.service import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from harness.contract import Answer, Task, Text
+    from harness.contract import Answer, Task
+    from harness.lm.query import Query
 
 T = TypeVar("T")
 _AGAIN = frozenset({408, 429, 502, 503, 504})
@@ -162,19 +164,10 @@ class ServiceBlackBox(Asking):
         except QueryError as problem:
             raise AnswerError(str(problem)) from None
 
-    def _query(self, question: Question) -> wire.Result:
-        query = messages.Forward(
-            self._named(question.texts),
-            question.template,
-            question.words,
-            question.prompt,
-            question.mode,
-            None if question.space is None else wire.SpaceSpec.of(question.space),
-            question.features,
-            question.normalize,
-        )
+    def _query(self, query: Query) -> wire.Result:
+        body = messages.QueryBody.of(query, self._shots)
         try:
-            result = self._ask("POST", f"{self._where}/query", query, wire.Result, key=str(uuid4()))
+            result = self._ask("POST", f"{self._where}/query", body, wire.Result, key=str(uuid4()))
         except BudgetExhausted as refused:
             self._left(refused.rows_left)  # another connection may have spent it
             raise
@@ -183,12 +176,6 @@ class ServiceBlackBox(Asking):
 
     def _left(self, rows: int) -> None:
         self._budget = Budget(self._budget.rows_total, rows, self._budget.train_rows)
-
-    def _named(self, texts: tuple[Text, ...]) -> Any:
-        """The name of the split's own texts, which the server has; other texts as they are."""
-        if texts == self._shots.train.texts:
-            return "train"
-        return "dev" if texts == self._shots.dev.texts else list(texts)
 
     def _ask(self, method: str, path: str, value: Any, kind: type[T], key: str | None = None) -> T:
         """Send until an answer comes or patience ends."""

@@ -1,36 +1,37 @@
 """Answers one query of one token: new or retried, priced, refused or forwarded, in the book before the reply is out.
 
-What a query may ask and what it costs is `harness.lm.broker`'s, the very code that serves workers: each query has a
-broker of its own, whose meter starts at what the book says was spent. Serial: the caller gives it one thread.
+What a query may ask and what it costs is `harness.lm.pricing`'s, the very code that serves workers; the meter starts at
+what the book says was spent. Serial: the caller gives it one thread.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from harness.contract import Budget
-from harness.errors import HarnessError
+from harness.errors import BudgetExhausted, HarnessError, QueryError
 from harness.lm import wire
-from harness.lm.broker import Broker
+from harness.lm.pricing import PricedModel
 from harness.meter import Meter
 from harness.service.book import Charge, Moved
-from harness.service.messages import CellName, CellPage, Fault, Forward, Labelled, Receipt
+from harness.service.messages import CellName, CellPage, Fault, Labelled, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from harness.contract import Examples, ModelInfo, Shots, Task, Text
-    from harness.lm.broker import LedgerRow
+    from harness.contract import Examples, ModelInfo, Shots, Task
+    from harness.lm.pricing import Answered
+    from harness.records import LedgerRow
     from harness.service.book import Account, Book, Token
-    from harness.service.messages import FaultCode
+    from harness.service.messages import FaultCode, QueryBody
 
 T = TypeVar("T")
-_READY = wire.Ready({})
 _ATTEMPTS = 100
 """Each that fails is a query of the same account that another server answered meanwhile."""
 
@@ -80,16 +81,6 @@ class Answer:
     """What was charged; None for a retry."""
 
 
-class _Held:
-    """A ledger that holds the row until it can be committed together with the reply."""
-
-    row: LedgerRow
-
-    def record(self, row: LedgerRow) -> None:
-        """Hold it."""
-        self.row = row
-
-
 class Desk:
     """All cells of a track on one model and one book."""
 
@@ -99,6 +90,10 @@ class Desk:
         """Serve `places` by (task, split); `track` is name and fingerprint."""
         self.track, self.places, self.book, self.limits = track, places, book, limits
         self._lm = lm
+        self._priced = {
+            where: PricedModel(lm, place.task, limits.answer_bytes, limits.frame_bytes)
+            for where, place in places.items()
+        }
 
     def account(self, token: Token, place: Place) -> Account:
         """What the token has spent here."""
@@ -124,16 +119,14 @@ class Desk:
         Raises:
             Refusal: the words are malformed.
         """
-        reply, _ = self._broker(place, Meter(1, 1), _Held()).reply(wire.Words(words), b"")
-        if not isinstance(reply, wire.WordIds):
-            raise _refusal(reply)
-        return reply
+        with _refusing():
+            return self._of(place).word_ids(words)
 
     def vocabulary(self) -> wire.WordList:
         """Every label word there is, free."""
         return wire.WordList(self._lm.words)
 
-    def query(self, token: Token, place: Place, asked: Forward, body: bytes, key: str | None) -> Answer:
+    def query(self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None) -> Answer:
         """Answer a query that came as `body`; under the idempotency key of one that was answered, give its reply again.
 
         Raises:
@@ -143,7 +136,7 @@ class Desk:
         """
         return self._unless_moved(lambda: self._query(token, place, asked, body, key))
 
-    def _query(self, token: Token, place: Place, asked: Forward, body: bytes, key: str | None) -> Answer:
+    def _query(self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None) -> Answer:
         account = self.account(token, place)
         digest = hashlib.sha256(msgspec.msgpack.encode(asked)).hexdigest()  # the same in JSON and msgpack
         known = None if key is None else self.book.answered(account.number, key)
@@ -155,33 +148,20 @@ class Desk:
             return Answer(known.reply, None)
         if account.submitted is not None:
             raise Refusal("closed", f"an answer was handed in for {account.task}/{account.split}; its budget is closed")
-        held = _Held()
-        broker = self._broker(place, _meter(account, place), held)
-        reply = msgspec.msgpack.encode(self._forwarded(broker, place, asked, body))
-        nominal = broker.service.nominal_up, broker.service.nominal_down
-        self.book.charge(account, Charge(key or secrets.token_hex(16), digest, reply, held.row, *nominal))
-        return Answer(reply, held.row)
+        priced = self._of(place)
 
-    def _forwarded(self, broker: Broker, place: Place, asked: Forward, body: bytes) -> wire.Result:
-        """Declare what the query names, then ask."""
-        texts = self._texts(place, asked)
-        _taken(broker.reply(wire.Declare(0, texts=list(texts)), b"")[0])
-        if asked.space is not None:
-            _taken(broker.reply(wire.Declare(0, space=asked.space), b"")[0])
-        query = wire.Query(
-            0,
-            place.task.template if asked.template is None else asked.template,
-            place.task.words if asked.words is None else asked.words,
-            asked.prompt,
-            asked.mode,
-            None if asked.space is None else 0,
-            asked.features,
-            asked.normalize,
-        )
-        reply, _ = broker.reply(query, body)
-        if not isinstance(reply, wire.Result):
-            raise _refusal(reply)
-        return reply
+        def commit(answered: Answered) -> None:
+            up, down = answered.nominal_up, answered.nominal_down
+            charge = Charge(key or secrets.token_hex(16), digest, _reply(answered), answered.row, up, down)
+            self.book.charge(account, charge)
+
+        with _refusing():
+            query = asked.query(place.shots)
+            priced.check_texts(query.texts)
+            if asked.space is not None:
+                priced.check_space(asked.space)
+            answered = priced.answer(query, body, _meter(account, place), commit)
+        return Answer(_reply(answered), answered.row)
 
     def submit(self, token: Token, place: Place, blob: bytes) -> Receipt:
         """Take an answer and close the cell; the same answer again gets the same receipt.
@@ -200,22 +180,13 @@ class Desk:
             raise Refusal(
                 "closed", f"another answer for {account.task}/{account.split} was handed in before; it stands"
             )
-        _taken(self._broker(place, _meter(account, place), _Held()).reply(wire.Offer(blob), blob)[0])
+        with _refusing():
+            self._of(place).offered(blob)
         self.book.submit(account, blob)
         return receipt
 
-    def _broker(self, place: Place, meter: Meter, ledger: _Held) -> Broker:
-        limits = self.limits
-        broker = Broker(
-            self._lm, place.task, meter, ledger, limits.answer_bytes, limits.frame_bytes, lambda _rows, _note: None
-        )
-        broker.reply(_READY, b"")
-        return broker
-
-    @staticmethod
-    def _texts(place: Place, asked: Forward) -> tuple[Text, ...]:
-        named = {"train": place.shots.train.texts, "dev": place.shots.dev.texts}
-        return named[asked.texts] if isinstance(asked.texts, str) else tuple(asked.texts)
+    def _of(self, place: Place) -> PricedModel:
+        return self._priced[place.task.name, place.split]
 
     @staticmethod
     def _unless_moved(work: Callable[[], T]) -> T:
@@ -232,10 +203,12 @@ class Desk:
 def _meter(account: Account, place: Place) -> Meter:
     """A meter that starts at what was spent."""
     train_rows = len(place.shots.train)
-    meter = Meter(account.rows_total // train_rows, train_rows)
-    if account.rows_spent:
-        meter.charge(1, account.rows_spent)
-    return meter
+    return Meter(account.rows_total // train_rows, train_rows, account.rows_spent)
+
+
+def _reply(answered: Answered) -> bytes:
+    """The reply as it goes over HTTP: the frame without the length that stands before it."""
+    return answered.frame[wire.PREFIX :]
 
 
 def _budget(account: Account, place: Place) -> Budget:
@@ -246,14 +219,14 @@ def _labelled(examples: Examples) -> Labelled:
     return Labelled(list(examples.texts), examples.labels.tolist())
 
 
-def _taken(reply: wire.Reply) -> None:
-    if not isinstance(reply, wire.Done):
-        raise _refusal(reply)
-
-
-def _refusal(reply: wire.Reply) -> Refusal:
-    if isinstance(reply, wire.Refused):
-        numbers = {"rows_asked": reply.rows_asked, "rows_left": reply.rows_left, "rows_total": reply.rows_total}
-        return Refusal("budget_exhausted", f"{reply.rows_asked:,} rows asked, {reply.rows_left:,} left", **numbers)
-    message = reply.message if isinstance(reply, wire.Rejected) else f"unexpected {type(reply).__name__}"
-    return Refusal("rejected", message)
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What pricing refuses comes out as a `Refusal`."""
+    try:
+        yield
+    except BudgetExhausted as refused:
+        numbers = {"rows_asked": refused.rows_asked, "rows_left": refused.rows_left, "rows_total": refused.rows_total}
+        message = f"{refused.rows_asked:,} rows asked, {refused.rows_left:,} left"
+        raise Refusal("budget_exhausted", message, **numbers) from None
+    except QueryError as problem:
+        raise Refusal("rejected", str(problem)) from None

@@ -6,13 +6,17 @@ subspace by its seed. JSON is the same structure, with bytes in base64.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from harness.contract import Budget, FeatureKind, Mode, ModelInfo, Task  # noqa: TC001 - msgspec reads the types
+from harness.contract import Budget, Coordinates, FeatureKind, Mode, ModelInfo, Subspace, Task
 from harness.errors import ProtocolError
-from harness.lm.wire import Array, SpaceSpec  # noqa: TC001 - as above
+from harness.lm.query import Query
+from harness.lm.wire import Array, packed, unpacked
+
+if TYPE_CHECKING:
+    from harness.contract import Shots
 
 MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
@@ -31,7 +35,7 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class Forward(_Body, frozen=True, forbid_unknown_fields=True):
+class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
     """One query: `prompt` holds values (4 dimensions), or with `space` coordinates (3); without it, the template."""
 
     texts: Literal["train", "dev"] | _Texts
@@ -42,9 +46,32 @@ class Forward(_Body, frozen=True, forbid_unknown_fields=True):
     """The task's where null."""
     prompt: Array | None = None
     mode: Mode = "add"
-    space: SpaceSpec | None = None
+    space: Subspace | None = None
     features: FeatureKind | None = None
     normalize: bool = False
+
+    @classmethod
+    def of(cls, query: Query, shots: Shots) -> QueryBody:
+        """Pack; the split's own texts go by their name, since the server has them."""
+        texts: Any = list(query.texts)
+        if query.texts == shots.train.texts:
+            texts = "train"
+        elif query.texts == shots.dev.texts:
+            texts = "dev"
+        prompt, mode = packed(query.prompts)
+        space = query.prompts.space if isinstance(query.prompts, Coordinates) else None
+        return cls(texts, query.template, query.words, prompt, mode, space, query.features, query.normalize)
+
+    def query(self, shots: Shots) -> Query:
+        """Unpack.
+
+        Raises:
+            QueryError: the prompt's array is not as it must be.
+        """
+        named = {"train": shots.train.texts, "dev": shots.dev.texts}
+        texts = named[self.texts] if isinstance(self.texts, str) else tuple(self.texts)
+        prompts = unpacked(self.prompt, self.mode, self.space)
+        return Query(texts, self.template, self.words, prompts, self.features, self.normalize)
 
 
 class WordsAsked(_Body, frozen=True, forbid_unknown_fields=True):

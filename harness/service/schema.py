@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _BODIES = (
-    messages.Health, messages.CellName, messages.CellPage, messages.WordsAsked, messages.Forward, messages.Handed,
+    messages.Health, messages.CellName, messages.CellPage, messages.WordsAsked, messages.QueryBody, messages.Handed,
     messages.Receipt, messages.Fault, wire.WordList, wire.WordIds, wire.Result,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"

@@ -12,8 +12,9 @@ import uvicorn
 from harness import answer as answers
 from harness.data import load_shots
 from harness.errors import InputError, StoreError
-from harness.lm.broker import Incumbent, Service
-from harness.referee import score_handed
+from harness.lm.session import Incumbent
+from harness.records import Usage
+from harness.referee import HandedIn, score_handed
 from harness.sandbox.tiers import ELSEWHERE
 from harness.service.app import make_app
 from harness.service.desk import Desk, Limits, Place
@@ -110,21 +111,18 @@ def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> 
                 "store that goes with this book"
             )
         return run_id
-    attempt, service = store.begin(run_id, account.task, account.split), Service(config={})
+    attempt, usage = store.begin(run_id, account.task, account.split), Usage()
     began = account.submitted or 0.0
-    for row, nominal_up, nominal_down, answered in book.ledger(account.number):
-        attempt.record(row)
-        service.count(row)
-        service.nominal_up += nominal_up
-        service.nominal_down += nominal_down
-        began = min(began, answered - row.seconds)
-    service.last = Incumbent(account.rows_spent, answers.from_bytes(blob), blob)
-    service.incumbents = {1.0: service.last}
-    note = service.last.answer.note
-    service.history = [(account.rows_spent, {"loss": note["loss"]} if "loss" in note else {})]
+    for charged in book.ledger(account.number):
+        attempt.record(charged.row)
+        usage.count(charged.row, charged.nominal_up, charged.nominal_down)
+        began = min(began, charged.answered - charged.row.seconds)
+    incumbent = Incumbent(account.rows_spent, answers.from_bytes(blob), blob)
+    note = incumbent.answer.note
+    history = ((account.rows_spent, {"loss": note["loss"]} if "loss" in note else {}),)
     spec = msgspec.structs.replace(cell.spec, calls=account.rows_total // cell.train_rows)
-    tuning_s = (account.submitted or began) - began
-    score_handed(dataclasses.replace(cell, spec=spec), service, evaluation.lm, attempt, tuning_s, ELSEWHERE)
+    handed = HandedIn(incumbent, history, usage, (account.submitted or began) - began)
+    score_handed(dataclasses.replace(cell, spec=spec), handed, evaluation.lm, attempt, ELSEWHERE)
     return run_id
 
 

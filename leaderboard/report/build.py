@@ -134,7 +134,7 @@ def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
             known[name] = rendered(text), folder.sha256
         if name in known:
             readme, sha256 = known[name]
-            found[system.entry.run] = readme, sha256 != system.identity["submission_sha256"]
+            found[system.entry.run] = readme, sha256 != system.run.key.submission_sha256
     return found
 
 

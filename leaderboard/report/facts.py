@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from harness.contract import Examples, IntArray
     from harness.data import Source
+    from harness.records import Run
     from harness.store import Store
     from harness.tasks import TaskFile
     from harness.track import Track
@@ -40,9 +41,7 @@ class System:
     entry: Entry
     slug: str
     """Name of its page: letters, digits and hyphens only, whatever the entry is called."""
-    identity: dict[str, Any]
-    started: float
-    """Unix seconds."""
+    run: Run
     record: dict[str, Any]
     """Its line of the CSV."""
     standing: Standing | None
@@ -123,7 +122,7 @@ class Facts:
 def gather(store: Store, track: Track, source: Source) -> Facts:
     """Rank, resample and read the texts."""
     ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks)
-    runs = {run: (identity, started) for run, identity, _, started in store.runs()}
+    runs = {run.id: run for run in store.runs()}
     written = document(ranking)
     by_run = {record["run"]: record for record in written["entries"]}
     every = (*ranking.entries, *ranking.elsewhere)
@@ -134,7 +133,7 @@ def gather(store: Store, track: Track, source: Source) -> Facts:
             n = found.names.index(entry.name)
             by_task = {task: found.scores.score(n, k) for k, task in enumerate(found.tasks)}
         slug = page_name(entry.name, entry.run)
-        return System(entry, slug, *runs[entry.run], by_run[entry.run], standing, by_task)
+        return System(entry, slug, runs[entry.run], by_run[entry.run], standing, by_task)
 
     lists = []
     for number, division in enumerate(ranking.divisions):

@@ -86,7 +86,7 @@ def pages(facts: Facts, readmes: dict[str, tuple[Markup, bool]], rules: Markup |
 
 def site(facts: Facts) -> dict[str, Any]:
     """What is the same on every page."""
-    newest = max((system.started for system in facts.systems), default=0.0)
+    newest = max((system.run.started for system in facts.systems), default=0.0)
     day = dt.datetime.fromtimestamp(newest, dt.UTC)
     return {
         "track": facts.track,
@@ -111,7 +111,7 @@ def ranking(facts: Facts) -> dict[str, Any]:
         "several": len(facts.lists) > 1,
         "tasks": facts.ranking.tasks,
         "levels": LEVELS | {"white-box": "references"},
-        "model": facts.systems[0].identity["model"] if facts.systems else facts.track.model.source,
+        "model": facts.systems[0].run.key.model if facts.systems else facts.track.model.source,
         "left_out": facts.ranking.left_out,
         "gaps": facts.gaps,
         "level": f"{LEVEL:.0%}",
@@ -232,7 +232,7 @@ def task_page(facts: Facts, name: str) -> dict[str, Any]:
 
 def submission(facts: Facts, system: System, readme: Markup | None, changed: bool) -> dict[str, Any]:
     """An entry: its scores, cells, mistakes, configuration and README."""
-    entry, identity = system.entry, system.identity
+    entry = system.entry
     matrices, mistakes = [], []
     for name in entry.tasks:
         task, said = facts.tasks[name], predictions(entry.cells, name)
@@ -251,11 +251,11 @@ def submission(facts: Facts, system: System, readme: Markup | None, changed: boo
         "matrices": matrices,
         "mistakes": mistakes,
         "ran": _ran(system),
-        "config": sorted(entry.cells[0].facts.get("config", {}).items()),
+        "config": sorted(entry.cells[0].record.config.items()),
         "versions": sorted(entry.environment.get("packages", {}).items()),
         "readme": readme,
         "changed": changed,
-        "options": identity["options"],
+        "options": system.run.key.options,
     }
 
 
@@ -270,8 +270,8 @@ def _matrix(task: TaskFacts, said: IntArray) -> dict[str, Any]:
 
 def _ran(system: System) -> list[tuple[str, str]]:
     """What identifies the run, in words."""
-    identity, environment, record = system.identity, system.entry.environment, system.record
-    started = dt.datetime.fromtimestamp(system.started, dt.UTC)
+    key, environment, record = system.run.key, system.entry.environment, system.record
+    started = dt.datetime.fromtimestamp(system.run.started, dt.UTC)
     metered = [
         ("Calls", f"{record['calls']:,.2f}".removesuffix(".00")),
         ("Tokens", f"{record['tokens']:,}"),
@@ -280,13 +280,13 @@ def _ran(system: System) -> list[tuple[str, str]]:
     ]
     said = [
         ("Run", system.entry.run),
-        ("Submission, SHA-256", identity["submission_sha256"]),
-        ("Options", ", ".join(f"{name}={value}" for name, value in identity["options"])),
-        ("Model", f"{identity['model']}, SHA-256 {identity['model_sha256']}"),
-        ("Data", f"{identity['data']}, SHA-256 {identity['data_sha256']}"),
-        ("Track", f"{identity['track']}, fingerprint {identity['track_fingerprint']}, rules {identity['rules']}"),
-        ("Seed", str(identity["seed"])),
-        ("Device", str(identity["device"])),
+        ("Submission, SHA-256", key.submission_sha256),
+        ("Options", ", ".join(f"{name}={value}" for name, value in key.options)),
+        ("Model", f"{key.model}, SHA-256 {key.model_sha256}"),
+        ("Data", f"{key.data}, SHA-256 {key.data_sha256}"),
+        ("Track", f"{key.track}, fingerprint {key.track_fingerprint}, rules {key.rules}"),
+        ("Seed", str(key.seed)),
+        ("Device", key.device),
         ("Sandbox", record["sandbox"]),
         ("Started", f"{started:%Y-%m-%d %H:%M} UTC"),
         *([] if system.entry.white_box else metered),

@@ -160,8 +160,8 @@ def convergence(cells: Sequence[CellScore], tasks: Sequence[str]) -> Plot | None
 
 def offered(cell: CellScore) -> list[tuple[float, float]]:
     """(calls, dev score) of each answer that a cell offered with a dev score."""
-    rows = cell.facts["train_rows"]
-    return [(spent / rows, float(note["dev"])) for spent, note in cell.facts.get("history", []) if "dev" in note]
+    rows = cell.record.train_rows
+    return [(spent / rows, float(note["dev"])) for spent, note in cell.record.history or () if "dev" in note]
 
 
 def _trace(name: str, n: int, x: Sequence[float | None], y: Sequence[float | None]) -> dict[str, Any]:

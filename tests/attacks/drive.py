@@ -60,11 +60,12 @@ def _database(path: Path) -> bytes:
     import numpy as np
     from made_up import key
 
+    from harness.records import CellRecord
     from harness.store import Store
 
     store = Store(str(path))
     labels = np.array([1, 0])
-    store.begin(store.open_run(key(), {}), "sst2", 1).finish("no_answer", {}, "digest", labels, [])
+    store.begin(store.open_run(key(), {}), "sst2", 1).finish("no_answer", CellRecord(), "digest", labels, [])
     store.close()
     return path.read_bytes()
 
@@ -127,20 +128,20 @@ def _sandboxed(tier: Any, attacks: list[str], alone: bool, folder: Path, databas
                 verdict = run_cell(cell, find(world.root / "cheat"), options, arena.lm, attempt, _nobody, tier)
             except SandboxError as problem:
                 raise SystemExit(f"tier {tier}: {problem}") from problem
-            facts, damage = verdict.facts, world.damage()
+            record, damage = verdict.record, world.damage()
             seconds = (time.monotonic() - started) / len(together)
-            ran = f"ran {world.token}" in facts["output"]
+            ran = f"ran {world.token}" in record.output
             for attack in together:
-                said = [line for line in facts["output"].splitlines() if line.startswith(f"{attack}: ")]
-                worked = bool(damage) or ran or bool(facts["note"].get(attack))
-                told = module in RULES or ran or attack in facts["note"] or attack in DEADLY
+                said = [line for line in record.output.splitlines() if line.startswith(f"{attack}: ")]
+                worked = bool(damage) or ran or bool(record.note.get(attack))
+                told = module in RULES or ran or attack in record.note or attack in DEADLY
                 _tell({
                     "attack": attack, "tier": tier, "status": verdict.status, "escaped": worked or not told,
                     "how": damage + said + ([] if told else ["the worker did not come to an end of it"]),
-                    "seconds": seconds, "score": verdict.score, "sandbox": facts["sandbox"],
-                    "ledger": sum(row["rows"] for row in arena.store.ledger(attempt.number)),
+                    "seconds": seconds, "score": verdict.score, "sandbox": record.sandbox,
+                    "ledger": sum(row.rows for row in arena.store.ledger(attempt.number)),
                     "rows": outer_models.ROWS,
-                    "facts": {name: facts[name] for name in _FACTS},
+                    "facts": {name: getattr(record, name) for name in _FACTS},
                 })  # fmt: skip
         finally:
             os.close(inherited)

@@ -17,9 +17,9 @@ from made_up import key
 from harness.audit import Audit, audit, labels_at_hand
 from harness.data import Source, examples_sha256, load_test
 from harness.errors import InputError, StoreError
-from harness.lm.broker import LedgerRow
 from harness.metrics import score
-from harness.store import KeptAnswer, Store
+from harness.records import CellRecord, KeptAnswer, LedgerRow
+from harness.store import Store
 from harness.tasks import load_task
 from harness.track import load_track
 from leaderboard.published import differences
@@ -58,7 +58,7 @@ def fill(path: Path, runs: int = 2, splits: int = 2, queries: int = 4) -> None:
             for mark in (0.5, 1.0):
                 predicted = rng.integers(2, size=len(TEST))
                 kept.append(KeptAnswer(mark, int(8 * queries * mark), f"{number}{split}{mark}".encode(), predicted))
-            assert attempt.finish("ok", facts, examples_sha256(TEST), TEST.labels, kept)
+            assert attempt.finish("ok", CellRecord(**facts), examples_sha256(TEST), TEST.labels, kept)
     store.close()
 
 
@@ -97,7 +97,7 @@ def test_what_was_written_passes_and_every_score_is_computed_anew(path: Path) ->
     }  # fmt: skip
     assert (found.late, found.unfinished, found.test_sets_at_hand) == (0, 4, 1)
     store = Store(str(path))
-    cells = [cell for run, *_ in store.runs() for cell in store.cells(run)]
+    cells = [cell for run in store.runs() for cell in store.cells(run.id)]
     store.close()
     expected = {
         (cell.run, cell.split): {
@@ -205,7 +205,7 @@ def test_labels_that_are_not_those_of_the_texts_are_found_even_if_sealed_anew(pa
     store = Store(str(work))
     attempt = store.begin(store.open_run(key(), {}), "sst2", 1)
     forged = 1 - TEST.labels
-    attempt.finish("ok", {}, examples_sha256(TEST), forged, [KeptAnswer(1.0, 0, b"", forged)])
+    attempt.finish("ok", CellRecord(), examples_sha256(TEST), forged, [KeptAnswer(1.0, 0, b"", forged)])
     store.close()
     (finding,) = look(work).findings
     assert (finding.table, finding.fact) == (

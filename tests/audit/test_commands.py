@@ -14,10 +14,10 @@ from test_evaluate import Watcher
 from test_migrate import age
 from typer.testing import CliRunner, Result
 
-from harness.choices import Choices
 from harness.cli import app
 from harness.errors import InputError, StoreError
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.store import Store
 from harness.submission import find
 from harness.track import load_track
@@ -108,7 +108,7 @@ def test_a_database_of_version_1_is_migrated_by_the_command_its_refusal_names(pa
 def test_a_replay_compares_and_says_what_it_comes_to(tiny_track: Path, tmp_path: Path) -> None:
     folder, path = write_submission(tmp_path, "tune = search"), tmp_path / "results.db"
     store = Store(str(path))
-    choices = Choices(tasks=("sst2",), splits=(1,))
+    choices = Overrides(tasks=("sst2",), splits=(1,))
     Evaluation(load_track(str(tiny_track)), choices, store).run(find(folder), {}, Watcher())
     store.close()
     command = ("replay", "entry", "--track", tiny_track, "--store", path, "--submission", folder)

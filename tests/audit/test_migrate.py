@@ -19,6 +19,7 @@ from test_audit import TABLES, dump, fill, look
 
 from harness.errors import StoreError
 from harness.migrate import migrate, needed
+from harness.records import CellRecord
 from harness.seals import LATE
 from harness.store import Store
 
@@ -70,10 +71,10 @@ def test_every_fact_is_taken_over_and_the_older_file_stays(old: Path) -> None:
 def test_a_migrated_store_takes_new_cells_whose_seals_are_not_late(old: Path) -> None:
     migrate(old)
     store = Store(str(old))
-    run = store.runs()[0][0]
+    run = store.runs()[0].id
     assert store.open_run(key("entry0"), {}) == run
     attempt = store.begin(run, "sst2", 9)
-    attempt.finish("crashed", {}, store_test(old), store.cells(run)[0].labels, [])
+    attempt.finish("crashed", CellRecord(), store_test(old), store.cells(run)[0].labels, [])
     store.close()
     found = look(old)
     assert (found.findings, found.late, found.rows["outcomes"]) == ((), 4, 5)

@@ -19,6 +19,7 @@ with atheris.instrument_imports(include=["harness", "msgspec", "safetensors"]):
     import test_fuzz
 
     from harness import answer as answers
+    from harness.contract import Subspace
     from harness.errors import AnswerError, ProtocolError
     from harness.lm import wire
 
@@ -42,11 +43,11 @@ def read_answer(data: bytes) -> None:
         return
 
 
-SPACE = wire.SpaceSpec(8, (0.5, 1.0), 2, 7)
+SPACE = Subspace(8, (0.5, 1.0), 2, 7)
 FRAMES = (
     wire.Declare(0, texts=[("good",), ("bad",)]), wire.Declare(1, space=SPACE), wire.Words((" good",)),
     wire.Vocabulary(), wire.Offer(test_fuzz.ANSWER), wire.Ready({"dim": 8}), wire.Finished("crashed", "why"),
-    wire.Query(0, "{mask}", ("a",), wire.Array((1, 1, 1, 1), bytes(4)), "prepend", None, "mask", True),
+    wire.QueryFrame(0, "{mask}", ("a",), wire.Array((1, 1, 1, 1), bytes(4)), "prepend", None, "mask", True),
 )  # fmt: skip
 SEEDS = {
     "wire": [test_fuzz.QUERY, *(wire.encode(frame)[wire.PREFIX :] for frame in FRAMES)],

@@ -78,23 +78,20 @@ def mutated(data: bytes) -> st.SearchStrategy[bytes]:
 
 
 QUERY = wire.encode(
-    wire.Query(0, "{a} It was {mask}.", ("bad", "good"), wire.Array.of(np.ones((2, 1, 8), dtype=np.float32)), space=1)
+    wire.QueryFrame(0, "{a} It was {mask}.", ("bad", "good"), wire.Array.of(np.ones((2, 1, 8))), space=1)
 )[wire.PREFIX :]
 ANSWER = answers.to_bytes(Answer.of(TASK, loss=0.5))
 
 
 def use(request: Any) -> None:
-    """What the broker does with a request before it has a model: arrays, spaces, texts and words are looked at."""
+    """What a session does with a request before it has a model: arrays, spaces, texts and words are looked at."""
     with contextlib.suppress(QueryError):
-        if isinstance(request, wire.Query):
+        if isinstance(request, wire.QueryFrame):
             bounds.check_wording(request.template, request.words)
             if request.prompt is not None:
                 request.prompt.values(3 if request.space is not None else 4)
-        if isinstance(request, wire.Declare):
-            if request.texts is not None:
-                bounds.check_texts(tuple(request.texts), 1)
-            if request.space is not None:
-                request.space.subspace()
+        if isinstance(request, wire.Declare) and request.texts is not None:
+            bounds.check_texts(tuple(request.texts), 1)
         if isinstance(request, wire.Words):
             bounds.check_words(request.words)
         if isinstance(request, wire.Ready):

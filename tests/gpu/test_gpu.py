@@ -12,13 +12,13 @@ import torch
 from shape import LARGE, SMALL, save_causal, save_model, save_track
 
 import harness
-from harness.choices import Choices
 from harness.contract import Prompt, Subspace
 from harness.errors import DeviceMemoryError
 from harness.evaluate import Evaluation
 from harness.lm import device
 from harness.lm.load import load_model
 from harness.lm.probe import probe
+from harness.overrides import Overrides
 from harness.progress import JsonProgress
 from harness.store import Store
 from harness.submission import find
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from harness.contract import Text
     from harness.lm.model import LanguageModel
+    from harness.records import CellRecord
 
 ROOT = Path(harness.__file__).resolve().parents[1]
 TEXTS: Sequence[Text] = [("A warm and funny film. " * (1 + n % 5),) for n in range(17)]
@@ -179,37 +180,37 @@ def test_a_cell_at_the_official_shape(
     name: str, chunk_tokens: int, large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Forty calls; time and memory are printed, for the choice of the track's chunks."""
-    facts = cell(name, large, tmp_path, "cuda", chunk_tokens)
+    record = cell(name, large, tmp_path, "cuda", chunk_tokens)
     megabytes = torch.cuda.get_device_properties().total_memory / 2**20
-    assert 1_300 < facts["device_peak_mb"] < megabytes  # the weights alone are 1,355
+    assert 1_300 < record.device_peak_mb < megabytes  # the weights alone are 1,355
     with capsys.disabled():
         print(  # noqa: T201
             f"\n  {name} on {device.name('cuda')}, {chunk_tokens:,} tokens at once: "
-            f"{facts['rows_spent']} rows, {facts['tokens']:,} tokens, "
-            f"{facts['lm_s']:.1f} s in the model of {facts['tuning_s']:.1f} s, test {facts['test_s']:.1f} s, "
-            f"GPU {facts['device_peak_mb']:,.0f} MiB, referee {facts['referee_peak_mb']:,.0f} MiB"
+            f"{record.rows_spent} rows, {record.tokens:,} tokens, "
+            f"{record.lm_s:.1f} s in the model of {record.tuning_s:.1f} s, test {record.test_s:.1f} s, "
+            f"GPU {record.device_peak_mb:,.0f} MiB, referee {record.referee_peak_mb:,.0f} MiB"
         )
 
 
 @pytest.mark.parametrize("name", ["prompt_tuning", "p_tuning_v2", "lora", "bitfit"])
 def test_references_train_on_the_gpu(name: str, small: Path, tmp_path: Path) -> None:
     """With the weights where they are."""
-    assert cell(name, small, tmp_path, "cuda")["access"] == "white-box"
+    assert cell(name, small, tmp_path, "cuda").access == "white-box"
 
 
-def cell(name: str, model: Path, folder: Path, kind: str, chunk_tokens: int = 4096) -> dict[str, Any]:
-    """Facts of one cell of a submission that ships, run as `harness evaluate` does."""
+def cell(name: str, model: Path, folder: Path, kind: str, chunk_tokens: int = 4096) -> CellRecord:
+    """The record of one cell of a submission that ships, run as `harness evaluate` does."""
     from rich.console import Console
 
     from harness.track import load_track
 
     store = Store(str(folder / "results.db"))
     track = load_track(str(save_track(folder, model, kind, chunk_tokens)))
-    evaluation = Evaluation(track, Choices(white_box=True), store)
+    evaluation = Evaluation(track, Overrides(white_box=True), store)
     run = evaluation.run(find(ROOT / "submissions" / name), {}, JsonProgress(Console(file=sys.stderr)))
-    ((_, identity, _, _),) = store.runs()
+    (stored,) = store.runs()
     (found,) = store.cells(run)
     store.close()
-    assert identity["device"] == device.name(evaluation.lm.device)
-    assert found.status in {"ok", "budget_exhausted"}, found.facts["detail"]
-    return found.facts
+    assert stored.key.device == device.name(evaluation.lm.device)
+    assert found.status in {"ok", "budget_exhausted"}, found.record.detail
+    return found.record

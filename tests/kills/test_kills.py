@@ -42,9 +42,9 @@ def tune(lm, task, shots, rng, config):
 NURSERY = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from test_evaluate import Choices, Evaluation, Store, Watcher, find, load_track
+from test_evaluate import Overrides, Evaluation, Store, Watcher, find, load_track
 
-evaluation = Evaluation(load_track(sys.argv[2]), Choices(), Store(sys.argv[3]))
+evaluation = Evaluation(load_track(sys.argv[2]), Overrides(), Store(sys.argv[3]))
 evaluation.store.close()
 for line in sys.stdin:
     pid = os.fork()
@@ -105,17 +105,17 @@ def outcomes(path: Path) -> dict[tuple[str, int], Any]:
     """What counts of each finished cell, to the last bit."""
     store = Store(str(path))
     try:
-        ((run, _, _, _),) = store.runs()
+        (run,) = [found.id for found in store.runs()]
         return {
             (cell.task, cell.split): (
                 cell.status,
-                [row["sha256"] for row in store.ledger(cell.attempt)],
+                [row.sha256 for row in store.ledger(cell.attempt)],
                 {mark: p.tolist() for mark, p in cell.predictions.items()},
                 {mark: store.answer(run, cell.task, cell.split, mark) for mark in cell.predictions},
                 cell.rows,
-                cell.facts["rows_spent"],
-                cell.facts["note"],
-                cell.facts["probe"],
+                cell.record.rows_spent,
+                cell.record.note,
+                cell.record.probe,
             )
             for cell in store.cells(run)
         }

@@ -19,8 +19,8 @@ from made_up import key
 
 from harness.audit import audit
 from harness.data import Source, examples_sha256, load_test
-from harness.lm.broker import LedgerRow
-from harness.store import KeptAnswer, Store
+from harness.records import CellRecord, KeptAnswer, LedgerRow
+from harness.store import Store
 from harness.tasks import load_task
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def write(path: str, acknowledged: str, seconds: float) -> None:
         facts = {
             "rows_spent": QUERIES, "rows_total": QUERIES, "queries": QUERIES, "lm_s": QUERIES / 2, "level": 1,
         }  # fmt: skip
-        attempt.finish("ok", facts, examples_sha256(test), test.labels, kept)
+        attempt.finish("ok", CellRecord(**facts), examples_sha256(test), test.labels, kept)
 
 
 FRAME = 24 + 4096

@@ -9,7 +9,8 @@ import numpy as np
 from made_up import key
 
 from harness.data import Source, load_test
-from harness.store import KeptAnswer, Store
+from harness.records import CellRecord, KeptAnswer
+from harness.store import Store
 from harness.tasks import load_task
 from harness.track import load_track
 from leaderboard.anytime import REFERENCES
@@ -62,7 +63,7 @@ def add(store: Store, entry: str, right: float, status: str = "ok", cells: Any =
         for mark, rows, less in ((0.125, 320, 0.1), (0.25, 320, 0.1), (0.5, 1_600, 0.0), (1.0, 1_600, 0.0)):
             predicted = np.where(draws < right - less, labels, (labels + other) % len(file.classes))
             kept.append(KeptAnswer(mark, rows, b"answer", predicted))
-        store.begin(run, task, split).finish(status, facts, f"{task} texts", labels, kept)
+        store.begin(run, task, split).finish(status, CellRecord(**facts), f"{task} texts", labels, kept)
     return run
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import key
 
-from harness.store import KeptAnswer, Store
+from harness.records import CellRecord, KeptAnswer
+from harness.store import Store
 from harness.track import load_track
 from leaderboard.anytime import (
     REFERENCES,
@@ -40,7 +41,9 @@ def cell(scores: list[float], rows: list[int], task: str = "sst2", status: str =
     """A cell whose incumbents at the last marks have these scores and were offered after so many rows."""
     marks = MARKS[-len(rows) :] if rows else ()
     known = dict(zip(MARKS, [0.1] * (5 - len(scores)) + scores, strict=True))
-    return CellScore(task, 1, status, known[1.0], known, FACTS | facts, dict(zip(marks, rows, strict=True)))
+    return CellScore(
+        task, 1, status, known[1.0], known, CellRecord(**FACTS | facts), dict(zip(marks, rows, strict=True))
+    )
 
 
 def entry(*cells: CellScore, white_box: bool = False) -> Entry:
@@ -60,7 +63,7 @@ def test_offers_are_read_back_from_the_store() -> None:
     store, labels = Store("sqlite://"), np.array([0, 1, 0, 1])
     kept = [KeptAnswer(1 / 2, 320, b"a", labels), KeptAnswer(1.0, 2_560, b"b", 0 * labels)]
     run = store.open_run(key(), {})
-    store.begin(run, "sst2", 1).finish("ok", FACTS, "t", labels, kept)
+    store.begin(run, "sst2", 1).finish("ok", CellRecord(**FACTS), "t", labels, kept)
     (found,) = map(score_cell, store.cells(run))
     store.close()
     assert found.rows == {1 / 2: 320, 1.0: 2_560}

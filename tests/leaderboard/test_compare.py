@@ -10,7 +10,8 @@ from made_up import key
 from rich.console import Console
 
 from harness.errors import InputError
-from harness.store import KeptAnswer, Store
+from harness.records import CellRecord, KeptAnswer
+from harness.store import Store
 from leaderboard.compare import compare, comparison_record, comparison_table
 from leaderboard.rank import rank
 
@@ -37,7 +38,9 @@ def add(store: Store, entry: str, wrong: dict[int, list[int]], **identity: Any) 
     run = store.open_run(key(entry, **identity), {"packages": {"torch": "1"}})
     for split, texts in wrong.items():
         predicted = np.where(np.isin(np.arange(8), texts), 1 - LABELS, LABELS)
-        store.begin(run, "sst2", split).finish("ok", FACTS, "t", LABELS, [KeptAnswer(1.0, 1, b"a", predicted)])
+        store.begin(run, "sst2", split).finish(
+            "ok", CellRecord(**FACTS), "t", LABELS, [KeptAnswer(1.0, 1, b"a", predicted)]
+        )
 
 
 def test_differences_are_by_task_split_and_text(store: Store) -> None:

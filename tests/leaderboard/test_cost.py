@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
+from harness.records import CellRecord
 from leaderboard.cost import Cost, cost_records, cost_table, costs
 from leaderboard.rank import CellScore, Entry, Ranking
 from leaderboard.table import write_records
@@ -27,7 +28,8 @@ SST2: dict[str, Any] = {
 
 def entry(*facts: dict[str, Any], white_box: bool = False, name: str = "bbt", device: str = "NVIDIA H200") -> Entry:
     cells = tuple(
-        CellScore("sst2", n, "ok", 0.8 + 0.1 * n, {}, SST2 | {"level": 1} | each) for n, each in enumerate(facts)
+        CellScore("sst2", n, "ok", 0.8 + 0.1 * n, {}, CellRecord(**SST2 | {"level": 1} | each))
+        for n, each in enumerate(facts)
     )
     return Entry(1, name, "run", cells, 0, {}, white_box, device)
 
@@ -64,7 +66,7 @@ def test_what_was_not_measured_is_empty() -> None:
     assert (cost.nominal_up_b, cost.sent_down_b, cost.server_device_mb) == (None, None, None)
     older = entry({})
     facts = {name: value for name, value in SST2.items() if name not in {"nominal_up", "declared_bytes"}}
-    older = dataclasses.replace(older, cells=(dataclasses.replace(older.cells[0], facts=facts),))
+    older = dataclasses.replace(older, cells=(dataclasses.replace(older.cells[0], record=CellRecord(**facts)),))
     (cost,) = costs(Ranking("official", ("sst2",), (older,), 0))
     assert (cost.nominal_up_b, cost.sent_up_b, cost.nominal_down_b) == (None, None, 256)
 

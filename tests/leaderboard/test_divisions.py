@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.store import KeptAnswer, Store
+from harness.records import CellRecord, KeptAnswer
+from harness.store import Store
 from leaderboard.divisions import ACCESS, Division, ceilings, divisions
 from leaderboard.rank import Ranking, rank
 
@@ -40,7 +41,7 @@ def add(
     predicted = np.where(np.arange(40) < right, LABELS, 1 - LABELS)
     for split in range(1, splits + 1):
         kept = [KeptAnswer(1.0, 32, b"a", predicted)]
-        store.begin(run, "sst2", split).finish("ok", FACTS | (facts or {}), "t", LABELS, kept)
+        store.begin(run, "sst2", split).finish("ok", CellRecord(**FACTS | (facts or {})), "t", LABELS, kept)
 
 
 def places(ranking: Ranking, division: Division) -> list[tuple[str, int]]:
@@ -99,7 +100,7 @@ def test_one_cell_without_isolation_is_enough(store: Store) -> None:
     run = store.open_run(key("mixed"), {"packages": {}})
     for split, tier in ((1, "A"), (2, "0")):
         kept = [KeptAnswer(1.0, 32, b"a", LABELS)]
-        store.begin(run, "sst2", split).finish("ok", FACTS | {"sandbox": tier}, "t", LABELS, kept)
+        store.begin(run, "sst2", split).finish("ok", CellRecord(**FACTS | {"sandbox": tier}), "t", LABELS, kept)
     ranking = rank(store, "tiny")
     assert [(e.name, e.rank, e.division.sandbox) for e in ranking.entries] == [("mixed", None, "0 A")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.records import CellRecord, Fingerprint
 from harness.track import ROUNDING, load_track, track_names
 from leaderboard.drift import Drift, drift
 from leaderboard.rank import CellScore, Entry
@@ -9,7 +10,7 @@ from leaderboard.rank import CellScore, Entry
 
 def entry(name: str, *probes: tuple[str, list[float] | None]) -> Entry:
     cells = tuple(
-        CellScore(task, n, "ok", 0.5, {}, {} if logits is None else {"probe": {"logits": logits}})
+        CellScore(task, n, "ok", 0.5, {}, CellRecord(probe=None if logits is None else Fingerprint("", tuple(logits))))
         for n, (task, logits) in enumerate(probes)
     )
     return Entry(1, name, name, cells, 0, {})

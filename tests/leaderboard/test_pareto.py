@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.records import CellRecord
 from leaderboard.pareto import COSTS, cost, front, fronts
 from leaderboard.rank import CellScore, Entry
 
@@ -17,7 +18,7 @@ FACTS: dict[str, Any] = {
 
 def entry(score: float, **facts: Any) -> Entry:
     """Two cells of the same kind."""
-    cells = tuple(CellScore("sst2", split, "ok", score, {}, FACTS | facts) for split in (1, 2))
+    cells = tuple(CellScore("sst2", split, "ok", score, {}, CellRecord(**FACTS | facts)) for split in (1, 2))
     return Entry(1, "a", "run", cells, 0, {})
 
 

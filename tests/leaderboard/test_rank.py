@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import key
 
+from harness.records import CellRecord, KeptAnswer
 from harness.status import FIRST_MARKS, MARKS
-from harness.store import KeptAnswer, Store
+from harness.store import Store
 from leaderboard.rank import Entry, Ranking, rank
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def add(
     for (task, split), count in right.items():
         predicted = np.where(np.arange(8) < count, LABELS, 1 - LABELS)
         kept = [KeptAnswer(mark, 1, b"a", predicted) for mark in marks]
-        store.begin(run, task, split).finish(status, FACTS | (facts or {}), "t", LABELS, kept)
+        store.begin(run, task, split).finish(status, CellRecord(**FACTS | (facts or {})), "t", LABELS, kept)
     return run
 
 
@@ -99,7 +100,7 @@ def kept_from(store: Store, rows: int, facts: dict[str, Any], marks: tuple[float
     """An entry with one cell whose answer, all right, was offered after so many rows and kept at `marks`."""
     run = store.open_run(key("old"), {"packages": {}})
     kept = [KeptAnswer(mark, rows, b"a", LABELS) for mark in marks]
-    store.begin(run, "sst2", 1).finish("ok", FACTS | facts, "t", LABELS, kept)
+    store.begin(run, "sst2", 1).finish("ok", CellRecord(**FACTS | facts), "t", LABELS, kept)
     return rank(store, "tiny").entries[0]
 
 

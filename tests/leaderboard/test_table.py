@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from harness.errors import InputError
+from harness.records import CellRecord
 from harness.status import FIRST_MARKS, MARKS
 from leaderboard.rank import CellScore, Entry, Ranking
 from leaderboard.table import document, json_beside, records, terminal_table, write_document, write_records
@@ -33,7 +34,7 @@ def cell(task: str, split: int, score: float, status: str = "budget_exhausted") 
     """A cell with this share of ten test items right, from the first answer on, which came after 32 rows."""
     predicted = np.where(np.arange(10) < round(score * 10), LABELS, 1 - LABELS)
     scores, rows = dict.fromkeys(MARKS, score), dict.fromkeys(MARKS, 32)
-    return CellScore(task, split, status, score, scores, FACTS, rows, predicted, LABELS)
+    return CellScore(task, split, status, score, scores, CellRecord(**FACTS), rows, predicted, LABELS)
 
 
 def ranking(name: str = "nevergrad[optimizer=PSO]") -> Ranking:
@@ -183,7 +184,7 @@ def test_who_cannot_be_told_apart_shares_a_rank_and_it_is_seen() -> None:
 def test_the_first_under_a_lower_access_level_is_named() -> None:
     """The best asks for hidden states; who is first without is said."""
     first, second, _ = ranking().entries
-    deep = tuple(dataclasses.replace(each, facts=FACTS | {"level": 3}) for each in first.cells)
+    deep = tuple(dataclasses.replace(each, record=CellRecord(**FACTS | {"level": 3})) for each in first.cells)
     text = shown(100, dataclasses.replace(ranking(), entries=(dataclasses.replace(first, cells=deep), second)))
     assert "first up to L1 input prompts: worse" in text
 

@@ -12,10 +12,10 @@ import pytest
 from made_up import key
 from rich.console import Console
 
-from harness.choices import Choices
 from harness.evaluate import Evaluation
-from harness.lm.broker import LedgerRow
-from harness.store import KeptAnswer, Store
+from harness.overrides import Overrides
+from harness.records import CellRecord, KeptAnswer, LedgerRow
+from harness.store import Store
 from harness.submission import find
 from harness.track import load_track
 from leaderboard.watch import Look, Open, Progress, look, watch_view
@@ -51,7 +51,7 @@ def test_a_run_in_progress_is_seen_cell_by_cell(store: Store) -> None:
     """Finished cells, those that have begun, the calls they have used, and how long that will take."""
     run = store.open_run(key("mine[a=1]", track="mini"), {})
     store.open_run(key("elsewhere", track="kit"), {})
-    store.begin(run, "sst2", 1).finish("ok", FACTS, "t", LABELS, KEPT)
+    store.begin(run, "sst2", 1).finish("ok", CellRecord(**FACTS), "t", LABELS, KEPT)
     attempt = store.begin(run, "sst2", 2)
     began = store.open_cells(run)[0].started
     for _ in range(3):
@@ -65,7 +65,7 @@ def test_a_run_in_progress_is_seen_cell_by_cell(store: Store) -> None:
     lines = printed(seen)
     assert [word for word in lines[2] if "━" not in word][:2] == ["mine[a=1]", "1/15"]
     assert [word for word in lines[3] if "━" not in word] == ["sst2/2", "60/300", "2.0", "2:00"]
-    attempt.finish("ok", FACTS, "t", LABELS, KEPT)
+    attempt.finish("ok", CellRecord(**FACTS), "t", LABELS, KEPT)
     assert look(store, TRACK).runs[0].open == ()
 
 
@@ -96,7 +96,7 @@ def test_a_finished_run_is_not_shown(store: Store) -> None:
     run = store.open_run(key("done", track="mini"), {})
     for task, spec in TRACK.tasks.items():
         for split in spec.splits:
-            store.begin(run, task, int(split)).finish("ok", FACTS, "t", LABELS, [])
+            store.begin(run, task, int(split)).finish("ok", CellRecord(**FACTS), "t", LABELS, [])
     seen = look(store, TRACK)
     assert seen.runs == ()
     assert " ".join(printed(seen)[0]) == "track mini: nothing is running, and no run lacks cells"
@@ -114,7 +114,7 @@ def test_a_look_reads_no_ledger_and_the_predictions_of_one_cell(store: Store, mo
     """The rest is counted in the database: a look at a large store costs what one at a small store does."""
     run = store.open_run(key("mine", track="mini"), {})
     for split in range(1, 60):
-        store.begin(run, "sst2", split).finish("ok", FACTS, "t", LABELS, KEPT)
+        store.begin(run, "sst2", split).finish("ok", CellRecord(**FACTS), "t", LABELS, KEPT)
     store.begin(run, "sst2", 60).record(ROWS)
     read = []
     monkeypatch.setattr("harness.tables.classes_of", lambda blob: read.append(blob) or np.frombuffer(blob, "<i2"))
@@ -164,7 +164,7 @@ def test_a_real_run_is_watched_while_it_runs(tiny_track: Path, tmp_path: Path) -
 
     database, chosen = tmp_path / "results.db", load_track(str(tiny_track))
     curious, store = Curious(tiny_track, database), Store(str(database))
-    made = Evaluation(chosen, Choices(tasks=("sst2",)), store)
+    made = Evaluation(chosen, Overrides(tasks=("sst2",)), store)
     made.run(find(write_submission(tmp_path, "tune = search")), {}, curious)
     first, second = (each.runs[0] for each in curious.seen)
     assert (first.finished, first.planned) == (second.finished, second.planned) == (1, 3)

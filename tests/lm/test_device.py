@@ -15,7 +15,6 @@ import torch
 from outer_models import write_submission
 
 from harness import cli
-from harness.choices import Choices
 from harness.contract import Examples, Prompt, Shots
 from harness.errors import DeviceMemoryError, InputError
 from harness.evaluate import Evaluation
@@ -23,6 +22,7 @@ from harness.lm import device, load, model
 from harness.lm.encoder import EncoderBackbone
 from harness.lm.load import load_model
 from harness.lm.probe import TEXTS, fingerprint, probe
+from harness.overrides import Overrides
 from harness.progress import PlainProgress
 from harness.store import Store
 from harness.submission import find
@@ -238,7 +238,7 @@ def test_an_evaluation_that_runs_out_of_device_memory_keeps_what_is_finished(
     """The cell it happened in is not stored as anybody's failure, and is run again."""
     store = Store(str(tmp_path / "results.db"))
     entry = find(write_submission(tmp_path, "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)"))
-    evaluation = Evaluation(load_track(str(tiny_track)), Choices(), store)
+    evaluation = Evaluation(load_track(str(tiny_track)), Overrides(), store)
     every = evaluation.plan
     first = dataclasses.replace(every, cells=every.cells[:1])
     with PlainProgress(cli.err) as progress:

@@ -193,7 +193,7 @@ def test_a_cell_runs_on_every_new_family(arena: Arena, family: str, tmp_path: Pa
     run = arena.run("def tune(lm, task, shots, rng, config):\n    yield from search(lm, task, shots, rng, config)")
     assert run.status == "budget_exhausted"
     assert run.verdict.score is not None
-    assert run.facts["rows_spent"] > 0
+    assert run.record.rows_spent > 0
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────

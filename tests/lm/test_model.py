@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tiny_models
@@ -324,7 +325,7 @@ def test_a_good_prompt_is_not_refused_and_a_bad_subspace_is(tiny: Tiny) -> None:
     for z in (np.zeros((2, 1, 6)), np.zeros((2, 2, 5)), np.zeros((2, 6)), np.zeros((0, 2, 6))):
         with pytest.raises(QueryError, match=r"\(candidates, 2, 6\) expected"):
             tiny.lm.check(replace(good, z=z.astype(np.float32)))
-    for bad in (replace(space, tokens=5), replace(space, std=(1.0,) * 4)):
+    for bad in (msgspec.structs.replace(space, tokens=5), msgspec.structs.replace(space, std=(1.0,) * 4)):
         with pytest.raises(QueryError, match="subspace with"):
             tiny.lm.check(bad.at(np.zeros((1, bad.layers, 6))))
 

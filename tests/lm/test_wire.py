@@ -26,7 +26,6 @@ array = hnp.arrays(
 )
 packed = array.map(wire.Array.of)
 spaces = st.builds(
-    wire.SpaceSpec,
     dim=count,
     std=st.lists(st.floats(0, 1e5), max_size=4).map(tuple),
     tokens=count,
@@ -38,7 +37,7 @@ requests = st.one_of(
     st.builds(wire.Declare, id=count, texts=st.lists(st.tuples(text) | st.tuples(text, text), max_size=4)),
     st.builds(wire.Declare, id=count, space=spaces),
     st.builds(
-        wire.Query,
+        wire.QueryFrame,
         texts=count,
         template=text,
         words=st.lists(text, max_size=3).map(tuple),
@@ -108,7 +107,7 @@ def test_a_damaged_request_is_a_request_or_a_protocol_error(frame: wire.Request,
         request = wire.decode_request(bytes(body[:cut]))
     except ProtocolError:
         return
-    if isinstance(request, wire.Query) and request.prompt is not None:
+    if isinstance(request, wire.QueryFrame) and request.prompt is not None:
         with suppress(QueryError):
             assert np.isfinite(request.prompt.values(3 if request.space is not None else 4)).all()
 
@@ -177,16 +176,16 @@ def test_a_frame_of_a_million_empty_strings_is_refused_before_it_unfolds(body: b
 
 def test_a_space_travels_and_numpy_numbers_become_plain() -> None:
     space = Subspace(np.int64(5), (np.float32(0.5), 1.0), np.int32(3), np.int64(2**40), "uniform", "prepend")  # type: ignore[arg-type]
-    frame = wire.Declare(1, space=wire.SpaceSpec.of(space))
+    frame = wire.Declare(1, space=space)
     back = wire.decode_request(wire.encode(frame)[4:])
     assert isinstance(back, wire.Declare)
     assert back.space is not None
-    assert back.space.subspace() == Subspace(5, (0.5, 1.0), 3, 2**40, "uniform", "prepend")
+    assert back.space == Subspace(5, (0.5, 1.0), 3, 2**40, "uniform", "prepend")
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
 def test_a_seed_out_of_range_is_a_protocol_error(seed: int) -> None:
-    data = wire.encode(wire.Declare(1, space=wire.SpaceSpec.of(Subspace(5, (1.0,), 3, seed))))
+    data = wire.encode(wire.Declare(1, space=Subspace(5, (1.0,), 3, seed)))
     with pytest.raises(ProtocolError):
         wire.decode_request(data[4:])
 

@@ -20,7 +20,7 @@ from harness import database
 from harness.audit import audit, labels_at_hand
 from harness.data import Source
 from harness.errors import StoreError
-from harness.lm.broker import LedgerRow
+from harness.records import LedgerRow
 from harness.store import Store
 from harness.tasks import load_task
 
@@ -115,7 +115,7 @@ def test_an_evaluation_whose_server_is_killed_is_taken_up_by_the_same_command(
     begun = subprocess.Popen(command, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     store = Store(url)
     until = time.monotonic() + 200
-    while not any(store.finished(run) for run, *_ in store.runs()) or not store.open_cells(store.runs()[0][0]):
+    while not any(store.finished(run.id) for run in store.runs()) or not store.open_cells(store.runs()[0].id):
         assert time.monotonic() < until, begun.poll()
         time.sleep(0.1)
     postgres.stop(signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_an_evaluation_whose_server_is_killed_is_taken_up_by_the_same_command(
     assert begun.returncode == 1
     assert "free the cause and run the same command again" in " ".join(err.split())
     assert "Traceback" not in err
-    ((run, *_),) = store.runs()
+    (run,) = [found.id for found in store.runs()]
     before = store.finished(run)
     assert 0 < len(before) < 3
     done = subprocess.run(command, env=ENVIRONMENT, text=True, capture_output=True, timeout=300, check=False)

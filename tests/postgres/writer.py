@@ -9,8 +9,8 @@ import numpy as np
 from made_up import key
 
 from harness.data import Source, examples_sha256, load_test
-from harness.lm.broker import LedgerRow
-from harness.store import Attempt, KeptAnswer, Store
+from harness.records import CellRecord, KeptAnswer, LedgerRow
+from harness.store import Attempt, Store
 from harness.tasks import load_task
 
 TEST = load_test(load_task("sst2"), Source("embedded"))
@@ -30,7 +30,7 @@ def finish(attempt: Attempt, queries: int) -> bool:
     kept = [
         KeptAnswer(mark, int(8 * queries * mark), f"{attempt.split} {mark}".encode(), predicted) for mark in (0.5, 1.0)
     ]
-    return attempt.finish("ok", facts, examples_sha256(TEST), TEST.labels, kept)
+    return attempt.finish("ok", CellRecord(**facts), examples_sha256(TEST), TEST.labels, kept)
 
 
 def cell(store: Store, run: str, split: int, queries: int = 4, *, tell: bool = False) -> bool:

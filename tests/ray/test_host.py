@@ -15,13 +15,13 @@ import msgspec
 import pytest
 from outer_models import ROWS, write_submission
 
-from harness.choices import Choices
 from harness.engines import ray as on_ray
 from harness.engines.host import Host, Parcel
 from harness.engines.job import Job
 from harness.errors import InputError, SubmissionError
 from harness.evaluate import Evaluation
 from harness.lm.turns import Turns, waited_s
+from harness.overrides import Overrides
 from harness.store import Store
 from harness.submission import find
 from harness.track import load_track
@@ -91,13 +91,13 @@ def test_cells_at_once_have_the_numbers_of_cells_one_by_one(tiny_track: Path, tm
     path, facts = write_submission(tmp_path, "tune = search"), []
     for at_once in (1, 3):
         store = Store(str(tmp_path / f"{at_once}.db"))
-        evaluation = Evaluation(load_track(str(tiny_track)), Choices(), store)
+        evaluation = Evaluation(load_track(str(tiny_track)), Overrides(), store)
         name = run(evaluation, store, path, at_once)
         cells = store.cells(name)
-        assert [cell.facts["rows_spent"] for cell in cells] == [ROWS] * 3
+        assert [cell.record.rows_spent for cell in cells] == [ROWS] * 3
         ledgers = [[(row["number"], row["sha256"]) for row in store.ledger(cell.attempt)] for cell in cells]
         predictions = [{mark: p.tolist() for mark, p in cell.predictions.items()} for cell in cells]
-        facts.append((name, ledgers, predictions, [cell.facts["probe"] for cell in cells]))
+        facts.append((name, ledgers, predictions, [cell.record.probe for cell in cells]))
         store.close()
     assert facts[0] == facts[1]
 
@@ -106,7 +106,7 @@ def test_cells_at_once_have_the_numbers_of_cells_one_by_one(tiny_track: Path, tm
 def test_waiting_for_others_takes_nothing_from_a_cells_time(tiny_track: Path, tmp_path: Path) -> None:
     """Somebody holds the device for longer than the cell's whole clock; the cell ends by its budget all the same."""
     store = Store(str(tmp_path / "results.db"))
-    evaluation = Evaluation(load_track(str(tiny_track)), Choices(tasks=("qqp",)), store)
+    evaluation = Evaluation(load_track(str(tiny_track)), Overrides(tasks=("qqp",)), store)
     (cell,) = evaluation.cells
     cell = dataclasses.replace(cell, limits=msgspec.structs.replace(cell.limits, wall_s=20))
     submission, started = find(write_submission(tmp_path, "tune = search")), threading.Event()
@@ -132,9 +132,9 @@ def test_waiting_for_others_takes_nothing_from_a_cells_time(tiny_track: Path, tm
     hogging.join()
     store.close()
     assert verdict.status == "budget_exhausted"
-    assert verdict.facts["waited_s"] > 15
-    assert verdict.facts["tuning_s"] < 20
-    assert verdict.facts["lm_s"] < 20
+    assert verdict.record.waited_s > 15
+    assert verdict.record.tuning_s < 20
+    assert verdict.record.lm_s < 20
 
 
 def test_a_host_answers_for_what_is_wrong_and_runs_what_is_right(
@@ -142,9 +142,9 @@ def test_a_host_answers_for_what_is_wrong_and_runs_what_is_right(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     url = str(tmp_path / "results.db")
-    wrong = Host(load_track(str(tiny_track)), Choices(tasks=("nothing",)), url, "1", isolated=True)
+    wrong = Host(load_track(str(tiny_track)), Overrides(tasks=("nothing",)), url, "1", isolated=True)
     assert isinstance(wrong.load(), InputError)
-    host = Host(load_track(str(tiny_track)), Choices(tasks=("qqp",)), url, "1", isolated=True)
+    host = Host(load_track(str(tiny_track)), Overrides(tasks=("qqp",)), url, "1", isolated=True)
     assert os.environ["OMP_NUM_THREADS"] == "1"
     loaded = host.load()
     assert not isinstance(loaded, Exception)
@@ -166,7 +166,7 @@ def test_a_host_answers_for_what_is_wrong_and_runs_what_is_right(
 def test_without_ray_the_next_step_is_said(tiny_track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     store = Store(str(tmp_path / "results.db"))
-    job = Job(load_track(str(tiny_track)), Choices(), store, (), {})
+    job = Job(load_track(str(tiny_track)), Overrides(), store, (), {})
     with pytest.raises(InputError, match=r'pip install -e "\.\[ray\]"'):
         on_ray.run(job, None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--workers 0"):

@@ -137,7 +137,7 @@ def test_a_node_cut_off_in_the_middle_loses_and_doubles_nothing(
     told = finish(process)
     assert len(told) in {4, 5, 6}  # of what ends on the island nobody can be told
     store = Store(str(path))
-    runs = [run for run, *_ in store.runs()]
+    runs = [found.id for found in store.runs()]
     attempts = sum(len(store.attempts(run)) for run in runs)
     store.close()
     assert attempts in {6, 7}
@@ -155,7 +155,7 @@ def both_compute(path: Path, process: subprocess.Popen[str]) -> None:
     while process.poll() is None and time.monotonic() < until:
         if path.exists():
             with contextlib.suppress(StoreError), contextlib.closing(Store(str(path))) as store:
-                if sum(len(store.open_cells(run)) for run, *_ in store.runs()) == 2:
+                if sum(len(store.open_cells(run.id)) for run in store.runs()) == 2:
                     return
         time.sleep(0.1)
     output = process.communicate()[0] if process.poll() is not None else "nothing yet"

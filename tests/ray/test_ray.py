@@ -56,13 +56,14 @@ def contents(path: Path | str) -> dict[str, Any]:
     """Everything in a store that is not time, by run and cell."""
     store = Store(str(path))
     found: dict[str, Any] = {}
-    for run, identity, environment, _ in store.runs():
-        found[run] = identity, environment
-        for cell in store.cells(run):
-            queries = [row["sha256"] for row in store.ledger(cell.attempt)]
+    for run in store.runs():
+        found[run.id] = run.key, run.environment
+        for cell in store.cells(run.id):
+            queries = [row.sha256 for row in store.ledger(cell.attempt)]
             predictions = {mark: p.tolist() for mark, p in cell.predictions.items()}
-            same = {name: cell.facts[name] for name in ("rows_spent", "tokens", "note", "history", "probe", "seed")}
-            found[f"{run}/{cell.task}/{cell.split}"] = cell.status, queries, predictions, same
+            names = ("rows_spent", "tokens", "note", "history", "probe", "seed")
+            same = [getattr(cell.record, name) for name in names]
+            found[f"{run.id}/{cell.task}/{cell.split}"] = cell.status, queries, predictions, same
     store.close()
     return found
 
@@ -166,7 +167,7 @@ def test_hosts_nodes_and_drivers_killed_at_random_lose_and_double_nothing(
     nodes.tell("add")
     finish(start(tmp_path, "results.db", tiny_track, *how))
     store = Store(str(path))
-    runs = [run for run, *_ in store.runs()]
+    runs = [found.id for found in store.runs()]
     attempts = sum(len(store.attempts(run)) for run in runs)
     store.close()
     assert len(runs) == 2
@@ -192,7 +193,7 @@ def test_a_host_killed_in_the_middle_is_replaced_and_its_cell_runs_again(tiny_tr
     assert workers
     assert not [each for each in workers if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
     store = Store(str(tmp_path / "results.db"))
-    assert sum(len(store.attempts(run)) for run, *_ in store.runs()) == 7
+    assert sum(len(store.attempts(run.id)) for run in store.runs()) == 7
     store.close()
 
 

@@ -18,10 +18,10 @@ from outer_models import write_submission
 from test_evaluate import Watcher
 
 from harness import answer as answers
-from harness.choices import Choices
 from harness.contract import Answer
 from harness.errors import InputError
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.replay import Replay, choices_of, find_run, replay, sampled
 from harness.status import MARKS
 from harness.store import Store
@@ -45,7 +45,7 @@ def honest(tiny_track: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(folder: Path, track: Path, body: str, **choices: Any) -> None:
     store = Store(str(folder / "results.db"))
-    Evaluation(load_track(str(track)), Choices(**choices), store).run(
+    Evaluation(load_track(str(track)), Overrides(**choices), store).run(
         find(write_submission(folder, body)), {}, Watcher()
     )
     store.close()
@@ -54,10 +54,11 @@ def evaluate(folder: Path, track: Path, body: str, **choices: Any) -> None:
 def again(folder: Path, track: Path, sample: int | None = None, name: str = "entry", **given: Any) -> Replay:
     store = Store(str(folder / "results.db"))
     try:
-        run, identity = find_run(store, name)
-        cells = sampled(store, run, sample, np.random.default_rng(0))
-        choices = choices_of(identity, cells, Choices(**given))
-        return replay(store, run, cells, load_track(str(track)), choices, find(folder / "entry"), Watcher())
+        run = find_run(store, name)
+        cells = sampled(store, run.id, sample, np.random.default_rng(0))
+        chosen = load_track(str(track))
+        choices = choices_of(run.key, cells, chosen, Overrides(**given))
+        return replay(store, run, cells, chosen, choices, find(folder / "entry"), Watcher())
     finally:
         store.close()
 
@@ -87,11 +88,11 @@ def test_an_honest_run_is_reproduced_bit_for_bit(folder: Path, tiny_track: Path)
 
 def test_a_sample_is_drawn_by_seed_and_never_larger_than_the_run(folder: Path, tiny_track: Path) -> None:
     store = Store(str(folder / "results.db"))
-    run, _ = find_run(store, "entry")
-    draws = [[(c.task, c.split) for c in sampled(store, run, 2, np.random.default_rng(7))] for _ in range(2)]
+    run = find_run(store, "entry")
+    draws = [[(c.task, c.split) for c in sampled(store, run.id, 2, np.random.default_rng(7))] for _ in range(2)]
     assert draws[0] == draws[1]
     assert len(draws[0]) == 2
-    assert len(sampled(store, run, 99, np.random.default_rng(0))) == 3
+    assert len(sampled(store, run.id, 99, np.random.default_rng(0))) == 3
     store.close()
     assert len(again(folder, tiny_track, sample=1).cells) == 1
 
@@ -115,7 +116,7 @@ def test_queries_that_were_never_asked_are_found(folder: Path, tiny_track: Path)
 
 def test_predictions_that_are_not_of_the_answer_are_found(folder: Path, tiny_track: Path) -> None:
     store = Store(str(folder / "results.db"))
-    labels = store.cells(find_run(store, "entry")[0])[0].labels
+    labels = store.cells(find_run(store, "entry").id)[0].labels
     store.close()
     change(
         folder, "UPDATE incumbents SET predictions = ? WHERE attempt = 1 AND mark = 1", labels.astype("<i2").tobytes()
@@ -130,7 +131,7 @@ def test_predictions_that_are_not_of_the_answer_are_found(folder: Path, tiny_tra
 
 def test_an_answer_that_the_submission_does_not_give_is_found(folder: Path, tiny_track: Path) -> None:
     store = Store(str(folder / "results.db"))
-    blob = store.answer(find_run(store, "entry")[0], "sst2", 1)
+    blob = store.answer(find_run(store, "entry").id, "sst2", 1)
     store.close()
     assert blob is not None
     other = answers.to_bytes(Answer(answers.from_bytes(blob).members, {"loss": 0.0}))
@@ -205,16 +206,16 @@ def test_what_cannot_be_replayed_says_why(folder: Path, tiny_track: Path, tmp_pa
     with pytest.raises(InputError, match="--track"):
         again(folder, other)
     with pytest.raises(InputError, match="it is predictions"):
-        choices_of({"entry": "x", "access": "predictions"}, [], Choices())
+        choices_of(dataclasses.replace(key(), access="predictions"), [], load_track(str(tiny_track)), Overrides())
     with pytest.raises(InputError, match="none of its cells is finished"):
-        choices_of({"entry": "x"}, [], Choices())
+        choices_of(key(), [], load_track(str(tiny_track)), Overrides())
 
 
 def test_a_run_is_found_by_its_id_its_beginning_or_the_entrys_name(folder: Path) -> None:
     store = Store(str(folder / "results.db"))
-    run, identity = find_run(store, "entry")
-    assert find_run(store, run)[0] == find_run(store, run[:6])[0] == run
-    assert identity["entry"] == "entry"
+    run = find_run(store, "entry")
+    assert find_run(store, run.id) == find_run(store, run.id[:6]) == run
+    assert run.key.entry == "entry"
     others = [store.open_run(dataclasses.replace(key(), seed=seed), {}) for seed in range(40)]
     begin = next(a[0] for a in others if sum(b[0] == a[0] for b in others) > 1)
     with pytest.raises(InputError, match=f"runs of .* begin with '{begin}'"):

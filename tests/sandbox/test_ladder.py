@@ -158,13 +158,13 @@ def test_older_interfaces_of_landlock_hold_too(abi: int) -> None:
 
 
 def test_the_tier_and_its_proof_are_stored(arena: Arena) -> None:
-    facts = arena.run("""
+    record = arena.run("""
         def tune(lm, task, shots, rng, config):
             yield Answer.of(task)
-    """).facts
-    assert facts["sandbox"] == facts["isolation"]["tier"] == BEST
+    """).record
+    assert record.sandbox == record.isolation["tier"] == BEST
     if BEST != "0":
-        assert {"read", "network", "fork", "signal"} <= set(facts["isolation"]["canaries"])
+        assert {"read", "network", "fork", "signal"} <= set(record.isolation["canaries"])
 
 
 def test_a_tier_has_a_name() -> None:

@@ -44,5 +44,5 @@ def tune(lm, task, shots, rng, config):
 def test_torch_takes_an_adam_step_and_all_others_run(arena: Arena, tier: Tier) -> None:
     skip_where_missing(tier)
     run = arena.run(LIBRARIES, tier=tier)
-    assert (run.status, run.facts["detail"]) == ("ok", "")
-    assert f"filters ['{0 if tier == '0' else 2}']" in run.facts["output"]
+    assert (run.status, run.record.detail) == ("ok", "")
+    assert f"filters ['{0 if tier == '0' else 2}']" in run.record.output

@@ -56,7 +56,7 @@ def test_threads_end_at_the_limit_for_root_too(arena: Arena, tier: Tier) -> None
         tier=tier,
         memory_gb=40.0,
     )
-    started, limit, uid = map(int, run.facts["output"].split())
+    started, limit, uid = map(int, run.record.output.split())
     assert 8 <= started <= limit
     assert started < 1000
     assert uid != 0
@@ -95,7 +95,7 @@ def test_a_worker_killed_from_outside_is_out_of_memory(
         tier=tier,
     )
     assert run.status == "out_of_memory"
-    assert "killed" in run.facts["detail"]
+    assert "killed" in run.record.detail
 
 
 def test_its_memory_is_measured(arena: Arena, tier: Tier) -> None:
@@ -107,7 +107,7 @@ def test_its_memory_is_measured(arena: Arena, tier: Tier) -> None:
         """,
         tier=tier,
     )
-    assert 100 < run.facts["worker_peak_mb"] < 400
+    assert 100 < run.record.worker_peak_mb < 400
 
 
 def test_nothing_is_left_behind(arena: Arena, tier: Tier) -> None:
@@ -180,7 +180,7 @@ def test_modules_that_cannot_be_read_are_not_there(arena: Arena, tier: Tier) -> 
         """,
         tier=tier,
     )
-    assert (run.status, run.facts["detail"]) == ("ok", "")
+    assert (run.status, run.record.detail) == ("ok", "")
 
 
 def test_the_command_line_of_a_worker_names_no_secret(tier: Tier) -> None:

@@ -50,8 +50,8 @@ def inside(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         run = arena.run(REPORT)
     finally:
         os.close(descriptor)
-    assert run.facts["detail"] == ""
-    return dict(json.loads(run.facts["output"]))
+    assert run.record.detail == ""
+    return dict(json.loads(run.record.output))
 
 
 def test_the_environment_is_scrubbed(inside: dict[str, Any]) -> None:
@@ -95,7 +95,7 @@ def test_too_many_open_files_fail(arena: Arena) -> None:
             held = [open("/dev/null") for _ in range(1000)]
     """)
     assert run.status == "crashed"
-    assert "Too many open files" in run.facts["detail"]
+    assert "Too many open files" in run.record.detail
 
 
 def test_a_worker_without_a_job_leaves_by_itself() -> None:

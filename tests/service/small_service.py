@@ -77,7 +77,7 @@ class House:
         found = self.book.token(self.token)
         assert found is not None
         number = self.desk.account(found, self.desk.places[TASK.name, 1]).number
-        return [row.rows for row, *_ in self.book.ledger(number)]
+        return [charged.row.rows for charged in self.book.ledger(number)]
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from harness.lm import wire
 from harness.lm.fake_language_model import FakeLanguageModel
 from harness.service import messages
 from harness.service.app import STATUS
-from harness.service.messages import JSON, MSGPACK, Fault, Forward
+from harness.service.messages import JSON, MSGPACK, Fault, QueryBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,9 +55,9 @@ def fault(response: Any) -> Fault:
 
 
 def test_a_query_is_charged_by_the_row_until_the_budget_refuses_it(client: TestClient, house: House) -> None:
-    left = [result(asked(client, Forward("train"))).rows_left for _ in range(CALLS)]
+    left = [result(asked(client, QueryBody("train"))).rows_left for _ in range(CALLS)]
     assert left == [ROWS - TRAIN * (n + 1) for n in range(CALLS)]
-    refused = asked(client, Forward("train"))
+    refused = asked(client, QueryBody("train"))
     assert refused.status_code == 402
     assert fault(refused) == Fault("budget_exhausted", "4 rows asked, 0 left", TRAIN, 0, ROWS)
     assert house.spent == ROWS == sum(house.ledger)
@@ -67,11 +67,11 @@ def test_the_logits_are_those_of_the_model(client: TestClient, house: House) -> 
     place = house.desk.places[TASK.name, 1]
     space = Subspace(3, (0.5, 0.5), 2, seed=5)
     z = np.random.default_rng(0).standard_normal((2, 2, 3)).astype(np.float32)
-    got = result(asked(client, Forward("train", prompt=wire.Array.of(z), space=wire.SpaceSpec.of(space))))
+    got = result(asked(client, QueryBody("train", prompt=wire.Array.of(z), space=space)))
     want = house.lm.fake.outputs(space.at(z), place.shots.train.texts, TASK.template, TASK.words).logits
     np.testing.assert_array_equal(got.logits.values(3), want)
     values = np.ones((3, 1, 2, 16), dtype=np.float32)
-    got = result(asked(client, Forward("dev", prompt=wire.Array.of(values), features="mask")))
+    got = result(asked(client, QueryBody("dev", prompt=wire.Array.of(values), features="mask")))
     out = house.lm.fake.outputs(Prompt(values), place.shots.dev.texts, TASK.template, TASK.words)
     np.testing.assert_array_equal(got.logits.values(3), out.logits)
     assert got.features is not None
@@ -80,7 +80,7 @@ def test_the_logits_are_those_of_the_model(client: TestClient, house: House) -> 
 
 
 def test_json_says_what_msgpack_says(client: TestClient) -> None:
-    packed = result(asked(client, Forward("train"), Accept=MSGPACK))
+    packed = result(asked(client, QueryBody("train"), Accept=MSGPACK))
     plain = client.post(QUERY, json={"texts": "train"}).json()
     shape, data = plain["logits"]
     assert np.frombuffer(base64.b64decode(data), "<f4").tobytes() == packed.logits.data
@@ -88,24 +88,24 @@ def test_json_says_what_msgpack_says(client: TestClient) -> None:
 
 
 def test_a_retry_is_answered_bit_for_bit_and_charged_once(client: TestClient, house: House) -> None:
-    first = asked(client, Forward("train"), **{"Idempotency-Key": "a"})
-    asked(client, Forward("dev"))
-    again = asked(client, Forward("train"), **{"Idempotency-Key": "a"})
+    first = asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})
+    asked(client, QueryBody("dev"))
+    again = asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})
     assert again.content == first.content
     assert house.ledger == [TRAIN, TRAIN]
     assert house.lm.forwards == 2
 
 
 def test_a_retry_may_come_in_another_format(client: TestClient, house: House) -> None:
-    first = result(asked(client, Forward("train"), **{"Idempotency-Key": "a"}))
-    again = asked(client, Forward("train"), JSON, **{"Idempotency-Key": "a"})
+    first = result(asked(client, QueryBody("train"), **{"Idempotency-Key": "a"}))
+    again = asked(client, QueryBody("train"), JSON, **{"Idempotency-Key": "a"})
     assert messages.decode(again.content, JSON, wire.Result) == first
     assert house.ledger == [TRAIN]
 
 
 def test_a_key_is_good_for_one_query_alone(client: TestClient, house: House) -> None:
-    asked(client, Forward("train"), **{"Idempotency-Key": "a"})
-    refused = asked(client, Forward("dev"), **{"Idempotency-Key": "a"})
+    asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})
+    refused = asked(client, QueryBody("dev"), **{"Idempotency-Key": "a"})
     assert (refused.status_code, fault(refused).code) == (409, "key_reused")
     assert house.ledger == [TRAIN]
 
@@ -114,16 +114,16 @@ def test_keys_of_different_tokens_and_cells_have_nothing_to_do_with_each_other(
     client: TestClient, house: House
 ) -> None:
     other = f"Bearer {house.book.new_token('bob')}"
-    asked(client, Forward("train"), **{"Idempotency-Key": "a"})
-    assert result(asked(client, Forward("dev"), Authorization=other, **{"Idempotency-Key": "a"})).rows_left == 36
+    asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})
+    assert result(asked(client, QueryBody("dev"), Authorization=other, **{"Idempotency-Key": "a"})).rows_left == 36
     path = QUERY.replace("/1/", "/2/")
-    assert result(asked(client, Forward("dev"), path=path, **{"Idempotency-Key": "a"})).rows_left == 36
+    assert result(asked(client, QueryBody("dev"), path=path, **{"Idempotency-Key": "a"})).rows_left == 36
     assert house.spent == TRAIN
 
 
 def test_a_query_that_was_refused_may_be_sent_anew_under_its_key(client: TestClient, house: House) -> None:
-    asked(client, Forward("train", template="no mask"), **{"Idempotency-Key": "a"})
-    assert result(asked(client, Forward("train"), **{"Idempotency-Key": "a"})).rows_left == ROWS - TRAIN
+    asked(client, QueryBody("train", template="no mask"), **{"Idempotency-Key": "a"})
+    assert result(asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})).rows_left == ROWS - TRAIN
     assert house.ledger == [TRAIN]
 
 
@@ -132,8 +132,8 @@ def test_a_reply_that_is_no_longer_kept_is_refused_and_not_charged_again(
 ) -> None:
     monkeypatch.setattr("harness.service.book.KEPT_REPLIES", 1)
     for key in "ab":
-        asked(client, Forward("train"), **{"Idempotency-Key": key})
-    gone = asked(client, Forward("train"), **{"Idempotency-Key": "a"})
+        asked(client, QueryBody("train"), **{"Idempotency-Key": key})
+    gone = asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})
     assert (gone.status_code, fault(gone).code) == (410, "reply_gone")
     assert house.ledger == [TRAIN, TRAIN]
 
@@ -141,17 +141,17 @@ def test_a_reply_that_is_no_longer_kept_is_refused_and_not_charged_again(
 @pytest.mark.parametrize(
     "wrong",
     [
-        Forward([("a", "b")]), Forward([("a",) * 2, ("a",)]), Forward("train", template="no mask"),
-        Forward("train", words=("two words",)), Forward("train", prompt=wire.Array((1, 1, 2, 16), b"")),
-        Forward("train", prompt=wire.Array((1, 1, 2, 16), np.full(32, np.nan, "<f4").tobytes())),
-        Forward("train", prompt=wire.Array((0, 1, 2, 16), b"")),
-        Forward("train", prompt=wire.Array((1, 1, 1), b"\0" * 4), space=wire.SpaceSpec(1 << 31, (1.0,), 1, 0)),
-        Forward("train", prompt=wire.Array((1, 9, 1), b"\0" * 36), space=wire.SpaceSpec(1, (1.0,) * 9, 1, 0)),
-        Forward([("x" * 30_000,)]),
+        QueryBody([("a", "b")]), QueryBody([("a",) * 2, ("a",)]), QueryBody("train", template="no mask"),
+        QueryBody("train", words=("two words",)), QueryBody("train", prompt=wire.Array((1, 1, 2, 16), b"")),
+        QueryBody("train", prompt=wire.Array((1, 1, 2, 16), np.full(32, np.nan, "<f4").tobytes())),
+        QueryBody("train", prompt=wire.Array((0, 1, 2, 16), b"")),
+        QueryBody("train", prompt=wire.Array((1, 1, 1), b"\0" * 4), space=Subspace(1 << 31, (1.0,), 1, 0)),
+        QueryBody("train", prompt=wire.Array((1, 9, 1), b"\0" * 36), space=Subspace(1, (1.0,) * 9, 1, 0)),
+        QueryBody([("x" * 30_000,)]),
     ],
 )  # fmt: skip
 def test_a_query_that_makes_no_sense_is_rejected_and_costs_nothing(
-    client: TestClient, house: House, wrong: Forward
+    client: TestClient, house: House, wrong: QueryBody
 ) -> None:
     refused = asked(client, wrong)
     assert (refused.status_code, fault(refused).code) == (422, "rejected")
@@ -233,15 +233,15 @@ def hand_in(client: TestClient, answer: Answer) -> Any:
 
 
 def test_an_answer_closes_the_cell_and_its_score_is_not_told(client: TestClient, house: House) -> None:
-    asked(client, Forward("train"), **{"Idempotency-Key": "a"})
+    asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})
     until(lambda: house.settled == 1)  # at the start
     taken = hand_in(client, Answer.of(TASK))
     assert taken.status_code == 202
     receipt = messages.decode(taken.content, MSGPACK, messages.Receipt)
     assert receipt.rows_spent == TRAIN
     until(lambda: house.settled == 2)
-    assert fault(asked(client, Forward("train"))).code == "closed"
-    assert result(asked(client, Forward("train"), **{"Idempotency-Key": "a"})).rows_left == ROWS - TRAIN
+    assert fault(asked(client, QueryBody("train"))).code == "closed"
+    assert result(asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})).rows_left == ROWS - TRAIN
     assert hand_in(client, Answer.of(TASK)).content == taken.content
     assert fault(hand_in(client, Answer.of(TASK, loss=1.0))).code == "closed"
     assert house.spent == TRAIN
@@ -251,7 +251,7 @@ def test_an_answer_that_does_not_fit_leaves_the_cell_open(client: TestClient, ho
     for blob in (b"", b"junk" * 10, to_bytes(Answer(())), to_bytes(Answer.of(TASK, Prompt(np.ones((2, 1, 1, 16)))))):
         refused = asked(client, messages.Handed(blob), path=f"{WHERE}/answer")
         assert fault(refused).code == "rejected"
-    assert result(asked(client, Forward("train"))).rows_left == ROWS - TRAIN
+    assert result(asked(client, QueryBody("train"))).rows_left == ROWS - TRAIN
 
 
 def test_one_token_cannot_ask_faster_than_it_may(tmp_path: Path) -> None:
@@ -277,17 +277,17 @@ def test_a_book_that_cannot_be_written_charges_nothing_and_says_so(
 
     with monkeypatch.context() as patched:
         patched.setattr(house.book, "charge", full)
-        refused = asked(client, Forward("train"))
+        refused = asked(client, QueryBody("train"))
     assert (refused.status_code, fault(refused).code) == (503, "unavailable")
     assert b"secret" not in refused.content
     assert house.spent == 0
-    assert result(asked(client, Forward("train"))).rows_left == ROWS - TRAIN
+    assert result(asked(client, QueryBody("train"))).rows_left == ROWS - TRAIN
 
 
 def test_counters_count_and_know_no_token(client: TestClient, house: House) -> None:
-    asked(client, Forward("train"), **{"Idempotency-Key": "a"})
-    asked(client, Forward("train"), **{"Idempotency-Key": "a"})
-    asked(client, Forward("train", template="x"))
+    asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})
+    asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})
+    asked(client, QueryBody("train", template="x"))
     page = client.get("/metrics").text
     for line in (
         'harness_queries_total{task="fake"} 1.0', f'harness_rows_total{{task="fake"}} {TRAIN}.0',
@@ -326,5 +326,5 @@ def test_a_model_without_memory_for_a_query_says_what_to_do_and_charges_nothing(
         raise DeviceMemoryError("20 candidates at once; ask for fewer")
 
     monkeypatch.setattr(house.lm, "forward", full)
-    assert fault(asked(client, Forward("train"))) == Fault("rejected", "20 candidates at once; ask for fewer")
+    assert fault(asked(client, QueryBody("train"))) == Fault("rejected", "20 candidates at once; ask for fewer")
     assert house.spent == 0

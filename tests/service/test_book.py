@@ -9,7 +9,7 @@ import pytest
 
 from harness.audit import audit
 from harness.errors import InputError, StoreError
-from harness.lm.broker import LedgerRow
+from harness.records import LedgerRow
 from harness.service import book as books
 from harness.service.book import Account, Book, Charge, Moved
 from harness.store import Store
@@ -96,8 +96,8 @@ def test_what_was_charged_is_there_after_it_is_opened_again(book: Book, place: s
     answered = again.answered(opened.number, "k")
     assert answered is not None
     assert (answered.reply, answered.request) == (b"reply", "digest of k")
-    ((row, up, down, _),) = again.ledger(opened.number)
-    assert (row.rows, up, down) == (40, 7, 8)
+    (charged,) = again.ledger(opened.number)
+    assert (charged.row.rows, charged.nominal_up, charged.nominal_down) == (40, 7, 8)
     again.close()
 
 

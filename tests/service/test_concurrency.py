@@ -19,7 +19,7 @@ from harness.contract import Answer
 from harness.service import messages
 from harness.service.book import Book
 from harness.service.desk import Refusal
-from harness.service.messages import MSGPACK, Forward
+from harness.service.messages import MSGPACK, QueryBody
 
 if TYPE_CHECKING:
     from harness.service.desk import Desk
@@ -67,7 +67,7 @@ def test_any_interleaving_of_two_servers_on_one_book_charges_each_key_once(clien
 
         def ask(key: int, count: int) -> tuple[str, bytes]:
             here = (key + count) % 2
-            asked, served_by = Forward(TEXTS[:count]), desks[here]
+            asked, served_by = QueryBody(TEXTS[:count]), desks[here]
             try:
                 with turns[here]:
                     found = served_by.query(token, place_of(served_by), asked, b"", str(key))
@@ -77,7 +77,7 @@ def test_any_interleaving_of_two_servers_on_one_book_charges_each_key_once(clien
 
         replies = run_all(clients, ask)
         account = desks[0].account(token, place_of(desks[0]))
-        check(replies, account.rows_spent, [row.rows for row, *_ in books[1].ledger(account.number)])
+        check(replies, account.rows_spent, [charged.row.rows for charged in books[1].ledger(account.number)])
         for book in books:
             book.close()
 
@@ -95,7 +95,7 @@ def test_any_interleaving_over_http_charges_each_key_once(clients: list[list[Any
         with served(house.app) as url, httpx2.Client(base_url=url, headers=headers) as http:
 
             def ask(key: int, count: int) -> tuple[str, bytes]:
-                body = messages.encode(Forward(TEXTS[:count]), MSGPACK)
+                body = messages.encode(QueryBody(TEXTS[:count]), MSGPACK)
                 got = http.post(f"{WHERE}/query", content=body, headers={"Idempotency-Key": str(key)})
                 if got.status_code == 200:
                     return "ok", got.content
@@ -146,7 +146,7 @@ def test_an_answer_and_queries_at_once_leave_nothing_charged_after_the_end(house
 
         def ask(what: str) -> Any:
             headers = {"Authorization": f"Bearer {house.token}", "Content-Type": MSGPACK, "Accept": MSGPACK}
-            value = messages.Handed(blob) if what == "answer" else Forward("train")
+            value = messages.Handed(blob) if what == "answer" else QueryBody("train")
             return http.post(f"{WHERE}/{what}", content=messages.encode(value, MSGPACK), headers=headers)
 
         got = run_all([[("query",)] * 4, [("query",), ("answer",), ("query",)]], ask)

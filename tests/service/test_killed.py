@@ -105,7 +105,7 @@ def test_a_killed_server_goes_on_where_it_was_and_charges_every_query_once(serve
     assert server.end(signal.SIGTERM) in {0, -signal.SIGTERM}
     place = desk(book).places[TASK.name, 1]
     account = book.account("alice", "fake 0123", TASK.name, 1, 0)
-    ledger = [row.rows for row, *_ in book.ledger(account.number)]
+    ledger = [charged.row.rows for charged in book.ledger(account.number)]
     assert len(ledger) == counts["asked"] > 20
     assert account.rows_spent == sum(ledger) == counts["asked"] * TRAIN
     assert account.rows_total == 10_000 * len(place.shots.train)

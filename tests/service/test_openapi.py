@@ -49,7 +49,7 @@ def test_every_body_has_a_type_in_both_formats(house: House) -> None:
     described = TestClient(house.app).get("/openapi.json").json()
     json.dumps(described)
     known = described["components"]["schemas"]
-    assert {"Forward", "Result", "Fault", "CellPage", "Array", "SpaceSpec"} <= set(known)
+    assert {"QueryBody", "Result", "Fault", "CellPage", "Array", "Subspace"} <= set(known)
     for path, operations in described["paths"].items():
         for operation in operations.values():
             bodies = [reply for reply in operation["responses"].values() if path != "/metrics"]

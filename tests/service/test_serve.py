@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 import harness
 from harness.answer import to_bytes
 from harness.audit import audit
-from harness.choices import Choices
 from harness.cli import app as cli
 from harness.contract import Answer, Subspace
 from harness.errors import DeviceMemoryError, InputError
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.replay import choices_of
 from harness.sandbox.tiers import ELSEWHERE
 from harness.service import serve
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def evaluation(tiny_track: Path, tmp_path: Path) -> Iterator[Evaluation]:
     store = Store(str(tmp_path / "results.db"))
-    yield Evaluation(load_track(str(tiny_track)), Choices(), store)
+    yield Evaluation(load_track(str(tiny_track)), Overrides(), store)
     store.close()
 
 
@@ -69,15 +69,15 @@ def test_a_solver_elsewhere_ends_up_on_the_leaderboard_in_a_division_of_its_own(
     assert len(entry.cells) == 3
     for cell in entry.cells:
         assert cell.status == "ok"
-        assert cell.facts["rows_spent"] == 3 * cell.facts["train_rows"]
-        assert cell.facts["queries"] == 2
-        assert cell.facts["level"] == 1
-        assert cell.facts["nominal_up"] > 0
-        assert 0 < cell.facts["tuning_s"] < 600
-    (run,) = [run for run, *_ in evaluation.store.runs()]
+        assert cell.record.rows_spent == 3 * cell.record.train_rows
+        assert cell.record.queries == 2
+        assert cell.record.level == 1
+        assert cell.record.nominal_up > 0
+        assert 0 < cell.record.tuning_s < 600
+    (run,) = [found.id for found in evaluation.store.runs()]
     for stored in evaluation.store.cells(run):
         ledger = evaluation.store.ledger(stored.attempt)
-        assert sum(row["rows"] for row in ledger) == stored.facts["rows_spent"]
+        assert sum(row.rows for row in ledger) == stored.record.rows_spent
         assert evaluation.store.answer(run, stored.task, stored.split) is not None
 
 
@@ -89,7 +89,7 @@ def test_an_answer_is_scored_as_the_referee_scores_it(evaluation: Evaluation, bo
     answer = Answer.of(cell.task)
     hand_in(evaluation, book, answer)
     settle(evaluation, book, set())
-    (run,) = [run for run, *_ in evaluation.store.runs()]
+    (run,) = [found.id for found in evaluation.store.runs()]
     (stored,) = evaluation.store.cells(run)
     test = load_test(cell.file, cell.source)
     want = answers.probabilities(answer, cell.task, evaluation.lm, test.texts).argmax(axis=1)
@@ -117,7 +117,7 @@ def test_settling_twice_or_after_a_crash_between_store_and_book_stores_one_cell(
     settle(evaluation, book, set())
     settle(evaluation, book, set())
     assert book.unscored(track_id(evaluation)) == []
-    (run,) = [run for run, *_ in evaluation.store.runs()]
+    (run,) = [found.id for found in evaluation.store.runs()]
     assert len(evaluation.store.cells(run)) == 1
 
 
@@ -131,15 +131,15 @@ def test_what_was_handed_in_while_no_server_ran_is_scored_at_the_start(evaluatio
 def test_an_answer_under_another_budget_is_never_ranked_with_the_track(evaluation: Evaluation, book: Book) -> None:
     hand_in(evaluation, book, Answer.of(evaluation.cells[0].task), calls=77)
     settle(evaluation, book, set())
-    ((_, identity, _, _),) = evaluation.store.runs()
-    assert identity["modified"] == ["calls"]
+    (run,) = evaluation.store.runs()
+    assert run.key.modified == ("calls",)
     ranking = rank(evaluation.store, evaluation.track.name)
     assert not ranking.entries
 
 
 def test_budgets_belong_to_track_model_and_data(evaluation: Evaluation, tiny_track: Path, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "other.db"))
-    other = Evaluation(load_track(str(tiny_track)), Choices(calls=3), store)
+    other = Evaluation(load_track(str(tiny_track)), Overrides(calls=3), store)
     assert track_id(other) != track_id(evaluation)
     store.close()
 
@@ -149,7 +149,7 @@ def test_budgets_do_not_depend_on_how_the_model_s_place_is_spelled(
 ) -> None:
     store = Store(str(tmp_path / "results.db"))
     monkeypatch.chdir(tiny_track.parent)
-    places = [Choices(model=str(place)) for place in (tiny_track.parent / "model", Path("model"))]
+    places = [Overrides(model=str(place)) for place in (tiny_track.parent / "model", Path("model"))]
     one, other = (track_id(Evaluation(load_track(str(tiny_track)), choices, store)) for choices in places)
     assert one == other
     store.close()
@@ -185,9 +185,9 @@ def test_a_token_with_its_own_budget_has_one_run_though_some_tasks_have_the_same
         book.submit(account, to_bytes(Answer.of(cell.task)))
     while settle(evaluation, book, set()):
         pass
-    ((run, identity, _, _),) = evaluation.store.runs()
-    assert (identity["modified"], identity["calls"]) == (["calls"], own)
-    assert len(evaluation.store.cells(run)) == len(evaluation.cells)
+    (run,) = evaluation.store.runs()
+    assert (run.key.modified, run.key.calls) == (("calls",), own)
+    assert len(evaluation.store.cells(run.id)) == len(evaluation.cells)
 
 
 def test_a_token_of_the_same_name_in_another_book_has_a_run_of_its_own(
@@ -205,9 +205,9 @@ def test_a_token_of_the_same_name_in_another_book_has_a_run_of_its_own(
 def test_a_run_over_http_cannot_be_replayed_and_says_why(evaluation: Evaluation, book: Book) -> None:
     hand_in(evaluation, book, Answer.of(evaluation.cells[0].task))
     settle(evaluation, book, set())
-    ((run, identity, _, _),) = evaluation.store.runs()
+    (run,) = evaluation.store.runs()
     with pytest.raises(InputError, match="its solver ran elsewhere, over HTTP"):
-        choices_of(identity, evaluation.store.cells(run), Choices())
+        choices_of(run.key, evaluation.store.cells(run.id), evaluation.track, Overrides())
 
 
 def test_the_command_line_makes_lists_and_revokes_tokens(tmp_path: Path) -> None:

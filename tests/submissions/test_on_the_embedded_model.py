@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.choices import Choices
 from harness.evaluate import Evaluation
+from harness.overrides import Overrides
 from harness.referee import run_cell
 from harness.status import COUNTS, MARKS
 from harness.store import Store
@@ -22,7 +22,7 @@ from harness.track import load_track
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.store import StoredCell
+    from harness.records import StoredCell
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ CHEAP = ("manual", "dect", "feature_mlp")
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], StoredCell]]:
     """Run a submission on sst2 split 1 of the mini track; what the store then says of it."""
     store = Store(str(tmp_path_factory.mktemp("results") / "results.db"))
-    evaluation = Evaluation(load_track("mini"), Choices(tasks=("sst2",), splits=(1,), calls=CALLS), store)
+    evaluation = Evaluation(load_track("mini"), Overrides(tasks=("sst2",), splits=(1,), calls=CALLS), store)
     (planned,) = evaluation.cells
     seeds = itertools.count()
 
@@ -59,22 +59,22 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], S
 def test_a_small_budget_gives_a_scored_answer(cell: Callable[[str], StoredCell], name: str) -> None:
     """It ends in order, within its budget, and predicts a class for every test text."""
     stored = cell(name)
-    assert stored.status in COUNTS, stored.facts["detail"] + stored.facts["output"]
-    assert 0 <= stored.facts["rows_spent"] <= CALLS * stored.facts["train_rows"]
-    assert stored.facts["rows_spent"] > 0 or name == "manual"
+    assert stored.status in COUNTS, stored.record.detail + stored.record.output
+    assert 0 <= stored.record.rows_spent <= CALLS * stored.record.train_rows
+    assert stored.record.rows_spent > 0 or name == "manual"
     predicted = stored.predictions[MARKS[-1]]
     assert predicted.shape == stored.labels.shape
     assert set(np.unique(predicted)) <= {0, 1}
     assert 0.3 < (predicted == stored.labels).mean() <= 1
-    assert all(math.isfinite(value) for value in stored.facts["note"].values())
+    assert all(math.isfinite(value) for value in stored.record.note.values())
 
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_the_same_cell_again_is_the_same_to_the_last_bit(cell: Callable[[str], StoredCell], name: str) -> None:
     """Seed, model and referee leave nothing to chance."""
     first, again = cell(name), cell(name)
-    assert first.facts["note"] == again.facts["note"]
-    assert first.facts["rows_spent"] == again.facts["rows_spent"]
+    assert first.record.note == again.record.note
+    assert first.record.rows_spent == again.record.rows_spent
     assert first.predictions.keys() == again.predictions.keys()
     for mark, predicted in first.predictions.items():
         np.testing.assert_array_equal(predicted, again.predictions[mark])

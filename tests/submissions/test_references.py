@@ -80,9 +80,9 @@ def test_it_runs_to_a_score_and_the_same_seed_gives_the_same(arena: Arena, name:
         cell = arena.cell()
         attempt = arena.store.begin(run, cell.task.name, cell.split)
         verdict = run_reference(cell, find(FOLDER / name), FEW[name], arena.lm, attempt, lambda _rows, _note: None)
-        assert (verdict.status, verdict.facts["detail"]) == ("ok", "")
+        assert (verdict.status, verdict.record.detail) == ("ok", "")
         (stored,) = arena.store.cells(run)
-        histories.append(stored.facts["history"])
+        histories.append(stored.record.history)
         predictions.append(stored.predictions[1.0].tolist())
     assert histories[0] == histories[1]
     assert len(histories[0]) > 1
@@ -254,6 +254,6 @@ def test_it_runs_on_the_embedded_model(name: str, tmp_path: Path) -> None:
     attempt = store.begin(store.open_run(key(access="white-box"), {}), "sst2", 1)
     verdict = run_reference(cell, find(FOLDER / name), {"epochs": "6"}, lm, attempt, lambda _rows, _note: None)
     store.close()
-    assert verdict.status == "ok", verdict.facts["detail"]
+    assert verdict.status == "ok", verdict.record.detail
     assert verdict.score is not None
     assert verdict.score > 0.6

@@ -14,7 +14,8 @@ import typer.main
 from made_up import key
 
 from harness.cli import app
-from harness.store import KeptAnswer, Store
+from harness.records import CellRecord, KeptAnswer
+from harness.store import Store
 from harness.track import load_track
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def add(
     for (task, split), count in right.items():
         predicted = np.where(np.arange(8) < count, LABELS, 1 - LABELS)
         kept = [KeptAnswer(1.0, 1, b"a", predicted)]
-        store.begin(run, task, split).finish(status, FACTS | (facts or {}), "t", LABELS, kept)
+        store.begin(run, task, split).finish(status, CellRecord(**FACTS | (facts or {})), "t", LABELS, kept)
 
 
 def history(*offers: tuple[int, float]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The broker over a raw socket: price, order of ledger and reply, and what a hostile worker may try."""
+"""A worker's session over a raw socket: price, order of ledger and reply, and what a hostile worker may try."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from harness.answer import to_bytes
-from harness.contract import Answer, Task
+from harness.contract import Answer, Subspace, Task
 from harness.errors import ProtocolError, StoreError
-from harness.lm import bounds, broker, model, projection, wire
-from harness.lm.broker import Broker, LedgerRow, Service
+from harness.lm import bounds, model, projection, session, wire
+from harness.lm.pricing import PricedModel
+from harness.lm.session import Session, Tuning
 from harness.meter import Meter
 from harness.tasks import load_task
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.lm.model import LanguageModel
+    from harness.records import LedgerRow
 
 CALLS, TRAIN = 5, 4
 TEXTS = [(f"film number {n}",) for n in range(TRAIN)]
@@ -46,11 +48,11 @@ class Book:
 
 @dataclass
 class Line:
-    """A served broker and the worker's end of its socket."""
+    """A served session and the worker's end of its socket."""
 
     sock: socket.socket
     thread: threading.Thread
-    broker: Broker
+    session: Session
     book: Book
     raised: list[StoreError]
 
@@ -69,16 +71,16 @@ class Line:
         self.send(frame)
         return self.take()
 
-    def end(self) -> Service:
-        """Hang up and wait for the broker."""
+    def end(self) -> Tuning:
+        """Hang up and wait for the session."""
         self.sock.close()
         return self.wait()
 
-    def wait(self) -> Service:
-        """Wait for the broker."""
+    def wait(self) -> Tuning:
+        """Wait for the session."""
         self.thread.join(30)
         assert not self.thread.is_alive()
-        return self.broker.service
+        return self.session.tuning
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def connect(tiny_lm: LanguageModel, task: Task) -> Iterator[Any]:
         ours, theirs = socket.socketpair()
         theirs.settimeout(30)
         kept = book or Book()
-        made = Broker(tiny_lm, task, Meter(CALLS, TRAIN), kept, LARGEST, LARGEST, lambda _rows, _note: None)
+        made = Session(PricedModel(tiny_lm, task, LARGEST, LARGEST), Meter(CALLS, TRAIN), kept)
         raised: list[StoreError] = []
 
         def serve() -> None:
@@ -119,8 +121,8 @@ def connect(tiny_lm: LanguageModel, task: Task) -> Iterator[Any]:
         line.end()
 
 
-def query(task: Task, **changes: Any) -> wire.Query:
-    return wire.Query(**{"texts": 0, "template": task.template, "words": task.words, **changes})
+def query(task: Task, **changes: Any) -> wire.QueryFrame:
+    return wire.QueryFrame(**{"texts": 0, "template": task.template, "words": task.words, **changes})
 
 
 def test_pipelined_queries_are_charged_one_by_one_and_never_beyond_the_budget(connect: Any, task: Task) -> None:
@@ -129,8 +131,8 @@ def test_pipelined_queries_are_charged_one_by_one_and_never_beyond_the_budget(co
     replies = [line.take() for _ in range(50)]
     assert [type(r) for r in replies] == [wire.Result] * CALLS + [wire.Refused] * (50 - CALLS)
     assert [r.rows_left for r in replies] == [16, 12, 8, 4, 0] + [0] * 45
-    service = line.end()
-    assert (service.queries, service.refused) == (CALLS, 45)
+    tuning = line.end()
+    assert (tuning.usage.queries, tuning.refused) == (CALLS, 45)
     assert sum(row.rows for row in line.book.rows) == CALLS * TRAIN
 
 
@@ -151,8 +153,8 @@ def test_hanging_up_in_the_middle_of_a_frame_is_off_the_protocol_and_counts_noth
     line = connect()
     line.ask(query(task))
     line.send(wire.encode(query(task))[:cut])
-    service = line.end()
-    assert service.end == "protocol"
+    tuning = line.end()
+    assert tuning.end == "protocol"
     assert len(line.book.rows) == 1
 
 
@@ -165,9 +167,9 @@ def test_hanging_up_with_answered_queries_unread_still_counts_them(connect: Any,
     line.send(query(task), query(task))
     while len(line.book.rows) < 2:
         time.sleep(0.01)
-    service = line.end()
-    assert service.queries == 2
-    assert service.end == "closed"
+    tuning = line.end()
+    assert tuning.usage.queries == 2
+    assert tuning.end == "closed"
 
 
 def test_the_ledger_is_written_before_the_reply_is_sent(connect: Any, task: Task) -> None:
@@ -188,9 +190,9 @@ def test_refused_and_malformed_queries_leave_no_row(connect: Any, task: Task) ->
     assert isinstance(line.ask(query(task, words=("bad", "x" * 300))), wire.Rejected)
     assert isinstance(line.ask(query(task, template="nothing")), wire.Rejected)
     assert isinstance(line.ask(query(task, space=0, prompt=wire.Array((1, 1, 1), b"abcd"))), wire.Rejected)
-    service = line.end()
+    tuning = line.end()
     assert line.book.rows == []
-    assert (service.refused, service.rejected, service.queries) == (1, 4, 0)
+    assert (tuning.refused, tuning.rejected, tuning.usage.queries) == (1, 4, 0)
 
 
 def test_a_ledger_row_tells_bytes_tokens_level_and_digest(connect: Any, task: Task) -> None:
@@ -227,8 +229,8 @@ def test_the_access_level_is_recorded(connect: Any, task: Task, changes: dict[st
 def test_nothing_is_served_before_the_submission_is_ready(connect: Any, task: Task) -> None:
     line = connect(ready=False)
     line.send(wire.Declare(0, texts=TEXTS), query(task))
-    service = line.wait()
-    assert service.end == "protocol"
+    tuning = line.wait()
+    assert tuning.end == "protocol"
     assert line.book.rows == []
 
 
@@ -242,16 +244,16 @@ def test_a_configuration_must_be_plain_data_and_small(connect: Any, config: dict
 def test_ready_comes_once(connect: Any) -> None:
     line = connect()
     line.send(wire.Ready({"another": 1}))
-    service = line.wait()
-    assert service.end == "protocol"
-    assert service.config == {}
+    tuning = line.wait()
+    assert tuning.end == "protocol"
+    assert tuning.config == {}
 
 
 def test_frames_after_the_last_one_are_not_read(connect: Any, task: Task) -> None:
     line = connect()
     line.send(wire.Finished("returned"), query(task), b"garbage")
-    service = line.wait()
-    assert service.end == "returned"
+    tuning = line.wait()
+    assert tuning.end == "returned"
     assert line.book.rows == []
 
 
@@ -263,8 +265,8 @@ def test_a_worker_that_never_reads_its_replies_runs_out_of_time(connect: Any, ta
     with pytest.raises(OSError, match=r"timed out|reset|pipe"):  # noqa: PT012
         for _ in itertools.count():
             line.sock.sendall(frame)
-    service = line.wait()
-    assert service.end == "timeout"
+    tuning = line.wait()
+    assert tuning.end == "timeout"
     assert time.monotonic() - started < 4
 
 
@@ -282,13 +284,13 @@ def test_a_thousand_malformed_requests_are_enough(connect: Any, task: Task) -> N
 
 
 def test_refusals_end_by_the_budget_at_last(connect: Any, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "_MOST_REFUSED", 20)
+    monkeypatch.setattr(session, "_MOST_REFUSED", 20)
     line = connect()
     line.ask(wire.Declare(1, texts=TEXTS * 30))
     for _ in range(21):
         line.ask(query(task, texts=1))
-    service = line.wait()
-    assert service.end == "budget"
+    tuning = line.wait()
+    assert tuning.end == "budget"
 
 
 def test_a_query_that_does_not_fit_is_refused_before_its_texts_are_read(connect: Any, task: Task) -> None:
@@ -301,9 +303,9 @@ def test_a_query_that_does_not_fit_is_refused_before_its_texts_are_read(connect:
 
 
 def test_4096_declarations_are_enough(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "_MOST_DECLARED", 30)
+    monkeypatch.setattr(session, "_MOST_DECLARED", 30)
     line = connect()
-    space = wire.SpaceSpec(4, (1.0,), 2, 0)
+    space = Subspace(4, (1.0,), 2, 0)
     replies = [line.ask(wire.Declare(n, space=space)) for n in range(29)]
     assert {type(reply) for reply in replies} == {wire.Done}
     assert "reuse" in line.ask(wire.Declare(29, space=space)).message
@@ -311,7 +313,7 @@ def test_4096_declarations_are_enough(connect: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_all_declared_texts_together_are_bounded(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "_MOST_DECLARED_CHARACTERS", 20_000)
+    monkeypatch.setattr(bounds, "MOST_CHARACTERS", 20_000)
     line = connect()
     assert isinstance(line.ask(wire.Declare(1, texts=[("x" * 10_000,)])), wire.Done)
     assert isinstance(line.ask(wire.Declare(2, texts=[("x" * 10_000,)])), wire.Rejected)
@@ -322,12 +324,12 @@ def test_all_declared_texts_together_are_bounded(connect: Any, monkeypatch: pyte
     "request_",
     [
         wire.Declare(1),
-        wire.Declare(1, texts=TEXTS, space=wire.SpaceSpec(4, (1.0,), 2, 0)),
+        wire.Declare(1, texts=TEXTS, space=Subspace(4, (1.0,), 2, 0)),
         wire.Declare(1, texts=[("two", "fields")]),
         wire.Declare(1, texts=[("x" * 20_001,)]),
-        wire.Declare(1, space=wire.SpaceSpec(2**31, (1.0,), 2, 0)),
-        wire.Declare(1, space=wire.SpaceSpec(4, (float("nan"),), 2, 0)),
-        wire.Declare(1, space=wire.SpaceSpec(4, (1.0,) * 9, 2, 0)),
+        wire.Declare(1, space=Subspace(2**31, (1.0,), 2, 0)),
+        wire.Declare(1, space=Subspace(4, (float("nan"),), 2, 0)),
+        wire.Declare(1, space=Subspace(4, (1.0,) * 9, 2, 0)),
         wire.Words(()),
         wire.Words(("x" * 300,)),
         wire.Offer(b""),
@@ -392,7 +394,7 @@ def test_the_vocabulary_can_be_asked_for_word_by_word(connect: Any, task: Task, 
 
 
 def test_the_history_of_offers_is_kept_and_bounded(connect: Any, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "_MOST_HISTORY", 2)
+    monkeypatch.setattr(session, "_MOST_HISTORY", 2)
     line = connect()
     for n in range(3):
         line.ask(wire.Offer(to_bytes(Answer.of(task, dev=0.5 + n / 10, other=1.0))))
@@ -405,9 +407,9 @@ def test_the_last_offer_stands_and_a_refused_one_changes_nothing(connect: Any, t
     first = to_bytes(Answer.of(task, loss=1.0))
     assert isinstance(line.ask(wire.Offer(first)), wire.Done)
     assert isinstance(line.ask(wire.Offer(b"nonsense")), wire.Rejected)
-    service = line.end()
-    assert service.last is not None
-    assert service.last.blob == first
+    tuning = line.end()
+    assert tuning.last is not None
+    assert tuning.last.blob == first
 
 
 def test_offers_are_kept_per_mark_by_rows_spent(connect: Any, task: Task) -> None:
@@ -415,24 +417,25 @@ def test_offers_are_kept_per_mark_by_rows_spent(connect: Any, task: Task) -> Non
     for n in range(CALLS):
         line.ask(wire.Offer(to_bytes(Answer.of(task, loss=float(n)))))
         line.ask(query(task))
-    service = line.end()
-    assert {mark: kept.rows for mark, kept in service.incumbents.items()} == {
+    tuning = line.end()
+    assert {mark: kept.rows for mark, kept in tuning.incumbents.items()} == {
         1 / 256: 0, 1 / 64: 0, 1 / 16: 0, 1 / 8: 0, 1 / 4: 4, 1 / 2: 8, 1.0: 16,
     }  # fmt: skip
 
 
-def test_a_reply_that_no_frame_could_hold_is_refused_before_the_work(task: Task) -> None:
-    from harness.contract import Budget, Prompt
+def test_a_reply_that_no_frame_could_hold_is_refused_before_the_work() -> None:
+    from harness.contract import Prompt
     from harness.errors import QueryError
+    from harness.lm.query import Query
 
-    budget = Budget(10**9, 10**9, 32)
+    text = ("a film",)
     with pytest.raises(QueryError, match="fewer rows"):
-        bounds.check_size(query(task, words=("bad",) * 4096), None, 10**5, budget, 16, 64, LARGEST)
+        bounds.check_size(Query((text,) * 10**5), 4096, 16, 64, LARGEST)
     with pytest.raises(QueryError, match="409,600 bytes"):  # as if every text were as long as can be
-        bounds.check_size(query(task, words=(), features="all"), None, 100, budget, 16, 64, 1 << 18)
+        bounds.check_size(Query((text,) * 100, features="all"), 0, 16, 64, 1 << 18)
     wide = Prompt(np.zeros((2000, 24, 50, 1), dtype=np.float32))
     with pytest.raises(QueryError, match="fewer candidates"):
-        bounds.check_size(query(task), wide, 1, budget, 1024, 64, LARGEST)
+        bounds.check_size(Query((text,), prompts=wide), 2, 1024, 64, LARGEST)
 
 
 def test_deep_nesting_in_a_configuration_is_off_the_protocol() -> None:
@@ -459,10 +462,10 @@ def test_texts_words_and_projections_are_prepared_once_however_many_queries_need
     monkeypatch.setattr("harness.lm.projection.generate", counted("projections", projection.generate))
     monkeypatch.setattr(tiny_lm, "word_ids", counted("words", tiny_lm.word_ids))
     line = connect()
-    space = wire.SpaceSpec(3, (1.0, 1.0), 2, seed=77)
+    space = Subspace(3, (1.0, 1.0), 2, seed=77)
     assert isinstance(line.ask(wire.Declare(0, space=space)), wire.Done)
     for n in range(CALLS):
         z = wire.Array.of(np.full((1, 2, 3), 0.1 * n, dtype=np.float32))
-        query = wire.Query(0, "{a} , once . {mask} .", (" bad", " great", " film"), z, space=0)
+        query = wire.QueryFrame(0, "{a} , once . {mask} .", (" bad", " great", " film"), z, space=0)
         assert isinstance(line.ask(query), wire.Result)
     assert made == {"texts": TRAIN, "projections": 2, "words": 1}

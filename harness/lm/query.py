@@ -1,0 +1,112 @@
+"""One forward request: made of a submission's call, and the same until the model answers it, however it travels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from harness.contract import Coordinates, Prompt
+from harness.errors import QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.contract import FeatureKind, FloatArray, Prompts, Task, Text
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the two questions of a `BlackBox` ask: `logits` where `features` is None, `outputs` otherwise."""
+
+    texts: tuple[Text, ...]
+    template: str | None = None
+    """None is the task's."""
+    words: tuple[str, ...] | None = None
+    """None are the task's."""
+    prompts: Prompts | None = None
+    features: FeatureKind | None = None
+    normalize: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        prompts: Prompts | None,
+        texts: Sequence[Text | str],
+        template: str | None,
+        words: Sequence[str] | None,
+        features: FeatureKind | None,
+        normalize: bool,
+    ) -> Self:
+        """Take what a `BlackBox` is given.
+
+        Raises:
+            QueryError: a text, the template or a word is no string, or the prompts are none. It is looked at here, so
+                that the author's traceback shows the call.
+        """
+        if isinstance(prompts, Prompt):
+            if np.ndim(prompts.values) != 4:  # noqa: PLR2004
+                shape = np.shape(prompts.values)
+                raise QueryError(f"prompt values of shape {shape}; (candidates, layers, tokens, width) expected")
+        elif not isinstance(prompts, Coordinates | None):
+            raise QueryError(f"prompts are {type(prompts).__name__}; Prompt, subspace.at(z) or None expected")
+        return cls(
+            texts_of(texts),
+            None if template is None else string_of(template),
+            None if words is None else tuple(map(string_of, words)),
+            prompts,
+            features,
+            bool(normalize),
+        )
+
+    def wording(self, task: Task) -> tuple[str, tuple[str, ...]]:
+        """Template and words, the task's where the query names none."""
+        return (
+            task.template if self.template is None else self.template,
+            task.words if self.words is None else self.words,
+        )
+
+    @property
+    def candidates(self) -> int:
+        """Prompts asked about; the bare template is one."""
+        return 1 if self.prompts is None else len(self.prompts)
+
+    @property
+    def prompt_layers(self) -> int:
+        """Layers that get a prompt."""
+        if self.prompts is None:
+            return 0
+        return int(self.prompts.values.shape[1]) if isinstance(self.prompts, Prompt) else self.prompts.space.layers
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens of one candidate."""
+        if self.prompts is None:
+            return 0
+        return int(self.prompts.values.shape[2]) if isinstance(self.prompts, Prompt) else self.prompts.space.tokens
+
+    @property
+    def prompt_floats(self) -> int:
+        """Numbers that say the prompts: values, or coordinates."""
+        if self.prompts is None:
+            return 0
+        array: FloatArray = self.prompts.values if isinstance(self.prompts, Prompt) else self.prompts.z
+        return array.size
+
+    @property
+    def level(self) -> int:
+        """Access level: 0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
+        return 3 if self.features is not None else min(self.prompt_layers, 2)
+
+
+def texts_of(texts: Sequence[Text | str]) -> tuple[Text, ...]:
+    """Texts as they travel; one that is a plain string is a text of one field."""
+    return tuple((str(text),) if isinstance(text, str) else tuple(map(string_of, text)) for text in texts)
+
+
+def string_of(value: str) -> str:
+    """Check a string, and make numpy's plain: only that travels."""
+    if not isinstance(value, str):
+        raise QueryError(f"{value!r} is {type(value).__name__}; a string expected")
+    return str(value)
