@@ -25,9 +25,9 @@ from harness.lm.broker import Broker, Incumbent, Service
 from harness.lm.probe import fingerprint
 from harness.lm.turns import waited_s
 from harness.meter import Meter
-from harness.metrics import score
 from harness.sandbox import ladder, launch
 from harness.sandbox.tiers import REFEREE
+from harness.solving.metrics import cell_score
 from harness.status import COUNTS, MARKS
 from harness.store import KeptAnswer
 from harness.submission import loaded
@@ -153,7 +153,7 @@ def _finished(
     stored = attempt.finish(status, facts, examples_sha256(test), test.labels, kept)
     shown = None
     if kept and status in COUNTS:
-        shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
+        shown = cell_score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes))
     return Verdict(status, facts, shown, stored)
 
 

@@ -13,8 +13,8 @@ from outer_models import CALLS, ROWS, TRAIN_ROWS
 
 from harness.errors import StoreError, SubmissionError
 from harness.lm.probe import probe
-from harness.metrics import majority_prediction
 from harness.referee import run_cell
+from harness.solving.metrics import majority_prediction
 from harness.status import COUNTS, MARKS
 from harness.store import chained
 from harness.submission import find

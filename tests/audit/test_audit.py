@@ -18,7 +18,7 @@ from harness.audit import Audit, audit, labels_at_hand
 from harness.data import Source, examples_sha256, load_test
 from harness.errors import InputError, StoreError
 from harness.lm.broker import LedgerRow
-from harness.metrics import score
+from harness.solving.metrics import score
 from harness.store import KeptAnswer, Store
 from harness.tasks import load_task
 from harness.track import load_track
