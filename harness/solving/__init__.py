@@ -11,7 +11,7 @@ from harness.heads import log_softmax, softmax
 from harness.solving.adam import Adam
 from harness.solving.calibration import Calibration
 from harness.solving.cma_es import CmaEs
-from harness.solving.losses import cross_entropy, hinge, negative_accuracy, negative_log_likelihood
+from harness.solving.losses import Loss, cross_entropy, hinge, negative_accuracy, negative_log_likelihood
 from harness.solving.metrics import accuracy, f1, macro_f1, score
 from harness.solving.minibatches import minibatches
 from harness.solving.selection import Selection
@@ -20,6 +20,7 @@ __all__ = [
     "Adam",
     "Calibration",
     "CmaEs",
+    "Loss",
     "Selection",
     "accuracy",
     "cross_entropy",

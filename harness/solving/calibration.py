@@ -33,16 +33,16 @@ class Calibration:
     """Whether `multiplicative` was asked for and the means forbade it."""
 
     @classmethod
-    def identity(cls, classes: int) -> Calibration:
+    def identity(cls, q: FloatArray) -> Calibration:
         """Leave logits as they are.
 
         Args:
-            classes: their number.
+            q: (texts, classes), logits; only their number of classes matters.
 
         Returns:
             Factors of 1 and offsets of 0.
         """
-        return cls((1.0,) * classes, (0.0,) * classes)
+        return cls((1.0,) * q.shape[-1], (0.0,) * q.shape[-1])
 
     @classmethod
     def additive(cls, q: FloatArray) -> Calibration:
@@ -60,20 +60,20 @@ class Calibration:
         return cls((1.0,) * q.shape[-1], tuple(additive_shift(q).tolist()))
 
     @classmethod
-    def multiplicative(cls, mean: FloatArray, most: float = np.inf) -> Calibration:
-        """W = lambda diag(mean q)^-1 with lambda = mean of mean q, so that all mean logits become lambda.
+    def multiplicative(cls, q: FloatArray, most: float = 5.0) -> Calibration:
+        """W = lambda diag(q_mean)^-1 with lambda the mean of q_mean: all mean logits become lambda.
 
-        A mean near 0 or below would explode or flip its class. Then the means are moved together instead:
-        q - mean q + lambda. So it is unless every mean exceeds a tenth of the mean magnitude.
+        A mean near 0 or below would explode or flip its class. Unless every mean exceeds a tenth of their mean
+        magnitude, the means are moved together instead: q - q_mean + lambda.
 
         Args:
-            mean: (classes,), the logits' means over the texts, or the logits of an empty text.
-            most: largest ratio of two means that is still divided by.
+            q: (texts, classes), logits of the texts to calibrate on; one empty text will do.
+            most: the means are moved together, too, if one is more than so many times another.
 
         Returns:
             Factors and offsets of 0; or factors of 1, offsets, and `fallback`.
         """
-        mean = np.asarray(mean, dtype=np.float64)
+        mean = q.mean(axis=0, dtype=np.float64)
         if mean.min() > 0.1 * np.abs(mean).mean() and mean.max() <= most * mean.min():
             return cls(tuple((mean.mean() / mean).tolist()), (0.0,) * len(mean))
         return cls((1.0,) * len(mean), tuple((mean.mean() - mean).tolist()), fallback=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,12 @@ import numpy.typing as npt
 from harness.heads import log_softmax
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.contract import FloatArray, IntArray
+
+Loss: TypeAlias = "Callable[[FloatArray, IntArray], npt.NDArray[np.float64]]"
+"""What logits (..., texts, classes) and labels (texts,) cost: (...)."""
 
 
 def _of_label(values: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
