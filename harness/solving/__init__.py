@@ -9,8 +9,10 @@ A submission keeps what is its own: the loop, what moves, the loss, when dev is 
 
 from harness.heads import log_softmax, softmax
 from harness.solving.adam import Adam
-from harness.solving.calibration import Calibration
+from harness.solving.calibration import Calibration, additive_shift
 from harness.solving.cma_es import CmaEs
+from harness.solving.demonstrations import demonstration, without_braces
+from harness.solving.layerwise import LayerwiseCmaEs
 from harness.solving.losses import Loss, cross_entropy, hinge, negative_accuracy, negative_log_likelihood
 from harness.solving.metrics import accuracy, f1, macro_f1, score
 from harness.solving.minibatches import minibatches
@@ -20,10 +22,13 @@ __all__ = [
     "Adam",
     "Calibration",
     "CmaEs",
+    "LayerwiseCmaEs",
     "Loss",
     "Selection",
     "accuracy",
+    "additive_shift",
     "cross_entropy",
+    "demonstration",
     "f1",
     "hinge",
     "log_softmax",
@@ -33,4 +38,5 @@ __all__ = [
     "negative_log_likelihood",
     "score",
     "softmax",
+    "without_braces",
 ]

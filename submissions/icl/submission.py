@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import Answer, BlackBox, Count, Examples, Member, QueryError, Shots, Task
-from harness.solving import Selection, cross_entropy
+from harness import Answer, BlackBox, Count, Member, QueryError, Shots, Task
+from harness.solving import Selection, cross_entropy, demonstration, without_braces
 
 LONGEST_TEMPLATE = 4096
 """Characters that the service takes in a template."""
@@ -44,7 +44,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     train, dev = shots.train, shots.dev
     yield Answer.of(task)
 
-    demos = [demonstration(task, train, n) + clean(config.separator) for n in range(len(train))]
+    demos = [demonstration(task, train, n) + without_braces(config.separator) for n in range(len(train))]
     lines = config.separator.count("\n")  # to some models a token each
     tokens = [count + lines for count in token_counts(lm, demos)]
     room = room_for_demonstrations(lm, task, shots)
@@ -83,21 +83,6 @@ def ask(
 
 
 # ── the text ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def demonstration(task: Task, train: Examples, n: int) -> str:
-    """Fill the template with training text n and, at its mask, its label word."""
-    before = task.template.partition("{mask}")[0]
-    word = clean(task.words[train.labels[n]])
-    filled = task.template.replace("{mask}", word.strip() if not before or before[-1].isspace() else word)
-    for name, text in zip("ab", train.texts[n], strict=False):
-        filled = filled.replace(f"{{{name}}}", clean(text).strip())  # what came before holds no braces of its own
-    return filled
-
-
-def clean(text: str) -> str:
-    """Text without braces, which mean fields in a template."""
-    return text.replace("{", "").replace("}", "")
 
 
 def fill(
