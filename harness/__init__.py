@@ -4,23 +4,19 @@ import typing
 
 from harness.contract import (
     Answer,
-    BiLstmHead,
     BlackBox,
     Budget,
     Coordinates,
     Count,
     Examples,
     FeatureKind,
-    LinearHead,
     Member,
-    MlpHead,
     ModelInfo,
     NonNegative,
     Outputs,
     Positive,
     Prompt,
     Prompts,
-    PrototypeHead,
     Several,
     Share,
     Shots,
@@ -28,8 +24,17 @@ from harness.contract import (
     Task,
 )
 from harness.errors import BudgetExhausted, HarnessError, QueryError
-from harness.losses import cross_entropy, hinge, log_softmax, negative_accuracy, negative_log_likelihood, softmax
-from harness.metrics import accuracy, macro_f1
+from harness.heads import BiLstmHead, LinearHead, MlpHead, PrototypeHead
+from harness.solving import (
+    accuracy,
+    cross_entropy,
+    hinge,
+    log_softmax,
+    macro_f1,
+    negative_accuracy,
+    negative_log_likelihood,
+    softmax,
+)
 
 if typing.TYPE_CHECKING:
     from harness.service.client import connect

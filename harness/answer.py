@@ -18,11 +18,9 @@ import safetensors.numpy
 from harness import heads
 from harness.contract import (
     Answer,
-    BiLstmHead,
     Coordinates,
     FeatureKind,
     FloatArray,
-    Head,
     Member,
     Mix,
     Mode,
@@ -34,7 +32,7 @@ from harness.contract import (
     Text,
 )
 from harness.errors import AnswerError, QueryError
-from harness.losses import softmax
+from harness.heads import BiLstmHead, Head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,13 +162,12 @@ def probabilities(answer: Answer, task: Task, lm: Forward, texts: Sequence[Text]
     for member in answer.members:
         try:
             chunks = [
-                member_probabilities(
-                    member,
-                    len(task.classes),
+                member.probabilities(
                     lm.outputs(
                         member.prompt, texts[i : i + _TEXTS_AT_ONCE], member.template, member.words, member.features
                     ),
-                )
+                    len(task.classes),
+                )[0]
                 for i in range(0, len(texts), _TEXTS_AT_ONCE)
             ]
         except QueryError as problem:
@@ -180,20 +177,6 @@ def probabilities(answer: Answer, task: Task, lm: Forward, texts: Sequence[Text]
     if not np.isfinite(mean).all():
         raise AnswerError(f"{np.isnan(mean).any(axis=-1).sum():,} of {len(texts):,} texts get no finite probabilities")
     return mean
-
-
-def member_probabilities(member: Member, classes: int, outs: Outputs) -> npt.NDArray[np.float64]:
-    """One member's probabilities from what the model gave for its one prompt: (texts, classes)."""
-    q = np.asarray(outs.logits[0], dtype=np.float64)
-    q = q.reshape(*q.shape[:-1], classes, -1).mean(axis=-1)
-    q = q * np.asarray(1.0 if member.scale is None else member.scale)
-    q = q + np.asarray(0.0 if member.shift is None else member.shift)
-    if member.head is None or member.alpha == 0:
-        return softmax(q)
-    s = heads.logits(member.head, outs.features[0], outs.lengths)
-    if member.mix == "logits":
-        return softmax(q + member.alpha * s)
-    return (1 - member.alpha) * softmax(q) + member.alpha * softmax(s)
 
 
 def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) -> _Member:

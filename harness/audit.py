@@ -21,9 +21,9 @@ from harness import tables
 from harness.data import examples_sha256, load_test
 from harness.errors import DataError, InputError
 from harness.listing import counted
-from harness.metrics import score
 from harness.records import cell_record, run_id
 from harness.seals import chained, closing_seal, first_link, mark_of, row_seal
+from harness.solving.metrics import cell_score
 from harness.status import COUNTS, MARKS, MEANING
 from harness.tasks import load_task
 
@@ -320,7 +320,7 @@ class _Auditor:
                 fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {len(file.classes)}"
                 self._found("incumbents", which, fact)
                 continue
-            scores[each["mark"]] = float(score(file.metric, predicted, labels, len(file.classes)))
+            scores[each["mark"]] = cell_score(file.metric, predicted, labels, len(file.classes))
         if outcome["status"] in COUNTS and 1.0 not in scores:
             self._found("outcomes", name, f"status {outcome['status']!r} without a final answer that can be scored")
         run = str(outcome["run"])

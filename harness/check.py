@@ -20,7 +20,7 @@ from harness import submission as submissions
 from harness.contract import Answer
 from harness.errors import BudgetExhausted, SubmissionError
 from harness.lm.fake import FakeLM, fake_shots, fake_task
-from harness.metrics import accuracy
+from harness.solving.metrics import accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

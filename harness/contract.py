@@ -24,8 +24,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from harness import heads
+from harness.heads import Head, softmax
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.random import Generator
 
 FloatArray: TypeAlias = npt.NDArray[np.floating]
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -173,6 +178,24 @@ class Subspace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             msgspec.structs.force_setattr(self, name, index(getattr(self, name)))
         msgspec.structs.force_setattr(self, "std", tuple(map(float, self.std)))
 
+    @classmethod
+    def deep(cls, info: ModelInfo, dim: int, rng: Generator, alpha: float, alpha_deep: float) -> Subspace:
+        """One normal projection for each layer, as BBTv2 has them (Sun et al., EMNLP 2022).
+
+        Args:
+            info: of the model: layers, width of each one's input, length of the prompt.
+            dim: d, the number of coordinates per layer.
+            rng: draws the seed.
+            alpha: width of the prompts at the input where z ~ N(0, I), in standard deviations of that layer's input.
+            alpha_deep: the same for every layer above.
+
+        Returns:
+            A subspace that takes coordinates (candidates, layers, dim).
+        """
+        alphas = [alpha] + [alpha_deep] * (info.layers - 1)
+        std = tuple(a * s for a, s in zip(alphas, info.hidden_std, strict=True))
+        return cls(dim, std, info.prompt_tokens, seed=int(rng.integers(2**62)))
+
     @property
     def layers(self) -> int:
         """Number of layers that get a prompt."""
@@ -220,54 +243,19 @@ class Outputs:
     lengths: IntArray | None = None  # (texts,)
     """Tokens of each text, where the features of all tokens were asked for; behind them features are 0."""
 
+    def __getitem__(self, k: int) -> Outputs:
+        """Keep one candidate, as the outputs of a query of one.
 
-@dataclass(frozen=True)
-class LinearHead:
-    """softmax(weight @ h + bias) on the features."""
+        Args:
+            k: the candidate's number, from 0.
 
-    weight: FloatArray  # (classes, width)
-    bias: FloatArray  # (classes,)
+        Returns:
+            Its logits (1, texts, words) and features (1, texts, width).
 
-
-@dataclass(frozen=True)
-class MlpHead:
-    """softmax(weight2 @ tanh(weight1 @ h + bias1) + bias2) on the features."""
-
-    weight1: FloatArray  # (hidden, width)
-    bias1: FloatArray  # (hidden,)
-    weight2: FloatArray  # (classes, hidden)
-    bias2: FloatArray  # (classes,)
-
-
-@dataclass(frozen=True)
-class PrototypeHead:
-    """softmax(radius_k - |weight @ h / |weight @ h| - prototypes_k|) on the features (DecT, Cui et al., ACL 2023)."""
-
-    weight: FloatArray  # (projection, width)
-    prototypes: FloatArray  # (classes, projection)
-    radius: FloatArray  # (classes,)
-
-
-@dataclass(frozen=True)
-class BiLstmHead:
-    """softmax(weight @ [forward; backward] + bias): last states of two LSTMs that read all tokens from either end.
-
-    Gates are stacked as input, forget, cell, output, as in PyTorch's LSTM with its two biases added up::
-
-        i, f, g, o = split(wx @ x_t + wh @ h_{t-1} + b)
-        c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),    h_t = sigmoid(o) tanh(c_t)
-
-    Only for a member with `features` = "all".
-    """
-
-    wx: FloatArray  # (2, 4 * units, width), direction first
-    wh: FloatArray  # (2, 4 * units, units)
-    b: FloatArray  # (2, 4 * units)
-    weight: FloatArray  # (classes, 2 * units)
-    bias: FloatArray  # (classes,)
-
-
-Head: TypeAlias = LinearHead | MlpHead | PrototypeHead | BiLstmHead
+        Raises:
+            IndexError: there is no such candidate.
+        """
+        return Outputs(self.logits[[k]], self.features[[k]], self.lengths)
 
 
 @dataclass(frozen=True)
@@ -293,6 +281,58 @@ class Member:
     ``softmax(scale * q + shift + alpha * s)`` with s the head's logits."""
     features: FeatureKind = "mask"
 
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        prompt: Prompts | None = None,
+        scale: Sequence[float] | None = None,
+        shift: Sequence[float] | None = None,
+    ) -> Member:
+        """Read the task's own label words in its own template.
+
+        Args:
+            task: gives template and label words.
+            prompt: as the field; so are `scale` and `shift`, which may be any sequence of numbers.
+            scale: one factor per class.
+            shift: one offset per class.
+
+        Returns:
+            A member without a head; `dataclasses.replace` adds one.
+
+        Example:
+            ``Member.of(task, space.at(z), shift=Calibration.additive(q).shift)``
+        """
+        scale, shift = (None if values is None else tuple(map(float, values)) for values in (scale, shift))
+        return cls(task.template, task.words, prompt, scale, shift)
+
+    def probabilities(self, outs: Outputs, classes: int | None = None) -> npt.NDArray[np.float64]:
+        """Class probabilities by the formula above. The referee calls this very method.
+
+        Args:
+            outs: what the model gave for this member's template, words and kind of features, under any prompts.
+            classes: number of classes; None says that each class has one word.
+
+        Returns:
+            (candidates, texts, classes), in float64.
+
+        Raises:
+            ValueError: the words are no multiple of the classes, or a BiLSTM head lacks the lengths of the texts.
+
+        Example:
+            ``p = member.probabilities(lm.outputs(space.at(zs), texts))``
+        """
+        q = np.asarray(outs.logits, dtype=np.float64)
+        q = q.reshape(*q.shape[:-1], len(self.words) if classes is None else classes, -1).mean(axis=-1)
+        q = q * np.asarray(1.0 if self.scale is None else self.scale)
+        q = q + np.asarray(0.0 if self.shift is None else self.shift)
+        if self.head is None or self.alpha == 0:
+            return softmax(q)
+        s = heads.logits(self.head, outs.features, outs.lengths)
+        if self.mix == "logits":
+            return softmax(q + self.alpha * s)
+        return (1 - self.alpha) * softmax(q) + self.alpha * softmax(s)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -309,7 +349,7 @@ class Answer:
     @classmethod
     def of(cls, task: Task, prompt: Prompts | None = None, **note: float) -> Answer:
         """Answer with the task's own template and label words, and one prompt."""
-        return cls((Member(task.template, task.words, prompt),), note)
+        return cls((Member.of(task, prompt),), note)
 
 
 class BlackBox(Protocol):

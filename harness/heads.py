@@ -1,18 +1,157 @@
-"""Classifier heads on hidden states: what an `Answer` may carry of them, and how they are applied. Pure numpy."""
+"""Classifier heads on hidden states: what an `Answer` may carry of them, and the logits they give. Pure numpy.
+
+A head is data. Its `logits` are the formula that the referee applies and that a submission may optimise. This module
+lies below `harness.contract`, which shows the heads to authors; it imports nothing of the harness.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract import BiLstmHead, Head, LinearHead, MlpHead, PrototypeHead
+_Floats: TypeAlias = npt.NDArray[np.floating]
+_Integers: TypeAlias = npt.NDArray[np.int64]
+_GATES = 32 << 20
+"""Most values of an LSTM's gates that are held at once: 256 MiB."""
 
-if TYPE_CHECKING:
-    from harness.contract import FloatArray, IntArray
 
+def log_softmax(logits: _Floats) -> npt.NDArray[np.float64]:
+    """Log-probabilities over the last axis, in float64.
+
+    Args:
+        logits: (..., classes), of any size: their maximum is subtracted first.
+
+    Returns:
+        (..., classes), the logarithm of `softmax`.
+
+    Example:
+        ``log_softmax(lm.logits(None, texts))  # (1, texts, words)``
+    """
+    x = np.asarray(logits, dtype=np.float64)
+    x = x - x.max(axis=-1, keepdims=True)
+    return np.asarray(x - np.log(np.exp(x).sum(axis=-1, keepdims=True)), dtype=np.float64)
+
+
+def softmax(logits: _Floats) -> npt.NDArray[np.float64]:
+    """Probabilities over the last axis, in float64: exp(q_k) / sum_j exp(q_j).
+
+    Args:
+        logits: (..., classes).
+
+    Returns:
+        (..., classes); the last axis adds up to 1.
+
+    Example:
+        ``softmax(lm.logits(None, texts))  # (1, texts, words)``
+    """
+    return np.exp(log_softmax(logits))
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """softmax(weight @ h + bias) on the features."""
+
+    weight: _Floats  # (classes, width)
+    bias: _Floats  # (classes,)
+
+    def logits(self, features: _Floats) -> npt.NDArray[np.float64]:
+        """What softmax is taken of: (..., width) -> (..., classes)."""
+        h = np.asarray(features, dtype=np.float64)
+        return np.asarray(h @ self.weight.T + self.bias, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class MlpHead:
+    """softmax(weight2 @ tanh(weight1 @ h + bias1) + bias2) on the features."""
+
+    weight1: _Floats  # (hidden, width)
+    bias1: _Floats  # (hidden,)
+    weight2: _Floats  # (classes, hidden)
+    bias2: _Floats  # (classes,)
+
+    def logits(self, features: _Floats) -> npt.NDArray[np.float64]:
+        """What softmax is taken of: (..., width) -> (..., classes)."""
+        h = np.asarray(features, dtype=np.float64)
+        return np.asarray(np.tanh(h @ self.weight1.T + self.bias1) @ self.weight2.T + self.bias2, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class PrototypeHead:
+    """softmax(radius_k - |weight @ h / |weight @ h| - prototypes_k|) on the features (DecT, Cui et al., ACL 2023)."""
+
+    weight: _Floats  # (projection, width)
+    prototypes: _Floats  # (classes, projection)
+    radius: _Floats  # (classes,)
+
+    def logits(self, features: _Floats) -> npt.NDArray[np.float64]:
+        """What softmax is taken of: (..., width) -> (..., classes)."""
+        v = np.asarray(features, dtype=np.float64) @ self.weight.T  # (..., projection)
+        v /= np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
+        distances = np.linalg.norm(v[..., None, :] - self.prototypes, axis=-1)  # (..., classes)
+        return np.asarray(self.radius - distances, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class BiLstmHead:
+    """softmax(weight @ [forward; backward] + bias): last states of two LSTMs that read all tokens from either end.
+
+    Gates are stacked as input, forget, cell, output, as in PyTorch's LSTM with its two biases added up::
+
+        i, f, g, o = split(wx @ x_t + wh @ h_{t-1} + b)
+        c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),    h_t = sigmoid(o) tanh(c_t)
+
+    Only for a member with `features` = "all".
+    """
+
+    wx: _Floats  # (2, 4 * units, width), direction first
+    wh: _Floats  # (2, 4 * units, units)
+    b: _Floats  # (2, 4 * units)
+    weight: _Floats  # (classes, 2 * units)
+    bias: _Floats  # (classes,)
+
+    def logits(self, features: _Floats, lengths: _Integers) -> npt.NDArray[np.float64]:
+        """What softmax is taken of: (..., texts, tokens, width) and (texts,) tokens -> (..., texts, classes)."""
+        h = np.asarray(features, dtype=np.float64)
+        *leading, tokens, width = h.shape
+        flat, ends = h.reshape(-1, tokens, width), np.broadcast_to(lengths, leading).ravel()
+        states = np.concatenate([self._last_state(direction, flat, ends) for direction in (0, 1)], axis=-1)
+        scores = np.asarray(states @ self.weight.T + self.bias, dtype=np.float64)
+        return scores.reshape(*leading, -1)
+
+    def _last_state(self, direction: int, x: _Floats, lengths: _Integers) -> npt.NDArray[np.float64]:
+        """State of one LSTM after its last token: (texts, tokens, width) -> (texts, units). 1 reads backwards.
+
+        Where there are many gates, some texts are read at a time: memory is bounded whatever the head's size is.
+        """
+        at_once = max(1, _GATES // (x.shape[1] * self.wx.shape[1]))
+        parts = [slice(first, first + at_once) for first in range(0, max(1, len(x)), at_once)]
+        return np.concatenate([self._read(direction, x[part], lengths[part]) for part in parts])
+
+    def _read(self, direction: int, x: _Floats, lengths: _Integers) -> npt.NDArray[np.float64]:
+        texts, tokens, _ = x.shape
+        steps = np.arange(tokens)
+        if direction:  # each text from its own last token to its first; what lies behind the end stays there
+            steps = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+            x = np.take_along_axis(x, steps[..., None], axis=1)
+        wh = self.wh[direction].astype(np.float64)  # (4 * units, units)
+        gates = x @ self.wx[direction].astype(np.float64).T + self.b[direction]  # (texts, tokens, 4 * units)
+        h = c = np.zeros((texts, wh.shape[1]))
+        for t in range(tokens):
+            i, f, g, o = np.split(gates[:, t] + h @ wh.T, 4, axis=-1)
+            running = (t < lengths)[:, None]
+            c = np.where(running, _sigmoid(f) * c + _sigmoid(i) * np.tanh(g), c)
+            h = np.where(running, _sigmoid(o) * np.tanh(c), h)
+        return h
+
+
+def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(0.5 * (1 + np.tanh(x / 2)), dtype=np.float64)  # no overflow at either end
+
+
+Head: TypeAlias = LinearHead | MlpHead | PrototypeHead | BiLstmHead
 Kind: TypeAlias = Literal["linear", "mlp", "prototype", "bilstm"]
 KINDS: dict[Kind, type[Head]] = {
     "linear": LinearHead,
@@ -30,8 +169,6 @@ _DIMENSIONS = {
     "b": 2,
 }
 """Of a head's arrays; those not named have one."""
-_GATES = 32 << 20
-"""Most values of an LSTM's gates that are held at once: 256 MiB."""
 
 
 def kind_of(head: Head) -> Kind:
@@ -47,56 +184,25 @@ def arrays_of(kind: Kind) -> dict[str, int]:
     return {field.name: _DIMENSIONS.get(field.name, 1) for field in fields(KINDS[kind])}
 
 
-def logits(head: Head, features: FloatArray, lengths: IntArray | None = None) -> npt.NDArray[np.float64]:
-    """(..., texts, width) -> (..., texts, classes).
+def logits(head: Head, features: _Floats, lengths: _Integers | None = None) -> npt.NDArray[np.float64]:
+    """A head's logits: (..., texts, width) -> (..., texts, classes).
 
-    A `BiLstmHead` takes (texts, tokens, width) and the number of tokens of each text.
+    Args:
+        head: any of the four.
+        features: hidden states; for a `BiLstmHead` those of all tokens, (..., texts, tokens, width).
+        lengths: (texts,) tokens of each text, which a `BiLstmHead` needs.
+
+    Returns:
+        (..., texts, classes), in float64.
+
+    Raises:
+        ValueError: a `BiLstmHead` without the lengths of the texts.
     """
-    h = np.asarray(features, dtype=np.float64)
-    if isinstance(head, BiLstmHead):
-        if lengths is None:
-            raise ValueError("a bilstm head reads all tokens, and needs the lengths of the texts")
-        ends = [_last_state(head, d, h, lengths) for d in (0, 1)]
-        return np.asarray(np.concatenate(ends, axis=-1) @ head.weight.T + head.bias, dtype=np.float64)
-    if isinstance(head, LinearHead):
-        return np.asarray(h @ head.weight.T + head.bias, dtype=np.float64)
-    if isinstance(head, MlpHead):
-        return np.asarray(np.tanh(h @ head.weight1.T + head.bias1) @ head.weight2.T + head.bias2, dtype=np.float64)
-    v = h @ head.weight.T  # (..., texts, projection)
-    v /= np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
-    distances = np.linalg.norm(v[..., None, :] - head.prototypes, axis=-1)  # (..., texts, classes)
-    return np.asarray(head.radius - distances, dtype=np.float64)
-
-
-def _last_state(head: BiLstmHead, direction: int, x: FloatArray, lengths: IntArray) -> npt.NDArray[np.float64]:
-    """State of one LSTM after its last token: (texts, tokens, width) -> (texts, units). Direction 1 reads backwards.
-
-    Some texts at a time where there are many gates: memory is bounded whatever the head's size is.
-    """
-    at_once = max(1, _GATES // (x.shape[1] * head.wx.shape[1]))
-    parts = [slice(first, first + at_once) for first in range(0, max(1, len(x)), at_once)]
-    return np.concatenate([_read(head, direction, x[part], lengths[part]) for part in parts])
-
-
-def _read(head: BiLstmHead, direction: int, x: FloatArray, lengths: IntArray) -> npt.NDArray[np.float64]:
-    texts, tokens, _ = x.shape
-    steps = np.arange(tokens)
-    if direction:  # each text from its own last token to its first; what lies behind the end stays there
-        steps = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
-        x = np.take_along_axis(x, steps[..., None], axis=1)
-    wh = head.wh[direction].astype(np.float64)  # (4 * units, units)
-    gates = x @ head.wx[direction].astype(np.float64).T + head.b[direction]  # (texts, tokens, 4 * units)
-    h = c = np.zeros((texts, wh.shape[1]))
-    for t in range(tokens):
-        i, f, g, o = np.split(gates[:, t] + h @ wh.T, 4, axis=-1)
-        running = (t < lengths)[:, None]
-        c = np.where(running, _sigmoid(f) * c + _sigmoid(i) * np.tanh(g), c)
-        h = np.where(running, _sigmoid(o) * np.tanh(c), h)
-    return h
-
-
-def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(0.5 * (1 + np.tanh(x / 2)), dtype=np.float64)  # no overflow at either end
+    if not isinstance(head, BiLstmHead):
+        return head.logits(features)
+    if lengths is None:
+        raise ValueError("a bilstm head reads all tokens, and needs the lengths of the texts")
+    return head.logits(features, lengths)
 
 
 def problem(head: Head | None, classes: int, width: int) -> str | None:

@@ -21,8 +21,8 @@ import numpy as np
 
 from harness.data import Source, examples_sha256, load_test
 from harness.errors import InputError
-from harness.metrics import score
 from harness.records import CellRecord, KeptAnswer, RunKey
+from harness.solving.metrics import cell_score
 from harness.track import Track, track_tasks
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
             raise InputError(f"{path}: {name!r}: a second file for {_folder(file)}, split {split}")
         test = load_test(file, source)
         predicted = _column(f"{path}: {name}", text, file, len(test))
-        value = float(score(file.metric, predicted, test.labels, len(file.classes)))
+        value = cell_score(file.metric, predicted, test.labels, len(file.classes))
         found[file.name, split] = Scored(file.name, split, len(test), file.metric, value, predicted, test)
     if not found:
         raise InputError(f"{path}: no .csv file in it; <Task>/<split>.csv expected")

@@ -27,7 +27,7 @@ from safetensors.numpy import save
 from harness.data import examples_sha256, load_shots
 from harness.errors import InputError
 from harness.lm.device import seeded
-from harness.metrics import score
+from harness.solving.metrics import score
 from harness.tasks import outside_set
 from harness.track import TrackTask
 from harness.whitebox import Recipe, WhiteBox

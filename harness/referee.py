@@ -28,10 +28,10 @@ from harness.lm.probe import fingerprint
 from harness.lm.session import Session
 from harness.lm.turns import waited_s
 from harness.meter import Meter
-from harness.metrics import score
 from harness.records import CellRecord, KeptAnswer, Usage
 from harness.sandbox import ladder, launch
 from harness.sandbox.tiers import REFEREE
+from harness.solving.metrics import cell_score
 from harness.status import COUNTS, MARKS
 from harness.submission import loaded
 from harness.whitebox import WHITE_BOX_LEVEL, WhiteBox, train
@@ -206,7 +206,7 @@ def _finished(
     stored = attempt.finish(status, record, examples_sha256(test), test.labels, kept)
     shown = None
     if kept and status in COUNTS:
-        shown = float(score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes)))
+        shown = cell_score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes))
     return Verdict(status, record, shown, stored)
 
 

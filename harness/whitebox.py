@@ -21,10 +21,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.errors import DeviceMemoryError
+from harness.heads import softmax
 from harness.lm import families
 from harness.lm.device import memory_for, seeded
-from harness.losses import cross_entropy, softmax
-from harness.metrics import score
+from harness.solving import cross_entropy, score
 from harness.status import COUNTS
 
 if TYPE_CHECKING:

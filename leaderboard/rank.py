@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from harness.metrics import failed_prediction, score
+from harness.solving.metrics import failed_prediction, score
 from harness.status import COUNTS, MARKS
 from harness.tasks import load_task
 from leaderboard.divisions import Division, divisions

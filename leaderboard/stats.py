@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.metrics import score
+from harness.solving.metrics import score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,11 +15,8 @@ from hypothesis.extra import numpy as hnp
 from harness import answer as answers
 from harness.contract import (
     Answer,
-    BiLstmHead,
     FeatureKind,
-    LinearHead,
     Member,
-    MlpHead,
     Outputs,
     Prompt,
     Prompts,
@@ -28,6 +25,7 @@ from harness.contract import (
     Text,
 )
 from harness.errors import AnswerError, QueryError
+from harness.heads import BiLstmHead, LinearHead, MlpHead
 
 TASK = Task("toy", ("no", "yes"), "accuracy", "{a} {mask}", ("bad", "good"))
 WIDTH = 3
@@ -290,7 +288,7 @@ def test_a_mixture_of_two_members_is_computed_as_by_hand() -> None:
 
 def test_mixing_logits_adds_the_head_before_the_softmax() -> None:
     member = replace(BARE, head=LinearHead(np.ones((2, WIDTH)) * [[1], [2]], np.zeros(2)), alpha=0.5, mix="logits")
-    got = answers.member_probabilities(member, 2, Outputs(np.array([[[1.0, 3.0]]]), np.full((1, 1, WIDTH), 2.0)))
+    got = member.probabilities(Outputs(np.array([[[1.0, 3.0]]]), np.full((1, 1, WIDTH), 2.0)))[0]
     gap = (3 + 0.5 * 2 * WIDTH * 2) - (1 + 0.5 * WIDTH * 2)
     np.testing.assert_allclose(got, [[1 / (1 + np.exp(gap)), 1 / (1 + np.exp(-gap))]])
 

@@ -18,8 +18,10 @@ SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*.py"))
 STANDARD = sys.stdlib_module_names
 
 LAYERS = [
-    {"errors", "contract", "losses", "metrics", "status", "tables", "environment", "seals", "records"},
-    {"tomlfile", "heads", "answer", "meter", "database"},
+    {"errors", "heads"},
+    {"contract"},
+    {"solving", "status", "tables", "environment", "seals", "records"},
+    {"tomlfile", "answer", "meter", "database"},
     {
         "tasks",
         "track",

@@ -18,11 +18,11 @@ from harness.contract import Prompt, Subspace
 from harness.data import Source
 from harness.errors import DataError, InputError, QueryError
 from harness.evaluate import Evaluation
-from harness.losses import cross_entropy
 from harness.overrides import Overrides
 from harness.predict import stored_answer
 from harness.pretrain import Pretraining, load_source, pretrain, read_p0, write_p0
 from harness.progress import PlainProgress
+from harness.solving.losses import cross_entropy
 from harness.store import Store
 from harness.submission import find
 from harness.tasks import load_task, outside_set

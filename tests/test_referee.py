@@ -15,9 +15,9 @@ from outer_models import CALLS, ROWS, TRAIN_ROWS
 from harness import tables
 from harness.errors import StoreError, SubmissionError
 from harness.lm.probe import probe
-from harness.metrics import majority_prediction
 from harness.referee import run_cell
 from harness.seals import chained
+from harness.solving.metrics import majority_prediction
 from harness.status import COUNTS, MARKS
 from harness.submission import find
 

@@ -158,7 +158,7 @@ def test_training_lowers_the_loss_and_dev_only_rises(arena: Arena) -> None:
 
 
 def softmax_of(white: WhiteBox, shots: Shots) -> Any:
-    from harness.losses import softmax
+    from harness import softmax
 
     return softmax(white.predicted(shots.train.texts))
 

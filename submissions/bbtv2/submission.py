@@ -16,127 +16,81 @@ selection=faithful width_from=embedding``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
-import cma
 import numpy as np
-from numpy.typing import NDArray
 
-from harness import (
-    Answer,
-    BlackBox,
-    Count,
-    Examples,
-    ModelInfo,
-    NonNegative,
-    Positive,
-    Several,
-    Shots,
-    Subspace,
-    Task,
-    accuracy,
-    cross_entropy,
-    hinge,
-    macro_f1,
-)
+from harness import Answer, BlackBox, Count, ModelInfo, NonNegative, Positive, Several, Shots, Subspace, Task
+from harness.solving import CmaEs, Loss, Selection, cross_entropy, hinge
 
-Loss: TypeAlias = Callable[[NDArray[np.floating], NDArray[np.int64]], NDArray[np.floating]]
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "hinge": hinge}
-Standing: TypeAlias = tuple[float, ...]
-"""What dev thinks of a candidate; the greater wins."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the published value is the default unless it says otherwise."""
+    """Hyper-parameters; a default is the published value unless its comment says otherwise."""
 
-    dim: Count = 500
-    """d, length of each z_l."""
-    population: Several = 20
-    """Candidates per generation, lambda."""
-    sigma: Positive = 1.0
-    """First step size, in units of z. Changes nothing: A is divided by it."""
-    alpha: NonNegative = 1.0
-    """Standard deviation of the first prompts at the input, in units of `width_from`. Published: 0.2 to 1."""
-    alpha_deep: NonNegative = 0.2
-    """The same for layers 1 and above."""
+    dim: Count = 500  # d, length of each z_l
+    population: Several = 20  # lambda, candidates per generation
+    sigma: Positive = 1.0  # first step size, in units of z; it changes nothing, A is divided by it
+    alpha: NonNegative = 1.0  # std of the first prompts at the input, in units of `width_from` (published: 0.2 to 1)
+    alpha_deep: NonNegative = 0.2  # the same for layers 1 and above
+    # What the alphas are measured in: the std of each layer's input (ours), the same but of the word embeddings at the
+    # input (published), or 1 (for the published uniform projection).
     width_from: Literal["hidden", "embedding", "unit"] = "hidden"
-    """What the alphas are measured in: ``hidden`` (each layer's input), ``embedding`` (word embeddings at the input, as
-    published; each layer's input above it), or ``unit`` (1, for the published uniform projection)."""
-    projection: Literal["normal", "uniform"] = "normal"
-    """Entries of A_l: ``normal``, or ``uniform`` on +-1/sqrt(d), in units of the widths."""
+    projection: Literal["normal", "uniform"] = "normal"  # entries of A_l; uniform is on +-1/sqrt(d), times the width
     loss: Literal["ce", "hinge"] = "ce"
-    """``ce`` or ``hinge``."""
+    # What replaces a layer's prompt: the best of the generation, if the loss falls (ours), or the layer's best ever, by
+    # the loss it had then (published).
     accept: Literal["improve", "best"] = "improve"
-    """What replaces a layer's prompt: the best of the generation if the loss falls (``improve``), or the layer's best
-    ever, by the loss it had then (``best``, published)."""
-    remainder: bool = True
-    """Go on with a partial round when the budget is no whole number of rounds; published: stop there."""
-    dev_every: Count = 5
-    """Generations between two looks at dev (published: 100 calls, which 5 are at a population of 20). One shows 2
-    candidates; 1 if ``faithful``."""
+    remainder: bool = True  # go on with a partial round at the end of the budget (published: stop before it)
+    dev_every: Count = 5  # generations between two looks at dev (published: 100 calls, which are 5 generations of 20)
+    # What dev is shown, and what wins: ours; or `faithful` to the code: the last sample of the generation in place,
+    # where its metric is strictly higher; then the first to beat is 0, and the budget's end brings no look of its own.
     selection: Literal["house", "faithful"] = "house"
-    """What dev is shown, and what wins: ``house``, or ``faithful`` to the code: the last sample of the generation in
-    place, which replaces the incumbent if its metric is strictly higher; the first to beat is 0, and the budget's end
-    brings no look of its own. Looks are counted in generations (`dev_every`): every 100 calls at a population of 20
-    only."""
-    select: Literal["metric", "loss"] = "metric"
-    """What dev decides by: the task's ``metric``, ties by loss (published: the earliest stays), or the ``loss``, ties
-    by metric (as in the code of early 2022; steadier on few texts)."""
+    select: Literal["metric", "loss"] = "metric"  # what dev decides by (early 2022: loss); the other one breaks ties
 
     def __post_init__(self) -> None:
-        """Refuse a rule of selection that is neither the house's nor the published one."""
+        """Refuse a rule of selection that is neither ours nor the published one."""
         if self.selection == "faithful" and self.select != "metric":
             raise ValueError(f"select={self.select!r} with selection='faithful', which decides by the metric alone")
 
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
     """Yield the bare template, then every stack of prompts that dev prefers to all before."""
-    train, dev = shots.train, shots.dev
-    layers, loss = lm.info.layers, LOSSES[config.loss]
-    space = Subspace(
-        dim=config.dim,
-        std=widths(lm.info, config),
-        tokens=lm.info.prompt_tokens,
-        seed=int(rng.integers(2**62)),
-        distribution=config.projection,
-    )
-
+    train, dev, loss, ours = shots.train, shots.dev, LOSSES[config.loss], config.selection == "house"
+    layers, seed = lm.info.layers, int(rng.integers(2**62))
+    space = Subspace(config.dim, widths(lm.info, config), lm.info.prompt_tokens, seed, config.projection)
+    selection = Selection(task, dev, config.select if ours else "metric-alone")
     yield Answer.of(task)
-    selected: Standing = (0.0,)
-    if config.selection == "house":
-        ((selected, _),) = judge(task, lm.logits(None, dev.texts), dev, config)  # the prompt to beat
+    if ours:
+        q = lm.logits(None, dev.texts)
+        selection.better(q, cross_entropy(q, dev.labels))  # the prompt to beat
 
-    searches = [evolution(config, rng) for _ in range(layers)]
-    best = np.zeros((layers, config.dim))  # the stack z_0 .. z_{L-1}
-    best_loss = np.inf
+    searches = [CmaEs(config.dim, config.population, rng, config.sigma) for _ in range(layers)]
+    best, best_loss = np.zeros((layers, config.dim)), np.inf  # the stack z_0 .. z_{L-1}
     best_of_layer = np.full(layers, np.inf)
     round_rows = config.population * len(train) + 2 * len(dev)
     for generation, layer in enumerate(schedule(lm.budget.calls_left, layers, config), start=1):
-        zs = np.array(searches[layer].ask())  # (population, d)
-        stacks = np.repeat(best[None], len(zs), axis=0)  # (population, layers, d)
-        stacks[:, layer] = zs  # only the current layer differs
+        stacks = np.repeat(best[None], config.population, axis=0)  # (population, layers, d)
+        stacks[:, layer] = searches[layer].ask()  # only this layer moves
         losses = loss(lm.logits(space.at(stacks), train.texts), train.labels)  # (population,)
-        searches[layer].tell(list(zs), losses.tolist())
+        searches[layer].tell(losses)
         bar = best_loss if config.accept == "improve" else best_of_layer[layer]
         if losses.min() < bar:
-            best[layer] = zs[losses.argmin()]
+            best = stacks[losses.argmin()]
             best_loss = best_of_layer[layer] = float(losses.min())
-        if searches[layer].stop():
-            searches[layer] = evolution(config, rng)
+        searches[layer].restart_if_converged()
 
-        last = config.selection == "house" and lm.budget.rows_left < round_rows
+        last = ours and lm.budget.rows_left < round_rows
         if last or generation % config.dev_every == 0:
-            looks = stacks[-1:]  # (1, layers, d): the last sample in place
-            if config.selection == "house":
-                looks = np.stack([best, [search.mean for search in searches]])  # (2, layers, d)
-            scores = judge(task, lm.logits(space.at(looks), dev.texts), dev, config)
-            for z, (score, metric) in zip(looks, scores, strict=True):
-                if score > selected:
-                    selected = score
-                    yield Answer.of(task, space.at(z[None]), loss=best_loss, dev=metric)
+            # (looks, layers, d): the best and the means, or the last sample in place
+            looks = np.stack([best, [search.mean for search in searches]]) if ours else stacks[-1:]
+            q = lm.logits(space.at(looks), dev.texts)
+            for k, metric in selection.better(q, cross_entropy(q, dev.labels)):
+                yield Answer.of(task, space.at(looks[k : k + 1]), loss=best_loss, dev=metric)
 
 
 def widths(info: ModelInfo, config: Config) -> tuple[float, ...]:
@@ -155,33 +109,3 @@ def schedule(calls: float, layers: int, config: Config) -> Iterator[int]:
     while generation < generations or config.remainder:
         yield generation % layers
         generation += 1
-
-
-def evolution(config: Config, rng: np.random.Generator) -> Any:
-    """A fresh CMA-ES at z = 0. All chance comes from `rng`; flat losses do not stop it."""
-    options: dict[str, Any] = {
-        "popsize": config.population,
-        "randn": lambda *shape: rng.standard_normal(shape),
-        "seed": np.nan,  # do not touch numpy's global generator
-        "verbose": -10,  # silent, and no look for a file of signals
-        "tolfun": 0,
-        "tolfunhist": 0,
-        "tolflatfitness": np.inf,
-        "tolstagnation": np.inf,
-    }
-    return cma.CMAEvolutionStrategy(np.zeros(config.dim), config.sigma, options)
-
-
-def judge(task: Task, logits: NDArray[np.floating], dev: Examples, config: Config) -> list[tuple[Standing, float]]:
-    """Standing and metric of each candidate, from its dev logits (candidates, texts, words)."""
-    predicted, labels, classes = logits.argmax(axis=-1), dev.labels, len(task.classes)
-    metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
-    loss = cross_entropy(logits, labels)
-    return [(standing(m, x, config), m) for m, x in zip(metric.tolist(), loss.tolist(), strict=True)]
-
-
-def standing(metric: float, loss: float, config: Config) -> Standing:
-    """What two candidates are compared by: the deciding number first, then the one that breaks ties."""
-    if config.selection == "faithful":
-        return (metric,)
-    return (metric, -loss) if config.select == "metric" else (-loss, metric)

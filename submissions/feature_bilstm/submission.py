@@ -20,22 +20,9 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from harness import (
-    Answer,
-    BiLstmHead,
-    BlackBox,
-    Count,
-    Examples,
-    Member,
-    Positive,
-    Shots,
-    Task,
-    accuracy,
-    cross_entropy,
-    macro_f1,
-)
+from harness import Answer, BiLstmHead, BlackBox, Count, Examples, Member, Positive, Shots, Task
+from harness.solving import Selection, cross_entropy
 
 States: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Hidden states (texts, tokens, width), zeros behind a text's end, and the texts' numbers of tokens (texts,)."""
@@ -47,16 +34,11 @@ TEXTS_AT_ONCE = 16
 class Config:
     """Hyper-parameters; the published value is the default unless it says otherwise."""
 
-    units: Count | None = None
-    """Units of each direction; None is half the model's width (reconstructed)."""
-    eta: Positive = 3e-4
-    """Adam's learning rate."""
-    batch: Count = 16
-    """Texts per step."""
-    epochs: Count = 1000
-    """Most passes over the training texts."""
-    patience: Count = 300
-    """Steps without a better dev score after which training ends (published, where time is measured: 1000)."""
+    units: Count | None = None  # units of each direction; None is half the model's width (reconstructed)
+    eta: Positive = 3e-4  # Adam's learning rate
+    batch: Count = 16  # texts per step
+    epochs: Count = 1000  # most passes over the training texts
+    patience: Count = 300  # steps without a better dev score that end training (published, where time counts: 1000)
 
 
 class Network(torch.nn.Module):
@@ -122,7 +104,8 @@ def train(
     ((h, lengths), train), ((h_dev, lengths_dev), dev) = train_set, dev_set
     labels = torch.from_numpy(train.labels)
     adam = torch.optim.Adam(network.parameters(), lr=config.eta)
-    best, loss, selected, since = network.head(), np.inf, (-np.inf, -np.inf), 0
+    selection = Selection(task, dev)
+    best, loss, best_metric, since = network.head(), np.inf, -np.inf, 0
     for _ in range(config.epochs):
         order = torch.from_numpy(rng.permutation(len(train)))
         for rows in torch.split(order, config.batch):
@@ -133,17 +116,10 @@ def train(
             adam.step()
             since += 1
         with torch.inference_mode():
-            score = judge(task, network(h_dev, lengths_dev).numpy(), dev)
-            if score > selected:
-                best, selected, since = network.head(), score, 0
+            q = network(h_dev, lengths_dev).numpy()[None]  # (1, texts, classes)
+            for _, metric in selection.better(q, cross_entropy(q, dev.labels)):
+                best, best_metric, since = network.head(), metric, 0
                 loss = float(cross_entropy(network(h, lengths).numpy(), train.labels))
         if since >= config.patience:
             break
-    return best, loss, selected[0]
-
-
-def judge(task: Task, logits: NDArray[np.floating], dev: Examples) -> tuple[float, float]:
-    """Score of one classifier's logits (texts, classes): the task's metric, then minus the loss to break ties."""
-    predicted, labels, classes = logits.argmax(axis=-1), dev.labels, len(task.classes)
-    metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
-    return float(metric), -float(cross_entropy(logits, labels))
+    return best, loss, best_metric

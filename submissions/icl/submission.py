@@ -19,19 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import (
-    Answer,
-    BlackBox,
-    Count,
-    Examples,
-    Member,
-    QueryError,
-    Shots,
-    Task,
-    accuracy,
-    cross_entropy,
-    macro_f1,
-)
+from harness import Answer, BlackBox, Count, Member, QueryError, Shots, Task
+from harness.solving import Selection, cross_entropy, demonstration, without_braces
 
 LONGEST_TEMPLATE = 4096
 """Characters that the service takes in a template."""
@@ -45,12 +34,9 @@ SPECIAL_TOKENS = 4
 class Config:
     """Hyper-parameters."""
 
-    demonstrations: Count = 32
-    """Most training examples in the text."""
-    sets: Count = 1
-    """Random sets of demonstrations to choose from by their score on dev, at len(dev) rows each. Published: 1."""
-    separator: str = " "
-    """What stands between two demonstrations, and before the input; without braces."""
+    demonstrations: Count = 32  # most training examples in the text
+    sets: Count = 1  # random sets of demonstrations to choose from on dev, at len(dev) rows each (published: 1)
+    separator: str = " "  # what stands between two demonstrations, and before the input; without braces
 
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
@@ -58,11 +44,11 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     train, dev = shots.train, shots.dev
     yield Answer.of(task)
 
-    demos = [demonstration(task, train, n) + clean(config.separator) for n in range(len(train))]
+    demos = [demonstration(task, train, n) + without_braces(config.separator) for n in range(len(train))]
     lines = config.separator.count("\n")  # to some models a token each
     tokens = [count + lines for count in token_counts(lm, demos)]
     room = room_for_demonstrations(lm, task, shots)
-    selected = (-np.inf, -np.inf)
+    selection = Selection(task, dev)
     for _ in range(config.sets):
         order = rng.permutation(len(train)).tolist()
         chosen = fill(order, tokens, [len(demo) for demo in demos], room, config.demonstrations, task.template)
@@ -70,11 +56,9 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
             template, _ = ask(lm, [demos[n] for n in chosen], task.template, train.texts[:1])  # is it accepted?
             yield answer(task, template, demonstrations=len(chosen))
             return
-        template, logits = ask(lm, [demos[n] for n in chosen], task.template, dev.texts)
-        score = judge(task, logits, dev)
-        if score > selected:
-            selected = score
-            yield answer(task, template, dev=score[0], demonstrations=len(chosen))
+        template, q = ask(lm, [demos[n] for n in chosen], task.template, dev.texts)
+        for _, metric in selection.better(q, cross_entropy(q, dev.labels)):
+            yield answer(task, template, dev=metric, demonstrations=len(chosen))
 
 
 def answer(task: Task, template: str, **note: float) -> Answer:
@@ -85,35 +69,20 @@ def answer(task: Task, template: str, **note: float) -> Answer:
 def ask(
     lm: BlackBox, demos: Sequence[str], template: str, texts: Sequence[tuple[str, ...]]
 ) -> tuple[str, NDArray[np.floating]]:
-    """Logits (texts, words) after as many demonstrations as the service takes: a refusal is free, the last one goes.
+    """Logits (1, texts, words) after as many demonstrations as the service takes: a refusal is free, the last one goes.
 
     Raises:
         QueryError: not even the bare template is taken.
     """
     for kept in range(len(demos), 0, -1):
         try:
-            return "".join(demos[:kept]) + template, lm.logits(None, texts, "".join(demos[:kept]) + template)[0]
+            return "".join(demos[:kept]) + template, lm.logits(None, texts, "".join(demos[:kept]) + template)
         except QueryError:
             continue  # lengths were estimated word by word
-    return template, lm.logits(None, texts, template)[0]
+    return template, lm.logits(None, texts, template)
 
 
 # ── the text ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def demonstration(task: Task, train: Examples, n: int) -> str:
-    """Fill the template with training text n and, at its mask, its label word."""
-    before = task.template.partition("{mask}")[0]
-    word = clean(task.words[train.labels[n]])
-    filled = task.template.replace("{mask}", word.strip() if not before or before[-1].isspace() else word)
-    for name, text in zip("ab", train.texts[n], strict=False):
-        filled = filled.replace(f"{{{name}}}", clean(text).strip())  # what came before holds no braces of its own
-    return filled
-
-
-def clean(text: str) -> str:
-    """Text without braces, which mean fields in a template."""
-    return text.replace("{", "").replace("}", "")
 
 
 def fill(
@@ -154,10 +123,3 @@ def token_counts(lm: BlackBox, texts: Sequence[str]) -> list[int]:
         batch = words[start : start + WORDS_AT_ONCE]
         counts.update(zip(batch, map(len, lm.word_ids(batch)), strict=True))
     return [sum(counts[word] for word in text) for text in split]
-
-
-def judge(task: Task, logits: NDArray[np.floating], dev: Examples) -> tuple[float, float]:
-    """Score of one candidate's logits (texts, words): the task's metric, then minus the loss to break ties."""
-    predicted, labels, classes = logits.argmax(axis=-1), dev.labels, len(task.classes)
-    metric = accuracy(predicted, labels) if task.metric == "accuracy" else macro_f1(predicted, labels, classes)
-    return float(metric), -float(cross_entropy(logits, labels))

@@ -17,8 +17,8 @@ from made_up import key
 from harness.audit import Audit, audit, labels_at_hand
 from harness.data import Source, examples_sha256, load_test
 from harness.errors import InputError, StoreError
-from harness.metrics import score
 from harness.records import CellRecord, KeptAnswer, LedgerRow
+from harness.solving.metrics import score
 from harness.store import Store
 from harness.tasks import load_task
 from harness.track import load_track

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.metrics import score
+from harness.solving.metrics import score
 from leaderboard import stats
 from leaderboard.stats import Bootstrap, Interval, TaskPredictions, bootstrap, speed_up, weighted_scores
 

@@ -190,7 +190,7 @@ def test_lora_starts_as_the_model_and_trains_its_factors_alone(arena: Arena) -> 
 
 
 def log_softmax(logits: Any) -> Any:
-    from harness.losses import log_softmax as of
+    from harness import log_softmax as of
 
     return of(logits)
 

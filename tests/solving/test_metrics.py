@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from harness import metrics
+from harness.solving import metrics
 
 
 @settings(deadline=None, max_examples=60)

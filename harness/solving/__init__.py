@@ -1,0 +1,42 @@
+"""What several solvers share, under the field's names: numpy, pycma and the contract. Nothing here asks the model.
+
+Everything is imported from here::
+
+    from harness.solving import Adam, Calibration, CmaEs, Selection, cross_entropy, minibatches, score
+
+A submission keeps what is its own: the loop, what moves, the loss, when dev is looked at, the gradients of its heads.
+"""
+
+from harness.heads import log_softmax, softmax
+from harness.solving.adam import Adam
+from harness.solving.calibration import Calibration, additive_shift
+from harness.solving.cma_es import CmaEs
+from harness.solving.demonstrations import demonstration, without_braces
+from harness.solving.layerwise import LayerwiseCmaEs
+from harness.solving.losses import Loss, cross_entropy, hinge, negative_accuracy, negative_log_likelihood
+from harness.solving.metrics import accuracy, f1, macro_f1, score
+from harness.solving.minibatches import minibatches
+from harness.solving.selection import Selection
+
+__all__ = [
+    "Adam",
+    "Calibration",
+    "CmaEs",
+    "LayerwiseCmaEs",
+    "Loss",
+    "Selection",
+    "accuracy",
+    "additive_shift",
+    "cross_entropy",
+    "demonstration",
+    "f1",
+    "hinge",
+    "log_softmax",
+    "macro_f1",
+    "minibatches",
+    "negative_accuracy",
+    "negative_log_likelihood",
+    "score",
+    "softmax",
+    "without_braces",
+]

@@ -1,0 +1,133 @@
+"""Scores of predicted labels: accuracy, macro-F1 and F1 of class 1.
+
+`cell_score` is scikit-learn's, for one test set. The others are numpy and vectorised, for populations of candidates and
+for the leaderboard's resampling. A test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from harness.contract import IntArray, Metric
+
+
+def accuracy(predicted: IntArray, labels: IntArray) -> npt.NDArray[np.float64]:
+    """Share of equal labels.
+
+    Args:
+        predicted: (..., texts), class numbers.
+        labels: (texts,).
+
+    Returns:
+        (...), from 0 to 1.
+
+    Example:
+        ``accuracy(logits.argmax(axis=-1), dev.labels)  # (candidates,)``
+    """
+    return np.asarray((np.asarray(predicted) == np.asarray(labels)).mean(axis=-1), dtype=np.float64)
+
+
+def macro_f1(predicted: IntArray, labels: IntArray, classes: int) -> npt.NDArray[np.float64]:
+    """Unweighted mean over classes of F1 = 2 TP / (predicted + true); a class in neither counts 0.
+
+    Args:
+        predicted: (..., texts), class numbers.
+        labels: (texts,).
+        classes: their number.
+
+    Returns:
+        (...), from 0 to 1.
+
+    Example:
+        ``macro_f1(logits.argmax(axis=-1), dev.labels, len(task.classes))  # (candidates,)``
+    """
+    return np.asarray(_f1(predicted, labels, np.arange(classes)).mean(axis=-1), dtype=np.float64)
+
+
+def f1(predicted: IntArray, labels: IntArray) -> npt.NDArray[np.float64]:
+    """F1 of class 1, MRPC's metric in GLUE; 0 where class 1 is in neither.
+
+    Args:
+        predicted: (..., texts), class numbers.
+        labels: (texts,).
+
+    Returns:
+        (...), from 0 to 1.
+
+    Example:
+        ``f1(logits.argmax(axis=-1), dev.labels)  # (candidates,)``
+    """
+    return _f1(predicted, labels, np.array([1]))[..., 0]
+
+
+def _f1(predicted: IntArray, labels: IntArray, k: IntArray) -> npt.NDArray[np.float64]:
+    """F1 of each of the classes k: (..., texts) and (texts,) -> (..., classes)."""
+    says = np.asarray(predicted)[..., None] == k  # (..., texts, classes)
+    is_ = np.asarray(labels)[..., None] == k
+    hits = (says & is_).sum(axis=-2)
+    total = says.sum(axis=-2) + is_.sum(axis=-2)
+    return np.asarray(np.divide(2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0), dtype=np.float64)
+
+
+def score(metric: Metric, predicted: IntArray, labels: IntArray, classes: int) -> npt.NDArray[np.float64]:
+    """Apply the metric of a task, which the referee scores it by.
+
+    Args:
+        metric: `Task.metric`.
+        predicted: (..., texts), class numbers.
+        labels: (texts,).
+        classes: their number.
+
+    Returns:
+        (...), from 0 to 1.
+
+    Example:
+        ``score(task.metric, logits.argmax(axis=-1), dev.labels, len(task.classes))  # (candidates,)``
+    """
+    if metric == "accuracy":
+        return accuracy(predicted, labels)
+    return f1(predicted, labels) if metric == "f1" else macro_f1(predicted, labels, classes)
+
+
+def cell_score(metric: Metric, predicted: IntArray, labels: IntArray, classes: int) -> float:
+    """Score one cell's predictions by its task's metric, computed by scikit-learn.
+
+    Args:
+        metric: `Task.metric`.
+        predicted: (texts,), class numbers.
+        labels: (texts,).
+        classes: their number.
+
+    Returns:
+        The score, from 0 to 1.
+
+    Raises:
+        ValueError: another number of predictions than of labels.
+
+    Example:
+        ``cell_score(task.metric, predicted, test.labels, len(task.classes))``
+    """
+    from sklearn.metrics import accuracy_score, f1_score  # noqa: PLC0415 - seconds, which only a finished cell need pay
+
+    if metric == "accuracy":
+        return float(accuracy_score(labels, predicted))
+    scored = [1] if metric == "f1" else list(range(classes))
+    return float(f1_score(labels, predicted, labels=scored, average="macro", zero_division=0))
+
+
+def majority_prediction(labels: IntArray) -> IntArray:
+    """Predict the most frequent label everywhere (smallest wins a tie)."""
+    values, counts = np.unique(np.asarray(labels), return_counts=True)
+    return np.full(len(labels), values[np.argmax(counts)], dtype=np.int64)
+
+
+def failed_prediction(metric: Metric, labels: IntArray) -> IntArray:
+    """What a failed cell is ranked as: the majority class everywhere, but class 0 where the metric is F1 of class 1.
+
+    Most of MRPC's pairs are of class 1, so that saying 1 everywhere scores high: a crash would be rewarded.
+    """
+    return np.zeros(len(labels), dtype=np.int64) if metric == "f1" else majority_prediction(labels)
