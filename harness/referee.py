@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from harness import answer as answers
 from harness.data import examples_sha256, load_shots, load_test
 from harness.errors import AnswerError, SubmissionError
-from harness.lm import device, wire
+from harness.lm import wire
 from harness.lm.broker import Broker, Incumbent, Service
 from harness.lm.probe import fingerprint
 from harness.lm.turns import waited_s
@@ -28,10 +28,10 @@ from harness.meter import Meter
 from harness.metrics import score
 from harness.sandbox import ladder, launch
 from harness.sandbox.tiers import REFEREE
+from harness.sandbox.trial import refusal
 from harness.status import COUNTS, MARKS
 from harness.store import KeptAnswer
 from harness.submission import loaded
-from harness.whitebox import WHITE_BOX_LEVEL, WhiteBox, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,6 +104,8 @@ def run_cell(
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
+    from harness.lm import device  # noqa: PLC0415 - torch, which a command that only checks or resumes does without
+
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     info = lm.info(shots.train.texts, cell.task.template)
     probed = fingerprint(lm, cell.task)
@@ -123,9 +125,7 @@ def run_cell(
     tuning_s = time.perf_counter() - before - waited
     status = _status(service, left)
     if service.config is None and status == "crashed":
-        said = (service.detail or left.output).strip()
-        why = f"cannot be imported or configured:\n{said}" if "\n" in said else said  # a wrong option is one line
-        raise SubmissionError(f"{submission.path}: {why}")
+        raise refusal(submission, service.detail or left.output)
     test = load_test(cell.file, cell.source)  # only now, after the worker is dead
     before, waited_before = time.perf_counter(), waited_s()
     try:
@@ -262,6 +262,9 @@ def run_reference(
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
+    from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
+    from harness.whitebox import WhiteBox, train  # noqa: PLC0415 - torch
+
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     probed = fingerprint(lm, cell.task)
     device.reset_peak(lm.device)
@@ -300,6 +303,8 @@ def score_handed(
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
+    from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
+
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     meter = Meter(cell.spec.calls, len(shots.train))
     if service.last is not None and service.last.rows:
@@ -339,6 +344,8 @@ def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapp
 
 def _reference_facts(cell: Cell, shots: Shots, config: Any, training: Training) -> dict[str, Any]:
     """The facts of a cell without worker, queries and budget; 0 is what they are then."""
+    from harness.whitebox import WHITE_BOX_LEVEL  # noqa: PLC0415 - torch, loaded by now
+
     plain = (bool, int, float, str, type(None))
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     shown: dict[str, object] = {k: v if isinstance(v, plain) else repr(v) for k, v in values.items()}
