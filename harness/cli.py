@@ -14,15 +14,19 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from harness.database import shown
 from harness.errors import HarnessError, InputError, StoreError
 from harness.options import NOTHING, OPTIONS, REPLAYED, DataDir, StagedDir, overriding
-from harness.progress import JsonProgress, LiveProgress, PlainProgress, printable
-from harness.store import DEFAULT, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi import FastAPI
+
     from harness.overrides import Overrides
     from harness.records import Run, RunKey
+    from harness.service.book import Book
+    from harness.store import Store
+    from harness.submission import Submission
     from harness.track import Track
     from leaderboard.rank import Ranking
 
@@ -41,6 +45,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+STORE = "results/harness.db"
 _BOOK = "results/service.db"
 
 
@@ -101,7 +106,7 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Cells at once on the cluster; default one per device.", min=1)
     ] = None,
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
     """Run submissions on a track and store what comes out.
@@ -109,31 +114,30 @@ def evaluate(
     Finished cells are never run again: the same command takes up where it was.
     One cell is one task on one few-shot split.
     """
-    from harness import submission as submissions  # noqa: PLC0415 - keeps `--help` quick
-    from harness.engines import local  # noqa: PLC0415
-    from harness.engines import ray as on_ray  # noqa: PLC0415
-    from harness.engines.job import Job  # noqa: PLC0415
-    from harness.evaluate import check_access  # noqa: PLC0415
-    from harness.plan import CellId, planned  # noqa: PLC0415
-    from harness.track import load_track  # noqa: PLC0415
-
     if engine is Engine.LOCAL and (address is not None or workers is not None):
         raise InputError("--address and --workers are for --engine ray")
     if cell is None and not paths:
         raise InputError("name a submission folder, e.g. submissions/ajo, or a cell with --cell")
     if cell is not None and (overrides.tasks or overrides.splits or config):
         raise InputError("--cell says which task, split and options; leave out --task, --split and --config")
+    options = _options(config)
+    found = _submissions(paths or (), options)
+    from harness.engines import local  # noqa: PLC0415
+    from harness.engines import ray as on_ray  # noqa: PLC0415
+    from harness.engines.job import Job  # noqa: PLC0415
+    from harness.evaluate import check_access  # noqa: PLC0415
+    from harness.plan import CellId, planned  # noqa: PLC0415
+    from harness.progress import JsonProgress, LiveProgress, PlainProgress  # noqa: PLC0415
+    from harness.track import load_track  # noqa: PLC0415
+
     one = None if cell is None else CellId.parse(cell)
-    options = _options(config) if one is None else dict(one.options)
     chosen = load_track(one.track if one is not None and track == "mini" else track)
-    if one is None:
-        found = [submissions.find(path) for path in paths or ()]
-    else:
+    if one is not None:
         overrides, submission = planned(one, chosen, overrides, paths or ())
-        found = [submission]
+        found, options = [submission], dict(one.options)
     for each in found:
         check_access(each, overrides.white_box)
-    results = Store(store)
+    results = _store(store)
     job = Job(chosen, overrides, results, tuple(found), options)
     live = err.is_terminal and engine is Engine.LOCAL  # a bar is for one cell at a time
     progress = JsonProgress(out) if as_json else LiveProgress(err) if live else PlainProgress(err)
@@ -187,13 +191,13 @@ def plan(
     """
     import dataclasses  # noqa: PLC0415
 
-    from harness import submission as submissions  # noqa: PLC0415
     from harness.plan import plan as planned  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     if form not in {"lines", "json"}:
         raise InputError(f"--format {form}: lines or json is needed")
-    cells = planned(load_track(track), overrides, [submissions.find(path) for path in paths], _options(config))
+    options = _options(config)
+    cells = planned(load_track(track), overrides, _submissions(paths, options), options)
     if form == "json":
         _json([{"cell": str(cell)} | dataclasses.asdict(cell) | {"options": dict(cell.options)} for cell in cells])
         return
@@ -222,7 +226,7 @@ def merge(
 
     for source in sources:
         _existing(source).close()  # all are there before anything is merged
-    target, brought = Store(into), []
+    target, brought = _store(into), []
     for source in sources:
         given = _existing(source)
         try:
@@ -242,7 +246,7 @@ def merge(
 @app.command()
 def leaderboard(
     track: TrackName = "mini",
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="CSV file, the JSON goes beside it; default leaderboard/<track>.csv.")
     ] = None,
@@ -275,7 +279,7 @@ def leaderboard(
     listed = bool(ranking.entries or ranking.elsewhere)  # files that list nothing must not replace good ones
     first = _first_run(track, chosen, store)
     if not (listed or ranking.left_out or uploaded):
-        raise StoreError(f"no finished cell of track {name} in {shown(store)}, nothing is written; run: {first}")
+        raise StoreError(f"no finished cell of track {name} in {_shown(store)}, nothing is written; run: {first}")
     wide = Console(highlight=False, width=None if out.is_terminal else 120)
     if cost:
         _costs(ranking, path, wide, as_json)
@@ -292,7 +296,7 @@ def leaderboard(
         _json(written | found_apart)
         return
     if not ranking.entries:
-        _say(f"no ranked runs on track {name} in {shown(store)}; run: {first}")
+        _say(f"no ranked runs on track {name} in {_shown(store)}; run: {first}")
     if ranking.entries or ranking.elsewhere:
         wide.print(terminal_table(ranking))
     for d in drifts:
@@ -313,7 +317,7 @@ def compare(
     first: Annotated[str, typer.Argument(help="Entry of the leaderboard.", metavar="FIRST")],
     second: Annotated[str, typer.Argument(help="The entry it is compared with.", metavar="SECOND")],
     track: TrackName = "mini",
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
     """Show where two entries differ, by task, split and test text, with intervals.
@@ -339,7 +343,7 @@ def compare(
 @app.command()
 def watch(
     track: TrackName = "mini",
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     every_s: Annotated[float, typer.Option("--every", help="Seconds between looks.", min=0.1)] = 2.0,
 ) -> None:
@@ -374,7 +378,7 @@ def watch(
 def report(
     out_dir: Annotated[Path, typer.Option("--out", help="Directory of the site; a report that is there is replaced.")],
     track: TrackName = "mini",
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
     data: DataDir = None,
     submissions: Annotated[
         Path, typer.Option("--submissions", help="Where the entries' folders are, for their READMEs.")
@@ -418,7 +422,7 @@ def predict(
     save: Annotated[Path | None, typer.Option(help="Write the stored answer to this file.")] = None,
     track: TrackName = "mini",
     overrides: Overrides = NOTHING,
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
     """Classify a text with a tuned answer, by the very code that scores it."""
@@ -584,7 +588,7 @@ def score(
     data: DataDir = None,
     staged: StagedDir = None,
     entry: Annotated[str | None, typer.Option(help="Name to list them under; default the file's name.")] = None,
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
     """Score predictions in the competition's upload layout: <Task>/<split>.csv with the header `,pred`.
@@ -603,7 +607,7 @@ def score(
     found = uploaded.score_archive(predictions, chosen, source)
     missing = uploaded.missing_cells(chosen, found)
     name = str(source) if data else chosen.data.source
-    run = uploaded.keep(Store(store), entry or predictions.stem, predictions, chosen, name, found)
+    run = uploaded.keep(_store(store), entry or predictions.stem, predictions, chosen, name, found)
     if as_json:
         cells = [
             {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found
@@ -614,7 +618,7 @@ def score(
     if missing:
         cells_of = counted(len(missing), "cell")
         _say(f"without predictions: {cells_of} of track {chosen.name}: {', '.join(missing)}")
-    _say(f"stored in {shown(store)} as predictions without a budget: listed by harness leaderboard, never ranked")
+    _say(f"stored in {_shown(store)} as predictions without a budget: listed by harness leaderboard, never ranked")
 
 
 @app.command(
@@ -670,7 +674,7 @@ def pretrain_prompt(
     "  harness audit --expect 840772fcaa5de146"
 )
 def audit(
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="A published leaderboard of --track to compare with the database.")
     ] = None,
@@ -731,7 +735,7 @@ def replay(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.", min=0)] = 0,
     track: TrackName = "mini",
     overrides: Overrides = NOTHING,
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
     """Run a stored run again and compare: queries with the ledger, answers, predictions.
@@ -745,6 +749,7 @@ def replay(
     from harness import replay as replays  # noqa: PLC0415
     from harness import submission as submissions  # noqa: PLC0415
     from harness.listing import replay_table  # noqa: PLC0415
+    from harness.progress import PlainProgress  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     results = _existing(store)
@@ -766,7 +771,7 @@ def replay(
 
 
 @app.command()
-def migrate(store: StoreUrl = DEFAULT) -> None:
+def migrate(store: StoreUrl = STORE) -> None:
     """Bring a results database of an older version up to date; the older file is kept beside it."""
     from harness import migrate as migration  # noqa: PLC0415
 
@@ -809,7 +814,7 @@ def serve(
         str | None, typer.Option("--revoke-token", metavar="NAME", help="Let a token open nothing any more, and end.")
     ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="List the tokens, without their secrets, and end.")] = False,
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = STORE,
 ) -> None:
     """Offer a track's metered black box over HTTP, to solvers that live elsewhere: harness.connect(url, token).
 
@@ -819,34 +824,29 @@ def serve(
     try:
         from harness.service.book import Book  # noqa: PLC0415 - keeps `--help` quick
         from harness.service.serve import run, service_of  # noqa: PLC0415
+        from harness.service.starting import Starting  # noqa: PLC0415
     except ModuleNotFoundError as problem:
         raise InputError(
             f'the service needs a package that is not here: {problem.name}; run: pip install -e ".[service]"'
         ) from problem
-    from harness.evaluate import Evaluation  # noqa: PLC0415
+    from harness.evaluate import Evaluation, Preparation  # noqa: PLC0415
     from harness.track import load_track  # noqa: PLC0415
 
     if (tokens or revoke_token is not None) and not _is_there(book):
-        raise InputError(f"{shown(book)}: no such book; make it with its first token: {_new_token(book)}")
+        raise InputError(f"{_shown(book)}: no such book; make it with its first token: {_new_token(book)}")
     kept = Book(book)
-    if new_token is not None:
-        typer.echo(kept.new_token(new_token, overrides.calls))
-        err.print(f"the token of {new_token}; it is shown this once, and only its digest is kept", soft_wrap=True)
-        return
-    if revoke_token is not None:
-        kept.revoke(revoke_token)
-        _say(f"{revoke_token} opens nothing any more; what it spent stays in {kept.name}")
-        return
-    if tokens:
-        for each in kept.tokens():
-            budget = "the track's budget" if each.calls is None else f"{each.calls:,} calls a cell"
-            _say(f"{each.name}  {budget}{'' if each.revoked is None else ', revoked'}")
-        if not kept.tokens():
-            _say(f"no tokens in {kept.name}; make one with: {_new_token(book)}")
+    if new_token is not None or revoke_token is not None or tokens:
+        _change_tokens(kept, book, new_token, overrides.calls, revoke_token)
         return
     chosen = load_track(track)
-    evaluation = Evaluation(chosen, overrides, Store(store))
-    offered = service_of(evaluation, kept, rate, burst)
+    prepared, results = Preparation(chosen, overrides), _store(store)
+
+    def offered() -> FastAPI:
+        evaluation = Evaluation(chosen, overrides, results, prepared)
+        made = service_of(evaluation, kept, rate, burst)
+        err.print(f"{evaluation.lm.name} is loaded: queries are answered from now on", markup=False, soft_wrap=True)
+        return made
+
     if not kept.tokens():
         err.print(f"there is no token yet; make one with: {_new_token(book)}", markup=False, soft_wrap=True)
     if host not in {"127.0.0.1", "::1", "localhost"}:
@@ -855,7 +855,7 @@ def serve(
             "and listen on 127.0.0.1; docs/service.md shows how",
             soft_wrap=True,
         )
-    run(offered, host, port)
+    run(Starting(offered, chosen.name), host, port)
 
 
 @app.command()
@@ -887,10 +887,21 @@ def _options(config: list[str] | None) -> dict[str, str]:
     return options
 
 
+def _submissions(paths: Sequence[Path], options: dict[str, str]) -> list[Submission]:
+    """The submissions in these folders; an option that one of them does not have is refused at once."""
+    from harness.config_source import check_options  # noqa: PLC0415
+    from harness.submission import find  # noqa: PLC0415
+
+    found = [find(path) for path in paths]
+    for each in found:
+        check_options(each, options)
+    return found
+
+
 def _first_run(track: str, chosen: Track, store: str) -> str:
     """What to type where a track has no runs yet."""
     data = " --data DIR" if chosen.data.source == "kit" else ""
-    where = "" if store == DEFAULT else f" --store {shown(store)}"
+    where = "" if store == STORE else f" --store {_shown(store)}"
     return f"harness evaluate submissions/ajo --track {track}{data}{where}"
 
 
@@ -927,9 +938,26 @@ def _not_ranked(ranking: Ranking, runs: list[Run]) -> list[str]:
     return lines + [f"  {line}" for line in sorted(replaced)]
 
 
+def _change_tokens(kept: Book, book: str, new: str | None, calls: int | None, revoked: str | None) -> None:
+    """Make a token, revoke one, or list them all."""
+    if new is not None:
+        typer.echo(kept.new_token(new, calls))
+        err.print(f"the token of {new}; it is shown this once, and only its digest is kept", soft_wrap=True)
+        return
+    if revoked is not None:
+        kept.revoke(revoked)
+        _say(f"{revoked} opens nothing any more; what it spent stays in {kept.name}")
+        return
+    for each in kept.tokens():
+        budget = "the track's budget" if each.calls is None else f"{each.calls:,} calls a cell"
+        _say(f"{each.name}  {budget}{'' if each.revoked is None else ', revoked'}")
+    if not kept.tokens():
+        _say(f"no tokens in {kept.name}; make one with: {_new_token(book)}")
+
+
 def _new_token(book: str) -> str:
     """What to type to make a token."""
-    return f"harness serve --new-token NAME{'' if book == _BOOK else f' --book {shown(book)}'}"
+    return f"harness serve --new-token NAME{'' if book == _BOOK else f' --book {_shown(book)}'}"
 
 
 def _is_there(database: str) -> bool:
@@ -943,7 +971,21 @@ def _existing(store: str) -> Store:
         raise InputError(
             f"{store}: no such results database; run: harness evaluate submissions/ajo, or name it with --store"
         )
-    return Store(store, create=False)
+    return _store(store, create=False)
+
+
+def _store(url: str, *, create: bool = True) -> Store:
+    """A results database; SQLAlchemy, half of the time that `--help` would take, is imported only now."""
+    from harness.store import Store  # noqa: PLC0415
+
+    return Store(url, create=create)
+
+
+def _shown(url: str) -> str:
+    """The address of a database without its password."""
+    from harness.database import shown  # noqa: PLC0415 - as `_store`
+
+    return shown(url)
 
 
 def _say(text: str) -> None:
@@ -960,6 +1002,8 @@ def main() -> None:
     try:
         app(prog_name="harness")
     except HarnessError as problem:
+        from harness.progress import printable  # noqa: PLC0415
+
         err.print(f"[red]error:[/red] {escape(printable(str(problem)))}", soft_wrap=True)
         sys.exit(2 if isinstance(problem, InputError) else 1)
 

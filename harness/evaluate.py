@@ -6,18 +6,17 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import msgspec
 
+from harness import known_plan
 from harness.data import Source, check_unseen, examples_sha256, load_shots, load_test, splits_of
 from harness.environment import environment, environment_sha256, onnxruntime_version
 from harness.errors import DataError, InputError
 from harness.fetch import at_hand
-from harness.lm import device
-from harness.lm.load import kind_of, load_model
+from harness.lm.kinds import kind_of
 from harness.overrides import backend_of
-from harness.pretrain import read_p0
 from harness.records import RunKey
 from harness.referee import Cell, Verdict, run_cell, run_reference
 from harness.sandbox import ladder
@@ -80,23 +79,54 @@ class Plan:
         Raises:
             InputError: it is a white-box reference, and the choices do not allow it.
         """
+        self._check(submission)
+        run = self.record(store, submission.access, **_own(submission, options))
+        return self._opened(store, run, submission, options)
+
+    def peek(self, store: Store, submission: Submission, options: Mapping[str, str]) -> OpenRun:
+        """`open`, but nothing is recorded.
+
+        Args:
+            store: where the run may be.
+            submission: what would be run.
+            options: of its Config.
+
+        Returns:
+            The run under the id that it has or would have.
+
+        Raises:
+            InputError: as `open`.
+        """
+        self._check(submission)
+        run = self._key(submission.access, **_own(submission, options)).id
+        return self._opened(store, run, submission, options)
+
+    def record(self, store: Store, access: Access, **own: Any) -> str:
+        """Record a run, unless it is there, and return its id; `own` are the fields of `RunKey` that tell it apart."""
+        return store.open_run(self._key(access, **own), self.environments[access] | {"numerics": self.numerics})
+
+    def _key(self, access: Access, **own: Any) -> RunKey:
+        digest = environment_sha256(self.environments[access])
+        return dataclasses.replace(self.base, access=access, environment_sha256=digest, **own)
+
+    def _check(self, submission: Submission) -> None:
         check_access(submission, self.white_box)
         if self.base.external and submission.access == "white-box":
             raise InputError(
                 f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
             )
-        entry, given = entry_name(submission.name, options), tuple(sorted(options.items()))
-        own = {"entry": entry, "submission_sha256": submission.sha256, "options": given}
-        run = self.record(store, submission.access, **own)
-        finished = store.finished(run)
-        return OpenRun(run, entry, tuple(c for c in self.cells if (c.task.name, c.split) not in finished))
 
-    def record(self, store: Store, access: Access, **own: Any) -> str:
-        """Record a run, unless it is there, and return its id; `own` are the fields of `RunKey` that tell it apart."""
-        environment = self.environments[access]
-        digest = environment_sha256(environment)
-        key = dataclasses.replace(self.base, access=access, environment_sha256=digest, **own)
-        return store.open_run(key, environment | {"numerics": self.numerics})
+    def _opened(self, store: Store, run: str, submission: Submission, options: Mapping[str, str]) -> OpenRun:
+        finished = store.finished(run)
+        todo = tuple(c for c in self.cells if (c.task.name, c.split) not in finished)
+        return OpenRun(run, entry_name(submission.name, options), todo)
+
+
+def _own(submission: Submission, options: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of `RunKey` that come with a submission."""
+    given = tuple(sorted(options.items()))
+    entry = entry_name(submission.name, options)
+    return {"entry": entry, "submission_sha256": submission.sha256, "options": given}
 
 
 @dataclass(frozen=True)
@@ -108,44 +138,121 @@ class OpenRun:
     todo: tuple[Cell, ...]
 
 
+class Preparation:
+    """An evaluation before its model is loaded: the track, the choices, the data and the cells are checked.
+
+    Neither torch nor transformers is imported here, unless the device is a GPU or the model a hub id: what a person
+    gave wrongly is refused at once.
+    """
+
+    def __init__(self, track: Track, choices: Overrides) -> None:
+        """Check everything that can be checked without the model.
+
+        Args:
+            track: the track, as its file says.
+            choices: what the command line replaces of it.
+
+        Raises:
+            InputError: the data or the choices do not fit the track.
+            FetchError: the track's model or data are neither staged nor to be had.
+            ModelError: the model's configuration cannot be had, or is of a family that is not supported.
+        """
+        self.given, self.choices = track, choices
+        if choices.test_data is not None and not choices.test_data.is_dir():
+            raise InputError(f"--test-data {choices.test_data}: no such directory")
+        self.kind = _device_kind(track, choices.device)
+        hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
+        self.track, staged = at_hand(replaced(track, choices), choices.staged, hub_tasks)
+        self.source = source_of(track, choices) if staged is None else Source("hub", staged)
+        named = self.source if staged is None else Source("hub")  # staged or not, it is the same data
+        self.source = dataclasses.replace(self.source, test=choices.test_data)
+        self.data = str(dataclasses.replace(named, test=choices.test_data))
+        self.files = track_tasks(self.track)
+        self.cells = chosen_cells(self.track, self.files, self.source, choices)
+        if choices.p0 is not None:
+            if not choices.p0.is_file():
+                raise InputError(f"{choices.p0}: no pre-trained prompt is there; make one with harness pretrain-prompt")
+            if not any(_relative_to_p0(cell) for cell in self.cells):
+                raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
+        self.data_sha256 = self._digest(self.cells)
+
+    def plan_known_before(self) -> Plan | None:
+        """The plan, if it is known from an earlier time how the model identifies a run; None if it is not.
+
+        Its cells have the label words as the task file writes them, so they name what is run and cannot be run.
+        """
+        key = known_plan.key_of(self)
+        known = None if key is None else known_plan.read(key)
+        if known is None:
+            return None
+        return Plan(tuple(self.cells), known.base, known.environments, known.numerics, self.choices.white_box)
+
+    def keep(self, plan: Plan) -> None:
+        """Let `plan_known_before` find a plan that was made with the model at hand."""
+        key = known_plan.key_of(self)
+        if key is not None:
+            known_plan.write(key, known_plan.KnownPlan(plan.base, dict(plan.environments), plan.numerics))
+
+    def _digest(self, cells: Sequence[Cell]) -> str:
+        """Digest of the data of the whole track, the chosen part or not.
+
+        Reading it is also the check that what will run is there and well-formed; other tasks may be missing.
+        """
+        digest = hashlib.sha256()
+        chosen = {cell.file.name for cell in cells}
+        for name, file in self.files.items():
+            spec = self.track.tasks[name]
+            try:
+                digest.update(examples_sha256(load_test(file, self.source)).encode())
+                drawn = []
+                for split in splits_of(file, self.source, spec, present_only=True):
+                    shots = load_shots(file, self.source, split, spec)
+                    drawn.append(shots)
+                    digest.update((examples_sha256(shots.train) + examples_sha256(shots.dev)).encode())
+                if self.source.test is not None:
+                    check_unseen(file, self.source, drawn)
+            except DataError:
+                if name in chosen:
+                    raise
+                digest.update(b"absent")
+        return digest.hexdigest()[:16]
+
+
 class Evaluation:
     """A track with its model and data at hand, ready to run submissions."""
 
-    def __init__(self, track: Track, choices: Overrides, store: Store) -> None:
-        """Check data and cells first, then load the model.
+    def __init__(self, track: Track, choices: Overrides, store: Store, prepared: Preparation | None = None) -> None:
+        """Check data and cells first, unless they were `prepared`, then load the model.
+
+        Args:
+            track: the track, as its file says.
+            choices: what the command line replaces of it.
+            store: where facts are stored.
+            prepared: the same track and choices, checked before; None checks them now.
 
         Raises:
             InputError: the data or the choices do not fit the track.
             FetchError: the track's model or data are neither staged nor to be had.
             ModelError: the model cannot be loaded.
         """
+        from harness.lm import device  # noqa: PLC0415 - this and the next two import torch: `Preparation` comes first
+        from harness.lm.load import load_model  # noqa: PLC0415
+        from harness.pretrain import read_p0  # noqa: PLC0415
+
         self.store = store
         self._sandbox = choices.sandbox
-        if choices.test_data is not None and not choices.test_data.is_dir():
-            raise InputError(f"--test-data {choices.test_data}: no such directory")
-        kind = device.chosen(track, choices.device)
-        self.device = device.name(kind)
-        hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
-        self.track, staged = at_hand(replaced(track, choices), choices.staged, hub_tasks)
-        self._source = source_of(track, choices) if staged is None else Source("hub", staged)
-        named = self._source if staged is None else Source("hub")  # staged or not, it is the same data
-        self._source = dataclasses.replace(self._source, test=choices.test_data)
-        self._data = str(dataclasses.replace(named, test=choices.test_data))
-        self._files = track_tasks(self.track)
-        cells = chosen_cells(self.track, self._files, self._source, choices)
-        self._data_sha256 = self._digest(cells)
+        prepared = prepared or Preparation(track, choices)
+        self.track, self.device = prepared.track, device.name(prepared.kind)
         self.lm: LanguageModel = load_model(
-            self.track.model, self.track.prompt, device=kind, numerics=self.track.numerics
+            self.track.model, self.track.prompt, device=prepared.kind, numerics=self.track.numerics
         )
         self._p0 = None if choices.p0 is None else read_p0(choices.p0, self.lm)
-        if self._p0 and not any(_relative_to_p0(cell) for cell in cells):
-            raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
         self._with_p0 = self.lm.with_p0(self._p0.values) if self._p0 else self.lm
         runtime = {"onnxruntime": onnxruntime_version()} if backend_of(self.track) == "onnxruntime" else {}
-        facts = device.facts(kind) | runtime
+        facts = device.facts(prepared.kind) | runtime
         self.plan = Plan(
-            tuple(self._fitted(cell) for cell in cells),
-            self._base(track, choices),
+            tuple(self._fitted(cell) for cell in prepared.cells),
+            self._base(prepared),
             {access: environment(facts, reference=access == "white-box") for access in get_args(Access)},
             numeric_profile(self.track, self.lm.format),
             choices.white_box,
@@ -210,31 +317,8 @@ class Evaluation:
         task = cell.file.task(self.track.profile, self.track.model.kind, self.lm)
         return dataclasses.replace(cell, task=task)
 
-    def _digest(self, cells: Sequence[Cell]) -> str:
-        """Digest of the data of the whole track, the chosen part or not.
-
-        Reading it is also the check that what will run is there and well-formed; other tasks may be missing.
-        """
-        digest = hashlib.sha256()
-        chosen = {cell.file.name for cell in cells}
-        for name, file in self._files.items():
-            spec = self.track.tasks[name]
-            try:
-                digest.update(examples_sha256(load_test(file, self._source)).encode())
-                drawn = []
-                for split in splits_of(file, self._source, spec, present_only=True):
-                    shots = load_shots(file, self._source, split, spec)
-                    drawn.append(shots)
-                    digest.update((examples_sha256(shots.train) + examples_sha256(shots.dev)).encode())
-                if self._source.test is not None:
-                    check_unseen(file, self._source, drawn)
-            except DataError:
-                if name in chosen:
-                    raise
-                digest.update(b"absent")
-        return digest.hexdigest()[:16]
-
-    def _base(self, given: Track, choices: Overrides) -> RunKey:
+    def _base(self, prepared: Preparation) -> RunKey:
+        given, choices = prepared.given, prepared.choices
         return RunKey(
             entry="",
             submission_sha256="",
@@ -244,8 +328,8 @@ class Evaluation:
             rules=given.rules,
             model=self.lm.name,
             model_sha256=self.lm.sha256,
-            data=self._data,
-            data_sha256=self._data_sha256,
+            data=prepared.data,
+            data_sha256=prepared.data_sha256,
             device=self.device,
             seed=choices.seed,
             environment_sha256="",
@@ -256,7 +340,9 @@ class Evaluation:
 
 
 def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, choices: Overrides) -> list[Cell]:
-    """The cells of a track that are to run, in its order.
+    """The cells of a track that are to run: all tasks in their first split, then all in their second, and so on.
+
+    So every task has a score after as many cells as there are tasks.
 
     Raises:
         InputError: a task or split is not the track's.
@@ -265,21 +351,20 @@ def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, ch
     unknown = sorted(set(choices.tasks) - set(files))
     if unknown:
         raise InputError(f"track {track.name} has no task {unknown[0]!r}; it has {', '.join(files)}")
-    cells: list[Cell] = []
+    cells: list[tuple[int, Cell]] = []
+    """Each with which of its task's splits it is."""
     for name, file in files.items():
         if choices.tasks and name not in choices.tasks:
             continue
         spec = track.tasks[name]
         task = file.task(track.profile, track.model.kind)
         there = splits_of(file, source, spec, choices.present_splits)
-        for split in there:
-            if choices.splits and split not in choices.splits:
-                continue
-            cells.append(Cell(file, task, split, spec, track.limits, source, choices.seed))
-    nowhere = sorted(set(choices.splits) - {cell.split for cell in cells})
+        chosen = [split for split in there if not choices.splits or split in choices.splits]
+        cells += enumerate(Cell(file, task, split, spec, track.limits, source, choices.seed) for split in chosen)
+    nowhere = sorted(set(choices.splits) - {cell.split for _, cell in cells})
     if nowhere or not cells:
         raise InputError(f"split {', '.join(map(str, nowhere))} is in no chosen task of track {track.name}")
-    return cells
+    return [cell for _, cell in sorted(cells, key=lambda each: each[0])]
 
 
 def check_access(submission: Submission, white_box: bool) -> None:
@@ -294,6 +379,15 @@ def check_access(submission: Submission, white_box: bool) -> None:
             "referee's own process and without a sandbox, and is listed but never ranked. "
             "If you trust its code, allow that with --white-box"
         )
+
+
+def _device_kind(track: Track, wanted: str | None) -> Literal["cpu", "cuda"]:
+    """The kind of device, found to be here where it is a GPU."""
+    if track.device_kind(wanted) == "cpu":
+        return "cpu"
+    from harness.lm import device  # noqa: PLC0415 - torch, which knows of GPUs
+
+    return device.chosen(track, wanted)
 
 
 def _relative_to_p0(cell: Cell) -> bool:

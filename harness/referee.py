@@ -22,7 +22,7 @@ import numpy as np
 from harness import answer as answers
 from harness.data import examples_sha256, load_shots, load_test
 from harness.errors import AnswerError, SubmissionError
-from harness.lm import device, wire
+from harness.lm import wire
 from harness.lm.pricing import PricedModel
 from harness.lm.probe import fingerprint
 from harness.lm.session import Session
@@ -31,10 +31,10 @@ from harness.meter import Meter
 from harness.records import CellRecord, KeptAnswer, Usage
 from harness.sandbox import ladder, launch
 from harness.sandbox.tiers import REFEREE
+from harness.sandbox.trial import refusal
 from harness.solving.metrics import cell_score
 from harness.status import COUNTS, MARKS
 from harness.submission import loaded
-from harness.whitebox import WHITE_BOX_LEVEL, WhiteBox, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,9 +127,7 @@ def run_cell(
     tuning_s = time.perf_counter() - before - waited
     status, detail = _status(tuning, left)
     if tuning.config is None and status == "crashed":
-        said = (detail or left.output).strip()
-        why = f"cannot be imported or configured:\n{said}" if "\n" in said else said  # a wrong option is one line
-        raise SubmissionError(f"{submission.path}: {why}")
+        raise refusal(submission, detail or left.output)
     applied = _apply(tuning.incumbents, cell, lm)  # only now, after the worker is dead
     if applied.problem and status in COUNTS:  # a failure keeps its own reason
         status, detail = "invalid_answer", applied.problem
@@ -156,6 +154,8 @@ def run_cell(
 
 def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
     """What is known of a cell before anything runs; the device's peak of memory counts from here."""
+    from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
+
     probe = fingerprint(lm, cell.task)
     device.reset_peak(lm.device)
     return CellRecord(
@@ -196,6 +196,8 @@ def _finished(
     cell: Cell, attempt: Attempt, status: str, record: CellRecord, applied: _Applied, lm: LanguageModel
 ) -> Verdict:
     """Store how a cell ended, with the time of its test and the peaks of memory."""
+    from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
+
     record = dataclasses.replace(
         record,
         referee_peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -287,6 +289,8 @@ def run_reference(
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
+    from harness.whitebox import WHITE_BOX_LEVEL, WhiteBox, train  # noqa: PLC0415 - torch
+
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()

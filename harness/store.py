@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from harness.contract import IntArray
     from harness.records import CellRecord, KeptAnswer, RunKey
 
-DEFAULT = "results/harness.db"
 _QUERY = tables.queries.insert()
 """Built once: the ledger takes a row for every query."""
 
@@ -43,7 +42,7 @@ _QUERY = tables.queries.insert()
 class Store:
     """A results database."""
 
-    def __init__(self, url: str = DEFAULT, *, create: bool = True) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         """Open it, and create it where `create`. A path is SQLite; anything with ``://`` is a SQLAlchemy URL.
 
         Raises:

@@ -123,7 +123,7 @@ def read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def _access(file: Path) -> Access:
     """What a module-level ``access = "..."`` says; black-box without one, or where the source is no Python."""
-    for statement in _statements(file):
+    for statement in statements(file):
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if not any(isinstance(node, ast.Name) and node.id == "access" for node in targets):
             continue
@@ -137,7 +137,7 @@ def _access(file: Path) -> Access:
     return "black-box"
 
 
-def _statements(file: Path) -> list[ast.stmt]:
+def statements(file: Path) -> list[ast.stmt]:
     """Top-level statements of a source file; none where it does not parse, which the import will tell better."""
     try:
         return ast.parse(file.read_bytes()).body
@@ -151,7 +151,7 @@ def check_source(found: Submission) -> None:
     Raises:
         SubmissionError: one of them is missing.
     """
-    names = {getattr(statement, "name", "") for statement in _statements(found.path / "submission.py")}
+    names = {getattr(statement, "name", "") for statement in statements(found.path / "submission.py")}
     for name, kind in (("tune", "function tune(lm, task, shots, rng, config)"), ("Config", "dataclass Config")):
         if name not in names:
             raise SubmissionError(f"{found.path / 'submission.py'} has no {kind}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from harness.errors import TaskError, TrackError
+from harness.errors import InputError, TaskError, TrackError
 from harness.tasks import TaskFile, load_task
 from harness.tomlfile import line_of, read_toml
 
@@ -141,6 +141,23 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if "cpu" in {self.device, device}:
             return self.device == device
         return self.device_name in {None, device}
+
+    def device_kind(self, wanted: str | None = None) -> Literal["cpu", "cuda"]:
+        """The kind of device a run is to use, whether there is one here or not.
+
+        Args:
+            wanted: what the command line says; None takes the track's.
+
+        Returns:
+            `cpu` or `cuda`.
+
+        Raises:
+            InputError: there is no such kind.
+        """
+        kind = wanted or self.device
+        if kind not in {"cpu", "cuda"}:
+            raise InputError(f"--device {kind}: cpu or cuda is needed")
+        return "cpu" if kind == "cpu" else "cuda"
 
     @property
     def fingerprint(self) -> str:

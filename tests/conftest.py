@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from harness.lm.model import LanguageModel
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's cache, so that no test reads from or writes into the real one."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_track(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A track file on a tiny random model."""

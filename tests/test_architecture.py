@@ -33,6 +33,8 @@ LAYERS = [
         "store",
         "listing",
         "migrate",
+        "config_source",
+        "known_plan",
     },
     {"lm"},
     {"sandbox", "overrides"},
@@ -93,7 +95,8 @@ def test_the_leaderboard_imports_neither_torch_nor_the_language_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["harness", "leaderboard.rank", "harness.store", "harness.sandbox.worker", "harness.cli"]
+    "module",
+    ["harness", "leaderboard.rank", "harness.store", "harness.sandbox.worker", "harness.cli", "harness.engines.local"],
 )
 def test_nothing_that_need_not_wait_for_torch_imports_it(module: str) -> None:
     program = f"import {module}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

@@ -81,9 +81,9 @@ def evaluation(track: Path, store: Store, **choices: Any) -> Evaluation:
     return Evaluation(load_track(str(track)), Overrides(**choices), store)
 
 
-def test_cells_are_all_tasks_and_splits_of_the_track(tiny_track: Path, store: Store) -> None:
+def test_cells_are_all_tasks_in_their_first_split_then_in_their_second(tiny_track: Path, store: Store) -> None:
     made = evaluation(tiny_track, store)
-    assert [(cell.task.name, cell.split) for cell in made.cells] == [("sst2", 1), ("sst2", 2), ("qqp", 1)]
+    assert [(cell.task.name, cell.split) for cell in made.cells] == [("sst2", 1), ("qqp", 1), ("sst2", 2)]
     assert made.plan.base.modified == ()
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness.store import DEFAULT, Store
+from harness.cli import STORE
+from harness.store import Store
 from harness.track import load_track, track_names
 from tools.measured import measure
 from tools.results_page import NO_FINDINGS, page
@@ -43,11 +44,11 @@ def kept_findings(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the stores, write the page."""
     parser = argparse.ArgumentParser(description="Write a results page from results databases.")
-    parser.add_argument("--store", action="append", help=f"results database, may be given again; default {DEFAULT}")
+    parser.add_argument("--store", action="append", help=f"results database, may be given again; default {STORE}")
     parser.add_argument("--track", default="mini", choices=track_names(), help="which track")
     parser.add_argument("--out", type=Path, help="the page; default docs/results-TRACK.md")
     given = parser.parse_args(arguments)
-    paths = given.store or [DEFAULT]
+    paths = given.store or [STORE]
     absent = [path for path in paths if "://" not in path and not Path(path).is_file()]
     if absent:
         parser.error(f"{absent[0]}: no such results database; run: harness evaluate submissions/ajo")

@@ -4,22 +4,52 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.evaluate import Evaluation
+from harness.config_source import check_options
+from harness.evaluate import Evaluation, Preparation
+from harness.sandbox import ladder
+from harness.sandbox.trial import try_config
 
 if TYPE_CHECKING:
     from harness.engines.job import Job
     from harness.evaluate import Plan, Progress
+    from harness.submission import Submission
 
 
 def run(job: Job, progress: Progress) -> Plan:
     """Run what is missing of every submission; return what was planned.
 
+    The model is loaded only where something is missing, and after everything else was found to be right.
+
     Raises:
-        HarnessError: as `Evaluation` and its `run`.
+        HarnessError: as `Preparation`, `Evaluation` and its `run`.
     """
-    evaluation = Evaluation(job.track, job.choices, job.store)
+    prepared = Preparation(job.track, job.choices)
+    known = prepared.plan_known_before()
+    opened = [known.peek(job.store, each, job.options) for each in job.submissions] if known else []
+    if known is not None and not any(run.todo for run in opened):
+        for each in opened:
+            progress.planned(each.entry, known.cells, len(known.cells))
+        return known
+    runs = dict(zip(job.submissions, opened, strict=True)) if opened else {}
+    for submission in job.submissions:
+        if submission not in runs or runs[submission].todo:
+            _try(job, submission)
+    evaluation = Evaluation(job.track, job.choices, job.store, prepared)
+    prepared.keep(evaluation.plan)
     if job.isolated:
         progress.isolated(evaluation.tier)
     for submission in job.submissions:
         evaluation.run(submission, job.options, progress)
     return evaluation.plan
+
+
+def _try(job: Job, submission: Submission) -> None:
+    """Refuse a submission whose Config does not take the options; a worker is asked where its source does not tell.
+
+    Raises:
+        SubmissionError: what is wrong with it.
+        SandboxError: no worker can be isolated.
+    """
+    settled = check_options(submission, job.options)
+    if not settled and submission.access == "black-box":
+        try_config(submission, job.options, job.track.limits, job.choices.sandbox or ladder.best().tier)

@@ -24,11 +24,8 @@ def chosen(track: Track, wanted: str | None = None) -> Kind:
     Raises:
         InputError: there is no such kind, or a CUDA device is needed and torch sees none.
     """
-    kind = wanted or track.device
-    if kind == "cpu":
+    if track.device_kind(wanted) == "cpu":
         return "cpu"
-    if kind != "cuda":
-        raise InputError(f"--device {kind}: cpu or cuda is needed")
     if not torch.cuda.is_available():
         names = f" ({track.device_name})" if track.device_name and not wanted else ""
         who = "--device cuda needs" if wanted else f"track {track.name} runs on"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from harness.errors import ModelError
+from harness.lm.kinds import kind_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,7 +26,6 @@ Edit: TypeAlias = "Callable[[int, torch.Tensor], torch.Tensor]"
 
 @dataclass(frozen=True)
 class _Family:
-    kind: Kind
     layers: Callable[[Any], Iterable[Any]]
     """Layer modules in the order in which they run, one for each depth; of an encoder-decoder model, the encoder's."""
     transform: Callable[[Any, torch.Tensor], torch.Tensor] = lambda _model, h: h
@@ -59,14 +58,14 @@ def _t5_head(model: Any, h: torch.Tensor) -> torch.Tensor:
 
 
 _FAMILIES = {
-    "albert": _Family("masked", _albert_layers, _albert_head),
-    "bart": _Family("seq2seq", lambda m: m.model.encoder.layers),
-    "bert": _Family("masked", lambda m: m.bert.encoder.layer, lambda m, h: m.cls.predictions.transform(h)),
-    "distilbert": _Family("masked", lambda m: m.distilbert.transformer.layer, _distilbert_head),
-    "gpt2": _Family("causal", lambda m: m.transformer.h),
-    "llama": _Family("causal", lambda m: m.model.layers),
-    "roberta": _Family("masked", lambda m: m.roberta.encoder.layer, _roberta_head),
-    "t5": _Family("seq2seq", lambda m: m.encoder.block, _t5_head),
+    "albert": _Family(_albert_layers, _albert_head),
+    "bart": _Family(lambda m: m.model.encoder.layers),
+    "bert": _Family(lambda m: m.bert.encoder.layer, lambda m, h: m.cls.predictions.transform(h)),
+    "distilbert": _Family(lambda m: m.distilbert.transformer.layer, _distilbert_head),
+    "gpt2": _Family(lambda m: m.transformer.h),
+    "llama": _Family(lambda m: m.model.layers),
+    "roberta": _Family(lambda m: m.roberta.encoder.layer, _roberta_head),
+    "t5": _Family(lambda m: m.encoder.block, _t5_head),
 }
 
 
@@ -76,7 +75,7 @@ def kind(config: Any) -> Kind:
     Raises:
         ModelError: it is of a family that is not supported; the message lists those that are.
     """
-    return _family(config).kind
+    return kind_named(config.model_type)
 
 
 def layers(model: Any) -> list[Any]:
@@ -143,10 +142,8 @@ def head_bias(model: Any) -> torch.Tensor | None:
 
 
 def _family(config: Any) -> _Family:
-    name = config.model_type
-    if name not in _FAMILIES:
-        raise ModelError(f"models of type {name!r} are not supported; supported: {', '.join(sorted(_FAMILIES))}")
-    return _FAMILIES[name]
+    kind_named(config.model_type)  # an error where it is not supported
+    return _FAMILIES[config.model_type]
 
 
 def _at(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.errors import ModelError
-from harness.lm import families
 from harness.lm.device import apply, memory_for
+from harness.lm.kinds import check_exists, unavailable
 from harness.lm.model import LanguageModel
 from harness.lm.text import Vocabulary
 from harness.track import Numerics
 
 if TYPE_CHECKING:
-    from harness.lm.backbone import Kind
     from harness.lm.device import Kind as DeviceKind
     from harness.track import ModelSpec, PromptSpec
 
@@ -72,31 +71,11 @@ def load_tokens(spec: ModelSpec) -> Vocabulary | None:
     return Vocabulary(Path(spec.source).name, tokenizer, len(tokenizer))
 
 
-def kind_of(source: str) -> Kind:
-    """Whether a model is masked, causal or encoder-decoder, by the family its configuration names.
-
-    Raises:
-        ModelError: the configuration cannot be had, or is of a family that is not supported.
-    """
-    import transformers  # noqa: PLC0415 - seconds to import
-
-    if source == "embedded":
-        return "masked"
-    if list(Path(source).glob("*.gguf")):
-        return "causal"
-    _exists(source)
-    try:
-        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except Exception as problem:
-        raise _unavailable(source, "", problem) from problem
-    return families.kind(config)
-
-
 def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
     import transformers  # noqa: PLC0415 - seconds to import
 
     transformers.utils.logging.disable_progress_bar()
-    _exists(spec.source)
+    check_exists(spec.source)
     directory = Path(spec.source)
     options: dict[str, Any] = {"revision": spec.revision} if not directory.is_dir() and spec.revision else {}
     gguf = sorted(directory.glob("*.gguf")) if directory.is_dir() else []
@@ -117,7 +96,7 @@ def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
             **options,
         )
     except Exception as problem:
-        raise _unavailable(spec.source, f"{spec.kind} ", problem) from problem
+        raise unavailable(spec.source, f"{spec.kind} ", problem) from problem
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{spec.source}: no tokenizer.json; only tokenizers that report offsets are supported")
     if missing := sorted(report["missing_keys"]):
@@ -149,12 +128,6 @@ def _keep_memory() -> None:
         mallopt(_M_ARENA_MAX, 1)  # an arena of a thread's own hands memory back, whatever the threshold
 
 
-def _exists(source: str) -> None:
-    """Tell a mistyped directory from a hub id before anything is looked up."""
-    if not Path(source).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise ModelError(f"{source}: no such directory; give one in hub format, or a hub id like owner/name")
-
-
 def _no_pickle(source: str) -> None:
     """Say so at once where a directory's only weights are pickled ones: loading those runs whatever they hold."""
     if any(Path(source).glob("*.safetensors")) or not Path(source).is_dir():
@@ -165,10 +138,3 @@ def _no_pickle(source: str) -> None:
             f"{source}: no *.safetensors, and pickled weights ({', '.join(pickled)}) can run any code: never read. "
             "Convert them where you trust them: save_pretrained(DIR) of transformers writes model.safetensors"
         )
-
-
-def _unavailable(source: str, kind: str, problem: Exception) -> ModelError:
-    return ModelError(
-        f"{source}: no {kind}model can be loaded from there: {type(problem).__name__}: {problem}. "
-        "Give a directory in hub format (config.json, tokenizer.json, *.safetensors) with --model DIR"
-    )

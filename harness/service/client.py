@@ -48,12 +48,24 @@ def connect(
 ) -> ServiceBlackBox:
     """Open one cell of a service that `harness serve` runs.
 
-    `patience_s` is how long a query is sent again while the server does not answer, `reply_s` how long one reply may
-    take, the wait for other clients' queries included. `transport` is httpx2's, for tests and special networks.
+    A server that is still loading its model is waited for.
+
+    Args:
+        url: address of the service, `http://HOST:PORT`.
+        token: what `harness serve --new-token` printed.
+        task: name of the task.
+        split: number of the few-shot split.
+        patience_s: seconds for which a request is sent again while the server says that it is not ready, or, once it
+            has answered, while it does not answer.
+        reply_s: seconds that one reply may take, the wait for other clients' queries included.
+        transport: httpx2's, for tests and special networks.
+
+    Returns:
+        The open cell.
 
     Raises:
         InputError: the token, the task or the split is unknown there.
-        ServiceError: nothing answers at `url`, or something else than a service does.
+        ServiceError: nothing answers at `url`, something else than a service does, or its model is not loaded in time.
     """
     token = token.strip()  # read from a file, it ends in a new line
     if not re.fullmatch(r"[!-~]+", token):
@@ -71,10 +83,9 @@ def connect(
         )
     except (httpx2.InvalidURL, ValueError, UnicodeError) as problem:
         raise InputError(f"{url!r} or the token cannot be sent over HTTP: {type(problem).__name__}") from None
-    box = ServiceBlackBox(client, url, task, split, min(patience_s, _LONGEST_WAIT_S))
+    box = ServiceBlackBox(client, url, task, split, patience_s)
     try:
         box.reload()
-        box._patience_s = patience_s  # noqa: SLF001 - it was less for the first answer: a typing error shows soon
     except BaseException:
         box.close()
         raise
@@ -87,6 +98,8 @@ class ServiceBlackBox(Asking):
     def __init__(self, client: Any, url: str, task: str, split: int, patience_s: float) -> None:
         """Use `connect`."""
         self._client, self._url, self._patience_s = client, url, patience_s
+        self._silence_s = min(patience_s, _LONGEST_WAIT_S)
+        """How long nothing may answer: less until a service has answered once, so that a typing error shows soon."""
         self._where = f"/v1/cells/{task}/{split}"
         self._page: messages.CellPage
         self._budget: Budget
@@ -205,20 +218,25 @@ class ServiceBlackBox(Asking):
 
         began, pause_s, problem = time.monotonic(), 0.05, ""
         while True:
+            patience_s = self._silence_s
             try:
                 response = self._client.request(method, path, content=content, headers=headers)
                 if response.status_code not in _AGAIN:
+                    self._silence_s = self._patience_s
                     return response
-                pause_s, problem = max(pause_s, _retry_after(response)), f"status {response.status_code}"
+                pause_s, problem = max(pause_s, _retry_after(response)), _said(response)
+                if "retry-after" in response.headers:  # a service that is there, and asks to wait
+                    patience_s = self._patience_s
             except httpx2.UnsupportedProtocol:
                 raise InputError(f"{self._url!r} is no address of a service; http://HOST:PORT expected") from None
             except httpx2.TransportError as failed:
                 problem = f"{type(failed).__name__}: {failed}"
             waited_s = time.monotonic() - began
-            if waited_s + pause_s > self._patience_s:
+            if waited_s + pause_s > patience_s:
                 raise ServiceError(
                     f"{self._url} gave no answer in {waited_s:.0f} s ({problem}). Look whether `harness serve` runs "
-                    "there; connect again to go on, nothing that was answered is lost"
+                    f"there, or wait for longer than patience_s={self._patience_s:g}; connect again to go on, nothing "
+                    "that was answered is lost"
                 )
             time.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - clients shall not come back all at once
             pause_s = min(2 * pause_s, _LONGEST_WAIT_S)
@@ -227,6 +245,15 @@ class ServiceBlackBox(Asking):
 def _retry_after(response: Any) -> float:
     given = response.headers.get("retry-after", "")
     return min(float(given), _LONGEST_WAIT_S) if given.isdecimal() else 0.0
+
+
+def _said(response: Any) -> str:
+    """A refusal in words: its status, and the service's own message where there is one."""
+    status = f"status {response.status_code}"
+    try:
+        return f"{status}: {messages.decode(response.content, messages.MSGPACK, messages.Fault).message}"
+    except ProtocolError:
+        return status
 
 
 def _error(fault: messages.Fault, url: str) -> Exception:

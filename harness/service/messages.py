@@ -142,7 +142,8 @@ class Fault(_Body, frozen=True, forbid_unknown_fields=True):
 class Health(_Body, frozen=True, forbid_unknown_fields=True):
     """The server answers; `waiting` queries are in line for the model."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "starting"]
+    """``starting`` while the model is being loaded: everything else is answered with 503 then."""
     track: str
     waiting: int
 

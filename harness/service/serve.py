@@ -18,6 +18,7 @@ from harness.referee import HandedIn, score_handed
 from harness.sandbox.tiers import ELSEWHERE
 from harness.service.app import make_app
 from harness.service.desk import Desk, Limits, Place
+from harness.service.starting import Starting
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -56,18 +57,40 @@ def service_of(evaluation: Evaluation, book: Book, per_s: float, burst: int) -> 
     return make_app(desk, lambda: settle(evaluation, book, failed))
 
 
-def run(app: FastAPI, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM. The log has one line per request: path and status, no headers, so no token."""
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        limit_concurrency=_AT_ONCE,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_GRACE_S,
-        server_header=False,
-        proxy_headers=False,
+def run(app: FastAPI | Starting, host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM. The log has one line per request: path and status, no headers, so no token.
+
+    Args:
+        app: the service, or a `Starting` that becomes one.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+
+    Raises:
+        HarnessError: whatever a `Starting` met when it loaded the model.
+    """
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            limit_concurrency=_AT_ONCE,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_GRACE_S,
+            server_header=False,
+            proxy_headers=False,
+        )
     )
+    if not isinstance(app, Starting):
+        server.run()
+        return
+
+    def give_up() -> None:
+        server.should_exit = True
+
+    app.give_up = give_up
+    server.run()
+    if app.problem is not None:
+        raise app.problem
 
 
 def settle(evaluation: Evaluation, book: Book, failed: set[int]) -> bool:

@@ -18,7 +18,8 @@ from harness.errors import ModelError, QueryError
 from harness.lm.backbone import Batch
 from harness.lm.decoder import DecoderBackbone
 from harness.lm.encoder import EncoderBackbone
-from harness.lm.load import kind_of, load_model
+from harness.lm.kinds import kind_of
+from harness.lm.load import load_model
 from harness.lm.model import LanguageModel
 from harness.lm.plain import PlainBackbone
 from harness.lm.projection import matrix

@@ -1,0 +1,108 @@
+"""Kinds of language models, by the family that a model's configuration names. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import ModelError
+
+if TYPE_CHECKING:
+    from harness.lm.backbone import Kind
+
+KINDS: dict[str, Kind] = {
+    "albert": "masked",
+    "bart": "seq2seq",
+    "bert": "masked",
+    "distilbert": "masked",
+    "gpt2": "causal",
+    "llama": "causal",
+    "roberta": "masked",
+    "t5": "seq2seq",
+}
+"""Kind of each supported family, by transformers' `model_type`."""
+
+
+def kind_named(model_type: str) -> Kind:
+    """The kind of a family.
+
+    Args:
+        model_type: name of the family in a transformers configuration.
+
+    Returns:
+        How models of this family are read.
+
+    Raises:
+        ModelError: the family is not supported; the message lists those that are.
+    """
+    if model_type not in KINDS:
+        raise ModelError(f"models of type {model_type!r} are not supported; supported: {', '.join(sorted(KINDS))}")
+    return KINDS[model_type]
+
+
+def kind_of(source: str) -> Kind:
+    """Whether a model is masked, causal or encoder-decoder, by the family that its configuration names.
+
+    A directory's config.json is read here; for a hub id, transformers is imported and asks the hub's client.
+
+    Args:
+        source: `embedded`, a directory in hub format, or a hub id.
+
+    Returns:
+        The model's kind.
+
+    Raises:
+        ModelError: the configuration cannot be had, or its family is not supported.
+    """
+    if source == "embedded":
+        return "masked"
+    if list(Path(source).glob("*.gguf")):
+        return "causal"
+    check_exists(source)
+    try:
+        named = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):  # a hub id, or a file on which transformers has more to say
+        return _asked(source)
+    return kind_named(str(named))
+
+
+def check_exists(source: str) -> None:
+    """Tell a mistyped directory from a hub id before anything is looked up.
+
+    Args:
+        source: `embedded`, a directory in hub format, or a hub id.
+
+    Raises:
+        ModelError: it looks like a path, and there is no such directory.
+    """
+    if not Path(source).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise ModelError(f"{source}: no such directory; give one in hub format, or a hub id like owner/name")
+
+
+def unavailable(source: str, kind: str, problem: Exception) -> ModelError:
+    """The error for a model that cannot be loaded.
+
+    Args:
+        source: where it was looked for.
+        kind: the kind that was wanted, with a space behind it, or nothing.
+        problem: what was raised.
+
+    Returns:
+        The error, to be raised from `problem`.
+    """
+    return ModelError(
+        f"{source}: no {kind}model can be loaded from there: {type(problem).__name__}: {problem}. "
+        "Give a directory in hub format (config.json, tokenizer.json, *.safetensors) with --model DIR"
+    )
+
+
+def _asked(source: str) -> Kind:
+    """The kind as transformers reads the configuration."""
+    import transformers  # noqa: PLC0415 - seconds to import
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as problem:
+        raise unavailable(source, "", problem) from problem
+    return kind_named(config.model_type)

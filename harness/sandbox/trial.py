@@ -1,0 +1,76 @@
+"""Imports a submission in a worker and builds its Config, before a model is loaded.
+
+The worker reports its Config and waits for a reply before it calls `tune`. Here it gets none.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from harness.contract import ModelInfo, Task
+from harness.errors import ProtocolError, SubmissionError
+from harness.lm import wire
+from harness.sandbox.launch import start
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.sandbox.tiers import Tier
+    from harness.submission import Submission
+    from harness.track import Limits
+
+_LONGEST_S = 60.0
+_LARGEST_FRAME = 1 << 20
+_GRACE_S = 0.5
+_NO_TASK = Task("trial", ("no", "yes"), "accuracy", "{a} {mask}", ("no", "yes"))
+_NO_MODEL = ModelInfo("trial", "masked", 1, 1, 1, 1, 1, 1.0, (1.0,))
+
+
+def try_config(submission: Submission, options: Mapping[str, str], limits: Limits, tier: Tier) -> None:
+    """Let a worker import a submission and build its Config; its `tune` is not called.
+
+    The worker is the one that runs cells, in the same tier: what it refuses here, it would refuse then. A worker that
+    says nothing in a minute, or runs out of memory, is no refusal; the first cell shows what is wrong.
+
+    Args:
+        submission: the folder.
+        options: value by name, as text.
+        limits: of the track.
+        tier: isolation of the worker.
+
+    Raises:
+        SandboxError: no worker can be isolated so.
+        SubmissionError: the submission cannot be imported, or its Config refuses the options.
+    """
+    job = wire.Job(str(submission.path), asdict(_NO_TASK), [], [], [], [], asdict(_NO_MODEL), 0, dict(options), 0)
+    worker, frame = start(limits, submission.path, tier), None
+    try:
+        worker.sock.settimeout(min(limits.wall_s, _LONGEST_S))
+        worker.sock.sendall(wire.encode(job))
+        body = wire.receive(worker.sock, _LARGEST_FRAME)
+        frame = None if body is None else wire.decode_request(body)
+    except (OSError, ProtocolError):
+        return
+    finally:
+        left = worker.end(_GRACE_S if frame is None else 0)
+    if isinstance(frame, wire.Finished) and frame.reason == "crashed":
+        raise refusal(submission, frame.detail)
+    if frame is None and left.code != -signal.SIGKILL:  # with that signal the kernel ends what takes too much memory
+        raise refusal(submission, f"the worker left with exit code {left.code} before it was finished\n{left.output}")
+
+
+def refusal(submission: Submission, said: str) -> SubmissionError:
+    """The error for a submission that ended before its Config was there.
+
+    Args:
+        submission: the folder.
+        said: what the worker reported or, without a report, what it printed.
+
+    Returns:
+        The error; a wrong option is one line, and anything else the author's traceback.
+    """
+    said = said.strip()
+    why = f"cannot be imported or configured:\n{said}" if "\n" in said else said
+    return SubmissionError(f"{submission.path}: {why}")
