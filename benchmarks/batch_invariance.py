@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 
 from harness.contract import Subspace
-from harness.data import Source, load_shots
 from harness.lm.load import load_model
-from harness.tasks import load_task
-from harness.track import DType, Forward, Numerics, load_track
+from harness.tracks.examples import Source, load_shots
+from harness.tracks.tasks import load_task
+from harness.tracks.track import DType, Forward, Numerics, load_track
 
 FORWARDS: tuple[Forward, ...] = ("packed", "invariant")
 

@@ -46,17 +46,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.contract import Subspace, Text
-from harness.data import Source, kit_splits, load_shots
-from harness.environment import cpu_capability
-from harness.lm import device, embedded, families, formats
+from harness.evaluation.environment import cpu_capability
+from harness.lm import device, embedded, formats
+from harness.lm.backbones import families
 from harness.lm.load import load_model
-from harness.tasks import load_task
-from harness.track import DType, Forward, ModelSpec, Numerics, PromptSpec, TrackTask, load_track
+from harness.tracks.examples import Source, kit_splits, load_shots
+from harness.tracks.tasks import load_task
+from harness.tracks.track import DType, Forward, ModelSpec, Numerics, PromptSpec, TrackTask, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.lm.backbone import Batch
+    from harness.lm.backbones.base import Batch
     from harness.lm.device import Kind as DeviceKind
     from harness.lm.model import LanguageModel, TextSet
 

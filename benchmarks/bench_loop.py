@@ -33,23 +33,23 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness.blackbox.client import RemoteBlackBox
+from harness.blackbox.fake import FakeModel
+from harness.blackbox.meter import Meter
+from harness.blackbox.pricing import PricedModel
+from harness.blackbox.projection import generate
+from harness.blackbox.session import Ledger, Session
 from harness.contract import Coordinates, ModelInfo, Outputs, Prompt, Prompts, Subspace, Task, Text
-from harness.data import Source, load_shots
-from harness.lm.client import RemoteBlackBox
-from harness.lm.fake import FakeModel
+from harness.evaluation.referee import Cell, run_cell
 from harness.lm.model import Forwarded, TextSet
-from harness.lm.pricing import PricedModel
-from harness.lm.projection import generate
 from harness.lm.prompts import prompt_layers
-from harness.lm.session import Ledger, Session
 from harness.lm.text import Encoded
-from harness.meter import Meter
-from harness.records import LedgerRow, RunKey
-from harness.referee import Cell, run_cell
-from harness.store import Store
-from harness.submission import find
-from harness.tasks import load_task
-from harness.track import Limits, TrackTask
+from harness.results.records import LedgerRow, RunKey
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.examples import Source, load_shots
+from harness.tracks.tasks import load_task
+from harness.tracks.track import Limits, TrackTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

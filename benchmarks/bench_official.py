@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from bench_lm import CACHE, random_roberta_large
 
+from harness.blackbox.projection import check_space
 from harness.contract import Subspace
-from harness.data import Source, load_shots
 from harness.lm import device
 from harness.lm.load import load_model
 from harness.lm.model import TextSet
-from harness.lm.projection import check_space
-from harness.tasks import load_task
-from harness.track import DType, ModelSpec, TrackTask, load_track
+from harness.tracks.examples import Source, load_shots
+from harness.tracks.tasks import load_task
+from harness.tracks.track import DType, ModelSpec, TrackTask, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness.lm.linear import Linear
-from harness.lm.packing import SLOTS
+from harness.lm.backbones.linear import Linear
+from harness.lm.backbones.packing import SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

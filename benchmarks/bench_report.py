@@ -24,14 +24,14 @@ import numpy as np
 import sqlalchemy as sa
 from playwright.sync_api import sync_playwright
 
-from harness import tables
-from harness.data import Source, load_test
-from harness.records import CellRecord, RunKey
-from harness.status import MARKS
-from harness.store import Store
-from harness.tasks import load_task
-from harness.track import Track, load_track
-from leaderboard.report.build import build
+from harness.leaderboard.report.build import build
+from harness.results import tables
+from harness.results.records import CellRecord, RunKey
+from harness.results.status import MARKS
+from harness.results.store import Store
+from harness.tracks.examples import Source, load_test
+from harness.tracks.tasks import load_task
+from harness.tracks.track import Track, load_track
 
 
 def track_with(splits: int) -> Track:

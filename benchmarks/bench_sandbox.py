@@ -17,13 +17,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from harness.blackbox import wire
 from harness.contract import Examples, Shots
 from harness.errors import SandboxError
-from harness.lm import wire
 from harness.sandbox import launch
-from harness.sandbox.tiers import TIERS, Tier
-from harness.sandbox.view import view
-from harness.track import Limits
+from harness.sandbox.allowlist import view
+from harness.tracks.tiers import TIERS, Tier
+from harness.tracks.track import Limits
 
 LIMITS = Limits(wall_s=600, memory_gb=4)
 SUBMISSION = """

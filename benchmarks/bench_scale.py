@@ -26,26 +26,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from harness.data import Source, load_test
-from harness.engines.dealer import Dealer
-from harness.engines.host import Loaded
-from harness.engines.job import Job
 from harness.errors import HarnessError
-from harness.evaluate import Plan
-from harness.overrides import Overrides
-from harness.records import CellRecord, Fingerprint, KeptAnswer, LedgerRow, RunKey
-from harness.referee import Cell, Verdict
-from harness.status import MARKS
-from harness.store import Store
-from harness.submission import Submission
-from harness.tasks import load_task
-from harness.track import Track, load_track
+from harness.evaluation.engines.host import Loaded
+from harness.evaluation.engines.job import Job
+from harness.evaluation.engines.scheduler import Dealer
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.referee import Cell, Verdict
+from harness.evaluation.run import Plan
+from harness.results.records import CellRecord, Fingerprint, KeptAnswer, LedgerRow, RunKey
+from harness.results.status import MARKS
+from harness.results.store import Store
+from harness.sandbox.submission import Submission
+from harness.tracks.examples import Source, load_test
+from harness.tracks.tasks import load_task
+from harness.tracks.track import Track, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.engines.host import Parcel
-    from harness.sandbox.tiers import Tier
+    from harness.evaluation.engines.host import Parcel
+    from harness.tracks.tiers import Tier
 
 SPLITS = (1, 2, 3, 4, 5)
 PROCESSES = 8
@@ -77,13 +77,13 @@ class SimulatedHost:
         self._rng = np.random.default_rng(os.getpid())
 
     def load(self) -> Loaded | HarnessError:
-        """See `harness.engines.host.Host`."""
+        """See `harness.evaluation.engines.host.Host`."""
         self._store, self._plan = Store(self._url), made_up_plan(self._track)
         self._tests = {cell.task.name: load_test(cell.file, cell.source) for cell in self._plan.cells}
         return Loaded(self._plan, "A")
 
     def run_cell(self, parcel: Parcel, run: str, number: int) -> Verdict | HarnessError | None:  # noqa: ARG002
-        """See `harness.engines.host.Host`."""
+        """See `harness.evaluation.engines.host.Host`."""
         began, in_store = time.time(), []
         cell = self._plan.cells[number]
         place, labels = (cell.task.name, cell.split), self._tests[cell.task.name].labels
@@ -144,21 +144,21 @@ class Clock:
     last: float = 0.0
 
     def isolated(self, tier: Tier) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
 
     def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
 
     def began(self, entry: str, cell: Cell) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         now = self.dealt[entry, cell.task.name, cell.split] = time.time()
         self.first = min(self.first, now)
 
     def spent(self, rows: int, note: Any) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
 
     def ended(self, entry: str, cell: Cell, verdict: Any) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         self.last = time.time()
         took = self.last - self.dealt.pop((entry, cell.task.name, cell.split))
         self.overheads_s.append(took - verdict.took_s)
@@ -209,8 +209,8 @@ def compete(store: str, entries: int, workers: int, service_s: float, queries: i
 
 def report(store: str) -> dict[str, float]:
     """How long the ranking and the site of this store take, on the clock and in processor time."""
-    from leaderboard.rank import rank  # noqa: PLC0415
-    from leaderboard.report.build import build  # noqa: PLC0415
+    from harness.leaderboard.rank import rank  # noqa: PLC0415
+    from harness.leaderboard.report.build import build  # noqa: PLC0415
 
     track, opened, seconds = simulated_track(), Store(store), {}
     before, cpu = time.monotonic(), time.process_time()

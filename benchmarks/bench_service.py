@@ -26,20 +26,20 @@ import numpy as np
 import uvicorn
 
 import harness
+from harness.blackbox import wire
+from harness.blackbox.client import RemoteBlackBox
+from harness.blackbox.fake import fake_shots, fake_task
+from harness.blackbox.fake_language_model import FakeLanguageModel
+from harness.blackbox.meter import Meter
+from harness.blackbox.pricing import PricedModel
+from harness.blackbox.session import Session
 from harness.contract import Subspace
-from harness.lm import wire
-from harness.lm.client import RemoteBlackBox
-from harness.lm.fake import fake_shots, fake_task
-from harness.lm.fake_language_model import FakeLanguageModel
-from harness.lm.pricing import PricedModel
-from harness.lm.session import Session
-from harness.meter import Meter
-from harness.records import RunKey
+from harness.results.records import RunKey
+from harness.results.store import Store
 from harness.service import messages
+from harness.service.accounts import Book
 from harness.service.app import make_app
-from harness.service.book import Book
-from harness.service.desk import Desk, Limits, Place
-from harness.store import Store
+from harness.service.queries import Desk, Limits, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,10 +66,10 @@ def stage(model: str, service_s: float) -> tuple[Any, Task, Shots]:
     if model == "fake":
         task = fake_task()
         return Still(task, service_s=service_s), task, fake_shots(task, np.random.default_rng(0))
-    from harness.data import Source, load_shots  # noqa: PLC0415
     from harness.lm.load import load_model  # noqa: PLC0415
-    from harness.tasks import load_task  # noqa: PLC0415
-    from harness.track import load_track  # noqa: PLC0415
+    from harness.tracks.examples import Source, load_shots  # noqa: PLC0415
+    from harness.tracks.tasks import load_task  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
 
     track, file = load_track("mini"), load_task("sst2")
     lm = load_model(track.model, track.prompt, numerics=track.numerics)
@@ -185,9 +185,9 @@ def _generation(info: harness.ModelInfo) -> tuple[Subspace, Any]:
 
 
 def _sst2() -> tuple[Task, Shots]:
-    from harness.data import Source, load_shots  # noqa: PLC0415
-    from harness.tasks import load_task  # noqa: PLC0415
-    from harness.track import load_track  # noqa: PLC0415
+    from harness.tracks.examples import Source, load_shots  # noqa: PLC0415
+    from harness.tracks.tasks import load_task  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
 
     track, file = load_track("mini"), load_task("sst2")
     return file.task("house", "masked"), load_shots(file, Source("embedded"), 1, track.tasks["sst2"])

@@ -19,10 +19,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness.tasks import load_task
-from leaderboard.rank import CellScore, Entry
-from leaderboard.standing import standings
-from leaderboard.ties import resamples_for
+from harness.leaderboard.rank import CellScore, Entry
+from harness.leaderboard.standing import standings
+from harness.leaderboard.ties import resamples_for
+from harness.tracks.tasks import load_task
 
 TASKS = ("sst2", "dbpedia", "snli", "qqp", "qnli")
 

@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from leaderboard.stats import Interval, TaskPredictions, bootstrap
-from leaderboard.ties import shared_ranks
+from harness.leaderboard.stats import Interval, TaskPredictions, bootstrap
+from harness.leaderboard.ties import shared_ranks
 
 if TYPE_CHECKING:
     from harness.contract import Metric

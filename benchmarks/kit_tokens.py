@@ -11,10 +11,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness.data import Source, load_shots, load_test, splits_of
 from harness.lm import embedded
-from harness.tasks import load_task
-from harness.track import load_track
+from harness.tracks.examples import Source, load_shots, load_test, splits_of
+from harness.tracks.tasks import load_task
+from harness.tracks.track import load_track
 
 PROMPT_TOKENS = 50
 

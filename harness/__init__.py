@@ -23,8 +23,8 @@ from harness.contract import (
     Subspace,
     Task,
 )
+from harness.contract.heads import BiLstmHead, LinearHead, MlpHead, PrototypeHead
 from harness.errors import BudgetExhausted, HarnessError, QueryError
-from harness.heads import BiLstmHead, LinearHead, MlpHead, PrototypeHead
 from harness.solving import (
     accuracy,
     cross_entropy,

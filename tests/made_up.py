@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from harness.records import RunKey
+from harness.results.records import RunKey
 
 
 def key(entry: str = "entry", **changes: Any) -> RunKey:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import datasets
 import tiny_roberta
 
-from harness.tasks import outside_set
-from harness.track import load_track, track_tasks
+from harness.tracks.tasks import outside_set
+from harness.tracks.track import load_track, track_tasks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.tasks import TaskFile
+    from harness.tracks.tasks import TaskFile
 
 PER_CLASS = 40
 """Training texts; the tracks draw 32 of each class at most."""

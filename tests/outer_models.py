@@ -11,21 +11,21 @@ import torch
 import transformers
 from made_up import key
 
-from harness.data import Source
+from harness.evaluation.referee import Cell, Verdict, run_cell
 from harness.lm import embedded
 from harness.lm.load import load_model
-from harness.referee import Cell, Verdict, run_cell
-from harness.store import Store
-from harness.submission import find
-from harness.tasks import load_task
-from harness.track import Track, load_track
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.examples import Source
+from harness.tracks.tasks import load_task
+from harness.tracks.track import Track, load_track
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.lm.model import LanguageModel
-    from harness.records import CellRecord, LedgerRow, StoredCell
-    from harness.sandbox.tiers import Tier
+    from harness.results.records import CellRecord, LedgerRow, StoredCell
+    from harness.tracks.tiers import Tier
 
 WIDTH, LAYERS, CALLS, TRAIN_ROWS = 16, 2, 10, 8
 ROWS = CALLS * TRAIN_ROWS

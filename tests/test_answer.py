@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness import answer as answers
 from harness.contract import (
     Answer,
     FeatureKind,
@@ -24,8 +23,9 @@ from harness.contract import (
     Task,
     Text,
 )
+from harness.contract.heads import BiLstmHead, LinearHead, MlpHead
 from harness.errors import AnswerError, QueryError
-from harness.heads import BiLstmHead, LinearHead, MlpHead
+from harness.solving import answers
 
 TASK = Task("toy", ("no", "yes"), "accuracy", "{a} {mask}", ("bad", "good"))
 WIDTH = 3

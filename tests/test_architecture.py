@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.submission import find
+from harness.sandbox.submission import find
 
 ROOT = Path(harness.__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "leaderboard").rglob("*.py")])
@@ -96,7 +96,14 @@ def test_the_leaderboard_imports_neither_torch_nor_the_language_model() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["harness", "leaderboard.rank", "harness.store", "harness.sandbox.worker", "harness.cli", "harness.engines.local"],
+    [
+        "harness",
+        "harness.leaderboard.rank",
+        "harness.results.store",
+        "harness.sandbox.worker",
+        "harness.cli",
+        "harness.evaluation.engines.local",
+    ],
 )
 def test_nothing_that_need_not_wait_for_torch_imports_it(module: str) -> None:
     program = f"import {module}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import harness
-from harness import answer as answers
+from harness.blackbox import wire
+from harness.blackbox.client import RemoteBlackBox
 from harness.contract import Answer, Budget, LinearHead, Member, ModelInfo, Prompt, Subspace, Task
-from harness.lm import wire
-from harness.lm.client import RemoteBlackBox
 from harness.service import messages
+from harness.solving import answers
 
 if TYPE_CHECKING:
     from harness.contract import BlackBox

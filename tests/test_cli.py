@@ -17,11 +17,11 @@ import transformers
 from outer_models import write_submission
 
 from harness import cli
-from harness.data import Source, load_test
-from harness.service.book import Book
-from harness.store import Store
-from harness.tasks import load_task
-from harness.track import ROUNDING
+from harness.results.store import Store
+from harness.service.accounts import Book
+from harness.tracks.examples import Source, load_test
+from harness.tracks.tasks import load_task
+from harness.tracks.track import ROUNDING
 
 ROOT = Path(cli.__file__).resolve().parents[1]
 KIT = ROOT.parent / "shared" / "data" / "competition"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import harness
-from harness.config_source import ConfigSource, check_options, read_config
 from harness.errors import SubmissionError
-from harness.submission import find, loaded, parse_options
+from harness.sandbox.config_source import ConfigSource, check_options, read_config
+from harness.sandbox.submission import find, loaded, parse_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

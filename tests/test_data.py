@@ -10,12 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import data
 from harness.contract import Examples
-from harness.data import Source, draw_shots, examples_sha256, kit_splits, load_shots, load_test, read_tsv, splits_of
 from harness.errors import DataError
-from harness.tasks import load_task
-from harness.track import TrackTask
+from harness.tracks import examples
+from harness.tracks.examples import (
+    Source,
+    draw_shots,
+    examples_sha256,
+    kit_splits,
+    load_shots,
+    load_test,
+    read_tsv,
+    splits_of,
+)
+from harness.tracks.tasks import load_task
+from harness.tracks.track import TrackTask
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "competition"
 SST2, SNLI, QQP = load_task("sst2"), load_task("snli"), load_task("qqp")
@@ -209,7 +218,7 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: object) -> Pat
     folder.mkdir(parents=True)
     content = "\n".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines)
     (folder / "test.jsonl").write_text(content + "\n", encoding="utf-8")
-    monkeypatch.setattr(data, "tasks_dir", lambda: tmp_path)
+    monkeypatch.setattr(examples, "tasks_dir", lambda: tmp_path)
     return folder / "test.jsonl"
 
 

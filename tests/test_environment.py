@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from outer_models import write_submission
 
-from harness import cli, environment
-from harness.environment import environment_sha256
-from harness.evaluate import Evaluation
-from harness.overrides import Overrides
-from harness.progress import PlainProgress
-from harness.store import Store
-from harness.submission import find
-from harness.track import load_track
+from harness import cli
+from harness.evaluation import environment
+from harness.evaluation.environment import environment_sha256
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.progress import PlainProgress
+from harness.evaluation.run import Evaluation
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ def test_a_run_is_stored_with_the_environment_of_its_kind(tiny_track: Path, tmp_
     white = (
         'access = "white-box"\n'
         "def tune(lm, task, shots, rng, config):\n"
-        "    from harness.whitebox import Predictor\n"
+        "    from harness.evaluation.white_box import Predictor\n"
         "    yield Predictor(lambda texts: np.full((len(texts), 2), 0.5))"
     )
     with PlainProgress(cli.err) as progress:

@@ -21,20 +21,20 @@ import torch
 from made_up import key
 from outer_models import ROWS, write_submission
 
-from harness.audit import audit
-from harness.environment import environment_sha256
 from harness.errors import DataError, InputError
-from harness.evaluate import Evaluation
+from harness.evaluation.environment import environment_sha256
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.run import Evaluation
 from harness.lm import device
-from harness.overrides import Overrides
-from harness.store import Store
-from harness.submission import find
-from harness.track import Numerics, load_track
+from harness.results.audit import audit
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.track import Numerics, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.referee import Cell, Verdict
+    from harness.evaluation.referee import Cell, Verdict
 
 SEARCH = "tune = search"
 SLOW = """
@@ -54,19 +54,19 @@ class Watcher:
         self.rows: list[int] = []
 
     def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         self.plans.append((len(cells), finished))
 
     def began(self, entry: str, cell: Cell) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         self.rows.clear()
 
     def spent(self, rows: int, note: Mapping[str, float]) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         self.rows.append(rows)
 
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         self.cells.append((cell.task.name, cell.split, verdict.status))
 
 
@@ -271,7 +271,7 @@ def test_a_data_directory_without_the_task_is_an_error(tiny_track: Path, store: 
 REFERENCE = """
 from dataclasses import dataclass
 import numpy as np
-from harness.whitebox import Predictor
+from harness.evaluation.white_box import Predictor
 
 access = "white-box"
 

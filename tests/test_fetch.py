@@ -20,17 +20,8 @@ from fake_hub import COMMIT, Hub, serving
 from outer_models import TRACK, write_submission
 
 from harness.errors import FetchError, InputError
-from harness.fetch import (
-    Manifest,
-    at_hand,
-    checked,
-    default_directory,
-    fetch,
-    problems,
-    read_manifest,
-    wants,
-)
-from harness.track import load_track
+from harness.tracks.staging import Manifest, at_hand, checked, default_directory, fetch, problems, read_manifest, wants
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import heads
-from harness.heads import BiLstmHead, Head, LinearHead, MlpHead, PrototypeHead
+from harness.contract import heads
+from harness.contract.heads import BiLstmHead, Head, LinearHead, MlpHead, PrototypeHead
 
 WIDTH = 3
 LINEAR = LinearHead(np.array([[1.0, 0, 0], [0, 1, 0]]), np.array([0.5, 0.0]))

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.audit import audit, labels_at_hand
-from harness.data import Source, examples_sha256, load_test
 from harness.errors import StoreError
-from harness.merge import Merged, merge
-from harness.records import CellRecord, KeptAnswer, LedgerRow
-from harness.seals import LATE, closing_seal
-from harness.store import Attempt, Store
-from harness.tasks import load_task
-from leaderboard.rank import rank
+from harness.leaderboard.rank import rank
+from harness.results.audit import audit, labels_at_hand
+from harness.results.digests import LATE, closing_seal
+from harness.results.merge import Merged, merge
+from harness.results.records import CellRecord, KeptAnswer, LedgerRow
+from harness.results.store import Attempt, Store
+from harness.tracks.examples import Source, examples_sha256, load_test
+from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,7 +206,7 @@ def test_a_database_is_not_merged_into_itself(target: Store, place: str, tmp_pat
 def test_a_killed_merge_leaves_nothing(
     parts: tuple[Store, Store], target: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness import merge as module
+    from harness.results import merge as module
 
     cell(parts[0], "one", 1)
     cell(parts[0], "one", 2)

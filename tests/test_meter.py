@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.blackbox.meter import Meter
 from harness.errors import BudgetExhausted, QueryError
-from harness.meter import Meter
 
 counts = st.integers(-3, 60) | st.sampled_from([2**31, 2**62])
 

@@ -20,10 +20,10 @@ import pytest
 from fake_hub import serving
 
 from harness.errors import FetchError
-from harness.fetch import checked, read_manifest
 from harness.lm.load import load_tokens
-from harness.tasks import load_task, outside_set
-from harness.track import ModelSpec, load_track
+from harness.tracks.staging import checked, read_manifest
+from harness.tracks.tasks import load_task, outside_set
+from harness.tracks.track import ModelSpec, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.options import OPTIONS, REPLAYED
-from harness.overrides import Overrides, decisions
-from harness.plan import basis_of
-from harness.records import CellRecord, Run, RunKey, StoredCell
-from harness.track import load_track
-from leaderboard.rank import rank
+from harness.cli.options import OPTIONS, REPLAYED
+from harness.evaluation.overrides import Overrides, decisions
+from harness.evaluation.plan import basis_of
+from harness.leaderboard.rank import rank
+from harness.results.records import CellRecord, Run, RunKey, StoredCell
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
-    from harness.track import Track
+    from harness.tracks.track import Track
 
 GIVEN: dict[str, Any] = {
     "model": "some/dir/roberta",
@@ -169,11 +169,11 @@ class Results:
         self._runs = [Run(f"{n}", each, {"packages": {}}, float(n)) for n, each in enumerate(keys)]
 
     def runs(self) -> list[Run]:
-        """See `leaderboard.rank.Results`."""
+        """See `harness.leaderboard.rank.Results`."""
         return self._runs
 
     def cells(self, run: str) -> list[StoredCell]:
-        """See `leaderboard.rank.Results`."""
+        """See `harness.leaderboard.rank.Results`."""
         return [dataclasses.replace(cell("sst2", 1, CellRecord(train_rows=32, sandbox="A")), run=run)]
 
 

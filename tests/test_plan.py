@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from outer_models import write_submission
 
 from harness import cli
-from harness.audit import audit
 from harness.errors import InputError
-from harness.overrides import Overrides
-from harness.plan import CellId, plan, planned
-from harness.store import Store
-from harness.submission import find
-from harness.track import load_track
-from leaderboard.rank import rank
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.plan import CellId, plan, planned
+from harness.leaderboard.rank import rank
+from harness.results.audit import audit
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.track import load_track
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 HEX = "0123456789abcdef"

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.data import Source, load_test
 from harness.errors import InputError
-from harness.predict import stored_answer
-from harness.predictions import keep, missing_cells, score_archive
-from harness.records import CellRecord
-from harness.store import Store
-from harness.tasks import load_task
-from harness.track import load_track, track_tasks
-from leaderboard.rank import rank
-from leaderboard.uploads import upload_records, upload_table, uploads
+from harness.evaluation.predict import stored_answer
+from harness.leaderboard.rank import rank
+from harness.leaderboard.uploads import upload_records, upload_table, uploads
+from harness.results.records import CellRecord
+from harness.results.store import Store
+from harness.results.uploads import keep, missing_cells, score_archive
+from harness.tracks.examples import Source, load_test
+from harness.tracks.tasks import load_task
+from harness.tracks.track import load_track, track_tasks
 
 KIT = Path(__file__).resolve().parents[2] / "shared" / "data" / "competition"
 FILES = {name: load_task(name) for name in ("sst2", "qqp")}

@@ -15,20 +15,20 @@ from rich.console import Console
 
 from harness import cli
 from harness.contract import Prompt, Subspace
-from harness.data import Source
 from harness.errors import DataError, InputError, QueryError
-from harness.evaluate import Evaluation
-from harness.overrides import Overrides
-from harness.predict import stored_answer
-from harness.pretrain import Pretraining, load_source, pretrain, read_p0, write_p0
-from harness.progress import PlainProgress
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.predict import stored_answer
+from harness.evaluation.pretrain import Pretraining, load_source, pretrain, read_p0, write_p0
+from harness.evaluation.progress import PlainProgress
+from harness.evaluation.run import Evaluation
+from harness.leaderboard.rank import rank
+from harness.leaderboard.table import terminal_table
+from harness.results.store import Store
+from harness.sandbox.submission import find
 from harness.solving.losses import cross_entropy
-from harness.store import Store
-from harness.submission import find
-from harness.tasks import load_task, outside_set
-from harness.track import load_track
-from leaderboard.rank import rank
-from leaderboard.table import terminal_table
+from harness.tracks.examples import Source
+from harness.tracks.tasks import load_task, outside_set
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from harness.contract import FloatArray

@@ -11,16 +11,16 @@ import pytest
 from outer_models import write_submission
 
 from harness import cli
-from harness.data import Source, check_unseen, load_shots, load_test
 from harness.errors import DataError, InputError
-from harness.evaluate import Evaluation
-from harness.overrides import Overrides
-from harness.store import Store
-from harness.submission import find
-from harness.tasks import load_task, tasks_dir
-from harness.track import load_track
-from leaderboard.private import gap_records, gap_table, gaps
-from leaderboard.rank import rank
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.run import Evaluation
+from harness.leaderboard.private import gap_records, gap_table, gaps
+from harness.leaderboard.rank import rank
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.examples import Source, check_unseen, load_shots, load_test
+from harness.tracks.tasks import load_task, tasks_dir
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ class Silent:
     """Nobody watches."""
 
     def planned(self, *_: Any) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
 
     isolated = began = spent = ended = planned
 

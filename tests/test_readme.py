@@ -44,7 +44,7 @@ def test_every_link_of_both_leads_somewhere() -> None:
 
 def test_the_solver_printed_in_the_readme_runs(tmp_path: Path) -> None:
     """The example of the README, as it stands there, passes `harness check`."""
-    from harness.check import check
+    from harness.evaluation.check import check
 
     (block,) = [block for kind, block in BLOCKS if kind == "python"]
     folder = tmp_path / "readme"

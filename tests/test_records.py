@@ -9,8 +9,8 @@ import math
 import pytest
 from made_up import key
 
-from harness.records import CellRecord, Fingerprint, RunKey, Usage, cell_record, run_key
-from harness.status import FIRST_MARKS, MARKS
+from harness.results.records import CellRecord, Fingerprint, RunKey, Usage, cell_record, run_key
+from harness.results.status import FIRST_MARKS, MARKS
 
 FULL = CellRecord(
     config={"dim": 5}, calls_total=40, rows_total=1_280, rows_spent=736, train_rows=32, queries=7, level=1,

@@ -12,14 +12,14 @@ import sqlalchemy as sa
 from made_up import key
 from outer_models import CALLS, ROWS, TRAIN_ROWS
 
-from harness import tables
 from harness.errors import StoreError, SubmissionError
-from harness.lm.probe import probe
-from harness.referee import run_cell
-from harness.seals import chained
+from harness.evaluation.referee import run_cell
+from harness.lm.fingerprint import probe
+from harness.results import tables
+from harness.results.digests import chained
+from harness.results.status import COUNTS, MARKS
+from harness.sandbox.submission import find
 from harness.solving.metrics import majority_prediction
-from harness.status import COUNTS, MARKS
-from harness.submission import find
 
 if TYPE_CHECKING:
     from outer_models import Arena, Run
@@ -71,7 +71,7 @@ def test_answers_are_kept_at_fixed_fractions_of_the_budget(arena: Arena) -> None
         calls=16,
     )
     blobs = {mark: run.store.answer(run.stored.run, "sst2", 1, mark) for mark in MARKS}
-    from harness.answer import from_bytes
+    from harness.solving.answers import from_bytes
 
     shifts = {mark: from_bytes(blob).members[0].shift[0] for mark, blob in blobs.items() if blob}  # type: ignore[index]
     assert shifts == {1 / 256: 0, 1 / 64: 0, 1 / 16: 1, 1 / 8: 2, 1 / 4: 4, 1 / 2: 8, 1.0: 16}
@@ -478,7 +478,7 @@ def children() -> list[int]:
 
 
 def test_a_failed_cell_is_never_better_than_the_majority_class(arena: Arena) -> None:
-    from leaderboard.rank import score_cell
+    from harness.leaderboard.rank import score_cell
 
     run = arena.run("""
         def tune(lm, task, shots, rng, config):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import check as checking
-from harness.check import check
+from harness.cli.scaffold import create
 from harness.errors import InputError, SubmissionError
-from harness.scaffold import create
+from harness.evaluation import check as checking
+from harness.evaluation.check import check
 
 if TYPE_CHECKING:
     from outer_models import Arena

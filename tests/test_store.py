@@ -19,9 +19,9 @@ import pytest
 from made_up import key
 
 from harness.errors import StoreError
-from harness.records import CellRecord, KeptAnswer, LedgerRow, Run, RunKey
-from harness.seals import chained
-from harness.store import Attempt, Store
+from harness.results.digests import chained
+from harness.results.records import CellRecord, KeptAnswer, LedgerRow, Run, RunKey
+from harness.results.store import Attempt, Store
 
 LABELS = np.array([0, 1, 1, 0])
 ROW = LedgerRow(rows=8, tokens=100, bytes_up=10, bytes_down=20, seconds=0.125, level=1, sha256="ab")
@@ -189,7 +189,7 @@ def test_a_reader_does_not_wait_for_a_writer(store: Store, place: str) -> None:
 
 
 def test_opening_at_once_makes_one_whole_database(place: str) -> None:
-    program = f"from harness.store import Store; Store({place!r}).close()"
+    program = f"from harness.results.store import Store; Store({place!r}).close()"
     racers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
     assert [racer.wait(60) for racer in racers] == [0] * 4
     assert ask(place, "select version from schema") == [(2,)]
@@ -329,7 +329,7 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         command = (
             f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path} && "
-            f"exec {sys.executable} -c \"from harness.store import Store; Store('{tmp_path}/results.db')\""
+            f"exec {sys.executable} -c \"from harness.results.store import Store; Store('{tmp_path}/results.db')\""
         )
         if shutil.which("unshare") is None:
             pytest.skip("no `unshare` here")

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import pytest
 
-from harness import Count, NonNegative, Positive, Several, Share, submission
+from harness import Count, NonNegative, Positive, Several, Share
 from harness.errors import SubmissionError
-from harness.submission import check_source, entry_name, find, folder_of, load, loaded, parse_options
+from harness.sandbox import submission
+from harness.sandbox.submission import check_source, entry_name, find, folder_of, load, loaded, parse_options
 
 
 @pytest.fixture(autouse=True)

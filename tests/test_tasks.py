@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import TaskError
-from harness.tasks import first_pieces, load_task, task_names, template_problem
+from harness.tracks.tasks import first_pieces, load_task, task_names, template_problem
 
 SHIPPED = ("agnews", "dbpedia", "mrpc", "qnli", "qqp", "rte", "snli", "sst2", "yelp")
 KIT = {"sst2", "qnli", "qqp", "snli", "dbpedia"}

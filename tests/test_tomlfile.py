@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from harness.errors import TaskError, TrackError
-from harness.tomlfile import line_of, read_toml
+from harness.tracks.tomlfile import line_of, read_toml
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import TrackError
-from harness.track import Numerics, load_track, track_names, track_tasks, tracks_dir
+from harness.tracks.track import Numerics, load_track, track_names, track_tasks, tracks_dir
 
 MINI = (tracks_dir() / "mini.toml").read_text(encoding="utf-8")
 

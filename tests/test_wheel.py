@@ -36,13 +36,13 @@ def run(unpacked: Path, tmp_path: Path, code: str) -> str:
 
 def test_tracks_and_tasks_load_outside_the_checkout(unpacked: Path, tmp_path: Path) -> None:
     code = """
-import harness, harness.data, harness.tasks, harness.track
+import harness, harness.tracks.examples, harness.tracks.tasks, harness.tracks.track
 assert harness.__file__.startswith(sys.path[0]), harness.__file__
-for name in harness.track.track_names(): harness.track.load_track(name)
-assert len(harness.tasks.task_names()) == 9
-for name in sorted(harness.track.load_track("mini").tasks):
-    file = harness.tasks.load_task(name)
-    print(name, len(harness.data.load_test(file, harness.data.Source("embedded"))))
+for name in harness.tracks.track.track_names(): harness.tracks.track.load_track(name)
+assert len(harness.tracks.tasks.task_names()) == 9
+for name in sorted(harness.tracks.track.load_track("mini").tasks):
+    file = harness.tracks.tasks.load_task(name)
+    print(name, len(harness.tracks.examples.load_test(file, harness.tracks.examples.Source("embedded"))))
 """
     counts = {"dbpedia": 210, "qnli": 200, "qqp": 200, "snli": 300, "sst2": 200}
     assert run(unpacked, tmp_path, code).splitlines() == [f"{name} {rows}" for name, rows in counts.items()]

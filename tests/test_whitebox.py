@@ -15,16 +15,16 @@ import torch
 from made_up import key
 from outer_models import TRAIN_ROWS, WIDTH
 
-from harness.check import check
 from harness.contract import Prompt
-from harness.data import load_shots
 from harness.errors import InputError, SubmissionError
+from harness.evaluation.check import check
+from harness.evaluation.predict import stored_answer
+from harness.evaluation.referee import run_reference
+from harness.evaluation.white_box import OutOfTimeError, Recipe, WhiteBox
 from harness.lm.load import load_model
-from harness.predict import stored_answer
-from harness.referee import run_reference
-from harness.submission import find
-from harness.track import ModelSpec, PromptSpec
-from harness.whitebox import OutOfTimeError, Recipe, WhiteBox
+from harness.sandbox.submission import find
+from harness.tracks.examples import load_shots
+from harness.tracks.track import ModelSpec, PromptSpec
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 HEADER = '''"""A reference for a test."""
 from dataclasses import dataclass
 import numpy as np, torch, random, sys, time
-from harness.whitebox import Predictor, Recipe, WhiteBox
+from harness.evaluation.white_box import Predictor, Recipe, WhiteBox
 
 access = "white-box"
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from harness.tasks import load_task, task_names
+from harness.tracks.tasks import load_task, task_names
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness.cli import STORE
-from harness.store import Store
-from harness.track import load_track, track_names
+from harness.cli.console import STORE
+from harness.results.store import Store
+from harness.tracks.track import load_track, track_names
 from tools.measured import measure
 from tools.results_page import NO_FINDINGS, page
 

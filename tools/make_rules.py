@@ -10,9 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.status import COUNTS, MEANING
-from harness.tasks import load_task, task_names
-from harness.track import Track, load_track, track_names
+from harness.results.status import COUNTS, MEANING
+from harness.tracks.tasks import load_task, task_names
+from harness.tracks.track import Track, load_track, track_names
 
 RULES = Path(__file__).resolve().parent.parent / "RULES.md"
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leaderboard.rank import rank
-from leaderboard.standing import SEED, predictions
-from leaderboard.stats import Bootstrap, bootstrap
+from harness.leaderboard.rank import rank
+from harness.leaderboard.standing import SEED, predictions
+from harness.leaderboard.stats import Bootstrap, bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.records import Run, StoredCell
-    from harness.store import Store
-    from harness.track import Track
-    from leaderboard.rank import Entry, Ranking
-    from leaderboard.stats import FloatArray
+    from harness.leaderboard.rank import Entry, Ranking
+    from harness.leaderboard.stats import FloatArray
+    from harness.results.records import Run, StoredCell
+    from harness.results.store import Store
+    from harness.tracks.track import Track
 
 
 class Runs:

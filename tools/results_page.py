@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.status import COUNTS
-from harness.submission import folder_of
-from harness.tasks import load_task
-from leaderboard.standing import SEED
-from leaderboard.stats import LEVEL, RESAMPLES, speed_up
-from leaderboard.table import shown_rank
+from harness.leaderboard.standing import SEED
+from harness.leaderboard.stats import LEVEL, RESAMPLES, speed_up
+from harness.leaderboard.table import shown_rank
+from harness.results.status import COUNTS
+from harness.sandbox.submission import folder_of
+from harness.tracks.tasks import load_task
 from tools import published
 from tools.measured import race
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from leaderboard.rank import Entry
-    from leaderboard.stats import Interval
+    from harness.leaderboard.rank import Entry
+    from harness.leaderboard.stats import Interval
     from tools.measured import Measured
 
 SUBMISSIONS = Path(__file__).resolve().parent.parent / "submissions"
@@ -65,7 +65,7 @@ Written by `make results`; only the findings are written by hand. How to measure
 
 Scores are in points ({", ".join(metrics)}). ± is the sample standard
 deviation over splits ({" or ".join(map(str, splits))} per task); brackets are {LEVEL:.0%} intervals of a crossed
-bootstrap, splits by test items, {RESAMPLES:,} replicates ([leaderboard/stats.py](../leaderboard/stats.py)):
+bootstrap, splits by test items, {RESAMPLES:,} replicates ([harness/leaderboard/stats.py](../leaderboard/stats.py)):
 they hold for these tasks and this model. A failed cell counts as the majority class."""
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness.submission import folder_of
+from harness.sandbox.submission import folder_of
 from tools import published
 from tools.results_page import table
 

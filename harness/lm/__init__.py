@@ -1,1 +1,1 @@
-"""The language model as a service: weights, forward passes, the wire, and both of its ends."""
+"""The language model: loaded once, frozen, and asked for label-word logits."""

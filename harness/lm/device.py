@@ -13,7 +13,7 @@ from harness.errors import DeviceMemoryError, InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.track import Numerics, Track
+    from harness.tracks.track import Numerics, Track
 
 Kind = Literal["cpu", "cuda"]
 

@@ -1,7 +1,7 @@
 """The number format follows the machine: of those that a track calls equal, the fastest one here.
 
 The choice goes by what the processor can do, never by a race: the same machine always chooses the same. What was chosen
-is stored with each cell, and the fingerprint of fixed texts (`harness.lm.probe`) is compared within a track's rounding.
+is stored with each cell, and the fingerprint of fixed texts (`harness.lm.fingerprint`) is compared within a track's rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from harness.track import DType
+    from harness.tracks.track import DType
 
 _LEVELS = (
     "SSE41",
@@ -66,7 +66,7 @@ def fastest(offered: Collection[DType], processor: Processor, *, int8: bool) -> 
     Args:
         offered: Number formats that a track calls one and the same; at least one.
         processor: What there is to compute with.
-        int8: Whether the model's family has int8 products (`harness.lm.linear.Int8Linear`).
+        int8: Whether the model's family has int8 products (`harness.lm.backbones.linear.Int8Linear`).
 
     Returns:
         The first format in the order of speed, measured in benchmarks/README.md, that is offered and that the processor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.errors import ModelError
 
 if TYPE_CHECKING:
-    from harness.lm.backbone import Kind
+    from harness.lm.backbones.base import Kind
 
 KINDS: dict[str, Kind] = {
     "albert": "masked",

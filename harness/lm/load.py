@@ -15,11 +15,11 @@ from harness.lm.device import apply, memory_for
 from harness.lm.kinds import check_exists, unavailable
 from harness.lm.model import LanguageModel
 from harness.lm.text import Vocabulary
-from harness.track import Numerics
+from harness.tracks.track import Numerics
 
 if TYPE_CHECKING:
     from harness.lm.device import Kind as DeviceKind
-    from harness.track import ModelSpec, PromptSpec
+    from harness.tracks.track import ModelSpec, PromptSpec
 
 _AUTO = {"masked": "AutoModelForMaskedLM", "causal": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h

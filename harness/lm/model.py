@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from harness.blackbox.lock import Turns
+from harness.blackbox.projection import check_space
 from harness.contract import FeatureKind, FloatArray, IntArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
 from harness.errors import ModelError, QueryError
-from harness.lm import families, formats
-from harness.lm.backbone import Backbone, Batch
-from harness.lm.decoder import DecoderBackbone
+from harness.lm import formats
+from harness.lm.backbones import families
+from harness.lm.backbones.base import Backbone, Batch
+from harness.lm.backbones.decoder import DecoderBackbone
+from harness.lm.backbones.encoder import EncoderBackbone
+from harness.lm.backbones.plain import PlainBackbone
 from harness.lm.device import memory_for
-from harness.lm.encoder import EncoderBackbone
-from harness.lm.plain import PlainBackbone
-from harness.lm.projection import check_space
 from harness.lm.prompts import TOGETHER, prompt_layers
 from harness.lm.text import SENTINEL, Encoded, Vocabulary, encode, mask_token
-from harness.lm.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.lm.device import Kind as DeviceKind
-    from harness.track import DType, Forward, ModelSpec, PromptSpec
+    from harness.tracks.track import DType, Forward, ModelSpec, PromptSpec
 
 LONGEST = 512
 """Most tokens of an input, whatever the model could take."""
@@ -391,7 +392,7 @@ def _backbone(
     """What computes `model`, as `Numerics.forward` says; with `int8`, by one that has int8 products."""
     if forward == "onnxruntime":
         try:
-            from harness.lm.onnx import OnnxBackbone  # noqa: PLC0415 - an extra
+            from harness.lm.backbones.onnx import OnnxBackbone  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as problem:
             raise ModelError(
                 f'backend onnxruntime needs a package not here: {problem.name}. Run: pip install -e ".[onnx]"'

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from harness.blackbox.projection import Kept, generate, matrix
 from harness.contract import Coordinates, Prompt, Prompts
-from harness.lm.linear import in_blocks
-from harness.lm.projection import Kept, generate, matrix
+from harness.lm.backbones.linear import in_blocks
 
 if TYPE_CHECKING:
     from harness.contract import FloatArray, Subspace

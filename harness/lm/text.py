@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import QueryError
-from harness.tasks import template_problem
+from harness.tracks.tasks import template_problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.contract import Text
-    from harness.lm.backbone import Kind
+    from harness.lm.backbones.base import Kind
 
 SENTINEL = "<extra_id_0>"
 """T5's word for the first gap in a text: what a mask token is to others."""
@@ -30,7 +30,7 @@ class Encoded:
 
 
 class Vocabulary:
-    """What a tokenizer says of words, with or without its model: `harness.tasks.Tokens`."""
+    """What a tokenizer says of words, with or without its model: `harness.tracks.tasks.Tokens`."""
 
     def __init__(self, name: str, tokenizer: Any, size: int) -> None:
         """Of the model `name`, which has `size` token ids."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.sandbox.view import View
+    from harness.sandbox.allowlist import View
 
 
 def executable() -> str | None:

@@ -1,6 +1,6 @@
 """Starts a worker with nothing but its socket, collects what it prints, and ends it for sure.
 
-`start` is the one place where a worker process comes to be, in any tier (`harness.sandbox.tiers`).
+`start` is the one place where a worker process comes to be, in any tier (`harness.tracks.tiers`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import SandboxError
 from harness.sandbox import bubblewrap
+from harness.sandbox.allowlist import DEVICES, PACKAGE, View, open_to_all, secret, view
 from harness.sandbox.confine import LENGTH, landlock_abi
-from harness.sandbox.tiers import TIERS, Tier
-from harness.sandbox.view import DEVICES, PACKAGE, View, open_to_all, secret, view
+from harness.tracks.tiers import TIERS, Tier
 
 if TYPE_CHECKING:
-    from harness.track import Limits
+    from harness.tracks.track import Limits
 
 NOBODY = 65534
 """Uid and gid of a worker that root starts."""

@@ -1,6 +1,6 @@
 """What this machine has of each layer of isolation, and what would add one: for `harness doctor`.
 
-Only explains. Which tier is used is decided by trying (`harness.sandbox.ladder`).
+Only explains. Which tier is used is decided by trying (`harness.sandbox.best_tier`).
 """
 
 from __future__ import annotations

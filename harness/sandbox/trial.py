@@ -9,17 +9,17 @@ import signal
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from harness.blackbox import wire
 from harness.contract import ModelInfo, Task
 from harness.errors import ProtocolError, SubmissionError
-from harness.lm import wire
 from harness.sandbox.launch import start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.sandbox.tiers import Tier
-    from harness.submission import Submission
-    from harness.track import Limits
+    from harness.sandbox.submission import Submission
+    from harness.tracks.tiers import Tier
+    from harness.tracks.track import Limits
 
 _LONGEST_S = 60.0
 _LARGEST_FRAME = 1 << 20

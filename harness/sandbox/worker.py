@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from harness.blackbox import wire
+from harness.blackbox.client import RemoteBlackBox
 from harness.contract import Budget, Examples, ModelInfo, Shots, Task
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, SubmissionError
-from harness.lm import wire
-from harness.lm.client import RemoteBlackBox
-from harness.submission import load
+from harness.sandbox.submission import load
 
 if TYPE_CHECKING:
     import socket

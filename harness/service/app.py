@@ -22,21 +22,21 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from harness.environment import package_version
+from harness.blackbox import wire
 from harness.errors import DeviceMemoryError, HarnessError, ProtocolError, StoreError
-from harness.lm import wire
+from harness.evaluation.environment import package_version
 from harness.service import messages, schema
-from harness.service.book import Token
-from harness.service.bucket import Bucket
-from harness.service.desk import Refusal
+from harness.service.accounts import Token
+from harness.service.counters import CONTENT_TYPE, Metrics
 from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK, Fault
-from harness.service.metrics import CONTENT_TYPE, Metrics
+from harness.service.queries import Refusal
+from harness.service.rate_limit import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from harness.service.desk import Desk, Place
     from harness.service.messages import FaultCode, Media
+    from harness.service.queries import Desk, Place
 
 _log = logging.getLogger("harness.service")
 T = TypeVar("T")

@@ -17,19 +17,19 @@ from uuid import uuid4
 
 import numpy as np
 
+from harness.blackbox import wire
+from harness.blackbox.client import Asking
+from harness.blackbox.query import string_of
 from harness.contract import Budget, Examples, ModelInfo, Shots
 from harness.errors import AnswerError, BudgetExhausted, InputError, ProtocolError, QueryError, ServiceError
-from harness.lm import wire
-from harness.lm.client import Asking
-from harness.lm.query import string_of
 from harness.service import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from harness.blackbox.query import Query
     from harness.contract import Answer, Task
-    from harness.lm.query import Query
 
 T = TypeVar("T")
 _AGAIN = frozenset({408, 429, 502, 503, 504})
@@ -169,7 +169,7 @@ class ServiceBlackBox(Asking):
         Raises:
             AnswerError: it breaks the contract, or the service refuses it.
         """
-        from harness import answer as answers  # noqa: PLC0415
+        from harness.solving import answers  # noqa: PLC0415
 
         handed = messages.Handed(answers.to_bytes(answer))
         try:

@@ -1,4 +1,4 @@
-"""What travels over HTTP: typed bodies as msgpack or JSON, made of the same parts as the frames in `harness.lm.wire`.
+"""What travels over HTTP: typed bodies as msgpack or JSON, made of the same parts as the frames in `harness.blackbox.wire`.
 
 Nothing is declared and nothing lasts between requests: each query carries its texts, or names the split's own, and the
 subspace by its seed. JSON is the same structure, with bytes in base64.
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Typ
 
 import msgspec
 
+from harness.blackbox.query import Query
+from harness.blackbox.wire import Array, packed, unpacked
 from harness.contract import Budget, Coordinates, FeatureKind, Mode, ModelInfo, Subspace, Task
 from harness.errors import ProtocolError
-from harness.lm.query import Query
-from harness.lm.wire import Array, packed, unpacked
 
 if TYPE_CHECKING:
     from harness.contract import Shots
@@ -111,7 +111,7 @@ class CellPage(_Body, frozen=True, forbid_unknown_fields=True):
 
 
 class Handed(_Body, frozen=True, forbid_unknown_fields=True):
-    """An answer, as `harness.answer.to_bytes` writes it."""
+    """An answer, as `harness.solving.answers.to_bytes` writes it."""
 
     answer: bytes
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from fastapi.openapi.utils import get_openapi
 
-from harness.lm import wire
+from harness.blackbox import wire
 from harness.service import messages
 from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK
 

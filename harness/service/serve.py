@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 import msgspec
 import uvicorn
 
-from harness import answer as answers
-from harness.data import load_shots
+from harness.blackbox.session import Incumbent
 from harness.errors import InputError, StoreError
-from harness.lm.session import Incumbent
-from harness.records import Usage
-from harness.referee import HandedIn, score_handed
-from harness.sandbox.tiers import ELSEWHERE
+from harness.evaluation.referee import HandedIn, score_handed
+from harness.results.records import Usage
 from harness.service.app import make_app
-from harness.service.desk import Desk, Limits, Place
+from harness.service.queries import Desk, Limits, Place
 from harness.service.starting import Starting
+from harness.solving import answers
+from harness.tracks.examples import load_shots
+from harness.tracks.tiers import ELSEWHERE
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from harness.evaluate import Evaluation, Plan
-    from harness.referee import Cell
-    from harness.service.book import Account, Book, Token
-    from harness.store import Store
+    from harness.evaluation.referee import Cell
+    from harness.evaluation.run import Evaluation, Plan
+    from harness.results.store import Store
+    from harness.service.accounts import Account, Book, Token
 
 _AT_ONCE = 256
 _KEEP_ALIVE_S = 75

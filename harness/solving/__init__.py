@@ -7,7 +7,7 @@ Everything is imported from here::
 A submission keeps what is its own: the loop, what moves, the loss, when dev is looked at, the gradients of its heads.
 """
 
-from harness.heads import log_softmax, softmax
+from harness.contract.heads import log_softmax, softmax
 from harness.solving.adam import Adam
 from harness.solving.calibration import Calibration, additive_shift
 from harness.solving.cma_es import CmaEs

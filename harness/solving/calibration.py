@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from harness.heads import softmax
+from harness.contract.heads import softmax
 
 if TYPE_CHECKING:
     from harness.contract import FloatArray

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from harness.heads import log_softmax
+from harness.contract.heads import log_softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import Count, Positive, Shots, Task
-from harness.whitebox import Predictor, Recipe, WhiteBox
+from harness.evaluation.white_box import Predictor, Recipe, WhiteBox
 
 access = "white-box"
 

@@ -18,7 +18,7 @@ import numpy as np
 from peft import LoraConfig, inject_adapter_in_model
 
 from harness import Count, Positive, Shots, Task
-from harness.whitebox import Predictor, Recipe, WhiteBox
+from harness.evaluation.white_box import Predictor, Recipe, WhiteBox
 
 access = "white-box"
 

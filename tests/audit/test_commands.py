@@ -16,11 +16,11 @@ from typer.testing import CliRunner, Result
 
 from harness.cli import app
 from harness.errors import InputError, StoreError
-from harness.evaluate import Evaluation
-from harness.overrides import Overrides
-from harness.store import Store
-from harness.submission import find
-from harness.track import load_track
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.run import Evaluation
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from pathlib import Path

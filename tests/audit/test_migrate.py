@@ -18,10 +18,10 @@ from made_up import key
 from test_audit import TABLES, dump, fill, look
 
 from harness.errors import StoreError
-from harness.migrate import migrate, needed
-from harness.records import CellRecord
-from harness.seals import LATE
-from harness.store import Store
+from harness.results.digests import LATE
+from harness.results.migrate import migrate, needed
+from harness.results.records import CellRecord
+from harness.results.store import Store
 
 
 def age(path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_migration_killed_anywhere_leaves_an_old_store_or_a_new_one(tmp_path: 
         raw.execute("PRAGMA journal_mode=WAL")
     before, seen = columns(pristine), set()
     program = (
-        "import sys; from pathlib import Path; from harness.migrate import migrate; "
+        "import sys; from pathlib import Path; from harness.results.migrate import migrate; "
         "print(1, flush=True); migrate(Path(sys.argv[1]))"
     )
     for number in range(5):

@@ -18,10 +18,10 @@ with atheris.instrument_imports(include=["harness", "msgspec", "safetensors"]):
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     import test_fuzz
 
-    from harness import answer as answers
+    from harness.blackbox import wire
     from harness.contract import Subspace
     from harness.errors import AnswerError, ProtocolError
-    from harness.lm import wire
+    from harness.solving import answers
 
 
 def read_frame(data: bytes) -> None:

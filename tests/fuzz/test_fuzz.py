@@ -28,14 +28,14 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import answer as answers
+from harness.blackbox import limits, wire
 from harness.contract import Answer
-from harness.data import Source, load_test
 from harness.errors import AnswerError, InputError, ProtocolError, QueryError
-from harness.lm import bounds, wire
-from harness.predictions import score_archive
-from harness.tasks import load_task, tasks_dir
-from harness.track import load_track
+from harness.results.uploads import score_archive
+from harness.solving import answers
+from harness.tracks.examples import Source, load_test
+from harness.tracks.tasks import load_task, tasks_dir
+from harness.tracks.track import load_track
 
 SST2 = load_task("sst2")
 TASK = SST2.task("house", "masked")
@@ -87,16 +87,16 @@ def use(request: Any) -> None:
     """What a session does with a request before it has a model: arrays, spaces, texts and words are looked at."""
     with contextlib.suppress(QueryError):
         if isinstance(request, wire.QueryFrame):
-            bounds.check_wording(request.template, request.words)
+            limits.check_wording(request.template, request.words)
             if request.prompt is not None:
                 request.prompt.values(3 if request.space is not None else 4)
         if isinstance(request, wire.Declare) and request.texts is not None:
-            bounds.check_texts(tuple(request.texts), 1)
+            limits.check_texts(tuple(request.texts), 1)
         if isinstance(request, wire.Words):
-            bounds.check_words(request.words)
+            limits.check_words(request.words)
         if isinstance(request, wire.Ready):
             with contextlib.suppress(ProtocolError):
-                bounds.check_config(request.config)
+                limits.check_config(request.config)
 
 
 @FUZZ

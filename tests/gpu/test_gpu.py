@@ -14,23 +14,23 @@ from shape import LARGE, SMALL, save_causal, save_model, save_track
 import harness
 from harness.contract import Prompt, Subspace
 from harness.errors import DeviceMemoryError
-from harness.evaluate import Evaluation
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.progress import JsonProgress
+from harness.evaluation.run import Evaluation
 from harness.lm import device
+from harness.lm.fingerprint import probe
 from harness.lm.load import load_model
-from harness.lm.probe import probe
-from harness.overrides import Overrides
-from harness.progress import JsonProgress
-from harness.store import Store
-from harness.submission import find
-from harness.tasks import load_task
-from harness.track import DType, ModelSpec, Numerics, PromptSpec
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.tasks import load_task
+from harness.tracks.track import DType, ModelSpec, Numerics, PromptSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.contract import Text
     from harness.lm.model import LanguageModel
-    from harness.records import CellRecord
+    from harness.results.records import CellRecord
 
 ROOT = Path(harness.__file__).resolve().parents[1]
 TEXTS: Sequence[Text] = [("A warm and funny film. " * (1 + n % 5),) for n in range(17)]
@@ -122,7 +122,8 @@ def test_onnx_runtimes_cuda_provider_agrees_with_the_cpus_torch(small: Path) -> 
 
 def test_projections_live_on_the_gpu_and_are_dropped_in_time(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As those in main memory are."""
-    from harness.lm import projection, prompts
+    from harness.blackbox import projection
+    from harness.lm import prompts
 
     _, gpu = both(small)
     one = 4 * 20 * 50 * 64
@@ -202,7 +203,7 @@ def cell(name: str, model: Path, folder: Path, kind: str, chunk_tokens: int = 40
     """The record of one cell of a submission that ships, run as `harness evaluate` does."""
     from rich.console import Console
 
-    from harness.track import load_track
+    from harness.tracks.track import load_track
 
     store = Store(str(folder / "results.db"))
     track = load_track(str(save_track(folder, model, kind, chunk_tokens)))

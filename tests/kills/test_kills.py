@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from outer_models import write_submission
 
-from harness.audit import audit, labels_at_hand
-from harness.data import Source
-from harness.store import Store
-from harness.tasks import load_task
+from harness.results.audit import audit, labels_at_hand
+from harness.results.store import Store
+from harness.tracks.examples import Source
+from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

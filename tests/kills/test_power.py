@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.audit import audit
-from harness.data import Source, examples_sha256, load_test
-from harness.records import CellRecord, KeptAnswer, LedgerRow
-from harness.store import Store
-from harness.tasks import load_task
+from harness.results.audit import audit
+from harness.results.records import CellRecord, KeptAnswer, LedgerRow
+from harness.results.store import Store
+from harness.tracks.examples import Source, examples_sha256, load_test
+from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

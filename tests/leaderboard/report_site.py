@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from made_up import key
 
-from harness.data import Source, load_test
-from harness.records import CellRecord, KeptAnswer
-from harness.store import Store
-from harness.tasks import load_task
-from harness.track import load_track
-from leaderboard.anytime import REFERENCES
-from leaderboard.report.build import Built, build
+from harness.leaderboard.anytime import REFERENCES
+from harness.leaderboard.report.build import Built, build
+from harness.results.records import CellRecord, KeptAnswer
+from harness.results.store import Store
+from harness.tracks.examples import Source, load_test
+from harness.tracks.tasks import load_task
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from pathlib import Path

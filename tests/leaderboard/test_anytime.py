@@ -12,10 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import key
 
-from harness.records import CellRecord, KeptAnswer
-from harness.store import Store
-from harness.track import load_track
-from leaderboard.anytime import (
+from harness.leaderboard.anytime import (
     REFERENCES,
     Curve,
     Reference,
@@ -26,7 +23,10 @@ from leaderboard.anytime import (
     normalised_area,
     runtimes,
 )
-from leaderboard.rank import CellScore, Entry, score_cell
+from harness.leaderboard.rank import CellScore, Entry, score_cell
+from harness.results.records import CellRecord, KeptAnswer
+from harness.results.store import Store
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from made_up import key
 from rich.console import Console
 
 from harness.errors import InputError
-from harness.records import CellRecord, KeptAnswer
-from harness.store import Store
-from leaderboard.compare import compare, comparison_record, comparison_table
-from leaderboard.rank import rank
+from harness.leaderboard.compare import compare, comparison_record, comparison_table
+from harness.leaderboard.rank import rank
+from harness.results.records import CellRecord, KeptAnswer
+from harness.results.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

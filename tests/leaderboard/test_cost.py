@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from harness.records import CellRecord
-from leaderboard.cost import Cost, cost_records, cost_table, costs
-from leaderboard.rank import CellScore, Entry, Ranking
-from leaderboard.table import write_records
+from harness.leaderboard.cost import Cost, cost_records, cost_table, costs
+from harness.leaderboard.rank import CellScore, Entry, Ranking
+from harness.leaderboard.table import write_records
+from harness.results.records import CellRecord
 
 if TYPE_CHECKING:
     from pathlib import Path

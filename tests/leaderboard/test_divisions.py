@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.records import CellRecord, KeptAnswer
-from harness.store import Store
-from leaderboard.divisions import ACCESS, Division, ceilings, divisions
-from leaderboard.rank import Ranking, rank
+from harness.leaderboard.divisions import ACCESS, Division, ceilings, divisions
+from harness.leaderboard.rank import Ranking, rank
+from harness.results.records import CellRecord, KeptAnswer
+from harness.results.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

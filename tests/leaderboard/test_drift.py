@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.records import CellRecord, Fingerprint
-from harness.track import ROUNDING, load_track, track_names
-from leaderboard.drift import Drift, drift
-from leaderboard.rank import CellScore, Entry
+from harness.leaderboard.drift import Drift, drift
+from harness.leaderboard.rank import CellScore, Entry
+from harness.results.records import CellRecord, Fingerprint
+from harness.tracks.track import ROUNDING, load_track, track_names
 
 
 def entry(name: str, *probes: tuple[str, list[float] | None]) -> Entry:

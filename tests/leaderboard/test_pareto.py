@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records import CellRecord
-from leaderboard.pareto import COSTS, cost, front, fronts
-from leaderboard.rank import CellScore, Entry
+from harness.leaderboard.pareto import COSTS, cost, front, fronts
+from harness.leaderboard.rank import CellScore, Entry
+from harness.results.records import CellRecord
 
 FACTS: dict[str, Any] = {
     "rows_spent": 64, "train_rows": 32, "tuning_s": 30.0, "tokens": 7, "bytes_up": 5, "bytes_down": 6,

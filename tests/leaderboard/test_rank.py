@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import key
 
-from harness.records import CellRecord, KeptAnswer
-from harness.status import FIRST_MARKS, MARKS
-from harness.store import Store
-from leaderboard.rank import Entry, Ranking, rank
+from harness.leaderboard.rank import Entry, Ranking, rank
+from harness.results.records import CellRecord, KeptAnswer
+from harness.results.status import FIRST_MARKS, MARKS
+from harness.results.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

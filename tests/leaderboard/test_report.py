@@ -24,20 +24,20 @@ import plotly.graph_objects as go
 import report_site
 from report_site import CELLS, HOSTILE, TRACK
 
-from harness.data import Source
 from harness.errors import InputError
-from harness.status import MARKS
-from harness.store import Store
-from leaderboard.report.build import build
-from leaderboard.report.facts import confusion, gather, page_name
-from leaderboard.report.pages import Axis
-from leaderboard.report.plots import log_with_zero
-from leaderboard.report.prose import rendered
+from harness.leaderboard.report.build import build
+from harness.leaderboard.report.facts import confusion, gather, page_name
+from harness.leaderboard.report.pages import Axis
+from harness.leaderboard.report.plots import log_with_zero
+from harness.leaderboard.report.prose import rendered
+from harness.results.status import MARKS
+from harness.results.store import Store
+from harness.tracks.examples import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from leaderboard.report.build import Built
+    from harness.leaderboard.report.build import Built
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADING = {"src", "srcset", "action", "data", "poster", "background", "formaction"}
@@ -361,7 +361,7 @@ def test_a_report_replaces_a_report_and_nothing_else(store: Store, tmp_path: Pat
 
 def test_a_report_that_fails_leaves_the_old_one(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes wrong while the pages are written."""
-    from leaderboard.report import build as module
+    from harness.leaderboard.report import build as module
 
     site = tmp_path / "site"
     build(store, TRACK, site, Source("embedded"), tmp_path)
@@ -394,7 +394,7 @@ def test_the_command_writes_a_report_and_says_where(tmp_path: Path) -> None:
 def test_the_report_needs_neither_torch_nor_the_language_model() -> None:
     """It reads the database, and nothing runs."""
     program = (
-        "import leaderboard.report.build, sys;"
+        "import harness.leaderboard.report.build, sys;"
         "names = ('torch', 'transformers', 'harness.lm');"
         "sys.exit(str([m for m in sys.modules if m.startswith(names)] or ''))"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leaderboard.rank import CellScore, Entry
-from leaderboard.standing import Standings, standings
+from harness.leaderboard.rank import CellScore, Entry
+from harness.leaderboard.standing import Standings, standings
 
 LABELS = np.random.default_rng(0).integers(2, size=60)
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.leaderboard import stats
+from harness.leaderboard.stats import Bootstrap, Interval, TaskPredictions, bootstrap, speed_up, weighted_scores
 from harness.solving.metrics import score
-from leaderboard import stats
-from leaderboard.stats import Bootstrap, Interval, TaskPredictions, bootstrap, speed_up, weighted_scores
 
 if TYPE_CHECKING:
     from harness.contract import IntArray, Metric
-    from leaderboard.stats import FloatArray
+    from harness.leaderboard.stats import FloatArray
 
 METRICS: list[Metric] = ["accuracy", "macro_f1", "f1"]
 INF = float("inf")

@@ -17,10 +17,10 @@ import pytest
 from rich.console import Console
 
 from harness.errors import InputError
-from harness.records import CellRecord
-from harness.status import FIRST_MARKS, MARKS
-from leaderboard.rank import CellScore, Entry, Ranking
-from leaderboard.table import document, json_beside, records, terminal_table, write_document, write_records
+from harness.leaderboard.rank import CellScore, Entry, Ranking
+from harness.leaderboard.table import document, json_beside, records, terminal_table, write_document, write_records
+from harness.results.records import CellRecord
+from harness.results.status import FIRST_MARKS, MARKS
 
 FACTS = {
     "rows_spent": 64, "train_rows": 32, "tuning_s": 30.0, "level": 1, "tokens": 7, "bytes_up": 5, "bytes_down": 6,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboard.stats import RESAMPLES, Bootstrap, TaskPredictions, bootstrap
-from leaderboard.ties import (
+from harness.leaderboard.stats import RESAMPLES, Bootstrap, TaskPredictions, bootstrap
+from harness.leaderboard.ties import (
     ALPHA,
     compare,
     holm,
@@ -23,7 +23,7 @@ from leaderboard.ties import (
 )
 
 if TYPE_CHECKING:
-    from leaderboard.stats import FloatArray
+    from harness.leaderboard.stats import FloatArray
 
 
 def made(averages: list[float], noise: FloatArray) -> Bootstrap:

@@ -12,13 +12,13 @@ import pytest
 from made_up import key
 from rich.console import Console
 
-from harness.evaluate import Evaluation
-from harness.overrides import Overrides
-from harness.records import CellRecord, KeptAnswer, LedgerRow
-from harness.store import Store
-from harness.submission import find
-from harness.track import load_track
-from leaderboard.watch import Look, Open, Progress, look, watch_view
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.run import Evaluation
+from harness.leaderboard.watch import Look, Open, Progress, look, watch_view
+from harness.results.records import CellRecord, KeptAnswer, LedgerRow
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,7 +117,9 @@ def test_a_look_reads_no_ledger_and_the_predictions_of_one_cell(store: Store, mo
         store.begin(run, "sst2", split).finish("ok", CellRecord(**FACTS), "t", LABELS, KEPT)
     store.begin(run, "sst2", 60).record(ROWS)
     read = []
-    monkeypatch.setattr("harness.tables.classes_of", lambda blob: read.append(blob) or np.frombuffer(blob, "<i2"))
+    monkeypatch.setattr(
+        "harness.results.tables.classes_of", lambda blob: read.append(blob) or np.frombuffer(blob, "<i2")
+    )
     for name in ("ledger", "cells"):
         monkeypatch.setattr(Store, name, lambda *_: pytest.fail("a look reads everything"))
     (mine,) = look(store, TRACK).runs
@@ -134,17 +136,17 @@ class Curious:
         self.printed = ""
 
     def planned(self, *_: object) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
 
     def began(self, *_: object) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         self.cells += 1
 
     def ended(self, *_: object) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
 
     def spent(self, rows: int, note: Mapping[str, float]) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         if self.cells == 2 and rows > self.rows and len(self.seen) < 2:
             self.rows = rows
             store = Store(str(self.database))

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from harness.answer import probabilities
 from harness.contract import Answer, Prompt, Subspace
-from harness.data import Source, load_test
-from harness.lm.decoder import DecoderBackbone
+from harness.lm.backbones.decoder import DecoderBackbone
 from harness.lm.load import load_model
-from harness.tasks import load_task
-from harness.track import ModelSpec, PromptSpec
+from harness.solving.answers import probabilities
+from harness.tracks.examples import Source, load_test
+from harness.tracks.tasks import load_task
+from harness.tracks.track import ModelSpec, PromptSpec
 
 if TYPE_CHECKING:
     from harness.lm.model import LanguageModel

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import LONGEST, WIDTH
 
-from harness.lm import decoder
-from harness.lm.backbone import Batch
-from harness.lm.decoder import DecoderBackbone
-from harness.lm.plain import PlainBackbone
+from harness.lm.backbones import decoder
+from harness.lm.backbones.base import Batch
+from harness.lm.backbones.decoder import DecoderBackbone
+from harness.lm.backbones.plain import PlainBackbone
 
 if TYPE_CHECKING:
     from collections.abc import Callable

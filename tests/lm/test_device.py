@@ -17,24 +17,24 @@ from outer_models import write_submission
 from harness import cli
 from harness.contract import Examples, Prompt, Shots
 from harness.errors import DeviceMemoryError, InputError
-from harness.evaluate import Evaluation
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.progress import PlainProgress
+from harness.evaluation.run import Evaluation
+from harness.evaluation.white_box import Predictor, Recipe, WhiteBox, train
 from harness.lm import device, load, model
-from harness.lm.encoder import EncoderBackbone
+from harness.lm.backbones.encoder import EncoderBackbone
+from harness.lm.fingerprint import TEXTS, fingerprint, probe
 from harness.lm.load import load_model
-from harness.lm.probe import TEXTS, fingerprint, probe
-from harness.overrides import Overrides
-from harness.progress import PlainProgress
-from harness.store import Store
-from harness.submission import find
-from harness.tasks import load_task
-from harness.track import Numerics, Track, load_track
-from harness.whitebox import Predictor, Recipe, WhiteBox, train
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.tasks import load_task
+from harness.tracks.track import Numerics, Track, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from harness.lm.backbone import Batch
+    from harness.lm.backbones.base import Batch
     from harness.lm.model import LanguageModel
 
 OFFICIAL, MINI = load_track("official"), load_track("mini")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from harness import Answer, BudgetExhausted, Prompt, QueryError, Subspace, cross_entropy
-from harness.answer import probabilities
-from harness.lm.fake import FakeLM, fake_examples, fake_shots, fake_task
-from harness.lm.projection import matrix
+from harness.blackbox.fake import FakeLM, fake_examples, fake_shots, fake_task
+from harness.blackbox.projection import matrix
+from harness.solving.answers import probabilities
 
 
 def make(classes: int = 2, calls: int = 50, seed: int = 0) -> FakeLM:

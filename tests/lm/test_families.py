@@ -16,11 +16,11 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.contract import Prompt, Task, Text
 from harness.errors import ModelError
-from harness.lm import families
+from harness.evaluation.white_box import WhiteBox
+from harness.lm.backbones import families
 from harness.lm.kinds import kind_of
 from harness.lm.load import load_model
-from harness.track import ModelSpec, PromptSpec
-from harness.whitebox import WhiteBox
+from harness.tracks.track import ModelSpec, PromptSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from harness.contract import Prompt
 from harness.errors import ModelError
 from harness.lm import formats
+from harness.lm.backbones.linear import Int8Linear
 from harness.lm.formats import Processor, check, fastest
-from harness.lm.linear import Int8Linear
 from harness.lm.load import load_model
-from harness.track import DType, ModelSpec, Numerics, PromptSpec, load_track
+from harness.tracks.track import DType, ModelSpec, Numerics, PromptSpec, load_track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +94,7 @@ def test_what_onednn_may_not_use_does_not_count(monkeypatch: pytest.MonkeyPatch,
 WORKED = """
 import numpy as np, sys, torch
 from harness.lm.load import load_model
-from harness.track import Numerics, load_track
+from harness.tracks.track import Numerics, load_track
 track = load_track("mini")
 lm = load_model(track.model, track.prompt, numerics=Numerics(threads=1))
 texts = lm.text_set("{a} It was {mask} .", (("A warm and funny film.",), ("Why?",)))

@@ -18,7 +18,7 @@ from tiny_models import FAMILIES, GAPPED, LAYERS, WIDTH
 
 from harness.contract import Prompt, Text
 from harness.lm.load import load_model
-from harness.track import ModelSpec, PromptSpec
+from harness.tracks.track import ModelSpec, PromptSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,17 +13,17 @@ import torch
 import transformers
 from tiny_models import CAUSAL, FAMILIES, FAST, GAPPED, LAYERS, MASKED, SEQ2SEQ, WIDTH
 
+from harness.blackbox.projection import matrix
 from harness.contract import Prompt, Prompts, Subspace, Text
 from harness.errors import ModelError, QueryError
-from harness.lm.backbone import Batch
-from harness.lm.decoder import DecoderBackbone
-from harness.lm.encoder import EncoderBackbone
+from harness.lm.backbones.base import Batch
+from harness.lm.backbones.decoder import DecoderBackbone
+from harness.lm.backbones.encoder import EncoderBackbone
+from harness.lm.backbones.plain import PlainBackbone
 from harness.lm.kinds import kind_of
 from harness.lm.load import load_model
 from harness.lm.model import LanguageModel
-from harness.lm.plain import PlainBackbone
-from harness.lm.projection import matrix
-from harness.track import ModelSpec, PromptSpec
+from harness.tracks.track import ModelSpec, PromptSpec
 
 P0 = PromptSpec(tokens=4, first_id=20)
 WORDS = (" bad", " great", " film")

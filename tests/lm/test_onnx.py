@@ -18,9 +18,9 @@ pytest.importorskip("onnx", reason='needs pip install -e ".[onnx]"')
 
 from harness.contract import Prompt, Prompts, Subspace, Text
 from harness.errors import ModelError
+from harness.lm.backbones.onnx import OnnxBackbone
 from harness.lm.load import load_model
-from harness.lm.onnx import OnnxBackbone
-from harness.track import ModelSpec, Numerics, PromptSpec
+from harness.tracks.track import ModelSpec, Numerics, PromptSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,7 +135,7 @@ def test_a_provider_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_without_the_package_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = ModelSpec(str(tiny_models.save("bert", tmp_path / "bert")), "float32")
-    monkeypatch.delitem(sys.modules, "harness.lm.onnx")
+    monkeypatch.delitem(sys.modules, "harness.lm.backbones.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ModelError, match=r"onnxruntime.*\.\[onnx\]"):
         load_model(spec, P0, numerics=ONNX)

@@ -13,12 +13,13 @@ from tiny_models import LAYERS, WIDTH
 
 from harness.contract import Prompt, Prompts, Subspace, Text
 from harness.errors import ModelError
-from harness.lm import encoder, formats
-from harness.lm.linear import ROWS, Linear, in_blocks
+from harness.lm import formats
+from harness.lm.backbones import encoder
+from harness.lm.backbones.linear import ROWS, Linear, in_blocks
+from harness.lm.backbones.packing import layout, parts
 from harness.lm.load import load_model
 from harness.lm.model import LanguageModel
-from harness.lm.packing import layout, parts
-from harness.track import ModelSpec, Numerics, PromptSpec
+from harness.tracks.track import ModelSpec, Numerics, PromptSpec
 
 CPU = torch.device("cpu")
 P0 = PromptSpec(tokens=4, first_id=20)

@@ -19,12 +19,12 @@ import torch
 from tiny_roberta import CASES, CUT, LAYERS, LONGEST, WIDTH, WORDS
 
 from harness.contract import Prompt, Subspace, Task
-from harness.data import Source, load_test
 from harness.errors import QueryError, TaskError
 from harness.lm.load import load_model
 from harness.lm.text import encode
-from harness.tasks import first_pieces, load_task, task_names
-from harness.track import ModelSpec, load_track
+from harness.tracks.examples import Source, load_test
+from harness.tracks.tasks import first_pieces, load_task, task_names
+from harness.tracks.track import ModelSpec, load_track
 
 if TYPE_CHECKING:
     from pathlib import Path

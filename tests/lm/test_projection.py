@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from harness.blackbox import projection
+from harness.blackbox.projection import check_space, matrix
 from harness.contract import Prompt, Subspace
 from harness.errors import QueryError
-from harness.lm import projection
-from harness.lm.projection import check_space, matrix
 from harness.lm.prompts import prompt_layers
 
 SPACE = Subspace(dim=50, std=(0.5, 2.0), tokens=4, seed=3)

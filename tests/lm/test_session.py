@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from harness.answer import to_bytes
+from harness.blackbox import limits, projection, session, wire
+from harness.blackbox.meter import Meter
+from harness.blackbox.pricing import PricedModel
+from harness.blackbox.session import Session, Tuning
 from harness.contract import Answer, Subspace, Task
 from harness.errors import ProtocolError, StoreError
-from harness.lm import bounds, model, projection, session, wire
-from harness.lm.pricing import PricedModel
-from harness.lm.session import Session, Tuning
-from harness.meter import Meter
-from harness.tasks import load_task
+from harness.lm import model
+from harness.solving.answers import to_bytes
+from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.lm.model import LanguageModel
-    from harness.records import LedgerRow
+    from harness.results.records import LedgerRow
 
 CALLS, TRAIN = 5, 4
 TEXTS = [(f"film number {n}",) for n in range(TRAIN)]
@@ -313,7 +314,7 @@ def test_4096_declarations_are_enough(connect: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_all_declared_texts_together_are_bounded(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "MOST_CHARACTERS", 20_000)
+    monkeypatch.setattr(limits, "MOST_CHARACTERS", 20_000)
     line = connect()
     assert isinstance(line.ask(wire.Declare(1, texts=[("x" * 10_000,)])), wire.Done)
     assert isinstance(line.ask(wire.Declare(2, texts=[("x" * 10_000,)])), wire.Rejected)
@@ -424,18 +425,18 @@ def test_offers_are_kept_per_mark_by_rows_spent(connect: Any, task: Task) -> Non
 
 
 def test_a_reply_that_no_frame_could_hold_is_refused_before_the_work() -> None:
+    from harness.blackbox.query import Query
     from harness.contract import Prompt
     from harness.errors import QueryError
-    from harness.lm.query import Query
 
     text = ("a film",)
     with pytest.raises(QueryError, match="fewer rows"):
-        bounds.check_size(Query((text,) * 10**5), 4096, 16, 64, LARGEST)
+        limits.check_size(Query((text,) * 10**5), 4096, 16, 64, LARGEST)
     with pytest.raises(QueryError, match="409,600 bytes"):  # as if every text were as long as can be
-        bounds.check_size(Query((text,) * 100, features="all"), 0, 16, 64, 1 << 18)
+        limits.check_size(Query((text,) * 100, features="all"), 0, 16, 64, 1 << 18)
     wide = Prompt(np.zeros((2000, 24, 50, 1), dtype=np.float32))
     with pytest.raises(QueryError, match="fewer candidates"):
-        bounds.check_size(Query((text,), prompts=wide), 2, 1024, 64, LARGEST)
+        limits.check_size(Query((text,), prompts=wide), 2, 1024, 64, LARGEST)
 
 
 def test_deep_nesting_in_a_configuration_is_off_the_protocol() -> None:
@@ -443,7 +444,7 @@ def test_deep_nesting_in_a_configuration_is_off_the_protocol() -> None:
     for _ in range(100_000):
         nested = [nested]
     with pytest.raises(ProtocolError, match="plain"):
-        bounds.check_config({"a": nested})
+        limits.check_config({"a": nested})
 
 
 def test_texts_words_and_projections_are_prepared_once_however_many_queries_need_them(
@@ -459,7 +460,7 @@ def test_texts_words_and_projections_are_prepared_once_however_many_queries_need
         return count
 
     monkeypatch.setattr("harness.lm.model.encode", counted("texts", model.encode))
-    monkeypatch.setattr("harness.lm.projection.generate", counted("projections", projection.generate))
+    monkeypatch.setattr("harness.blackbox.projection.generate", counted("projections", projection.generate))
     monkeypatch.setattr(tiny_lm, "word_ids", counted("words", tiny_lm.word_ids))
     line = connect()
     space = Subspace(3, (1.0, 1.0), 2, seed=77)

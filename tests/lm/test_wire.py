@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from harness.blackbox import wire
 from harness.contract import Prompt, Subspace
 from harness.errors import ProtocolError, QueryError
-from harness.lm import wire
 
 count = st.integers(0, 2**31)
 text = st.text(st.characters(codec="utf-8"), max_size=8)

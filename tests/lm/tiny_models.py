@@ -16,7 +16,7 @@ SEQ2SEQ = ("t5", "bart")
 GAPPED = (*MASKED, *SEQ2SEQ)
 """Families whose input has a gap, the mask, where it is in the template."""
 FAST = ("bert", "roberta", "distilbert")
-"""Families that `harness.lm.encoder` computes."""
+"""Families that `harness.lm.backbones.encoder` computes."""
 WORDS = ("bad", "great", "yes", "no", "maybe", "film")
 CORPUS = [
     "The film was bad, and it was not great. It was a film.",

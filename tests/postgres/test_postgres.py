@@ -16,13 +16,13 @@ import pytest
 from made_up import key
 from outer_models import write_submission
 
-from harness import database
-from harness.audit import audit, labels_at_hand
-from harness.data import Source
 from harness.errors import StoreError
-from harness.records import LedgerRow
-from harness.store import Store
-from harness.tasks import load_task
+from harness.results import database
+from harness.results.audit import audit, labels_at_hand
+from harness.results.records import LedgerRow
+from harness.results.store import Store
+from harness.tracks.examples import Source
+from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

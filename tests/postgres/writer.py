@@ -8,10 +8,10 @@ import sys
 import numpy as np
 from made_up import key
 
-from harness.data import Source, examples_sha256, load_test
-from harness.records import CellRecord, KeptAnswer, LedgerRow
-from harness.store import Attempt, Store
-from harness.tasks import load_task
+from harness.results.records import CellRecord, KeptAnswer, LedgerRow
+from harness.results.store import Attempt, Store
+from harness.tracks.examples import Source, examples_sha256, load_test
+from harness.tracks.tasks import load_task
 
 TEST = load_test(load_task("sst2"), Source("embedded"))
 TOKENS = 3 << 30

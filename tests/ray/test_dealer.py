@@ -12,17 +12,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from made_up import key
 
-from harness.engines import dealer
-from harness.engines.dealer import Dealer
-from harness.engines.host import Loaded
 from harness.errors import EngineError, InputError, StoreError, SubmissionError
-from harness.evaluate import Plan
+from harness.evaluation.engines import scheduler
+from harness.evaluation.engines.host import Loaded
+from harness.evaluation.engines.scheduler import Dealer
+from harness.evaluation.run import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CELLS = 4
-IDENTITY = dealer._identity
+IDENTITY = scheduler._identity
 
 
 class RayError(Exception):
@@ -39,7 +39,7 @@ class MadeUpRay:
     def __init__(self, nodes: int, chance: random.Random, deaths: int, hostname: str | None = None) -> None:
         self.chance, self.deaths = chance, deaths
         self.alive = {f"node{n}": True for n in range(nodes)}
-        self.hostname = hostname or dealer.socket.gethostname()
+        self.hostname = hostname or scheduler.socket.gethostname()
         self.calls: dict[int, tuple[Any, Callable[[], Any]]] = {}
         self.results: dict[int, Any] = {}
         self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
@@ -120,11 +120,11 @@ class MadeUpHost:
         self.run_cell = SimpleNamespace(remote=self.asked)
 
     def loads(self) -> Any:
-        """See `harness.engines.host.Host`."""
+        """See `harness.evaluation.engines.host.Host`."""
         return self.world.load(self)
 
     def asked(self, parcel: Any, run: str, number: int) -> int:
-        """See `harness.engines.host.Host`."""
+        """See `harness.evaluation.engines.host.Host`."""
 
         def cell() -> Any:
             return self.world.outcome(run, number)
@@ -146,7 +146,7 @@ class World:
         self.tiers: list[str] = []
 
     def open(self, store: Any, submission: Any, options: Any) -> Any:
-        """See `harness.evaluate.Plan`."""
+        """See `harness.evaluation.run.Plan`."""
         todo = tuple(c for c in self.plan.cells if (submission.name, c.split) not in self.outcomes)
         return SimpleNamespace(id=submission.name, entry=submission.name, todo=todo)
 
@@ -165,26 +165,26 @@ class World:
         return SimpleNamespace(run=run, number=number)
 
     def isolated(self, tier: str) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         self.tiers.append(tier)
 
     def planned(self, entry: str, cells: Any, finished: int) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
 
     def began(self, entry: str, cell: Any) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
 
     def ended(self, entry: str, cell: Any, verdict: Any) -> None:
-        """See `harness.evaluate.Progress`."""
+        """See `harness.evaluation.run.Progress`."""
         self.told.append((entry, cell.split))
 
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dealer, "_LOOK_S", 0.0)
-    monkeypatch.setattr(dealer, "_PATIENCE_S", 0.1)
-    monkeypatch.setattr(dealer, "_identity", lambda loaded: {"sandbox": loaded.tier})
-    monkeypatch.setattr(dealer.Parcel, "of", lambda submission, _options: submission)
+    monkeypatch.setattr(scheduler, "_LOOK_S", 0.0)
+    monkeypatch.setattr(scheduler, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(scheduler, "_identity", lambda loaded: {"sandbox": loaded.tier})
+    monkeypatch.setattr(scheduler.Parcel, "of", lambda submission, _options: submission)
 
 
 def deal(world: World, ray: MadeUpRay, workers: int | None = None, store: str = "sqlite:///results.db") -> Any:

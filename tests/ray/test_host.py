@@ -15,22 +15,22 @@ import msgspec
 import pytest
 from outer_models import ROWS, write_submission
 
-from harness.engines import ray as on_ray
-from harness.engines.host import Host, Parcel
-from harness.engines.job import Job
+from harness.blackbox.lock import Turns, waited_s
 from harness.errors import InputError, SubmissionError
-from harness.evaluate import Evaluation
-from harness.lm.turns import Turns, waited_s
-from harness.overrides import Overrides
-from harness.store import Store
-from harness.submission import find
-from harness.track import load_track
+from harness.evaluation.engines import ray as on_ray
+from harness.evaluation.engines.host import Host, Parcel
+from harness.evaluation.engines.job import Job
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.run import Evaluation
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from harness.referee import Cell
+    from harness.evaluation.referee import Cell
 
 
 def test_a_submission_arrives_as_it_was_sent(tmp_path: Path) -> None:

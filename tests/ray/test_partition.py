@@ -21,7 +21,7 @@ from test_evaluate import SLOW, check
 from test_ray import contents, finish, start, two_submissions
 
 from harness.errors import StoreError
-from harness.store import Store
+from harness.results.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

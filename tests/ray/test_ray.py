@@ -18,8 +18,8 @@ import pytest
 from outer_models import write_submission
 from test_evaluate import SEARCH, SLOW, check, events, kill_group
 
-from harness.audit import audit
-from harness.store import Store
+from harness.results.audit import audit
+from harness.results.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

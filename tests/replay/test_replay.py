@@ -17,16 +17,16 @@ from made_up import key
 from outer_models import write_submission
 from test_evaluate import Watcher
 
-from harness import answer as answers
 from harness.contract import Answer
 from harness.errors import InputError
-from harness.evaluate import Evaluation
-from harness.overrides import Overrides
-from harness.replay import Replay, choices_of, find_run, replay, sampled
-from harness.status import MARKS
-from harness.store import Store
-from harness.submission import find
-from harness.track import load_track
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.replay import Replay, choices_of, find_run, replay, sampled
+from harness.evaluation.run import Evaluation
+from harness.results.status import MARKS
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.solving import answers
+from harness.tracks.track import load_track
 
 SEARCH = "tune = search"
 UNSTABLE = """

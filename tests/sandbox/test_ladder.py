@@ -13,8 +13,8 @@ import pytest
 from tiers import LIMITS, missing, skip_where_missing
 
 from harness.errors import InputError, SandboxError
-from harness.sandbox import bubblewrap, ladder, launch, probes
-from harness.sandbox.tiers import TIERS, Tier, tier_named
+from harness.sandbox import best_tier, bubblewrap, launch, probes
+from harness.tracks.tiers import TIERS, Tier, tier_named
 
 if TYPE_CHECKING:
     from outer_models import Arena
@@ -34,7 +34,7 @@ if {clone}:  # new namespaces by clone; clone3 has its flags in memory, so conta
     denied.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
 denied.load()
 from harness.sandbox import ladder
-found = ladder.best()
+found = best_tier.best()
 print(json.dumps([found.tier, found.refused]))
 """
 CONTAINER = ["unshare", "setns", "mount", "umount2", "pivot_root", "fsopen", "open_tree", "move_mount", "keyctl", "bpf",
@@ -53,10 +53,10 @@ def best_without(calls: list[str], error: str, *, clone: bool) -> tuple[Tier, di
 
 
 def test_here_it_is_the_best_that_works() -> None:
-    found = ladder.best()
+    found = best_tier.best()
     assert found.tier == BEST
     assert list(found.refused) == list(TIERS)[: list(TIERS).index(BEST)]
-    assert ladder.best() is found
+    assert best_tier.best() is found
 
 
 def test_a_container_that_denies_namespaces_gives_b() -> None:
@@ -84,7 +84,7 @@ def test_with_neither_there_is_no_isolation_and_it_says_why() -> None:
 
 def test_another_system_has_no_isolation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    found = ladder.best.__wrapped__()
+    found = best_tier.best.__wrapped__()
     assert found.tier == "0"
     assert "darwin" in found.refused["B"]
     assert "Linux" in probes.landlock()[1]
@@ -93,7 +93,7 @@ def test_another_system_has_no_isolation(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_processor_without_a_filter_has_no_isolation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert launch.filter_file() is None
-    found = ladder.best.__wrapped__()
+    found = best_tier.best.__wrapped__()
     assert found.tier == "0"
     assert "riscv64" in found.refused["B'"]
     assert "riscv64" in probes.seccomp()[0]
@@ -125,7 +125,7 @@ def test_a_bubblewrap_that_only_pretends_is_found_out(liar: Path, tier: Tier) ->
 
 def test_where_bubblewrap_only_pretends_the_next_tier_down_is_taken(liar: Path) -> None:
     skip_where_missing("B")
-    found = ladder.best.__wrapped__()
+    found = best_tier.best.__wrapped__()
     assert found.tier == "B"
     assert "namespace" in found.refused["A"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tiers import skip_where_missing
 
-from harness.sandbox.tiers import TIERS, Tier
+from harness.tracks.tiers import TIERS, Tier
 
 if TYPE_CHECKING:
     from outer_models import Arena

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import SubmissionError
-from harness.sandbox.view import PACKAGE, base_view, cut, open_to_all, secret, view
-from harness.tasks import tasks_dir
+from harness.sandbox.allowlist import PACKAGE, base_view, cut, open_to_all, secret, view
+from harness.tracks.tasks import tasks_dir
 
 ROOT = PACKAGE.parent
 SECRETS = [

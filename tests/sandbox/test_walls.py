@@ -19,7 +19,7 @@ from tiers import LIMITS, missing, skip_where_missing
 
 import harness
 from harness.sandbox import launch
-from harness.sandbox.tiers import TIERS, Tier
+from harness.tracks.tiers import TIERS, Tier
 
 if TYPE_CHECKING:
     from outer_models import Arena

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiers import skip_where_missing
 
-from harness.sandbox import ladder, launch
-from harness.sandbox.tiers import TIERS, Tier
-from harness.track import Limits
+from harness.sandbox import best_tier, launch
+from harness.tracks.tiers import TIERS, Tier
+from harness.tracks.track import Limits
 
 if TYPE_CHECKING:
     from outer_models import Arena
@@ -99,7 +99,7 @@ def test_too_many_open_files_fail(arena: Arena) -> None:
 
 
 def test_a_worker_without_a_job_leaves_by_itself() -> None:
-    worker = launch.start(LIMITS, None, ladder.best().tier)
+    worker = launch.start(LIMITS, None, best_tier.best().tier)
     left = worker.end(20)
     assert left.code == 1
     assert "harness evaluate" in left.output
@@ -107,7 +107,7 @@ def test_a_worker_without_a_job_leaves_by_itself() -> None:
 
 
 def test_a_worker_that_stays_is_killed_at_once() -> None:
-    worker = launch.start(LIMITS, None, ladder.best().tier)
+    worker = launch.start(LIMITS, None, best_tier.best().tier)
     worker.sock.sendall(b"\x05")  # it waits for the rest
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
@@ -138,7 +138,7 @@ def test_sources_are_compiled_anew_and_no_cached_file_is_read_or_written(arena: 
 REFEREE = """
 import sys, time
 from harness.sandbox import launch
-from harness.track import Limits
+from harness.tracks.track import Limits
 worker = launch.start(Limits(wall_s=60, memory_gb=1), None, sys.argv[1])
 print(worker.pid, flush=True)
 time.sleep(600)

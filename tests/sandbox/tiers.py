@@ -9,10 +9,10 @@ import pytest
 
 from harness.errors import SandboxError
 from harness.sandbox import launch
-from harness.track import Limits
+from harness.tracks.track import Limits
 
 if TYPE_CHECKING:
-    from harness.sandbox.tiers import Tier
+    from harness.tracks.tiers import Tier
 
 LIMITS = Limits(wall_s=60, memory_gb=1)
 

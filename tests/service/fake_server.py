@@ -7,9 +7,9 @@ from pathlib import Path
 
 from small_service import FAST, TASK, desk
 
-from harness.lm.fake_language_model import FakeLanguageModel
+from harness.blackbox.fake_language_model import FakeLanguageModel
+from harness.service.accounts import Book
 from harness.service.app import make_app
-from harness.service.book import Book
 from harness.service.serve import run
 
 if __name__ == "__main__":

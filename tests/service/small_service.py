@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import uvicorn
 
-from harness.lm.fake import fake_shots, fake_task
-from harness.lm.fake_language_model import FakeLanguageModel
+from harness.blackbox.fake import fake_shots, fake_task
+from harness.blackbox.fake_language_model import FakeLanguageModel
+from harness.service.accounts import Book
 from harness.service.app import make_app
-from harness.service.book import Book
-from harness.service.desk import Desk, Limits, Place
+from harness.service.queries import Desk, Limits, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,14 +15,14 @@ import pytest
 from fastapi.testclient import TestClient
 from small_service import CALLS, FAST, ROWS, TASK, TRAIN, WHERE, House, served, until
 
-from harness.answer import to_bytes
+from harness.blackbox import wire
+from harness.blackbox.fake_language_model import FakeLanguageModel
 from harness.contract import Answer, Prompt, Subspace
 from harness.errors import DeviceMemoryError, StoreError
-from harness.lm import wire
-from harness.lm.fake_language_model import FakeLanguageModel
 from harness.service import messages
 from harness.service.app import STATUS
 from harness.service.messages import JSON, MSGPACK, Fault, QueryBody
+from harness.solving.answers import to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +130,7 @@ def test_a_query_that_was_refused_may_be_sent_anew_under_its_key(client: TestCli
 def test_a_reply_that_is_no_longer_kept_is_refused_and_not_charged_again(
     client: TestClient, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.service.book.KEPT_REPLIES", 1)
+    monkeypatch.setattr("harness.service.accounts.KEPT_REPLIES", 1)
     for key in "ab":
         asked(client, QueryBody("train"), **{"Idempotency-Key": key})
     gone = asked(client, QueryBody("train"), **{"Idempotency-Key": "a"})

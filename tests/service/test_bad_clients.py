@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from small_service import FAST, TASK, TRAIN, WHERE, House, served, until
 
-from harness.lm.fake_language_model import FakeLanguageModel
+from harness.blackbox.fake_language_model import FakeLanguageModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.audit import audit
 from harness.errors import InputError, StoreError
-from harness.records import LedgerRow
-from harness.service import book as books
-from harness.service.book import Account, Book, Charge, Moved
-from harness.store import Store
+from harness.results.audit import audit
+from harness.results.records import LedgerRow
+from harness.results.store import Store
+from harness.service import accounts as books
+from harness.service.accounts import Account, Book, Charge, Moved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.service.bucket import Bucket
+from harness.service.rate_limit import Bucket
 
 
 def test_a_full_bucket_gives_its_burst_and_then_one_at_a_time() -> None:

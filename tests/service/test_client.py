@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from small_service import CALLS, ROWS, TASK, TRAIN, House, served, until
 
 import harness
+from harness.blackbox.fake import FakeLM
+from harness.blackbox.meter import Meter
 from harness.contract import Answer, BlackBox, Member, Prompt, Subspace
 from harness.errors import AnswerError, BudgetExhausted, InputError, QueryError, ServiceError
-from harness.lm.fake import FakeLM
-from harness.meter import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +140,7 @@ def test_a_submission_runs_unchanged_and_alike(house: House, url: str, name: str
             pass
         return found
 
-    from harness.answer import to_bytes
+    from harness.solving.answers import to_bytes
 
     rich = house.book.new_token("rich", calls=60)
     with harness.connect(url, rich, task="fake") as box:

@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_service import ROWS, TASK, TRAIN, WHERE, House, desk, served
 
-from harness.answer import to_bytes
 from harness.contract import Answer
 from harness.service import messages
-from harness.service.book import Book
-from harness.service.desk import Refusal
+from harness.service.accounts import Book
 from harness.service.messages import MSGPACK, QueryBody
+from harness.service.queries import Refusal
+from harness.solving.answers import to_bytes
 
 if TYPE_CHECKING:
-    from harness.service.desk import Desk
+    from harness.service.queries import Desk
 
 TEXTS = [(f"w{n}",) for n in range(ROWS + 5)]
 _ONE = st.tuples(st.integers(0, 7), st.integers(1, 2 * TRAIN))  # key, texts

@@ -17,7 +17,7 @@ import pytest
 from small_service import TASK, TRAIN, desk, until
 
 import harness
-from harness.service.book import Book
+from harness.service.accounts import Book
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from small_service import TASK, House, served
 
-from harness.answer import from_bytes
+from harness.solving.answers import from_bytes
 
 if TYPE_CHECKING:
     import nbformat as nbformat_types

@@ -12,21 +12,21 @@ from small_service import served, until
 from typer.testing import CliRunner
 
 import harness
-from harness.answer import to_bytes
-from harness.audit import audit
 from harness.cli import app as cli
 from harness.contract import Answer, Subspace
 from harness.errors import DeviceMemoryError, InputError
-from harness.evaluate import Evaluation
-from harness.overrides import Overrides
-from harness.replay import choices_of
-from harness.sandbox.tiers import ELSEWHERE
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.replay import choices_of
+from harness.evaluation.run import Evaluation
+from harness.leaderboard.rank import rank
+from harness.results.audit import audit
+from harness.results.store import Store
 from harness.service import serve
-from harness.service.book import Book
+from harness.service.accounts import Book
 from harness.service.serve import places, service_of, settle, track_id
-from harness.store import Store
-from harness.track import load_track
-from leaderboard.rank import rank
+from harness.solving.answers import to_bytes
+from harness.tracks.tiers import ELSEWHERE
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,8 +82,8 @@ def test_a_solver_elsewhere_ends_up_on_the_leaderboard_in_a_division_of_its_own(
 
 
 def test_an_answer_is_scored_as_the_referee_scores_it(evaluation: Evaluation, book: Book) -> None:
-    from harness import answer as answers
-    from harness.data import load_test
+    from harness.solving import answers
+    from harness.tracks.examples import load_test
 
     cell = evaluation.cells[0]
     answer = Answer.of(cell.task)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.submission import loaded
+from harness.sandbox.submission import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "official.md").read_text(encoding="utf-8")

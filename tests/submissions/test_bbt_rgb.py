@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from harness import Answer, BudgetExhausted, Examples, Member, Outputs, Shots, Subspace, Task, cross_entropy, softmax
-from harness.answer import from_bytes, probabilities, to_bytes
 from harness.contract import ModelInfo
-from harness.tasks import template_problem
+from harness.solving.answers import from_bytes, probabilities, to_bytes
+from harness.tracks.tasks import template_problem
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from harness.lm.fake import FakeLM
+    from harness.blackbox.fake import FakeLM
 
     from .conftest import Bench
 

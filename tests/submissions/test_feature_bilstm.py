@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness import Answer, BudgetExhausted, Shots, Task, heads
-from harness.answer import check, from_bytes, probabilities, to_bytes
-from harness.lm.fake import FakeLM, fake_examples, fake_shots, fake_task
+from harness import Answer, BudgetExhausted, Shots, Task
+from harness.blackbox.fake import FakeLM, fake_examples, fake_shots, fake_task
+from harness.contract import heads
+from harness.solving.answers import check, from_bytes, probabilities, to_bytes
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from harness import Answer, BudgetExhausted, Examples, QueryError, Shots, Task
-from harness.answer import check, from_bytes, probabilities, to_bytes
-from harness.lm.fake import FakeLM, fake_examples
-from harness.tasks import template_problem
+from harness.blackbox.fake import FakeLM, fake_examples
+from harness.solving.answers import check, from_bytes, probabilities, to_bytes
+from harness.tracks.tasks import template_problem
 
 if TYPE_CHECKING:
     from types import ModuleType

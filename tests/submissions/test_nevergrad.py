@@ -11,7 +11,7 @@ import nevergrad as ng
 import numpy as np
 import pytest
 
-from harness.answer import to_bytes
+from harness.solving.answers import to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

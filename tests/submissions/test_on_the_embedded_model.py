@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.evaluate import Evaluation
-from harness.overrides import Overrides
-from harness.referee import run_cell
-from harness.status import COUNTS, MARKS
-from harness.store import Store
-from harness.submission import find
-from harness.track import load_track
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.referee import run_cell
+from harness.evaluation.run import Evaluation
+from harness.results.status import COUNTS, MARKS
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.records import StoredCell
+    from harness.results.records import StoredCell
 
 pytestmark = pytest.mark.slow
 

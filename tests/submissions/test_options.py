@@ -9,7 +9,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import pytest
 
 from harness.errors import SubmissionError
-from harness.submission import loaded
+from harness.sandbox.submission import loaded
 
 FOLDER = Path(__file__).resolve().parents[2] / "submissions"
 SUBMISSIONS = sorted(path.parent.name for path in FOLDER.glob("*/submission.py"))

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from harness import Answer, Examples, Prompt, cross_entropy
-from harness.answer import check, from_bytes, probabilities, to_bytes
-from harness.lm.fake import fake_examples
+from harness.blackbox.fake import fake_examples
+from harness.solving.answers import check, from_bytes, probabilities, to_bytes
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from harness.lm.fake import FakeLM
+    from harness.blackbox.fake import FakeLM
 
     from .conftest import Bench
 

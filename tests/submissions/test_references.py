@@ -12,15 +12,15 @@ import torch
 from made_up import key
 
 from harness.contract import Prompt
-from harness.data import Source, load_shots
 from harness.errors import SubmissionError
+from harness.evaluation.referee import Cell, run_reference
+from harness.evaluation.white_box import WhiteBox
 from harness.lm.load import load_model
-from harness.referee import Cell, run_reference
-from harness.store import Store
-from harness.submission import find, loaded
-from harness.tasks import load_task
-from harness.track import load_track
-from harness.whitebox import WhiteBox
+from harness.results.store import Store
+from harness.sandbox.submission import find, loaded
+from harness.tracks.examples import Source, load_shots
+from harness.tracks.tasks import load_task
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from outer_models import Arena

@@ -13,7 +13,7 @@ from harness import Answer, Coordinates, Prompt, cross_entropy, hinge
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from harness.lm.fake import FakeLM
+    from harness.blackbox.fake import FakeLM
 
     from .conftest import Bench
 

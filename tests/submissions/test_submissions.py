@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from harness import Answer, Coordinates, cross_entropy, hinge, negative_accuracy
-from harness.answer import from_bytes, to_bytes
-from harness.lm.projection import matrix
+from harness.blackbox.projection import matrix
+from harness.solving.answers import from_bytes, to_bytes
 
 if TYPE_CHECKING:
     from .conftest import Bench
@@ -136,7 +136,7 @@ def test_only_the_contract_is_imported(bench: Bench, name: str) -> None:
 
 def test_the_fake_and_the_contract_need_no_torch() -> None:
     """Start-up time counts: importing both loads no torch."""
-    code = "import sys, harness, harness.lm.fake; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness, harness.blackbox.fake; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -14,9 +14,9 @@ import typer.main
 from made_up import key
 
 from harness.cli import app
-from harness.records import CellRecord, KeptAnswer
-from harness.store import Store
-from harness.track import load_track
+from harness.results.records import CellRecord, KeptAnswer
+from harness.results.store import Store
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

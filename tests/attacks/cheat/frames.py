@@ -323,9 +323,9 @@ def be_ready_twice(at: Any) -> Iterator[Answer]:
 
 def answer_after_the_end(at: Any) -> Iterator[Answer]:
     """An answer behind the last frame."""
-    import harness.answer
+    import harness.solving.answers
 
-    better = harness.answer.to_bytes(Answer.of(at.task, late=1.0))
+    better = harness.solving.answers.to_bytes(Answer.of(at.task, late=1.0))
     Raw().send({"type": "Finished", "reason": "returned", "detail": ""}, {"type": "Offer", "answer": better})
     time.sleep(30)
     yield Answer.of(at.task)

@@ -58,15 +58,15 @@ def climb_the_stack(at: Any) -> str:
 
 def import_the_test_set(at: Any) -> Any:
     """The harness reads test sets; so does who imports it."""
-    from harness.data import Source, load_test
-    from harness.tasks import load_task
+    from harness.tracks.examples import Source, load_test
+    from harness.tracks.tasks import load_task
 
     return load_test(load_task("sst2"), Source("embedded")).texts[:1]
 
 
 def import_the_store(at: Any) -> Any:
     """The harness reads the results; so does who imports it."""
-    from harness.store import Store
+    from harness.results.store import Store
 
     return Store(at.store).runs()
 

@@ -1,0 +1,152 @@
+"""A `BlackBox` over the socket: what a submission holds in its hands inside the worker."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.blackbox import wire
+from harness.blackbox.query import Query, string_of
+from harness.contract import Answer, Budget, Coordinates, FeatureKind, FloatArray, ModelInfo, Outputs
+from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryError
+from harness.solving import answers
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from harness.contract import Prompts, Subspace, Task, Text
+
+_LARGEST_REPLY = (1 << 32) - 1
+
+
+class Asking(ABC):
+    """The questions of a `BlackBox`; whoever carries them says how."""
+
+    def logits(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None = None,
+        words: Sequence[str] | None = None,
+        normalize: bool = False,
+    ) -> FloatArray:
+        """See `BlackBox`."""
+        return self._query(Query.of(prompts, texts, template, words, None, normalize)).logits.values(3)
+
+    def outputs(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None = None,
+        words: Sequence[str] | None = None,
+        features: FeatureKind = "mask",
+        normalize: bool = False,
+    ) -> Outputs:
+        """See `BlackBox`."""
+        result = self._query(Query.of(prompts, texts, template, words, features, normalize))
+        if result.features is None:
+            raise ProtocolError("features were asked for and did not come")
+        lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
+        return Outputs(result.logits.values(3), result.features.values(4 if features == "all" else 3), lengths)
+
+    @abstractmethod
+    def _query(self, query: Query) -> wire.Result:
+        """Ask; the budget is that after it."""
+
+
+class RemoteBlackBox(Asking):
+    """Sends queries, receives logits; texts and subspaces are sent once and named afterwards."""
+
+    def __init__(self, sock: socket.socket, info: ModelInfo, task: Task, budget: Budget) -> None:
+        """Talk over `sock`; `task` gives the default template and words."""
+        self._sock = sock
+        self._info = info
+        self._task = task
+        self._budget = budget
+        self._texts: dict[tuple[Text, ...], int] = {}
+        self._spaces: dict[Subspace, int] = {}
+        self._vocabulary: tuple[str, ...] | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        """See `BlackBox`."""
+        return self._info
+
+    @property
+    def budget(self) -> Budget:
+        """See `BlackBox`."""
+        return self._budget
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """See `BlackBox`."""
+        reply = self._ask(wire.Words(tuple(map(string_of, words))))
+        if not isinstance(reply, wire.WordIds):
+            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Words")
+        return reply.ids
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """See `BlackBox`."""
+        if self._vocabulary is None:
+            reply = self._ask(wire.Vocabulary())
+            if not isinstance(reply, wire.WordList):
+                raise ProtocolError(f"unexpected reply {type(reply).__name__} to Vocabulary")
+            self._vocabulary = reply.words
+        return self._vocabulary
+
+    def ready(self, config: dict[str, object]) -> None:
+        """Tell the referee that the submission was imported, and its full configuration."""
+        self._ask(wire.Ready(config))
+
+    def offer(self, answer: Answer) -> None:
+        """Hand an answer to the referee; the last one stands.
+
+        Raises:
+            AnswerError: it breaks the contract, or the referee refuses it.
+        """
+        if not isinstance(answer, Answer):
+            raise AnswerError(f"tune yielded {type(answer).__name__}; yield harness.Answer")
+        try:
+            self._ask(wire.Offer(answers.to_bytes(answer)))
+        except QueryError as problem:
+            raise AnswerError(str(problem)) from None
+
+    def _query(self, query: Query) -> wire.Result:
+        texts = self._text_set(query.texts)
+        space = self._space(query.prompts.space) if isinstance(query.prompts, Coordinates) else None
+        reply = self._ask(wire.QueryFrame.of(query, self._task, texts, space))
+        if not isinstance(reply, wire.Result):
+            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Query")
+        self._budget = Budget(self._budget.rows_total, reply.rows_left, self._budget.train_rows)
+        return reply
+
+    def _text_set(self, texts: tuple[Text, ...]) -> int:
+        if texts not in self._texts:
+            self._ask(wire.Declare(len(self._texts), texts=list(texts)))
+            self._texts[texts] = len(self._texts)
+        return self._texts[texts]
+
+    def _space(self, space: Subspace) -> int:
+        if space not in self._spaces:
+            self._ask(wire.Declare(len(self._spaces), space=space))
+            self._spaces[space] = len(self._spaces)
+        return self._spaces[space]
+
+    def _ask(self, request: wire.Request) -> wire.Reply:
+        frame = wire.encode(request)
+        try:
+            wire.decode_request(memoryview(frame)[wire.PREFIX :])  # here, where the traceback shows the author's line
+        except ProtocolError as problem:
+            raise QueryError(f"{type(request).__name__} cannot be sent: {problem.__cause__}") from None
+        self._sock.sendall(frame)
+        body = wire.receive(self._sock, _LARGEST_REPLY)
+        if body is None:
+            raise ProtocolError("the referee closed the connection")
+        reply = wire.decode_reply(body)
+        if isinstance(reply, wire.Refused):
+            raise BudgetExhausted(reply.rows_asked, reply.rows_left, reply.rows_total)
+        if isinstance(reply, wire.Rejected):
+            raise QueryError(reply.message)
+        return reply

@@ -1,0 +1,111 @@
+"""The fake model with the face that pricing and referee see: for tests and load tests without torch and weights."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from harness.blackbox.fake import FakeModel
+from harness.blackbox.projection import check_space
+from harness.contract import Coordinates
+from harness.errors import QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.contract import FeatureKind, ModelInfo, Outputs, Prompts, Task, Text
+
+
+@dataclass(frozen=True)
+class FakeTexts:
+    """Texts under one template; tokens are their words."""
+
+    template: str
+    texts: tuple[Text, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Words of all texts, the template not counted."""
+        return sum(len(part.split()) for text in self.texts for part in text)
+
+
+class FakeLanguageModel:
+    """`FakeModel` as a `LanguageModel`, whose forward passes take `service_s` seconds."""
+
+    name, kind, sha256, device, max_tokens = "fake", "masked", "fake", "cpu", 512
+
+    def __init__(self, task: Task, seed: int = 0, service_s: float = 0.0) -> None:
+        """Plant an optimum for `task`."""
+        self.fake = FakeModel(task, seed, layers=3, width=16, prompt_tokens=4)
+        self.backbone = SimpleNamespace(width=16, layers=3)
+        self.prompt_tokens = 4
+        self.service_s = service_s
+        self.forwards = 0
+
+    def info(self, texts: Sequence[Text], template: str) -> ModelInfo:  # noqa: ARG002 - the real one measures on them
+        """See `LanguageModel`."""
+        return self.fake.info
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """See `LanguageModel`."""
+        return self.fake.vocabulary()
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """See `LanguageModel`."""
+        return self.fake.word_ids(words)
+
+    def single_ids(self, words: Sequence[str]) -> tuple[str, ...]:
+        """The words themselves, checked; the fake forwards words.
+
+        Raises:
+            QueryError: a word is not a single token.
+        """
+        self.fake.check(None, (), "", words)
+        return tuple(words)
+
+    def check(self, prompts: Prompts | None) -> None:
+        """See `LanguageModel`.
+
+        Raises:
+            QueryError: with the shape found and the shape expected.
+        """
+        if prompts is None:
+            return
+        if isinstance(prompts, Coordinates):
+            check_space(prompts.space, self.backbone.layers, self.backbone.width, self.prompt_tokens)
+        count = len(prompts)
+        if not count:
+            raise QueryError("0 candidates; at least one is needed")
+        self.fake.check(prompts, (), "", self.fake.task.words)
+
+    def text_set(self, template: str, texts: tuple[Text, ...]) -> FakeTexts:
+        """See `LanguageModel`.
+
+        Raises:
+            QueryError: the template does not fit.
+        """
+        self.fake.check(None, texts, template, self.fake.task.words)
+        return FakeTexts(template, texts)
+
+    def forward(
+        self,
+        prompts: Prompts | None,
+        texts: FakeTexts,
+        words: Sequence[str],
+        features: FeatureKind | None = None,
+        normalize: bool = False,
+    ) -> Any:
+        """See `LanguageModel`."""
+        self.forwards += 1
+        time.sleep(self.service_s)
+        out = self.fake.outputs(prompts, texts.texts, texts.template, words, features or "mask", normalize)
+        return SimpleNamespace(logits=out.logits, features=out.features if features else None, lengths=out.lengths)
+
+    def outputs(
+        self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
+    ) -> Outputs:
+        """See `LanguageModel`."""
+        return self.fake.outputs(prompts, texts, template, words, features)

@@ -1,0 +1,111 @@
+"""How much one request may ask for: checked before any work is done for it, so that no request can hurt the referee."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ProtocolError, QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.blackbox.query import Query
+    from harness.contract import Text
+
+LONGEST_TEXT = 20_000
+LONGEST_TEMPLATE = 4096
+MOST_WORDS = 1 << 18
+"""More than any vocabulary has."""
+LONGEST_WORD = 256
+MOST_CHARACTERS, TEXT_OVERHEAD = 64 << 20, 64
+"""Of all texts that one solver may ask about at a time; each text counts with an overhead."""
+LARGEST_CONFIG = 64 << 10
+LARGEST_PROMPTS = 1 << 30
+"""Bytes that the prompts of one query may unfold to."""
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """A configuration goes into the results as JSON: plain data, and little of it.
+
+    Raises:
+        ProtocolError: it is not.
+    """
+    try:
+        size = len(json.dumps(config, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise ProtocolError(f"the configuration is not plain data: {problem}") from problem
+    if size > LARGEST_CONFIG:
+        raise ProtocolError(f"configuration of {size:,} bytes; {LARGEST_CONFIG:,} are allowed")
+
+
+def check_texts(texts: Sequence[Text], fields: int) -> None:
+    """Every text has the task's fields, none too long.
+
+    Raises:
+        QueryError: with the numbers.
+    """
+    for text in texts:
+        longest = max(map(len, text), default=0)
+        if len(text) != fields or longest > LONGEST_TEXT:
+            raise QueryError(
+                f"a text of {len(text)} fields, the longest of {longest:,} characters; "
+                f"{fields} of at most {LONGEST_TEXT:,} expected"
+            )
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Some words, none too long.
+
+    Raises:
+        QueryError: with the numbers.
+    """
+    if not 1 <= len(words) <= MOST_WORDS:
+        raise QueryError(f"{len(words):,} words; 1 to {MOST_WORDS:,} are allowed")
+    longest = max(map(len, words))
+    if longest > LONGEST_WORD:
+        raise QueryError(f"a word of {longest:,} characters; {LONGEST_WORD} are allowed")
+
+
+def check_wording(template: str, words: Sequence[str]) -> None:
+    """Words, and a template that is not too long.
+
+    Raises:
+        QueryError: with the numbers.
+    """
+    check_words(words)
+    if len(template) > LONGEST_TEMPLATE:
+        raise QueryError(f"template of {len(template):,} characters; {LONGEST_TEMPLATE:,} are allowed")
+
+
+def check_characters(texts: Sequence[Text], declared: int) -> int:
+    """Texts fit into memory beside those of `declared` characters; return how many they have, with their overhead.
+
+    Raises:
+        QueryError: with the numbers.
+    """
+    characters = sum(TEXT_OVERHEAD + sum(map(len, text)) for text in texts)
+    most = MOST_CHARACTERS - declared
+    if characters > most:
+        raise QueryError(f"texts of {characters:,} characters; {most:,} may still be declared. Reuse text sets")
+    return characters
+
+
+def check_size(query: Query, words: int, width: int, tokens: int, reply_bytes: int) -> None:
+    """The reply fits into a frame, the unfolded prompts into memory.
+
+    `words` are asked about; `width` and `tokens` are the model's: a reply with the states of all tokens is taken to be
+    of the longest texts.
+
+    Raises:
+        QueryError: with the numbers.
+    """
+    states = {None: 0, "mask": 1, "cls": 1, "all": tokens}[query.features]
+    reply = 4 * query.candidates * len(query.texts) * (words + states * width)
+    if reply > reply_bytes:
+        raise QueryError(f"a reply of {reply:,} bytes; {reply_bytes:,} are allowed. Ask for fewer rows at once")
+    unfolded = 4 * query.candidates * query.prompt_layers * query.prompt_tokens * width
+    if unfolded > LARGEST_PROMPTS:
+        raise QueryError(
+            f"prompts of {unfolded:,} bytes; {LARGEST_PROMPTS:,} are allowed. Ask for fewer candidates at once"
+        )

@@ -1,0 +1,213 @@
+"""The conversation with one worker: what it declares, asks and offers, frame by frame, until it ends.
+
+What a query may ask and what it costs is `harness.blackbox.pricing`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from harness.blackbox import limits, wire
+from harness.blackbox.lock import waited_s
+from harness.errors import BudgetExhausted, ProtocolError, QueryError
+from harness.results.records import LedgerRow, Usage
+from harness.results.status import MARKS
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from harness.blackbox.meter import Meter
+    from harness.blackbox.pricing import Answered, PricedModel
+    from harness.contract import Answer, Subspace, Text
+
+_Free: TypeAlias = "wire.Declare | wire.Words | wire.Vocabulary | wire.Offer | wire.Ready"
+_Asked: TypeAlias = "wire.QueryFrame | _Free"
+End: TypeAlias = Literal["returned", "budget", "crashed", "memory", "timeout", "closed", "protocol", "answer"]
+_MOST_DECLARED = 4096
+_MOST_REJECTED = 1000
+_MOST_REFUSED = 1000
+"""A submission that goes on asking for more than is left is ended by its budget, not by the clock."""
+_MOST_HISTORY = 1000
+_HISTORY = ("dev", "loss")
+"""What of each offered answer's note is kept, and of how many answers."""
+
+
+class Ledger(Protocol):
+    """Where answered queries are made durable."""
+
+    def record(self, row: LedgerRow) -> None:
+        """Commit a row; when this returns, it survives a crash."""
+        ...
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """An answer offered after `rows` rows had been charged."""
+
+    rows: int
+    answer: Answer
+    blob: bytes
+
+
+@dataclass
+class Tuning:
+    """How a submission's `tune` went, as far as its worker told; `harness.evaluation.white_box.Training` is that of a reference."""
+
+    end: End = "closed"
+    detail: str = ""
+    config: dict[str, object] | None = None
+    """The full configuration, once the submission was imported; None if it never got there."""
+    incumbents: dict[float, Incumbent] = field(default_factory=dict)
+    """Last answer offered at or before each mark."""
+    last: Incumbent | None = None
+    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    """Rows charged when each answer came, and what its note says of `_HISTORY`; the first `_MOST_HISTORY` of them."""
+    refused: int = 0
+    rejected: int = 0
+    declared_bytes: int = 0
+    """Received to declare texts and subspaces; `bytes_up` counts queries alone."""
+    usage: Usage = field(default_factory=Usage)
+
+
+class Session:
+    """One worker's counterpart. Serial: one frame in, one frame out."""
+
+    def __init__(
+        self,
+        priced: PricedModel,
+        meter: Meter,
+        ledger: Ledger,
+        watch: Callable[[int, dict[str, float]], None] = lambda _rows, _note: None,
+    ) -> None:
+        """Serve `priced` under `meter`; `watch` is told rows spent and the incumbent's note after each frame."""
+        self._priced, self._meter, self._ledger, self._watch = priced, meter, ledger, watch
+        self._texts: dict[int, tuple[Text, ...]] = {}
+        self._spaces: dict[int, Subspace] = {}
+        self._characters: dict[int, int] = {}
+        self.tuning = Tuning()
+
+    def serve(self, sock: socket.socket, deadline: float) -> Tuning:
+        """Answer frames until the worker is finished, gone, out of time (monotonic clock) or off the protocol.
+
+        Its clock stands still while it waits for the forward passes of others.
+        """
+        tuning, deadline = self.tuning, deadline - waited_s()
+        try:
+            while tuning.refused <= _MOST_REFUSED:
+                sock.settimeout(_left(deadline + waited_s()))
+                body = wire.receive(sock, self._priced.frame_bytes)
+                if body is None:
+                    return tuning
+                request = wire.decode_request(body)
+                if isinstance(request, wire.Finished):
+                    tuning.end, tuning.detail = request.reason, request.detail[:20_000]
+                    return tuning
+                reply = self._reply(request, body)
+                # A worker that does not read its replies runs out of time, too.
+                sock.settimeout(_left(deadline + waited_s()))
+                sock.sendall(reply)
+                self._watch(self._meter.spent, tuning.last.answer.note if tuning.last else {})
+            tuning.end, tuning.detail = "budget", f"more than {_MOST_REFUSED:,} queries that did not fit"
+        except TimeoutError:
+            tuning.end, tuning.detail = "timeout", "wall-clock limit reached"
+        except (BrokenPipeError, ConnectionResetError):
+            tuning.end = "closed"
+        except ProtocolError as problem:
+            tuning.end, tuning.detail = "protocol", str(problem)
+        return tuning
+
+    def _reply(self, request: _Asked, body: bytes) -> bytes:
+        """The frame that replies to one request, whose bytes were `body`.
+
+        Raises:
+            ProtocolError: the protocol does not allow the request.
+        """
+        if self.tuning.config is None and not isinstance(request, wire.Ready):
+            name = "Query" if isinstance(request, wire.QueryFrame) else type(request).__name__
+            raise ProtocolError(f"{name} came before Ready; the submission is not imported yet")
+        try:
+            if isinstance(request, wire.QueryFrame):
+                return self._query(request, body).frame
+            return wire.encode(self._free(request, len(body)))
+        except BudgetExhausted as refused:
+            self.tuning.refused += 1
+            return wire.encode(wire.Refused(refused.rows_asked, refused.rows_left, refused.rows_total))
+        except QueryError as problem:
+            self.tuning.rejected += 1
+            if self.tuning.rejected > _MOST_REJECTED:
+                raise ProtocolError(f"more than {_MOST_REJECTED} malformed requests; the last: {problem}") from problem
+            return wire.encode(wire.Rejected(str(problem)))
+
+    def _free(self, request: _Free, size: int) -> wire.Reply:
+        """The reply to what costs nothing."""
+        if isinstance(request, wire.Offer):
+            return self._offer(request)
+        if isinstance(request, wire.Words):
+            return self._priced.word_ids(request.words)
+        if isinstance(request, wire.Vocabulary):
+            return self._priced.vocabulary()
+        return self._ready(request) if isinstance(request, wire.Ready) else self._declare(request, size)
+
+    def _ready(self, ready: wire.Ready) -> wire.Done:
+        """Keep the configuration; it goes into the results as JSON, so it must be plain data."""
+        if self.tuning.config is not None:
+            raise ProtocolError("Ready came twice")
+        limits.check_config(ready.config)
+        self.tuning.config = ready.config
+        return wire.Done()
+
+    def _declare(self, request: wire.Declare, size: int) -> wire.Done:
+        if (request.texts is None) == (request.space is None):
+            raise QueryError("declare either texts or a subspace")
+        if len(self._texts) + len(self._spaces) >= _MOST_DECLARED:
+            raise QueryError(f"{_MOST_DECLARED:,} text sets and subspaces are declared; reuse those")
+        if request.texts is not None:
+            texts = tuple(request.texts)
+            self._characters[request.id] = self._priced.check_texts(texts, sum(self._characters.values()))
+            self._texts[request.id] = texts
+        elif request.space is not None:
+            self._priced.check_space(request.space)
+            self._spaces[request.id] = request.space
+        self.tuning.declared_bytes += size
+        return wire.Done()
+
+    def _query(self, frame: wire.QueryFrame, body: bytes) -> Answered:
+        texts = self._texts.get(frame.texts)
+        if texts is None:
+            raise QueryError(f"text set {frame.texts} was never declared")
+        space = None
+        if frame.prompt is not None and frame.space is not None:
+            space = self._spaces.get(frame.space)
+            if space is None:
+                raise QueryError(f"subspace {frame.space} was never declared")
+        return self._priced.answer(frame.query(texts, space), body, self._meter, self._commit)
+
+    def _commit(self, answered: Answered) -> None:
+        self._ledger.record(answered.row)
+        self.tuning.usage.count(answered.row, answered.nominal_up, answered.nominal_down)
+
+    def _offer(self, offer: wire.Offer) -> wire.Done:
+        answer = self._priced.offered(offer.answer)
+        spent, total = self._meter.spent, self._meter.budget.rows_total
+        self.tuning.last = Incumbent(spent, answer, offer.answer)
+        if len(self.tuning.history) < _MOST_HISTORY:
+            self.tuning.history.append((spent, {key: answer.note[key] for key in _HISTORY if key in answer.note}))
+        for mark in MARKS:
+            if spent <= mark * total:
+                self.tuning.incumbents[mark] = self.tuning.last
+        return wire.Done()
+
+
+def _left(deadline: float) -> float:
+    """Seconds to the deadline.
+
+    Raises:
+        TimeoutError: none.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left

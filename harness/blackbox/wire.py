@@ -1,0 +1,298 @@
+"""What travels between referee and worker: length-prefixed msgpack frames over one inherited socketpair.
+
+A frame is a little-endian u32 length and a msgpack body that decodes into one of the typed structs below;
+nothing else is accepted and nothing is ever unpickled. The length is checked before memory is taken for it,
+array shapes are checked against their bytes, and floats must be finite.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+
+from harness.blackbox.query import Query
+from harness.contract import Coordinates, FeatureKind, FloatArray, Mode, Prompt, Prompts, Subspace, Text
+from harness.errors import ProtocolError, QueryError
+
+if TYPE_CHECKING:
+    import socket
+
+    from harness.contract import Task
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+_FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 18)  # bound what a small frame can unfold to
+_LENGTH = struct.Struct("<I")
+PREFIX = _LENGTH.size
+"""Bytes of the length that stands before each body."""
+LARGEST = 1e6
+"""Largest magnitude accepted in prompts and coordinates."""
+
+
+class _Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    pass
+
+
+class Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A float32 array, row-major, little-endian."""
+
+    shape: Annotated[tuple[Count, ...], msgspec.Meta(max_length=4)]
+    data: bytes
+
+    @classmethod
+    def of(cls, values: FloatArray) -> Array:
+        """Pack an array as float32."""
+        return cls(values.shape, np.ascontiguousarray(values, dtype="<f4").tobytes())
+
+    def values(self, dimensions: int) -> FloatArray:
+        """Unpack.
+
+        Raises:
+            QueryError: number of dimensions, bytes, finiteness or magnitude are not as they must be.
+        """
+        size = math.prod(self.shape)
+        if len(self.shape) != dimensions or not size:
+            raise QueryError(f"array of shape {self.shape}; {dimensions} dimensions, none of them 0, expected")
+        if size * 4 != len(self.data):
+            raise QueryError(f"array of shape {self.shape} needs {size * 4:,} bytes, {len(self.data):,} came")
+        array = np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
+        if not np.abs(array).max() <= LARGEST:  # a NaN fails the comparison, too
+            raise QueryError(f"array of shape {self.shape} has a value that is not finite or exceeds {LARGEST:g}")
+        return array
+
+
+# ── worker → referee ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Declare(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Name a text set or a subspace by a number; later queries use the number."""
+
+    id: Count
+    texts: Annotated[list[Annotated[tuple[str, ...], _FEW]], _MANY] | None = None
+    space: Subspace | None = None
+
+
+class QueryFrame(_Frame, frozen=True, forbid_unknown_fields=True, tag="Query"):
+    """A `Query`: `prompt` holds values (4 dimensions), or coordinates (3) of the declared `space`."""
+
+    texts: Count
+    template: str
+    words: Annotated[tuple[str, ...], _MANY]
+    prompt: Array | None = None
+    mode: Mode = "add"
+    space: Count | None = None
+    features: FeatureKind | None = None
+    normalize: bool = False
+
+    @classmethod
+    def of(cls, query: Query, task: Task, texts: int, space: int | None) -> QueryFrame:
+        """Pack; `texts` and `space` are the numbers under which those of the query were declared."""
+        prompt, mode = packed(query.prompts)
+        return cls(texts, *query.wording(task), prompt, mode, space, query.features, query.normalize)
+
+    def query(self, texts: tuple[Text, ...], space: Subspace | None) -> Query:
+        """Unpack; `texts` and `space` are those that were declared under its numbers.
+
+        Raises:
+            QueryError: the prompt's array is not as it must be.
+        """
+        prompts = unpacked(self.prompt, self.mode, space)
+        return Query(texts, self.template, self.words, prompts, self.features, self.normalize)
+
+
+class Words(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Ask for token ids."""
+
+    words: Annotated[tuple[str, ...], _FEW]
+
+
+class Vocabulary(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Ask for every label word there is."""
+
+
+class Offer(_Frame, frozen=True, forbid_unknown_fields=True):
+    """An Answer, serialised by `harness.solving.answers`; it replaces the incumbent."""
+
+    answer: bytes
+
+
+class Ready(_Frame, frozen=True, forbid_unknown_fields=True):
+    """The submission was imported and its configuration built, here in full."""
+
+    config: dict[str, Any]
+
+
+class Finished(_Frame, frozen=True, forbid_unknown_fields=True):
+    """The submission ended: by itself, by the budget, by an exception, or by an answer that is none."""
+
+    reason: Literal["returned", "budget", "crashed", "memory", "answer"]
+    detail: str = ""
+
+
+# ── referee → worker ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Job(_Frame, frozen=True, forbid_unknown_fields=True):
+    """All the worker is told: task, shots, model info, budget, configuration, seed. First frame."""
+
+    submission: str
+    """Its folder."""
+    task: dict[str, Any]
+    train_texts: list[tuple[str, ...]]
+    train_labels: list[int]
+    dev_texts: list[tuple[str, ...]]
+    dev_labels: list[int]
+    info: dict[str, Any]
+    rows_total: Count
+    config: dict[str, str]
+    seed: int
+
+
+class Done(_Frame, frozen=True, forbid_unknown_fields=True):
+    """A declaration or offer was taken."""
+
+
+class Result(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Reply to `Query`, with the budget after it."""
+
+    rows_left: Count
+    logits: Array
+    features: Array | None = None
+    lengths: list[Count] | None = None
+    """Tokens of each text, with the features of all tokens."""
+
+
+class WordIds(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Reply to `Words`."""
+
+    ids: list[list[int]]
+
+
+class WordList(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Reply to `Vocabulary`."""
+
+    words: tuple[str, ...]
+
+
+class Refused(_Frame, frozen=True, forbid_unknown_fields=True):
+    """The query does not fit into the budget; nothing was charged."""
+
+    rows_asked: int
+    rows_left: Count
+    rows_total: Count
+
+
+class Rejected(_Frame, frozen=True, forbid_unknown_fields=True):
+    """The request is malformed; nothing was charged."""
+
+    message: str
+
+
+Request: TypeAlias = Declare | QueryFrame | Words | Vocabulary | Offer | Ready | Finished
+Reply: TypeAlias = Job | Done | Result | WordIds | WordList | Refused | Rejected
+
+_encoder = msgspec.msgpack.Encoder()
+_request = msgspec.msgpack.Decoder(Request)
+_reply = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(frame: Request | Reply) -> bytes:
+    """Frame as bytes, length first."""
+    body = _encoder.encode(frame)
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode_request(body: bytes | memoryview) -> Request:
+    """Body of a worker's frame; ProtocolError if it is anything but one of the requests."""
+    return _decode(_request, body)  # type: ignore[no-any-return]
+
+
+def decode_reply(body: bytes) -> Reply:
+    """Body of a referee's frame."""
+    return _decode(_reply, body)  # type: ignore[no-any-return]
+
+
+def _decode(decoder: Any, body: bytes | memoryview) -> Any:
+    try:
+        return decoder.decode(body)
+    except (
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        RecursionError,
+        MemoryError,
+    ) as problem:  # DecodeError is a ValueError
+        raise ProtocolError(f"frame of {len(body):,} bytes is not of the wire format: {problem}") from problem
+
+
+def receive(sock: socket.socket, largest: int) -> bytes | None:
+    """Body of the next frame, or None where the other side closed in between frames.
+
+    The socket's timeout bounds the frame as a whole, however slowly its bytes drip in.
+
+    Raises:
+        ProtocolError: longer than `largest` bytes, of no length, or cut off.
+        TimeoutError: the socket's timeout ran out.
+    """
+    timeout = sock.gettimeout()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        head = _exactly(sock, _LENGTH.size, deadline)
+        if head is None:
+            return None
+        (length,) = _LENGTH.unpack(head)
+        if not 0 < length <= largest:
+            raise ProtocolError(
+                f"frame of {length:,} bytes; 1 to {largest:,} are accepted. Send coordinates, or less at once"
+            )
+        body = _exactly(sock, length, deadline)
+    finally:
+        sock.settimeout(timeout)
+    if body is None:
+        raise ProtocolError(f"frame of {length:,} bytes was cut off")
+    return body
+
+
+def _exactly(sock: socket.socket, size: int, deadline: float | None) -> bytes | None:
+    """Read `size` bytes; None if the peer closed before the first. Takes memory only for what has come."""
+    data = bytearray()
+    while len(data) < size:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{len(data):,} of {size:,} bytes came in time")
+            sock.settimeout(left)
+        try:
+            chunk = sock.recv(min(size - len(data), 1 << 20))
+        except ConnectionResetError:
+            chunk = b""
+        if not chunk:
+            if not data:
+                return None
+            raise ProtocolError(f"frame was cut off, {size - len(data):,} of {size:,} bytes missing")
+        data += chunk
+    return bytes(data)
+
+
+def packed(prompts: Prompts | None) -> tuple[Array | None, Mode]:
+    """The array of a query's prompts and the mode of values; the subspace of coordinates travels beside them."""
+    if prompts is None:
+        return None, "add"
+    if isinstance(prompts, Coordinates):
+        return Array.of(prompts.z), "add"
+    return Array.of(prompts.values), prompts.mode
+
+
+def unpacked(prompt: Array | None, mode: Mode, space: Subspace | None) -> Prompts | None:
+    """The prompts of a query from their array: coordinates in `space`, or values where there is none.
+
+    Raises:
+        QueryError: see `Array.values`.
+    """
+    if prompt is None:
+        return None
+    return Prompt(prompt.values(4), mode) if space is None else Coordinates(space, prompt.values(3))

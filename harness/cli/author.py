@@ -1,0 +1,107 @@
+"""An author's everyday commands: `new`, `check`, `predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.console import STORE, existing_store, out, print_json, say
+from harness.cli.options import (
+    NOTHING,
+    AsJson,
+    Options,
+    StoreUrl,
+    TrackName,
+    overriding,
+    parsed,
+)
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.evaluation.overrides import Overrides
+
+commands = typer.Typer()
+
+
+@commands.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the submission.", metavar="NAME")],
+    directory: Annotated[Path, typer.Option("--in", help="Where to make the folder.")] = Path("submissions"),
+) -> None:
+    """Make a submission to start from: a small working solver with comments."""
+    from harness.cli.scaffold import create  # noqa: PLC0415
+
+    folder = create(name, directory)
+    say(f"made {folder}; edit {folder}/submission.py, then: harness check {folder}")
+
+
+@commands.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="Submission folder.", metavar="PATH")],
+    config: Options = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try a submission in seconds: import, contract, a small run on a fake language model.
+
+    Runs your code in this process, without limits but one minute of time.
+    """
+    from harness.evaluation.check import check as checked  # noqa: PLC0415
+
+    report = checked(path, parsed(config))
+    if as_json:
+        print_json(report)
+        return
+    for line in report["lines"]:
+        say(line)
+    allow = " --white-box" if report["access"] == "white-box" else ""
+    say(f"ok; now the real thing: harness evaluate {path}{allow}")
+
+
+@commands.command(
+    epilog="Examples:\n\n"
+    '  harness predict --entry ajo "A warm and funny film."\n\n'
+    '  harness predict --answer my.safetensors --task qqp "How do I whistle?" "Who whistles?"'
+)
+@overriding("model", "staged")
+def predict(
+    texts: Annotated[list[str], typer.Argument(help="The text; for a pair task, both texts.", metavar="TEXT")],
+    answer: Annotated[Path | None, typer.Option(help="An answer file, as written by --save.")] = None,
+    entry: Annotated[str | None, typer.Option(help="Leaderboard entry whose answer to take from the database.")] = None,
+    task: Annotated[str, typer.Option("--task", help="Task of the answer.")] = "sst2",
+    split: Annotated[int, typer.Option("--split", help="Split of the stored answer.")] = 1,
+    save: Annotated[Path | None, typer.Option(help="Write the stored answer to this file.")] = None,
+    track: TrackName = "mini",
+    overrides: Overrides = NOTHING,
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Classify a text with a tuned answer, by the very code that scores it."""
+    from harness.evaluation.predict import classify, read, stored_answer, write  # noqa: PLC0415
+    from harness.evaluation.run import replaced  # noqa: PLC0415
+    from harness.tracks.staging import at_hand  # noqa: PLC0415
+    from harness.tracks.tasks import load_task  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    chosen, _ = at_hand(replaced(load_track(track), overrides), overrides.staged, ())
+    wording = load_task(task).task(chosen.profile, chosen.model.kind)
+    if len(texts) != wording.fields:
+        raise InputError(f"{len(texts)} texts; {task} takes {wording.fields}. Quote each text")
+    if answer is not None:
+        blob = read(answer)
+    elif entry is not None:
+        blob = stored_answer(
+            existing_store(store), entry, chosen.name, task, split, other_model=overrides.model is not None
+        )
+    else:
+        raise InputError("say which answer: --answer FILE, or --entry NAME of the leaderboard")
+    if save is not None:
+        write(save, blob)
+    p = classify(blob, wording, chosen, tuple(texts))
+    if as_json:
+        by_class = dict(zip(wording.classes, p.tolist(), strict=True))
+        print_json({"class": wording.classes[int(p.argmax())], "probabilities": by_class})
+        return
+    for name, value in sorted(zip(wording.classes, p, strict=True), key=lambda pair: -pair[1]):
+        out.print(f"{value:6.1%}  {name}")

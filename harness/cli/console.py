@@ -1,0 +1,64 @@
+"""What all commands print through, and the results database that they open."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.results.store import Store
+
+STORE = "results/harness.db"
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print a line as it is: no markup, and paths are not broken."""
+    out.print(escape(text), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def existing_store(store: str) -> Store:
+    """A results database that must be there.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not is_there(store):
+        raise InputError(
+            f"{store}: no such results database; run: harness evaluate submissions/ajo, or name it with --store"
+        )
+    return open_store(store, create=False)
+
+
+def open_store(url: str, *, create: bool = True) -> Store:
+    """A results database; SQLAlchemy, half of the time that `--help` would take, is imported only now."""
+    from harness.results.store import Store  # noqa: PLC0415
+
+    return Store(url, create=create)
+
+
+def shown(url: str) -> str:
+    """The address of a database without its password."""
+    from harness.results.database import shown  # noqa: PLC0415 - as `_store`
+
+    return shown(url)
+
+
+def is_there(database: str) -> bool:
+    """Whether a SQLite file is, named by its path or a URL; a server is asked later."""
+    file = re.sub(r"^sqlite[^:]*:///", "", database)
+    return "://" in file or Path(file).is_file()

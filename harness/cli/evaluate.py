@@ -1,0 +1,160 @@
+"""Run submissions: `evaluate`, and `plan` for schedulers."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.console import STORE, err, open_store, out, print_json, say
+from harness.cli.options import (
+    NOTHING,
+    OPTIONS,
+    AsJson,
+    Options,
+    StoreUrl,
+    TrackName,
+    overriding,
+    parsed,
+    submissions_in,
+)
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.evaluation.overrides import Overrides
+    from harness.results.records import RunKey
+    from harness.tracks.track import Track
+
+commands = typer.Typer()
+
+
+class Engine(StrEnum):
+    """Where cells run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+@commands.command(
+    epilog="Examples:\n\n"
+    "  harness evaluate submissions/ajo\n\n"
+    "  harness evaluate submissions/bbt --track kit --data ../kit --task sst2\n\n"
+    "  harness evaluate submissions/nevergrad --config optimizer=PSO\n\n"
+    "  harness evaluate --cell LINE  (of harness plan)"
+)
+@overriding(*OPTIONS)
+def evaluate(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Submission folders.", metavar="PATH")] = None,
+    track: TrackName = "mini",
+    overrides: Overrides = NOTHING,
+    config: Options = None,
+    cell: Annotated[
+        str | None, typer.Option("--cell", help="Only this cell: a line of harness plan.", metavar="LINE")
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="Where cells run: in this process, or on a Ray cluster (docs/scale.md).")
+    ] = Engine.LOCAL,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of a Ray cluster that runs, or auto; default one of its own here.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Cells at once on the cluster; default one per device.", min=1)
+    ] = None,
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Run submissions on a track and store what comes out.
+
+    Finished cells are never run again: the same command takes up where it was.
+    One cell is one task on one few-shot split.
+    """
+    if engine is Engine.LOCAL and (address is not None or workers is not None):
+        raise InputError("--address and --workers are for --engine ray")
+    if cell is None and not paths:
+        raise InputError("name a submission folder, e.g. submissions/ajo, or a cell with --cell")
+    if cell is not None and (overrides.tasks or overrides.splits or config):
+        raise InputError("--cell says which task, split and options; leave out --task, --split and --config")
+    options = parsed(config)
+    found = submissions_in(paths or (), options)
+    from harness.evaluation.engines import local  # noqa: PLC0415
+    from harness.evaluation.engines import ray as on_ray  # noqa: PLC0415
+    from harness.evaluation.engines.job import Job  # noqa: PLC0415
+    from harness.evaluation.plan import CellId, planned  # noqa: PLC0415
+    from harness.evaluation.progress import JsonProgress, LiveProgress, PlainProgress  # noqa: PLC0415
+    from harness.evaluation.run import check_access  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    one = None if cell is None else CellId.parse(cell)
+    chosen = load_track(one.track if one is not None and track == "mini" else track)
+    if one is not None:
+        overrides, submission = planned(one, chosen, overrides, paths or ())
+        found, options = [submission], dict(one.options)
+    for each in found:
+        check_access(each, overrides.white_box)
+    results = open_store(store)
+    job = Job(chosen, overrides, results, tuple(found), options)
+    live = err.is_terminal and engine is Engine.LOCAL  # a bar is for one cell at a time
+    progress = JsonProgress(out) if as_json else LiveProgress(err) if live else PlainProgress(err)
+    try:
+        with progress:
+            if engine is Engine.RAY:
+                done = on_ray.run(job, progress, on_ray.Cluster(address, workers))
+            else:
+                done = local.run(job, progress)
+    except KeyboardInterrupt:
+        err.print("interrupted; finished cells are kept, and the same command takes up where it was")
+        raise typer.Exit(130) from None
+    if not as_json:
+        how = _apart(done.base, chosen, overrides)
+        say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {chosen.name}")
+
+
+def _apart(run: RunKey, track: Track, overrides: Overrides) -> str:
+    """Why a run is not ranked with the others, in brackets."""
+    how = " (choices were replaced on the command line: stored, not ranked)" if run.modified else ""
+    if not track.ranks(run.device):
+        wanted = track.device_name or f"a {track.device} device"
+        how += f" (on {run.device}, and the track ranks {wanted}: listed apart)"
+    if overrides.test_data is not None:
+        how += " (on private test sets: compared with the public run of the same submission)"
+    if overrides.p0 is not None:
+        how += " (with outside data, the pre-trained prompt: listed apart)"
+    return how
+
+
+@commands.command(
+    epilog="Examples:\n\n"
+    "  harness plan submissions/ajo submissions/bbt > cells.txt\n\n"
+    '  harness evaluate --cell "$(sed -n 3p cells.txt)" --store 3.db'
+)
+@overriding(
+    *(name for name in OPTIONS if name not in {"staged", "sandbox"}),
+    helps={"white_box": "Allow references that need gradients; give it to evaluate, too."},
+)
+def plan(
+    paths: Annotated[list[Path], typer.Argument(help="Submission folders.", metavar="PATH")],
+    track: TrackName = "mini",
+    overrides: Overrides = NOTHING,
+    config: Options = None,
+    form: Annotated[str, typer.Option("--format", help="lines, one cell each, or json.")] = "lines",
+) -> None:
+    """Print the cells of an evaluation, one a line, for a cluster's scheduler: `harness evaluate --cell LINE`.
+
+    A line holds digests of the submission and the track, so that it runs what was planned or nothing. What replaces
+    the track's choices here must be given to evaluate, too. Databases that were filled apart: `harness merge`.
+    """
+    from harness.evaluation.plan import plan as planned  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    if form not in {"lines", "json"}:
+        raise InputError(f"--format {form}: lines or json is needed")
+    options = parsed(config)
+    cells = planned(load_track(track), overrides, submissions_in(paths, options), options)
+    if form == "json":
+        print_json([{"cell": str(cell)} | dataclasses.asdict(cell) | {"options": dict(cell.options)} for cell in cells])
+        return
+    for cell in cells:
+        typer.echo(str(cell))

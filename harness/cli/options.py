@@ -1,0 +1,212 @@
+"""Options of the command line that several commands share, each declared once; the CLI's own, like `harness.cli`.
+
+A command that takes overrides names them in `overriding`, and gets one `Overrides`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from harness.errors import InputError
+from harness.evaluation.overrides import Overrides, decisions
+from harness.tracks.tiers import tier_named
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.sandbox.submission import Submission
+
+Command = TypeVar("Command", bound=Callable[..., None])
+NOTHING = Overrides()
+"""The default of a command's `overrides`; `overriding` puts the given ones in its place."""
+
+DataDir = Annotated[Path | None, typer.Option("--data", help="Data directory, e.g. a competition kit.")]
+StagedDir = Annotated[
+    Path | None, typer.Option("--from", help="Directory that `harness fetch` filled; default ~/.cache/harness.")
+]
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """How one field of `Overrides` is given."""
+
+    parameter: str
+    """Of the command's function."""
+    annotation: Any
+    read: Callable[[Any], Any] = lambda value: value
+    """From what typer gives to what the field holds."""
+
+
+def _tuple(given: list[Any] | None) -> tuple[Any, ...]:
+    return tuple(given or ())
+
+
+OPTIONS: dict[str, _Shared] = {
+    "data": _Shared("data", DataDir),
+    "model": _Shared(
+        "model",
+        Annotated[str | None, typer.Option("--model", help="Another model: a directory in hub format, or a hub id.")],
+    ),
+    "staged": _Shared("staged", StagedDir),
+    "device": _Shared(
+        "device",
+        Annotated[
+            str | None, typer.Option("--device", help="cpu or cuda; default the track's, which alone is ranked.")
+        ],
+    ),
+    "backend": _Shared(
+        "backend",
+        Annotated[
+            str | None,
+            typer.Option(
+                "--backend",
+                help="torch or onnxruntime (float32, encoder models; harness\\[onnx]); another than the track's never "
+                "ranks.",
+            ),
+        ],
+    ),
+    "tasks": _Shared(
+        "task", Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")], _tuple
+    ),
+    "splits": _Shared(
+        "split", Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")], _tuple
+    ),
+    "calls": _Shared(
+        "calls",
+        Annotated[int | None, typer.Option("--calls", help="Another budget, in calls, for a trial; never ranked.")],
+    ),
+    "seed": _Shared("seed", Annotated[int, typer.Option("--seed", help="Seed of the run.", min=0)]),
+    "present_splits": _Shared(
+        "present_splits",
+        Annotated[bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")],
+    ),
+    "white_box": _Shared(
+        "white_box",
+        Annotated[
+            bool,
+            typer.Option(
+                "--white-box",
+                help="Allow references that need gradients. They run in this process, unsandboxed, with the model's "
+                "weights: only for code you trust. Listed, never ranked.",
+            ),
+        ],
+    ),
+    "p0": _Shared(
+        "p0",
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--p0", help="A pre-trained prompt for the pair tasks; listed as external, never ranked with pure."
+            ),
+        ],
+    ),
+    "test_data": _Shared(
+        "test_data",
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--test-data",
+                help="Directory of private test sets to score on instead: <Task>/test.tsv, or <task>/mini/test.jsonl. "
+                "Stored apart; `harness leaderboard` sets them against the public ones.",
+            ),
+        ],
+    ),
+    "sandbox": _Shared(
+        "sandbox",
+        Annotated[
+            str | None,
+            typer.Option("--sandbox", help="Tier of isolation, A, B, B' or 0, instead of the best there is here."),
+        ],
+        tier_named,
+    ),
+}
+"""One option for each field of `Overrides`, in the order in which ``--help`` lists them."""
+REPLAYED = tuple(name for name, decision in decisions().items() if decision.replayed == "given")
+"""Fields that a replay cannot take from the stored run."""
+
+
+def overriding(*names: str, helps: dict[str, str] | None = None) -> Callable[[Command], Command]:
+    """Give a command the options of these fields of `Overrides`, in the place of its parameter `overrides`.
+
+    Args:
+        *names: the fields that the command takes.
+        helps: what ``--help`` says of a field where the command means something of its own by it.
+
+    Returns:
+        A decorator for the command, to stand below typer's own.
+    """
+    taken = {name: option for name, option in OPTIONS.items() if name in names}
+    defaults = {each.name: each.default for each in fields(Overrides)}
+
+    def decorated(command: Command) -> Command:
+        hints = get_type_hints(command, localns={"Overrides": Overrides}, include_extras=True)
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(command).parameters.values():
+            if own.name == "overrides":
+                parameters += [_parameter(option, defaults[name], helps or {}, name) for name, option in taken.items()]
+            else:
+                parameters.append(own.replace(annotation=hints[own.name]))
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            chosen = {name: option.read(given.pop(option.parameter)) for name, option in taken.items()}
+            command(**given, overrides=Overrides(**chosen))
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run  # type: ignore[return-value]  # the same command, called by typer
+
+    return decorated
+
+
+def _parameter(option: _Shared, default: Any, helps: dict[str, str], name: str) -> inspect.Parameter:
+    annotation, default = option.annotation, None if default == () else default
+    if name in helps:
+        kind, info = annotation.__origin__, annotation.__metadata__[0]
+        annotation = Annotated[kind, typer.Option(info.default, help=helps[name])]  # its default is its name here
+    return inspect.Parameter(
+        option.parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation
+    )
+
+
+TrackName = Annotated[
+    str, typer.Option("--track", "-t", help="A track that ships (see `harness tracks`), or a .toml file.")
+]
+StoreUrl = Annotated[str, typer.Option("--store", help="Results database: a SQLite file, or a SQLAlchemy URL.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--config", "-c", help="NAME=VALUE of the submission's Config; repeatable.")
+]
+
+
+def parsed(config: list[str] | None) -> dict[str, str]:
+    """The options that were given as NAME=VALUE.
+
+    Raises:
+        InputError: one of them is no such pair.
+    """
+    options = {}
+    for item in config or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise InputError(f"--config {item!r}: NAME=VALUE expected")
+        options[name] = value
+    return options
+
+
+def submissions_in(paths: Sequence[Path], options: dict[str, str]) -> list[Submission]:
+    """The submissions in these folders; an option that one of them does not have is refused at once."""
+    from harness.sandbox.config_source import check_options  # noqa: PLC0415
+    from harness.sandbox.submission import find  # noqa: PLC0415
+
+    found = [find(path) for path in paths]
+    for each in found:
+        check_options(each, options)
+    return found

@@ -1,0 +1,199 @@
+"""What there is to solve, and what an organiser prepares: `tracks`, `tasks`, `fetch`, `score`, `pretrain-prompt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import STORE, err, open_store, out, print_json, say, shown
+from harness.cli.options import (
+    AsJson,
+    DataDir,
+    StagedDir,
+    StoreUrl,
+    TrackName,
+)
+
+commands = typer.Typer()
+
+
+@commands.command()
+def tracks(as_json: AsJson = False) -> None:
+    """List the tracks: model, data, budgets."""
+    from harness.cli.tables import tracks_table  # noqa: PLC0415
+    from harness.tracks.track import load_track, track_names  # noqa: PLC0415
+
+    found = [load_track(name) for name in track_names()]
+    if as_json:
+        import msgspec  # noqa: PLC0415
+
+        print_json([msgspec.to_builtins(track) for track in found])
+        return
+    out.print(tracks_table(found))
+
+
+@commands.command()
+def tasks(
+    track: TrackName = "mini",
+    staged: StagedDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a track's tasks: classes, metric, and the wording it uses.
+
+    Where a wording reads the first token of a word, that token is shown if the model's tokenizer is on this machine.
+    """
+    from harness.cli.tables import tasks_table  # noqa: PLC0415
+    from harness.tracks.staging import staged_model  # noqa: PLC0415
+    from harness.tracks.track import load_track, track_tasks  # noqa: PLC0415
+
+    chosen = staged_model(load_track(track), staged)
+    how = chosen.profile, chosen.model.kind
+    files, tokens = track_tasks(chosen).values(), None
+    cut = any(file.by_first_piece(*how) for file in files)
+    if cut:
+        from harness.lm.load import load_tokens  # noqa: PLC0415 - imports torch, and most tracks do without
+
+        tokens = load_tokens(chosen.model)
+    found = [(file, file.task(*how, tokens)) for file in files]
+    as_written = cut and tokens is None
+    if as_json:
+        import dataclasses  # noqa: PLC0415
+
+        print_json([{"title": f.title, "words_as_written": as_written} | dataclasses.asdict(task) for f, task in found])
+        return
+    out.print(tasks_table(found))
+    if as_written:
+        say(
+            f"the first token of each label word is read, and the tokenizer of {chosen.model.source} that cuts them is "
+            f"not here; get it with harness fetch --track {track}, or name its directory with --from"
+        )
+
+
+@commands.command(
+    epilog="Examples:\n\n"
+    "  harness fetch --track official\n\n"
+    "  harness fetch --track official --source mnli --to /media/disk/staged\n\n"
+    "  harness evaluate submissions/bbt --track official --from /media/disk/staged"
+)
+def fetch(
+    track: TrackName = "official",
+    to: Annotated[Path | None, typer.Option("--to", help="Directory; default ~/.cache/harness.")] = None,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Fetch nothing: read what is there and compare every checksum.")
+    ] = False,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", help="Also a set for `pretrain-prompt`: mnli; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stage a track's model and data sets, so that evaluation needs no network.
+
+    What is there and whole is left as it is. After a break, the same command goes on with what is lacking.
+    """
+    from harness.tracks import staging  # noqa: PLC0415
+    from harness.tracks.tasks import outside_set  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    chosen, directory = load_track(track), to or staging.default_directory()
+    outside = [outside_set(name) for name in dict.fromkeys(source or ())]
+    if check_only:
+        manifest = staging.checked(chosen, directory, outside)
+    else:
+        manifest = staging.fetch(chosen, directory, lambda line: None if as_json else say(line), outside)
+    if as_json:
+        import msgspec  # noqa: PLC0415
+
+        print_json(msgspec.to_builtins(manifest))
+        return
+    how = "" if to is None else f" --from {to}"
+    say(f"{directory} is whole; now: harness evaluate submissions/bbt --track {track}{how}")
+    for file in outside:
+        say(f"and: harness pretrain-prompt --source {file.name} --track {track}{how} --out p0.safetensors")
+
+
+@commands.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="Prediction archive.", metavar="FILE.zip")],
+    track: TrackName = "kit",
+    data: DataDir = None,
+    staged: StagedDir = None,
+    entry: Annotated[str | None, typer.Option(help="Name to list them under; default the file's name.")] = None,
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Score predictions in the competition's upload layout: <Task>/<split>.csv with the header `,pred`.
+
+    They are stored as what they are, predictions without a budget: listed, and never ranked beside metered runs.
+    """
+    from harness.cli.tables import counted, scores_table  # noqa: PLC0415
+    from harness.results import uploads as uploaded  # noqa: PLC0415
+    from harness.tracks.examples import Source  # noqa: PLC0415
+    from harness.tracks.staging import at_hand  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    chosen = load_track(track)
+    _, there = (None, None) if data else at_hand(chosen, staged, chosen.tasks, model=False)
+    source = Source("kit", data) if data else Source(chosen.data.source, there)
+    found = uploaded.score_archive(predictions, chosen, source)
+    missing = uploaded.missing_cells(chosen, found)
+    name = str(source) if data else chosen.data.source
+    run = uploaded.keep(open_store(store), entry or predictions.stem, predictions, chosen, name, found)
+    if as_json:
+        cells = [
+            {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found
+        ]
+        print_json({"run": run, "missing": missing, "cells": cells})
+        return
+    out.print(scores_table(found))
+    if missing:
+        cells_of = counted(len(missing), "cell")
+        say(f"without predictions: {cells_of} of track {chosen.name}: {', '.join(missing)}")
+    say(f"stored in {shown(store)} as predictions without a budget: listed by harness leaderboard, never ranked")
+
+
+@commands.command(
+    "pretrain-prompt",
+    epilog="Examples:\n\n"
+    "  harness pretrain-prompt --source mnli --track official --out p0.safetensors\n\n"
+    "  harness evaluate submissions/bbt --track official --p0 p0.safetensors",
+)
+def pretrain_prompt(
+    out_file: Annotated[Path, typer.Option("--out", help="File to write, safetensors.")],
+    source: Annotated[str, typer.Option(help="Public set for natural-language inference: mnli.")] = "mnli",
+    track: TrackName = "official",
+    data: Annotated[Path | None, typer.Option(help="Directory with the set as `datasets` saves it, DIR/mnli.")] = None,
+    staged: StagedDir = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default the track's.")] = None,
+    rows: Annotated[int, typer.Option(help="Training examples per class.")] = 1000,
+    dev: Annotated[int, typer.Option(help="Examples per class by which the prompt is chosen.")] = 100,
+    epochs: Annotated[int, typer.Option(help="Passes over the training examples.")] = 10,
+    eta: Annotated[float, typer.Option(help="Adam's learning rate.")] = 5e-4,
+    batch: Annotated[int, typer.Option(help="Texts per step.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of the draw and of the order.", min=0)] = 0,
+) -> None:
+    """Train a prompt with gradients on a public set, to start pair tasks from: `evaluate --p0 FILE`.
+
+    Runs with it used data from outside: they are stored and listed, and never ranked with those that did not.
+    """
+    from harness.evaluation import pretrain  # noqa: PLC0415
+    from harness.lm import device as devices  # noqa: PLC0415
+    from harness.lm.load import load_model  # noqa: PLC0415
+    from harness.tracks.examples import Source  # noqa: PLC0415
+    from harness.tracks.staging import at_hand  # noqa: PLC0415
+    from harness.tracks.tasks import outside_set  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    how = pretrain.Pretraining(source, rows, dev, epochs, eta, batch, seed)
+    chosen = load_track(track)
+    kind = devices.chosen(chosen, device)
+    outside = [] if data else [outside_set(source)]
+    chosen, there = at_hand(chosen, staged, (), outside=outside)
+    file, shots = pretrain.load_source(how, Source("hub", data or there))
+    lm = load_model(chosen.model, chosen.prompt, device=kind, numerics=chosen.numerics)
+    values, about = pretrain.pretrain(lm, chosen.profile, file, shots, how, err.print)
+    pretrain.write_p0(out_file, values, about)
+    say(f"{out_file}: dev {about['dev']}, {about['dev_of_zero']} with p0 as it is")
+    where = "" if staged is None else f" --from {staged}"
+    say(f"now: harness evaluate submissions/bbt --track {track}{where} --p0 {out_file}")

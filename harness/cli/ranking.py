@@ -1,0 +1,231 @@
+"""What the results say: `leaderboard`, `compare`, `watch`, `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from harness.cli.console import STORE, existing_store, out, print_json, say, shown
+from harness.cli.options import (
+    AsJson,
+    DataDir,
+    StoreUrl,
+    TrackName,
+)
+from harness.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from harness.leaderboard.rank import Ranking
+    from harness.results.records import Run
+    from harness.tracks.track import Track
+
+commands = typer.Typer()
+
+
+@commands.command()
+def leaderboard(
+    track: TrackName = "mini",
+    store: StoreUrl = STORE,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="CSV file, the JSON goes beside it; default leaderboard/<track>.csv.")
+    ] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="What entries cost instead: time, memory, traffic; <track>-cost.csv.")
+    ] = False,
+    allow_unsandboxed: Annotated[
+        bool, typer.Option("--allow-unsandboxed", help="Rank runs without isolation, too, among themselves.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rank what the database holds: print the table and write leaderboard/<track>.csv and .json.
+
+    Scores are recomputed from stored predictions every time. Each entry counts with its newest run.
+    """
+    from harness.leaderboard.drift import drift  # noqa: PLC0415
+    from harness.leaderboard.private import gap_records, gap_table, gaps  # noqa: PLC0415
+    from harness.leaderboard.rank import rank  # noqa: PLC0415
+    from harness.leaderboard.table import document, json_beside, terminal_table, write_document  # noqa: PLC0415
+    from harness.leaderboard.uploads import upload_records, upload_table, uploads  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    chosen = load_track(track)
+    name = chosen.name
+    path = out_file or Path("leaderboard") / f"{name}{'-cost' if cost else ''}.csv"
+    json_path = json_beside(path)
+    results = existing_store(store)
+    ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed)
+    uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
+    listed = bool(ranking.entries or ranking.elsewhere)  # files that list nothing must not replace good ones
+    first = _first_run(track, chosen, store)
+    if not (listed or ranking.left_out or uploaded):
+        raise StoreError(f"no finished cell of track {name} in {shown(store)}, nothing is written; run: {first}")
+    wide = Console(highlight=False, width=None if out.is_terminal else 120)
+    if cost:
+        _costs(ranking, path, wide, as_json)
+        return
+    apart = gaps(results, ranking)
+    written = document(ranking)
+    if listed:
+        write_document(written, path, json_path)
+    tolerance = chosen.rounding
+    drifts = [each for each in drift(ranking.entries) if each.difference > tolerance]
+    if as_json:
+        differ = [{"task": d.task, "difference": d.difference, "between": d.between} for d in drifts]
+        found_apart = {"drift": differ, "uploads": upload_records(uploaded), "private": gap_records(apart)}
+        print_json(written | found_apart)
+        return
+    if not ranking.entries:
+        say(f"no ranked runs on track {name} in {shown(store)}; run: {first}")
+    if ranking.entries or ranking.elsewhere:
+        wide.print(terminal_table(ranking))
+    for d in drifts:
+        say(
+            f"backends differ on {d.task}: logits of fixed texts by up to {d.difference:.3g} between "
+            f"{' and '.join(d.between)} ({tolerance:g} is rounding in {', '.join(chosen.model.allowed)}); "
+            "run both again on one machine with one set of versions"
+        )
+    for table in [upload_table(uploaded)] * bool(uploaded) + [gap_table(apart)] * bool(apart):
+        wide.print(table)
+    for line in _not_ranked(ranking, [] if listed else results.runs()):
+        say(line)
+    say(f"written: {path} and {json_path}" if listed else f"{path} is not written: there is nothing to list in it")
+
+
+@commands.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="Entry of the leaderboard.", metavar="FIRST")],
+    second: Annotated[str, typer.Argument(help="The entry it is compared with.", metavar="SECOND")],
+    track: TrackName = "mini",
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Show where two entries differ, by task, split and test text, with intervals.
+
+    Both must be complete, and in one division.
+    """
+    from harness.leaderboard.compare import compare as compared  # noqa: PLC0415
+    from harness.leaderboard.compare import comparison_record, comparison_table  # noqa: PLC0415
+    from harness.leaderboard.rank import rank  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    if first == second:
+        raise InputError(f"compare {first} {second}: name two different entries")
+    chosen = load_track(track)
+    ranking = rank(existing_store(store), chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
+    found = compared(ranking, first, second)
+    if as_json:
+        print_json(comparison_record(found))
+        return
+    Console(highlight=False, width=None if out.is_terminal else 120).print(comparison_table(found))
+
+
+@commands.command()
+def watch(
+    track: TrackName = "mini",
+    store: StoreUrl = STORE,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    every_s: Annotated[float, typer.Option("--every", help="Seconds between looks.", min=0.1)] = 2.0,
+) -> None:
+    """Follow runs in progress from another terminal. Reads the results database only; Ctrl-C ends it."""
+    import time  # noqa: PLC0415
+
+    from rich.live import Live  # noqa: PLC0415
+
+    from harness.leaderboard.watch import look, watch_view  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    chosen, results = load_track(track), existing_store(store)
+    seen = look(results, chosen)
+    if once or not out.is_terminal:
+        out.print(watch_view(seen.runs, chosen.name))
+        return
+    try:
+        with Live(watch_view(seen.runs, chosen.name), console=out, auto_refresh=False) as live:
+            while True:
+                time.sleep(every_s)
+                seen = look(results, chosen, seen)
+                live.update(watch_view(seen.runs, chosen.name), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+@commands.command(
+    epilog="Examples:\n\n"
+    "  harness report --out report\n\n"
+    "  harness report --out report --track kit --data path/to/competition"
+)
+def report(
+    out_dir: Annotated[Path, typer.Option("--out", help="Directory of the site; a report that is there is replaced.")],
+    track: TrackName = "mini",
+    store: StoreUrl = STORE,
+    data: DataDir = None,
+    submissions: Annotated[
+        Path, typer.Option("--submissions", help="Where the entries' folders are, for their READMEs.")
+    ] = Path("submissions"),
+    as_json: AsJson = False,
+) -> None:
+    """Write the leaderboard as a site: open DIR/index.html in a browser, without a server or the network.
+
+    Test texts are shown where they are at hand: embedded ones, or those in --data DIR.
+    """
+    from harness.tracks.examples import Source  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    try:
+        from harness.leaderboard.report.build import build  # noqa: PLC0415
+    except ModuleNotFoundError as problem:
+        raise InputError(
+            f'the report needs a package that is not here: {problem.name}; run: pip install -e ".[report]"'
+        ) from problem
+    chosen = load_track(track)
+    source = Source(chosen.data.source) if data is None else Source("kit", data)
+    built = build(existing_store(store), chosen, out_dir, source, submissions)
+    if as_json:
+        print_json(
+            {"path": str(built.path), "pages": built.pages, "bytes": built.bytes, "seconds": round(built.seconds, 1)}
+        )
+        return
+    say(f"{built.pages} pages, {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s; open {built.path}/index.html")
+
+
+def _first_run(track: str, chosen: Track, store: str) -> str:
+    """What to type where a track has no runs yet."""
+    data = " --data DIR" if chosen.data.source == "kit" else ""
+    where = "" if store == STORE else f" --store {shown(store)}"
+    return f"harness evaluate submissions/ajo --track {track}{data}{where}"
+
+
+def _costs(ranking: Ranking, path: Path, wide: Console, as_json: bool) -> None:
+    """Print what entries cost, and write it where there are any."""
+    from harness.leaderboard.cost import cost_records, cost_table, costs  # noqa: PLC0415
+    from harness.leaderboard.table import write_records  # noqa: PLC0415
+
+    found = costs(ranking)
+    if found:
+        write_records(cost_records(found), path)
+    if as_json:
+        print_json({"track": ranking.track, "costs": cost_records(found)})
+        return
+    wide.print(cost_table(found, ranking.track))
+    say(f"written: {path}" if found else f"{path} is not written: there is nothing to list in it")
+
+
+def _not_ranked(ranking: Ranking, runs: list[Run]) -> list[str]:
+    """What is without a rank or left out, and of `runs` those of the track whose choices were replaced."""
+    from harness.cli.tables import counted  # noqa: PLC0415
+
+    lines = []
+    if ranking.unsandboxed:
+        lines.append(
+            f"{counted(ranking.unsandboxed, 'entry', 'entries')} ran without isolation (sandbox 0), listed without a "
+            "rank; --allow-unsandboxed ranks such entries among themselves"
+        )
+    if ranking.left_out:
+        left_out = counted(ranking.left_out, "run")
+        lines.append(f"{left_out} left out: other data, model, seed or track version, or choices replaced")
+    own = [run.key for run in runs if run.key.track == ranking.track]
+    replaced = {f"{each.entry}: replaced {', '.join(each.modified)}" for each in own if each.modified}
+    return lines + [f"  {line}" for line in sorted(replaced)]

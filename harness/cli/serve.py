@@ -1,0 +1,118 @@
+"""The black box over HTTP: `serve`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.console import STORE, err, is_there, open_store, say, shown
+from harness.cli.options import (
+    NOTHING,
+    StoreUrl,
+    TrackName,
+    overriding,
+)
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from harness.evaluation.overrides import Overrides
+    from harness.service.accounts import Book
+
+_BOOK = "results/service.db"
+commands = typer.Typer()
+
+
+@commands.command(
+    epilog="Examples:\n\n"
+    "  harness serve --new-token alice\n\n"
+    "  harness serve --track mini --task sst2 --split 1\n\n"
+    "  harness serve --track official --host 0.0.0.0 --port 8000"
+)
+@overriding(
+    "data", "model", "staged", "device", "tasks", "splits", "calls",
+    helps={"calls": "Another budget, in calls a cell: the new token's, or everybody's; never ranked."},
+)  # fmt: skip
+def serve(
+    track: TrackName = "mini",
+    overrides: Overrides = NOTHING,
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback put a TLS proxy.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    rate: Annotated[float, typer.Option(help="Requests a second that one token may make.", min=0.01)] = 50.0,
+    burst: Annotated[int, typer.Option(help="Requests that one token may make at once.", min=1)] = 100,
+    book: Annotated[
+        str, typer.Option("--book", help="Tokens, budgets and replies: a SQLite file, or a SQLAlchemy URL.")
+    ] = _BOOK,
+    new_token: Annotated[
+        str | None, typer.Option("--new-token", metavar="NAME", help="Make a token, print it once, and end.")
+    ] = None,
+    revoke_token: Annotated[
+        str | None, typer.Option("--revoke-token", metavar="NAME", help="Let a token open nothing any more, and end.")
+    ] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="List the tokens, without their secrets, and end.")] = False,
+    store: StoreUrl = STORE,
+) -> None:
+    """Offer a track's metered black box over HTTP, to solvers that live elsewhere: harness.connect(url, token).
+
+    Answers that are handed in are scored here and stored; their scores are not told to the solver. Ctrl-C ends it, and
+    the same command goes on with the same budgets.
+    """
+    try:
+        from harness.service.accounts import Book  # noqa: PLC0415 - keeps `--help` quick
+        from harness.service.serve import run, service_of  # noqa: PLC0415
+        from harness.service.starting import Starting  # noqa: PLC0415
+    except ModuleNotFoundError as problem:
+        raise InputError(
+            f'the service needs a package that is not here: {problem.name}; run: pip install -e ".[service]"'
+        ) from problem
+    from harness.evaluation.run import Evaluation, Preparation  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    if (tokens or revoke_token is not None) and not is_there(book):
+        raise InputError(f"{shown(book)}: no such book; make it with its first token: {_new_token(book)}")
+    kept = Book(book)
+    if new_token is not None or revoke_token is not None or tokens:
+        _change_tokens(kept, book, new_token, overrides.calls, revoke_token)
+        return
+    chosen = load_track(track)
+    prepared, results = Preparation(chosen, overrides), open_store(store)
+
+    def offered() -> FastAPI:
+        evaluation = Evaluation(chosen, overrides, results, prepared)
+        made = service_of(evaluation, kept, rate, burst)
+        err.print(f"{evaluation.lm.name} is loaded: queries are answered from now on", markup=False, soft_wrap=True)
+        return made
+
+    if not kept.tokens():
+        err.print(f"there is no token yet; make one with: {_new_token(book)}", markup=False, soft_wrap=True)
+    if host not in {"127.0.0.1", "::1", "localhost"}:
+        err.print(
+            f"listening on {host}, in plain HTTP: tokens can be read on the way. Put a proxy that speaks TLS before it "
+            "and listen on 127.0.0.1; docs/service.md shows how",
+            soft_wrap=True,
+        )
+    run(Starting(offered, chosen.name), host, port)
+
+
+def _change_tokens(kept: Book, book: str, new: str | None, calls: int | None, revoked: str | None) -> None:
+    """Make a token, revoke one, or list them all."""
+    if new is not None:
+        typer.echo(kept.new_token(new, calls))
+        err.print(f"the token of {new}; it is shown this once, and only its digest is kept", soft_wrap=True)
+        return
+    if revoked is not None:
+        kept.revoke(revoked)
+        say(f"{revoked} opens nothing any more; what it spent stays in {kept.name}")
+        return
+    for each in kept.tokens():
+        budget = "the track's budget" if each.calls is None else f"{each.calls:,} calls a cell"
+        say(f"{each.name}  {budget}{'' if each.revoked is None else ', revoked'}")
+    if not kept.tokens():
+        say(f"no tokens in {kept.name}; make one with: {_new_token(book)}")
+
+
+def _new_token(book: str) -> str:
+    """What to type to make a token."""
+    return f"harness serve --new-token NAME{'' if book == _BOOK else f' --book {shown(book)}'}"

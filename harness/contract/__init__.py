@@ -1,0 +1,51 @@
+"""The contract between the harness and a submission: all an author must know.
+
+A submission is one function, a generator::
+
+    def tune(lm: BlackBox, task: Task, shots: Shots, rng: Generator, config: Config) -> Iterator[Answer]
+
+It asks `lm` for label-word logits, which costs budget, and yields better and better `Answer`s. When the
+budget or the time is used up the last yielded answer is scored on test texts the submission never sees.
+
+The price of everything is the *row*: one candidate prompt x one text forwarded once. A *call* is one
+prompt over the whole few-shot training set, as in Sun et al., ICML 2022: `calls = rows / len(train)`.
+A population of 20 prompts costs 20 calls, however it is batched.
+
+Shapes are written as comments, e.g. ``(candidates, texts, words)``. Nothing here needs torch.
+"""
+
+from harness.contract.answers import Answer, Member
+from harness.contract.arrays import Distribution, FeatureKind, FloatArray, IntArray, Metric, Mix, Mode, Text
+from harness.contract.black_box import BlackBox
+from harness.contract.options import Count, NonNegative, Positive, Several, Share
+from harness.contract.prompts import Coordinates, Outputs, Prompt, Prompts, Subspace
+from harness.contract.tasks import Budget, Examples, ModelInfo, Shots, Task
+
+__all__ = [
+    "Answer",
+    "BlackBox",
+    "Budget",
+    "Coordinates",
+    "Count",
+    "Distribution",
+    "Examples",
+    "FeatureKind",
+    "FloatArray",
+    "IntArray",
+    "Member",
+    "Metric",
+    "Mix",
+    "Mode",
+    "ModelInfo",
+    "NonNegative",
+    "Outputs",
+    "Positive",
+    "Prompt",
+    "Prompts",
+    "Several",
+    "Share",
+    "Shots",
+    "Subspace",
+    "Task",
+    "Text",
+]

@@ -1,0 +1,113 @@
+"""What a submission yields: answers, which are data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.contract import heads
+from harness.contract.arrays import FeatureKind, Mix
+from harness.contract.heads import Head, softmax
+from harness.contract.prompts import Outputs, Prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.contract.tasks import Task
+
+
+@dataclass(frozen=True)
+class Member:
+    """One classifier: a cloze, its prompt, and what is done with the label-word logits q.
+
+    ``p1 = softmax(scale * q + shift)``; with a head, ``p = (1 - alpha) * p1 + alpha * p2`` where p2 is the head
+    on the features. With k words per class (`words` lists them class by class) q is their mean.
+    """
+
+    template: str
+    words: tuple[str, ...]
+    prompt: Prompts | None = None
+    """Exactly one candidate, or None for the bare template."""
+    scale: tuple[float, ...] | None = None
+    """One factor per class; None is 1."""
+    shift: tuple[float, ...] | None = None
+    """One offset per class; None is 0."""
+    head: Head | None = None
+    alpha: float = 0.0
+    mix: Mix = "probabilities"
+    """How the two are joined: ``probabilities`` as above, or ``logits``, which is
+    ``softmax(scale * q + shift + alpha * s)`` with s the head's logits."""
+    features: FeatureKind = "mask"
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        prompt: Prompts | None = None,
+        scale: Sequence[float] | None = None,
+        shift: Sequence[float] | None = None,
+    ) -> Member:
+        """Read the task's own label words in its own template.
+
+        Args:
+            task: gives template and label words.
+            prompt: as the field; so are `scale` and `shift`, which may be any sequence of numbers.
+            scale: one factor per class.
+            shift: one offset per class.
+
+        Returns:
+            A member without a head; `dataclasses.replace` adds one.
+
+        Example:
+            ``Member.of(task, space.at(z), shift=Calibration.additive(q).shift)``
+        """
+        scale, shift = (None if values is None else tuple(map(float, values)) for values in (scale, shift))
+        return cls(task.template, task.words, prompt, scale, shift)
+
+    def probabilities(self, outs: Outputs, classes: int | None = None) -> npt.NDArray[np.float64]:
+        """Class probabilities by the formula above. The referee calls this very method.
+
+        Args:
+            outs: what the model gave for this member's template, words and kind of features, under any prompts.
+            classes: number of classes; None says that each class has one word.
+
+        Returns:
+            (candidates, texts, classes), in float64.
+
+        Raises:
+            ValueError: the words are no multiple of the classes, or a BiLSTM head lacks the lengths of the texts.
+
+        Example:
+            ``p = member.probabilities(lm.outputs(space.at(zs), texts))``
+        """
+        q = np.asarray(outs.logits, dtype=np.float64)
+        q = q.reshape(*q.shape[:-1], len(self.words) if classes is None else classes, -1).mean(axis=-1)
+        q = q * np.asarray(1.0 if self.scale is None else self.scale)
+        q = q + np.asarray(0.0 if self.shift is None else self.shift)
+        if self.head is None or self.alpha == 0:
+            return softmax(q)
+        s = heads.logits(self.head, outs.features, outs.lengths)
+        if self.mix == "logits":
+            return softmax(q + self.alpha * s)
+        return (1 - self.alpha) * softmax(q) + self.alpha * softmax(s)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that is needed to classify a text with the model: data, not code.
+
+    The predicted class is the argmax of the members' mean probability.
+    """
+
+    members: tuple[Member, ...]
+    note: dict[str, float] = field(default_factory=dict)
+    """Numbers worth keeping beside the answer (e.g. the training loss); shown, never scored. The progress line
+    shows ``loss``."""
+
+    @classmethod
+    def of(cls, task: Task, prompt: Prompts | None = None, **note: float) -> Answer:
+        """Answer with the task's own template and label words, and one prompt."""
+        return cls((Member.of(task, prompt),), note)

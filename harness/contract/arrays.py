@@ -1,0 +1,26 @@
+"""Array types and the names of choices, as the whole contract writes them."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.floating]
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+Text: TypeAlias = tuple[str, ...]
+"""One example's text fields: one for SST-2 and DBPedia, two for the pair tasks."""
+
+Mode: TypeAlias = Literal["add", "prepend"]
+
+Metric: TypeAlias = Literal["accuracy", "macro_f1", "f1"]
+"""``f1`` is that of class 1, for tasks of two classes."""
+
+Mix: TypeAlias = Literal["probabilities", "logits"]
+
+FeatureKind: TypeAlias = Literal["mask", "cls", "all"]
+
+Distribution: TypeAlias = Literal["normal", "uniform"]

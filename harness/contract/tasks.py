@@ -1,0 +1,89 @@
+"""What a submission is given: the task, its few-shot examples, what is published of the model, the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.contract.arrays import IntArray, Metric, Text
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task as a cloze.
+
+    `template` holds ``{a}`` (first text), for pairs ``{b}`` (second text), and ``{mask}``. For a causal model
+    ``{mask}`` ends the template, and the logits are those of the next token.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    """Class names, in the label order of the original data set: label k is `classes[k]`."""
+    metric: Metric
+    template: str
+    words: tuple[str, ...]
+    """One label word (verbalizer) per class, in class order; each a single token of the model."""
+    fields: int = 1
+    """Text fields per example: 1 or 2."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts with their labels."""
+
+    texts: tuple[Text, ...]
+    labels: IntArray  # (texts,)
+
+    def __len__(self) -> int:
+        """Count the examples."""
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Shots:
+    """The few-shot data of one split. Forwarding either set costs the same per row."""
+
+    train: Examples
+    dev: Examples
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is published about the language model. Reading it is free."""
+
+    name: str
+    kind: Literal["masked", "causal", "seq2seq"]
+    """Where label words are read: at the mask, after the last token, or (encoder-decoder) in the decoder, where it
+    fills the mask. There, prompts, layers and all features but those at the mask are the encoder's."""
+    layers: int
+    width: int
+    vocabulary: int
+    max_tokens: int
+    """Longest input in tokens, prompt included; longer texts are cut, the template never is."""
+    prompt_tokens: int
+    """Most prompt tokens a query may use, and the usual number."""
+    embedding_std: float
+    """sigma-hat of the word embeddings: standard deviation of all entries."""
+    hidden_std: tuple[float, ...]
+    """(layers,) standard deviation of the input of each layer: at the zero prompt, on the training
+    texts, over all positions that hold a token."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent and what is left."""
+
+    rows_total: int
+    rows_left: int
+    train_rows: int
+    """Rows of one call: the size of the training set."""
+
+    @property
+    def calls_total(self) -> float:
+        """Budget in calls."""
+        return self.rows_total / self.train_rows
+
+    @property
+    def calls_left(self) -> float:
+        """Calls left; may be fractional, since dev queries are charged by the row too."""
+        return self.rows_left / self.train_rows

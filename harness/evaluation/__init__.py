@@ -1,0 +1,1 @@
+"""What happens to a submission: its cells are planned, run, scored, repeated."""

@@ -1,0 +1,121 @@
+"""What lives beside a device: its model, loaded once, and the cells that are run on it. A Ray actor, but plain Python.
+
+Whatever the project raises on purpose is returned, not raised: the message travels without a foreign traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError, SubmissionError
+from harness.results.store import Store
+from harness.sandbox.submission import find, read_files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.evaluation.overrides import Overrides
+    from harness.evaluation.referee import Verdict
+    from harness.evaluation.run import Evaluation, Plan
+    from harness.sandbox.submission import Submission
+    from harness.tracks.tiers import Tier
+    from harness.tracks.track import Track
+
+_THREADS = "OMP_NUM_THREADS"
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A submission folder as it travels: machines need not share a file system for it."""
+
+    name: str
+    sha256: str
+    files: tuple[tuple[str, bytes], ...]
+    options: Mapping[str, str]
+
+    @classmethod
+    def of(cls, submission: Submission, options: Mapping[str, str]) -> Parcel:
+        """Read the folder.
+
+        Raises:
+            SubmissionError: it cannot be read, or is not what it was when it was found.
+        """
+        return cls(submission.name, submission.sha256, tuple(read_files(submission.path)), options)
+
+    def unpack(self, folder: Path) -> Submission:
+        """Write the files below `folder`.
+
+        Raises:
+            SubmissionError: what came is not what was sent.
+        """
+        for name, data in self.files:
+            path = folder / self.name / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        found = find(folder / self.name)
+        if found.sha256 != self.sha256:
+            raise SubmissionError(
+                f"{self.name}: changed while it was sent: {found.sha256[:12]} arrived, {self.sha256[:12]} was planned. "
+                "Leave its folder alone and run the same command again"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a host has to say when its model is loaded."""
+
+    plan: Plan
+    """What will be run, and as which runs."""
+    tier: Tier | None
+    """Isolation of its workers; None where none are to run."""
+
+
+class Host:
+    """One device, one copy of the weights, several cells at once that take turns on it."""
+
+    def __init__(self, track: Track, choices: Overrides, store: str, threads: str | None, isolated: bool) -> None:
+        """Take over the driver's thread count, before torch is loaded: Ray sets another one.
+
+        Args:
+            track: the track, as it was given.
+            choices: what is replaced of it; their paths are good on this machine.
+            store: path or URL of the results database, as this machine reaches it.
+            threads: the driver's OMP_NUM_THREADS; None where it has none.
+            isolated: whether workers will run here.
+        """
+        if threads is None:
+            os.environ.pop(_THREADS, None)
+        else:
+            os.environ[_THREADS] = threads
+        self._track, self._choices, self._url, self._isolated = track, choices, store, isolated
+        self._evaluation: Evaluation | None = None
+
+    def load(self) -> Loaded | HarnessError:
+        """Load the model, and look how workers can be isolated here."""
+        from harness.evaluation.run import Evaluation  # noqa: PLC0415 - imports torch
+
+        try:
+            self._evaluation = Evaluation(self._track, self._choices, Store(self._url))
+            return Loaded(self._evaluation.plan, self._evaluation.tier if self._isolated else None)
+        except HarnessError as problem:
+            return problem
+
+    def run_cell(self, parcel: Parcel, run: str, number: int) -> Verdict | HarnessError | None:
+        """Run a planned cell of an open run; None where another process has finished it meanwhile."""
+        evaluation = self._evaluation
+        if evaluation is None:
+            raise RuntimeError("load comes first")
+        cell = evaluation.plan.cells[number]
+        try:
+            if (cell.task.name, cell.split) in evaluation.store.finished(run):
+                return None
+            with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+                submission = parcel.unpack(Path(folder))
+                return evaluation.run_cell(run, cell, submission, parcel.options, lambda _rows, _note: None)
+        except HarnessError as problem:
+            return problem

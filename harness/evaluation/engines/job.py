@@ -1,0 +1,31 @@
+"""What an engine is asked to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.evaluation.overrides import Overrides
+    from harness.results.store import Store
+    from harness.sandbox.submission import Submission
+    from harness.tracks.track import Track
+
+
+@dataclass(frozen=True)
+class Job:
+    """Submissions to be run on a track."""
+
+    track: Track
+    choices: Overrides
+    store: Store
+    submissions: tuple[Submission, ...]
+    options: Mapping[str, str]
+    """Of every submission's Config, as NAME=VALUE."""
+
+    @property
+    def isolated(self) -> bool:
+        """Whether workers run: not for references, which train in the referee's process."""
+        return any(submission.access == "black-box" for submission in self.submissions)

@@ -1,0 +1,131 @@
+"""`harness plan`: the cells of a competition as lines of text, for schedulers that start each by itself.
+
+A line names a cell and what it was planned with: digests of the submission and of the track with the choices that
+were given. Who runs it later with something else is told so, before anything runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from harness.errors import InputError
+from harness.evaluation.run import check_access, chosen_cells, replaced, source_of
+from harness.sandbox.submission import find
+from harness.tracks.track import track_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from harness.evaluation.overrides import Overrides
+    from harness.sandbox.submission import Submission
+    from harness.tracks.track import Track
+
+_BASIS, _SHA256 = 8, 12
+_FORM = re.compile(
+    rf"(?P<track>[^/@?]+)@(?P<basis>[0-9a-f]{{{_BASIS}}})/(?P<submission>[^/@?]+)@(?P<sha256>[0-9a-f]{{{_SHA256}}})"
+    r"/(?P<task>[^/@?]+)/(?P<split>\d+)(\?(?P<options>.*))?"
+)
+
+
+@dataclass(frozen=True)
+class CellId:
+    """What names one cell of one submission: ``TRACK@BASIS/SUBMISSION@SHA256/TASK/SPLIT?OPTIONS``, percent-encoded."""
+
+    track: str
+    basis: str
+    """Digest of the track's content and of the choices given beside it, see `basis_of`."""
+    submission: str
+    sha256: str
+    """How the digest of the submission's folder begins."""
+    task: str
+    split: int
+    options: tuple[tuple[str, str], ...] = ()
+    """Of the submission's Config, sorted."""
+
+    def __str__(self) -> str:
+        """The line of a plan."""
+        track, submission, task = (quote(name, safe="") for name in (self.track, self.submission, self.task))
+        options = f"?{urlencode(self.options)}" if self.options else ""
+        return f"{track}@{self.basis}/{submission}@{self.sha256}/{task}/{self.split}{options}"
+
+    @classmethod
+    def parse(cls, text: str) -> CellId:
+        """Read a line of a plan.
+
+        Raises:
+            InputError: it is none.
+        """
+        found = _FORM.fullmatch(text.strip())
+        if found is not None:
+            track, submission, task = (unquote(found[name]) for name in ("track", "submission", "task"))
+            options = tuple(sorted(parse_qsl(found["options"] or "", keep_blank_values=True)))
+            made = cls(track, found["basis"], submission, found["sha256"], task, int(found["split"]), options)
+            if str(made) == text.strip():
+                return made
+        raise InputError(f"--cell {text!r}: not a line of `harness plan`, TRACK@DIGEST/SUBMISSION@DIGEST/TASK/SPLIT")
+
+
+def plan(
+    track: Track, choices: Overrides, submissions: Iterable[Submission], options: Mapping[str, str]
+) -> list[CellId]:
+    """The cells that `harness evaluate` would run with the same arguments, in its order. Loads no model.
+
+    Raises:
+        InputError: the choices do not fit the track, a submission is named twice, or it is a white-box reference and
+            they do not allow it.
+        DataError: the data directory lacks splits.
+    """
+    submissions = list(submissions)
+    for each in submissions:
+        check_access(each, choices.white_box)
+    changed = replaced(track, choices)
+    cells = chosen_cells(changed, track_tasks(changed), source_of(track, choices), choices)
+    basis, given = basis_of(track, choices), tuple(sorted(options.items()))
+    found = [
+        CellId(track.name, basis, each.name, each.sha256[:_SHA256], cell.task.name, cell.split, given)
+        for each in submissions
+        for cell in cells
+    ]
+    if len(set(found)) != len(found):
+        raise InputError("a submission is named twice; name each once, so that its cells run once")
+    return found
+
+
+def basis_of(track: Track, choices: Overrides) -> str:
+    """Digest of what a cell's result depends on beside the submission: the track, and choices that replace its own."""
+    return hashlib.sha256(json.dumps([track.fingerprint, *choices.basis()]).encode()).hexdigest()[:_BASIS]
+
+
+def planned(cell: CellId, track: Track, choices: Overrides, folders: Sequence[Path]) -> tuple[Overrides, Submission]:
+    """What to evaluate for one line of a plan: the choices narrowed to its cell, and its submission.
+
+    `folders` are where to look for the submission; ``submissions/<name>`` where there are none.
+
+    Raises:
+        InputError: the track, the choices or the submission are not those of the plan, or it names no cell.
+    """
+    if cell.track != track.name:
+        raise InputError(f"cell {cell} is of track {cell.track}, not {track.name}; give evaluate the plan's --track")
+    if cell.basis != basis_of(track, choices):
+        raise InputError(
+            f"cell {cell} was planned with another version of track {track.name}, or with other choices: give evaluate "
+            "the plan's --data, --model, --calls, --seed, --device, --backend, --p0 and --test-data, or plan again"
+        )
+    known = [find(folder) for folder in folders or [Path("submissions") / cell.submission]]
+    named = [each for each in known if each.name == cell.submission]
+    if not named:
+        there = ", ".join(each.name for each in known)
+        raise InputError(f"cell {cell} is of submission {cell.submission}, and only {there} is given")
+    same = [each for each in named if each.sha256.startswith(cell.sha256)]
+    if not same:
+        raise InputError(
+            f"cell {cell} was planned with another version of {named[0].path}, whose digest is "
+            f"{named[0].sha256[:_SHA256]} now, {cell.sha256} then; bring that version back, or plan again"
+        )
+    return choices.only(cell.task, cell.split), same[0]

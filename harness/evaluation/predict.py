@@ -1,0 +1,76 @@
+"""`harness predict`: one text, classified with a stored answer by the very code that scores it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import InputError
+from harness.lm.load import load_model
+from harness.solving import answers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from harness.contract import Task, Text
+    from harness.results.store import Store
+    from harness.tracks.track import Track
+
+
+def classify(blob: bytes, task: Task, track: Track, text: Text) -> npt.NDArray[np.float64]:
+    """Probabilities of one text: (classes,).
+
+    Raises:
+        AnswerError: no answer, or one that does not fit the task or the model.
+        ModelError: the track's model cannot be had.
+    """
+    answer = answers.from_bytes(blob)
+    lm = load_model(track.model, track.prompt, numerics=track.numerics)
+    answers.check(answer, task, lm.backbone.width)
+    (p,) = answers.probabilities(answer, task, lm, [text])
+    return np.asarray(p)
+
+
+def stored_answer(results: Store, entry: str, track: str, task: str, split: int, *, other_model: bool) -> bytes:
+    """Answer of the newest run of an entry that has one, on the track's model or on another as asked.
+
+    Runs with a pre-trained p0 are passed over: their answers mean something only together with it.
+
+    Raises:
+        InputError: there is none, or the entry is a white-box reference.
+    """
+    for run in reversed(results.runs()):
+        key = run.key
+        if (key.entry, key.track, "model" in key.modified) == (entry, track, other_model):
+            if key.external:
+                continue  # relative to a pre-trained p0, which is not at hand here
+            blob = results.answer(run.id, task, split)
+            if key.access == "white-box":
+                raise InputError(
+                    f"{entry!r} is a white-box reference: it trained the model's weights, and no answer of it is kept. "
+                    "Take a ranked entry, or evaluate the reference again to see its score"
+                )
+            if key.access == "predictions":
+                raise InputError(f"{entry!r} was uploaded as predictions, without an answer; take a ranked entry")
+            if blob is not None:
+                return blob
+    raise InputError(f"{results.url} holds no answer of {entry!r} for {task}, split {split} on track {track}")
+
+
+def read(path: Path) -> bytes:
+    """Bytes of an answer file; InputError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise InputError(f"{path} cannot be read: {problem}") from problem
+
+
+def write(path: Path, blob: bytes) -> None:
+    """Write an answer file; InputError where it cannot be written."""
+    try:
+        path.write_bytes(blob)
+    except OSError as problem:
+        raise InputError(f"{path} cannot be written: {problem}") from problem

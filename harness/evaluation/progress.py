@@ -1,0 +1,179 @@
+"""Who watches an evaluation: a live bar on a terminal, a line per cell elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from harness.cli.tables import counted
+from harness.results.status import COUNTS
+from harness.sandbox.best_tier import BANNER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from rich.console import Console
+
+    from harness.evaluation.referee import Cell, Verdict
+    from harness.tracks.tiers import Tier
+
+
+class PlainProgress:
+    """One line per cell."""
+
+    def __init__(self, console: Console) -> None:
+        """Print to `console`."""
+        self.console = console
+        self._counts: dict[str, tuple[int, int]] = {}
+        """Of each entry whose cells are not all finished: how many are, and how many there are."""
+
+    def __enter__(self) -> Self:
+        """Start; nothing to do."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop; nothing to do."""
+
+    def isolated(self, tier: Tier) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        if tier == "0":
+            self.console.print(f"[bold red]{escape(BANNER)}[/bold red]", soft_wrap=True)
+
+    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        if finished < len(cells):
+            self._counts[entry] = finished, len(cells)
+        done = f", {finished} of them finished before" if finished else ""
+        self.console.print(f"{escape(entry)}: {counted(len(cells), 'cell')}{done}")
+
+    def began(self, entry: str, cell: Cell) -> None:
+        """See `harness.evaluation.run.Progress`."""
+
+    def spent(self, rows: int, note: Mapping[str, float]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        number, total = self._number(entry)
+        whose = f"{entry} " if len(self._counts) > 1 else ""  # of several at once
+        self.console.print(f"  {escape(f'[{number}/{total}] {whose}')}{describe(cell, verdict)}", soft_wrap=True)
+        self._counts[entry] = number, total
+        if number == total:
+            del self._counts[entry]
+        if verdict.status not in COUNTS:
+            detail = verdict.record.detail or verdict.record.output
+            self.console.print(f"    {escape(printable(detail).strip()[-2000:])}", soft_wrap=True)
+
+    def _number(self, entry: str) -> tuple[int, int]:
+        """Which cell of the entry is the next to finish, and of how many."""
+        finished, total = self._counts.get(entry, (0, 1))
+        return finished + 1, total
+
+
+class LiveProgress(PlainProgress):
+    """A bar per running cell: budget used, best loss so far, time left; finished cells stay as lines above it."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on `console`."""
+        super().__init__(console)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[calls]}"),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._cell: Cell | None = None
+        self._train_rows = 1
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop drawing."""
+        self._bar.stop()
+
+    def began(self, entry: str, cell: Cell) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        super().began(entry, cell)
+        number, total = self._number(entry)
+        name = f"{entry} {cell.task.name}/{cell.split} ({number}/{total})"
+        self._train_rows = cell.train_rows
+        total = cell.spec.calls * self._train_rows
+        self._task = self._bar.add_task(escape(name), total=total, calls=f"0/{cell.spec.calls} calls", note="")
+        self._cell = cell
+
+    def spent(self, rows: int, note: Mapping[str, float]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        if self._task is None or self._cell is None:
+            return
+        shown = f"loss {note['loss']:.4f}" if "loss" in note else ""
+        calls = f"{rows / self._train_rows:,.0f}/{self._cell.spec.calls} calls"
+        self._bar.update(self._task, completed=rows, calls=calls, note=shown)
+
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = None
+        super().ended(entry, cell, verdict)
+
+
+class JsonProgress(PlainProgress):
+    """One JSON object per event, a line each."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to `console`'s file."""
+        super().__init__(console)
+        self._started = time.monotonic()
+
+    def isolated(self, tier: Tier) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        self._write({"event": "isolated", "sandbox": tier})
+
+    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        self._write({"event": "planned", "entry": entry, "cells": len(cells), "finished": finished})
+
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        known = {name: value for name, value in verdict.record.plain().items() if name != "output"}
+        scored = {"score": verdict.score, "stored": verdict.stored}
+        place = {"event": "cell", "entry": entry, "task": cell.task.name, "split": cell.split}
+        self._write({**place, "status": verdict.status, **scored, **known})
+
+    def _write(self, event: dict[str, Any]) -> None:
+        event["elapsed_s"] = round(time.monotonic() - self._started, 3)
+        self.console.file.write(json.dumps(event) + "\n")
+        self.console.file.flush()
+
+
+def printable(text: str) -> str:
+    """Text from a submission without the control characters that could command a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def describe(cell: Cell, verdict: Verdict) -> str:
+    """A finished cell in one line."""
+    record = verdict.record
+    calls = f"{record.calls_spent:,.0f}/{record.calls_total} calls"
+    metric = {"accuracy": "acc", "macro_f1": "F1", "f1": "F1"}[cell.task.metric]
+    scored = "no score" if verdict.score is None else f"{metric} {verdict.score * 100:5.1f}"
+    loss = f"  loss {record.note['loss']:.4f}" if "loss" in record.note else ""
+    other = "" if verdict.stored else "  (finished by another process first; not stored twice)"
+    return f"{cell.task.name}/{cell.split}  {scored}  {calls}  {record.tuning_s:.1f} s{loss}  {verdict.status}{other}"

@@ -1,0 +1,379 @@
+"""One cell: a worker tunes, the referee applies its answers to the test set afterwards, and the store keeps the facts.
+
+A white-box reference has no worker: it trains in this process, with the model's weights (`run_reference`).
+How a cell may end is in `harness.results.status`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import resource
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from harness.blackbox import wire
+from harness.blackbox.lock import waited_s
+from harness.blackbox.meter import Meter
+from harness.blackbox.pricing import PricedModel
+from harness.blackbox.session import Session
+from harness.errors import AnswerError, SubmissionError
+from harness.lm.fingerprint import fingerprint
+from harness.results.records import CellRecord, KeptAnswer, Usage
+from harness.results.status import COUNTS, MARKS
+from harness.sandbox import best_tier, launch
+from harness.sandbox.submission import loaded
+from harness.sandbox.trial import refusal
+from harness.solving import answers
+from harness.solving.metrics import cell_score
+from harness.tracks.examples import examples_sha256, load_shots, load_test
+from harness.tracks.tiers import REFEREE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from harness.blackbox.session import Incumbent, Tuning
+    from harness.contract import Answer, Examples, IntArray, ModelInfo, Shots, Task
+    from harness.lm.model import LanguageModel
+    from harness.results.records import Note
+    from harness.results.store import Attempt
+    from harness.sandbox.submission import Solver, Submission
+    from harness.tracks.examples import Source
+    from harness.tracks.tasks import TaskFile
+    from harness.tracks.tiers import Tier
+    from harness.tracks.track import Limits, TrackTask
+
+_GRACE_S = 5.0
+
+Watch: TypeAlias = "Callable[[int, dict[str, float]], None]"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task and split on one track, ready to run."""
+
+    file: TaskFile
+    task: Task
+    split: int
+    spec: TrackTask
+    limits: Limits
+    source: Source
+    seed: int
+
+    @property
+    def train_rows(self) -> int:
+        """Rows of one call."""
+        return len(load_shots(self.file, self.source, self.split, self.spec).train)
+
+    @property
+    def worker_seed(self) -> int:
+        """Seed of the submission's generator: a function of run seed, task and split alone."""
+        digest = hashlib.sha256(f"{self.seed}/{self.task.name}/{self.split}".encode()).digest()
+        return int.from_bytes(digest[:8], "little") >> 2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a cell ended."""
+
+    status: str
+    record: CellRecord
+    score: float | None
+    """Test score of the final answer, for progress; None for a failure. Rankings recompute it."""
+    stored: bool
+    """False where another process had finished the same cell first."""
+
+
+def run_cell(
+    cell: Cell,
+    submission: Submission,
+    options: Mapping[str, str],
+    lm: LanguageModel,
+    attempt: Attempt,
+    watch: Watch,
+    tier: Tier | None = None,
+) -> Verdict:
+    """Run a submission on a cell and store what came of it, in the best tier of isolation or the one that is given.
+
+    Raises:
+        SandboxError: no worker can be isolated so.
+        SubmissionError: the submission cannot be imported or configured; nothing is stored.
+        DataError: the data are not there or malformed.
+        StoreError: a fact could not be made durable.
+    """
+    shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
+    info = lm.info(shots.train.texts, cell.task.template)
+    meter = Meter(cell.spec.calls, len(shots.train))
+    begun = _begun(cell, shots, lm)
+    priced = PricedModel(lm, cell.task, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20)
+    session = Session(priced, meter, attempt, watch)
+    started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
+    worker = launch.start(cell.limits, submission.path, tier or best_tier.best().tier)
+    tuning, grace_s = session.tuning, 0.0
+    try:
+        _hand_over(worker, _job(cell, shots, info, submission, options, meter), cell.limits.wall_s)
+        session.serve(worker.sock, started + cell.limits.wall_s)
+        grace_s = _GRACE_S if tuning.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
+    finally:
+        left = worker.end(grace_s)
+    waited = waited_s() - waited
+    tuning_s = time.perf_counter() - before - waited
+    status, detail = _status(tuning, left)
+    if tuning.config is None and status == "crashed":
+        raise refusal(submission, detail or left.output)
+    applied = _apply(tuning.incumbents, cell, lm)  # only now, after the worker is dead
+    if applied.problem and status in COUNTS:  # a failure keeps its own reason
+        status, detail = "invalid_answer", applied.problem
+    record = dataclasses.replace(
+        _used(begun, tuning.usage),
+        detail=detail,
+        config=tuning.config or {},
+        rows_spent=meter.spent,
+        declared_bytes=tuning.declared_bytes,
+        waited_s=waited,
+        refused=tuning.refused,
+        rejected=tuning.rejected,
+        worker_peak_mb=left.peak_mb,
+        worker_exit=left.code,
+        output=left.output,
+        note=tuning.last.answer.note if tuning.last else {},
+        history=tuple(tuning.history),
+        sandbox=worker.isolation.tier,
+        isolation=dataclasses.asdict(worker.isolation),
+        tuning_s=tuning_s,
+    )
+    return _finished(cell, attempt, status, record, applied, lm)
+
+
+def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
+    """What is known of a cell before anything runs; the device's peak of memory counts from here."""
+    from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
+
+    probe = fingerprint(lm, cell.task)
+    device.reset_peak(lm.device)
+    return CellRecord(
+        calls_total=cell.spec.calls,
+        rows_total=cell.spec.calls * len(shots.train),
+        train_rows=len(shots.train),
+        declared_bytes=0,
+        worker_peak_mb=0.0,
+        worker_exit=0,
+        history=(),
+        marks=MARKS,
+        template=cell.task.template,
+        words=cell.task.words,
+        shots_sha256=(examples_sha256(shots.train), examples_sha256(shots.dev)),
+        sandbox=REFEREE,
+        seed=cell.worker_seed,
+        probe=probe,
+    )
+
+
+def _used(record: CellRecord, usage: Usage) -> CellRecord:
+    """The record with what its queries add up to."""
+    return dataclasses.replace(record, **dataclasses.asdict(usage))
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """What the answers of a cell say of the test set."""
+
+    test: Examples
+    kept: list[KeptAnswer]
+    test_s: float
+    problem: str = ""
+    """Why an answer could not be applied; then none is kept."""
+
+
+def _finished(
+    cell: Cell, attempt: Attempt, status: str, record: CellRecord, applied: _Applied, lm: LanguageModel
+) -> Verdict:
+    """Store how a cell ended, with the time of its test and the peaks of memory."""
+    from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
+
+    record = dataclasses.replace(
+        record,
+        referee_peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        test_s=applied.test_s,
+        device_peak_mb=device.peak_mb(lm.device),
+    )
+    test, kept = applied.test, applied.kept
+    stored = attempt.finish(status, record, examples_sha256(test), test.labels, kept)
+    shown = None
+    if kept and status in COUNTS:
+        shown = cell_score(cell.task.metric, kept[-1].predictions, test.labels, len(cell.task.classes))
+    return Verdict(status, record, shown, stored)
+
+
+def _hand_over(worker: launch.Worker, job: wire.Job, wall_s: float) -> None:
+    """Send the job; a worker that is gone or does not read it shows in what follows."""
+    worker.sock.settimeout(wall_s)
+    with contextlib.suppress(OSError):
+        worker.sock.sendall(wire.encode(job))
+
+
+def _job(
+    cell: Cell, shots: Shots, info: ModelInfo, submission: Submission, options: Mapping[str, str], meter: Meter
+) -> wire.Job:
+    return wire.Job(
+        str(submission.path),
+        dataclasses.asdict(cell.task),
+        list(shots.train.texts),
+        shots.train.labels.tolist(),
+        list(shots.dev.texts),
+        shots.dev.labels.tolist(),
+        dataclasses.asdict(info),
+        meter.budget.rows_total,
+        dict(options),
+        cell.worker_seed,
+    )
+
+
+def _status(tuning: Tuning, left: launch.Exit) -> tuple[str, str]:
+    """What the end of the conversation and of the process say together: status and detail."""
+    detail = tuning.detail
+    killed = tuning.end == "closed" and left.code == -signal.SIGKILL
+    if tuning.end == "memory" or killed:
+        return "out_of_memory", (
+            detail or "the worker was killed from outside, as the kernel does when memory runs out"
+        )
+    failures = {"crashed": "crashed", "protocol": "protocol_error", "answer": "invalid_answer", "closed": "crashed"}
+    if tuning.end in failures:
+        return failures[tuning.end], (
+            detail or f"the worker left with exit code {left.code} before it was finished\n{left.output}"
+        )
+    if tuning.last is None:
+        return "no_answer", detail
+    return {"returned": "ok", "budget": "budget_exhausted"}.get(tuning.end, "timeout"), detail
+
+
+def _apply(incumbents: Mapping[float, Incumbent], cell: Cell, lm: LanguageModel) -> _Applied:
+    """Predictions of every kept incumbent, computed once per distinct answer. Loads the test set."""
+    test = load_test(cell.file, cell.source)
+    before, waited = time.perf_counter(), waited_s()
+    known: dict[bytes, IntArray] = {}
+    kept, problem = [], ""
+    try:
+        for mark, incumbent in sorted(incumbents.items()):
+            if incumbent.blob not in known:
+                known[incumbent.blob] = _classes(incumbent.answer, cell.task, lm, test)
+            kept.append(KeptAnswer(mark, incumbent.rows, incumbent.blob, known[incumbent.blob]))
+    except AnswerError as refused:
+        kept, problem = [], str(refused)
+    return _Applied(test, kept, time.perf_counter() - before - (waited_s() - waited), problem)
+
+
+def _classes(answer: Answer, task: Task, lm: LanguageModel, test: Examples) -> IntArray:
+    """What one answer says of the test texts: (texts,)."""
+    try:
+        p = answers.probabilities(answer, task, lm, test.texts)
+    except MemoryError as problem:  # of the heads; a device's own is `DeviceMemoryError`, and nobody's fault
+        raise AnswerError(f"too little memory to apply this answer: {problem}") from problem
+    return np.asarray(p.argmax(axis=1))
+
+
+def run_reference(
+    cell: Cell, submission: Submission, options: Mapping[str, str], lm: LanguageModel, attempt: Attempt, watch: Watch
+) -> Verdict:
+    """Run a white-box reference on a cell, in this process and without a sandbox, and store what came of it.
+
+    Raises:
+        SubmissionError: it cannot be imported or configured; nothing is stored.
+        DataError: the data are not there or malformed.
+        StoreError: a fact could not be made durable.
+    """
+    from harness.evaluation.white_box import WHITE_BOX_LEVEL, WhiteBox, train  # noqa: PLC0415 - torch
+
+    shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
+    begun = _begun(cell, shots, lm)
+    before = time.perf_counter()
+    white = WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # what it prints is no result
+        solver = _imported(stack, submission, options)
+        training = train(solver, white, cell.task, shots, cell.worker_seed, watch)
+        tuning_s = time.perf_counter() - before
+        status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
+        before = time.perf_counter()
+        kept = []
+        if training.last is not None and status in COUNTS:
+            try:
+                kept = [KeptAnswer(1.0, 0, b"", training.last.classes(test.texts, len(cell.task.classes)))]
+            except Exception:  # noqa: BLE001 - the author's code again
+                status, detail = "invalid_answer", traceback.format_exc()
+        applied = _Applied(test, kept, time.perf_counter() - before)
+    record = dataclasses.replace(
+        _used(begun, Usage(level=WHITE_BOX_LEVEL)),
+        detail=detail,
+        config=_shown(solver.config),
+        calls_total=0,
+        rows_total=0,
+        note=training.note,
+        history=tuple(training.history),
+        access="white-box",
+        tuning_s=tuning_s,
+    )
+    return _finished(cell, attempt, status, record, applied, lm)
+
+
+@dataclass(frozen=True)
+class HandedIn:
+    """An answer that came from outside, with what was asked and answered before."""
+
+    incumbent: Incumbent
+    history: tuple[tuple[int, Note], ...]
+    usage: Usage
+    tuning_s: float
+
+
+def score_handed(cell: Cell, handed: HandedIn, lm: LanguageModel, attempt: Attempt, where: str) -> Verdict:
+    """Apply an answer that was handed in from outside, without a worker, and store what came of it.
+
+    `where` stands in the sandbox's place and makes a division of its own, since neither the solver's time nor its means
+    were under control.
+
+    Raises:
+        DataError: the data are not there or malformed.
+        StoreError: a fact could not be made durable.
+    """
+    begun = _begun(cell, load_shots(cell.file, cell.source, cell.split, cell.spec), lm)
+    applied = _apply({1.0: handed.incumbent}, cell, lm)
+    record = dataclasses.replace(
+        _used(begun, handed.usage),
+        detail=applied.problem,
+        rows_spent=handed.incumbent.rows,
+        note=handed.incumbent.answer.note,
+        history=handed.history,
+        marks=(1.0,),
+        sandbox=where,
+        tuning_s=handed.tuning_s,
+    )
+    return _finished(cell, attempt, "invalid_answer" if applied.problem else "ok", record, applied, lm)
+
+
+def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
+    """A reference's code, to be taken out of this process when the stack closes."""
+    try:
+        return stack.enter_context(loaded(submission.path, options))
+    except SubmissionError:
+        raise
+    except ModuleNotFoundError as problem:
+        raise SubmissionError(
+            f"{submission.path}: the module {problem.name!r} is not installed. What the references that ship need "
+            'comes with: pip install -e ".[references]"'
+        ) from problem
+    except Exception as problem:
+        raise SubmissionError(f"{submission.path}: cannot be imported:\n{traceback.format_exc()}") from problem
+
+
+def _shown(config: Any) -> dict[str, object]:
+    """A reference's configuration as it is stored: plain data as it is, anything else as it prints."""
+    plain = (bool, int, float, str, type(None))
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: value if isinstance(value, plain) else repr(value) for name, value in values.items()}

@@ -1,0 +1,270 @@
+"""`harness replay`: an organiser's second look at a run, by running it again.
+
+Of each cell looked at, two things are checked. The stored answers are applied to the test set again: they must give the
+stored predictions. And the submission is run again, with the seed and the options of the run, by the very code that
+evaluates, into a database of its own: its queries must give the digests that the ledger holds, one by one, and its
+answers must be the stored ones. A digest covers the bytes of request and reply, so one changed reply, a query that was
+never asked, or another model show at the first query they touch.
+
+Digests agree where numbers do: on the same processor with the same versions and threads. Elsewhere logits differ by
+rounding. The fingerprint of fixed texts that each cell keeps (`harness.lm.fingerprint`) tells that apart from another model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from harness.errors import AnswerError, InputError
+from harness.evaluation.run import Evaluation
+from harness.lm.fingerprint import probe
+from harness.results.store import Store
+from harness.solving import answers
+from harness.tracks.examples import load_test
+from harness.tracks.tiers import ELSEWHERE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.evaluation.overrides import Overrides
+    from harness.evaluation.referee import Cell
+    from harness.evaluation.run import Progress
+    from harness.results.records import Fingerprint, LedgerRow, Run, RunKey, StoredCell
+    from harness.sandbox.submission import Submission
+    from harness.tracks.track import Track
+
+_FLIPPED = 0.02
+"""Share of predictions that rounding may turn: those of texts at the border between two classes."""
+_COMPARED = ("rows", "tokens", "bytes_up", "bytes_down", "level", "sha256")
+_IDENTITY = ("submission_sha256", "track_fingerprint", "model_sha256", "data_sha256", "device", "environment_sha256")
+
+Verdict = Literal["reproduced", "within rounding", "not reproduced"]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of looking at one cell again."""
+
+    task: str
+    split: int
+    status: tuple[str, str]
+    """Then and now."""
+    drift: float | None
+    """Largest difference of a logit of the fixed texts between then and now; None where the run kept none."""
+    rounding: float
+    """Largest difference that is rounding in this number format."""
+    predictions: int
+    """Stored predictions, those of all marks, that have a stored answer."""
+    flipped: int
+    """How many of them the stored answers do not give now."""
+    queries: tuple[int, int]
+    """In the ledger, and asked now."""
+    difference: str
+    """The first place where ledger, answers or predictions of the second run differ; empty where none does."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """`reproduced` is bit for bit. `within rounding` needs logits that are close, but not the same."""
+        if not self.flipped and not self.difference:
+            return "reproduced"
+        close = self.drift is not None and 0 < self.drift <= self.rounding
+        return "within rounding" if close and self.flipped <= _FLIPPED * self.predictions else "not reproduced"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of looking at a run again."""
+
+    run: str
+    entry: str
+    identity: tuple[str, ...]
+    """What of the run's identity is not as it was, in words."""
+    cells: tuple[Replayed, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of its cells."""
+        order: tuple[Verdict, ...] = ("reproduced", "within rounding", "not reproduced")
+        return max((cell.verdict for cell in self.cells), key=order.index)
+
+
+def find_run(store: Store, name: str) -> Run:
+    """The newest run of this entry, or the run with this id or the beginning of one.
+
+    Raises:
+        InputError: there is none, or several ids begin so.
+    """
+    runs = store.runs()[::-1]
+    for run in runs:
+        if name in {run.id, run.key.entry}:
+            return run
+    begun = [run for run in runs if name and run.id.startswith(name)]
+    if len(begun) > 1:
+        ids = ", ".join(sorted(run.id for run in begun))
+        raise InputError(f"{len(begun)} runs of {store.url} begin with {name!r}: {ids}")
+    if begun:
+        return begun[0]
+    raise InputError(f"{store.url} has no run {name!r}; ids are in the column 'run' of the leaderboard's CSV file")
+
+
+def choices_of(key: RunKey, cells: Sequence[StoredCell], track: Track, given: Overrides) -> Overrides:
+    """What to evaluate with: what the run has stored of its choices, and the files that are given again.
+
+    Raises:
+        InputError: the run has no queries to repeat.
+    """
+    if key.access != "black-box" or not cells:
+        why = f"it is {key.access}" if key.access != "black-box" else "none of its cells is finished"
+        raise InputError(f"run of {key.entry!r} cannot be replayed: {why}. Only metered runs have queries and answers")
+    if any(cell.record.sandbox == ELSEWHERE for cell in cells):
+        raise InputError(
+            f"run of {key.entry!r} cannot be replayed: its solver ran elsewhere, over HTTP, and its code was "
+            "never here. harness audit checks what is stored of it"
+        )
+    return given.repeating(key, cells, track)
+
+
+def sampled(store: Store, run: str, count: int | None, rng: np.random.Generator) -> list[StoredCell]:
+    """`count` finished cells of a run, drawn at random; all of them where no count is given."""
+    cells = store.cells(run)
+    if count is None or count >= len(cells):
+        return cells
+    return [cells[i] for i in sorted(rng.choice(len(cells), size=count, replace=False))]
+
+
+def replay(
+    store: Store,
+    run: Run,
+    cells: Sequence[StoredCell],
+    track: Track,
+    choices: Overrides,
+    submission: Submission,
+    progress: Progress,
+) -> Replay:
+    """Look at cells of a run again. `choices` is made by `choices_of`.
+
+    Raises:
+        InputError: the submission's folder is not the one that ran, or the track is another.
+        HarnessError: as `Evaluation` and `Evaluation.run`.
+    """
+    key = run.key
+    if submission.sha256 != key.submission_sha256:
+        raise InputError(
+            f"{submission.path} is not what ran: its sha256 is {submission.sha256}, the run's is "
+            f"{key.submission_sha256}. Name the right folder with --submission"
+        )
+    if track.name != key.track:
+        raise InputError(f"the run is of track {key.track}, not {track.name}; give --track {key.track}")
+    if track.fingerprint != key.track_fingerprint:
+        raise InputError(
+            f"track {track.name} has fingerprint {track.fingerprint}, the run's track {key.track} had "
+            f"{key.track_fingerprint}. Name the track's file with --track"
+        )
+    wanted = {(cell.task, cell.split): cell for cell in cells}
+    with tempfile.TemporaryDirectory(prefix="harness-replay-") as folder:
+        scratch = Store(str(Path(folder) / "replay.db"))
+        try:
+            evaluation = Evaluation(track, choices, scratch)
+            chosen = tuple(cell for cell in evaluation.cells if (cell.task.name, cell.split) in wanted)
+            evaluation.plan = dataclasses.replace(evaluation.plan, cells=chosen)
+            again = evaluation.run(submission, dict(key.options), progress)
+            second = {(cell.task, cell.split): cell for cell in scratch.cells(again)}
+            found = [
+                _compare(store, wanted[key], scratch, second[key], evaluation, cell)
+                for cell in evaluation.cells
+                for key in [(cell.task.name, cell.split)]
+            ]
+            (second_run,) = scratch.runs()
+        finally:
+            scratch.close()
+    pairs = {name: (getattr(key, name), getattr(second_run.key, name)) for name in _IDENTITY}
+    changed = (f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now)
+    return Replay(run.id, key.entry, tuple(changed), tuple(found))
+
+
+def _compare(
+    store: Store, then: StoredCell, scratch: Store, now: StoredCell, evaluation: Evaluation, cell: Cell
+) -> Replayed:
+    predictions, flipped = _applied(store, then, evaluation, cell)
+    ledgers = store.ledger(then.attempt), scratch.ledger(now.attempt)
+    late = "timeout" in {then.status, now.status}  # how far it came is the clock's doing
+    difference = _first_query(*ledgers, late) or ("" if late else _first_answer(store, then, scratch, now))
+    return Replayed(
+        then.task,
+        then.split,
+        (then.status, now.status),
+        _drift(then.record.probe, evaluation, cell),
+        evaluation.track.rounding,
+        predictions,
+        flipped,
+        (len(ledgers[0]), len(ledgers[1])),
+        difference,
+    )
+
+
+def _applied(store: Store, then: StoredCell, evaluation: Evaluation, cell: Cell) -> tuple[int, int]:
+    """Number of stored predictions, and of those that the stored answers do not give."""
+    test, lm = load_test(cell.file, cell.source), evaluation.model_for(cell)
+    known: dict[bytes, Any] = {}
+    total = flipped = 0
+    for mark, stored in then.predictions.items():
+        blob = store.answer(then.run, then.task, then.split, mark) or b""
+        if blob not in known:
+            try:
+                answer = answers.from_bytes(blob)
+                answers.check(answer, cell.task, lm.backbone.width)
+                known[blob] = answers.probabilities(answer, cell.task, lm, test.texts).argmax(axis=1)
+            except AnswerError:
+                known[blob] = np.full(len(test), -1)  # no answer that can be applied gives these predictions
+        total += len(stored)
+        flipped += int((known[blob] != stored).sum()) if len(stored) == len(test) else len(stored)
+    return total, flipped
+
+
+def _drift(then: Fingerprint | None, evaluation: Evaluation, cell: Cell) -> float | None:
+    if then is None:
+        return None
+    now = probe(evaluation.model_for(cell), cell.task).logits
+    same = len(now) == len(then.logits)
+    return float(np.abs(np.subtract(now, then.logits)).max()) if same else float("inf")
+
+
+def _first_query(then: list[LedgerRow], now: list[LedgerRow], late: bool) -> str:
+    """Where two ledgers part, in words."""
+    for number, (one, two) in enumerate(zip(then, now, strict=False)):
+        for name in _COMPARED:
+            before, after = getattr(one, name), getattr(two, name)
+            if before != after:
+                return f"query {number}: {name} {_short(before)} then, {_short(after)} now"
+    if len(then) != len(now) and not late:
+        return f"query {min(len(then), len(now))}: {len(then):,} queries then, {len(now):,} now"
+    return ""
+
+
+def _first_answer(store: Store, then: StoredCell, scratch: Store, now: StoredCell) -> str:
+    """Where two outcomes part, in words."""
+    if then.status != now.status:
+        return f"status {then.status} then, {now.status} now"
+    for mark in sorted(then.predictions.keys() | now.predictions.keys()):
+        blobs = (
+            store.answer(then.run, then.task, then.split, mark),
+            scratch.answer(now.run, now.task, now.split, mark),
+        )
+        if blobs[0] != blobs[1]:
+            return f"answer at {mark} of the budget: another one now"
+        if not np.array_equal(then.predictions[mark], now.predictions[mark]):
+            return f"predictions at {mark} of the budget: others now, from the same answer"
+        if then.rows[mark] != now.rows[mark]:
+            return (
+                f"answer at {mark} of the budget: offered after {then.rows[mark]:,} rows then, {now.rows[mark]:,} now"
+            )
+    return ""
+
+
+def _short(value: object) -> str:
+    return value[:12] if isinstance(value, str) else f"{value:,}"

@@ -1,0 +1,265 @@
+"""What a white-box reference is given: the model's weights in float32, gradients, and one training loop for all.
+
+The papers compare gradient-free methods with prompt tuning, fine-tuning and the like, which need gradients. Such a
+*reference* is a folder like any other submission, with ``access = "white-box"`` at the top of its source and
+
+    def tune(lm: WhiteBox, task: Task, shots: Shots, rng: Generator, config: Config) -> Iterator[Predictor]
+
+It runs in the referee's own process, without a budget and without a sandbox, and is listed but never ranked. The last
+predictor it yields is scored. The test set is loaded after `tune` has ended.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from harness.contract.heads import softmax
+from harness.errors import DeviceMemoryError
+from harness.lm.backbones import families
+from harness.lm.device import memory_for, seeded
+from harness.results.status import COUNTS
+from harness.solving import cross_entropy, score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from harness.contract import Examples, FloatArray, IntArray, Shots, Task, Text
+    from harness.lm.backbones.base import Batch
+    from harness.lm.model import LanguageModel
+    from harness.lm.text import Encoded
+    from harness.sandbox.submission import Solver
+
+WHITE_BOX_LEVEL = 4
+"""Access level of a reference; those of the black box are 0 to 3."""
+PUBLISHED_LAYERS = 24
+"""Layers of RoBERTa-large, for which the papers state epochs and patience."""
+_STEPS_BETWEEN_LOOKS = 10
+_TEXTS_AT_ONCE = 32
+
+Edit: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+"""Changes the input of a layer, (texts, tokens, width)."""
+
+
+class OutOfTimeError(Exception):
+    """The cell's wall-clock limit has passed; the last predictor stands."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A classifier: texts to probabilities, and what is known of it."""
+
+    classify: Callable[[Sequence[Text]], FloatArray]
+    """texts -> (texts, classes)"""
+    note: Mapping[str, float] = field(default_factory=dict)
+    """Train loss and dev metric, for people to read."""
+
+    def __call__(self, texts: Sequence[Text]) -> FloatArray:
+        """Probabilities (texts, classes)."""
+        return self.classify(texts)
+
+    def classes(self, texts: Sequence[Text], classes: int) -> IntArray:
+        """The most probable class of each text; ValueError unless there are finite probabilities for all of them."""
+        p = np.asarray(self(texts))
+        if p.shape != (len(texts), classes) or not np.isfinite(p).all():
+            raise ValueError(f"probabilities of shape {p.shape}; finite ones, {(len(texts), classes)}, are expected")
+        return np.asarray(p.argmax(axis=1))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: Adam on the mean cross-entropy over label words, from shuffled batches."""
+
+    eta: float
+    """Adam's learning rate."""
+    batch: int
+    """Texts per step."""
+    epochs: int
+    """Most passes over the training texts."""
+    patience: int
+    """Steps without a better dev score after which training ends."""
+
+
+class WhiteBox:
+    """The model of one cell with its weights: a fresh float32 copy, frozen but for what `fit` is given."""
+
+    def __init__(self, lm: LanguageModel, task: Task, texts: Sequence[Text], deadline: float = np.inf) -> None:
+        """Copy the model; `texts` are those `info` is measured on, `deadline` is in `time.monotonic` seconds."""
+        self.info = lm.info(texts, task.template)
+        with memory_for("a second copy of the weights, in float32, to be trained", "Nothing smaller can be asked"):
+            self.module: Any = lm.weights()
+        self.device = lm.device
+        self.task = task
+        self.deadline = deadline
+        self._lm = lm
+        self._words = list(lm.single_ids(task.words))
+        self._encoded: dict[Text, Encoded] = {}
+
+    @property
+    def layers(self) -> list[Any]:
+        """The transformer layers, first to last; ALBERT's is one module, many times."""
+        return families.layers(self.module)
+
+    def scaled(self, published: int, given: int | None = None) -> int:
+        """Epochs or steps that a paper states for 24 layers, for a model of this depth, at least 1; or those given."""
+        return max(1, round(published * self.info.layers / PUBLISHED_LAYERS)) if given is None else given
+
+    def edit_input(self, layer: int, edit: Edit) -> None:
+        """Have `edit` change the input of a layer, (texts, tokens, width), in every forward from now on."""
+        edited = range(self.info.layers)[layer]
+        families.edit_inputs(self.module, lambda depth, x: edit(x) if depth == edited else x)
+
+    def batch(self, texts: Sequence[Text], prompted: bool = False) -> Batch:
+        """Texts in the task's template as tensors, padded to the longest; with p0's tokens where `prompted`."""
+        new = tuple(dict.fromkeys(text for text in texts if text not in self._encoded))
+        if new:
+            self._encoded |= zip(new, self._lm.text_set(self.task.template, new).encoded, strict=True)
+        return self._lm.batch([self._encoded[text] for text in texts], prompted)
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits of the label words where they are read, with gradients: (texts, words)."""
+        return families.head(self.module, families.states(self.module, batch)[:, 0])[:, self._words]
+
+    def predicted(self, texts: Sequence[Text], prompted: bool = False) -> FloatArray:
+        """Label-word logits (texts, words) in evaluation mode, without gradients; texts of like length together."""
+        self.module.eval()
+        parts, order = [], sorted(range(len(texts)), key=lambda i: sum(map(len, texts[i])))
+        with torch.inference_mode():
+            for start in range(0, len(order), _TEXTS_AT_ONCE):
+                chosen = [texts[i] for i in order[start : start + _TEXTS_AT_ONCE]]
+                batch = self.batch(chosen, prompted)
+                asked = f"{batch.ids.shape[0]} texts x {batch.ids.shape[1]} tokens at once, without gradients"
+                with memory_for(asked, "Nothing smaller can be asked of a reference"):
+                    parts.append(self.logits(batch).cpu().numpy())
+        logits = np.concatenate(parts)
+        out = np.empty_like(logits)
+        out[order] = logits
+        return out
+
+    def fit(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        shots: Shots,
+        rng: np.random.Generator,
+        recipe: Recipe,
+        prompted: bool = False,
+    ) -> Iterator[Predictor]:
+        """Train `parameters` and yield the start, then a predictor whenever dev is better than at any look before.
+
+        Dev is looked at after an epoch, when at least ten steps have passed since the last look. A better score is a
+        higher task metric, or the same with a lower loss. The start only stands in until the first look. Dropout is
+        the model's own.
+
+        Raises:
+            OutOfTimeError: between two steps, when the cell's time has passed.
+        """
+        for parameter in parameters:
+            parameter.requires_grad_()
+        adam = torch.optim.Adam(parameters, lr=recipe.eta)
+        yield self._predictor(parameters, prompted, {})
+        best, steps, looked, better = (-np.inf, -np.inf), 0, 0, 0
+        for epoch in range(recipe.epochs):
+            losses = []
+            order = rng.permutation(len(shots.train))
+            for start in range(0, len(order), recipe.batch):
+                if time.monotonic() > self.deadline:
+                    raise OutOfTimeError
+                rows = order[start : start + recipe.batch]
+                losses.append(self._step(adam, shots.train, rows, prompted))
+                steps += 1
+            if steps - looked < _STEPS_BETWEEN_LOOKS and epoch + 1 < recipe.epochs:
+                continue
+            looked = steps
+            found = self._judge(shots.dev, prompted)
+            if found > best:
+                best, better = found, steps
+                yield self._predictor(parameters, prompted, {"loss": float(np.mean(losses)), "dev": found[0]})
+            if steps - better >= recipe.patience:
+                return
+
+    def _step(self, adam: torch.optim.Adam, train: Examples, rows: IntArray, prompted: bool) -> float:
+        """One step of Adam on the training texts `rows`; their loss before it.
+
+        On a bfloat16 track in mixed precision: the products are bfloat16, the weights and their updates float32.
+        """
+        self.module.train()
+        batch = self.batch([train.texts[i] for i in rows], prompted)
+        asked = f"a step on {batch.ids.shape[0]} texts x {batch.ids.shape[1]} tokens, with gradients"
+        with memory_for(asked, "Train on fewer texts per step, with the reference's --config batch=N if it has one"):
+            with torch.autocast(self.device, torch.bfloat16, enabled=self._lm.dtype == torch.bfloat16):
+                logits = self.logits(batch)
+            loss = F.cross_entropy(logits.float(), torch.from_numpy(train.labels[rows]).to(self.device))
+            adam.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            adam.step()
+            return loss.item()
+
+    def _judge(self, dev: Examples, prompted: bool) -> tuple[float, float]:
+        """Dev score of the model as it is: the task's metric, then minus the loss."""
+        logits = self.predicted(dev.texts, prompted)
+        metric = score(self.task.metric, logits.argmax(axis=1), dev.labels, len(self.task.classes))
+        return float(metric), -float(cross_entropy(logits, dev.labels))
+
+    def _predictor(
+        self, parameters: Sequence[torch.nn.Parameter], prompted: bool, note: Mapping[str, float]
+    ) -> Predictor:
+        """The model as it is now; its values are put back whenever it is asked."""
+        kept = [parameter.detach().clone() for parameter in parameters]
+
+        def classify(texts: Sequence[Text]) -> FloatArray:
+            with torch.no_grad():
+                for parameter, value in zip(parameters, kept, strict=True):
+                    parameter.copy_(value)
+            return softmax(self.predicted(texts, prompted))
+
+        return Predictor(classify, note)
+
+
+@dataclass
+class Training:
+    """How a reference's `tune` went."""
+
+    status: str = "no_answer"
+    detail: str = ""
+    last: Predictor | None = None
+    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    """Of each predictor: 0, for the rows it cost, and its note."""
+
+    @property
+    def note(self) -> dict[str, float]:
+        """Note of the last predictor."""
+        return self.history[-1][1] if self.history else {}
+
+
+def train(
+    solver: Solver,
+    lm: WhiteBox,
+    task: Task,
+    shots: Shots,
+    seed: int,
+    watch: Callable[[int, dict[str, float]], None],
+) -> Training:
+    """Run a reference to its end, torch's global generators seeded meanwhile."""
+    training, ended = Training(), "ok"
+    with seeded(lm.device, seed):
+        try:
+            for predictor in solver.tune(lm, task, shots, np.random.default_rng(seed), solver.config):
+                note = {key: float(value) for key, value in predictor.note.items()}
+                training.last = predictor
+                training.history.append((0, note))
+                watch(0, note)
+        except OutOfTimeError:
+            ended = "timeout"
+        except DeviceMemoryError as problem:
+            ended, training.detail = "out_of_memory", str(problem)
+        except Exception:  # noqa: BLE001 - whatever the author's code raises is reported
+            ended, training.detail = "crashed", traceback.format_exc()
+    if training.last is not None or ended not in COUNTS:
+        training.status = ended
+    return training

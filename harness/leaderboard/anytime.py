@@ -1,0 +1,139 @@
+"""How soon an entry is how good: step curves of the incumbent's test score over calls, areas, ECDFs, calls to a target.
+
+The referee keeps and scores the incumbents at `harness.results.status.MARKS` of the budget, with the rows that had been spent
+when each was offered. So the curve of a cell is known from each offer to its mark; between a mark and the next known
+offer the last known score is carried on. Older cells (`harness.results.status.FIRST_MARKS`) kept none before 1/16: below it
+they show an answer only where it was still the incumbent then.
+
+Areas are normalised by a frozen reference (`references.toml`): 0 is the manual prompt, which costs nothing, 1 the
+reference at full budget. With s(c) the score in points of the scale after c calls, B the budget, m and r the two
+reference scores, and means over splits, then tasks,
+
+    area = (mean 1/log10(B) * integral from 1 to B of s(c) dlog10(c)  -  mean m) / (mean r - mean m)
+
+where s(c) = m before the first answer. Tasks weigh as in the ranking (a ratio per task would let the task with the
+smallest gap decide). It is not clipped: below 0 is worse than not tuning, above 1 better than the reference.
+
+The ECDF is drawn as COCO does (Hansen et al. 2016, arXiv:1605.03560): over all (task, split, target), the share that
+was reached within so many calls; targets are `TARGETS` of the way from m to r on the task. A target counts as reached
+when the incumbent first has its score. There are no simulated restarts: a cell that never gets there never does.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.results.status import COUNTS, MARKS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.leaderboard.rank import CellScore, Entry
+    from harness.leaderboard.stats import FloatArray
+
+TARGETS = (0.25, 0.5, 0.75, 0.9, 1.0)
+"""Shares of the way from the manual prompt to the reference."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+_CHECKOUT = _PACKAGE.parent / "leaderboard" / "references.toml"
+REFERENCES = _CHECKOUT if _CHECKOUT.is_file() else _PACKAGE / "_references.toml"
+_IDENTITY = ("track_fingerprint", "model_sha256", "data_sha256")
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One cell's test score of the incumbent, a step function of calls."""
+
+    calls: tuple[float, ...]
+    """Calls after which each score holds, ascending; empty where there never was an answer."""
+    scores: tuple[float, ...]
+    budget: float
+    """Calls there were."""
+    spent: float
+    """Calls that were used."""
+
+    def area(self, before: float) -> float:
+        """Mean score over log10(calls) from 1 call to the budget, `before` where there is no answer yet."""
+        end = np.log10(max(self.budget, 1.0))
+        starts = np.clip(np.log10(np.maximum(self.calls, 1.0)), 0.0, end)
+        widths = np.diff([0.0, *starts, end])
+        held = np.array([before, *self.scores])
+        return float(widths @ held / end) if end > 0 else float(held[-1])
+
+    def runtime(self, target: float) -> float:
+        """Calls after which the incumbent first has at least this score; inf if never."""
+        reached = [c for c, score in zip(self.calls, self.scores, strict=True) if score >= target - _ROUNDING]
+        return min(reached, default=float("inf"))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Frozen scores of one version of a track, by task."""
+
+    manual: Mapping[str, float]
+    """What 0 stands for."""
+    reference: Mapping[str, float]
+    """What 1 stands for."""
+    origin: str
+    """Which runs they were measured in."""
+
+    def targets(self, task: str) -> tuple[float, ...]:
+        """Scores on a task at `TARGETS`."""
+        low, high = self.manual[task], self.reference[task]
+        return tuple(low + share * (high - low) for share in TARGETS)
+
+
+def load_reference(track: str, identity: Mapping[str, Any], path: Path = REFERENCES) -> Reference | None:
+    """The frozen scores of a track; None where there are none for this version, model and data."""
+    found = tomllib.loads(path.read_text(encoding="utf-8")).get(track)
+    if found is None or any(found[name] != identity.get(name) for name in _IDENTITY):
+        return None
+    return Reference(found["manual"], found["reference"], found["origin"])
+
+
+def curve(cell: CellScore) -> Curve:
+    """The step curve of a cell; a failed cell has the score of a failed one throughout."""
+    train_rows = cell.record.train_rows
+    budget, spent = float(cell.record.calls_total), cell.record.rows_spent / train_rows
+    if cell.status not in COUNTS:
+        return Curve((0.0,), (cell.score,), budget, spent)
+    steps = {cell.rows[mark] / train_rows: cell.anytime[mark] for mark in MARKS if mark in cell.rows}
+    return Curve(tuple(steps), tuple(steps.values()), budget, spent)
+
+
+def normalised_area(entry: Entry, reference: Reference) -> float | None:
+    """The area of an entry; None without a budget (white-box), or on tasks other than the reference's."""
+    if entry.white_box or set(entry.tasks) != set(reference.manual):
+        return None
+    areas = [
+        np.mean([curve(cell).area(reference.manual[task]) for cell in entry.cells if cell.task == task])
+        for task in entry.tasks
+    ]
+    manual, best = np.mean(list(reference.manual.values())), np.mean(list(reference.reference.values()))
+    return float((np.mean(areas) - manual) / (best - manual))
+
+
+def runtimes(entry: Entry, reference: Reference) -> FloatArray:
+    """Calls to each target in each cell, inf where never: (cells, targets), cells in the entry's order."""
+    found = [[curve(c).runtime(target) for target in reference.targets(c.task)] for c in entry.cells]
+    return np.array(found, dtype=np.float64)
+
+
+def ecdf(times: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Steps of the ECDF: calls (n,), ascending and 1 at least, and the share of all `times` reached by then (n,)."""
+    finite = np.sort(np.maximum(times[np.isfinite(times)], 1.0))
+    return finite, np.arange(1, len(finite) + 1) / max(times.size, 1)
+
+
+def expected_calls(times: Sequence[float], spent: Sequence[float]) -> float | None:
+    """COCO's average runtime to one target: calls used in all cells, until success or the end, per success.
+
+    `times` (cells,) are calls to the target, inf where never; `spent` (cells,) calls used in all. None without success.
+    """
+    successes = int(np.isfinite(times).sum())
+    return float(np.minimum(times, spent).sum() / successes) if successes else None

@@ -1,0 +1,49 @@
+"""Whether the machines of one ranking compute the same: the backend fingerprints of its cells, compared.
+
+A fingerprint is what a machine makes of fixed texts, see `harness.lm.fingerprint`. It is part of no identity: a difference
+is told, and excludes nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.leaderboard.rank import Entry
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far apart the fingerprints on one task are."""
+
+    task: str
+    difference: float
+    """Largest absolute difference of a logit."""
+    between: tuple[str, str]
+    """The two entries that differ that much."""
+
+
+def drift(entries: Iterable[Entry]) -> list[Drift]:
+    """The largest difference on each task, tasks in alphabetical order.
+
+    Cells without a fingerprint, or with one of another length than the first cell's, are not compared.
+    """
+    found: dict[str, list[tuple[str, tuple[float, ...]]]] = {}
+    for entry in entries:
+        for cell in entry.cells:
+            if cell.record.probe is not None:
+                found.setdefault(cell.task, []).append((entry.name, cell.record.probe.logits))
+    return [_furthest(task, found[task]) for task in sorted(found)]
+
+
+def _furthest(task: str, cells: list[tuple[str, tuple[float, ...]]]) -> Drift:
+    alike = [(name, logits) for name, logits in cells if len(logits) == len(cells[0][1])]
+    values = np.array([logits for _, logits in alike])  # (cells, logits)
+    at = int(np.ptp(values, axis=0).argmax())
+    low, high = alike[int(values[:, at].argmin())][0], alike[int(values[:, at].argmax())][0]
+    return Drift(task, float(np.ptp(values[:, at])), (low, high))

@@ -1,0 +1,49 @@
+"""Score against cost: which entries nobody beats in both. Pure.
+
+An entry is on the front of a cost where no other one has at least its score for at most its cost, and more of the one
+or less of the other. The costs are those of tuning, summed over cells. Fronts never affect a rank.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from harness.leaderboard.rank import Entry
+
+COSTS = ("calls", "tokens", "bytes", "seconds")
+"""Calls; tokens the model read; bytes sent both ways; seconds of tuning, which compare on one machine only."""
+
+
+def front(scores: Sequence[float], costs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Who is not dominated: scores (n,), higher is better; costs (n,) or (n, kinds), lower is better -> (n,).
+
+    Equals do not dominate each other.
+    """
+    points = np.column_stack([-np.asarray(scores, dtype=np.float64), np.asarray(costs, dtype=np.float64)])
+    # points: (n, 1 + kinds), all lower is better
+    no_worse = (points[:, None] <= points[None]).all(axis=-1)  # [a, b]: a is nowhere worse than b
+    better = (points[:, None] < points[None]).any(axis=-1)
+    return np.asarray(~(no_worse & better).any(axis=0), dtype=np.bool_)
+
+
+def cost(entry: Entry, kind: str) -> float:
+    """One of `COSTS` of an entry, summed over its cells."""
+    if kind == "bytes":
+        return float(sum(cell.record.bytes_up + cell.record.bytes_down for cell in entry.cells))
+    if kind == "tokens":
+        return float(sum(cell.record.tokens for cell in entry.cells))
+    return entry.calls if kind == "calls" else entry.wall_s
+
+
+def fronts(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
+    """For each entry the costs on whose front it is; all entries must have the same cells."""
+    scores = [entry.average for entry in entries]
+    on = {kind: front(scores, [cost(entry, kind) for entry in entries]) for kind in COSTS}
+    return [tuple(kind for kind in COSTS if on[kind][n]) for n in range(len(entries))]

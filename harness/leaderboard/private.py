@@ -1,0 +1,125 @@
+"""Public against private test set: the same submission, tuned on the same shots, scored on texts nobody has seen.
+
+A run with ``--test-data`` has a partner that differs in nothing but the test set. The *gap* is the public average minus
+the private one, over the cells that both have. Answers hard-coded for the public test set show there, and only there.
+A private set may be harder for everybody, so an entry's gap is read against that of the others.
+
+The intervals resample the two test sets independently, each as `harness.leaderboard.stats` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from harness.leaderboard.rank import score_cell
+from harness.leaderboard.standing import SEED
+from harness.leaderboard.stats import Interval, TaskPredictions, bootstrap, percentile_interval
+from harness.tracks.tasks import load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.leaderboard.rank import CellScore, Ranking
+    from harness.leaderboard.stats import Bootstrap
+    from harness.results.records import RunKey
+    from harness.results.store import Store
+
+_SAME = (
+    "entry", "submission_sha256", "options", "model_sha256", "device", "seed", "environment_sha256", "track",
+    "track_fingerprint", "rules", "access", "external", "calls",
+)  # fmt: skip
+_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A ranked entry and its run on private test sets."""
+
+    entry: str
+    run: str
+    """Of the private run."""
+    data: str
+    """Where its data came from, the private directory's name included."""
+    public: float
+    """Average over the cells that both runs have."""
+    private: float
+    difference: Interval
+    """Public minus private."""
+    cells: int
+
+
+def gaps(store: Store, ranking: Ranking) -> list[Gap]:
+    """Every listed entry that has a run on private test sets as well, the largest gap first; the newest run of each."""
+    runs = store.runs()
+    keys = {run.id: run.key for run in runs}
+    found: dict[tuple[str, str], Gap] = {}
+    for entry in (*ranking.entries, *ranking.elsewhere):
+        for run in runs:  # oldest first: the newest stands
+            if run.key.modified != ("test_data",) or not _partners(keys[entry.run], run.key):
+                continue
+            private = [score_cell(cell) for cell in store.cells(run.id)]
+            gap = _gap(entry.name, run.id, run.key.data, entry.cells, private)
+            if gap is not None:
+                found[entry.run, gap.data] = gap
+    return sorted(found.values(), key=lambda gap: (gap.data, -gap.difference.value, gap.entry))
+
+
+def _partners(public: RunKey, private: RunKey) -> bool:
+    """Whether two runs differ in their test sets alone."""
+    return all(getattr(public, name) == getattr(private, name) for name in _SAME)
+
+
+def _gap(entry: str, run: str, data: str, public: Sequence[CellScore], private: Sequence[CellScore]) -> Gap | None:
+    """The gap over common cells; None where there are none."""
+    common = {(c.task, c.split) for c in public} & {(c.task, c.split) for c in private}
+    if not common:
+        return None
+    scores = [
+        _resampled([c for c in cells if (c.task, c.split) in common], n) for n, cells in enumerate((public, private))
+    ]
+    (seen, seen_replicates), (unseen, unseen_replicates) = (each.on() for each in scores)
+    difference = percentile_interval(seen[0] - unseen[0], seen_replicates[0] - unseen_replicates[0])
+    return Gap(entry, run, data, float(seen[0]), float(unseen[0]), difference, len(common))
+
+
+def _resampled(cells: Sequence[CellScore], stream: int) -> Bootstrap:
+    found = []
+    for name in sorted({cell.task for cell in cells}):
+        own = sorted((cell for cell in cells if cell.task == name), key=lambda cell: cell.split)
+        predicted = np.array([[cell.predicted for cell in own]])  # (1, splits, items)
+        file = load_task(name)
+        found.append(TaskPredictions(predicted, own[0].labels, file.metric, len(file.classes)))
+    return bootstrap(found, np.random.default_rng([SEED, stream]), _RESAMPLES)
+
+
+def gap_records(found: Sequence[Gap]) -> list[dict[str, Any]]:
+    """One flat record per private run, for machines."""
+    return [
+        {"entry": gap.entry, "run": gap.run, "data": gap.data, "cells": gap.cells}
+        | {"public": round(gap.public, 4), "private": round(gap.private, 4), "gap": round(gap.difference.value, 4)}
+        | {"gap_low": round(gap.difference.low, 4), "gap_high": round(gap.difference.high, 4)}
+        for gap in found
+    ]
+
+
+def gap_table(found: Sequence[Gap]) -> Table:
+    """A line per private run."""
+    table = Table(
+        title="public against private test sets: whose gap is larger than the others' knows the public texts",
+        title_justify="left", box=None, pad_edge=False,
+    )  # fmt: skip
+    table.add_column("submission", overflow="fold")
+    table.add_column("data", overflow="fold")
+    for name in ("cells", "public", "private", "gap"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for gap in found:
+        value, low, high = (100 * each for each in (gap.difference.value, gap.difference.low, gap.difference.high))
+        shown = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+        numbers = (str(gap.cells), f"{100 * gap.public:.1f}", f"{100 * gap.private:.1f}", shown)
+        table.add_row(escape(gap.entry), escape(gap.data), *numbers)
+    return table

@@ -1,0 +1,365 @@
+"""From stored facts to a ranking: cell scores, means over splits, average over tasks.
+
+Only runs that are comparable are ranked together: same track file, rules, model, data, device and seed. A cell that
+failed scores as the majority class would; a run that lacks cells is listed without a rank. White-box references are
+listed after all others, never ranked, and change nothing about those that are. Runs that differ in nothing but the
+device, or used data from outside, are listed apart from the ranking, each with what it used. Each division
+(`harness.leaderboard.divisions`) has places, intervals and shared ranks of its own; the last two are computed when first asked
+for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from harness.leaderboard.divisions import Division, divisions
+from harness.leaderboard.standing import Standing, Standings, standings
+from harness.results.status import COUNTS, MARKS
+from harness.solving.metrics import failed_prediction, score
+from harness.tracks.tasks import load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from harness.contract import IntArray
+    from harness.results.records import CellRecord, Run, RunKey, StoredCell
+    from harness.tracks.tasks import TaskFile
+
+_ALIKE = ("track", "track_fingerprint", "rules", "model_sha256", "data_sha256", "seed")
+_COMPARABLE = (*_ALIKE, "device")
+
+
+class Results(Protocol):
+    """What is ranked: the runs of a results database, as `harness.results.store.Store` reads them, or of several."""
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first."""
+        ...
+
+    def cells(self, run: str) -> Iterable[StoredCell]:
+        """Finished cells of a run, in order of task and split."""
+        ...
+
+
+@dataclass(frozen=True)
+class CellScore:
+    """One finished cell with its scores."""
+
+    task: str
+    split: int
+    status: str
+    score: float
+    anytime: dict[float, float]
+    """Score of the incumbent per fraction of the budget; the majority class where there was none. Without the fractions
+    at which an older cell had an incumbent that was not kept."""
+    record: CellRecord
+    rows: dict[float, int] = field(default_factory=dict)
+    """Rows that were spent when the incumbent of each fraction was offered; only where there was one."""
+    predicted: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
+    """(items,): the classes that count, those of a failed cell included; empty in scores made up without any. In the
+    smallest integers that hold them: a leaderboard has 100,000 cells."""
+    labels: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
+    """(items,), one array for all cells of a test set."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the leaderboard."""
+
+    rank: int | None
+    """Place by average in its division: 1 is best, equal averages share one; None where cells are missing, and for
+    white-box references. Ranks shared by all who cannot be told apart are in `Ranking.standing`."""
+    name: str
+    run: str
+    cells: tuple[CellScore, ...]
+    missing: int
+    environment: dict[str, Any]
+    white_box: bool = False
+    """Whether it is a reference that trained with the model's weights."""
+    device: str = "cpu"
+    """What it ran on: ``cpu``, or the GPU as its driver names it."""
+    external: str = ""
+    """What came from outside data, as in `RunKey`; such an entry is never ranked with pure ones."""
+
+    @property
+    def division(self) -> Division:
+        """What it may be compared with."""
+        return Division(self.external, " ".join(sorted({cell.record.sandbox for cell in self.cells})), self.device)
+
+    @property
+    def access(self) -> int:
+        """Highest access level used: 0 logits, 1 input prompts, 2 deep prompts, 3 hidden states, 4 the weights."""
+        return max((cell.record.level for cell in self.cells), default=0)
+
+    @property
+    def average(self) -> float:
+        """Mean over tasks of the mean over splits."""
+        return float(np.mean([self.task(task)[0] for task in self.tasks])) if self.cells else float("nan")
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks with at least one finished cell, in the order of the store."""
+        return list(dict.fromkeys(cell.task for cell in self.cells))
+
+    def task(self, name: str) -> tuple[float, float, int]:
+        """Mean and sample standard deviation over splits, and the number of splits."""
+        values = [cell.score for cell in self.cells if cell.task == name]
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        return float(np.mean(values)), std, len(values)
+
+    def at(self, mark: float, task: str | None = None) -> float | None:
+        """Score of the incumbents at a fraction of the budget: on a task, or averaged as `average` is.
+
+        None where the incumbent of some cell was not kept at that fraction.
+        """
+        cells = [cell for cell in self.cells if task in {None, cell.task}]
+        if not all(mark in cell.anytime for cell in cells):
+            return None
+        tasks = self.tasks if task is None else [task]
+        return float(np.mean([np.mean([c.anytime[mark] for c in cells if c.task == name]) for name in tasks]))
+
+    @property
+    def calls(self) -> float:
+        """Calls used, summed over cells."""
+        return float(sum(cell.record.calls_spent for cell in self.cells))
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of tuning, summed over cells."""
+        return float(sum(cell.record.tuning_s for cell in self.cells))
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many cells ended how."""
+        return dict(sorted(Counter(cell.status for cell in self.cells).items()))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The leaderboard of one track."""
+
+    track: str
+    tasks: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    left_out: int
+    """Runs on this track that are not comparable with those ranked (other data, model or track version)."""
+    elsewhere: tuple[Entry, ...] = ()
+    """The newest run of each entry on each other device or with outside data: without a rank, by device and name."""
+    identity: dict[str, Any] = field(default_factory=dict)
+    """What all ranked runs have in common: versions, model, data, device, seed."""
+    allow_unsandboxed: bool = False
+    """Whether runs without isolation are ranked, in a division of their own."""
+
+    @property
+    def unsandboxed(self) -> int:
+        """Entries that have no rank because they ran without isolation."""
+        return 0 if self.allow_unsandboxed else len([e for e in self.entries if _unranked(e)])
+
+    @property
+    def divisions(self) -> tuple[Division, ...]:
+        """The divisions, main one first, those of `elsewhere` last."""
+        here = divisions(self.entries)
+        return (*here, *(division for division in divisions(self.elsewhere) if division not in here))
+
+    def complete(self, division: Division, ceiling: int | None = None) -> tuple[Entry, ...]:
+        """Complete entries of a division, best average first; where given, none above the access level."""
+        if division.unsandboxed and not self.allow_unsandboxed:
+            return ()
+        own = [e for e in (*self.entries, *self.elsewhere) if e.division == division and not (e.missing or e.white_box)]
+        return tuple(sorted((e for e in own if ceiling is None or e.access <= ceiling), key=_best_first))
+
+    @cached_property
+    def _standings(self) -> dict[Division, Standings]:
+        found = {division: standings(self.complete(division)) for division in self.divisions}
+        return {division: each for division, each in found.items() if each is not None}
+
+    @cached_property
+    def _narrower(self) -> dict[tuple[Division, int], Standings | None]:
+        """Lists up to an access level that were asked for: the table, the files and the site ask for the same ones."""
+        return {}
+
+    def standings(self, division: Division, ceiling: int | None = None) -> Standings | None:
+        """Intervals and shared ranks of a division, or of its list up to an access level; None where that is empty.
+
+        The first call resamples: seconds. A list up to an access level is ranked anew from the same replicates, once.
+        """
+        whole = self._standings.get(division)
+        if whole is None or ceiling is None:
+            return whole
+        if (division, ceiling) not in self._narrower:
+            names = tuple(entry.name for entry in self.complete(division, ceiling))
+            self._narrower[division, ceiling] = whole.among(names) if names else None
+        return self._narrower[division, ceiling]
+
+    def standing(self, entry: Entry) -> Standing | None:
+        """Where an entry stands in its division; None where it lacks cells, and for white-box references."""
+        if entry.missing or entry.white_box or entry.division not in self._standings:
+            return None
+        return self._standings[entry.division].entries[entry.name]
+
+
+def rank(
+    store: Results,
+    track: str,
+    fingerprint: str | None = None,
+    planned: Collection[tuple[str, int]] = (),
+    ranks: Callable[[str], bool] = lambda _device: True,
+    allow_unsandboxed: bool = False,
+) -> Ranking:
+    """Rank the newest run of each entry on a track.
+
+    `fingerprint` keeps runs of one version of the track file; by default the newest run's. Only runs on a device
+    that `ranks` are ranked (see `Track.ranks`). Of those that differ in data, model, seed or device, the kind with the
+    most entries is ranked (the newest where equal). Runs with choices replaced on the command line are left out. A
+    complete run has all `planned` cells (task, split), and every cell that any other run has which had the same device
+    and outside data. White-box references follow, best average first; they have a say in nothing of this, unless there
+    is nobody else. Runs without isolation are listed like those that lack cells, unless `allow_unsandboxed`.
+    """
+    runs = [
+        run
+        for run in store.runs()
+        if run.key.track == track and run.key.access != "predictions"  # see `harness.leaderboard.uploads`
+    ]
+    plain = [run for run in runs if not run.key.modified]
+    version = fingerprint or (_deciding(plain)[-1].track_fingerprint if plain else "")
+    plain = [run for run in plain if run.key.track_fingerprint == version]
+    if not plain:
+        return Ranking(track, (), (), len(runs))
+    decide = _deciding(plain)
+    chosen = _largest_group([key for key in decide if ranks(key.device)] or decide)
+    shared = tuple(chosen[name] for name in _ALIKE)
+    alike = [run for run in plain if _values(run.key, _ALIKE) == shared]
+    newest = {_contestant(run.key): run for run in alike}
+    scored = {who: tuple(map(score_cell, store.cells(run.id))) for who, run in newest.items()}
+    places = {who: {(cell.task, cell.split) for cell in cells} for who, cells in scored.items()}
+    here = {who for who in newest if who.device == chosen["device"] and ranks(who.device) and not who.external}
+    wanted = {who.means: set(planned) for who in newest}
+    for who in newest:
+        if not who.white_box:
+            wanted[who.means] |= places[who]
+    found = {
+        who: Entry(None, who.name, run.id, scored[who], len(wanted[who.means] - places[who]), run.environment, *who[1:])
+        for who, run in newest.items()
+        if scored[who]
+    }
+    ranked = _ranked([entry for who, entry in found.items() if who in here], allow_unsandboxed)
+    elsewhere = sorted((entry for who, entry in found.items() if who not in here), key=lambda e: (e.device, e.name))
+    tasks = tuple(sorted({task for task, _ in set(planned).union(*places.values())}))
+    return Ranking(track, tasks, tuple(ranked), len(runs) - len(alike), tuple(elsewhere), chosen, allow_unsandboxed)
+
+
+def score_cell(cell: StoredCell) -> CellScore:
+    """Score a stored cell with its task's metric."""
+    file = _task(cell.task)
+    labels, failed = _test_set(cell.task, np.asarray(cell.labels, dtype=np.int64).tobytes())
+    said = _incumbents(cell, failed) if cell.status in COUNTS else dict.fromkeys(MARKS, failed)
+    scores = score(file.metric, np.stack(list(said.values())), labels, len(file.classes)).tolist()
+    small = said[1.0].astype(np.min_scalar_type(len(file.classes)))
+    anytime = dict(zip(said, scores, strict=True))
+    return CellScore(cell.task, cell.split, cell.status, anytime[1.0], anytime, cell.record, cell.rows, small, labels)
+
+
+def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray]:
+    """What the incumbent of each mark predicts, `failed` where there was none; without marks where it is not known.
+
+    An older cell kept none at the first marks. There, the incumbent is that of the next mark if it had been offered by
+    then, and there was none if no offer had come by then.
+    """
+    kept = cell.record.marks
+    known = {mark: cell.predictions.get(mark, failed) for mark in kept}
+    for mark in (mark for mark in MARKS if mark not in known):
+        following = min(later for later in kept if later > mark)
+        rows, offers = mark * cell.record.rows_total, cell.record.history
+        if cell.rows.get(following, np.inf) <= rows:
+            known[mark] = cell.predictions[following]
+        elif following not in cell.predictions or (offers and offers[0][0] > rows):
+            known[mark] = failed
+    return dict(sorted(known.items()))
+
+
+@cache
+def _test_set(task: str, labels: bytes) -> tuple[IntArray, IntArray]:
+    """Labels of a test set from their bytes, and what a failed cell predicts: once, since a set has many cells."""
+    values = np.frombuffer(labels, dtype=np.int64)
+    return values, failed_prediction(_task(task).metric, values)
+
+
+@cache
+def _task(name: str) -> TaskFile:
+    """A task file, read once: 3 ms would be most of the time that a cell takes."""
+    return load_task(name)
+
+
+def _deciding(runs: list[Run]) -> list[RunKey]:
+    """Identities of the runs that decide what is compared: those to be ranked; references where there are no others."""
+    keys = [run.key for run in runs]
+    pure = [key for key in keys if not key.external] or keys
+    return [key for key in pure if key.access != "white-box"] or pure
+
+
+class _Contestant(NamedTuple):
+    """Whose newest run counts."""
+
+    name: str
+    white_box: bool
+    device: str
+    external: str
+
+    @property
+    def means(self) -> tuple[str, str]:
+        """What it is asked the same cells with."""
+        return self.device, self.external
+
+
+def _contestant(key: RunKey) -> _Contestant:
+    return _Contestant(key.entry, key.access == "white-box", key.device, key.external)
+
+
+def _values(key: RunKey, names: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(getattr(key, name) for name in names)
+
+
+def _largest_group(keys: list[RunKey]) -> dict[str, Any]:
+    """What the comparable runs with the most entries have in common; the later ones where equal. Oldest come first."""
+    entries: dict[tuple[Any, ...], set[str]] = {}
+    for key in keys:
+        group = _values(key, _COMPARABLE)
+        entries[group] = entries.pop(group, set()) | {key.entry}
+    largest = max(reversed(entries), key=lambda group: len(entries[group]))
+    return dict(zip(_COMPARABLE, largest, strict=True))
+
+
+def _unranked(entry: Entry) -> bool:
+    """Whether it has no rank for want of isolation alone."""
+    return entry.division.unsandboxed and not entry.white_box and not entry.missing
+
+
+def _ranked(entries: list[Entry], allow_unsandboxed: bool) -> list[Entry]:
+    """Complete contestants by division, then those that lack isolation or cells, then references, complete first."""
+    references = sorted((e for e in entries if e.white_box), key=_best_first)
+    contestants = [e for e in entries if not e.white_box]
+    apart = [e for e in contestants if _unranked(e) and not allow_unsandboxed]
+    complete = [e for e in contestants if not (e.missing or (_unranked(e) and not allow_unsandboxed))]
+    ranked = [e for d in divisions(contestants) for e in _placed([e for e in complete if e.division == d])]
+    lacking = [e for e in contestants if e.missing]
+    return ranked + sorted(apart, key=_best_first) + sorted(lacking, key=lambda e: e.name) + references
+
+
+def _placed(entries: list[Entry]) -> list[Entry]:
+    """Best average first, with their places."""
+    placed: list[Entry] = []
+    for place, entry in enumerate(sorted(entries, key=_best_first), start=1):
+        tied = bool(placed) and placed[-1].average == entry.average
+        placed.append(dataclasses.replace(entry, rank=placed[-1].rank if tied else place))
+    return placed
+
+
+def _best_first(entry: Entry) -> tuple[bool, float, str]:
+    """Those that lack cells last: their average is over the tasks that they have."""
+    return entry.missing > 0, -entry.average, entry.name

@@ -1,0 +1,153 @@
+"""Writes the site: beside its place first, then moved, so that nobody sees half of one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from harness.errors import HarnessError, InputError
+from harness.leaderboard.report.facts import gather
+from harness.leaderboard.report.figures import draw_all
+from harness.leaderboard.report.pages import pages, site
+from harness.leaderboard.report.prose import LONGEST, rendered
+from harness.leaderboard.table import write_document
+from harness.sandbox.submission import find, folder_of
+
+if TYPE_CHECKING:
+    from harness.leaderboard.report.facts import Facts
+    from harness.results.store import Store
+    from harness.tracks.examples import Source
+    from harness.tracks.track import Track
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+MARKER = ".harness-report"
+"""File by which a directory is known to be a report, and may be replaced by the next."""
+PLOTTED = {"progress.html", "cost.html", "task.html", "submission.html"}
+"""Templates with plots: only their pages load plotly."""
+METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was written."""
+
+    path: Path
+    pages: int
+    bytes: int
+    seconds: float
+
+
+def build(store: Store, track: Track, out: Path, source: Source, submissions: Path) -> Built:
+    """Write the report of a track to the directory `out`, replacing the report that may be there.
+
+    `submissions` is where the folders of entries are looked for, for their READMEs.
+
+    Raises:
+        InputError: `out` is something else than a report or an empty directory, or it cannot be written.
+    """
+    began = time.monotonic()
+    out = out.resolve()
+    if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there and is no report; name a new or empty directory with --out")
+    beside = out.parent / f".{out.name}.{os.getpid()}"
+    try:
+        beside.mkdir(parents=True)
+        count = _write(gather(store, track, source), submissions, beside)
+        size = sum(file.stat().st_size for file in beside.rglob("*") if file.is_file())
+        _move(beside, out)
+    except OSError as problem:
+        raise InputError(f"{out} cannot be written: {problem}") from problem
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Built(out, count, size, time.monotonic() - began)
+
+
+def environment() -> Environment:
+    """Templates: everything is escaped, and an unknown name is an error."""
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "points": lambda share: f"{100 * share:.1f}",
+        "tenth": lambda value: f"{value:,.1f}",
+        "commas": lambda value: f"{value:,.0f}" if value == 0 or value >= 1 else f"{value:.2g}",
+        "breakable": breakable,
+        "metric": METRICS.__getitem__,
+        "brief": lambda text: text.strip().splitlines()[-1][:40] if text.strip() else "",
+        "unescaped": lambda text: Markup(text).unescape(),  # noqa: S704 - escaped again by the template
+    }
+    return made
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken after its marks: in the middle of a word it is hard to read."""
+    parts = re.split(r"(?<=[_\[,=/])", name)
+    return Markup("<wbr>").join(parts)
+
+
+def _write(facts: Facts, submissions: Path, folder: Path) -> int:
+    """All files; returns the number of pages."""
+    for name in ("assets", "submissions", "tasks"):
+        (folder / name).mkdir()
+    for file in (HERE / "static").iterdir():
+        shutil.copyfile(file, folder / "assets" / file.name)
+    (folder / "assets" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    (folder / MARKER).write_text("A report by `harness report`, which may replace this directory.\n", encoding="utf-8")
+    write_document(facts.document, folder / "ranking.csv", folder / "ranking.json")
+    drawn = draw_all(facts, folder / "figures")
+    templates, count = environment(), 0
+    common: dict[str, Any] = {"site": site(facts)}
+    for path, template, values in pages(facts, _readmes(facts, submissions), _rules(), drawn):
+        place = {"root": "../" * path.count("/"), "current": path, "plotted": template in PLOTTED}
+        text = templates.get_template(template).render(common | place | values)
+        (folder / path).write_text(text, encoding="utf-8")
+        count += 1
+    return count
+
+
+def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
+    """README of each entry whose folder is at hand, and whether the folder has changed since the run; by run."""
+    found: dict[str, tuple[Markup, bool]] = {}
+    known: dict[str, tuple[Markup, str]] = {}
+    for system in facts.systems:
+        name = folder_of(system.entry.name)
+        if name not in known and Path(name).name == name:
+            try:
+                folder = find(submissions / name)
+                text = (folder.path / "README.md").read_text(encoding="utf-8", errors="replace")[:LONGEST]
+            except (HarnessError, OSError, ValueError):
+                continue
+            known[name] = rendered(text), folder.sha256
+        if name in known:
+            readme, sha256 = known[name]
+            found[system.entry.run] = readme, sha256 != system.run.key.submission_sha256
+    return found
+
+
+def _rules() -> Markup | None:
+    """The rules; None outside a checkout."""
+    file = ROOT / "RULES.md"
+    return rendered(file.read_text(encoding="utf-8").partition("\n")[2], under=0) if file.is_file() else None
+
+
+def _move(made: Path, out: Path) -> None:
+    """Put a finished site in its place; the one that was there is removed after that."""
+    old = out.parent / f".{out.name}.{os.getpid()}.old"
+    if out.exists():
+        out.rename(old)
+    made.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,187 @@
+"""What the report shows: the ranking's lists with what the measurements can tell, and the texts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import DataError
+from harness.leaderboard.anytime import load_reference
+from harness.leaderboard.private import gaps
+from harness.leaderboard.rank import rank
+from harness.leaderboard.table import document
+from harness.results.status import COUNTS
+from harness.tracks.examples import load_shots, load_test
+from harness.tracks.tasks import load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.contract import Examples, IntArray
+    from harness.leaderboard.anytime import Reference
+    from harness.leaderboard.divisions import Division
+    from harness.leaderboard.private import Gap
+    from harness.leaderboard.rank import CellScore, Entry, Ranking
+    from harness.leaderboard.standing import Standing, Standings
+    from harness.leaderboard.stats import Interval
+    from harness.results.records import Run
+    from harness.results.store import Store
+    from harness.tracks.examples import Source
+    from harness.tracks.tasks import TaskFile
+    from harness.tracks.track import Track
+
+
+@dataclass(frozen=True)
+class System:
+    """An entry of the ranking with everything its pages show."""
+
+    entry: Entry
+    slug: str
+    """Name of its page: letters, digits and hyphens only, whatever the entry is called."""
+    run: Run
+    record: dict[str, Any]
+    """Its line of the CSV."""
+    standing: Standing | None
+    """None where cells are missing, and for references: then there is nothing that is comparable."""
+    by_task: dict[str, Interval]
+
+    @property
+    def average(self) -> Interval | None:
+        """The average with its interval."""
+        return self.standing.average if self.standing else None
+
+    @property
+    def tied(self) -> bool:
+        """Whether it shares the first rank with a higher score: the data cannot tell the two apart."""
+        return self.standing is not None and self.standing.rank == 1 and self.standing.behind is not None
+
+    @property
+    def failed(self) -> int:
+        """Cells that count as failures."""
+        return sum(count for status, count in self.entry.statuses.items() if status not in COUNTS)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A division: what may be compared, and what can be said of it."""
+
+    division: Division
+    systems: tuple[System, ...]
+    """Complete entries, best average first; then those that lack cells; the main division's end with references."""
+    standings: Standings | None
+
+    @property
+    def leader(self) -> System | None:
+        """The best entry; None where none is complete."""
+        return self.systems[0] if self.standings else None
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """A task with its texts, as far as they are at hand."""
+
+    file: TaskFile
+    labels: IntArray
+    """(items,): classes of the test set that the runs were scored on."""
+    test: Examples | None
+    """The test texts; None where the data are not at hand, or are not those that the runs were scored on."""
+    shots: Examples | None
+    """Training examples of the first split; None where the data are not at hand."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a report is made from."""
+
+    track: Track
+    ranking: Ranking
+    lists: tuple[Compared, ...]
+    """The divisions, main one first."""
+    tasks: dict[str, TaskFacts]
+    document: dict[str, Any]
+    """The ranking for machines (`harness.leaderboard.table.document`)."""
+    reference: Reference | None
+    """Frozen scores that anytime areas and targets are measured by; None where there are none for these runs."""
+    gaps: tuple[Gap, ...]
+    """Entries that were run on private test sets as well."""
+
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """All entries, division by division."""
+        return tuple(system for compared in self.lists for system in compared.systems)
+
+    @property
+    def main(self) -> tuple[System, ...]:
+        """The complete contestants of the main division: those that plots compare."""
+        return tuple(system for system in self.lists[0].systems if system.standing) if self.lists else ()
+
+
+def gather(store: Store, track: Track, source: Source) -> Facts:
+    """Rank, resample and read the texts."""
+    ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks)
+    runs = {run.id: run for run in store.runs()}
+    written = document(ranking)
+    by_run = {record["run"]: record for record in written["entries"]}
+    every = (*ranking.entries, *ranking.elsewhere)
+
+    def system(entry: Entry, found: Standings | None) -> System:
+        standing, by_task = ranking.standing(entry), {}
+        if standing and found:
+            n = found.names.index(entry.name)
+            by_task = {task: found.scores.score(n, k) for k, task in enumerate(found.tasks)}
+        slug = page_name(entry.name, entry.run)
+        return System(entry, slug, runs[entry.run], by_run[entry.run], standing, by_task)
+
+    lists = []
+    for number, division in enumerate(ranking.divisions):
+        complete = ranking.complete(division)
+        partial = [e for e in every if e.division == division and e.missing and not e.white_box]
+        references = [e for e in every if e.white_box] if number == 0 else []
+        found = ranking.standings(division)
+        own = tuple(system(entry, found) for entry in (*complete, *partial, *references))
+        lists.append(Compared(division, own, found))
+    labels = {cell.task: cell.labels for entry in every for cell in entry.cells}
+    tasks = {task: _task(task, track, labels[task], source) for task in sorted(labels)}
+    reference = load_reference(track.name, ranking.identity) if every else None
+    return Facts(track, ranking, tuple(lists), tasks, written, reference, tuple(gaps(store, ranking)))
+
+
+def page_name(name: str, run: str) -> str:
+    """A file name for an entry: readable, safe whatever the entry is called, and different for different runs."""
+    readable = re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-")
+    return "-".join(filter(None, [readable, re.sub(r"[^a-z0-9]", "", run.lower())[:8]]))
+
+
+def predictions(cells: Sequence[CellScore], task: str) -> IntArray:
+    """What the cells on a task say whose answer counts: (cells, items), in small integers."""
+    said = [cell.predicted for cell in cells if cell.task == task and cell.status in COUNTS]
+    items = next((len(cell.labels) for cell in cells if cell.task == task), 0)
+    return np.stack(said) if said else np.empty((0, items), dtype=np.int64)
+
+
+def confusion(said: IntArray, labels: IntArray, classes: int) -> IntArray:
+    """How often a text of each class is taken for each class: (cells, items), (items,) -> (true, predicted)."""
+    pairs = labels * classes + said
+    return np.bincount(pairs.ravel(), minlength=classes * classes).reshape(classes, classes)
+
+
+def _task(name: str, track: Track, labels: IntArray, source: Source) -> TaskFacts:
+    """A task with its texts, where they are at hand without a download and are those that were scored."""
+    file = load_task(name)
+    spec = track.tasks.get(name)
+    if source.kind == "hub" or spec is None:
+        return TaskFacts(file, labels, None, None)
+    try:
+        test = load_test(file, source)
+    except DataError:
+        return TaskFacts(file, labels, None, None)
+    if not np.array_equal(test.labels, labels):
+        return TaskFacts(file, labels, None, None)
+    try:
+        shots = load_shots(file, source, spec.splits[0], spec).train if spec.splits != "present" else None
+    except DataError:
+        shots = None
+    return TaskFacts(file, labels, test, shots)

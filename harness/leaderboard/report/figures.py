@@ -1,0 +1,149 @@
+"""The main plots as files for a paper: SVG, PDF and PNG, drawn by matplotlib. The same facts give the same bytes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from harness.leaderboard.anytime import ecdf, runtimes
+from harness.leaderboard.pareto import cost, front
+from harness.leaderboard.report.plots import MARK_NAMES, SHOWN, anytime, log_with_zero
+from harness.results.status import MARKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from harness.leaderboard.anytime import Reference
+    from harness.leaderboard.report.facts import Facts, System
+
+MOST = 40
+"""Entries in a figure."""
+COLOURS = ("#0072b2", "#d55e00", "#008560", "#b0508c", "#8a6a00", "#3f3f46", "#2f8fc7", "#8c4fd0")
+MARKERS = ("o", "s", "D", "^", "P", "X", "*", "v")
+LONGEST_NAME = 28
+"""Characters of a name."""
+WIDTH = 6.0
+"""Inches: a text column of most papers."""
+STYLE: Any = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 9,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "harness",
+    "text.parse_math": False,
+}
+
+
+def draw_all(facts: Facts, folder: Path) -> bool:
+    """Write every figure in three formats; False where there is no entry with all cells to draw."""
+    systems = facts.main
+    if not systems:
+        return False
+    folder.mkdir()
+    with mpl.rc_context(STYLE):
+        for name, made in (
+            ("ranking", ranking(systems[:MOST])),
+            ("progress", progress(systems[:SHOWN])),
+            ("cost", trade(systems[:MOST])),
+            *([("ecdf", targets(systems[:SHOWN], facts.reference))] if facts.reference else []),
+        ):
+            made.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+            made.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+            made.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
+    return True
+
+
+def ranking(systems: Sequence[System]) -> Figure:
+    """Averages with their intervals, best on top; hollow where tied with the leader."""
+    figure, axes = _figure(0.6 + 0.24 * len(systems))
+    for n, system in enumerate(systems):
+        if system.average is None:
+            continue
+        low, value, high = (100 * x for x in (system.average.low, system.average.value, system.average.high))
+        axes.plot([low, high], [n, n], color=COLOURS[0], linewidth=1.5)
+        axes.plot([value], [n], "o", color=COLOURS[0], markerfacecolor="white" if system.tied else COLOURS[0])
+    axes.set_yticks(range(len(systems)), [_name(system) for system in systems])
+    axes.invert_yaxis()
+    axes.set_xlabel("average score (points), 95 % interval; hollow: tied with the first")
+    axes.grid(axis="x", linewidth=0.4)
+    return figure
+
+
+def progress(systems: Sequence[System]) -> Figure:
+    """Score of the incumbent against the share of the budget."""
+    figure, axes = _figure(3.6)
+    for n, system in enumerate(systems):
+        y = [math.nan if (score := anytime(system, mark)) is None else score for mark in MARKS]
+        shown: dict[str, Any] = {
+            "color": COLOURS[n % 8],
+            "marker": MARKERS[n % 8],
+            "markersize": 4,
+            "label": _name(system),
+        }
+        axes.plot(MARKS, y, drawstyle="steps-post", **shown)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(MARKS, MARK_NAMES)
+    axes.set_xlabel("share of the budget")
+    axes.set_ylabel("average score (points)")
+    axes.grid(linewidth=0.4)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def targets(systems: Sequence[System], reference: Reference) -> Figure:
+    """Share of (task, split, target) reached within so many calls."""
+    figure, axes = _figure(3.6)
+    for n, system in enumerate(systems):
+        calls, shares = ecdf(runtimes(system.entry, reference))
+        x, y = [1.0, *calls], [0.0, *(100 * shares)]
+        axes.plot(x, y, color=COLOURS[n % 8], drawstyle="steps-post", label=_name(system))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("calls")
+    axes.set_ylabel("targets reached (%)")
+    axes.grid(linewidth=0.4)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def trade(systems: Sequence[System]) -> Figure:
+    """Score against calls, with the entries that nobody beats in both joined and named."""
+    figure, axes = _figure(3.6)
+    scores = [100 * system.entry.average for system in systems]
+    used = [cost(system.entry, "calls") for system in systems]
+    calls, axis = log_with_zero(used, "calls")
+    on_front = front(scores, used)
+    best = sorted((n for n in range(len(systems)) if on_front[n]), key=calls.__getitem__)
+    axes.plot(
+        [calls[n] for n in best], [scores[n] for n in best], color=COLOURS[1], drawstyle="steps-post", linewidth=1
+    )
+    axes.plot(calls, scores, "o", color=COLOURS[0])
+    for n in best:  # names of all would cover each other
+        place = (calls[n], scores[n])
+        axes.annotate(_name(systems[n]), place, (-4, 4), textcoords="offset points", fontsize=8, ha="right")
+    axes.set_xscale("log")
+    axes.set_xticks(axis["tickvals"], axis["ticktext"])
+    axes.minorticks_off()
+    axes.set_xlabel("calls, all cells")
+    axes.set_ylabel("average score (points)")
+    axes.grid(linewidth=0.4)
+    return figure
+
+
+def _name(system: System) -> str:
+    """As much of an entry's name as a figure has room for, on one line."""
+    name = " ".join(system.entry.name.split())
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()

@@ -1,0 +1,341 @@
+"""What stands on each page: facts in, (path, template, values) out. Pure; text is made safe by the templates."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.leaderboard.anytime import TARGETS, normalised_area, runtimes
+from harness.leaderboard.cost import costs as cost_by_task
+from harness.leaderboard.divisions import ACCESS, ceilings
+from harness.leaderboard.report import plots
+from harness.leaderboard.report.facts import confusion, predictions
+from harness.leaderboard.stats import LEVEL
+from harness.results.status import COUNTS, MARKS, MEANING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from markupsafe import Markup
+
+    from harness.contract import IntArray
+    from harness.leaderboard.report.facts import Compared, Facts, System, TaskFacts
+
+LONGEST_LIST = 20
+"""Wrong predictions that a page shows of a task."""
+MOST_LISTED = 10
+"""Entries in the list up to an access level."""
+MOST_OFFERS = 500
+"""Offers that the table below a convergence plot shows."""
+AT_CALLS = (1, 10, 100)
+"""Calls at which the table of targets looks."""
+FEW_SPLITS = 10
+"""Splits whose scores have columns of their own on a task's page."""
+WIDEST = 30
+"""Points that the ranking's bars span at most, so that those at the top can be told apart."""
+LEVELS = {name.split()[0]: name for name in ACCESS}
+"""Access as in the CSV -> in words."""
+
+Page = tuple[str, str, dict[str, Any]]
+"""Path, template, values."""
+
+
+@dataclass(frozen=True)
+class Hard:
+    """A test text that is got wrong."""
+
+    texts: tuple[str, ...]
+    label: str
+    wrong: int
+    cells: int
+    taken: str
+    """The classes it is taken for, most frequent first."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The scale of the ranking's bars, in points."""
+
+    low: int
+    high: int
+
+    def at(self, share: float) -> float:
+        """Place of a score on the axis, in percent; what is off the axis is at its end."""
+        place = 100 * (100 * share - self.low) / (self.high - self.low)
+        return round(min(max(place, 0.0), 100.0), 2)
+
+
+def pages(facts: Facts, readmes: dict[str, tuple[Markup, bool]], rules: Markup | None, figures: bool) -> Iterator[Page]:
+    """All pages; `readmes` holds (README, whether its folder has changed since the run) by run."""
+    yield "index.html", "ranking.html", ranking(facts) | {"figures": figures}
+    yield "progress.html", "progress.html", progress(facts) | {"figures": figures}
+    yield "cost.html", "cost.html", costs(facts) | {"figures": figures}
+    yield "cells.html", "cells.html", cells(facts)
+    yield "tasks.html", "tasks.html", {"tasks": [(task, _best(facts, name)) for name, task in facts.tasks.items()]}
+    yield "rules.html", "rules.html", {"text": rules}
+    for name in facts.tasks:
+        yield f"tasks/{name}.html", "task.html", task_page(facts, name)
+    for system in facts.systems:
+        values = submission(facts, system, *readmes.get(system.entry.run, (None, False)))
+        yield f"submissions/{system.slug}.html", "submission.html", values
+
+
+def site(facts: Facts) -> dict[str, Any]:
+    """What is the same on every page."""
+    newest = max((system.run.started for system in facts.systems), default=0.0)
+    day = dt.datetime.fromtimestamp(newest, dt.UTC)
+    return {
+        "track": facts.track,
+        "pages": [
+            ("index.html", "Ranking"),
+            ("progress.html", "Progress"),
+            ("cost.html", "Cost"),
+            ("cells.html", "Cells"),
+            ("tasks.html", "Tasks"),
+            ("rules.html", "Rules"),
+        ],
+        "systems": len(facts.systems),
+        "cells": sum(len(system.entry.cells) for system in facts.systems),
+        "newest": f"{day.day} {day:%B %Y}" if facts.systems else "never",
+    }
+
+
+def ranking(facts: Facts) -> dict[str, Any]:
+    """A table for each division, and the lists by access level in it."""
+    return {
+        "lists": [_list(facts, compared) for compared in facts.lists],
+        "several": len(facts.lists) > 1,
+        "tasks": facts.ranking.tasks,
+        "levels": LEVELS | {"white-box": "references"},
+        "model": facts.systems[0].run.key.model if facts.systems else facts.track.model.source,
+        "left_out": facts.ranking.left_out,
+        "gaps": facts.gaps,
+        "level": f"{LEVEL:.0%}",
+    }
+
+
+def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
+    """One division: rows with the ranks shown, and the first entries up to each access level."""
+    division, complete = compared.division, facts.ranking.complete(compared.division)
+    by_name = {system.entry.name: system for system in compared.systems if system.standing}
+    ranks = [system.standing.rank for system in compared.systems if system.standing]
+    shared = {rank for rank, count in Counter(ranks).items() if count > 1}
+    below = []
+    for level in ceilings(complete)[:-1]:
+        found = facts.ranking.standings(division, level)
+        if found:
+            ordered = [(found.entries[name].rank, by_name[name]) for name in found.names]
+            below.append((ACCESS[level], ordered[:MOST_LISTED], len(ordered)))
+    rows, previous = [], 1
+    for system in compared.systems:
+        rank = system.standing.rank if system.standing else None
+        rows.append((system, f"{rank}=" if rank in shared else rank or "\N{EN DASH}", rank not in {previous, None}))
+        previous = rank or previous
+    resamples = len(compared.standings.scores.replicates) if compared.standings else 0
+    return {
+        "title": division.title,
+        "rows": rows,
+        "leader": compared.leader,
+        "tied": [system for system in compared.systems if system.tied],
+        "ranked": len(ranks),
+        "accesses": sorted({system.record["access"] for system in compared.systems}),
+        "axis": _axis(compared.systems),
+        "resolution": compared.standings.resolution if compared.standings else None,
+        "resamples": resamples,
+        "below": below,
+    }
+
+
+def progress(facts: Facts) -> dict[str, Any]:
+    """Anytime curves and targets: of black-box entries with all cells, since a reference has no budget."""
+    systems = facts.main
+    rows = [(s, [plots.anytime(s, mark) for mark in MARKS]) for s in systems]
+    values = {"rows": rows, "spec": plots.progress(systems), "names": plots.MARK_NAMES, "drawn": plots.DRAWN}
+    frozen = facts.reference
+    if frozen is None or not systems:
+        return values | {"ecdf": None}
+    times = [runtimes(s.entry, frozen) for s in systems]
+    reached = [
+        (s, normalised_area(s.entry, frozen), [float((own <= calls).mean()) for calls in (*AT_CALLS, 1e300)])
+        for s, own in zip(systems, times, strict=True)
+    ]
+    return values | {
+        "ecdf": plots.targets(systems, times),
+        "reached": reached,
+        "at_calls": AT_CALLS,
+        "targets": ", ".join(f"{share:.0%}" for share in TARGETS),
+        "origin": frozen.origin,
+    }
+
+
+def costs(facts: Facts) -> dict[str, Any]:
+    """Score against cost in the main division; the table has everybody with all cells."""
+    rows = [(s, s.record["pareto"].split()) for s in facts.systems if not s.entry.missing]
+    slugs = {system.entry.run: system.slug for system in facts.systems}
+    every = (*facts.ranking.entries, *facts.ranking.elsewhere)
+    lines = [slugs[entry.run] for entry in every for _ in entry.tasks]  # the order of `cost_by_task`
+    by_task = list(zip(lines, cost_by_task(facts.ranking), strict=True))
+    return {"rows": rows, "spec": plots.trade(facts.main), "by_task": by_task}
+
+
+def cells(facts: Facts) -> dict[str, Any]:
+    """How the cells of each entry ended."""
+    rows, total = [], Counter[str]()
+    for system in facts.systems:
+        by_task = []
+        for task in facts.ranking.tasks:
+            found = Counter(cell.status for cell in system.entry.cells if cell.task == task)
+            total += found
+            failed = sorted((status, n) for status, n in found.items() if status not in COUNTS)
+            by_task.append((sum(found[status] for status in COUNTS), failed))
+        rows.append((system, by_task))
+    statuses = [(status, meaning, status in COUNTS, total[status]) for status, meaning in MEANING.items()]
+    return {"rows": rows, "tasks": facts.ranking.tasks, "statuses": statuses}
+
+
+def task_page(facts: Facts, name: str) -> dict[str, Any]:
+    """A task: its scores, wording, examples and hardest texts."""
+    task, spec = facts.tasks[name], facts.track.tasks.get(name)
+    systems = [s for s in facts.systems if name in s.entry.tasks]
+    ordered = sorted(systems, key=lambda s: (s.standing is None, -s.entry.task(name)[0], s.entry.name))
+    every = sorted({cell.split for s in systems for cell in s.entry.cells if cell.task == name})
+    splits = every if len(every) <= FEW_SPLITS else []
+    by_split = [{cell.split: cell for cell in s.entry.cells if cell.task == name} for s in ordered]
+    wording = task.file.task(facts.track.profile, facts.track.model.kind)
+    texts = task.shots.texts[0] if task.shots else None
+    curves = [s for s in ordered if s in facts.main]
+    said = np.concatenate([predictions(s.entry.cells, name) for s in systems])  # (cells, items)
+    counts = np.bincount(task.labels, minlength=len(task.file.classes)).tolist()
+    return {
+        "task": task,
+        "name": name,
+        "spec": spec,
+        "profile": facts.track.profile,
+        "splits": [f"split {split}" for split in splits],
+        "many": len(every) if not splits else 0,
+        "rows": [(s, [own.get(n) for n in splits]) for s, own in zip(ordered, by_split, strict=True)],
+        "counts": COUNTS,
+        "progress": plots.progress(curves, name, spec.calls if spec else None),
+        "names": plots.MARK_NAMES,
+        "anytime": [(s, [plots.anytime(s, mark, name) for mark in MARKS]) for s in curves],
+        "wording": wording,
+        "example": _filled(wording.template, texts) if texts else None,
+        "classes": list(zip(task.file.classes, wording.words, counts, strict=True)),
+        "examples": _examples(task),
+        "hard": None if task.test is None else _mistakes(task, said)[0],
+    }
+
+
+def submission(facts: Facts, system: System, readme: Markup | None, changed: bool) -> dict[str, Any]:
+    """An entry: its scores, cells, mistakes, configuration and README."""
+    entry = system.entry
+    matrices, mistakes = [], []
+    for name in entry.tasks:
+        task, said = facts.tasks[name], predictions(entry.cells, name)
+        matrices.append(_matrix(task, said))
+        mistakes.append((name, *((None, 0) if task.test is None else _mistakes(task, said))))
+    offers = [(c.task, c.split, calls, dev) for c in entry.cells for calls, dev in plots.offered(c)]
+    return {
+        "s": system,
+        "leader": next(compared.leader for compared in facts.lists if system in compared.systems),
+        "access": LEVELS[system.record["access"]],
+        "tasks": entry.tasks,
+        "convergence": None if entry.white_box else plots.convergence(entry.cells, entry.tasks),
+        "offers": offers[:MOST_OFFERS],
+        "more_offers": max(0, len(offers) - MOST_OFFERS),
+        "counts": COUNTS,
+        "matrices": matrices,
+        "mistakes": mistakes,
+        "ran": _ran(system),
+        "config": sorted(entry.cells[0].record.config.items()),
+        "versions": sorted(entry.environment.get("packages", {}).items()),
+        "readme": readme,
+        "changed": changed,
+        "options": system.run.key.options,
+    }
+
+
+def _matrix(task: TaskFacts, said: IntArray) -> dict[str, Any]:
+    """A confusion matrix with the share of each row that a cell holds."""
+    counts = confusion(said, task.labels, len(task.file.classes))
+    shares = np.round(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), 3)
+    rows = [list(zip(*pair, strict=True)) for pair in zip(counts.tolist(), shares.tolist(), strict=True)]
+    named = list(zip(task.file.classes, rows, strict=True))
+    return {"task": task.file.name, "cells": len(said), "classes": task.file.classes, "rows": named}
+
+
+def _ran(system: System) -> list[tuple[str, str]]:
+    """What identifies the run, in words."""
+    key, environment, record = system.run.key, system.entry.environment, system.record
+    started = dt.datetime.fromtimestamp(system.run.started, dt.UTC)
+    metered = [
+        ("Calls", f"{record['calls']:,.2f}".removesuffix(".00")),
+        ("Tokens", f"{record['tokens']:,}"),
+        ("Bytes", f"{record['bytes_up']:,} up, {record['bytes_down']:,} down"),
+        ("Answering", f"{record['lm_s']:,.1f} s in the model"),
+    ]
+    said = [
+        ("Run", system.entry.run),
+        ("Submission, SHA-256", key.submission_sha256),
+        ("Options", ", ".join(f"{name}={value}" for name, value in key.options)),
+        ("Model", f"{key.model}, SHA-256 {key.model_sha256}"),
+        ("Data", f"{key.data}, SHA-256 {key.data_sha256}"),
+        ("Track", f"{key.track}, fingerprint {key.track_fingerprint}, rules {key.rules}"),
+        ("Seed", str(key.seed)),
+        ("Device", key.device),
+        ("Sandbox", record["sandbox"]),
+        ("Started", f"{started:%Y-%m-%d %H:%M} UTC"),
+        *([] if system.entry.white_box else metered),
+        ("Tuning", f"{record['wall_s']:,.1f} s"),
+        ("Machine", " ".join(str(environment[key]) for key in ("machine", "cpu") if environment.get(key))),
+        ("Threads", str(environment.get("threads", ""))),
+        ("Python", str(environment.get("python", ""))),
+    ]
+    return [(name, value) for name, value in said if value]
+
+
+def _best(facts: Facts, task: str) -> System | None:
+    """Whose score on a task is highest in the main division."""
+    ranked = [system for system in facts.main if task in system.entry.tasks]
+    return max(ranked, key=lambda system: system.entry.task(task)[0], default=None)
+
+
+def _axis(systems: Sequence[System]) -> Axis:
+    """From the lowest to the highest limit of all intervals, in multiples of 5 points; those far below are left off."""
+    limits = [(100 * s.average.low, 100 * s.average.high) for s in systems if s.average] or [(0.0, 100.0)]
+    highest = max(high for _, high in limits)
+    lowest = min((low for low, _ in limits if low > highest - WIDEST), default=highest - WIDEST)
+    low, high = int(lowest // 5 * 5), int(-(-highest // 5) * 5)
+    return Axis(low, max(high, low + 5))
+
+
+def _mistakes(task: TaskFacts, said: IntArray) -> tuple[list[Hard], int]:
+    """Test texts most often wrong first, up to the longest list, and how many more there are; said: (cells, items)."""
+    texts = task.test.texts if task.test else ()
+    wrong = (said != task.labels).sum(axis=0)
+    order = [int(n) for n in np.argsort(-wrong, kind="stable") if wrong[n]]
+    hard = []
+    for n in order[:LONGEST_LIST]:
+        taken = Counter(said[said[:, n] != task.labels[n], n].tolist()).most_common(3)
+        names = ", ".join(f"{task.file.classes[k]} ({times})" for k, times in taken)
+        hard.append(Hard(tuple(texts[n]), task.file.classes[task.labels[n]], int(wrong[n]), len(said), names))
+    return hard, len(order) - len(hard)
+
+
+def _examples(task: TaskFacts, most: int = 6) -> list[tuple[tuple[str, ...], str]]:
+    """Training examples, of different classes where there are some."""
+    if task.shots is None:
+        return []
+    labels = task.shots.labels.tolist()
+    first_of_class = [labels.index(k) for k in dict.fromkeys(labels)]
+    order = [*first_of_class, *(n for n in range(len(labels)) if n not in first_of_class)]
+    return [(tuple(task.shots.texts[n]), task.file.classes[labels[n]]) for n in order[:most]]
+
+
+def _filled(template: str, texts: tuple[str, ...]) -> str:
+    """The template with an example's texts in it."""
+    return template.replace("{mask}", "[MASK]").replace("{a}", texts[0]).replace("{b}", texts[-1])

@@ -1,0 +1,85 @@
+"""Uploaded predictions: scored as cells are, listed apart from the ranking, since nothing is known of their cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from harness.leaderboard.rank import score_cell
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from harness.leaderboard.rank import CellScore
+    from harness.results.store import Store
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One archive of predictions."""
+
+    name: str
+    run: str
+    cells: tuple[CellScore, ...]
+    missing: int
+    """Cells of the track that it has no predictions for."""
+
+    def task(self, name: str) -> float | None:
+        """Mean over splits; None where it has none of this task."""
+        scores = [cell.score for cell in self.cells if cell.task == name]
+        return float(np.mean(scores)) if scores else None
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks it has predictions for."""
+        return sorted({cell.task for cell in self.cells})
+
+    @property
+    def average(self) -> float:
+        """Mean over its tasks of the mean over splits."""
+        return float(np.mean([self.task(name) for name in self.tasks]))
+
+
+def uploads(store: Store, track: str, fingerprint: str, planned: Collection[tuple[str, int]]) -> list[Upload]:
+    """The newest archive under each name on one version of a track, best average first, incomplete ones last."""
+    newest = {
+        run.key.entry: run.id
+        for run in store.runs()
+        if run.key.access == "predictions" and (run.key.track, run.key.track_fingerprint) == (track, fingerprint)
+    }
+    found = []
+    for name, run in newest.items():
+        cells = tuple(map(score_cell, store.cells(run)))
+        missing = len(set(planned) - {(cell.task, cell.split) for cell in cells})
+        if cells:
+            found.append(Upload(name, run, cells, missing))
+    return sorted(found, key=lambda upload: (upload.missing, -upload.average, upload.name))
+
+
+def upload_records(found: list[Upload]) -> list[dict[str, Any]]:
+    """One flat record per archive, for machines."""
+    return [
+        {"name": upload.name, "run": upload.run, "missing_cells": upload.missing, "average": round(upload.average, 4)}
+        | {name: round(upload.task(name) or 0.0, 4) for name in upload.tasks}
+        for upload in found
+    ]
+
+
+def upload_table(found: list[Upload]) -> Table:
+    """A line per archive."""
+    tasks = sorted({name for upload in found for name in upload.tasks})
+    table = Table(
+        title="uploaded predictions, without a budget: not ranked", title_justify="left", box=None, pad_edge=False
+    )
+    table.add_column("archive", overflow="fold")
+    for name in (*tasks, "average", "missing"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for upload in found:
+        scores = [upload.task(name) for name in tasks]
+        shown = ["-" if value is None else f"{value * 100:.1f}" for value in scores]
+        table.add_row(escape(upload.name), *shown, f"{upload.average * 100:.1f}", str(upload.missing))
+    return table

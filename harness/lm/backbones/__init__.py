@@ -1,0 +1,1 @@
+"""How families of models compute hidden states: the fast paths, the plain path, ONNX Runtime."""

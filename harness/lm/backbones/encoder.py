@@ -1,0 +1,218 @@
+"""BERT, RoBERTa and DistilBERT, computed by ourselves over the loaded weights, without what nobody reads.
+
+Differs from the plain path only in work left out, never in the mathematics (tests hold it to `plain.py`): texts are
+packed without pad tokens, candidates that agree on the prompts of layers 0..l share one computation up to l, and the
+last layer is computed at the read positions alone. With `batch_invariant`, on a CPU, a row's numbers do not depend to
+the last bit on the rows it is asked with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from harness.lm.backbones import families
+from harness.lm.backbones.linear import ROWS, Int8Linear, Linear, in_blocks
+from harness.lm.backbones.packing import layout, parts
+from harness.lm.backbones.plain import PlainBackbone
+from harness.lm.backbones.threads import side_by_side
+
+if TYPE_CHECKING:
+    from harness.lm.backbones.base import Batch
+    from harness.lm.backbones.packing import Layout
+
+_ACTIVATION = {"bert": "hidden_act", "roberta": "hidden_act", "distilbert": "activation"}
+"""Name of the activation in each family's configuration."""
+_FEW = 256
+"""Tokens of which a CPU thread has at least so many at once, if there are: fewer waste its matrix units."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Weights of one post-norm transformer layer, key and value in one matrix."""
+
+    q: Linear
+    kv: Linear
+    out: Linear
+    norm1: tuple[torch.Tensor, torch.Tensor]
+    up: Linear
+    down: Linear
+    norm2: tuple[torch.Tensor, torch.Tensor]
+
+
+class EncoderBackbone(PlainBackbone):
+    """The fast path for the families in `_ACTIVATION`; head and statistics are the plain path's."""
+
+    bounded = together = True
+
+    def __init__(
+        self,
+        model: Any,
+        zero_head_bias: bool = False,
+        chunk_tokens: int = 4096,
+        packing: bool = True,
+        batch_invariant: bool = False,
+        int8: bool = False,
+    ) -> None:
+        """Lay out the weights; at most `chunk_tokens` go through a layer at once, padded or packed.
+
+        With `int8`, products are `Int8Linear`'s.
+
+        On a CPU, at most half of them in each thread: a product's output beyond 32 MiB is mapped anew in every call.
+        """
+        super().__init__(model, zero_head_bias)
+        self._heads = int(model.config.num_attention_heads)
+        self._embed = model.base_model.embeddings
+        self._eps = float(self._embed.LayerNorm.eps)
+        self._chunk_tokens, self._packing, self._block = chunk_tokens, packing, ROWS if batch_invariant else None
+        lay_out = _distilbert if model.config.model_type == "distilbert" else _bert
+        linear = Int8Linear if int8 else Linear
+        self._weights = [lay_out(block, linear) for block in families.layers(model)]
+
+    @staticmethod
+    def fits(model: Any) -> bool:
+        """Whether the model's family and activation are the ones computed here."""
+        name = _ACTIVATION.get(model.config.model_type)
+        return name is not None and getattr(model.config, name) == "gelu"
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """See `Backbone`. The layers up to the first where candidates differ are computed once for all texts."""
+        lengths: list[int] = batch.mask.sum(1).tolist()
+        apart = next((depth for depth, values in enumerate(batch.prompts) if len(values) > 1), self.layers)
+        with torch.inference_mode():
+            kept = batch.mask if self._packing else torch.ones_like(batch.mask)
+            ids, positions = batch.ids[kept][:, None], batch.positions[kept][:, None]
+            x: torch.Tensor = self._embed(input_ids=ids, position_ids=positions).transpose(0, 1)  # (1, tokens, width)
+            if apart:
+                x = self._in_parts(x, range(apart), batch, lengths, 1)
+            if apart < self.layers:
+                return self._in_parts(x, range(apart, self.layers), batch, lengths, batch.candidates)
+            return x.expand(batch.candidates, -1, -1, -1)
+
+    def _in_parts(
+        self, x: torch.Tensor, depths: range, batch: Batch, lengths: list[int], candidates: int
+    ) -> torch.Tensor:
+        """(1, tokens, width) through the layers `depths`, part by part; after the last layer, what `hidden` returns."""
+        longest = None if self._packing else batch.ids.shape[1]
+        rooms = [longest or length for length in lengths]
+        last = depths.stop == self.layers
+        reads = (candidates, *batch.read.shape, self.width)
+        out = x.new_empty(reads, dtype=torch.float32) if last else torch.empty_like(x)
+
+        if x.device.type == "cpu":
+            most = min(max(1, self._chunk_tokens // 2), max(_FEW, -(-sum(rooms) * candidates // 4)))
+        else:
+            most = self._chunk_tokens
+        cuts = list(parts(rooms, candidates, most))
+        runs = {(texts.start, texts.stop) for texts, _ in cuts}
+        layouts = {first: layout(lengths[first:last], longest, x.device) for first, last in runs}
+
+        def compute(texts: slice, members: slice) -> None:
+            before = sum(rooms[: texts.start])
+            tokens = slice(before, before + sum(rooms[texts]))
+            prompts = tuple(values[members] if len(values) > 1 else values for values in batch.prompts)
+            own = layouts[texts.start]
+            done = self._through(x[:, tokens], depths, batch, own, prompts, batch.read[texts])
+            if last:
+                out[members, texts] = done.float()
+            else:
+                out[:, tokens] = done
+
+        if x.device.type == "cpu":
+            side_by_side(compute, cuts)
+        else:
+            for cut in cuts:
+                compute(*cut)
+        return out
+
+    def _through(
+        self,
+        x: torch.Tensor,
+        depths: range,
+        batch: Batch,
+        packed: Layout,
+        prompts: tuple[torch.Tensor, ...],
+        read: torch.Tensor,
+    ) -> torch.Tensor:
+        """Through the layers `depths`: (1 or candidates, tokens, width); after the last layer, of the reads alone."""
+        for depth in depths:
+            if depth < len(prompts):
+                x = _prompted(x, prompts[depth], packed, batch.start, replace=batch.mode == "prepend" and depth == 0)
+            x = self._layer(x, self._weights[depth], packed, read if depth == self.layers - 1 else None)
+        return x
+
+    def _layer(self, x: torch.Tensor, layer: _Layer, packed: Layout, read: torch.Tensor | None) -> torch.Tensor:
+        """(candidates, tokens, width) -> the same, or with `read` (candidates, texts, reads, width)."""
+        kv = in_blocks(layer.kv, 2 * self.width, self._block, x.reshape(-1, self.width)).view(*x.shape[:2], -1)
+        if read is not None:  # only the read positions ask, all positions answer
+            x = x[:, torch.minimum(packed.starts[:, None] + read, packed.ends[:, None])]
+        rows = x.reshape(-1, self.width)
+        q = in_blocks(layer.q, self.width, self._block, rows).view(x.shape)
+        attended = self._attend(q, kv, packed, read is not None).reshape(-1, self.width)
+
+        def rest(attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            x = F.layer_norm(layer.out.plus(attended, x), (self.width,), *layer.norm1, self._eps)
+            inner = layer.up.gelu(x)
+            return F.layer_norm(layer.down.plus(inner, x), (self.width,), *layer.norm2, self._eps)
+
+        return in_blocks(rest, self.width, self._block, attended, rows).view(x.shape)
+
+    def _attend(self, q: torch.Tensor, kv: torch.Tensor, packed: Layout, reads: bool) -> torch.Tensor:
+        """Each token, or read position, of q to all tokens of its text; of the shape of q."""
+        candidates, found = len(q), []
+        for group in packed.groups:
+            slots = group.slots.flatten()
+            asks = q[:, group.texts] if reads else q.index_select(1, slots)
+            k, v = kv.index_select(1, slots).chunk(2, dim=-1)
+            mask = group.mask if group.mask is None else group.mask.repeat(candidates, 1, 1, 1)
+            heads = [self._split(t, candidates * len(group.texts)) for t in (asks, k, v)]
+            out = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask)
+            found.append(out.transpose(1, 2).reshape(asks.shape))
+        together = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+        return together.index_select(1, packed.by_group if reads else packed.back)
+
+    def _split(self, t: torch.Tensor, texts: int) -> torch.Tensor:
+        """Rows of width, those of a text together -> (texts, heads, tokens, head width)."""
+        return t.reshape(texts, -1, self._heads, self.width // self._heads).transpose(1, 2)
+
+
+def _prompted(x: torch.Tensor, values: torch.Tensor, packed: Layout, start: int, replace: bool) -> torch.Tensor:
+    """Values (1 or candidates, prompt tokens, width) added to each text's tokens from `start` on, or in their place."""
+    at = (packed.starts[:, None] + start + torch.arange(values.shape[1], device=x.device)).flatten()
+    values = values.to(x.dtype).repeat(1, len(packed.starts), 1)
+    x = x.expand(max(len(x), len(values)), -1, -1).clone()
+    x[:, at] = values if replace else x[:, at] + values
+    return x
+
+
+def _bert(block: Any, linear: type[Linear]) -> _Layer:
+    attention = block.attention
+    return _Layer(
+        linear.joined(attention.self.query),
+        linear.joined(attention.self.key, attention.self.value),
+        linear.joined(attention.output.dense),
+        _pair(attention.output.LayerNorm),
+        linear.joined(block.intermediate.dense),
+        linear.joined(block.output.dense),
+        _pair(block.output.LayerNorm),
+    )
+
+
+def _distilbert(block: Any, linear: type[Linear]) -> _Layer:
+    attention = block.attention
+    return _Layer(
+        linear.joined(attention.q_lin),
+        linear.joined(attention.k_lin, attention.v_lin),
+        linear.joined(attention.out_lin),
+        _pair(block.sa_layer_norm),
+        linear.joined(block.ffn.lin1),
+        linear.joined(block.ffn.lin2),
+        _pair(block.output_layer_norm),
+    )
+
+
+def _pair(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return module.weight.detach(), module.bias.detach()

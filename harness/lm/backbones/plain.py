@@ -1,0 +1,110 @@
+"""Any supported transformers model, by its own forward with a hook on every layer.
+
+The plain path: exact by construction, padded, all layers, whole last layer. It serves the families that have no other,
+and tests hold `encoder.py`, `decoder.py` and `onnx.py` to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.lm.backbones import families
+from harness.lm.backbones.linear import in_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.lm.backbones.base import Batch, Kind
+
+_ROWS_AT_ONCE = 256
+"""Rows for which all logits are held at once."""
+
+
+class PlainBackbone:
+    """A transformers `*ForMaskedLM`, `*ForCausalLM` or `*ForConditionalGeneration` of a family in `families.py`."""
+
+    bounded = together = False
+    _block: int | None = None
+    """Rows of equal blocks in which products are computed, where no row's numbers may depend on the others."""
+
+    def __init__(self, model: Any, zero_head_bias: bool = False) -> None:
+        """Take the model as it is, in evaluation mode and frozen."""
+        self.kind: Kind = families.kind(model.config)
+        self._model = model.eval().requires_grad_(requires_grad=False)
+        self._output = model.get_output_embeddings().weight  # (vocabulary, width)
+        self._bias = None if zero_head_bias else families.head_bias(model)
+        self.layers = len(families.layers(model))
+        self.width = int(model.config.hidden_size)
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """See `Backbone`."""
+        rows = [
+            self._run(batch, [layer[min(c, len(layer) - 1)] for layer in batch.prompts])
+            for c in range(batch.candidates)
+        ]
+        return torch.stack(rows)
+
+    def layer_std(self, batch: Batch) -> list[float]:
+        """See `Backbone`."""
+        seen: list[float] = []
+        self._run(
+            batch,
+            [layer[0] for layer in batch.prompts],
+            lambda x: seen.append(float(x[batch.mask].float().std(correction=0))),
+        )
+        return seen
+
+    def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """See `Backbone`."""
+        head = self._head(words)
+        with torch.inference_mode():
+            flat = hidden.reshape(-1, self.width)
+            return in_blocks(head, len(words), self._block, flat).view(*hidden.shape[:-1], -1)
+
+    def normalizer(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See `Backbone`."""
+        head, size = self._head(slice(None)), len(self._output)
+        with torch.inference_mode():
+            flat = hidden.reshape(-1, self.width)
+            some = (in_blocks(head, size, self._block, rows) for rows in torch.split(flat, _ROWS_AT_ONCE))
+            return torch.cat([logits.logsumexp(dim=-1) for logits in some]).reshape(hidden.shape[:-1])
+
+    def _head(self, words: torch.Tensor | slice) -> Callable[[torch.Tensor], torch.Tensor]:
+        """From states (rows, width) to logits of `words` (rows, words), the matrix made float32 once."""
+        output, bias = self._output[words].float(), None if self._bias is None else self._bias[words].float()
+
+        def head(rows: torch.Tensor) -> torch.Tensor:
+            h = families.transform(self._model, rows.to(self._output.dtype)).float()
+            out: torch.Tensor = h @ output.T
+            return out if bias is None else out + bias
+
+        return head
+
+    def embedding_std(self) -> float:
+        """See `Backbone`."""
+        return float(self._model.get_input_embeddings().weight.float().std(correction=0))
+
+    def _run(
+        self, batch: Batch, prompts: list[torch.Tensor], watch: Callable[[torch.Tensor], None] | None = None
+    ) -> torch.Tensor:
+        """Final hidden states of one candidate at the read positions: float32 (texts, reads, width)."""
+
+        def edit(depth: int, x: torch.Tensor) -> torch.Tensor:
+            if depth < len(prompts):
+                x = x.clone()
+                span = slice(batch.start, batch.start + prompts[depth].shape[0])
+                value = prompts[depth].to(x.dtype)
+                x[:, span] = value if batch.mode == "prepend" and depth == 0 else x[:, span] + value
+            if watch:
+                watch(x)
+            return x
+
+        handles = families.edit_inputs(self._model, edit)
+        try:
+            with torch.inference_mode():
+                return families.states(self._model, batch).float()
+        finally:
+            for handle in handles:
+                handle.remove()

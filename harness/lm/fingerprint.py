@@ -1,0 +1,57 @@
+"""The backend fingerprint: what a machine makes of fixed texts, so that drift between machines is seen.
+
+Stored with every cell, compared by the leaderboard, and part of no identity: two machines that differ in the last
+digits still make the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.contract import Subspace
+from harness.results.records import Fingerprint
+
+if TYPE_CHECKING:
+    from harness.contract import Task
+    from harness.lm.model import LanguageModel
+
+TEXTS = (
+    "It rained in the morning, and in the afternoon the sun came out.",
+    "Nobody had expected the second half of the book to be any good.",
+    "The river is older than the town on its banks. " * 8,
+    "Why?",
+)
+"""Texts of different lengths, so that padding and chunks have their part in the numbers."""
+_DIM, _SEED = 16, 20_220_628
+_DECIMALS = 2
+_taken: weakref.WeakKeyDictionary[LanguageModel, dict[Task, Fingerprint]] = weakref.WeakKeyDictionary()
+"""Fingerprints of this process: neither a model nor a task's wording changes while it runs."""
+
+
+def fingerprint(lm: LanguageModel, task: Task) -> Fingerprint:
+    """What `probe` says of a model on a task, asked once in a process: the cells of a task share it."""
+    taken = _taken.setdefault(lm, {})
+    if task not in taken:
+        taken[task] = probe(lm, task)
+    return taken[task]
+
+
+def probe(lm: LanguageModel, task: Task) -> Fingerprint:
+    """Label-word logits of `TEXTS` in the task's template, at the zero prompt and at one random deep prompt.
+
+    ``logits`` are 2 x texts x words numbers in that order; ``sha256`` is the digest of them rounded to 0.01, for
+    eyes. A pair task gets each text with the next one. The random prompt has the standard deviation of each layer's
+    input and comes through a projection, as with most submissions.
+    """
+    texts = tuple((TEXTS[n:] + TEXTS[:n])[: task.fields] for n in range(len(TEXTS)))
+    space = Subspace(_DIM, lm.info(texts, task.template).hidden_std, lm.prompt_tokens, seed=_SEED)
+    z = np.random.Generator(np.random.Philox(key=[_SEED, 0])).standard_normal((lm.backbone.layers, _DIM))
+    prompts = space.at(np.stack([np.zeros_like(z), z]))
+    encoded = lm.text_set(task.template, texts)
+    logits = lm.forward(prompts, encoded, lm.single_ids(task.words)).logits.astype(np.float64)
+    digest = hashlib.sha256((logits.round(_DECIMALS) + 0.0).tobytes()).hexdigest()[:16]
+    return Fingerprint(digest, tuple(logits.round(6).ravel().tolist()))

@@ -1,0 +1,378 @@
+"""`harness audit`: whether a results database still says what was written into it.
+
+Checks every row as it lies: seals, the ledger's chain, answers' checksums, identities, sums of the ledger against the
+outcomes' facts, test labels against the test sets at hand, predictions against labels. Scores are computed anew from
+the predictions. What is wrong is named by table and row. Nothing here trusts the reading side of `harness.results.store`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from harness.cli.tables import counted
+from harness.errors import DataError, InputError
+from harness.results import tables
+from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
+from harness.results.records import cell_record, run_id
+from harness.results.status import COUNTS, MARKS, MEANING
+from harness.solving.metrics import cell_score
+from harness.tracks.examples import examples_sha256, load_test
+from harness.tracks.tasks import load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from harness.results.records import CellRecord
+    from harness.results.store import Store
+    from harness.tracks.examples import Source
+    from harness.tracks.tasks import TaskFile
+
+_ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What comes of a damaged value that is not of its column's type."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it was written."""
+
+    table: str
+    row: str
+    """Which row: the run with its entry, the cell, the query or mark."""
+    fact: str
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A finished cell, scored again from its stored predictions."""
+
+    run: str
+    entry: str
+    task: str
+    split: int
+    status: str
+    scores: dict[float, float]
+    """Score of the answer that stood at each mark."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit saw."""
+
+    digest: str
+    """sha256 over all seals: two databases with the same digest and no findings hold the same facts."""
+    findings: tuple[Finding, ...]
+    rows: dict[str, int]
+    """Rows read per table."""
+    cells: tuple[Recomputed, ...]
+    late: int
+    """Finished cells that were sealed when their database was migrated, not when they ended."""
+    unfinished: int
+    """Attempts without an outcome: interrupted, or running now. Their queries are chained, their end is open."""
+    test_sets_at_hand: int
+    """Test sets whose texts were at hand, so that their labels were compared."""
+
+
+def audit(store: Store, test_labels: Mapping[str, bytes] | None = None) -> Audit:
+    """Check a whole results database; `test_labels` are those at hand, by the digest of their test set.
+
+    Raises:
+        StoreError: it cannot be read to the end; the message is the database's own.
+    """
+    with store.snapshot() as connection:
+        return audit_snapshot(connection, test_labels)
+
+
+def audit_snapshot(connection: sa.Connection, test_labels: Mapping[str, bytes] | None = None) -> Audit:
+    """`audit`, of what one transaction sees; for those who go on to use it."""
+    return _Auditor(connection, test_labels or {}).audit()
+
+
+def labels_at_hand(files: Iterable[TaskFile], source: Source) -> dict[str, bytes]:
+    """Labels of the test sets a source has, as the database keeps them, by digest; those it lacks are passed over."""
+    found = {}
+    for file in files:
+        try:
+            test = load_test(file, source)
+        except DataError:
+            continue
+        found[examples_sha256(test)] = tables.class_bytes(test.labels)
+    return found
+
+
+def summary(found: Audit, differs: bool = False) -> list[str]:
+    """What was looked at, in lines; `differs` says that something published does, so that all is not ok."""
+    n = found.rows
+    rows = (counted(n["runs"], "run"), counted(n["outcomes"], "cell"), counted(n["queries"], "query", "queries"))
+    kept = (counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer"))
+    late = f"{counted(found.late, 'cell')} sealed when migrated, not when finished"
+    verdict = "not as written" if found.findings else "the database is as written" if differs else "ok"
+    return [
+        f"{', '.join(rows + kept)}; {counted(sum(len(cell.scores) for cell in found.cells), 'score')} recomputed",
+        f"{counted(n['test_sets'], 'test set')}, labels of {found.test_sets_at_hand:,} compared with the texts at hand",
+        f"{counted(found.unfinished, 'attempt')} without an outcome: interrupted, or running",
+        *([late] if found.late else []),
+        f"{verdict}; digest {found.digest}",
+    ]
+
+
+@dataclass
+class _Attempt:
+    """What the ledger of one attempt adds up to."""
+
+    queries: int = 0
+    last_link: str = ""
+    sums: dict[str, Any] = field(default_factory=dict)
+
+
+class _Auditor:
+    def __init__(self, connection: sa.Connection, test_labels: Mapping[str, bytes]) -> None:
+        self._connection, self._at_hand = connection, test_labels
+        self._findings: list[Finding] = []
+        self._rows: Counter[str] = Counter()
+        self._cells: list[Recomputed] = []
+        self._runs: dict[str, Mapping[str, Any]] = {}
+        self._entries: dict[str, str] = {}
+        self._tests: dict[str, Mapping[str, Any]] = {}
+        self._answers: set[str] = set()
+        self._late = self._unfinished = 0
+        self._digest = hashlib.sha256()
+
+    def audit(self) -> Audit:
+        sqlite = self._connection.dialect.name == "sqlite"
+        if not sqlite or self._file():
+            for check in (self._all_runs, self._all_test_sets, self._all_answers, self._all_attempts, self._orphans):
+                check()
+        at_hand = len(self._tests.keys() & self._at_hand.keys())
+        cells, findings = tuple(self._cells), tuple(self._findings)
+        rows = {table.name: self._rows[table.name] for table in tables.metadata.sorted_tables}
+        return Audit(self._digest.hexdigest(), findings, rows, cells, self._late, self._unfinished, at_hand)
+
+    def _found(self, table: str, row: str, fact: str) -> None:
+        self._findings.append(Finding(table, row, fact))
+
+    def _select(self, table: sa.Table, order: str, **where: Any) -> Iterator[Mapping[str, Any]]:
+        """Rows as they lie: no column types are applied, since damage may have changed them."""
+        condition = " AND ".join(f"{name} = :{name}" for name in where) or "1 = 1"
+        query = sa.text(f"SELECT * FROM {table.name} WHERE {condition} ORDER BY {order}")  # noqa: S608 - names of ours
+        for row in self._connection.execute(query, where).mappings():
+            self._rows[table.name] += 1
+            yield dict(row)
+
+    def _file(self) -> bool:
+        """What SQLite itself can tell of its file; returns whether its tables are those that can be read here."""
+        for (line,) in self._connection.exec_driver_sql("PRAGMA integrity_check"):
+            if line != "ok":
+                self._found("(file)", "SQLite's integrity check", str(line))
+        for table, row, parent, _ in self._connection.exec_driver_sql("PRAGMA foreign_key_check"):
+            self._found(str(table), f"SQLite row {row}", f"refers to a row of {parent} that is not there")
+        there, wanted = _shape(self._connection), _wanted_shape()
+        for name in sorted(there.keys() | wanted.keys()):
+            if there.get(name) != wanted.get(name):
+                self._found(name, "its definition", f"{there.get(name)}; {wanted.get(name)} expected")
+        return there == wanted
+
+    def _sealed(self, table: sa.Table, name: str, row: Mapping[str, Any]) -> None:
+        if row["seal"] != row_seal(table.name, row):
+            self._found(table.name, name, "does not match its seal: a column was changed")
+
+    def _all_runs(self) -> None:
+        for row in self._select(tables.runs, "run"):
+            name = f"run {row['run']}"
+            try:
+                identity = json.loads(row["identity"])
+                self._entries[row["run"]] = str(identity["entry"])
+                if run_id(identity) != row["run"]:
+                    self._found("runs", name, f"its name is not the digest of its identity, {run_id(identity)}")
+            except _ODD as problem:
+                self._found("runs", name, f"its identity cannot be read: {problem}")
+            self._runs[row["run"]] = row
+            self._sealed(tables.runs, name, row)
+            self._digest.update(f"{row['seal']}\n".encode())
+
+    def _all_test_sets(self) -> None:
+        for row in self._select(tables.test_sets, "test"):
+            name = f"test set {row['test']}"
+            self._sealed(tables.test_sets, name, row)
+            self._tests[row["test"]] = row
+            if self._at_hand.get(row["test"], row["labels"]) != row["labels"]:
+                self._found("test_sets", name, "its labels are not those of the test set with this digest")
+
+    def _all_answers(self) -> None:
+        for row in self._select(tables.answers, "sha256"):
+            try:
+                digest = hashlib.sha256(row["blob"]).hexdigest()
+            except _ODD as problem:
+                digest = str(problem)
+            if digest != row["sha256"]:
+                self._found("answers", f"answer {row['sha256']}", f"its checksum is {digest}")
+            self._answers.add(row["sha256"])
+
+    def _all_attempts(self) -> None:
+        for row in self._select(tables.attempts, "attempt"):
+            run = str(row["run"])
+            name = f"run {run} ({self._entries.get(run, '?')}), {row['task']}/{row['split']}, attempt {row['attempt']}"
+            self._sealed(tables.attempts, name, row)
+            if run not in self._runs:
+                self._found("attempts", name, "there is no such run")
+            ledger = self._ledger(name, row)
+            outcomes = list(self._select(tables.outcomes, "run", attempt=row["attempt"]))
+            kept = list(self._select(tables.incumbents, "mark", attempt=row["attempt"]))
+            for outcome in outcomes:
+                try:
+                    self._outcome(name, row, ledger, outcome, kept)
+                except _ODD as problem:
+                    self._found("outcomes", name, f"cannot be read: {type(problem).__name__}: {problem}")
+            if not outcomes:
+                self._unfinished += 1
+                if kept:
+                    self._found("incumbents", name, f"{len(kept)} of them, and no outcome")
+            parts = [row["seal"], ledger.queries, ledger.last_link, *(outcome["seal"] for outcome in outcomes)]
+            self._digest.update(f"{parts}\n".encode())
+
+    def _ledger(self, name: str, attempt: Mapping[str, Any]) -> _Attempt:
+        """Follow the chain. After a break it goes on from the link as stored, so that each break is named once."""
+        rows = list(self._select(tables.queries, "number", attempt=attempt["attempt"]))
+        link = first_link(attempt["run"], attempt["task"], attempt["split"], attempt["attempt"])
+        for place, row in enumerate(rows):
+            if row["number"] != place:
+                self._found("queries", f"{name}, query {row['number']}", f"query {place} expected: one is missing")
+            if row["chain"] != _linked(link, row):
+                self._found("queries", f"{name}, query {row['number']}", "breaks the chain: it or its link was changed")
+            link = row["chain"]
+        try:
+            sums = {name: sum(row[name] for row in rows) for name in ("rows", "tokens", "bytes_up", "bytes_down")}
+            sums |= {"level": max((row["level"] for row in rows), default=0), "queries": len(rows)}
+            seconds = 0.0
+            for row in rows:  # one by one, as `Service.count` does; `sum` is compensated from Python 3.12 on
+                seconds += row["seconds"]
+            sums["seconds"] = seconds
+        except _ODD as problem:
+            self._found("queries", name, f"do not add up: {problem}")
+            sums = {}
+        return _Attempt(len(rows), str(link), sums)
+
+    def _outcome(
+        self, name: str, attempt: Mapping[str, Any], ledger: _Attempt, row: Mapping[str, Any], kept: list[Any]
+    ) -> None:
+        if any(row[column] != attempt[column] for column in ("run", "task", "split")):
+            self._found("outcomes", name, f"is of run {row['run']}, {row['task']}/{row['split']}")
+        record, test = cell_record(row["facts"]), self._tests.get(row["test"])
+        if row["status"] not in MEANING:
+            self._found("outcomes", name, f"there is no status {row['status']!r}")
+        self._sums(name, record, ledger)
+        if test is None:
+            self._found("outcomes", name, f"its test set {row['test']} is not there")
+            return
+        mark = mark_of(row["seal"])
+        run_seal = self._runs.get(row["run"], {}).get("seal", "")
+        seals = [each["seal"] for each in kept]
+        if row["seal"] != closing_seal(
+            row, run_seal, attempt["seal"], test["seal"], seals, ledger.queries, ledger.last_link, mark
+        ):
+            self._found(
+                "outcomes",
+                name,
+                "its seal does not close over the cell: the outcome was changed, or the ledger's end, predictions, "
+                "run or test set were replaced, added or removed",
+            )
+        self._late += bool(mark)
+        self._incumbents(name, record, row, tables.classes_of(test["labels"]), kept)
+
+    def _sums(self, name: str, record: CellRecord, ledger: _Attempt) -> None:
+        """The record against the ledger; uploaded predictions have neither."""
+        pairs = {"rows_spent": "rows", "lm_s": "seconds"}
+        pairs |= {same: same for same in ("tokens", "bytes_up", "bytes_down", "queries")}
+        if record.access != "white-box":  # whose level says that it had the weights
+            pairs["level"] = "level"
+        for fact, column in pairs.items():
+            stored, summed = getattr(record, fact), ledger.sums.get(column)
+            if stored != summed:
+                self._found("outcomes", name, f"{fact} is {stored}, its queries make {summed}")
+        if record.rows_spent > record.rows_total:
+            self._found("outcomes", name, f"{record.rows_spent} rows spent of {record.rows_total}")
+
+    def _incumbents(
+        self, name: str, record: CellRecord, outcome: Mapping[str, Any], labels: Any, kept: list[Any]
+    ) -> None:
+        try:
+            file = load_task(outcome["task"])
+        except InputError as problem:
+            self._found("outcomes", name, f"cannot be scored: {problem}")
+            return
+        scores: dict[float, float] = {}
+        for each in kept:
+            which = f"{name}, mark {each['mark']}"
+            self._sealed(tables.incumbents, which, each)
+            if each["answer"] not in self._answers:
+                self._found("incumbents", which, f"its answer {each['answer']} is not there")
+            if each["mark"] not in MARKS or each["rows"] > each["mark"] * record.rows_total:
+                self._found("incumbents", which, f"offered after {each['rows']} of {record.rows_total} rows")
+            predicted = tables.classes_of(each["predictions"])
+            if len(predicted) != len(labels) or not ((predicted >= 0) & (predicted < len(file.classes))).all():
+                fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {len(file.classes)}"
+                self._found("incumbents", which, fact)
+                continue
+            scores[each["mark"]] = cell_score(file.metric, predicted, labels, len(file.classes))
+        if outcome["status"] in COUNTS and 1.0 not in scores:
+            self._found("outcomes", name, f"status {outcome['status']!r} without a final answer that can be scored")
+        run = str(outcome["run"])
+        entry, place = self._entries.get(run, "?"), (outcome["task"], outcome["split"])
+        self._cells.append(Recomputed(run, entry, *place, outcome["status"], scores))
+
+    def _orphans(self) -> None:
+        """Rows that belong to no attempt."""
+        for table in (tables.queries, tables.outcomes, tables.incumbents):
+            count = self._connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+            if count != self._rows[table.name]:
+                self._found(table.name, f"{count - self._rows[table.name]} rows", "belong to no attempt")
+        (version,) = [row["version"] for row in self._select(tables.schema, "version")]
+        self._digest.update(f"{version}".encode())
+
+
+def _linked(previous: str, row: Mapping[str, Any]) -> str:
+    """`chained`, or what keeps a damaged row from being chained."""
+    try:
+        return chained(previous, row)
+    except _ODD as problem:
+        return str(problem)
+
+
+def _shape(connection: sa.Connection) -> dict[str, Any]:
+    """Columns, keys and references of all tables, for comparison; what SQLAlchemy cannot make out is left out."""
+    inspector = sa.inspect(connection)
+    with warnings.catch_warnings(action="ignore", category=sa.exc.SAWarning):
+        return _definitions(inspector)
+
+
+def _definitions(inspector: sa.Inspector) -> dict[str, Any]:
+    return {
+        name: {
+            "columns": [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(name)],
+            "key": inspector.get_pk_constraint(name)["constrained_columns"],
+            "unique": sorted(u["column_names"] for u in inspector.get_unique_constraints(name)),
+            "references": sorted(
+                (f["constrained_columns"], f["referred_table"], f["referred_columns"])
+                for f in inspector.get_foreign_keys(name)
+            ),
+            "indexes": sorted((i["name"] or "", i["column_names"]) for i in inspector.get_indexes(name)),
+        }
+        for name in inspector.get_table_names()
+    }
+
+
+@cache
+def _wanted_shape() -> dict[str, Any]:
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        tables.metadata.create_all(connection)
+        shape = _shape(connection)
+    engine.dispose()
+    return shape

@@ -1,0 +1,143 @@
+"""`harness migrate`: a results database of version 1, copied into one of the present version.
+
+Version 1 had a chained ledger and no seals. Every row is copied as it is and sealed; outcomes are marked as sealed
+late, for nothing can tell what happened to them before. The older file stays, under another name.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from harness.errors import StoreError
+from harness.results import tables
+from harness.results.digests import LATE, closing_seal, first_link, row_seal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FROM, TO = 1, tables.SCHEMA
+_AT_ONCE = 1000
+
+
+def needed(path: Path) -> bool:
+    """Whether a SQLite file is of an older version; False where it is of the present one.
+
+    Raises:
+        StoreError: no such file, no results database, or one that a newer harness wrote.
+    """
+    try:
+        with _opened(path) as old:
+            return _version(old, path) == _FROM
+    except sqlite3.Error as problem:
+        raise StoreError(f"{path} cannot be read as a results database: {problem}; name another with --store") from None
+
+
+def migrate(path: Path) -> Path:
+    """Bring a SQLite file of version 1 up to date in its place; return where the older one is kept.
+
+    The new file takes the place of the old one in one step, when it is whole. Killed before, nothing has changed.
+
+    Raises:
+        StoreError: as `needed`, or it is of the present version, in use, or its older self is kept there already.
+    """
+    kept, new = path.with_name(f"{path.name}.v{_FROM}"), path.with_name(f"{path.name}.new")
+    try:
+        with _opened(path) as old:
+            if _version(old, path) == TO:
+                raise StoreError(f"{path} is of version {TO} already; nothing to do")
+            if kept.exists() and not kept.samefile(path):  # the same where an earlier one was killed at the last step
+                raise StoreError(f"{kept} is there already; move it away, for the older file will be kept as that")
+            _alone(old, path)
+            _remove(new)
+            old.execute("BEGIN EXCLUSIVE")
+            _copy(old, new)
+            with suppress(FileExistsError):
+                os.link(path, kept)
+            os.replace(new, path)  # noqa: PTH105 - one step, as os.link
+    except (sqlite3.Error, OSError, sa.exc.SQLAlchemyError) as problem:
+        _remove(new)
+        raise StoreError(f"{path} could not be migrated and is as it was: {problem}") from problem
+    return kept
+
+
+def _opened(path: Path) -> closing[sqlite3.Connection]:
+    if not path.is_file():
+        raise StoreError(f"{path}: no such SQLite file; name it with --store")
+    return closing(sqlite3.connect(path, isolation_level=None, timeout=5))
+
+
+def _version(old: sqlite3.Connection, path: Path) -> int:
+    """The version that a file is of, an older or the present one."""
+    names = {name for (name,) in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    row = old.execute("SELECT version FROM schema").fetchone() if {"schema", "runs"} <= names else None
+    if row is None or not isinstance(row[0], int) or row[0] < _FROM:
+        raise StoreError(f"{path}: not a results database of this project; name another with --store")
+    if row[0] > TO:
+        raise StoreError(
+            f"{path}: version {row[0]}, written by a newer harness; this one migrates {_FROM} to {TO}. "
+            "Keep it for that version"
+        )
+    return row[0]
+
+
+def _alone(old: sqlite3.Connection, path: Path) -> None:
+    """Fold the write-ahead log in: SQLite does that only where nobody else has the file open."""
+    try:
+        old.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.OperationalError as problem:
+        raise StoreError(f"{path} is in use ({problem}); end what runs on it, then migrate") from problem
+
+
+def _copy(old: sqlite3.Connection, new: Path) -> None:
+    """Write all rows and their seals into a new file, in one transaction."""
+    old.row_factory = sqlite3.Row
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(new)))
+    try:
+        with engine.begin() as connection:
+            tables.metadata.create_all(connection)
+            connection.execute(tables.schema.insert().values(version=TO))
+            for table in (tables.runs, tables.test_sets, tables.attempts, tables.incumbents):
+                _insert(connection, table, ({**row, "seal": row_seal(table.name, row)} for row in _rows(old, table)))
+            for table in (tables.answers, tables.queries):
+                _insert(connection, table, _rows(old, table))
+            _insert(connection, tables.outcomes, _closed(connection, old))
+    finally:
+        engine.dispose()
+
+
+def _rows(old: sqlite3.Connection, table: sa.Table) -> Iterator[dict[str, Any]]:
+    return (dict(row) for row in old.execute(f"SELECT * FROM {table.name}"))  # noqa: S608 - a table of ours
+
+
+def _insert(connection: sa.Connection, table: sa.Table, rows: Iterator[dict[str, Any]]) -> None:
+    while some := list(islice(rows, _AT_ONCE)):
+        connection.execute(table.insert(), some)
+
+
+def _closed(connection: sa.Connection, old: sqlite3.Connection) -> Iterator[dict[str, Any]]:
+    """Outcomes with seals that say they came late."""
+    for row in list(_rows(old, tables.outcomes)):
+        attempt = row["attempt"]
+        links = old.execute("SELECT chain FROM queries WHERE attempt = ? ORDER BY number", (attempt,)).fetchall()
+        last = links[-1][0] if links else first_link(row["run"], row["task"], row["split"], attempt)
+        kept = tables.incumbents.c
+        seals = connection.execute(sa.select(kept.seal).where(kept.attempt == attempt).order_by(kept.mark)).scalars()
+        parts = (
+            tables.seal_of(connection, tables.runs, row["run"]),
+            tables.seal_of(connection, tables.attempts, attempt),
+            tables.seal_of(connection, tables.test_sets, row["test"]),
+        )
+        yield {**row, "seal": closing_seal(row, *parts, list(seals), len(links), last, LATE)}
+
+
+def _remove(new: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            Path(f"{new}{suffix}").unlink()

@@ -1,0 +1,348 @@
+"""The results database: append-only facts through SQLAlchemy Core. Scores are computed from it, never kept in it.
+
+It is a SQLite file or a PostgreSQL database; `harness.results.database` makes the two keep the same promises.
+
+A *run* is one submission with one configuration on one track, model, data set, environment and seed. A run has
+*cells* (task x split). Every start of a cell is an *attempt*, whose answered queries go into the ledger one by one,
+each committed before its reply is sent. An attempt that ends writes its *outcome*, answers and predictions in one
+transaction; one outcome per cell, enforced by the database. An interrupted attempt has none: the cell runs again.
+Every row is sealed (`harness.results.digests`), so that `harness audit` names what was changed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from harness.errors import StoreError
+from harness.results import tables
+from harness.results.database import address, identity, open_engine, readers, shown
+from harness.results.digests import chained, closing_seal, first_link, row_seal
+from harness.results.records import LedgerRow, OpenCell, Pace, Run, StoredCell, cell_record, run_key
+from harness.results.tables import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from harness.contract import IntArray
+    from harness.results.records import CellRecord, KeptAnswer, RunKey
+
+_QUERY = tables.queries.insert()
+"""Built once: the ledger takes a row for every query."""
+
+
+class Store:
+    """A results database."""
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        """Open it, and create it where `create`. A path is SQLite; anything with ``://`` is a SQLAlchemy URL.
+
+        Raises:
+            StoreError: it cannot be opened or created, is of another schema, or is no database; without `create`,
+                where there is none.
+        """
+        self.url = shown(url)
+        """Its name, for messages: the password is not in it."""
+        self._engine = open_engine(url, create=create)
+        self.address = address(self._engine)
+        """URL by which other processes reach it, from any directory; it may hold a password, so it is never shown."""
+        self._reader = readers(self._engine)
+        self._writer = self._engine.execution_options(writes="anything")
+        self._appender = self._engine.execution_options(writes="its own")
+        try:
+            self._open(create)
+        except StoreError:
+            self.close()
+            raise
+
+    def _open(self, create: bool) -> None:
+        with self._reading() as connection:
+            version = self._version(connection)
+        if version is None and not create:
+            raise StoreError(f"{self.url}: no results database there, it has no tables; name another")
+        if version is None:
+            with self._writing() as connection:  # one transaction: a database is whole, or not there
+                version = self._version(connection) or self._create(connection)
+        if version != SCHEMA:
+            way_out = (
+                f"Bring it up to date, keeping the older file beside it: harness migrate --store {self.url}"
+                if version == 1
+                else "Keep it for the version that wrote it, and name another with --store"
+            )
+            raise StoreError(f"{self.url}: schema version {version}, this program reads {SCHEMA}. {way_out}")
+
+    def _version(self, connection: sa.Connection) -> int | None:
+        """Schema version; None where there are no tables yet."""
+        there = sa.inspect(connection).get_table_names()
+        if not there:
+            return None
+        if "schema" not in there or "runs" not in there:
+            raise StoreError(f"{self.url}: not a results database of this project; choose another with --store")
+        return int(connection.execute(sa.select(tables.schema.c.version)).scalar() or 0)
+
+    def _create(self, connection: sa.Connection) -> int:
+        tables.metadata.create_all(connection)
+        connection.execute(tables.schema.insert().values(version=SCHEMA))
+        return SCHEMA
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def open_run(self, key: RunKey, environment: Mapping[str, Any]) -> str:
+        """Record a run, unless the same one is there; return its id."""
+        with self._writing() as connection:
+            known = connection.execute(sa.select(tables.runs.c.run).where(tables.runs.c.run == key.id)).scalar()
+            if known is None:
+                texts = {"identity": json.dumps(asdict(key)), "environment": json.dumps(dict(environment))}
+                _insert(connection, tables.runs, {"run": key.id, "started": time.time(), **texts})
+        return key.id
+
+    def finished(self, run: str) -> set[tuple[str, int]]:
+        """Cells of a run that need not run again."""
+        query = sa.select(tables.outcomes.c.task, tables.outcomes.c.split).where(tables.outcomes.c.run == run)
+        with self._reading() as connection:
+            return {(task, split) for task, split in connection.execute(query)}
+
+    def begin(self, run: str, task: str, split: int) -> Attempt:
+        """Start a cell."""
+        row = {"run": run, "task": task, "split": split, "started": time.time()}
+        columns = tables.attempts.c
+        with self._appending() as connection:
+            inserted: Any = connection.execute(tables.attempts.insert().values(seal="", **row)).inserted_primary_key
+            number = int(inserted[0])
+            seal = row_seal("attempts", row | {"attempt": number})
+            connection.execute(tables.attempts.update().where(columns.attempt == number).values(seal=seal))
+        return Attempt(self, number, run, task, split, seal)
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first.
+
+        Raises:
+            StoreError: one of them cannot be read.
+        """
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(tables.runs).order_by(tables.runs.c.started, tables.runs.c.run)).all()
+        with self._decoding("runs"):
+            return [Run(row.run, run_key(row.identity), json.loads(row.environment), row.started) for row in rows]
+
+    def cells(self, run: str) -> list[StoredCell]:
+        """Finished cells of a run, in order of task and split."""
+        columns = tables.outcomes.c
+        query = sa.select(tables.outcomes, tables.test_sets.c.labels).join(tables.test_sets).where(columns.run == run)
+        incumbents = sa.select(tables.incumbents).join(
+            tables.outcomes, tables.outcomes.c.attempt == tables.incumbents.c.attempt
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(columns.task, columns.split)).all()
+            kept: dict[int, list[Any]] = {row.attempt: [] for row in rows}
+            for incumbent in connection.execute(incumbents.where(columns.run == run)):
+                kept[incumbent.attempt].append(incumbent)
+        with self._decoding(f"run {run}"):
+            return [_cell(row, kept[row.attempt]) for row in rows]
+
+    def newest_cell(self, run: str) -> StoredCell | None:
+        """The cell of a run that finished last; None before there is one."""
+        columns = tables.outcomes.c
+        query = sa.select(tables.outcomes, tables.test_sets.c.labels).join(tables.test_sets).where(columns.run == run)
+        with self._reading() as connection:
+            row = connection.execute(query.order_by(columns.finished.desc(), columns.attempt.desc()).limit(1)).first()
+            if row is None:
+                return None
+            incumbents = sa.select(tables.incumbents).where(tables.incumbents.c.attempt == row.attempt)
+            kept = list(connection.execute(incumbents))
+        with self._decoding(f"run {run}"):
+            return _cell(row, kept)
+
+    def pace(self, run: str) -> Pace:
+        """How many cells of a run have finished, and how long they took."""
+        outcomes, attempts = tables.outcomes.c, tables.attempts.c
+        seconds = sa.func.avg(outcomes.finished - attempts.started)
+        query = sa.select(sa.func.count(), seconds).select_from(tables.outcomes.join(tables.attempts))
+        with self._reading() as connection:
+            finished, mean = connection.execute(query.where(outcomes.run == run)).one()
+        return Pace(finished, mean)
+
+    def open_cells(self, run: str) -> list[OpenCell]:
+        """Cells of a run that have begun and not finished, by their last start, in order of task and split.
+
+        Each is running, or was interrupted: the database cannot tell the two apart, but rows of one that runs go up.
+        """
+        attempts, outcomes, queries = tables.attempts.c, tables.outcomes.c, tables.queries.c
+        ended = sa.exists().where(
+            outcomes.run == attempts.run, outcomes.task == attempts.task, outcomes.split == attempts.split
+        )
+        newest = sa.select(sa.func.max(attempts.attempt)).where(attempts.run == run, ~ended)
+        rows = sa.select(sa.func.coalesce(sa.func.sum(queries.rows), 0)).where(queries.attempt == attempts.attempt)
+        query = sa.select(
+            attempts.attempt, attempts.task, attempts.split, attempts.started, rows.scalar_subquery()
+        ).where(attempts.attempt.in_(newest.group_by(attempts.task, attempts.split)))
+        with self._reading() as connection:
+            return [OpenCell(*row) for row in connection.execute(query.order_by(attempts.task, attempts.split))]
+
+    def answer(self, run: str, task: str, split: int, mark: float = 1.0) -> bytes | None:
+        """An answer's bytes; None where the cell has none."""
+        query = (
+            sa.select(tables.answers.c.blob)
+            .join(tables.incumbents, tables.incumbents.c.answer == tables.answers.c.sha256)
+            .join(tables.outcomes, tables.outcomes.c.attempt == tables.incumbents.c.attempt)
+            .where(
+                tables.outcomes.c.run == run,
+                tables.outcomes.c.task == task,
+                tables.outcomes.c.split == split,
+                tables.incumbents.c.mark == mark,
+            )
+        )
+        with self._reading() as connection:
+            return connection.execute(query).scalar()
+
+    def ledger(self, attempt: int) -> list[LedgerRow]:
+        """All answered queries of an attempt, in order."""
+        columns = tables.queries.c
+        query = sa.select(*(columns[name] for name in LedgerRow.__dataclass_fields__)).where(columns.attempt == attempt)
+        with self._reading() as connection:
+            return [LedgerRow(*row) for row in connection.execute(query.order_by(columns.number))]
+
+    def attempts(self, run: str) -> list[tuple[int, str, int]]:
+        """Every start of every cell: attempt, task, split."""
+        columns = tables.attempts.c
+        query = sa.select(columns.attempt, columns.task, columns.split).where(columns.run == run)
+        with self._reading() as connection:
+            return [(row.attempt, row.task, row.split) for row in connection.execute(query.order_by(columns.attempt))]
+
+    def snapshot(self) -> AbstractContextManager[sa.Connection]:
+        """One consistent view of all tables, whoever writes meanwhile; for those who check rows as they lie."""
+        return self._reading()
+
+    def changes(self) -> AbstractContextManager[sa.Connection]:
+        """One transaction that holds off all other writers; for those who bring rows of another database."""
+        return self._writing()
+
+    def identity(self) -> tuple[str, ...]:
+        """What tells this database from any other, by whichever name it was opened."""
+        with self._reading() as connection:
+            return identity(connection)
+
+    def _writing(self) -> AbstractContextManager[sa.Connection]:
+        return self._transaction(self._writer)
+
+    def _appending(self) -> AbstractContextManager[sa.Connection]:
+        """For rows that nobody else writes, whatever others do: on PostgreSQL it waits for no writer."""
+        return self._transaction(self._appender)
+
+    def _reading(self) -> AbstractContextManager[sa.Connection]:
+        return self._transaction(self._reader)
+
+    @contextmanager
+    def _decoding(self, what: str) -> Iterator[None]:
+        """Stored JSON that is not what was written comes out as `StoreError`."""
+        try:
+            yield
+        except ValueError as problem:
+            raise StoreError(
+                f"results database {self.url}: {what} cannot be read: {problem}. "
+                f"See what was changed: harness audit --store {self.url}"
+            ) from problem
+
+    @contextmanager
+    def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        """A transaction whose failures come out as `StoreError`; constraint violations pass through."""
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except (SQLAlchemyError, UnicodeDecodeError) as problem:  # a damaged file's own texts come as what they are
+            cause = str(getattr(problem, "orig", None) or problem).strip()
+            raise StoreError(
+                f"results database {self.url}: {cause}. Nothing half-written is in it; "
+                "free the cause and run the same command again, or name another with --store"
+            ) from problem
+
+
+class Attempt:
+    """A cell being run: takes ledger rows one by one, then the outcome."""
+
+    def __init__(self, store: Store, number: int, run: str, task: str, split: int, seal: str) -> None:
+        """Continue from nothing: an attempt is never resumed."""
+        self._store, self.number, self.run, self.task, self.split = store, number, run, task, split
+        self._queries, self._chain, self._seal = 0, first_link(run, task, split, number), seal
+
+    def record(self, row: LedgerRow) -> None:
+        """Commit one answered query, chained to the one before.
+
+        Raises:
+            StoreError: it could not be made durable; the reply must not be sent.
+        """
+        values = vars(row)  # `asdict` copies deeply, which is a tenth of a row's cost
+        chain = chained(self._chain, values)
+        with self._store._appending() as connection:  # noqa: SLF001 - one module, two halves of one thing
+            place = {"attempt": self.number, "number": self._queries, "chain": chain}
+            connection.execute(_QUERY, place | values)
+        self._chain, self._queries = chain, self._queries + 1
+
+    def finish(self, status: str, record: CellRecord, test: str, labels: IntArray, kept: list[KeptAnswer]) -> bool:
+        """Write outcome, answers and predictions in one transaction.
+
+        Returns False where another process finished this cell first; then nothing is written.
+        """
+        try:
+            with self._store._writing() as connection:  # noqa: SLF001
+                _once(connection, tables.test_sets, "test", {"test": test, "labels": tables.class_bytes(labels)})
+                kept_seals = [self._keep(connection, answer) for answer in sorted(kept, key=lambda each: each.mark)]
+                cell = {"run": self.run, "task": self.task, "split": self.split, "attempt": self.number}
+                outcome = {"status": status, "facts": record.to_json(), "test": test, "finished": time.time()}
+                row = cell | outcome
+                seal = closing_seal(
+                    row, tables.seal_of(connection, tables.runs, self.run), self._seal,
+                    tables.seal_of(connection, tables.test_sets, test), kept_seals, self._queries, self._chain,
+                )  # fmt: skip
+                connection.execute(tables.outcomes.insert().values(seal=seal, **row))
+        except IntegrityError as problem:
+            if (self.task, self.split) in self._store.finished(self.run):
+                return False
+            raise StoreError(
+                f"results database {self._store.url}: {problem.orig}; run the same command again"
+            ) from problem
+        return True
+
+    def _keep(self, connection: sa.Connection, answer: KeptAnswer) -> str:
+        """Write one incumbent with its answer; return its seal."""
+        digest = hashlib.sha256(answer.blob).hexdigest()
+        known = sa.select(tables.answers.c.sha256).where(tables.answers.c.sha256 == digest)
+        if connection.execute(known).scalar() is None:
+            connection.execute(tables.answers.insert().values(sha256=digest, blob=answer.blob))
+        values = {"mark": float(answer.mark), "rows": int(answer.rows), "answer": digest}
+        predictions = tables.class_bytes(answer.predictions)
+        return _insert(connection, tables.incumbents, {"attempt": self.number, "predictions": predictions, **values})
+
+
+def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
+    """A cell from its outcome with the test set's labels, and its incumbents."""
+    kept = sorted(incumbents, key=lambda incumbent: incumbent.mark)
+    predictions = {incumbent.mark: tables.classes_of(incumbent.predictions) for incumbent in kept}
+    rows = {incumbent.mark: incumbent.rows for incumbent in kept}
+    record, labels = cell_record(row.facts), tables.classes_of(row.labels)
+    return StoredCell(
+        row.run, row.task, row.split, row.attempt, row.status, record, labels, predictions, row.finished, rows
+    )
+
+
+def _insert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> str:
+    """Write a row with its seal; return that."""
+    seal = row_seal(table.name, row)
+    connection.execute(table.insert().values(seal=seal, **row))
+    return seal
+
+
+def _once(connection: sa.Connection, table: sa.Table, key: str, row: dict[str, Any]) -> None:
+    if connection.execute(sa.select(table.c[key]).where(table.c[key] == row[key])).scalar() is None:
+        _insert(connection, table, row)

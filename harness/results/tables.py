@@ -1,0 +1,109 @@
+"""Tables of the results database; what they hold is told in `harness.results.store`, what seals are in `harness.results.digests`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, UniqueConstraint
+
+if TYPE_CHECKING:
+    from harness.contract import IntArray
+
+SCHEMA = 2
+"""Version of these tables. A database of another version is refused; `harness migrate` copies one of version 1."""
+
+Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+"""Sorted by its bytes in every database, so that rows come in the same order from all of them."""
+Large = Integer().with_variant(sa.BigInteger(), "postgresql")
+"""An integer of 64 bits, as every one is in SQLite."""
+
+metadata = sa.MetaData()
+schema = sa.Table("schema", metadata, Column("version", Integer, primary_key=True))
+runs = sa.Table(
+    "runs",
+    metadata,
+    Column("run", Text, primary_key=True),  # digest of `identity`
+    Column("identity", Text, nullable=False),  # JSON of a `harness.results.records.RunKey`
+    Column("environment", Text, nullable=False),  # JSON: versions, device, threads, sandbox tier
+    Column("started", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),
+)
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    Column("attempt", Integer, primary_key=True, autoincrement=True),
+    Column("run", ForeignKey("runs.run"), nullable=False, index=True),
+    Column("task", Text, nullable=False),
+    Column("split", Integer, nullable=False),
+    Column("started", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),
+)
+queries = sa.Table(
+    "queries",
+    metadata,
+    Column("attempt", ForeignKey("attempts.attempt"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("rows", Integer, nullable=False),
+    Column("tokens", Large, nullable=False),
+    Column("bytes_up", Large, nullable=False),
+    Column("bytes_down", Large, nullable=False),
+    Column("seconds", sa.Float, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("chain", Text, nullable=False),
+)
+outcomes = sa.Table(
+    "outcomes",
+    metadata,
+    Column("run", ForeignKey("runs.run"), primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("split", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", ForeignKey("attempts.attempt"), nullable=False, unique=True),
+    Column("status", Text, nullable=False),
+    Column("facts", Text, nullable=False),  # JSON of a `harness.results.records.CellRecord`
+    Column("test", ForeignKey("test_sets.test"), nullable=False),
+    Column("finished", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),  # closes over the whole cell: see harness.results.digests
+)
+test_sets = sa.Table(
+    "test_sets",
+    metadata,
+    Column("test", Text, primary_key=True),  # digest of texts and labels
+    Column("labels", LargeBinary, nullable=False),  # int16, little-endian
+    Column("seal", Text, nullable=False, default=""),
+)
+answers = sa.Table(
+    "answers",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("blob", LargeBinary, nullable=False),
+)
+incumbents = sa.Table(
+    "incumbents",
+    metadata,
+    Column("attempt", ForeignKey("attempts.attempt"), nullable=False),
+    Column("mark", sa.Float, nullable=False),  # fraction of the budget; 1 is the final answer
+    Column("rows", Integer, nullable=False),  # rows spent when it was offered
+    Column("answer", ForeignKey("answers.sha256"), nullable=False),
+    Column("predictions", LargeBinary, nullable=False),  # int16 class per test text
+    Column("seal", Text, nullable=False, default=""),
+    UniqueConstraint("attempt", "mark"),
+)
+
+
+def class_bytes(classes: IntArray) -> bytes:
+    """Classes of a test set's texts, given or predicted, as they are kept: int16, little-endian."""
+    return np.asarray(classes).astype("<i2").tobytes()
+
+
+def classes_of(blob: bytes) -> IntArray:
+    """The classes that `class_bytes` kept: int64 (texts,)."""
+    return np.frombuffer(blob, dtype="<i2").astype(np.int64)
+
+
+def seal_of(connection: sa.Connection, table: sa.Table, key: Any) -> str:
+    """Seal of the row with this primary key."""
+    (column,) = table.primary_key.columns
+    return str(connection.execute(sa.select(table.c.seal).where(column == key)).scalar_one())

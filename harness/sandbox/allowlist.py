@@ -1,0 +1,166 @@
+"""What a worker can see of the file system, worked out in the referee: an allow list, for every tier the same.
+
+The interpreter and its libraries, the packages that a submission may import with what these require, the modules of
+`harness` itself and the submission's folder. Weights, tasks and whatever else is installed beside them are on no list,
+though some lie inside of a directory that is: such a directory is *cut*, its other contents are listed one by one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+import sys
+import sysconfig
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from harness.errors import SubmissionError
+from harness.tracks.tasks import tasks_dir
+
+IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
+"""Distributions that submissions may import, beside `harness` and the standard library; what they require comes too."""
+_OWN = ("numpy", "msgspec", "safetensors")  # what the worker's side of `harness` imports
+_PARTS = ("lm", "sandbox", "solving", "__pycache__")
+PACKAGE = Path(__file__).resolve().parents[1]
+DEVICES = {"/dev/null": "write", "/dev/urandom": "read"}
+"""Device files, and what may be done with them."""
+_FACTS = (  # of the machine, which torch and OpenMP read to choose kernels and threads
+    "/etc/ld.so.cache", "/sys/devices/system/cpu", "/sys/devices/system/node",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class View:
+    """What can be read, as absolute paths without symbolic links."""
+
+    trees: tuple[Path, ...]
+    """Files, and directories with all they hold, except…"""
+    hidden: tuple[Path, ...]
+    """…these directories. Some paths of `packages` may lie in them."""
+    packages: tuple[Path, ...]
+    """Files and directories of installed packages."""
+    search: tuple[Path, ...]
+    """Directories of packages, for ``sys.path``: their names can be listed."""
+    missing: tuple[str, ...]
+    """Modules that lie there and cannot be read: an import must not find them, as if they were not installed."""
+
+    @property
+    def read(self) -> list[Path]:
+        """Paths that cover all that can be read and nothing else, where nothing can be taken away from a directory."""
+        return [path for tree in self.trees for path in cut(tree, self.hidden)] + list(self.packages)
+
+    @property
+    def listed(self) -> list[Path]:
+        """Directories where imports look for names."""
+        cuts = [parent for h in self.hidden for tree in self.trees for parent in _between(tree, h)]
+        return list(dict.fromkeys([*self.search, *cuts]))
+
+
+@cache
+def base_view() -> View:
+    """The view without a submission; half a second, once in a process."""
+    packages, search = _packages()
+    base = {"platbase": sys.base_exec_prefix}  # in a virtual environment, too
+    python = (Path(sysconfig.get_path(name, vars=base)).resolve() for name in ("stdlib", "platstdlib"))
+    prefix = Path(sys.base_prefix).resolve()
+    trees = dict.fromkeys([
+        Path(sys.executable).resolve(), *python, *_libraries(prefix), *(p for p in map(Path, _FACTS) if p.exists()),
+        PACKAGE,
+    ])  # fmt: skip
+    hidden = [child for child in PACKAGE.iterdir() if child.is_dir() and child.name not in _PARTS]
+    for tree in trees:
+        for name in ("site-packages", "dist-packages"):
+            hidden += [tree / name, *tree.glob(f"python*/{name}")]
+    hidden += search
+    inside = dict.fromkeys(h for h in hidden if h.is_dir() and any(h.is_relative_to(tree) for tree in trees))
+    allowed = {path.name.split(".")[0] for path in packages}
+    there = {path.name.split(".")[0] for place in search for path in place.iterdir()}
+    return View(tuple(trees), tuple(inside), packages, search, tuple(sorted(there - allowed - {""})))
+
+
+def view(submission: Path | None) -> View:
+    """The view of one submission's worker; without one, that of a worker that is only tried.
+
+    Raises:
+        SubmissionError: the folder holds what a submission must not see.
+    """
+    base = base_view()
+    if submission is not None and any(path.is_relative_to(submission) for path in (PACKAGE, secret(), *base.search)):
+        raise SubmissionError(
+            f"{submission} holds the harness, its tasks or installed packages, and a worker may read all of its own "
+            "folder; give the submission a folder that holds nothing else"
+        )
+    return base if submission is None else dataclasses.replace(base, trees=(*base.trees, submission))
+
+
+def secret() -> Path:
+    """A file that is there and must not be readable: labelled test texts where there are some."""
+    return next(tasks_dir().glob("*/mini/test.jsonl"), PACKAGE / "tracks" / "mini.toml")
+
+
+@cache
+def cut(tree: Path, hidden: tuple[Path, ...]) -> list[Path]:
+    """Paths that cover `tree` without what is `hidden`."""
+    if tree in hidden:
+        return []
+    if not any(h.is_relative_to(tree) for h in hidden):
+        return [tree]
+    return [path for child in sorted(tree.iterdir()) if not child.is_symlink() for path in cut(child, hidden)]
+
+
+@cache
+def open_to_all(path: Path) -> bool:
+    """Whether every user can read a path, by its mode and those of the directories above it."""
+    above = all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents)
+    return above and bool(path.stat().st_mode & stat.S_IROTH)
+
+
+def _between(tree: Path, hidden: Path) -> list[Path]:
+    """Directories from `tree` down to the one that holds `hidden`."""
+    return [parent for parent in hidden.parents if parent.is_relative_to(tree)] if hidden != tree else []
+
+
+def _libraries(prefix: Path) -> list[Path]:
+    """Directories of shared libraries, and Python's own library."""
+    multiarch = sysconfig.get_config_var("MULTIARCH") or "none"
+    narrow = [path for root in ("/lib", "/usr/lib") if (path := Path(root, multiarch)).is_dir()]
+    wide = [Path(name) for name in ("/lib", "/usr/lib")] if not narrow else [Path("/usr/lib/locale")]
+    found = [*narrow, *wide, Path("/lib64"), Path("/usr/lib64"), *Path("/lib").glob("ld-*.so*")]
+    # A conda environment brings all its libraries along.
+    found += [prefix / "lib"] if (prefix / "conda-meta").is_dir() else prefix.glob("lib/libpython*.so*")
+    return list(dict.fromkeys(path.resolve() for path in found if path.exists()))
+
+
+def _packages() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Files and folders of the importable distributions with all they require, and where they are."""
+    found: dict[str, Distribution] = {}
+    wanted = [*IMPORTABLE, *_OWN]
+    while wanted:
+        name = canonicalize_name(wanted.pop())
+        if name in found:
+            continue
+        try:
+            found[name] = distribution(name)
+        except PackageNotFoundError:
+            continue  # what is not installed cannot be seen
+        for line in found[name].requires or ():
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                wanted.append(needed.name)
+    places = {name: Path(str(each.locate_file(""))).resolve() for name, each in found.items()}
+    paths = {places[name] / top for name, each in found.items() for top in _tops(each)}
+    return tuple(sorted(path for path in paths if path.exists())), tuple(dict.fromkeys(places.values()))
+
+
+def _tops(each: Distribution) -> set[str]:
+    """Names of what a distribution puts into the directory of packages."""
+    record = each.read_text("RECORD")
+    if record is None:
+        return set((each.read_text("top_level.txt") or each.metadata["Name"]).split())
+    tops = {line.split("/", 1)[0].split(",", 1)[0].strip('"') for line in record.splitlines()}
+    return {top for top in tops - {"", "..", "__pycache__"} if not top.endswith(".pth")}

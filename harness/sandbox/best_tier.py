@@ -1,0 +1,52 @@
+"""The best tier of isolation that holds on this machine.
+
+A tier is what a worker in it could not do. Each is tried with a real worker, whose canaries must all fail; where one
+does not, or no worker comes up, the next tier down is tried. Versions are not asked: a kernel may have what a
+container's filter denies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from harness.errors import SandboxError
+from harness.sandbox.launch import Isolation, start
+from harness.tracks.tiers import TIERS, Tier
+from harness.tracks.track import Limits
+
+BANNER = """\
+!!! NO ISOLATION: submissions run as you, with your files, your processes and your network. !!!
+!!! Run only code that you have read. Such runs are stored as unsandboxed and not ranked    !!!
+!!! unless `harness leaderboard --allow-unsandboxed` says so. `harness doctor` says why.    !!!"""
+_TRIAL = Limits(wall_s=60, memory_gb=1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The tier that workers run in here."""
+
+    isolation: Isolation
+    """As tried just now, without a submission."""
+    refused: dict[Tier, str]
+    """The better tiers, and what was in their way."""
+
+    @property
+    def tier(self) -> Tier:
+        """Its letter."""
+        return self.isolation.tier
+
+
+@cache
+def best() -> Choice:
+    """Find the best tier, with a worker per tier tried; once in a process."""
+    refused: dict[Tier, str] = {}
+    for tier in TIERS:
+        try:
+            worker = start(_TRIAL, None, tier)
+        except SandboxError as problem:
+            refused[tier] = str(problem)
+            continue
+        worker.end(1.0)
+        return Choice(worker.isolation, refused)
+    raise SandboxError("no worker process comes up at all:\n" + "\n".join(refused.values()))

@@ -1,0 +1,188 @@
+"""A submission's Config as its source tells, so that a wrong option is refused before anything is started.
+
+The referee must never run a submission's code. It reads the syntax tree instead: a plain dataclass whose fields have
+types of the contract or of the language says everything about its options. Whatever else stands there is left to the
+worker, which imports the submission and has the last word.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_origin
+
+from harness import contract
+from harness.errors import SubmissionError
+from harness.sandbox.submission import parse_options, statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from harness.sandbox.submission import Submission
+
+_BUILT_IN: dict[str, Any] = {"bool": bool, "float": float, "int": int, "str": str}
+
+
+@dataclass(frozen=True)
+class ConfigSource:
+    """What the source says of the fields of a Config."""
+
+    types: Mapping[str, Any]
+    """Type by field, where it could be read."""
+    complete: bool
+    """Whether these are all the fields there are."""
+    plain: bool
+    """Whether, beside that, the class has no code of its own: then an option is good if its type takes it."""
+
+    def check(self, options: Mapping[str, str]) -> None:
+        """Refuse options that the worker would refuse, with its message, as far as the source tells.
+
+        Args:
+            options: value by name, as text.
+
+        Raises:
+            SubmissionError: a name that is no field, or a value that does not fit the field's type.
+        """
+        known = {name: text for name, text in options.items() if self.complete or name in self.types}
+        fields = [(name, kind, dataclasses.field(default=None)) for name, kind in self.types.items()]
+        parse_options(dataclasses.make_dataclass("Config", fields), known)
+
+
+def check_options(submission: Submission, options: Mapping[str, str]) -> bool:
+    """Refuse a submission's wrong options without running its code.
+
+    Args:
+        submission: the folder; its `submission.py` is parsed.
+        options: value by name, as text.
+
+    Returns:
+        Whether that settles it. Otherwise only the import in a worker can tell.
+
+    Raises:
+        SubmissionError: an option that its Config would not take.
+    """
+    found = read_config(submission)
+    if found is None:
+        return False
+    try:
+        found.check(options)
+    except SubmissionError as problem:
+        raise SubmissionError(f"{submission.path}: {problem}") from None
+    return found.plain
+
+
+def read_config(submission: Submission) -> ConfigSource | None:
+    """Read the Config of a submission from its source.
+
+    Args:
+        submission: the folder; its `submission.py` is parsed.
+
+    Returns:
+        Its fields; None where the source has no single class of that name that is a plain dataclass.
+    """
+    body = statements(submission.path / "submission.py")
+    found = [statement for statement in body if isinstance(statement, ast.ClassDef) and statement.name == "Config"]
+    names = _Names(body)
+    if len(found) != 1 or names.bound.count("Config") != 1 or not names.is_dataclass(found[0]):
+        return None
+    types: dict[str, Any] = {}
+    complete, plain = True, True
+    for statement in found[0].body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            kind = names.resolved(statement.annotation)
+            if kind is None or not _is_default(statement.value):
+                complete = False
+            else:
+                types[statement.target.id] = kind
+        elif isinstance(statement, ast.FunctionDef):
+            plain = False
+        elif not (isinstance(statement, ast.Pass) or _is_constant(statement)):
+            complete = False
+    return ConfigSource(types, complete, complete and plain)
+
+
+def _is_constant(statement: ast.stmt) -> bool:
+    """Whether a statement is a docstring, or as idle as one."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _is_default(value: ast.expr | None) -> bool:
+    """Whether a field's default makes it an ordinary field, as `field(init=False)` would not."""
+    return value is None or isinstance(value, ast.Constant | ast.UnaryOp | ast.Name)
+
+
+class _Names:
+    """What the names in a source mean, where that is beyond doubt: each is bound once, by an import of the contract."""
+
+    def __init__(self, body: Sequence[ast.stmt]) -> None:
+        self.bound = [name for statement in body for name in _bound(statement)]
+        self._imported: dict[str, tuple[str, str]] = {}
+        for statement in body:
+            if isinstance(statement, ast.ImportFrom) and statement.level == 0:
+                for name in statement.names:
+                    self._imported[name.asname or name.name] = statement.module or "", name.name
+
+    def is_dataclass(self, found: ast.ClassDef) -> bool:
+        """Whether a class is decorated with `dataclasses.dataclass` alone, and has no bases."""
+        if found.bases or found.keywords or len(found.decorator_list) != 1:
+            return False
+        decorator = found.decorator_list[0]
+        if isinstance(decorator, ast.Call):
+            decorator = decorator.func
+        try:
+            return isinstance(decorator, ast.Name) and self._origin(decorator.id) == ("dataclasses", "dataclass")
+        except LookupError:
+            return False
+
+    def resolved(self, node: ast.expr) -> Any:
+        """The type that an annotation names; None where it is none that is known."""
+        try:
+            return self._resolved(node)
+        except (LookupError, RecursionError, TypeError):
+            return None
+
+    def _resolved(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant) and node.value is None:
+            return type(None)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+            return Union[self._resolved(node.left), self._resolved(node.right)]  # noqa: UP007 - of values, not types
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            if self._origin(node.value.id) != ("typing", "Literal"):
+                raise LookupError
+            items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            return Literal[tuple(_constant(item) for item in items)]
+        if not isinstance(node, ast.Name):
+            raise TypeError
+        if node.id in _BUILT_IN and node.id not in self.bound:
+            return _BUILT_IN[node.id]
+        module, name = self._origin(node.id)
+        kind = getattr(contract, name, None)
+        if module not in {"harness", "harness.contract"} or get_origin(kind) not in {Annotated, Literal}:
+            raise LookupError
+        return kind
+
+    def _origin(self, name: str) -> tuple[str, str]:
+        """Module and name that an import binds to `name`; LookupError where anything else may bind it, too."""
+        if self.bound.count(name) != 1 or "*" in self.bound:
+            raise LookupError
+        return self._imported[name]
+
+
+def _constant(node: ast.expr) -> Any:
+    if not isinstance(node, ast.Constant):
+        raise TypeError
+    return node.value
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """Every name that a statement binds, in any scope below it; once for each time."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).partition(".")[0]
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            yield from node.names

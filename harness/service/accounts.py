@@ -1,0 +1,381 @@
+"""The service's book: tokens, what each has spent, and what each was answered. The only truth about budgets.
+
+A database of its own, SQLite unless a SQLAlchemy URL says otherwise. A query's row, its idempotency key and its reply
+are committed in one transaction, before the reply is sent: whatever dies when, what was charged stays charged, and a
+retry of what was charged is answered from here.
+
+Tokens are 256 random bits. They are kept as plain SHA-256: slow, salted hashes protect secrets that can be guessed from
+a dictionary, and among 2^256 equally likely values there is nothing to guess, so the fast one loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from harness.errors import InputError, StoreError
+from harness.results.database import open_engine, readers, shown
+from harness.results.records import LedgerRow
+from harness.results.tables import Large
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEFAULT = "results/service.db"
+SCHEMA = 1
+KEPT_REPLIES = 64
+"""Replies kept for retries, of each account: the newest ones."""
+KEPT_BYTES = 128 << 20
+"""Most bytes that they take together; the newest one is kept in any case."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NOBODY = hashlib.sha256(b"nobody").hexdigest()
+
+metadata = sa.MetaData()
+_schema = sa.Table("service_schema", metadata, Column("version", Integer, primary_key=True))
+_tokens = sa.Table(
+    "service_tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("calls", Integer),  # budget of each cell; null: the track's
+    Column("created", Float, nullable=False),
+    Column("revoked", Float),
+)
+_accounts = sa.Table(
+    "service_accounts",
+    metadata,
+    Column("account", Integer, primary_key=True, autoincrement=True),
+    Column("token", ForeignKey("service_tokens.name"), nullable=False),
+    Column("track", Text, nullable=False),  # name and fingerprint
+    Column("task", Text, nullable=False),
+    Column("split", Integer, nullable=False),
+    Column("rows_total", Large, nullable=False),
+    Column("rows_spent", Large, nullable=False),
+    Column("queries", Integer, nullable=False),
+    Column("answer", LargeBinary),  # what was handed in; the account is closed then
+    Column("submitted", Float),
+    Column("run", Text),  # of the results database, once the answer is scored
+    UniqueConstraint("token", "track", "task", "split"),
+)
+_queries = sa.Table(
+    "service_queries",
+    metadata,
+    Column("account", ForeignKey("service_accounts.account"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False),
+    Column("request", Text, nullable=False),  # SHA-256
+    Column("reply", LargeBinary),  # null once it is too old
+    Column("rows", Large, nullable=False),
+    Column("tokens", Large, nullable=False),
+    Column("bytes_up", Large, nullable=False),
+    Column("bytes_down", Large, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("nominal_up", Large, nullable=False),
+    Column("nominal_down", Large, nullable=False),
+    Column("answered", Float, nullable=False),
+    UniqueConstraint("account", "key"),
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    """Who asks. The secret itself is nowhere."""
+
+    name: str
+    calls: int | None
+    created: float
+    revoked: float | None
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one token has spent on one cell."""
+
+    number: int
+    token: str
+    track: str
+    task: str
+    split: int
+    rows_total: int
+    rows_spent: int
+    queries: int
+    submitted: float | None
+    """Unix seconds; closed since then."""
+    run: str | None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A query that was charged."""
+
+    number: int
+    request: str
+    reply: bytes | None
+    """None where it is no longer kept."""
+
+
+@dataclass(frozen=True)
+class Charge:
+    """All that is committed for one query."""
+
+    key: str
+    request: str
+    reply: bytes
+    row: LedgerRow
+    nominal_up: int
+    nominal_down: int
+
+
+@dataclass(frozen=True)
+class Charged:
+    """A query as it stands in the book."""
+
+    row: LedgerRow
+    nominal_up: int
+    """Bytes by the papers' formula, see `harness.results.records.Usage`."""
+    nominal_down: int
+    answered: float
+    """Unix seconds."""
+
+
+class Moved(StoreError):  # noqa: N818 - reads as the fact it states
+    """Another process charged the account in the meantime, or closed it; nothing was charged by this one."""
+
+
+class Book:
+    """The database. Safe for several threads, and for several servers at once."""
+
+    def __init__(self, url: str = DEFAULT) -> None:
+        """Open or create it; a path is SQLite.
+
+        Raises:
+            StoreError: it cannot be opened or is of another schema.
+        """
+        self.name = shown(url)
+        """For messages: the password is not in it."""
+        self._engine = open_engine(url, name="the service's book", option="--book")
+        self._reader = readers(self._engine)
+        self._founder = self._engine.execution_options(writes="anything")
+        self._writer = self._engine.execution_options(writes="its own")
+        """Updates say which state they start from, so that on PostgreSQL they need not wait for each other."""
+        try:
+            self._open()
+        except StoreError:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        with self._transaction(self._founder) as connection:
+            there = sa.inspect(connection).get_table_names()
+            if there and _schema.name not in there:
+                raise StoreError(f"{self.name} holds something else than a service's book; choose another with --book")
+            metadata.create_all(connection)
+            version = connection.execute(sa.select(_schema.c.version)).scalar()
+            if version is None:
+                connection.execute(_schema.insert().values(version=SCHEMA))
+        if version not in {None, SCHEMA}:
+            raise StoreError(f"{self.name}: schema version {version}, this program reads {SCHEMA}; choose another book")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def new_token(self, name: str, calls: int | None = None) -> str:
+        """Make a token and return it; it is kept nowhere and cannot be shown again.
+
+        Raises:
+            InputError: the name is taken or cannot be one, or `calls` are not positive.
+        """
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{name!r} cannot be a token's name; letters, digits, '-' and '_', up to 64")
+        if calls is not None and calls <= 0:
+            raise InputError(f"--calls {calls}: a positive number of calls is needed")
+        secret = secrets.token_urlsafe(32)
+        row = {"name": name, "sha256": _sha256(secret), "calls": calls, "created": time.time()}
+        try:
+            with self._transaction(self._writer) as connection:
+                connection.execute(_tokens.insert().values(**row))
+        except IntegrityError:
+            raise InputError(f"there is a token named {name} already; choose another name") from None
+        return f"{name}.{secret}"
+
+    def revoke(self, name: str) -> None:
+        """Let a token open nothing any more; what it spent stays in the book.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        with self._transaction(self._writer) as connection:
+            change = _tokens.update().where(_tokens.c.name == name).values(revoked=time.time())
+            if not connection.execute(change).rowcount:
+                raise InputError(f"no token named {name}; list them with --tokens")
+
+    def tokens(self) -> list[Token]:
+        """All tokens, oldest first."""
+        columns = _tokens.c
+        query = sa.select(columns.name, columns.calls, columns.created, columns.revoked).order_by(columns.created)
+        with self._transaction(self._reader) as connection:
+            return [Token(*row) for row in connection.execute(query)]
+
+    def token(self, given: str) -> Token | None:
+        """Whose token it is; None if nobody's. The time it takes tells nothing of the secret."""
+        name, _, secret = given.partition(".")
+        columns = _tokens.c
+        query = sa.select(columns.name, columns.calls, columns.created, columns.revoked, columns.sha256)
+        with self._transaction(self._reader) as connection:
+            row = connection.execute(query.where(columns.name == name)).first() if _NAME.fullmatch(name) else None
+        right = hmac.compare_digest(_sha256(secret), _NOBODY if row is None else row.sha256)
+        return Token(*row[:4]) if row is not None and right and row.revoked is None else None
+
+    # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def account(self, token: str, track: str, task: str, split: int, rows_total: int) -> Account:
+        """The account of a token on a cell; one that is new may spend `rows_total` rows."""
+        place = {"token": token, "track": track, "task": task, "split": split}
+        fresh = {"rows_total": rows_total, "rows_spent": 0, "queries": 0}
+        found = self._account(**place)
+        if found is None:
+            try:
+                with self._transaction(self._writer) as connection:
+                    connection.execute(_accounts.insert().values(**place, **fresh))
+            except IntegrityError:
+                pass  # another thread or server was first
+            found = self._account(**place)
+        if found is None:
+            raise StoreError(f"{self.name}: an account that was just opened is gone; is the file being replaced?")
+        return found
+
+    def _account(self, **place: Any) -> Account | None:
+        query = _account_columns().filter_by(**place)
+        with self._transaction(self._reader) as connection:
+            row = connection.execute(query).first()
+        return None if row is None else Account(*row)
+
+    def answered(self, account: int, key: str) -> Answered | None:
+        """The query that was charged under an idempotency key; None if none was."""
+        columns = _queries.c
+        query = sa.select(columns.number, columns.request, columns.reply)
+        with self._transaction(self._reader) as connection:
+            row = connection.execute(query.where(columns.account == account, columns.key == key)).first()
+        return None if row is None else Answered(*row)
+
+    def charge(self, account: Account, charge: Charge) -> None:
+        """Commit an answered query: when this returns, it survives a crash.
+
+        Raises:
+            Moved: the account is no longer as it was given; nothing is charged.
+            StoreError: it could not be made durable; nothing is charged, and the reply must not be sent.
+        """
+        row = charge.row
+        values = {name: getattr(row, name) for name in LedgerRow.__dataclass_fields__}
+        with self._transaction(self._writer) as connection:
+            change = _accounts.update().where(
+                _accounts.c.account == account.number,
+                _accounts.c.queries == account.queries,
+                _accounts.c.submitted.is_(None),
+                _accounts.c.rows_spent + row.rows <= _accounts.c.rows_total,
+            )
+            new = {"rows_spent": _accounts.c.rows_spent + row.rows, "queries": _accounts.c.queries + 1}
+            if connection.execute(change.values(new)).rowcount != 1:
+                raise Moved("the budget was moved by another server; ask again")
+            connection.execute(
+                _queries.insert().values(
+                    account=account.number,
+                    number=account.queries,
+                    key=charge.key,
+                    request=charge.request,
+                    reply=charge.reply,
+                    nominal_up=charge.nominal_up,
+                    nominal_down=charge.nominal_down,
+                    answered=time.time(),
+                    **values,
+                )
+            )
+            self._forget(connection, account.number)
+
+    @staticmethod
+    def _forget(connection: sa.Connection, account: int) -> None:
+        """Drop replies that are too old for a retry; their keys stay, so that they are never charged twice."""
+        columns = _queries.c
+        kept = sa.and_(columns.account == account, columns.reply.is_not(None))
+        query = sa.select(columns.number, columns.bytes_down).where(kept)
+        size = 0
+        for place, (number, bytes_down) in enumerate(connection.execute(query.order_by(columns.number.desc())).all()):
+            size += bytes_down
+            if place and (place >= KEPT_REPLIES or size > KEPT_BYTES):
+                connection.execute(_queries.update().where(kept, columns.number <= number).values(reply=None))
+                return
+
+    def submit(self, account: Account, answer: bytes) -> None:
+        """Keep an answer and close the account.
+
+        Raises:
+            Moved: it is closed already, or a query was charged in the meantime.
+        """
+        change = _accounts.update().where(
+            _accounts.c.account == account.number,
+            _accounts.c.submitted.is_(None),
+            _accounts.c.queries == account.queries,
+        )
+        with self._transaction(self._writer) as connection:
+            if connection.execute(change.values(answer=answer, submitted=time.time())).rowcount != 1:
+                raise Moved("the account was moved by another server; ask again")
+
+    def submitted(self, account: int) -> bytes | None:
+        """The answer that closed an account."""
+        with self._transaction(self._reader) as connection:
+            return connection.execute(sa.select(_accounts.c.answer).where(_accounts.c.account == account)).scalar()
+
+    def unscored(self, track: str) -> list[Account]:
+        """Accounts of a track whose answer is not in the results yet, oldest answer first."""
+        columns = _accounts.c
+        query = _account_columns().where(columns.track == track, columns.submitted.is_not(None), columns.run.is_(None))
+        with self._transaction(self._reader) as connection:
+            return [Account(*row) for row in connection.execute(query.order_by(columns.submitted))]
+
+    def scored(self, account: int, run: str) -> None:
+        """Note that an answer's cell is in the results database, in this run."""
+        with self._transaction(self._writer) as connection:
+            connection.execute(_accounts.update().where(_accounts.c.account == account).values(run=run))
+
+    def ledger(self, account: int) -> list[Charged]:
+        """All charged queries in order."""
+        names = (*LedgerRow.__dataclass_fields__, "nominal_up", "nominal_down", "answered")
+        query = sa.select(*(_queries.c[name] for name in names)).where(_queries.c.account == account)
+        with self._transaction(self._reader) as connection:
+            rows = connection.execute(query.order_by(_queries.c.number)).all()
+        return [Charged(LedgerRow(*row[:-3]), *row[-3:]) for row in rows]
+
+    @contextmanager
+    def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except SQLAlchemyError as problem:
+            cause = getattr(problem, "orig", None) or type(problem).__name__
+            raise StoreError(f"{self.name}: {cause}. Nothing half-written is in it; free the cause") from problem
+
+
+def _account_columns() -> sa.Select[Any]:
+    names = ("account", "token", "track", "task", "split", "rows_total", "rows_spent", "queries", "submitted", "run")
+    return sa.select(*(_accounts.c[name] for name in names))
+
+
+def _sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,232 @@
+"""Answers one query of one token: new or retried, priced, refused or forwarded, in the book before the reply is out.
+
+What a query may ask and what it costs is `harness.blackbox.pricing`'s, the very code that serves workers; the meter starts at
+what the book says was spent. Serial: the caller gives it one thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from harness.blackbox import wire
+from harness.blackbox.meter import Meter
+from harness.blackbox.pricing import PricedModel
+from harness.contract import Budget
+from harness.errors import BudgetExhausted, HarnessError, QueryError
+from harness.service.accounts import Charge, Moved
+from harness.service.messages import CellName, CellPage, Fault, Labelled, Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from harness.blackbox.pricing import Answered
+    from harness.contract import Examples, ModelInfo, Shots, Task
+    from harness.results.records import LedgerRow
+    from harness.service.accounts import Account, Book, Token
+    from harness.service.messages import FaultCode, QueryBody
+
+T = TypeVar("T")
+_ATTEMPTS = 100
+"""Each that fails is a query of the same account that another server answered meanwhile."""
+
+
+class Refusal(HarnessError):  # noqa: N818 - reads as the fact it states
+    """A request that gets a `Fault` instead of an answer. Nothing was charged for it."""
+
+    def __init__(self, code: FaultCode, message: str, **numbers: int) -> None:
+        """Keep the fault; the message is its message."""
+        super().__init__(message)
+        self.fault = Fault(code, message, **numbers)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell on offer: a task on a few-shot split, without its test set."""
+
+    task: Task
+    split: int
+    shots: Shots
+    info: ModelInfo
+    calls: int
+    """The track's budget; a token may have another."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may weigh, and how often one token may ask."""
+
+    answer_bytes: int = 64 << 20
+    frame_bytes: int = 64 << 20
+    """Most bytes of a query's body, and of its reply."""
+    read_s: float = 30.0
+    """A body that has not come by then is not waited for."""
+    per_s: float = 50.0
+    burst: int = 100
+    at_once: int = 8
+    """Requests of one token that are worked on at the same time."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A query's reply as msgpack."""
+
+    reply: bytes
+    row: LedgerRow | None
+    """What was charged; None for a retry."""
+
+
+class Desk:
+    """All cells of a track on one model and one book."""
+
+    def __init__(
+        self, lm: Any, track: str, places: Mapping[tuple[str, int], Place], book: Book, limits: Limits
+    ) -> None:
+        """Serve `places` by (task, split); `track` is name and fingerprint."""
+        self.track, self.places, self.book, self.limits = track, places, book, limits
+        self._lm = lm
+        self._priced = {
+            where: PricedModel(lm, place.task, limits.answer_bytes, limits.frame_bytes)
+            for where, place in places.items()
+        }
+
+    def account(self, token: Token, place: Place) -> Account:
+        """What the token has spent here."""
+        rows = (token.calls or place.calls) * len(place.shots.train)
+        return self.book.account(token.name, self.track, place.task.name, place.split, rows)
+
+    def names(self, token: Token) -> list[CellName]:
+        """The cells on offer."""
+        found = [(place, self.account(token, place)) for place in self.places.values()]
+        return [CellName(p.task.name, p.split, _budget(a, p), a.submitted is not None) for p, a in found]
+
+    def page(self, token: Token, place: Place) -> CellPage:
+        """What a solver is told of a cell."""
+        account = self.account(token, place)
+        train, dev = _labelled(place.shots.train), _labelled(place.shots.dev)
+        budget, closed = _budget(account, place), account.submitted is not None
+        name = self.track.partition(" ")[0]
+        return CellPage(name, place.task, place.split, train, dev, place.info, budget, closed)
+
+    def word_ids(self, place: Place, words: tuple[str, ...]) -> wire.WordIds:
+        """Token ids, free.
+
+        Raises:
+            Refusal: the words are malformed.
+        """
+        with _refusing():
+            return self._of(place).word_ids(words)
+
+    def vocabulary(self) -> wire.WordList:
+        """Every label word there is, free."""
+        return wire.WordList(self._lm.words)
+
+    def query(self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None) -> Answer:
+        """Answer a query that came as `body`; under the idempotency key of one that was answered, give its reply again.
+
+        Raises:
+            Refusal: over budget, malformed, the cell closed, or the key used for something else.
+            ModelError: the model failed; nothing was charged.
+            StoreError: the book cannot be written; nothing was charged.
+        """
+        return self._unless_moved(lambda: self._query(token, place, asked, body, key))
+
+    def _query(self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None) -> Answer:
+        account = self.account(token, place)
+        digest = hashlib.sha256(msgspec.msgpack.encode(asked)).hexdigest()  # the same in JSON and msgpack
+        known = None if key is None else self.book.answered(account.number, key)
+        if known is not None:
+            if known.request != digest:
+                raise Refusal("key_reused", f"idempotency key {key!r} was used for another query; take a new key")
+            if known.reply is None:
+                raise Refusal("reply_gone", f"query {key!r} was charged and answered; its reply is no longer kept")
+            return Answer(known.reply, None)
+        if account.submitted is not None:
+            raise Refusal("closed", f"an answer was handed in for {account.task}/{account.split}; its budget is closed")
+        priced = self._of(place)
+
+        def commit(answered: Answered) -> None:
+            up, down = answered.nominal_up, answered.nominal_down
+            charge = Charge(key or secrets.token_hex(16), digest, _reply(answered), answered.row, up, down)
+            self.book.charge(account, charge)
+
+        with _refusing():
+            query = asked.query(place.shots)
+            priced.check_texts(query.texts)
+            if asked.space is not None:
+                priced.check_space(asked.space)
+            answered = priced.answer(query, body, _meter(account, place), commit)
+        return Answer(_reply(answered), answered.row)
+
+    def submit(self, token: Token, place: Place, blob: bytes) -> Receipt:
+        """Take an answer and close the cell; the same answer again gets the same receipt.
+
+        Raises:
+            Refusal: the answer does not fit, or another one was handed in.
+        """
+        return self._unless_moved(lambda: self._submit(token, place, blob))
+
+    def _submit(self, token: Token, place: Place, blob: bytes) -> Receipt:
+        account = self.account(token, place)
+        receipt = Receipt(hashlib.sha256(blob).hexdigest(), account.rows_spent)
+        if account.submitted is not None:
+            if self.book.submitted(account.number) == blob:
+                return receipt
+            raise Refusal(
+                "closed", f"another answer for {account.task}/{account.split} was handed in before; it stands"
+            )
+        with _refusing():
+            self._of(place).offered(blob)
+        self.book.submit(account, blob)
+        return receipt
+
+    def _of(self, place: Place) -> PricedModel:
+        return self._priced[place.task.name, place.split]
+
+    @staticmethod
+    def _unless_moved(work: Callable[[], T]) -> T:
+        """Try again where another server on the same book was faster."""
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                return work()
+            except Moved:
+                if not left:
+                    raise
+        raise AssertionError
+
+
+def _meter(account: Account, place: Place) -> Meter:
+    """A meter that starts at what was spent."""
+    train_rows = len(place.shots.train)
+    return Meter(account.rows_total // train_rows, train_rows, account.rows_spent)
+
+
+def _reply(answered: Answered) -> bytes:
+    """The reply as it goes over HTTP: the frame without the length that stands before it."""
+    return answered.frame[wire.PREFIX :]
+
+
+def _budget(account: Account, place: Place) -> Budget:
+    return Budget(account.rows_total, account.rows_total - account.rows_spent, len(place.shots.train))
+
+
+def _labelled(examples: Examples) -> Labelled:
+    return Labelled(list(examples.texts), examples.labels.tolist())
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What pricing refuses comes out as a `Refusal`."""
+    try:
+        yield
+    except BudgetExhausted as refused:
+        numbers = {"rows_asked": refused.rows_asked, "rows_left": refused.rows_left, "rows_total": refused.rows_total}
+        message = f"{refused.rows_asked:,} rows asked, {refused.rows_left:,} left"
+        raise Refusal("budget_exhausted", message, **numbers) from None
+    except QueryError as problem:
+        raise Refusal("rejected", str(problem)) from None

@@ -1,0 +1,227 @@
+"""Save, load and apply an `Answer`. The referee and `harness predict` use the very same code.
+
+An answer travels as one safetensors blob: arrays by name, and the rest as JSON with a schema version in the
+header's metadata. Nothing in it can run: unknown fields, wrong shapes and numbers that are not finite are errors.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from harness.contract import (
+    Answer,
+    Coordinates,
+    FeatureKind,
+    FloatArray,
+    Member,
+    Mix,
+    Mode,
+    Outputs,
+    Prompt,
+    Prompts,
+    Subspace,
+    Task,
+    Text,
+    heads,
+)
+from harness.contract.heads import BiLstmHead, Head
+from harness.errors import AnswerError, QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCHEMA = 1
+MOST_MEMBERS = 64
+_LARGEST_HEADER = 1 << 20
+_LARGEST = 1e6
+"""Largest magnitude accepted in arrays, factors and offsets, as in queries."""
+_TEXTS_AT_ONCE = 256
+
+
+class Forward(Protocol):
+    """What applying an answer needs of a language model."""
+
+    def outputs(
+        self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
+    ) -> Outputs:
+        """Logits and features of each text."""
+        ...
+
+
+class _Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="values"):
+    mode: Mode
+
+
+class _Coordinates(Subspace, frozen=True, forbid_unknown_fields=True, tag="coordinates"):
+    """A subspace in which the prompt's array holds coordinates."""
+
+
+class _Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    template: str
+    words: tuple[str, ...]
+    prompt: _Values | _Coordinates | None
+    scale: tuple[float, ...] | None
+    shift: tuple[float, ...] | None
+    head: heads.Kind | None
+    alpha: float
+    mix: Mix
+    features: FeatureKind
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    schema: int
+    members: tuple[_Member, ...]
+    note: dict[str, float]
+
+
+def to_bytes(answer: Answer) -> bytes:
+    """Serialise an answer; the same answer always gives the same bytes.
+
+    Raises:
+        AnswerError: a part is not of the type the contract says.
+    """
+    arrays: dict[str, npt.NDArray[np.float32]] = {}
+    try:
+        members = tuple(_pack(member, f"{n}", arrays) for n, member in enumerate(answer.members))
+        note = {str(key): float(value) for key, value in sorted(answer.note.items())}
+        document = msgspec.to_builtins(_Document(SCHEMA, members, note))
+        text = json.dumps(document, sort_keys=True, allow_nan=False)
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as problem:
+        raise AnswerError(
+            f"this answer does not keep to the contract: {type(problem).__name__}: {problem}"
+        ) from problem
+    return safetensors.numpy.save(arrays, metadata={"answer": text})
+
+
+def from_bytes(blob: bytes) -> Answer:
+    """Read an answer back.
+
+    Raises:
+        AnswerError: not such a blob, another schema, an array missing, left over, or not finite.
+    """
+    try:
+        size = int.from_bytes(blob[:8], "little")
+        if not 0 < size <= min(_LARGEST_HEADER, len(blob) - 8):
+            raise AnswerError(f"header of {size:,} bytes in {len(blob):,}; this is no answer file")
+        text = json.loads(blob[8 : 8 + size])["__metadata__"]["answer"]
+        document = msgspec.json.decode(text, type=_Document)
+        arrays = safetensors.numpy.load(blob)
+    except (ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as problem:
+        raise AnswerError(f"not an answer of schema {SCHEMA}: {type(problem).__name__}: {problem}") from problem
+    if document.schema != SCHEMA:
+        raise AnswerError(f"answer of schema {document.schema}; this version reads schema {SCHEMA}")
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or not (np.abs(array) <= _LARGEST).all():  # a NaN fails the comparison, too
+            raise AnswerError(f"array {name!r} is {array.dtype}, or exceeds {_LARGEST:g}; finite float32 expected")
+    members = tuple(_unpack(member, f"{n}", arrays) for n, member in enumerate(document.members))
+    if arrays:
+        raise AnswerError(f"array {min(arrays)!r} belongs to no member")
+    return Answer(members, document.note)
+
+
+def check(answer: Answer, task: Task, width: int) -> None:
+    """Say why an answer does not fit a task, before anything is forwarded.
+
+    Raises:
+        AnswerError: number of members, classes, words, factors, or the shape of a head.
+    """
+    if not 1 <= len(answer.members) <= MOST_MEMBERS:
+        raise AnswerError(f"{len(answer.members)} members; 1 to {MOST_MEMBERS} are allowed")
+    classes = len(task.classes)
+    for n, member in enumerate(answer.members):
+        if not member.words or len(member.words) % classes:
+            raise AnswerError(f"member {n}: {len(member.words)} words for {classes} classes; the same number for each")
+        for name, values in (("scale", member.scale), ("shift", member.shift)):
+            if values is not None and (len(values) != classes or not (np.abs(values) <= _LARGEST).all()):
+                raise AnswerError(f"member {n}: {name} {values} must be {classes} numbers of at most {_LARGEST:g}")
+        if isinstance(member.head, BiLstmHead) != (member.features == "all"):
+            raise AnswerError(f"member {n}: features {member.features!r}; a bilstm head reads all, the others one")
+        if not 0 <= member.alpha <= 1 or (member.head is None and member.alpha > 0):
+            raise AnswerError(f"member {n}: alpha {member.alpha} must lie in [0, 1], and be 0 without a head")
+        if isinstance(member.prompt, (Prompt, Coordinates)) and len(member.prompt) != 1:
+            raise AnswerError(f"member {n}: {len(member.prompt)} candidate prompts; exactly 1 is needed")
+        problem = heads.problem(member.head, classes, width)
+        if problem:
+            raise AnswerError(f"member {n}: {problem}")
+
+
+def probabilities(answer: Answer, task: Task, lm: Forward, texts: Sequence[Text]) -> npt.NDArray[np.float64]:
+    """Mean over members of each one's probabilities, as `Member` defines them: (texts, classes).
+
+    Raises:
+        AnswerError: a member does not fit the model, or drives it to numbers that are not finite.
+    """
+    parts = []
+    for member in answer.members:
+        try:
+            chunks = [
+                member.probabilities(
+                    lm.outputs(
+                        member.prompt, texts[i : i + _TEXTS_AT_ONCE], member.template, member.words, member.features
+                    ),
+                    len(task.classes),
+                )[0]
+                for i in range(0, len(texts), _TEXTS_AT_ONCE)
+            ]
+        except QueryError as problem:
+            raise AnswerError(f"the model refuses this answer: {problem}") from problem
+        parts.append(np.concatenate(chunks))
+    mean = np.asarray(np.mean(parts, axis=0), dtype=np.float64)
+    if not np.isfinite(mean).all():
+        raise AnswerError(f"{np.isnan(mean).any(axis=-1).sum():,} of {len(texts):,} texts get no finite probabilities")
+    return mean
+
+
+def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) -> _Member:
+    def put(name: str, values: FloatArray) -> None:
+        arrays[f"{key}.{name}"] = np.ascontiguousarray(values, dtype=np.float32)
+
+    prompt: _Values | _Coordinates | None = None
+    if isinstance(member.prompt, Prompt):
+        prompt = _Values(member.prompt.mode)
+        put("prompt", member.prompt.values)
+    elif isinstance(member.prompt, Coordinates):
+        prompt = _Coordinates(**msgspec.structs.asdict(member.prompt.space))
+        put("prompt", member.prompt.z)
+    elif member.prompt is not None:
+        raise TypeError(f"a prompt is {type(member.prompt).__name__}; Prompt, subspace.at(z) or None expected")
+    kind: heads.Kind | None = None
+    if member.head is not None:
+        kind = heads.kind_of(member.head)
+        for name in heads.arrays_of(kind):
+            put(f"head.{name}", getattr(member.head, name))
+
+    def numbers(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if values is None else tuple(map(float, values))
+
+    words, scale, shift = tuple(map(str, member.words)), numbers(member.scale), numbers(member.shift)
+    template, alpha = str(member.template), float(member.alpha)
+    return _Member(template, words, prompt, scale, shift, kind, alpha, member.mix, member.features)
+
+
+def _unpack(packed: _Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) -> Member:
+    def take(name: str, dimensions: int) -> FloatArray:
+        array = arrays.pop(f"{key}.{name}", None)
+        if array is None or array.ndim != dimensions:
+            found = "is missing" if array is None else f"has shape {array.shape}"
+            raise AnswerError(f"array '{key}.{name}' {found}; {dimensions} dimensions expected")
+        return array
+
+    prompt: Prompts | None = None
+    if isinstance(packed.prompt, _Values):
+        prompt = Prompt(take("prompt", 4), packed.prompt.mode)
+    elif isinstance(packed.prompt, _Coordinates):
+        prompt = Coordinates(Subspace(**msgspec.structs.asdict(packed.prompt)), take("prompt", 3))
+    head: Head | None = None
+    if packed.head is not None:
+        shapes = heads.arrays_of(packed.head).items()
+        head = heads.KINDS[packed.head](*(take(f"head.{name}", dimensions) for name, dimensions in shapes))
+    p = packed
+    return Member(p.template, p.words, prompt, p.scale, p.shift, head, p.alpha, p.mix, p.features)

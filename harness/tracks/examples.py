@@ -1,0 +1,281 @@
+"""Examples from the embedded miniatures, a competition kit directory, or public data sets.
+
+Whatever the source, what comes out is `Examples` with labels 0..K-1 in the task's class order. Bad rows are
+errors with file and line; nothing is guessed, and nothing dropped but the rows a public data set marks as
+unlabelled (-1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from harness.contract import Examples, Shots, Text
+from harness.errors import DataError
+from harness.tracks.tasks import TaskFile, tasks_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from harness.tracks.tasks import KitSource
+    from harness.tracks.track import DataSource, TrackTask
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data source, and the directory it is read from where it has one."""
+
+    kind: DataSource
+    directory: Path | None = None
+    test: Path | None = None
+    """A directory whose test sets stand in for the source's own: those nobody has seen, of `--test-data`."""
+
+    def __str__(self) -> str:
+        """Name for messages and stored runs: kind, and directory names."""
+        name = self.kind if self.directory is None else f"{self.kind}:{self.directory.name}"
+        return name if self.test is None else f"{name} + test:{self.test.name}"
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """One line of a miniature; other fields are the writers' notes."""
+
+    texts: Text
+    label: str
+
+
+def load_shots(file: TaskFile, source: Source, split: int, spec: TrackTask) -> Shots:
+    """Training and dev examples of one split.
+
+    Raises:
+        DataError: the split is missing, or a file is malformed.
+    """
+    if source.kind == "kit":
+        folder = _kit_folder(file, source) / str(split)
+        if not folder.is_dir():
+            there = ", ".join(map(str, kit_splits(file, source))) or "none"
+            raise DataError(
+                f"{folder}: split {split} of {file.title} is missing; this directory has {there}. "
+                "Add the split, or run those present with --present-splits"
+            )
+        return Shots(read_tsv(folder / "train.tsv", file), read_tsv(folder / "dev.tsv", file))
+    pool = _mini(file, "pool") if source.kind == "embedded" else _hub(file, source, test=False)
+    return draw_shots(pool, len(file.classes), spec.shots, spec.dev, f"{file.name}/{split}")
+
+
+def load_test(file: TaskFile, source: Source) -> Examples:
+    """The held-out test set.
+
+    Raises:
+        DataError: it is missing or malformed.
+    """
+    if source.test is not None:
+        return _private_test(file, source.test)
+    if source.kind == "kit":
+        return read_tsv(_kit_folder(file, source) / "test.tsv", file)
+    return _mini(file, "test") if source.kind == "embedded" else _hub(file, source, test=True)
+
+
+def check_unseen(file: TaskFile, source: Source, shots: Sequence[Shots]) -> None:
+    """Test sets of `--test-data` hold no text of the public test set, of train or of dev.
+
+    Raises:
+        DataError: some are there; the first is named.
+    """
+    public: set[Text] = {text for each in shots for examples in (each.train, each.dev) for text in examples.texts}
+    with contextlib.suppress(DataError):  # where the test set is not public, there is none to compare with
+        public |= set(load_test(file, replace(source, test=None)).texts)
+    private = load_test(file, source).texts
+    seen = [number for number, text in enumerate(private, start=1) if text in public]
+    if seen:
+        raise DataError(
+            f"{source.test}: {len(seen):,} of {len(private):,} test texts of {file.title} are public, in the test set "
+            f"or in a split, the first in row {seen[0]:,}: {private[seen[0] - 1][0][:60]!r}. Take them out"
+        )
+
+
+def splits_of(file: TaskFile, source: Source, spec: TrackTask, present_only: bool = False) -> list[int]:
+    """Names of the splits to run.
+
+    With `present_only`, splits that the kit directory lacks are left out.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    if source.kind != "kit":
+        if spec.splits == "present":
+            raise DataError(f"{file.title}: the track takes the splits of a kit directory; give one with --data DIR")
+        return list(spec.splits)
+    present = kit_splits(file, source)
+    wanted = present if spec.splits == "present" else list(spec.splits)
+    chosen = [split for split in wanted if split in present] if present_only else wanted
+    if not chosen:
+        raise DataError(f"{_kit_folder(file, source)}: no split to run; expected <split>/train.tsv and <split>/dev.tsv")
+    return chosen
+
+
+def kit_splits(file: TaskFile, source: Source) -> list[int]:
+    """Splits a kit directory has for a task."""
+    folders = _kit_folder(file, source).iterdir()
+    return sorted(int(path.name) for path in folders if path.is_dir() and re.fullmatch("0|[1-9][0-9]*", path.name))
+
+
+def draw_shots(pool: Examples, classes: int, train: int, dev: int, key: str) -> Shots:
+    """Draw `train` + `dev` examples per class from a pool, the same on every platform.
+
+    Texts are ordered by SHA-256 of key and text, so the draw depends on neither the order of the file nor any
+    library's random numbers. A text counts once however often it occurs, and never where its labels disagree:
+    train and dev share no text. Labels alternate 0..K-1 in the result.
+
+    Raises:
+        DataError: a class has too few examples.
+    """
+    label_of: dict[Text, int] = {}
+    for text, label in zip(pool.texts, pool.labels.tolist(), strict=True):
+        label_of[text] = label if label_of.get(text, label) == label else -1
+    by_class: list[list[Text]] = [[] for _ in range(classes)]
+    for text in sorted(label_of, key=lambda text: hashlib.sha256(json.dumps([key, *text]).encode()).digest()):
+        if label_of[text] >= 0:
+            by_class[label_of[text]].append(text)
+    for label, texts in enumerate(by_class):
+        if len(texts) < train + dev:
+            raise DataError(f"{key}: class {label} has {len(texts)} different texts, {train} + {dev} are needed")
+
+    def rows(start: int, stop: int) -> Examples:
+        texts = tuple(by_class[label][i] for i in range(start, stop) for label in range(classes))
+        return Examples(texts, np.tile(np.arange(classes, dtype=np.int64), stop - start))
+
+    return Shots(rows(0, train), rows(train, train + dev))
+
+
+def examples_sha256(examples: Examples) -> str:
+    """Digest of texts and labels, stored with every result."""
+    payload = json.dumps(
+        [[list(text), int(label)] for text, label in zip(examples.texts, examples.labels, strict=True)]
+    )
+    return hashlib.sha256(payload.encode()).hexdigest()
+
+
+def read_tsv(path: Path, file: TaskFile) -> Examples:
+    """Read the kit's TSV: no header, no quoting, text columns, then the label as written.
+
+    Raises:
+        DataError: missing or empty file, wrong number of columns, unknown label, undecodable bytes.
+    """
+    rows = []
+    for number, line in enumerate(_lines(path), start=1):
+        columns = line.split("\t")
+        if len(columns) != file.fields + 1:
+            raise DataError(
+                f"{path}:{number}: {len(columns)} columns, {file.fields + 1} expected "
+                f"({file.fields} of text, then the label)"
+            )
+        rows.append((tuple(columns[:-1]), columns[-1].strip(), number))
+    return _examples(path, rows, _kit(file).labels)
+
+
+def _private_test(file: TaskFile, directory: Path) -> Examples:
+    """Test set of a directory laid out like a kit's or like `tasks/`."""
+    kit = None if file.kit is None else directory / file.kit.folder / "test.tsv"
+    mini = directory / file.name / "mini" / "test.jsonl"
+    here = [path for path in (kit, mini) if path is not None and path.is_file()]
+    if len(here) != 1:
+        wanted = " or ".join(str(path) for path in (kit, mini) if path is not None)
+        raise DataError(f"{len(here)} test sets of {file.title} in {directory}; one is expected, {wanted}")
+    return _mini(file, "test", directory) if here == [mini] else read_tsv(here[0], file)
+
+
+def _mini(file: TaskFile, part: str, tasks: Path | None = None) -> Examples:
+    path = (tasks or tasks_dir()) / file.name / "mini" / f"{part}.jsonl"
+    if not path.parent.is_dir():
+        raise DataError(f"task {file.name} has no miniature, {path.parent} is missing; take a track on other data")
+    rows = []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            row = msgspec.json.decode(line, type=_Row)
+        except msgspec.DecodeError as problem:
+            raise DataError(f'{path}:{number}: expected {{"texts": [...], "label": "..."}}: {problem}') from problem
+        if len(row.texts) != file.fields:
+            raise DataError(f"{path}:{number}: {len(row.texts)} texts, {file.fields} strings expected")
+        rows.append((row.texts, row.label, number))
+    return _examples(path, rows, file.classes)
+
+
+def _hub(file: TaskFile, source: Source, test: bool) -> Examples:
+    """Read a public data set through `datasets`: from the hub's cache, or from `source.directory/<task>`."""
+    import datasets  # noqa: PLC0415 - seconds to import, and only this source needs it
+
+    if file.hub is None:
+        raise DataError(f"task {file.name} has no [hub] table; use another --data")
+    hub, split = file.hub, file.hub.test if test else file.hub.train
+    where = f"{hub.dataset}{f'/{hub.config}' if hub.config else ''}, split {split}"
+    try:
+        if source.directory is not None:
+            table: Any = datasets.load_from_disk(str(source.directory / file.name))[split]
+        else:
+            table = datasets.load_dataset(hub.dataset, hub.config, split=split, revision=hub.revision)
+        columns = [table[name][:] for name in (*hub.columns, hub.label)]  # whole: row by row takes many times as long
+    except Exception as problem:
+        raise DataError(
+            f"{file.title}: {where} cannot be had: {type(problem).__name__}: {problem}. "
+            "Fetch it where there is a hub, with `harness fetch`, or give a kit directory with --data DIR"
+        ) from problem
+    labels = tuple(str(k) for k in range(len(file.classes)))
+    rows = [(tuple(row[:-1]), str(row[-1]), n) for n, row in enumerate(zip(*columns, strict=True)) if row[-1] != -1]
+    for texts, _, number in rows:
+        if not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{where}:{number}: {texts} in columns {', '.join(hub.columns)}; strings expected")
+    return _examples(where, rows, labels)
+
+
+def _examples(where: object, rows: Sequence[tuple[Text, str, int]], names: tuple[str, ...]) -> Examples:
+    if not rows:
+        raise DataError(f"{where}: no rows; at least one example is expected")
+    index = {name: k for k, name in enumerate(names)}
+    for _, label, number in rows:
+        if label not in index:
+            raise DataError(f"{where}:{number}: unknown label {label!r}; expected one of {', '.join(names)}")
+    labels = np.array([index[label] for _, label, _ in rows], dtype=np.int64)
+    return Examples(tuple(texts for texts, _, _ in rows), labels)
+
+
+def _kit_folder(file: TaskFile, source: Source) -> Path:
+    if source.directory is None:
+        raise DataError("this track reads a competition kit; say where it is with --data DIR")
+    name = _kit(file).folder
+    folder = source.directory / name
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such directory; expected {name}/<split>/train.tsv and dev.tsv")
+    return folder
+
+
+def _kit(file: TaskFile) -> KitSource:
+    if file.kit is None:
+        raise DataError(
+            f"task {file.name} has no [kit] table: the competition kit lacks it; take a track on other data"
+        )
+    return file.kit
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 file that end in LF or CRLF; every other character, and a lone CR, belongs to its line."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except UnicodeDecodeError as problem:
+        line = problem.object.count(b"\n", 0, problem.start) + 1
+        raise DataError(
+            f"{path}:{line}: byte 0x{problem.object[problem.start]:02x} is not UTF-8; save as UTF-8"
+        ) from problem
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read: {problem}") from problem
+    lines = text.split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]

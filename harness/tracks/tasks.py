@@ -1,0 +1,243 @@
+"""Tasks as data: ``tasks/<name>/task.toml`` -> `TaskFile` -> `Task`. A new task is a folder, no code.
+
+The profiles ``kit-2022`` and ``paper-2022`` are the wordings of the competition kit and of BBT's reference code. There
+a text is one string, ``"<p0> . <text> . It was <mask> ."``, with the fixed prompt tokens p0 in front. Here the server
+puts p0's ids right after the start token, so a template holds what follows them, from the space on:
+``" . {a} . It was {mask} ."``. A query without a prompt reads the same template without p0; the papers' manual prompt
+has no ``" ."`` in front, either.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
+
+from harness.contract import Metric, Task
+from harness.errors import InputError, TaskError
+from harness.tracks.tomlfile import line_of, read_toml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Kind = Literal["masked", "causal", "seq2seq"]
+
+
+class Tokens(Protocol):
+    """What a language model says of words; see `harness.lm.model.LanguageModel`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model, for messages."""
+        ...
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Word of each token id, "" where it is none."""
+        ...
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """Token ids of each word."""
+        ...
+
+
+class Cloze(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Template and label words, taken verbatim: a leading space in a word belongs to it."""
+
+    template: str
+    words: tuple[str, ...]
+    first_piece: bool = False
+    """A word stands for the first token the model cuts it into, as in the reference code; see `TaskFile.task`."""
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One choice of wording, for masked and for causal models."""
+
+    masked: Cloze
+    causal: Cloze | None = None
+
+
+class KitSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the competition kit lays this task out: ``<folder>/<split>/{train,dev}.tsv``, ``<folder>/test.tsv``."""
+
+    folder: str
+    labels: tuple[str, ...]
+    """Labels as written in the files, in class order."""
+
+
+class HubSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which public data set this task is."""
+
+    dataset: str
+    columns: tuple[str, ...]
+    label: str
+    train: str
+    test: str
+    config: str | None = None
+    revision: str | None = None
+
+
+class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A ``task.toml``, validated."""
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    fields: Literal[1, 2]
+    metric: Metric
+    profiles: dict[str, Profile]
+    kit: KitSource | None = None
+    """None for a task the kit does not have."""
+    hub: HubSource | None = None
+
+    def by_first_piece(self, profile: str, kind: Kind) -> bool:
+        """Whether the label words of a wording stand for their first tokens; arguments and errors as in `task`."""
+        return self._cloze(profile, kind).first_piece
+
+    def task(self, profile: str, kind: Kind, model: Tokens | None = None) -> Task:
+        """The task in the wording of `profile`; all but causal models read the masked one.
+
+        With a `model`, label words of a ``first_piece`` wording become their first token's word, so that the task's
+        words are single tokens of this model like all others: what a submission sees is what is read. Without one they
+        stay as written, which is for people.
+
+        Raises:
+            TaskError: the profile does not exist or has no wording for this kind of model, or first tokens coincide.
+        """
+        cloze = self._cloze(profile, kind)
+        words = cloze.words
+        if cloze.first_piece and model is not None:
+            try:
+                words = first_pieces(words, model)
+            except TaskError as problem:
+                raise TaskError(f"task {self.name}, profile {profile!r}: {problem}") from None
+        return Task(self.name, self.classes, self.metric, cloze.template, words, self.fields)
+
+    def _cloze(self, profile: str, kind: Kind) -> Cloze:
+        found = self.profiles.get(profile)
+        if found is None:
+            raise TaskError(f"task {self.name}: no profile {profile!r}; there are {', '.join(sorted(self.profiles))}")
+        cloze = found.causal if kind == "causal" else found.masked
+        if cloze is None:
+            raise TaskError(f"task {self.name}: profile {profile!r} has no `{kind}`; add it to [profiles.{profile}]")
+        return cloze
+
+
+def first_pieces(words: Sequence[str], model: Tokens) -> tuple[str, ...]:
+    """Word of the first token of each word: RoBERTa cuts ``Athlete`` into several tokens, the first is ``A``.
+
+    In byte-pair encoding the first token of a word, written alone, is cut into that token again.
+
+    Raises:
+        TaskError: two first tokens coincide, or one is no word by itself.
+    """
+    pieces = tuple(model.words[ids[0]] if ids else "" for ids in model.word_ids(words))
+    for n, piece in enumerate(pieces):
+        if not piece:
+            raise TaskError(f"the first token of {words[n]!r} is no word of {model.name}; take another word")
+        if piece in pieces[:n]:
+            pair = f"{words[pieces.index(piece)]!r} and {words[n]!r}"
+            raise TaskError(f"{pair} both begin with the token {piece!r} of {model.name}; take another profile")
+    return pieces
+
+
+def tasks_dir() -> Path:
+    """The folder of tasks: the checkout's, else the copy inside the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "tasks"
+    return checkout if (package.parent / "pyproject.toml").is_file() else package / "_tasks"
+
+
+def task_names(root: Path | None = None) -> list[str]:
+    """Names of all tasks there are."""
+    return sorted(path.parent.name for path in (root or tasks_dir()).glob("*/task.toml"))
+
+
+def load_task(name: str, root: Path | None = None) -> TaskFile:
+    """Read and validate one task.
+
+    Raises:
+        TaskError: unknown name, or a file that breaks a rule; the message has file, line and expectation.
+    """
+    root = root or tasks_dir()
+    path = root / name / "task.toml"
+    if not path.is_file():
+        raise TaskError(f"no task {name!r} in {root}; there are {', '.join(task_names(root)) or 'none'}")
+    file = read_toml(path, TaskFile, TaskError)
+    problem = next(_problems(file, name), None)
+    if problem:
+        keys, message = problem
+        raise TaskError(f"{path}:{line_of(path.read_text(encoding='utf-8'), keys)}: {message}")
+    return file
+
+
+def outside_sets() -> dict[str, TaskFile]:
+    """Public sets that no track tests on, for `harness pretrain-prompt`: in SNLI's wording and label order."""
+    glue, snli = load_task("qqp").hub, load_task("snli")
+    revision = glue.revision if glue else None
+    columns = ("premise", "hypothesis")
+    mnli = HubSource("nyu-mll/glue", columns, "label", "train", "validation_matched", "mnli", revision)
+    return {"mnli": msgspec.structs.replace(snli, name="mnli", title="MNLI", hub=mnli, kit=None)}
+
+
+def outside_set(name: str) -> TaskFile:
+    """One of `outside_sets`.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    known = outside_sets()
+    if name not in known:
+        raise InputError(f"--source {name!r}: there is {', '.join(known)}")
+    return known[name]
+
+
+def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:
+    """Each broken rule as (keys, message)."""
+    count = len(file.classes)
+    if file.name != folder:
+        yield ["name"], f"name is {file.name!r} but the folder is {folder!r}; make them equal"
+    if count < 2 or len(set(file.classes)) != count:  # noqa: PLR2004
+        yield ["classes"], f"{count} classes, {len(set(file.classes))} distinct; at least 2 distinct are needed"
+    if file.metric == "f1" and count != 2:  # noqa: PLR2004
+        yield ["metric"], f"metric f1 is that of class 1 against class 0, and there are {count} classes; take macro_f1"
+    if not file.profiles:
+        yield ["profiles"], "no profile; add [profiles.house] with `masked`"
+    for name, profile in file.profiles.items():
+        for kind, cloze in (("masked", profile.masked), ("causal", profile.causal)):
+            found = _cloze_problem(cloze, file, kind == "causal") if cloze else None
+            if found:
+                yield ["profiles", name, kind], f"profiles.{name}.{kind}: {found}"
+    labels = file.kit.labels if file.kit else None
+    if labels is not None and (len(labels) != count or len(set(labels)) != count):
+        message = f"kit.labels has {len(labels)} labels, {len(set(labels))} distinct, for {count} classes"
+        yield ["kit", "labels"], f"{message}; a label of its own is needed for each"
+    if file.hub and len(file.hub.columns) != file.fields:
+        message = (
+            f"hub.columns has {len(file.hub.columns)} columns for {file.fields} text fields; one for each is needed"
+        )
+        yield ["hub", "columns"], message
+
+
+def _cloze_problem(cloze: Cloze, file: TaskFile, causal: bool) -> str | None:
+    count, words = len(file.classes), cloze.words
+    if len(words) != count or len(set(words)) != count:
+        return f"{len(words)} words, {len(set(words))} distinct, for {count} classes; a word of its own for each"
+    return template_problem(cloze.template, file.fields, causal)
+
+
+def template_problem(template: str, fields: int, causal: bool) -> str | None:
+    """Say what is wrong with a template, or None: it needs {mask} and each text field exactly once."""
+    wanted = ["mask", "a"] + (["b"] if fields == 2 else [])  # noqa: PLR2004
+    found = re.findall(r"\{([^{}]*)\}", template)
+    unknown = sorted(set(found) - set(wanted))
+    if unknown:
+        return f"template {template!r} has the unknown field {{{unknown[0]}}}; known: {', '.join(wanted)}"
+    for name in wanted:
+        if found.count(name) != 1:
+            return f"template {template!r} has {{{name}}} {found.count(name)} times; exactly once is needed"
+    if causal and not template.endswith("{mask}"):
+        return f"template {template!r} is for a causal model and must end with {{mask}}"
+    return None

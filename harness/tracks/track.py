@@ -1,0 +1,229 @@
+"""Tracks as data: ``harness/tracks/builtin/<name>.toml`` -> `Track`: everything that is fixed for everybody."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+
+from harness.errors import InputError, TaskError, TrackError
+from harness.tracks.tasks import TaskFile, load_task
+from harness.tracks.tomlfile import line_of, read_toml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+DType = Literal["float32", "bfloat16", "float16", "int8"]
+Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime"]
+DataSource = Literal["embedded", "kit", "hub"]
+
+ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1, "int8": 1.0}
+"""Difference of a fixed text's logit that is rounding, by number format; more is another model. In bfloat16 logits of
+the embedded model differ by up to 0.05 between instruction sets (AMX and AVX2). In int8 they differ from those in
+float32 by up to 0.25 on the tasks of two or three classes, and by 0.75 on DBPedia, where their standard deviation is
+2.4."""
+
+
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which weights, and in which numbers they compute."""
+
+    source: str
+    """``embedded``, a directory in hub format, or a hub id."""
+    dtype: DType
+    """Number format of the weights and products. ``int8``: the products of all linear layers in integers
+    (`harness.lm.backbones.linear`), all else in float32; on a CPU, for the families of the fast path."""
+    kind: Literal["masked", "causal", "seq2seq"] = "masked"
+    revision: str | None = None
+    zero_head_bias: bool = False
+    """Zero the LM head's bias, as the BBT reference code does for RoBERTa."""
+    formats: tuple[DType, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Number formats that are one and the same to the track, `dtype` among them: each machine takes the one that its
+    processor computes fastest (`harness.lm.formats`). Without the list, `dtype` alone."""
+
+    @property
+    def allowed(self) -> tuple[DType, ...]:
+        """The number formats in which a run is ranked."""
+        return (self.dtype,) if self.formats is msgspec.UNSET else self.formats
+
+
+class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where examples come from."""
+
+    source: DataSource
+
+
+class PromptSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The soft prompt's in-text tokens p0: `tokens` consecutive vocabulary ids from `first_id`."""
+
+    tokens: Positive
+    first_id: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one worker may use in one cell."""
+
+    wall_s: Amount
+    memory_gb: Amount
+    answer_mb: Positive = 64
+    frame_mb: Positive = 64
+    output_kb: Positive = 64
+    open_files: Positive = 64
+
+
+class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One task on this track."""
+
+    calls: Positive
+    splits: tuple[int, ...] | Literal["present"]
+    """Split names; ``present`` takes every split the data directory has."""
+    shots: Positive = 16
+    """Training examples per class, where the split is drawn here."""
+    dev: Positive = 16
+    """Dev examples per class, where the split is drawn here."""
+
+
+class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How numbers are computed beside `ModelSpec.dtype`: everything else a track fixes that changes last digits."""
+
+    tf32: bool = False
+    """Whether a GPU may round the factors of float32 matrix products to TF32, ten bits of mantissa."""
+    attention: Literal["sdpa", "math"] = "sdpa"
+    """``sdpa``: torch's fused attention, by the kernel it finds best here. ``math``: its plain operations alone."""
+    deterministic: bool = False
+    """Whether torch must use deterministic algorithms; where there is none, it fails and says so."""
+    threads: Positive | None = None
+    """CPU threads of the referee; None leaves them to the environment."""
+    chunk_tokens: Positive = 4096
+    """Tokens forwarded at once, half as many in each CPU thread by the packed path for masked models: memory stays
+    bounded, and which rows share a chunk is part of the numbers."""
+    forward: Forward = "packed"
+    """``packed``: the fast path where a family has one, without pad tokens. ``invariant``: the same, and slower, so
+    that a row's numbers do not depend to the last bit on the rows it is asked with (such families, on a CPU).
+    ``padded``: with pad tokens (masked models; causal ones as ``plain``). ``plain``: transformers' own forward, a
+    candidate at a time. ``onnxruntime``: ONNX Runtime's kernels, in float32."""
+
+
+class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A track file, validated."""
+
+    name: str
+    title: str
+    rules: Positive
+    """Version of the rules; runs under different rules never share a ranking."""
+    profile: str
+    device: Literal["cpu", "cuda"]
+    model: ModelSpec
+    data: DataSpec
+    prompt: PromptSpec
+    limits: Limits
+    tasks: dict[str, TrackTask]
+    device_name: str | None = None
+    """The one GPU model that ranks, as the driver names it. None takes any, and each kind has a ranking of its own."""
+    given_numerics: Numerics | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="numerics")
+    """The ``[numerics]`` table; without one the fingerprint is what it was before there were such tables."""
+
+    @property
+    def numerics(self) -> Numerics:
+        """The numeric profile, that of a track without the table included."""
+        return Numerics() if self.given_numerics is msgspec.UNSET else self.given_numerics
+
+    @property
+    def planned(self) -> list[tuple[str, int]]:
+        """Cells (task, split) that the track names; those of a data directory's own splits are not known here."""
+        return [(name, n) for name, spec in self.tasks.items() if spec.splits != "present" for n in spec.splits]
+
+    def ranks(self, device: str) -> bool:
+        """Whether runs on a device, named as in `RunKey.device`, are ranked on this track."""
+        if "cpu" in {self.device, device}:
+            return self.device == device
+        return self.device_name in {None, device}
+
+    def device_kind(self, wanted: str | None = None) -> Literal["cpu", "cuda"]:
+        """The kind of device a run is to use, whether there is one here or not.
+
+        Args:
+            wanted: what the command line says; None takes the track's.
+
+        Returns:
+            `cpu` or `cuda`.
+
+        Raises:
+            InputError: there is no such kind.
+        """
+        kind = wanted or self.device
+        if kind not in {"cpu", "cuda"}:
+            raise InputError(f"--device {kind}: cpu or cuda is needed")
+        return "cpu" if kind == "cpu" else "cuda"
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything in the track: two runs are comparable only if it is equal.
+
+        The list of formats is left out: it says which runs are equal, and older runs had none.
+        """
+        model = msgspec.structs.replace(self.model, formats=msgspec.UNSET)
+        counted = msgspec.structs.replace(self, model=model)
+        return hashlib.sha256(msgspec.json.encode(counted, order="deterministic")).hexdigest()[:16]
+
+    @property
+    def rounding(self) -> float:
+        """Largest difference of a fixed text's logit that is rounding between two runs of this track."""
+        return max(ROUNDING[name] for name in self.model.allowed)
+
+
+def tracks_dir() -> Path:
+    """The folder of the tracks that ship."""
+    return Path(__file__).resolve().parent / "builtin"
+
+
+def track_names() -> list[str]:
+    """Names of all tracks that ship."""
+    return sorted(path.stem for path in tracks_dir().glob("*.toml"))
+
+
+def load_track(name: str) -> Track:
+    """Read and validate a track: a name that ships, or the path of a TOML file.
+
+    Raises:
+        TrackError: unknown name, or a file that breaks a rule.
+    """
+    shipped = not name.endswith(".toml")
+    path = tracks_dir() / f"{name}.toml" if shipped else Path(name)
+    if shipped and not path.is_file():
+        raise TrackError(f"no track {name!r}; there are {', '.join(track_names())} (or give the path of a .toml file)")
+    track = read_toml(path, Track, TrackError)
+    problem = next(_problems(track, path.stem), None)
+    if problem:
+        keys, message = problem
+        raise TrackError(f"{path}:{line_of(path.read_text(encoding='utf-8'), keys)}: {message}")
+    return track
+
+
+def _problems(track: Track, stem: str) -> Iterator[tuple[list[str], str]]:
+    """Each broken rule as (keys, message)."""
+    if not track.tasks:
+        yield ["tasks"], "no [tasks.<name>] table; at least one task is needed"
+    if track.model.dtype not in track.model.allowed:
+        yield ["model", "formats"], f"formats {list(track.model.allowed)} must contain dtype, {track.model.dtype!r}"
+    if track.name != stem:
+        yield ["name"], f"name is {track.name!r} but the file is {stem}.toml; make them equal"
+    for task, spec in track.tasks.items():
+        try:
+            load_task(task).task(track.profile, track.model.kind)
+        except TaskError as problem:
+            yield ["tasks", task], f"tasks.{task}: {problem}"
+        if spec.splits == "present" and track.data.source != "kit":
+            message = 'splits = "present" needs data.source = "kit"; list the splits'
+            yield ["tasks", task, "splits"], f"tasks.{task}: {message}"
+        if spec.splits != "present" and (not spec.splits or len(set(spec.splits)) != len(spec.splits)):
+            message = f"splits {list(spec.splits)} must be distinct and at least one"
+            yield ["tasks", task, "splits"], f"tasks.{task}: {message}"
+
+
+def track_tasks(track: Track) -> dict[str, TaskFile]:
+    """The task files of a track, in its order."""
+    return {name: load_task(name) for name in track.tasks}
