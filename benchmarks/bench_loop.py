@@ -36,12 +36,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from harness.blackbox.client import RemoteBlackBox
 from harness.blackbox.fake import FakeModel
 from harness.blackbox.meter import Meter
+from harness.blackbox.model import Forwarded
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.projection import generate
 from harness.blackbox.session import Ledger, Session
 from harness.contract import Coordinates, ModelInfo, Outputs, Prompt, Prompts, Subspace, Task, Text
 from harness.evaluation.referee import Cell, run_cell
-from harness.lm.model import Forwarded, TextSet
+from harness.lm.model import TextSet
 from harness.lm.prompts import prompt_layers
 from harness.lm.text import Encoded
 from harness.results.records import LedgerRow, RunKey

@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness.leaderboard.rank import CellScore, Entry
+from harness.leaderboard.entries import CellScore, Entry
 from harness.leaderboard.standing import standings
 from harness.leaderboard.ties import resamples_for
 from harness.tracks.tasks import load_task

@@ -107,3 +107,8 @@ class BudgetExhausted(HarnessError):  # noqa: N818 - reads as the fact it states
         self.rows_asked = rows_asked
         self.rows_left = rows_left
         self.rows_total = rows_total
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and what is counted: ``1 cell``, ``1,200 cells``; `many` where an s does not make the plural."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

@@ -1,4 +1,4 @@
-"""Imports go one way; only the command line prints; a submission knows the contract alone."""
+"""The folders of `harness` are its layers; only the command line prints; a submission knows the contract alone."""
 
 from __future__ import annotations
 
@@ -10,88 +10,66 @@ from pathlib import Path
 import pytest
 
 import harness
+import harness.solving
 from harness.sandbox.submission import find
 
 ROOT = Path(harness.__file__).resolve().parents[1]
-SOURCES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "leaderboard").rglob("*.py")])
+SOURCES = sorted((ROOT / "harness").rglob("*.py"))
 SUBMISSIONS = sorted((ROOT / "submissions").glob("*/*.py"))
 STANDARD = sys.stdlib_module_names
 
-LAYERS = [
-    {"errors", "heads"},
-    {"contract"},
-    {"solving", "status", "tables", "environment", "seals", "records"},
-    {"tomlfile", "answer", "meter", "database"},
-    {
-        "tasks",
-        "track",
-        "data",
-        "fetch",
-        "predictions",
-        "scaffold",
-        "submission",
-        "store",
-        "listing",
-        "migrate",
-        "config_source",
-        "known_plan",
-    },
-    {"lm"},
-    {"sandbox", "overrides"},
-    {"referee", "whitebox"},
-    {"pretrain", "evaluate", "progress", "check", "doctor", "predict", "audit", "replay", "plan", "merge"},
-    {"engines", "service"},
-    {"cli", "options"},
-]
-"""Each module may import from its own layer and those above it in this list."""
+ROOMS = "errors < contract < solving tracks < results < blackbox < lm sandbox < evaluation leaderboard < service testing < cli"
+"""A room may import from the rooms left of its own `<`, and from itself; also for types."""
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS.split(" < ")) for room in rooms.split()}
 
 
-def imports(path: Path, *, run: bool = True) -> set[str]:
-    """Full names a file imports; without those for type checkers only, where `run`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = set()
-    for node in ast.walk(tree):
-        if run and isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            skipped |= {id(inner) for statement in node.body for inner in ast.walk(statement)}
+def imports(path: Path) -> set[str]:
+    """Full names that a file imports, those for type checkers included."""
     found = set()
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module or "")
-            found |= {f"{node.module}.{name.name}" for name in node.names}
+            found |= {node.module or ""} | {f"{node.module}.{name.name}" for name in node.names}
     return found
 
 
-def layer(module: str) -> int | None:
-    return next((n for n, names in enumerate(LAYERS) if module in names), None)
-
-
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "harness")], ids=str)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "harness")))
 def test_imports_go_one_way(path: Path) -> None:
     own = path.relative_to(ROOT / "harness").parts[0].removesuffix(".py")
-    if own == "__init__":
-        return
-    mine = layer(own)
-    assert mine is not None, f"harness.{own} has no place in the layers; give it one"
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "leaderboard":
-            assert own == "cli"
-        if parts[0] == "harness" and len(parts) > 1:
-            theirs = layer(parts[1])
-            if theirs is None:  # a name of the package itself
-                assert parts[1] in harness.__all__
-            else:
-                assert theirs <= mine, f"{path} imports {name}"
+    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("harness.")} - {own, *harness.__all__}
+    if own != "__init__":
+        assert not [room for room in rooms if FLOOR[room] >= FLOOR[own]], path
+
+
+def modules_of(path: Path) -> set[Path]:
+    """Files of `harness` that a file imports, those for type checkers included."""
+    candidates = {ROOT / Path(*name.split(".")) for name in imports(path) if name.startswith("harness.")}
+    return {file for each in candidates for file in (each.with_suffix(".py"), each / "__init__.py") if file in SOURCES}
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    waiting = {path: modules_of(path) - {path} for path in SOURCES}
+    while free := {path for path, needed in waiting.items() if not needed}:
+        waiting = {path: needed - free for path, needed in waiting.items() if path not in free}
+    assert not waiting, {str(a.relative_to(ROOT)): [str(b.relative_to(ROOT)) for b in n] for a, n in waiting.items()}
+
+
+def test_the_house_stays_small() -> None:
+    at_the_top = [path for path in (ROOT / "harness").iterdir() if not path.name.startswith(("_tasks", "__pycache__"))]
+    assert len(at_the_top) <= 16
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert not {str(path): lines for path, lines in lengths.items() if lines > 400}
 
 
 def test_the_leaderboard_imports_neither_torch_nor_the_language_model() -> None:
-    for path in (ROOT / "leaderboard").glob("*.py"):
+    for path in (ROOT / "harness" / "leaderboard").rglob("*.py"):
         assert not [n for n in imports(path) if n.split(".")[0] == "torch" or n.startswith("harness.lm")], path
+
+
+def test_the_top_level_leaderboard_holds_no_code() -> None:
+    assert not list((ROOT / "leaderboard").rglob("*.py"))
 
 
 @pytest.mark.parametrize(
@@ -121,11 +99,15 @@ def test_public_names_are_exactly_all() -> None:
 @pytest.mark.parametrize("path", SUBMISSIONS, ids=lambda p: p.parent.name)
 def test_a_submission_imports_the_contract_and_numerics_alone(path: Path) -> None:
     allowed = {"harness", "numpy", "scipy", "cma", "nevergrad", "sklearn", "torch"}
-    public = set(harness.__all__)
+    allowed |= {beside.stem for beside in path.parent.glob("*.py")}
+    public = {*harness.__all__, "solving", *(f"solving.{name}" for name in harness.solving.__all__)}
     if find(path.parent).access == "white-box":
         allowed |= {"peft"}
-        public |= {"whitebox", *(f"whitebox.{name}" for name in ("Predictor", "Recipe", "WhiteBox"))}
-    for name in imports(path, run=False):
+        public |= {
+            "evaluation.white_box",
+            *(f"evaluation.white_box.{name}" for name in ("Predictor", "Recipe", "WhiteBox")),
+        }
+    for name in imports(path):
         top = name.split(".")[0]
         assert top in allowed or top in STANDARD, f"{path} imports {name}"
         if top == "harness":

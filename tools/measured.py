@@ -15,7 +15,8 @@ from harness.leaderboard.stats import Bootstrap, bootstrap
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.leaderboard.rank import Entry, Ranking
+    from harness.leaderboard.entries import Entry
+    from harness.leaderboard.rank import Ranking
     from harness.leaderboard.stats import FloatArray
     from harness.results.records import Run, StoredCell
     from harness.results.store import Store

@@ -20,7 +20,7 @@ from tools.measured import race
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from harness.leaderboard.rank import Entry
+    from harness.leaderboard.entries import Entry
     from harness.leaderboard.stats import Interval
     from tools.measured import Measured
 

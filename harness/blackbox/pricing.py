@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.blackbox.meter import Meter
+    from harness.blackbox.model import Model
     from harness.blackbox.query import Query
     from harness.contract import Answer, Subspace, Task, Text
-    from harness.lm.model import LanguageModel
 
 _TOKEN_BYTES, _FLOAT_BYTES = 3, 4
 """Of the nominal formula (BBT, appendix C): two bytes of id and one of mask a token, four a float."""
@@ -47,7 +47,7 @@ class Answered:
 class PricedModel:
     """A language model as the solvers of one task meet it. Holds nothing of any solver."""
 
-    lm: LanguageModel
+    lm: Model
     task: Task
     answer_bytes: int
     """Most bytes of an answer."""

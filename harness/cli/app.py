@@ -9,8 +9,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from harness.cli import author, doctor, evaluate, organiser, ranking, results, serve
+from harness.cli.author import commands as author
 from harness.cli.console import err
+from harness.cli.doctor import commands as doctor
+from harness.cli.evaluate import commands as evaluate
+from harness.cli.organiser import commands as organiser
+from harness.cli.ranking import commands as ranking
+from harness.cli.results import commands as results
+from harness.cli.serve import commands as serve
 from harness.errors import HarnessError, InputError
 
 app = typer.Typer(
@@ -25,7 +31,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 it failed, 2 something given was wrong, 130 interrupted.",
 )
 for group in (evaluate, ranking, author, organiser, results, serve, doctor):
-    app.add_typer(group.commands)
+    app.add_typer(group)
 
 
 def _version(wanted: bool) -> None:

@@ -79,7 +79,7 @@ def predict(
 ) -> None:
     """Classify a text with a tuned answer, by the very code that scores it."""
     from harness.evaluation.predict import classify, read, stored_answer, write  # noqa: PLC0415
-    from harness.evaluation.run import replaced  # noqa: PLC0415
+    from harness.evaluation.preparation import replaced  # noqa: PLC0415
     from harness.tracks.staging import at_hand  # noqa: PLC0415
     from harness.tracks.tasks import load_task  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415

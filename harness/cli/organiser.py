@@ -127,7 +127,8 @@ def score(
 
     They are stored as what they are, predictions without a budget: listed, and never ranked beside metered runs.
     """
-    from harness.cli.tables import counted, scores_table  # noqa: PLC0415
+    from harness.cli.tables import scores_table  # noqa: PLC0415
+    from harness.errors import counted  # noqa: PLC0415
     from harness.results import uploads as uploaded  # noqa: PLC0415
     from harness.tracks.examples import Source  # noqa: PLC0415
     from harness.tracks.staging import at_hand  # noqa: PLC0415

@@ -215,7 +215,7 @@ def _costs(ranking: Ranking, path: Path, wide: Console, as_json: bool) -> None:
 
 def _not_ranked(ranking: Ranking, runs: list[Run]) -> list[str]:
     """What is without a rank or left out, and of `runs` those of the track whose choices were replaced."""
-    from harness.cli.tables import counted  # noqa: PLC0415
+    from harness.errors import counted  # noqa: PLC0415
 
     lines = []
     if ranking.unsandboxed:

@@ -40,7 +40,7 @@ def merge(
 
     Merging again adds only what is new. A cell that two databases hold with different results is an error.
     """
-    from harness.cli.tables import counted  # noqa: PLC0415
+    from harness.errors import counted  # noqa: PLC0415
     from harness.results.merge import merge as merged  # noqa: PLC0415
 
     for source in sources:
@@ -84,7 +84,7 @@ def audit(
 
     What was changed is named, and the exit code is 1. The digest of the whole may be published, and compared later.
     """
-    from harness.cli.tables import counted  # noqa: PLC0415
+    from harness.errors import counted  # noqa: PLC0415
     from harness.leaderboard.published import differences  # noqa: PLC0415
     from harness.leaderboard.rank import rank  # noqa: PLC0415
     from harness.results.audit import audit as audited  # noqa: PLC0415

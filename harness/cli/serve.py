@@ -67,7 +67,8 @@ def serve(
         raise InputError(
             f'the service needs a package that is not here: {problem.name}; run: pip install -e ".[service]"'
         ) from problem
-    from harness.evaluation.run import Evaluation, Preparation  # noqa: PLC0415
+    from harness.evaluation.preparation import Preparation  # noqa: PLC0415
+    from harness.evaluation.run import Evaluation  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     if (tokens or revoke_token is not None) and not is_there(book):

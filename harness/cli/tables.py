@@ -61,11 +61,6 @@ def replay_table(replay: Replay) -> Table:
     return table
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number and what is counted: ``1 cell``, ``1,200 cells``; `many` where an s does not make the plural."""
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
-
-
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract import heads
 from harness.contract.arrays import FeatureKind, Mix
 from harness.contract.heads import Head, softmax
+from harness.contract.heads import logits as head_logits
 from harness.contract.prompts import Outputs, Prompts
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Member:
         q = q + np.asarray(0.0 if self.shift is None else self.shift)
         if self.head is None or self.alpha == 0:
             return softmax(q)
-        s = heads.logits(self.head, outs.features, outs.lengths)
+        s = head_logits(self.head, outs.features, outs.lengths)
         if self.mix == "logits":
             return softmax(q + self.alpha * s)
         return (1 - self.alpha) * softmax(q) + self.alpha * softmax(s)

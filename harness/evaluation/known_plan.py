@@ -26,7 +26,7 @@ from harness.tracks.staging import default_directory
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.evaluation.run import Preparation
+    from harness.evaluation.preparation import Preparation
 
 _HARNESS = Path(__file__).resolve().parents[1]
 _MOST = 256

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from harness.cli.tables import counted
+from harness.errors import counted
 from harness.results.status import COUNTS
 from harness.sandbox.best_tier import BANNER
 

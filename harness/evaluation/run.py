@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import msgspec
 
-from harness.errors import DataError, InputError
+from harness.errors import InputError
 from harness.evaluation import known_plan
 from harness.evaluation.environment import environment, environment_sha256, onnxruntime_version
 from harness.evaluation.overrides import backend_of
+from harness.evaluation.preparation import Preparation, relative_to_p0
 from harness.evaluation.referee import Cell, Verdict, run_cell, run_reference
-from harness.lm.kinds import kind_of
 from harness.results.records import RunKey
 from harness.sandbox import best_tier
 from harness.sandbox.submission import Access, entry_name
-from harness.tracks.examples import Source, check_unseen, examples_sha256, load_shots, load_test, splits_of
-from harness.tracks.staging import at_hand
-from harness.tracks.track import Track, track_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from harness.evaluation.overrides import Overrides
     from harness.evaluation.referee import Watch
     from harness.lm.model import LanguageModel
     from harness.results.store import Store
     from harness.sandbox.submission import Submission
-    from harness.tracks.tasks import TaskFile
     from harness.tracks.tiers import Tier
-    from harness.tracks.track import DType
+    from harness.tracks.track import DType, Track
 
 
 class Progress(Protocol):
@@ -138,86 +132,6 @@ class OpenRun:
     todo: tuple[Cell, ...]
 
 
-class Preparation:
-    """An evaluation before its model is loaded: the track, the choices, the data and the cells are checked.
-
-    Neither torch nor transformers is imported here, unless the device is a GPU or the model a hub id: what a person
-    gave wrongly is refused at once.
-    """
-
-    def __init__(self, track: Track, choices: Overrides) -> None:
-        """Check everything that can be checked without the model.
-
-        Args:
-            track: the track, as its file says.
-            choices: what the command line replaces of it.
-
-        Raises:
-            InputError: the data or the choices do not fit the track.
-            FetchError: the track's model or data are neither staged nor to be had.
-            ModelError: the model's configuration cannot be had, or is of a family that is not supported.
-        """
-        self.given, self.choices = track, choices
-        if choices.test_data is not None and not choices.test_data.is_dir():
-            raise InputError(f"--test-data {choices.test_data}: no such directory")
-        self.kind = _device_kind(track, choices.device)
-        hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
-        self.track, staged = at_hand(replaced(track, choices), choices.staged, hub_tasks)
-        self.source = source_of(track, choices) if staged is None else Source("hub", staged)
-        named = self.source if staged is None else Source("hub")  # staged or not, it is the same data
-        self.source = dataclasses.replace(self.source, test=choices.test_data)
-        self.data = str(dataclasses.replace(named, test=choices.test_data))
-        self.files = track_tasks(self.track)
-        self.cells = chosen_cells(self.track, self.files, self.source, choices)
-        if choices.p0 is not None:
-            if not choices.p0.is_file():
-                raise InputError(f"{choices.p0}: no pre-trained prompt is there; make one with harness pretrain-prompt")
-            if not any(_relative_to_p0(cell) for cell in self.cells):
-                raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
-        self.data_sha256 = self._digest(self.cells)
-
-    def plan_known_before(self) -> Plan | None:
-        """The plan, if it is known from an earlier time how the model identifies a run; None if it is not.
-
-        Its cells have the label words as the task file writes them, so they name what is run and cannot be run.
-        """
-        key = known_plan.key_of(self)
-        known = None if key is None else known_plan.read(key)
-        if known is None:
-            return None
-        return Plan(tuple(self.cells), known.base, known.environments, known.numerics, self.choices.white_box)
-
-    def keep(self, plan: Plan) -> None:
-        """Let `plan_known_before` find a plan that was made with the model at hand."""
-        key = known_plan.key_of(self)
-        if key is not None:
-            known_plan.write(key, known_plan.KnownPlan(plan.base, dict(plan.environments), plan.numerics))
-
-    def _digest(self, cells: Sequence[Cell]) -> str:
-        """Digest of the data of the whole track, the chosen part or not.
-
-        Reading it is also the check that what will run is there and well-formed; other tasks may be missing.
-        """
-        digest = hashlib.sha256()
-        chosen = {cell.file.name for cell in cells}
-        for name, file in self.files.items():
-            spec = self.track.tasks[name]
-            try:
-                digest.update(examples_sha256(load_test(file, self.source)).encode())
-                drawn = []
-                for split in splits_of(file, self.source, spec, present_only=True):
-                    shots = load_shots(file, self.source, split, spec)
-                    drawn.append(shots)
-                    digest.update((examples_sha256(shots.train) + examples_sha256(shots.dev)).encode())
-                if self.source.test is not None:
-                    check_unseen(file, self.source, drawn)
-            except DataError:
-                if name in chosen:
-                    raise
-                digest.update(b"absent")
-        return digest.hexdigest()[:16]
-
-
 class Evaluation:
     """A track with its model and data at hand, ready to run submissions."""
 
@@ -301,7 +215,7 @@ class Evaluation:
 
     def model_for(self, cell: Cell) -> LanguageModel:
         """The model as this cell's submission meets it: with the pre-trained prompt where there is one for it."""
-        return self._with_p0 if _relative_to_p0(cell) else self.lm
+        return self._with_p0 if relative_to_p0(cell) else self.lm
 
     @cached_property
     def tier(self) -> Tier:
@@ -339,34 +253,6 @@ class Evaluation:
         )
 
 
-def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, choices: Overrides) -> list[Cell]:
-    """The cells of a track that are to run: all tasks in their first split, then all in their second, and so on.
-
-    So every task has a score after as many cells as there are tasks.
-
-    Raises:
-        InputError: a task or split is not the track's.
-        DataError: the data directory lacks splits.
-    """
-    unknown = sorted(set(choices.tasks) - set(files))
-    if unknown:
-        raise InputError(f"track {track.name} has no task {unknown[0]!r}; it has {', '.join(files)}")
-    cells: list[tuple[int, Cell]] = []
-    """Each with which of its task's splits it is."""
-    for name, file in files.items():
-        if choices.tasks and name not in choices.tasks:
-            continue
-        spec = track.tasks[name]
-        task = file.task(track.profile, track.model.kind)
-        there = splits_of(file, source, spec, choices.present_splits)
-        chosen = [split for split in there if not choices.splits or split in choices.splits]
-        cells += enumerate(Cell(file, task, split, spec, track.limits, source, choices.seed) for split in chosen)
-    nowhere = sorted(set(choices.splits) - {cell.split for _, cell in cells})
-    if nowhere or not cells:
-        raise InputError(f"split {', '.join(map(str, nowhere))} is in no chosen task of track {track.name}")
-    return [cell for _, cell in sorted(cells, key=lambda each: each[0])]
-
-
 def check_access(submission: Submission, white_box: bool) -> None:
     """Refuse a white-box reference unless it was allowed.
 
@@ -381,71 +267,25 @@ def check_access(submission: Submission, white_box: bool) -> None:
         )
 
 
-def _device_kind(track: Track, wanted: str | None) -> Literal["cpu", "cuda"]:
-    """The kind of device, found to be here where it is a GPU."""
-    if track.device_kind(wanted) == "cpu":
-        return "cpu"
-    from harness.lm import device  # noqa: PLC0415 - torch, which knows of GPUs
-
-    return device.chosen(track, wanted)
-
-
-def _relative_to_p0(cell: Cell) -> bool:
-    """Whether a pre-trained p0 is for this cell: one trained on pairs of sentences is for pairs."""
-    return cell.task.fields == 2  # noqa: PLR2004
-
-
 def numeric_profile(track: Track, dtype: DType) -> dict[str, object]:
     """How numbers are computed, as stored with a run: the format taken here and the track's `Numerics`."""
     return {"dtype": dtype, **msgspec.to_builtins(track.numerics)}
 
 
-def _on_backend(track: Track, wanted: str) -> Track:
-    """The track on another backend; ONNX Runtime computes in float32."""
-    if wanted not in {"torch", "onnxruntime"}:
-        raise InputError(f"--backend {wanted}: torch or onnxruntime is needed")
-    if wanted == backend_of(track):
-        return track
-    numerics = msgspec.structs.replace(track.numerics, forward="packed" if wanted == "torch" else wanted)
-    model = track.model
-    if wanted == "onnxruntime":
-        model = msgspec.structs.replace(model, dtype="float32", formats=msgspec.UNSET)
-    return msgspec.structs.replace(track, given_numerics=numerics, model=model)
+def plan_known_before(prepared: Preparation) -> Plan | None:
+    """The plan, if it is known from an earlier time how the model identifies a run; None if it is not.
 
-
-def replaced(track: Track, choices: Overrides) -> Track:
-    """The track with the command line's choices put in.
-
-    Raises:
-        InputError: a choice makes no sense.
+    Its cells have the label words as the task file writes them, so they name what is run and cannot be run.
     """
-    if choices.model is not None:
-        kind = kind_of(choices.model)
-        model = msgspec.structs.replace(track.model, source=choices.model, kind=kind, revision=None)
-        track = msgspec.structs.replace(track, model=model)
-    if choices.backend is not None:
-        track = _on_backend(track, choices.backend)
-    if choices.calls is not None:
-        if choices.calls <= 0:
-            raise InputError(f"--calls {choices.calls}: a positive number of calls is needed")
-        tasks = {name: msgspec.structs.replace(spec, calls=choices.calls) for name, spec in track.tasks.items()}
-        track = msgspec.structs.replace(track, tasks=tasks)
-    return track
+    key = known_plan.key_of(prepared)
+    known = None if key is None else known_plan.read(key)
+    if known is None:
+        return None
+    return Plan(tuple(prepared.cells), known.base, known.environments, known.numerics, prepared.choices.white_box)
 
 
-def source_of(track: Track, choices: Overrides) -> Source:
-    """Where the examples come from, before what is staged is looked for.
-
-    Raises:
-        InputError: no such data directory.
-    """
-    if choices.data is None:
-        return Source(track.data.source)
-    if not choices.data.is_dir():
-        raise InputError(f"--data {choices.data}: no such directory")
-    directory = choices.data.absolute()  # ``.`` has no name
-    return Source("hub" if track.data.source == "hub" and not _looks_like_kit(directory) else "kit", directory)
-
-
-def _looks_like_kit(directory: Path) -> bool:
-    return any(directory.glob("*/test.tsv"))
+def keep(prepared: Preparation, plan: Plan) -> None:
+    """Let `plan_known_before` find a plan that was made with the model at hand."""
+    key = known_plan.key_of(prepared)
+    if key is not None:
+        known_plan.write(key, known_plan.KnownPlan(plan.base, dict(plan.environments), plan.numerics))

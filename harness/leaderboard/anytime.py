@@ -33,7 +33,7 @@ from harness.results.status import COUNTS, MARKS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.leaderboard.rank import CellScore, Entry
+    from harness.leaderboard.entries import CellScore, Entry
     from harness.leaderboard.stats import FloatArray
 
 TARGETS = (0.25, 0.5, 0.75, 0.9, 1.0)

@@ -17,7 +17,8 @@ from rich.table import Table
 from harness.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.leaderboard.rank import CellScore, Entry, Ranking
+    from harness.leaderboard.entries import CellScore, Entry
+    from harness.leaderboard.rank import Ranking
     from harness.leaderboard.stats import Interval
 
 

@@ -19,7 +19,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from harness.leaderboard.rank import CellScore, Entry, Ranking
+    from harness.leaderboard.entries import CellScore, Entry
+    from harness.leaderboard.rank import Ranking
     from harness.results.records import CellRecord
 
 

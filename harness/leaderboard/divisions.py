@@ -15,52 +15,15 @@ nobody's advantage; one that asks for more is never in the narrower.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from harness.tracks.tiers import ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.leaderboard.rank import Entry
+    from harness.leaderboard.entries import Division, Entry
 
 ACCESS = ("L0 logits", "L1 input prompts", "L2 deep prompts", "L3 hidden states", "white-box")
 """Names of the access levels."""
-UNSANDBOXED = "0"
-"""The tier that is none."""
-
-
-@dataclass(frozen=True, order=True)
-class Division:
-    """The means that runs must share to be compared."""
-
-    external: str = ""
-    """What came from outside data, e.g. a pre-trained prompt; empty where nothing did."""
-    sandbox: str = ""
-    """Tier the submission ran in, as `harness.tracks.tiers`; several, space between, where cells differ."""
-    device: str = ""
-    """``cpu``, or the GPU as its driver names it."""
-
-    @property
-    def unsandboxed(self) -> bool:
-        """Whether some of it ran without isolation."""
-        return UNSANDBOXED in self.sandbox.split()
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether solvers ran on machines of their own, over HTTP."""
-        return ELSEWHERE in self.sandbox
-
-    @property
-    def title(self) -> str:
-        """In words."""
-        means = (
-            f"external data {self.external}" if self.external else "pure",
-            self.device,
-            self.sandbox and f"sandbox {self.sandbox}",
-        )
-        return " / ".join(each for each in means if each)
 
 
 def divisions(entries: Iterable[Entry]) -> tuple[Division, ...]:

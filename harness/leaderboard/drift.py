@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.leaderboard.rank import Entry
+    from harness.leaderboard.entries import Entry
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from harness.leaderboard.rank import Entry
+    from harness.leaderboard.entries import Entry
 
 COSTS = ("calls", "tokens", "bytes", "seconds")
 """Calls; tokens the model read; bytes sent both ways; seconds of tuning, which compare on one machine only."""

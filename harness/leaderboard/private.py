@@ -24,7 +24,8 @@ from harness.tracks.tasks import load_task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.leaderboard.rank import CellScore, Ranking
+    from harness.leaderboard.entries import CellScore
+    from harness.leaderboard.rank import Ranking
     from harness.leaderboard.stats import Bootstrap
     from harness.results.records import RunKey
     from harness.results.store import Store

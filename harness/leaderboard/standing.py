@@ -14,7 +14,7 @@ from harness.tracks.tasks import load_task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.leaderboard.rank import Entry
+    from harness.leaderboard.entries import Entry
 
 SEED = 0
 """Of the bootstrap's generator: the same facts give the same intervals."""

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from harness.errors import InputError
 from harness.leaderboard.anytime import load_reference, normalised_area
-from harness.leaderboard.divisions import ACCESS, Division, ceilings
+from harness.leaderboard.divisions import ACCESS, ceilings
 from harness.leaderboard.pareto import fronts
 from harness.results.status import COUNTS
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.leaderboard.anytime import Reference
-    from harness.leaderboard.rank import Entry, Ranking
+    from harness.leaderboard.entries import Division, Entry
+    from harness.leaderboard.rank import Ranking
     from harness.leaderboard.standing import Standing, Standings
 
 _MARKS = {"1_256": 1 / 256, "1_64": 1 / 64, "1_16": 1 / 16, "1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2}

@@ -14,7 +14,7 @@ from harness.leaderboard.rank import score_cell
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from harness.leaderboard.rank import CellScore
+    from harness.leaderboard.entries import CellScore
     from harness.results.store import Store
 
 

@@ -12,15 +12,13 @@ import numpy as np
 import torch
 
 from harness.blackbox.lock import Turns
+from harness.blackbox.model import Forwarded
 from harness.blackbox.projection import check_space
-from harness.contract import FeatureKind, FloatArray, IntArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
+from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
 from harness.errors import ModelError, QueryError
-from harness.lm import formats
-from harness.lm.backbones import families
-from harness.lm.backbones.base import Backbone, Batch
-from harness.lm.backbones.decoder import DecoderBackbone
-from harness.lm.backbones.encoder import EncoderBackbone
-from harness.lm.backbones.plain import PlainBackbone
+from harness.lm.backbones import choice, families
+from harness.lm.backbones.base import Batch
+from harness.lm.chunks import cut_by_reads, cut_by_tokens
 from harness.lm.device import memory_for
 from harness.lm.prompts import TOGETHER, prompt_layers
 from harness.lm.text import SENTINEL, Encoded, Vocabulary, encode, mask_token
@@ -51,15 +49,6 @@ class TextSet:
         return sum(len(e.ids) for e in self.encoded)
 
 
-@dataclass(frozen=True)
-class Forwarded:
-    """What came of a forward request."""
-
-    logits: FloatArray  # (candidates, texts, words)
-    features: FloatArray | None  # (candidates, texts, width), or of all tokens (candidates, texts, tokens, width)
-    lengths: IntArray | None  # (texts,) tokens, with the features of all tokens
-
-
 class LanguageModel:
     """Frozen weights with their tokenizer, on one device, in one number format."""
 
@@ -84,7 +73,7 @@ class LanguageModel:
             ModelError: the model is not of the kind that `spec` says, does not fit the prompt, or cannot be computed in
                 its number format.
         """
-        self.format = _format(model, spec, device, forward)
+        self.format = choice.number_format(model, spec, device, forward)
         self.dtype: torch.dtype = torch.float32 if self.format == "int8" else getattr(torch, self.format)
         self.device, self.chunk_tokens = device, chunk_tokens
         self.turns = Turns()
@@ -94,7 +83,9 @@ class LanguageModel:
         kind = families.kind(model.config)
         if kind != spec.kind:
             raise ModelError(f"{name} is a {kind} model; the track says {spec.kind}. Set model.kind")
-        self.backbone = _backbone(model, spec.zero_head_bias, device, chunk_tokens, forward, self.format == "int8")
+        self.backbone = choice.backbone(
+            model, spec.zero_head_bias, device, chunk_tokens, forward, self.format == "int8"
+        )
         self.name, self.kind, self.sha256 = name, spec.kind, sha256
         self.tokenizer = tokenizer
         mask = mask_token(tokenizer)
@@ -285,9 +276,9 @@ class LanguageModel:
         order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         ordered, most = [lengths[i] for i in order], self.chunk_tokens
         if self.backbone.bounded:
-            cuts = _cut_by_reads(ordered, candidates, reads, most)
+            cuts = cut_by_reads(ordered, candidates, reads, most)
         else:
-            cuts = _cut_by_tokens(ordered, candidates, reads, most, self.backbone.together)
+            cuts = cut_by_tokens(ordered, candidates, reads, most, self.backbone.together)
         for texts, members in cuts:
             yield order[texts], members
 
@@ -374,79 +365,5 @@ class LanguageModel:
         return bool(ids and ids[0] == self.tokenizer.bos_token_id)
 
 
-def _format(model: Any, spec: ModelSpec, device: DeviceKind, forward: Forward) -> DType:
-    """The number format that `model` is computed in: the track's own on a GPU and by ONNX Runtime."""
-    if device != "cpu" or forward == "onnxruntime":
-        return spec.dtype
-    fast = EncoderBackbone.fits(model) and forward != "plain"
-    int8 = fast or (DecoderBackbone.fits(model) and forward in {"packed", "invariant"})
-    processor = formats.here()
-    chosen = formats.fastest(spec.allowed, processor, int8=int8).format
-    formats.check(chosen, processor, int8=int8)
-    return chosen
-
-
-def _backbone(
-    model: Any, zero_head_bias: bool, device: DeviceKind, chunk_tokens: int, forward: Forward, int8: bool
-) -> Backbone:
-    """What computes `model`, as `Numerics.forward` says; with `int8`, by one that has int8 products."""
-    if forward == "onnxruntime":
-        try:
-            from harness.lm.backbones.onnx import OnnxBackbone  # noqa: PLC0415 - an extra
-        except ModuleNotFoundError as problem:
-            raise ModelError(
-                f'backend onnxruntime needs a package not here: {problem.name}. Run: pip install -e ".[onnx]"'
-            ) from problem
-        return OnnxBackbone(model, zero_head_bias, device)
-    masked, causal = EncoderBackbone.fits(model), DecoderBackbone.fits(model)
-    if forward == "invariant" and not ((masked or causal) and device == "cpu"):
-        raise ModelError(
-            f'forward = "invariant" is for BERT, RoBERTa, DistilBERT, GPT-2 and Llama on a CPU; this is '
-            f'{model.config.model_type} on {device}. Use forward = "packed"'
-        )
-    if forward != "plain" and masked:
-        packing, invariant = forward != "padded", forward == "invariant"
-        return EncoderBackbone(model, zero_head_bias, chunk_tokens, packing, invariant, int8)
-    if forward in {"packed", "invariant"} and causal:
-        return DecoderBackbone(model, zero_head_bias, chunk_tokens, forward == "invariant", int8)
-    return PlainBackbone(model, zero_head_bias)
-
-
 def _mode(prompts: Prompts) -> Mode:
     return prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
-
-
-def _cut_by_tokens(
-    lengths: Sequence[int], candidates: int, reads: int, most: int, together: bool
-) -> Iterator[tuple[slice, slice]]:
-    """Texts, longest first, x candidates; pad tokens are at most a fifth of a text's.
-
-    At most `most` tokens of all candidates, pad tokens counted, where they are computed together; else so many of
-    one candidate, and so many states read of all.
-    """
-    first = 0
-    while first < len(lengths):
-        longest = lengths[first]
-        fit = max(1, most // (longest * candidates if together else longest))
-        last = first + 1
-        while last < len(lengths) and last - first < fit and lengths[last] * 5 >= longest * 4:
-            last += 1
-        size = max(1, most // ((longest if together else reads) * (last - first)))
-        for start in range(0, candidates, size):
-            yield slice(first, last), slice(start, min(start + size, candidates))
-        first = last
-
-
-def _cut_by_reads(lengths: Sequence[int], candidates: int, reads: int, most: int) -> Iterator[tuple[slice, slice]]:
-    """Texts of at most `most` tokens x candidates of at most `most` states read."""
-    first = 0
-    while first < len(lengths):
-        fit = max(1, most // (reads * candidates))
-        last, tokens = first + 1, lengths[first]
-        while last < len(lengths) and last - first < fit and tokens + lengths[last] <= most:
-            tokens += lengths[last]
-            last += 1
-        size = max(1, most // (reads * (last - first)))
-        for start in range(0, candidates, size):
-            yield slice(first, last), slice(start, min(start + size, candidates))
-        first = last

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from harness.cli.tables import counted
-from harness.errors import DataError, InputError
+from harness.errors import DataError, InputError, counted
 from harness.results import tables
 from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
 from harness.results.records import cell_record, run_id

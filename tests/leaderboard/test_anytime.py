@@ -23,7 +23,8 @@ from harness.leaderboard.anytime import (
     normalised_area,
     runtimes,
 )
-from harness.leaderboard.rank import CellScore, Entry, score_cell
+from harness.leaderboard.entries import CellScore, Entry
+from harness.leaderboard.rank import score_cell
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.store import Store
 from harness.tracks.track import load_track

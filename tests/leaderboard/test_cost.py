@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from harness.leaderboard.cost import Cost, cost_records, cost_table, costs
-from harness.leaderboard.rank import CellScore, Entry, Ranking
+from harness.leaderboard.entries import CellScore, Entry
+from harness.leaderboard.rank import Ranking
 from harness.leaderboard.table import write_records
 from harness.results.records import CellRecord
 

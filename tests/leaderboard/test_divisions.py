@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.leaderboard.divisions import ACCESS, Division, ceilings, divisions
+from harness.leaderboard.divisions import ACCESS, ceilings, divisions
+from harness.leaderboard.entries import Division
 from harness.leaderboard.rank import Ranking, rank
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.store import Store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.leaderboard.drift import Drift, drift
-from harness.leaderboard.rank import CellScore, Entry
+from harness.leaderboard.entries import CellScore, Entry
 from harness.results.records import CellRecord, Fingerprint
 from harness.tracks.track import ROUNDING, load_track, track_names
 

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.leaderboard.entries import CellScore, Entry
 from harness.leaderboard.pareto import COSTS, cost, front, fronts
-from harness.leaderboard.rank import CellScore, Entry
 from harness.results.records import CellRecord
 
 FACTS: dict[str, Any] = {

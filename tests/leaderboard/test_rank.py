@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import key
 
-from harness.leaderboard.rank import Entry, Ranking, rank
+from harness.leaderboard.rank import Ranking, rank
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.status import FIRST_MARKS, MARKS
 from harness.results.store import Store
@@ -20,6 +20,8 @@ from harness.results.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from harness.leaderboard.entries import Entry
 
 LABELS = np.array([0, 1, 1, 0, 1, 0, 1, 1])  # majority class 1: 5 of 8
 FACTS = {

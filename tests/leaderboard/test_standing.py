@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.leaderboard.rank import CellScore, Entry
+from harness.leaderboard.entries import CellScore, Entry
 from harness.leaderboard.standing import Standings, standings
 
 LABELS = np.random.default_rng(0).integers(2, size=60)

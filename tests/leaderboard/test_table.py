@@ -17,7 +17,8 @@ import pytest
 from rich.console import Console
 
 from harness.errors import InputError
-from harness.leaderboard.rank import CellScore, Entry, Ranking
+from harness.leaderboard.entries import CellScore, Entry
+from harness.leaderboard.rank import Ranking
 from harness.leaderboard.table import document, json_beside, records, terminal_table, write_document, write_records
 from harness.results.records import CellRecord
 from harness.results.status import FIRST_MARKS, MARKS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.evaluation.run import Evaluation, Preparation
+from harness.evaluation.preparation import Preparation
+from harness.evaluation.run import Evaluation, keep, plan_known_before
 from harness.sandbox import best_tier
 from harness.sandbox.config_source import check_options
 from harness.sandbox.trial import try_config
@@ -24,7 +25,7 @@ def run(job: Job, progress: Progress) -> Plan:
         HarnessError: as `Preparation`, `Evaluation` and its `run`.
     """
     prepared = Preparation(job.track, job.choices)
-    known = prepared.plan_known_before()
+    known = plan_known_before(prepared)
     opened = [known.peek(job.store, each, job.options) for each in job.submissions] if known else []
     if known is not None and not any(run.todo for run in opened):
         for each in opened:
@@ -35,7 +36,7 @@ def run(job: Job, progress: Progress) -> Plan:
         if submission not in runs or runs[submission].todo:
             _try(job, submission)
     evaluation = Evaluation(job.track, job.choices, job.store, prepared)
-    prepared.keep(evaluation.plan)
+    keep(prepared, evaluation.plan)
     if job.isolated:
         progress.isolated(evaluation.tier)
     for submission in job.submissions:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from harness.contract import Examples, IntArray
     from harness.leaderboard.anytime import Reference
-    from harness.leaderboard.divisions import Division
+    from harness.leaderboard.entries import CellScore, Division, Entry
     from harness.leaderboard.private import Gap
-    from harness.leaderboard.rank import CellScore, Entry, Ranking
+    from harness.leaderboard.rank import Ranking
     from harness.leaderboard.standing import Standing, Standings
     from harness.leaderboard.stats import Interval
     from harness.results.records import Run

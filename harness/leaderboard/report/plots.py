@@ -19,7 +19,7 @@ from harness.results.status import MARKS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.leaderboard.rank import CellScore
+    from harness.leaderboard.entries import CellScore
     from harness.leaderboard.report.facts import System
     from harness.leaderboard.stats import FloatArray
 

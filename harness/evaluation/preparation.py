@@ -1,0 +1,180 @@
+"""An evaluation before its model is loaded: what a person gave is checked, and what will run is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from harness.errors import DataError, InputError
+from harness.evaluation.overrides import backend_of
+from harness.evaluation.referee import Cell
+from harness.lm.kinds import kind_of
+from harness.tracks.examples import Source, check_unseen, examples_sha256, load_shots, load_test, splits_of
+from harness.tracks.staging import at_hand
+from harness.tracks.track import Track, track_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from harness.evaluation.overrides import Overrides
+    from harness.tracks.tasks import TaskFile
+
+
+class Preparation:
+    """An evaluation before its model is loaded: the track, the choices, the data and the cells are checked.
+
+    Neither torch nor transformers is imported here, unless the device is a GPU or the model a hub id: what a person
+    gave wrongly is refused at once.
+    """
+
+    def __init__(self, track: Track, choices: Overrides) -> None:
+        """Check everything that can be checked without the model.
+
+        Args:
+            track: the track, as its file says.
+            choices: what the command line replaces of it.
+
+        Raises:
+            InputError: the data or the choices do not fit the track.
+            FetchError: the track's model or data are neither staged nor to be had.
+            ModelError: the model's configuration cannot be had, or is of a family that is not supported.
+        """
+        self.given, self.choices = track, choices
+        if choices.test_data is not None and not choices.test_data.is_dir():
+            raise InputError(f"--test-data {choices.test_data}: no such directory")
+        self.kind = _device_kind(track, choices.device)
+        hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
+        self.track, staged = at_hand(replaced(track, choices), choices.staged, hub_tasks)
+        self.source = source_of(track, choices) if staged is None else Source("hub", staged)
+        named = self.source if staged is None else Source("hub")  # staged or not, it is the same data
+        self.source = dataclasses.replace(self.source, test=choices.test_data)
+        self.data = str(dataclasses.replace(named, test=choices.test_data))
+        self.files = track_tasks(self.track)
+        self.cells = chosen_cells(self.track, self.files, self.source, choices)
+        if choices.p0 is not None:
+            if not choices.p0.is_file():
+                raise InputError(f"{choices.p0}: no pre-trained prompt is there; make one with harness pretrain-prompt")
+            if not any(relative_to_p0(cell) for cell in self.cells):
+                raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
+        self.data_sha256 = self._digest(self.cells)
+
+    def _digest(self, cells: Sequence[Cell]) -> str:
+        """Digest of the data of the whole track, the chosen part or not.
+
+        Reading it is also the check that what will run is there and well-formed; other tasks may be missing.
+        """
+        digest = hashlib.sha256()
+        chosen = {cell.file.name for cell in cells}
+        for name, file in self.files.items():
+            spec = self.track.tasks[name]
+            try:
+                digest.update(examples_sha256(load_test(file, self.source)).encode())
+                drawn = []
+                for split in splits_of(file, self.source, spec, present_only=True):
+                    shots = load_shots(file, self.source, split, spec)
+                    drawn.append(shots)
+                    digest.update((examples_sha256(shots.train) + examples_sha256(shots.dev)).encode())
+                if self.source.test is not None:
+                    check_unseen(file, self.source, drawn)
+            except DataError:
+                if name in chosen:
+                    raise
+                digest.update(b"absent")
+        return digest.hexdigest()[:16]
+
+
+def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, choices: Overrides) -> list[Cell]:
+    """The cells of a track that are to run: all tasks in their first split, then all in their second, and so on.
+
+    So every task has a score after as many cells as there are tasks.
+
+    Raises:
+        InputError: a task or split is not the track's.
+        DataError: the data directory lacks splits.
+    """
+    unknown = sorted(set(choices.tasks) - set(files))
+    if unknown:
+        raise InputError(f"track {track.name} has no task {unknown[0]!r}; it has {', '.join(files)}")
+    cells: list[tuple[int, Cell]] = []
+    """Each with which of its task's splits it is."""
+    for name, file in files.items():
+        if choices.tasks and name not in choices.tasks:
+            continue
+        spec = track.tasks[name]
+        task = file.task(track.profile, track.model.kind)
+        there = splits_of(file, source, spec, choices.present_splits)
+        chosen = [split for split in there if not choices.splits or split in choices.splits]
+        cells += enumerate(Cell(file, task, split, spec, track.limits, source, choices.seed) for split in chosen)
+    nowhere = sorted(set(choices.splits) - {cell.split for _, cell in cells})
+    if nowhere or not cells:
+        raise InputError(f"split {', '.join(map(str, nowhere))} is in no chosen task of track {track.name}")
+    return [cell for _, cell in sorted(cells, key=lambda each: each[0])]
+
+
+def _device_kind(track: Track, wanted: str | None) -> Literal["cpu", "cuda"]:
+    """The kind of device, found to be here where it is a GPU."""
+    if track.device_kind(wanted) == "cpu":
+        return "cpu"
+    from harness.lm import device  # noqa: PLC0415 - torch, which knows of GPUs
+
+    return device.chosen(track, wanted)
+
+
+def relative_to_p0(cell: Cell) -> bool:
+    """Whether a pre-trained p0 is for this cell: one trained on pairs of sentences is for pairs."""
+    return cell.task.fields == 2  # noqa: PLR2004
+
+
+def _on_backend(track: Track, wanted: str) -> Track:
+    """The track on another backend; ONNX Runtime computes in float32."""
+    if wanted not in {"torch", "onnxruntime"}:
+        raise InputError(f"--backend {wanted}: torch or onnxruntime is needed")
+    if wanted == backend_of(track):
+        return track
+    numerics = msgspec.structs.replace(track.numerics, forward="packed" if wanted == "torch" else wanted)
+    model = track.model
+    if wanted == "onnxruntime":
+        model = msgspec.structs.replace(model, dtype="float32", formats=msgspec.UNSET)
+    return msgspec.structs.replace(track, given_numerics=numerics, model=model)
+
+
+def replaced(track: Track, choices: Overrides) -> Track:
+    """The track with the command line's choices put in.
+
+    Raises:
+        InputError: a choice makes no sense.
+    """
+    if choices.model is not None:
+        kind = kind_of(choices.model)
+        model = msgspec.structs.replace(track.model, source=choices.model, kind=kind, revision=None)
+        track = msgspec.structs.replace(track, model=model)
+    if choices.backend is not None:
+        track = _on_backend(track, choices.backend)
+    if choices.calls is not None:
+        if choices.calls <= 0:
+            raise InputError(f"--calls {choices.calls}: a positive number of calls is needed")
+        tasks = {name: msgspec.structs.replace(spec, calls=choices.calls) for name, spec in track.tasks.items()}
+        track = msgspec.structs.replace(track, tasks=tasks)
+    return track
+
+
+def source_of(track: Track, choices: Overrides) -> Source:
+    """Where the examples come from, before what is staged is looked for.
+
+    Raises:
+        InputError: no such data directory.
+    """
+    if choices.data is None:
+        return Source(track.data.source)
+    if not choices.data.is_dir():
+        raise InputError(f"--data {choices.data}: no such directory")
+    directory = choices.data.absolute()  # ``.`` has no name
+    return Source("hub" if track.data.source == "hub" and not _looks_like_kit(directory) else "kit", directory)
+
+
+def _looks_like_kit(directory: Path) -> bool:
+    return any(directory.glob("*/test.tsv"))

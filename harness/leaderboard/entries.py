@@ -1,0 +1,143 @@
+"""What a ranking is made of: cells with their scores, entries, and the division that an entry competes in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.tracks.tiers import ELSEWHERE
+
+if TYPE_CHECKING:
+    from harness.contract import IntArray
+    from harness.results.records import CellRecord
+
+UNSANDBOXED = "0"
+"""The tier that is none."""
+
+
+@dataclass(frozen=True, order=True)
+class Division:
+    """The means that runs must share to be compared."""
+
+    external: str = ""
+    """What came from outside data, e.g. a pre-trained prompt; empty where nothing did."""
+    sandbox: str = ""
+    """Tier the submission ran in, as `harness.tracks.tiers`; several, space between, where cells differ."""
+    device: str = ""
+    """``cpu``, or the GPU as its driver names it."""
+
+    @property
+    def unsandboxed(self) -> bool:
+        """Whether some of it ran without isolation."""
+        return UNSANDBOXED in self.sandbox.split()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether solvers ran on machines of their own, over HTTP."""
+        return ELSEWHERE in self.sandbox
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        means = (
+            f"external data {self.external}" if self.external else "pure",
+            self.device,
+            self.sandbox and f"sandbox {self.sandbox}",
+        )
+        return " / ".join(each for each in means if each)
+
+
+@dataclass(frozen=True)
+class CellScore:
+    """One finished cell with its scores."""
+
+    task: str
+    split: int
+    status: str
+    score: float
+    anytime: dict[float, float]
+    """Score of the incumbent per fraction of the budget; the majority class where there was none. Without the fractions
+    at which an older cell had an incumbent that was not kept."""
+    record: CellRecord
+    rows: dict[float, int] = field(default_factory=dict)
+    """Rows that were spent when the incumbent of each fraction was offered; only where there was one."""
+    predicted: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
+    """(items,): the classes that count, those of a failed cell included; empty in scores made up without any. In the
+    smallest integers that hold them: a leaderboard has 100,000 cells."""
+    labels: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
+    """(items,), one array for all cells of a test set."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the leaderboard."""
+
+    rank: int | None
+    """Place by average in its division: 1 is best, equal averages share one; None where cells are missing, and for
+    white-box references. Ranks shared by all who cannot be told apart are in `Ranking.standing`."""
+    name: str
+    run: str
+    cells: tuple[CellScore, ...]
+    missing: int
+    environment: dict[str, Any]
+    white_box: bool = False
+    """Whether it is a reference that trained with the model's weights."""
+    device: str = "cpu"
+    """What it ran on: ``cpu``, or the GPU as its driver names it."""
+    external: str = ""
+    """What came from outside data, as in `RunKey`; such an entry is never ranked with pure ones."""
+
+    @property
+    def division(self) -> Division:
+        """What it may be compared with."""
+        return Division(self.external, " ".join(sorted({cell.record.sandbox for cell in self.cells})), self.device)
+
+    @property
+    def access(self) -> int:
+        """Highest access level used: 0 logits, 1 input prompts, 2 deep prompts, 3 hidden states, 4 the weights."""
+        return max((cell.record.level for cell in self.cells), default=0)
+
+    @property
+    def average(self) -> float:
+        """Mean over tasks of the mean over splits."""
+        return float(np.mean([self.task(task)[0] for task in self.tasks])) if self.cells else float("nan")
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks with at least one finished cell, in the order of the store."""
+        return list(dict.fromkeys(cell.task for cell in self.cells))
+
+    def task(self, name: str) -> tuple[float, float, int]:
+        """Mean and sample standard deviation over splits, and the number of splits."""
+        values = [cell.score for cell in self.cells if cell.task == name]
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        return float(np.mean(values)), std, len(values)
+
+    def at(self, mark: float, task: str | None = None) -> float | None:
+        """Score of the incumbents at a fraction of the budget: on a task, or averaged as `average` is.
+
+        None where the incumbent of some cell was not kept at that fraction.
+        """
+        cells = [cell for cell in self.cells if task in {None, cell.task}]
+        if not all(mark in cell.anytime for cell in cells):
+            return None
+        tasks = self.tasks if task is None else [task]
+        return float(np.mean([np.mean([c.anytime[mark] for c in cells if c.task == name]) for name in tasks]))
+
+    @property
+    def calls(self) -> float:
+        """Calls used, summed over cells."""
+        return float(sum(cell.record.calls_spent for cell in self.cells))
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of tuning, summed over cells."""
+        return float(sum(cell.record.tuning_s for cell in self.cells))
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many cells ended how."""
+        return dict(sorted(Counter(cell.status for cell in self.cells).items()))

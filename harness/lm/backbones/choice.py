@@ -1,0 +1,54 @@
+"""Which backbone computes a model, and in which number format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ModelError
+from harness.lm import formats
+from harness.lm.backbones.decoder import DecoderBackbone
+from harness.lm.backbones.encoder import EncoderBackbone
+from harness.lm.backbones.plain import PlainBackbone
+
+if TYPE_CHECKING:
+    from harness.lm.backbones.base import Backbone
+    from harness.lm.device import Kind as DeviceKind
+    from harness.tracks.track import DType, Forward, ModelSpec
+
+
+def number_format(model: Any, spec: ModelSpec, device: DeviceKind, forward: Forward) -> DType:
+    """The number format that `model` is computed in: the track's own on a GPU and by ONNX Runtime."""
+    if device != "cpu" or forward == "onnxruntime":
+        return spec.dtype
+    fast = EncoderBackbone.fits(model) and forward != "plain"
+    int8 = fast or (DecoderBackbone.fits(model) and forward in {"packed", "invariant"})
+    processor = formats.here()
+    chosen = formats.fastest(spec.allowed, processor, int8=int8).format
+    formats.check(chosen, processor, int8=int8)
+    return chosen
+
+
+def backbone(
+    model: Any, zero_head_bias: bool, device: DeviceKind, chunk_tokens: int, forward: Forward, int8: bool
+) -> Backbone:
+    """What computes `model`, as `Numerics.forward` says; with `int8`, by one that has int8 products."""
+    if forward == "onnxruntime":
+        try:
+            from harness.lm.backbones.onnx import OnnxBackbone  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as problem:
+            raise ModelError(
+                f'backend onnxruntime needs a package not here: {problem.name}. Run: pip install -e ".[onnx]"'
+            ) from problem
+        return OnnxBackbone(model, zero_head_bias, device)
+    masked, causal = EncoderBackbone.fits(model), DecoderBackbone.fits(model)
+    if forward == "invariant" and not ((masked or causal) and device == "cpu"):
+        raise ModelError(
+            f'forward = "invariant" is for BERT, RoBERTa, DistilBERT, GPT-2 and Llama on a CPU; this is '
+            f'{model.config.model_type} on {device}. Use forward = "packed"'
+        )
+    if forward != "plain" and masked:
+        packing, invariant = forward != "padded", forward == "invariant"
+        return EncoderBackbone(model, zero_head_bias, chunk_tokens, packing, invariant, int8)
+    if forward in {"packed", "invariant"} and causal:
+        return DecoderBackbone(model, zero_head_bias, chunk_tokens, forward == "invariant", int8)
+    return PlainBackbone(model, zero_head_bias)

@@ -1,0 +1,44 @@
+"""How a query is cut into what is computed at once, so that memory stays bounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def cut_by_tokens(
+    lengths: Sequence[int], candidates: int, reads: int, most: int, together: bool
+) -> Iterator[tuple[slice, slice]]:
+    """Texts, longest first, x candidates; pad tokens are at most a fifth of a text's.
+
+    At most `most` tokens of all candidates, pad tokens counted, where they are computed together; else so many of
+    one candidate, and so many states read of all.
+    """
+    first = 0
+    while first < len(lengths):
+        longest = lengths[first]
+        fit = max(1, most // (longest * candidates if together else longest))
+        last = first + 1
+        while last < len(lengths) and last - first < fit and lengths[last] * 5 >= longest * 4:
+            last += 1
+        size = max(1, most // ((longest if together else reads) * (last - first)))
+        for start in range(0, candidates, size):
+            yield slice(first, last), slice(start, min(start + size, candidates))
+        first = last
+
+
+def cut_by_reads(lengths: Sequence[int], candidates: int, reads: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Texts of at most `most` tokens x candidates of at most `most` states read."""
+    first = 0
+    while first < len(lengths):
+        fit = max(1, most // (reads * candidates))
+        last, tokens = first + 1, lengths[first]
+        while last < len(lengths) and last - first < fit and tokens + lengths[last] <= most:
+            tokens += lengths[last]
+            last += 1
+        size = max(1, most // (reads * (last - first)))
+        for start in range(0, candidates, size):
+            yield slice(first, last), slice(start, min(start + size, candidates))
+        first = last
