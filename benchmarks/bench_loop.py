@@ -6,7 +6,8 @@ python benchmarks/bench_loop.py --store DIR      the ledger on another disk than
 **session**: queries over a real socketpair to a worker's real session, in front of the fake model; what is left of the
 round trip without the fake's own time is packing, checking, pricing, the ledger and unpacking, on both sides. The
 ledger is a list in memory, then SQLite as the harness runs it: a commit that has reached the disk before the reply is
-sent. Where others use the machine, too, processor time says more than elapsed time; waiting for the disk is in the latter.
+sent. Where others use the machine, too, processor time says more than elapsed time; waiting for the disk is in the
+latter.
 **cma**: ask and tell of one generation as `bbt` does them. **projections**: generated once, and the product of a
 query with them. **worker**: memory of a real worker process that runs `bbtv2` on a model of RoBERTa-large's shape
 (24 layers, d = 500 each). Numbers: benchmarks/README.md.
