@@ -119,7 +119,7 @@ def test_finished_cells_are_skipped_and_progress_is_told(tiny_track: Path, store
     assert made.run(found, {}, second) == run
     assert second.plans == [(2, 2)]
     assert second.cells == []
-    assert len(store.attempts(run.id)) == 2
+    assert len(store.attempts(run)) == 2
 
 
 def test_an_interrupted_cell_starts_over_and_a_finished_one_does_not(

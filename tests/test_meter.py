@@ -70,3 +70,21 @@ def test_numpy_integers_cannot_overflow_into_a_free_query() -> None:
 def test_a_budget_of_nothing_is_refused(calls: int, rows: int) -> None:
     with pytest.raises(ValueError, match="positive"):
         Meter(calls, rows)
+
+
+def test_a_price_alone_charges_nothing() -> None:
+    meter = Meter(2, 10)
+    assert meter.price(1, 15) == 15
+    assert meter.spent == 0
+    meter.spend(15)
+    assert meter.budget.rows_left == 5
+    with pytest.raises(BudgetExhausted, match="6 rows asked, 5 of 20 left"):
+        meter.price(1, 6)
+    assert meter.spent == 15
+
+
+@pytest.mark.parametrize("spent", [-1, 21])
+def test_a_meter_starts_within_its_budget(spent: int) -> None:
+    assert Meter(2, 10, 20).budget.rows_left == 0
+    with pytest.raises(ValueError, match="rows are spent of 20"):
+        Meter(2, 10, spent)

@@ -67,6 +67,12 @@ def test_a_loss_that_is_no_number_comes_back() -> None:
     assert math.isnan(cell_record(text).note["loss"])
 
 
+def test_half_of_a_surrogate_pair_in_the_output_comes_back() -> None:
+    """A worker's output may be cut there, and Python's JSON holds it."""
+    text = dataclasses.replace(FULL, output="\ud83d").to_json()
+    assert cell_record(text).output == "\ud83d"
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"rows_spent": "many"}', '{"access": "nobody"}', '{"history": [[1]]}'])
 def test_what_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"Expect|Invalid"):

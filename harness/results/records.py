@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from harness.results.status import FIRST_MARKS
 if TYPE_CHECKING:
     from harness.contract import IntArray
 
+T = TypeVar("T")
 RunAccess: TypeAlias = Literal["black-box", "white-box", "predictions"]
 """``white-box`` is a reference that was allowed to train with the model's weights; it is listed, never ranked.
 ``predictions`` were uploaded: nothing is known of how they were made, and they are listed apart."""
@@ -227,7 +228,7 @@ def run_key(text: str) -> RunKey:
     Raises:
         ValueError: it is none.
     """
-    return msgspec.convert(json.loads(text), RunKey)
+    return _decoded(text, RunKey)
 
 
 def cell_record(text: str) -> CellRecord:
@@ -236,7 +237,15 @@ def cell_record(text: str) -> CellRecord:
     Raises:
         ValueError: it is none.
     """
-    return msgspec.convert(json.loads(text), CellRecord)  # not msgspec's decoder: a reference's loss may be NaN
+    return _decoded(text, CellRecord)
+
+
+def _decoded(text: str, kind: type[T]) -> T:
+    """JSON as `kind`; where it is beyond the standard, as Python's own JSON is, by the slower way."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except ValueError:  # a reference's loss may be NaN, and output may hold half of a surrogate pair
+        return msgspec.convert(json.loads(text), kind)
 
 
 @dataclass(frozen=True)

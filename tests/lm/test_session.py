@@ -224,7 +224,7 @@ def test_a_ledger_row_tells_bytes_tokens_level_and_digest(connect: Any, task: Ta
 def test_the_access_level_is_recorded(connect: Any, task: Task, changes: dict[str, Any], level: int) -> None:
     line = connect()
     assert isinstance(line.ask(query(task, **changes)), wire.Result)
-    assert line.end().level == level
+    assert line.end().usage.level == level
 
 
 def test_nothing_is_served_before_the_submission_is_ready(connect: Any, task: Task) -> None:

@@ -18,6 +18,8 @@ from hypothesis.extra import numpy as hnp
 from harness.blackbox import wire
 from harness.contract import Prompt, Subspace
 from harness.errors import ProtocolError, QueryError
+from harness.lm import wire
+from harness.lm.query import Query
 
 count = st.integers(0, 2**31)
 text = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -26,6 +28,7 @@ array = hnp.arrays(
 )
 packed = array.map(wire.Array.of)
 spaces = st.builds(
+    Subspace,
     dim=count,
     std=st.lists(st.floats(0, 1e5), max_size=4).map(tuple),
     tokens=count,
@@ -236,7 +239,12 @@ def test_a_value_that_is_not_finite_or_huge_is_refused(value: float) -> None:
 
 def test_a_prompt_of_the_wrong_rank_fails_where_it_is_sent() -> None:
     with pytest.raises(QueryError, match=r"\(2, 3\); \(candidates, layers, tokens, width\) expected"):
-        wire.prompt_values(Prompt(np.zeros((2, 3), dtype=np.float32)))
+        Query.of(Prompt(np.zeros((2, 3), dtype=np.float32)), ["a film"], None, None, None, False)
+
+
+def test_prompts_that_are_none_fail_where_they_are_sent() -> None:
+    with pytest.raises(QueryError, match="prompts are ndarray; Prompt"):
+        Query.of(np.zeros((2, 1, 2, 16)), ["a film"], None, None, None, False)  # type: ignore[arg-type]
 
 
 # ── the socket ───────────────────────────────────────────────────────────────────────────────────────────────
