@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +98,39 @@ def test_public_names_are_exactly_all() -> None:
     assert all(hasattr(harness, name) for name in harness.__all__)
 
 
-@pytest.mark.parametrize("path", SUBMISSIONS, ids=lambda p: p.parent.name)
+def test_what_solvers_share_knows_the_contract_and_numerics_alone() -> None:
+    """So a worker needs no more for it."""
+    for path in (ROOT / "harness" / "solving").glob("*.py"):
+        for name in imports(path, run=False):
+            top, *below = name.split(".")
+            if top == "harness":
+                assert below[0] in {"contract", "errors", "heads", "solving"}, f"{path} imports {name}"
+            else:
+                assert top in {"numpy", "cma", "sklearn", *STANDARD}, f"{path} imports {name}"
+
+
+def test_what_solvers_share_is_exported_and_explained() -> None:
+    """Every public function and class says what goes in and what comes out, by the headings of Google's style."""
+    assert harness.solving.__all__ == sorted(harness.solving.__all__)
+    for name in harness.solving.__all__:
+        shared = getattr(harness.solving, name)
+        if not isinstance(shared, type) and not callable(shared):
+            continue  # an alias of a type
+        assert "Example" in str(shared.__doc__), name
+        public = [each for key, each in vars(shared).items() if key[0] != "_"]
+        for each in public if isinstance(shared, type) else [shared]:
+            function = getattr(each, "__func__", each)
+            if not inspect.isfunction(function):
+                continue
+            arguments = [key for key in inspect.signature(function).parameters if key not in {"self", "cls"}]
+            page = str(function.__doc__)
+            assert "Args:" in page or not arguments, f"{name}: {function.__name__}"
+            assert all(f"{key}: " in page for key in arguments), f"{name}: {function.__name__}"
+            returned = inspect.signature(function).return_annotation
+            assert re.search("Returns:|Yields:", page) or returned == "None", f"{name}: {function.__name__}"
+
+
+@pytest.mark.parametrize("path", SUBMISSIONS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_a_submission_imports_the_contract_and_numerics_alone(path: Path) -> None:
     allowed = {"harness", "numpy", "scipy", "cma", "nevergrad", "sklearn", "torch"}
     allowed |= {beside.stem for beside in path.parent.glob("*.py")}

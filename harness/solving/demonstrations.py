@@ -16,6 +16,9 @@ def without_braces(text: str) -> str:
 
     Returns:
         The text, to stand in a template as it is.
+
+    Example:
+        ``without_braces("{a} b")  # "a b"``
     """
     return text.replace("{", "").replace("}", "")
 

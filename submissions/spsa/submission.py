@@ -6,10 +6,9 @@ x are the coordinates z of a random subspace of the soft prompt, as in BBT, or t
 directional derivative whatever the number of coordinates; times its direction it is an unbiased estimate of the
 gradient, up to order eps^2. The 2n candidates of a step are one query.
 
-Spall (IEEE Transactions on Automatic Control 37(3), 1992) moves x by a decaying gain times g, MeZO by a constant one;
-here Adam moves it. Differs from MeZO also in this: prompts are tuned and not weights; the loss is that of the whole
-training set, not of a batch; looks at dev are paid for, and dev loss breaks ties; the bare template is the first
-incumbent.
+Spall (IEEE Transactions on Automatic Control 37(3)) moves x by a decaying gain times g, MeZO by a constant one; here
+Adam moves it. Differs from MeZO also in this: prompts are tuned and not weights; the loss is that of the whole training
+set; looks at dev are paid for, and dev loss breaks ties; the bare template is the first incumbent.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ Floats: TypeAlias = NDArray[np.float64]
 class Config:
     """Hyper-parameters; ours unless a source is named."""
 
-    # What x is: coordinates of a prompt at the input, of prompts at all layers, or the values of the input prompt
-    # themselves, without a subspace (MeZO's prefix).
+    # What x is: coordinates of a prompt at the input or at all layers, or the input prompt itself (MeZO's prefix).
     where: Literal["input", "deep", "prompt"] = "input"
     dim: Count = 500  # d, coordinates per layer, as in BBT
     alpha: NonNegative = 1.0  # width of the prompt that x ~ N(0, I) gives, in stds of the first layer's input (BBT)
@@ -68,7 +66,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         if losses.min() < best_loss:
             best_x, best_loss = candidates[losses.argmin()], float(losses.min())
         plus, minus = np.split(losses, 2)  # (n,) each
-        adam.step([x], [(plus - minus) @ u / (2 * config.eps * len(u))])
+        adam.step([x], [estimate(u, plus, minus, config.eps)])
 
         if step % look_steps == 0 or lm.budget.rows_left < step_rows + look_rows:
             looks = np.stack([x, best_x])  # (2, size): where the search is, the best candidate
@@ -95,3 +93,8 @@ def draw(rng: np.random.Generator, distribution: Literal["rademacher", "normal"]
     if distribution == "normal":
         return rng.standard_normal(shape)
     return np.asarray(2.0 * rng.integers(2, size=shape) - 1.0, dtype=np.float64)
+
+
+def estimate(u: Floats, plus: Floats, minus: Floats, eps: float) -> Floats:
+    """G (size,) from directions u (n, size) and the losses (n,) at x + eps u_j and at x - eps u_j."""
+    return np.asarray((plus - minus) @ u / (2 * eps * len(u)), dtype=np.float64)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
+from harness.contract import Metric
 from harness.solving import metrics
 
 
@@ -19,6 +20,24 @@ def test_the_metrics_agree_with_scikit_learn(seed: int, texts: int, classes: int
     assert metrics.accuracy(predicted, labels) == pytest.approx(accuracy_score(labels, predicted))
     of_class_1 = f1_score(labels, predicted, labels=[1], average="macro", zero_division=0)
     assert metrics.f1(predicted, labels) == pytest.approx(of_class_1)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(2, 14), st.sampled_from(["accuracy", "macro_f1", "f1"])
+)
+def test_a_cells_score_is_the_vectorised_one(seed: int, texts: int, classes: int, metric: Metric) -> None:
+    """The one by scikit-learn, the other in numpy for many predictions at once; classes may be lacking in either."""
+    rng = np.random.default_rng(seed)
+    present = rng.integers(1, classes + 1)
+    predicted, labels = rng.integers(classes, size=(5, texts)), rng.integers(present, size=texts)
+    at_once = metrics.score(metric, predicted, labels, classes)
+    assert [metrics.cell_score(metric, one, labels, classes) for one in predicted] == pytest.approx(at_once.tolist())
+
+
+def test_a_cell_of_another_size_than_its_labels_has_no_score() -> None:
+    with pytest.raises(ValueError, match="inconsistent"):
+        metrics.cell_score("accuracy", np.array([0, 1]), np.array([0, 1, 1]), 2)
 
 
 def test_a_class_in_neither_labels_nor_predictions_counts_zero() -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from harness import Answer, BudgetExhausted, Examples, Outputs, Shots, Task
-from harness.blackbox.fake import FakeLM, fake_examples, fake_shots, fake_task
-from harness.solving.answers import check, probabilities
+from harness.answer import check, probabilities
+from harness.lm.fake import FakeLM, fake_examples, fake_shots, fake_task
+from harness.solving import CmaEs
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -33,10 +34,11 @@ def load(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         import cma  # noqa: F401 - says once that matplotlib is not installed; nevergrad imports it late
 
+        patch.syspath_prepend(str(FOLDER / name))  # a submission may have modules of its own
         spec.loader.exec_module(module)
     return module
 
@@ -65,7 +67,7 @@ class Run:
     dev: list[Any]
     """The same for dev queries."""
     told: list[Generation]
-    """What the submission's `evolution`s were told, in order."""
+    """What the submission's `CmaEs` were told, in order."""
 
     def outputs(self, prompts: Any, examples: Examples) -> Outputs:
         """What the model says of texts under a query's prompts, unmetered."""
@@ -77,25 +79,16 @@ class Run:
         return float((p.argmax(axis=1) == self.test.labels).mean())
 
 
-def overhear(module: ModuleType, patch: pytest.MonkeyPatch) -> list[Generation]:
-    """Note what is told to every CMA-ES that the submission makes."""
+def overhear(patch: pytest.MonkeyPatch) -> list[Generation]:
+    """Note what is told to every CMA-ES that is made."""
     told: list[Generation] = []
-    if not hasattr(module, "evolution"):
-        return told
-    make = module.evolution
+    tell = CmaEs.tell
 
-    def watched(*args: Any) -> Any:
-        search = make(*args)
-        tell = search.tell
+    def noted(self: CmaEs, losses: Any) -> None:
+        tell(self, losses)
+        told.append(Generation(np.array(losses), self.mean))
 
-        def noted(zs: Any, losses: Any) -> None:
-            tell(zs, losses)
-            told.append(Generation(np.array(losses), search.mean.copy()))
-
-        search.tell = noted
-        return search
-
-    patch.setattr(module, "evolution", watched)
+    patch.setattr(CmaEs, "tell", noted)
     return told
 
 
@@ -129,7 +122,7 @@ class Bench:
             options = {"dim": 30, **({"optimizer": "NGOpt"} if name == "nevergrad" else {}), **options}
         answers, ended_by_budget = [], False
         with pytest.MonkeyPatch.context() as patch:
-            told = overhear(module, patch)
+            told = overhear(patch)
             try:
                 for answer in module.tune(lm, task, shots, np.random.default_rng(seed), module.Config(**options)):
                     check(answer, task, lm.info.width)

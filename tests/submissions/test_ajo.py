@@ -1,19 +1,39 @@
-"""AJO's formulas."""
+"""AJO: what is asked, what the search is told, what is kept, and what the head learns, seen from outside."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from harness import Outputs, negative_log_likelihood, softmax
+from harness import (
+    Answer,
+    BudgetExhausted,
+    Coordinates,
+    LinearHead,
+    Member,
+    Outputs,
+    Shots,
+    Task,
+    negative_log_likelihood,
+    softmax,
+)
+from harness.solving import Adam, CmaEs
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from numpy.typing import NDArray
+
+    from harness.lm.fake import FakeLM
+
     from .conftest import Bench
+
+LAYERS, DIM = 3, 10
 
 
 @pytest.fixture(scope="module")
@@ -22,110 +42,163 @@ def ajo(bench: Bench) -> ModuleType:
     return bench.load("ajo")
 
 
-def test_calibration_makes_the_mean_logits_equal(ajo: ModuleType) -> None:
-    """W q_mean = lambda 1, lambda = mean of q_mean."""
-    q = np.random.default_rng(0).normal(5, 1, size=(16, 4))
-    w = ajo.calibrate(q, faithful=True)
-    np.testing.assert_allclose(w.scale * q.mean(axis=0), np.full(4, q.mean()))
-    np.testing.assert_array_equal(w.shift, np.zeros(4))
+@dataclass
+class Generation:
+    """One generation, and the answers that came before the next one."""
+
+    asked: Coordinates
+    losses: NDArray[np.float64]  # (population,), as the search was told
+    steps: int  # of Adam, since the generation before
+    answers: list[Answer] = field(default_factory=list)
 
 
-def test_calibration_by_hand_for_two_classes(ajo: ModuleType) -> None:
-    """q_mean = (2, 6): lambda = 4, W = diag(2, 2/3)."""
-    np.testing.assert_allclose(ajo.faithful_scale(np.array([2.0, 6.0])), [2, 2 / 3])
+def play(bench: Bench, calls: int = 600, **options: Any) -> tuple[list[Generation], FakeLM, Task, Shots]:
+    """Every generation of a run that looks at dev after each."""
+    module = bench.load("ajo")
+    lm, task, shots = bench.setting(calls=calls)
+    found: list[Generation] = []
+    asked: list[Any] = []
+    steps = [0]
+    outputs, tell, step = lm.outputs, CmaEs.tell, Adam.step
+
+    def watched(prompts: Any, texts: Any, *rest: Any, **more: Any) -> Any:
+        asked.append(prompts)
+        return outputs(prompts, texts, *rest, **more)
+
+    def told(self: CmaEs, losses: Any) -> None:
+        tell(self, losses)
+        found.append(Generation(asked[-1], np.array(losses), steps[0]))
+        steps[0] = 0
+
+    def counted(self: Adam, *arrays: Any) -> None:
+        step(self, *arrays)
+        steps[0] += 1
+
+    lm.outputs = watched  # type: ignore[method-assign]
+    config = module.Config(**{"dim": DIM, "dev_every": 1, "eta": 3e-3, "select": "loss", **options})
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(BudgetExhausted):
+        patch.setattr(CmaEs, "tell", told)
+        patch.setattr(Adam, "step", counted)
+        for answer in module.tune(lm, task, shots, np.random.default_rng(0), config):
+            if found:
+                found[-1].answers.append(answer)
+    return found, lm, task, shots
 
 
-@pytest.mark.parametrize("faithful", [False, True])
-def test_balanced_logits_are_left_alone(ajo: ModuleType, faithful: bool) -> None:
-    """Equal class means give the identity."""
-    q = np.array([[1.0, 3.0], [3.0, 1.0]])
-    w = ajo.calibrate(q, faithful=faithful)
-    np.testing.assert_allclose(w.scale, 1)
-    np.testing.assert_allclose(w.shift, 0, atol=1e-12)
+def on_train(lm: FakeLM, task: Task, shots: Shots, prompts: Any) -> Outputs:
+    """What the model says of the training texts, unmetered."""
+    return lm.free.outputs(prompts, shots.train.texts, task.template, task.words)
 
 
-@pytest.mark.parametrize("mean", [(-1.0, 3.0), (0.0, 2.0), (1.0, 5.1), (-2.0, -3.0)])
-def test_unsafe_means_fall_back_to_a_shift(ajo: ModuleType, mean: tuple[float, float]) -> None:
-    """Negative, vanishing or very unequal means would flip or explode a class: they are moved together instead."""
-    assert ajo.faithful_scale(np.array(mean)) is None
-    w = ajo.calibrate(np.array([mean, mean]), faithful=True)
-    np.testing.assert_array_equal(w.scale, 1)
-    np.testing.assert_allclose(w.shift + mean, np.mean(mean))
-    assert w.fallback
+VARIANTS = [{}, {"joint": False}, {"head": False}, {"head_every": "layer"}, {"epochs": 1, "alpha": 0.25}]
 
 
-@pytest.mark.parametrize("mean", [(1.0, 5.0), (0.5, 0.5), (2.0, 3.0, 9.9)])
-def test_the_guard_lets_safe_means_pass(ajo: ModuleType, mean: tuple[float, ...]) -> None:
-    """Up to five times the least, and none below a tenth of the mean magnitude."""
-    w = ajo.calibrate(np.array([mean]), faithful=True)
-    assert not w.fallback
-    np.testing.assert_allclose(w.scale * mean, np.mean(mean))
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_layers_move_one_at_a_time_around_the_stack_that_was_kept(bench: Bench, options: dict[str, Any]) -> None:
+    """From the bottom up. What is fixed was the best of a generation before, or zero."""
+    generations, *_ = play(bench, **options)
+    assert len(generations) > 15
+    kept = {np.zeros((LAYERS, DIM), dtype=np.float32).tobytes()}
+    for n, generation in enumerate(generations):
+        z, layer = generation.asked.z, n % LAYERS
+        others = [other for other in range(LAYERS) if other != layer]
+        assert (z[:, others] == z[:1, others]).all()
+        assert len(np.unique(z[:, layer, 0])) == 20
+        assert any((np.frombuffer(k, np.float32).reshape(LAYERS, DIM)[others] == z[0, others]).all() for k in kept)
+        kept.add(z[generation.losses.argmin()].tobytes())
 
 
-def test_a_fallback_is_noted_in_every_calibrated_answer(ajo: ModuleType, bench: Bench) -> None:
-    """The fake's mean logits at the zero prompt do not pass the guard; the additive form needs none."""
-    run = bench.run("ajo", calibrate="faithful", calls=120)
-    expected = [1.0 if any(answer.members[0].shift or ()) else None for answer in run.answers]
-    assert set(expected) == {1.0, None}
-    assert [answer.note.get("calibration_fallback") for answer in run.answers] == expected
-    assert all("calibration_fallback" not in answer.note for answer in bench.run("ajo", calls=120).answers)
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_the_search_is_told_the_loss_of_the_classifier_that_is_answered(bench: Bench, options: dict[str, Any]) -> None:
+    """That of the mixture under the present head; without `joint`, of the calibrated logits alone."""
+    generations, lm, task, shots = play(bench, **options)
+    checked = 0
+    for generation in generations:
+        for answer in generation.answers:
+            member = replace(answer.members[0], **({} if options.get("joint", True) else {"alpha": 0.0}))
+            outs = on_train(lm, task, shots, generation.asked)
+            expected = negative_log_likelihood(member.probabilities(outs), shots.train.labels)
+            np.testing.assert_allclose(generation.losses, expected, rtol=1e-5)
+            checked += 1
+    assert checked > 5
 
 
-def test_safe_shift_divides_by_the_mean_probability(ajo: ModuleType) -> None:
-    """softmax(q + shift) is softmax(q) / p_mean, normalised (Zhao et al. 2021), and ignores a constant in q."""
-    q = np.random.default_rng(1).normal(0, 2, size=(32, 3)) + np.array([2.0, 0.0, -1.0])
-    p = softmax(q)
-    expected = p / p.mean(axis=0)
-    shift = ajo.safe_shift(q)
-    np.testing.assert_allclose(softmax(q + shift), expected / expected.sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(ajo.safe_shift(q + 7.0), shift, atol=1e-9)
-    assert shift.sum() == pytest.approx(0)
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_a_stack_is_replaced_if_the_loss_falls_under_the_present_head(bench: Bench, options: dict[str, Any]) -> None:
+    """Its own loss is taken again, for the head has moved since: where an answer shows the head, both are computed."""
+    generations, lm, task, shots = play(bench, **options)
+    best, kept = np.zeros((LAYERS, DIM), dtype=np.float32), []
+    for n, (generation, following) in enumerate(pairwise(generations)):
+        k, fixed = int(generation.losses.argmin()), (n + 1) % LAYERS
+        others = [other for other in range(LAYERS) if other != fixed]
+        replaced = bool((following.asked.z[0, others] == generation.asked.z[k][others]).all())
+        for answer in generation.answers:
+            member = replace(answer.members[0], **({} if options.get("joint", True) else {"alpha": 0.0}))
+            current = on_train(lm, task, shots, generation.asked.space.at(best[None]))
+            (loss,) = negative_log_likelihood(member.probabilities(current), shots.train.labels)
+            assert replaced == (generation.losses[k] < loss)
+            assert answer.note["loss"] == pytest.approx(min(generation.losses[k], loss), rel=1e-5)
+        kept.append(replaced)
+        best = generation.asked.z[k] if replaced else best
+    assert set(kept) == {True, False}
 
 
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, [6, 0, 0]),
+        ({"head_every": "layer"}, [6, 6, 6]),
+        ({"epochs": 1, "batch": 5}, [7, 0, 0]),
+        ({"epochs": 4, "batch": 100}, [4, 0, 0]),
+        ({"head": False}, [0, 0, 0]),
+        ({"joint": False}, [6, 0, 0]),
+    ],
+)
+def test_the_head_is_trained_before_a_round_or_layer(bench: Bench, options: dict[str, Any], steps: list[int]) -> None:
+    """Epochs over all 32 texts, batch by batch, and never paid for."""
+    generations, lm, _, shots = play(bench, **options)
+    found = [generation.steps for generation in generations]
+    assert found == (steps * len(found))[: len(found)]
+    rows = len(shots.train) + len(shots.dev) + len(found) * (20 * len(shots.train) + 2 * len(shots.dev))
+    assert lm.meter.spent == rows
+
+
+@pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
-def test_head_gradient_is_that_of_the_joint_loss(ajo: ModuleType, alpha: float) -> None:
-    """Against central differences."""
+def test_the_gradient_of_the_head_is_that_of_the_loss(ajo: ModuleType, bench: Bench, alpha: float, joint: bool) -> None:
+    """Of the joint loss, or of the head's own; against central differences, on all texts at once."""
+    lm, task, shots = bench.setting(classes=3)
     rng = np.random.default_rng(2)
-    h, q, labels = rng.normal(size=(6, 5)), rng.normal(size=(6, 3)), rng.integers(3, size=6)
-    head = ajo.Head(rng.normal(size=(3, 5)), rng.normal(size=3))
-    p1 = softmax(q)
-
-    def loss() -> float:
-        return float(negative_log_likelihood((1 - alpha) * p1 + alpha * head.probabilities(h), labels))
-
-    for parameter, gradient in zip(
-        (head.weight, head.bias), ajo.head_gradient(head, h, p1, labels, alpha), strict=True
-    ):
-        for index in np.ndindex(parameter.shape):
-            kept = parameter[index]
-            values = []
+    head = LinearHead(0.3 * rng.normal(size=(3, lm.info.width)), rng.normal(size=3))
+    member = Member.of(task, None, (1.0, 0.5, 2.0), (0.0, 1.0, 0.0))
+    outs = on_train(lm, task, shots, None)
+    found: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Adam, "step", lambda _, parameters, gradients: found.append((parameters, gradients)))
+        config = ajo.Config(alpha=alpha, joint=joint, batch=1000, epochs=1)
+        ajo.train_head(head, member, outs, shots, Adam(0.1), rng, config)
+    (((weight, bias), gradients),) = found
+    mixture = replace(member, head=head, alpha=alpha if joint else 1.0)
+    for parameter, gradient in zip((weight, bias), gradients, strict=True):
+        for index in list(np.ndindex(parameter.shape))[:12]:
+            at, values = parameter[index], []
             for step in (1e-5, -1e-5):
-                parameter[index] = kept + step
-                values.append(loss())
-            parameter[index] = kept
-            assert gradient[index] == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-7)
-
-
-def test_a_new_head_says_nothing(ajo: ModuleType) -> None:
-    """At zero weights p2 is uniform, so the mixture's argmax is that of the calibrated logits."""
-    rng = np.random.default_rng(3)
-    outs = Outputs(rng.normal(size=(2, 7, 3)), rng.normal(size=(2, 7, 5)))
-    w = ajo.Calibration(np.ones(3), np.zeros(3))
-    head = ajo.Head(np.zeros((3, 5)), np.zeros(3))
-    p = ajo.mixture(outs, w, head, 0.5)
-    np.testing.assert_allclose(p, 0.5 * softmax(outs.logits) + 0.5 / 3)
+                parameter[index] = at + step
+                values.append(float(negative_log_likelihood(mixture.probabilities(outs), shots.train.labels)[0]))
+            parameter[index] = at
+            assert gradient[index] == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-6)
 
 
 def test_training_the_head_lowers_the_joint_loss(ajo: ModuleType, bench: Bench) -> None:
-    """And asks the model nothing."""
+    """From a head that says nothing; and it asks the model nothing."""
     lm, task, shots = bench.setting()
-    outs = lm.free.outputs(None, shots.train.texts, task.template, task.words)
-    w = ajo.calibrate(outs.logits[0], faithful=False)
-    head = ajo.Head(np.zeros((2, lm.info.width)), np.zeros(2))
-    losses = []
+    outs, member = on_train(lm, task, shots, None), Member.of(task)
+    head, adam = LinearHead(np.zeros((2, lm.info.width)), np.zeros(2)), Adam(3e-4 * 1024 / lm.info.width, 0.01)
+    mixture, losses = replace(member, head=head, alpha=0.5), []
+    np.testing.assert_allclose(mixture.probabilities(outs), 0.5 * softmax(outs.logits) + 0.25)
     for _ in range(4):
-        losses.append(float(negative_log_likelihood(ajo.mixture(outs, w, head, 0.5), shots.train.labels)[0]))
-        ajo.train_head(head, outs, w, shots.train, np.random.default_rng(0), ajo.Config(), lm.info.width)
+        losses.append(float(negative_log_likelihood(mixture.probabilities(outs), shots.train.labels)[0]))
+        ajo.train_head(head, member, outs, shots, adam, np.random.default_rng(0), ajo.Config())
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0] - 0.05
     assert lm.meter.spent == 0
@@ -135,62 +208,36 @@ def test_training_the_head_lowers_the_joint_loss(ajo: ModuleType, bench: Bench) 
 def test_without_joint_the_head_is_trained_by_itself(ajo: ModuleType, bench: Bench, joint: bool) -> None:
     """Whatever the label words say; with it they take their share of every text."""
     lm, task, shots = bench.setting()
-    outs = lm.free.outputs(None, shots.train.texts, task.template, task.words)
-    weights = []
+    outs, weights = on_train(lm, task, shots, None), []
     for scale in (1.0, 5.0):
-        w, head = ajo.Calibration(np.full(2, scale), np.zeros(2)), ajo.Head(np.zeros((2, lm.info.width)), np.zeros(2))
-        ajo.train_head(head, outs, w, shots.train, np.random.default_rng(0), ajo.Config(joint=joint), lm.info.width)
+        head = LinearHead(np.zeros((2, lm.info.width)), np.zeros(2))
+        member = Member.of(task, None, (scale, scale))
+        ajo.train_head(head, member, outs, shots, Adam(0.01), np.random.default_rng(0), ajo.Config(joint=joint))
         weights.append(head.weight)
     assert np.array_equal(*weights) == (not joint)
 
 
-@pytest.mark.parametrize(("epochs", "batch", "steps"), [(3, 16, 6), (1, 16, 2), (2, 5, 14), (4, 100, 4)])
-def test_every_epoch_shows_the_head_all_texts(
-    ajo: ModuleType, bench: Bench, epochs: int, batch: int, steps: int
-) -> None:
-    """32 of them, batch by batch."""
-    lm, task, shots = bench.setting()
-    outs = lm.free.outputs(None, shots.train.texts, task.template, task.words)
-    w, head = ajo.Calibration(np.ones(2), np.zeros(2)), ajo.Head(np.zeros((2, lm.info.width)), np.zeros(2))
-    config = ajo.Config(epochs=epochs, batch=batch)
-    ajo.train_head(head, outs, w, shots.train, np.random.default_rng(0), config, lm.info.width)
-    assert head.steps == steps
+def test_the_learning_rate_is_scaled_to_the_models_width(bench: Bench) -> None:
+    """The first step moves every weight by it: 3e-4 at width 1024."""
+    generations, lm, *_ = play(bench, epochs=1, batch=1000, eta=3e-4, decay=0.0, calls=60)
+    head = next(answer for generation in generations for answer in generation.answers).members[0].head
+    assert isinstance(head, LinearHead)
+    np.testing.assert_allclose(np.abs(head.weight), 3e-4 * 1024 / lm.info.width, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"joint": False}, {"head": False}, {"head_every": "layer"}, {"epochs": 1, "alpha": 0.25}], ids=str
-)
-def test_layers_change_when_the_loss_falls_under_the_present_head(
-    ajo: ModuleType, bench: Bench, options: dict[str, Any]
-) -> None:
-    """Replayed from the queries: when the head is trained and on what, what the search is told, and what it keeps.
-
-    One batch holds all texts, so that their order in it does not matter.
-    """
-    config = ajo.Config(batch=32, eta=3e-3, **options)
-    run = bench.run("ajo", dim=10, calls=400, batch=32, eta=3e-3, **options)
-    train, width = run.shots.train, run.lm.info.width
-    start, *generations = run.train
-    best, current = start.z[0], run.outputs(start, train)
-    np.testing.assert_array_equal(best, 0)
-    w, head = ajo.calibrate(current.logits[0], faithful=False), ajo.Head(np.zeros((2, width)), np.zeros(2))
-    alpha = config.alpha if config.head and config.joint else 0.0
-    kept = []
-    for n, (prompts, told) in enumerate(zip(generations, run.told, strict=True)):
-        layer = n % 3
-        if config.head and (layer == 0 or config.head_every == "layer"):
-            ajo.train_head(head, current, w, train, np.random.default_rng(0), config, width)
-        expected = np.repeat(best[None], 20, axis=0)
-        expected[:, layer] = prompts.z[:, layer]
-        np.testing.assert_array_equal(prompts.z, expected)
-        outs = run.outputs(prompts, train)
-        losses = negative_log_likelihood(ajo.mixture(outs, w, head, alpha), train.labels)
-        np.testing.assert_allclose(told.losses, losses, rtol=1e-6)
-        k = int(losses.argmin())
-        kept.append(losses[k] < negative_log_likelihood(ajo.mixture(current, w, head, alpha), train.labels)[0])
-        if kept[-1]:
-            best, current = prompts.z[k], Outputs(outs.logits[k : k + 1], outs.features[k : k + 1])
-    assert len(set(kept)) == 2
+def test_an_answers_head_does_not_change_when_training_goes_on(bench: Bench) -> None:
+    """It is a snapshot: heads of different rounds differ, and those of a round are equal."""
+    generations, *_ = play(bench)
+    heads: dict[int, list[NDArray[np.floating]]] = {}
+    for n, generation in enumerate(generations):
+        for answer in generation.answers:
+            assert isinstance(answer.members[0].head, LinearHead)
+            heads.setdefault(n // LAYERS, []).append(answer.members[0].head.weight)
+    assert len(heads) > 3
+    for round_ in heads.values():
+        assert all(np.array_equal(one, round_[0]) for one in round_)
+    first = [round_[0] for round_ in heads.values()]
+    assert not any(np.array_equal(a, b) for a, b in pairwise(first))
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -202,7 +249,8 @@ def test_dev_and_the_referee_see_the_same_classifier(bench: Bench, joint: bool) 
 
 
 @pytest.mark.parametrize(
-    ("options", "alpha"), [({}, 0.5), ({"joint": False}, 0.5), ({"head": False}, 0.0), ({"alpha": 0.25}, 0.25)]
+    ("options", "alpha"),
+    [({}, 0.5), ({"joint": False}, 0.5), ({"head": False}, 0.0), ({"alpha": 0.25}, 0.25), ({"alpha": 0.0}, 0.0)],
 )
 def test_answers_carry_calibration_and_head(bench: Bench, options: dict[str, Any], alpha: float) -> None:
     """The last answer holds prompts, W, the head and its weight."""
@@ -212,3 +260,29 @@ def test_answers_carry_calibration_and_head(bench: Bench, options: dict[str, Any
     assert any(member.shift)
     assert member.alpha == alpha
     assert (member.head is not None) == (alpha > 0)
+
+
+@pytest.mark.parametrize("calibrate", ["safe", "faithful", "none"])
+def test_w_is_that_of_the_training_texts_at_the_zero_prompt(bench: Bench, calibrate: str) -> None:
+    """By the additive form, or the multiplicative one where the means allow it; the fake's do not."""
+    run = bench.run("ajo", calibrate=calibrate, calls=120)
+    q = run.outputs(run.train[0], run.shots.train).logits[0].astype(np.float64)
+    assert not run.train[0].z.any()
+    mean = softmax(q).mean(axis=0)
+    expected = {
+        "safe": np.log(mean).mean() - np.log(mean),
+        "faithful": q.mean() - q.mean(axis=0),
+        "none": np.zeros(2),
+    }[calibrate]
+    last = run.answers[-1].members[0]
+    np.testing.assert_allclose(last.shift, expected, rtol=1e-5, atol=1e-9)
+    assert last.scale == (1.0, 1.0)
+
+
+def test_a_fallback_is_noted_in_every_calibrated_answer(bench: Bench) -> None:
+    """The fake's mean logits at the zero prompt do not pass the guard; the additive form needs none."""
+    run = bench.run("ajo", calibrate="faithful", calls=120)
+    expected = [1.0 if any(answer.members[0].shift or ()) else None for answer in run.answers]
+    assert set(expected) == {1.0, None}
+    assert [answer.note.get("calibration_fallback") for answer in run.answers] == expected
+    assert all("calibration_fallback" not in answer.note for answer in bench.run("ajo", calls=120).answers)

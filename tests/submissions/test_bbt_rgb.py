@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from harness import Answer, BudgetExhausted, Examples, Member, Outputs, Shots, Subspace, Task, cross_entropy, softmax
 from harness.contract import ModelInfo
-from harness.solving.answers import from_bytes, probabilities, to_bytes
-from harness.tracks.tasks import template_problem
+from harness.solving import Selection, demonstration
+from harness.tasks import template_problem
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,6 +28,18 @@ N = D = 32
 def rgb(bench: Bench) -> ModuleType:
     """The submission's module."""
     return bench.load("bbt_rgb")
+
+
+@pytest.fixture(scope="module")
+def wording(rgb: ModuleType) -> ModuleType:
+    """Its module of texts and label words."""
+    return sys.modules[rgb.choose_words.__module__]
+
+
+@pytest.fixture(scope="module")
+def prompts(rgb: ModuleType) -> ModuleType:
+    """Its module of prompts."""
+    return sys.modules[rgb.polish.__module__]
 
 
 def expected_rows(rgb: ModuleType, calls: int, layers: int = 3, demos: int = 8, **options: Any) -> int:
@@ -108,17 +121,6 @@ def test_options_work(bench: Bench, options: dict[str, Any]) -> None:
     assert run.accuracy(run.answers[-1]) > run.accuracy(run.answers[0]) + 0.15
 
 
-def test_dev_decides_by_metric_or_by_loss(rgb: ModuleType) -> None:
-    """The first candidate is right twice and unsure, the second right once and surer; the metric is noted."""
-    task = Task("two", ("a", "b"), "accuracy", "{a} {mask}", ("x", "y"))
-    dev = Examples((("1",), ("2",)), np.array([0, 1]))
-    logits = np.array([[[0.1, 0.0], [0.0, 0.1]], [[9.0, 0.0], [0.1, 0.0]]])
-    for select, best in (("metric", 0), ("loss", 1)):
-        scores = rgb.judge(task, logits, dev, select)
-        assert max(range(2), key=scores.__getitem__) == best
-        assert [score.metric for score in scores] == [1.0, 0.5]
-
-
 # ── B: the text ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -140,18 +142,19 @@ def chosen(bench: Bench, **options: Any) -> tuple[Any, list[str], list[float], F
         return out
 
     lm.outputs = watched  # type: ignore[method-assign]
-    model = module.Prompted(lm, task, shots, space, Member(task.template, task.words), "metric")
-    config = module.Config(dim=10, **options)
-    return module.choose_text(model, np.zeros((3, 10)), np.random.default_rng(0), config), tried, losses, lm
+    model = module.Prompted(lm, task, shots, space, Member.of(task), np.zeros((3, 10)))
+    config = module.Config(**options)
+    found = module.choose_text(model, config.demonstrations, config.demo_tokens, np.random.default_rng(0))
+    return found, tried, losses, lm
 
 
-def test_text_with_the_least_training_loss_is_taken(bench: Bench, rgb: ModuleType) -> None:
+def test_text_with_the_least_training_loss_is_taken(bench: Bench, wording: ModuleType) -> None:
     """The template alone, the instruction, and demonstrations after it; one call each, at z = 0."""
     model, tried, losses, lm = chosen(bench)
     assert model.cloze.template == tried[int(np.argmin(losses))]
     assert len(set(tried)) == 10
     assert lm.meter.spent == 10 * N
-    start = rgb.instruction(model.task)
+    start = wording.instruction(model.task)
     assert tried[0] == model.task.template
     assert tried[1] == f"{start} {model.task.template}"
     assert all(text.startswith(f"{start} For example , ") for text in tried[2:])
@@ -166,19 +169,19 @@ def test_long_demonstrations_are_passed_over(bench: Bench) -> None:
     assert len(chosen(bench, demonstrations=0)[1]) == 2
 
 
-def test_length_of_a_text_is_counted_word_by_word(bench: Bench, rgb: ModuleType) -> None:
+def test_length_of_a_text_is_counted_word_by_word(bench: Bench, wording: ModuleType) -> None:
     """Texts and words too long to ask about are infinitely long."""
     lm, _, _ = bench.setting()
-    assert rgb.tokens(lm, "a few words .") == 4
-    assert rgb.tokens(lm, "x" * 300) == rgb.tokens(lm, "word " * 300) == np.inf
+    assert wording.tokens(lm, "a few words .") == 4
+    assert wording.tokens(lm, "x" * 300) == wording.tokens(lm, "word " * 300) == np.inf
 
 
-def test_texts_are_valid_templates(rgb: ModuleType) -> None:
+def test_texts_are_valid_templates(wording: ModuleType) -> None:
     """Hand-made cases: braces go, the mask becomes the label word, the instruction names all words."""
     task = Task("pairs", ("a", "b", "c"), "accuracy", "{a} ? {mask} , {b}", (" yes", " maybe", " no"), 2)
-    demo = rgb.demonstration(task, Examples((("see {mask}", " x {b} "),), np.array([1])), 0)
+    demo = demonstration(task, Examples((("see {mask}", " x {b} "),), np.array([1])), 0)
     assert demo == "see mask ? maybe , x b"
-    text = rgb.instruction(task)
+    text = wording.instruction(task)
     assert text == "Read the two texts and choose the word that fits : yes , maybe or no ."
     assert template_problem(f"{text} For example , {demo} {task.template}", 2, causal=False) is None
 
@@ -195,19 +198,19 @@ LOGP = np.array([
 LABELS = np.array([0, 0, 1, 1])
 
 
-def test_pools_hold_the_words_that_a_class_raises(rgb: ModuleType) -> None:
+def test_pools_hold_the_words_that_a_class_raises(wording: ModuleType) -> None:
     """Class 0 raises rare by 15, good0 by 2, own0 and own1 by 0.5, same by 0, good1 by -2; class 1 the opposite."""
-    assert rgb.pools(LOGP, LABELS, [0, 1], 3, 6) == [[0, 4, 2], [1, 3, 5]]
-    assert rgb.pools(LOGP, LABELS, [0, 1], 3, 5) == [[0, 2, 1], [1, 3, 5]]  # without the rarest
-    assert rgb.pools(LOGP, LABELS, [0, 1], 1, 5) == [[0], [1]]
-    assert rgb.pools(LOGP, LABELS, [4, 1], 2, 5) == [[4, 2], [1, 3]]
+    assert wording.pools(LOGP, LABELS, [0, 1], 3, 6) == [[0, 4, 2], [1, 3, 5]]
+    assert wording.pools(LOGP, LABELS, [0, 1], 3, 5) == [[0, 2, 1], [1, 3, 5]]  # without the rarest
+    assert wording.pools(LOGP, LABELS, [0, 1], 1, 5) == [[0], [1]]
+    assert wording.pools(LOGP, LABELS, [4, 1], 2, 5) == [[4, 2], [1, 3]]
 
 
-def test_combinations_are_ranked_by_accuracy_then_by_loss(rgb: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_combinations_are_ranked_by_accuracy_then_by_loss(wording: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four are right with (2, 3), three with (0, 3), by margins 2 1 0 2, and (2, 1), by 1 -1 1 2; two with (0, 1)."""
     for at_once in (1, 3, 100):
-        monkeypatch.setattr(rgb, "COMBINATIONS_AT_ONCE", at_once)
-        assert rgb.rank(LOGP, LABELS, [[0, 2], [1, 3]]).tolist() == [[2, 3], [0, 3], [2, 1], [0, 1]]
+        monkeypatch.setattr(wording, "AT_ONCE", at_once)
+        assert wording.rank(LOGP, LABELS, [[0, 2], [1, 3]]).tolist() == [[2, 3], [0, 3], [2, 1], [0, 1]]
 
 
 class Words:
@@ -245,16 +248,24 @@ def words_case(
     lm = Words(np.concatenate([LOGP, dev_table]), vocabulary)
     task = Task("words", ("a", "b"), "accuracy", "{a} {mask}", (" no", " yes"))
     shots = Shots(*(Examples(tuple((f"{n}",) for n in part), LABELS) for part in (range(4), range(4, 8))))
-    return lm, rgb.Prompted(lm, task, shots, Subspace(3, (1.0,), 2, 0), Member("{a} {mask} !", task.words), "metric")
+    cloze = Member("{a} {mask} !", task.words)
+    return lm, rgb.Prompted(lm, task, shots, Subspace(3, (1.0,), 2, 0), cloze, np.zeros((1, 3)))
+
+
+def choose(rgb: ModuleType, model: Any, **options: Any) -> tuple[Any, float, float]:
+    """The model with the words that were chosen, and its metric and loss on dev."""
+    config, dev = rgb.Config(**options), model.shots.dev
+    found, q = rgb.choose_words(model, Selection(model.task, dev), config.words, config.pool, config.likely)
+    assert q.shape == (1, 4, 2)
+    return found, float((q[0].argmax(axis=1) == dev.labels).mean()), float(cross_entropy(q, dev.labels)[0])
 
 
 def test_words_are_searched_on_train_and_chosen_on_dev(rgb: ModuleType) -> None:
     """Where dev is like train the best combination is taken, for a call and the dev texts; the template stays."""
     lm, model = words_case(rgb, LOGP)
-    found, score = rgb.choose_words(model, np.zeros((1, 3)), rgb.Config(dim=3, words=1, pool=2, likely=5))
+    found, metric, loss = choose(rgb, model, words=1, pool=2, likely=5)
     assert found.cloze == Member("{a} {mask} !", ("sad", "glad"))
-    expected = -float(cross_entropy(LOGP[:, [2, 3]], LABELS))
-    np.testing.assert_allclose(score.order, (1.0, expected), rtol=1e-6)
+    assert (metric, loss) == (1.0, pytest.approx(float(cross_entropy(LOGP[:, [2, 3]], LABELS))))
     assert (lm.rows, lm.queries) == (8, 2)
 
 
@@ -264,9 +275,9 @@ def test_own_words_stay_if_dev_prefers_them(rgb: ModuleType) -> None:
         [[0.0, -4, -9, -1, -5, -5], [0.0, -4, -9, -1, -5, -5], [-4.0, 0, -1, -9, -5, -5], [-4.0, 0] + [-5] * 4]
     )
     _, model = words_case(rgb, dev)
-    found, score = rgb.choose_words(model, np.zeros((1, 3)), rgb.Config(dim=3))
+    found, metric, _ = choose(rgb, model)
     assert found.cloze == model.cloze
-    assert score.metric == 1.0
+    assert metric == 1.0
 
 
 def test_a_class_has_the_words_of_the_best_combinations(rgb: ModuleType) -> None:
@@ -275,38 +286,54 @@ def test_a_class_has_the_words_of_the_best_combinations(rgb: ModuleType) -> None
     dev[:, [0, 2, 3]] = [[-1, -4, -3], [-4, -1, -3], [-6, -6, -3], [-6, -6, -3]]
     dev[:, 1] = 0  # yes: the other words of the task always lose
     lm, model = words_case(rgb, dev)
-    found, score = rgb.choose_words(model, np.zeros((1, 3)), rgb.Config(dim=3, words=2, pool=2, likely=5))
+    found, metric, _ = choose(rgb, model, words=2, pool=2, likely=5)
     assert found.cloze.words == ("sad", " no", "glad", "glad")  # class by class
-    assert score.metric == 1.0
+    assert metric == 1.0
     q = dev[:, [2, 0, 3, 3]]
     p = probabilities(found.answer(np.zeros((1, 3))), model.task, lm, [(str(n),) for n in range(4, 8)])
     np.testing.assert_allclose(p, softmax(np.stack([q[:, :2].mean(axis=1), q[:, 2:].mean(axis=1)], axis=1)))
 
 
-def test_only_whole_words_like_the_label_words_are_candidates(rgb: ModuleType) -> None:
+def test_only_whole_words_like_the_label_words_are_candidates(wording: ModuleType) -> None:
     """Words with a leading space, if the label words have one in the vocabulary; no numbers, signs or gaps."""
     task = Task("words", ("a", "b"), "accuracy", "{a} {mask}", (" no", " 7"))
     spaced = (" no", "no", "", " yes", " 7", " 8", "ing", " b2")
-    assert rgb.candidate_words(Words(None, spaced), task) == ([" no", " yes", " 7"], [0, 2])
+    assert wording.candidate_words(Words(None, spaced), task) == ([" no", " yes", " 7"], [0, 2])
     bare = ("7", "no", "", "yes", ".", "b2")
-    assert rgb.candidate_words(Words(None, bare), task) == ([" 7", " no", "yes"], [1, 0])
+    assert wording.candidate_words(Words(None, bare), task) == ([" 7", " no", "yes"], [1, 0])
 
 
-def test_long_replies_are_asked_for_in_pieces(rgb: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_replies_are_asked_for_in_pieces(
+    rgb: ModuleType, wording: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pieces of one text cost and give the same as all at once."""
-    monkeypatch.setattr(rgb, "REPLY_BYTES", 1)
+    monkeypatch.setattr(wording, "REPLY_BYTES", 1)
     lm, model = words_case(rgb, LOGP)
-    prompt = model.space.at(np.zeros((1, 1, 3)))
-    got = rgb.log_probabilities(lm, prompt, model.shots.train, "{a} {mask}", lm.known)
+    got = wording.log_probabilities(model, model.shots.train, lm.known)
     np.testing.assert_array_equal(got, LOGP)
     assert (lm.rows, lm.queries) == (4, 4)
 
 
-@pytest.mark.parametrize(("classes", "size"), [(2, 50), (3, 40), (4, 16), (14, 2), (16, 2), (17, 1)])
-def test_pools_shrink_until_all_combinations_can_be_scored(rgb: ModuleType, classes: int, size: int) -> None:
-    """At most 2^16 combinations, and 50 words per class."""
-    assert rgb.pool_size(rgb.Config(), classes) == size
-    assert size**classes <= 2**16
+@pytest.mark.parametrize(
+    ("classes", "size", "most"),
+    [(2, 50, 1 << 16), (3, 40, 1 << 16), (4, 16, 1 << 16), (14, 2, 1 << 16), (16, 2, 1 << 16), (4, 1, 15)],
+)
+def test_pools_shrink_until_all_combinations_can_be_scored(
+    bench: Bench, wording: ModuleType, monkeypatch: pytest.MonkeyPatch, classes: int, size: int, most: int
+) -> None:
+    """At most 2^16 combinations (here also 15), and 50 words per class."""
+    asked: list[int] = []
+
+    def watched(logp: Any, labels: Any, own: Any, size: int, most: int) -> list[list[int]]:
+        asked.append(size)
+        return [[word] for word in own]
+
+    monkeypatch.setattr(wording, "pools", watched)
+    if most != wording.COMBINATIONS:
+        monkeypatch.setattr(wording, "COMBINATIONS", most)
+    bench.run("bbt_rgb", classes=classes, calls=12, instruction=False)
+    assert asked == [size]
+    assert size**classes <= most
 
 
 def test_fourteen_classes_get_words(bench: Bench) -> None:
@@ -349,27 +376,34 @@ def test_first_samples_have_the_step_size_of_their_layer(bench: Bench, rgb: Modu
         assert (asked[layer].z[:, others] == asked[layer].z[:1, others]).all()
 
 
+STEPS = 0.3 * np.array([1.0, 0.2, 0.2])
+"""First steps of the layers, as by default."""
+
+
 class Bowl:
     """A training loss |z - goal|^2 with a count of calls, in place of `Prompted`."""
+
+    shots = Shots(Examples((), LABELS[:0]), Examples((), LABELS[:0]))
 
     def __init__(self, goal: Any, calls: int = 1000) -> None:
         self.goal, self.calls, self.asked = goal, calls, []
 
-    def losses(self, stacks: Any) -> Any:
-        """One candidate at a time."""
+    def ask(self, stacks: Any, examples: Any) -> Any:
+        """One candidate at a time, on the training texts."""
+        assert examples is self.shots.train
         assert len(stacks) == 1
         if len(self.asked) == self.calls:
             raise BudgetExhausted(1, 0, self.calls)
         self.asked.append(stacks[0].copy())
-        return ((stacks - self.goal) ** 2).sum(axis=(1, 2))
+        return None, ((stacks - self.goal) ** 2).sum(axis=(1, 2))
 
 
-def test_cobyla_moves_one_layer_after_the_other_and_keeps_improvements_only(rgb: ModuleType) -> None:
+def test_cobyla_moves_one_layer_after_the_other_and_keeps_improvements_only(prompts: ModuleType) -> None:
     """What is fixed in a layer's turn is the best so far, whose loss falls from turn to turn."""
     goal = np.array([[3.0, -2.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
     bowl, zero = Bowl(goal), np.zeros((3, 3))
     start = float((goal**2).sum())
-    best, loss = rgb.polish(bowl, zero, start, 12, np.random.default_rng(0), rgb.Config(dim=3))
+    best, loss = prompts.polish(bowl, zero, start, STEPS, 10, 12, np.random.default_rng(0))
     assert len(bowl.asked) == 3 * 12
     assert loss == pytest.approx(((best - goal) ** 2).sum())
     assert loss < 0.8 * start
@@ -381,19 +415,19 @@ def test_cobyla_moves_one_layer_after_the_other_and_keeps_improvements_only(rgb:
             np.testing.assert_array_equal(stack[fixed], current[fixed])
 
 
-def test_nothing_is_accepted_at_the_optimum(rgb: ModuleType) -> None:
+def test_nothing_is_accepted_at_the_optimum(prompts: ModuleType) -> None:
     """Every evaluation is worse: the very same stack comes back."""
     zero = np.zeros((2, 4))
-    best, loss = rgb.polish(Bowl(zero), zero, 0.0, 8, np.random.default_rng(0), rgb.Config(dim=4))
+    best, loss = prompts.polish(Bowl(zero), zero, 0.0, STEPS[:2], 10, 8, np.random.default_rng(0))
     assert best is zero
     assert loss == 0
 
 
 @pytest.mark.parametrize(("evaluations", "directions"), [(3, 1), (4, 2), (5, 2), (12, 6), (40, 10)])
-def test_half_of_the_evaluations_may_build_the_simplex(rgb: ModuleType, evaluations: int, directions: int) -> None:
+def test_half_of_the_evaluations_may_build_the_simplex(prompts: ModuleType, evaluations: int, directions: int) -> None:
     """All of them are used and no more; the simplex's points are rhobeg apart, in as many directions."""
     bowl = Bowl(np.full((1, 50), 7.0))
-    rgb.polish(bowl, np.zeros((1, 50)), np.inf, evaluations, np.random.default_rng(0), rgb.Config(dim=50))
+    prompts.polish(bowl, np.zeros((1, 50)), np.inf, STEPS[:1], 10, evaluations, np.random.default_rng(0))
     assert len(bowl.asked) == evaluations
     simplex = np.stack(bowl.asked[: directions + 1])[:, 0]
     assert np.linalg.matrix_rank(simplex) == directions
@@ -402,11 +436,11 @@ def test_half_of_the_evaluations_may_build_the_simplex(rgb: ModuleType, evaluati
     np.testing.assert_allclose(simplex[1], 0.3 * first)
 
 
-def test_the_end_of_the_budget_passes_through_cobyla(rgb: ModuleType) -> None:
+def test_the_end_of_the_budget_passes_through_cobyla(prompts: ModuleType) -> None:
     """SciPy neither swallows it nor wraps it."""
     bowl = Bowl(np.ones((2, 4)), calls=11)
     with pytest.raises(BudgetExhausted, match="1 rows asked"):
-        rgb.polish(bowl, np.zeros((2, 4)), np.inf, 8, np.random.default_rng(0), rgb.Config(dim=4))
+        prompts.polish(bowl, np.zeros((2, 4)), np.inf, STEPS[:2], 10, 8, np.random.default_rng(0))
     assert len(bowl.asked) == 11
 
 
@@ -417,10 +451,10 @@ def test_second_stage_lowers_the_training_loss(bench: Bench) -> None:
     for seed in range(4):
         lm, task, shots = bench.setting(calls=300, seed=seed)
         space = Subspace(30, tuple(0.5 * s for s in lm.info.hidden_std), lm.info.prompt_tokens, seed)
-        model = module.Prompted(lm, task, shots, space, Member(task.template, task.words), "metric")
         zero = np.zeros((3, 30))
-        (before,) = model.losses(zero[None])
-        _, after = module.polish(model, zero, before, 20, np.random.default_rng(seed), module.Config(dim=30))
+        model = module.Prompted(lm, task, shots, space, Member.of(task), zero)
+        _, (before,) = model.ask(zero[None], shots.train)
+        _, after = module.polish(model, zero, before, STEPS, 10, 20, np.random.default_rng(seed))
         assert after <= before
         falls.append(1 - after / before)
     assert np.mean(falls) > 0.1

@@ -1,17 +1,18 @@
-"""Feature-MLP: gradients, early stopping, price."""
+"""Feature-MLP: what the perceptron learns, early stopping, price."""
 
 from __future__ import annotations
 
 import contextlib
-from itertools import count
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from harness import Answer, BudgetExhausted, Shots, Task, cross_entropy
-from harness.blackbox.fake import FakeLM, fake_examples, fake_shots, fake_task
-from harness.solving.answers import check, from_bytes, probabilities, to_bytes
+from harness import Answer, BudgetExhausted, MlpHead, Shots, Task, negative_log_likelihood
+from harness.answer import check, from_bytes, probabilities, to_bytes
+from harness.lm.fake import FakeLM, fake_examples, fake_shots, fake_task
+from harness.solving import Selection
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -49,72 +50,74 @@ def accuracy(answer: Answer, lm: FakeLM) -> float:
     return float((p.argmax(axis=1) == test.labels).mean())
 
 
-def test_gradients_are_those_of_the_loss(mlp: ModuleType) -> None:
-    """Against central differences, in float64."""
-    rng = np.random.default_rng(2)
-    parameters = [p.astype(np.float64) for p in mlp.first_weights(5, 4, 3, rng)]
-    h, labels = rng.normal(size=(6, 5)), rng.integers(3, size=6)
-    for parameter, gradient in zip(parameters, mlp.gradient(parameters, h, labels), strict=True):
-        assert gradient.shape == parameter.shape
-        for index in np.ndindex(parameter.shape):
-            kept = parameter[index]
-            values = []
-            for step in (1e-5, -1e-5):
-                parameter[index] = kept + step
-                values.append(float(cross_entropy(mlp.scores(parameters, h), labels)))
-            parameter[index] = kept
-            assert gradient[index] == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-8)
+def watch(mlp: ModuleType, patch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Metric and minus loss of each look at dev."""
+    seen: list[tuple[float, float]] = []
+    better = Selection.better
 
+    def watched(self: Selection, q: Any, losses: Any) -> Any:
+        found = better(self, q, losses)
+        (predicted,) = q.argmax(axis=-1)
+        seen.append((float((predicted == self._dev.labels).mean()), -float(losses[0])))
+        return found
 
-def test_first_step_of_adam_is_the_learning_rate(mlp: ModuleType) -> None:
-    """Each weight moves by eta against the sign of its gradient, in place."""
-    p = np.array([1.0, 2.0, 3.0])
-    adam = mlp.Adam([p], 0.1)
-    adam.step([np.array([5.0, -0.01, 0.0])])
-    np.testing.assert_allclose(p, [0.9, 2.1, 3.0], atol=1e-6)
-
-
-def test_first_weights_are_as_wide_as_their_inputs_say(mlp: ModuleType) -> None:
-    """U(+-1/sqrt(inputs)), biases too."""
-    v1, b1, v2, b2 = mlp.first_weights(400, 100, 5, np.random.default_rng(0))
-    assert [p.shape for p in (v1, b1, v2, b2)] == [(100, 400), (100,), (5, 100), (5,)]
-    assert v1.std() == pytest.approx(0.05 / np.sqrt(3), rel=0.02)
-    assert np.abs(v1).max() <= 0.05 >= np.abs(b1).max()
-    assert np.abs(v2).max() <= 0.1 >= np.abs(b2).max()
-    assert v1.dtype == np.float32
+    patch.setattr(mlp.Selection, "better", watched)
+    return seen
 
 
 def test_best_weights_on_dev_are_returned(mlp: ModuleType) -> None:
     """Training goes on past them for `patience` steps, then ends; dev labels of pure chance are soon at their best."""
-    rng = np.random.default_rng(0)
-    _, task, shots = setting()
-    h, h_dev = (rng.normal(size=(32, 16)).astype(np.float32) for _ in range(2))
-    seen: list[tuple[float, float]] = []
-    judge = mlp.judge
-
-    def watched(*args: Any) -> tuple[float, float]:
-        seen.append(judge(*args))
-        return seen[-1]
-
-    config, weights = mlp.Config(patience=40, eta=0.01), mlp.first_weights(16, 16, 2, rng)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlp, "judge", watched)
-        best, loss, dev = mlp.train(weights, task, (h, shots.train.labels), (h_dev, shots.dev), rng, config)
-    assert judge(task, mlp.scores(best, h_dev), shots.dev) == max(seen)
-    assert dev == max(seen)[0]
-    assert loss == pytest.approx(float(cross_entropy(mlp.scores(best, h), shots.train.labels)))
-    assert len(seen) == seen.index(max(seen)) + 1 + 40 / 2  # two steps an epoch
-    assert len(seen) < config.epochs
-
-
-def test_epochs_end_training(mlp: ModuleType) -> None:
-    """Whatever the patience."""
     lm, task, shots = setting()
-    ever_better = count()
+    chance = replace(shots, dev=replace(shots.dev, labels=np.random.default_rng(0).integers(2, size=len(shots.dev))))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlp, "judge", lambda *_: (0.0, float(next(ever_better))))
-        run(mlp, lm, task, shots, epochs=7, patience=1)
-    assert next(ever_better) == 7
+        seen = watch(mlp, patch)
+        answer = run(mlp, lm, task, chance, patience=40, eta=0.01)[-1]
+    (member,) = answer.members
+    outs = lm.free.outputs(None, chance.dev.texts, task.template, task.words, member.features)
+    p = member.probabilities(outs)
+    metric = float((p[0].argmax(axis=-1) == chance.dev.labels).mean())
+    loss = float(negative_log_likelihood(p, chance.dev.labels)[0])
+    assert (metric, -loss) == pytest.approx(max(seen), rel=1e-5)
+    assert answer.note["dev"] == max(seen)[0]
+    outs = lm.free.outputs(None, chance.train.texts, task.template, task.words, member.features)
+    p = member.probabilities(outs)
+    assert answer.note["loss"] == pytest.approx(float(negative_log_likelihood(p, chance.train.labels)[0]), rel=1e-5)
+    assert len(seen) == seen.index(max(seen)) + 1 + 40 / 2  # two steps an epoch
+    assert len(seen) < mlp.Config().epochs
+
+
+@pytest.mark.parametrize(("epochs", "batch"), [(7, 16), (7, 5), (3, 1000)])
+def test_epochs_end_training(mlp: ModuleType, epochs: int, batch: int) -> None:
+    """Unless patience ends it before; a batch may be larger than the training set."""
+    lm, task, shots = setting()
+    with pytest.MonkeyPatch.context() as patch:
+        seen = watch(mlp, patch)
+        run(mlp, lm, task, shots, epochs=epochs, batch=batch)
+    assert len(seen) == epochs
+
+
+def test_steps_of_a_batch_count_towards_patience(mlp: ModuleType) -> None:
+    """Nothing gets better at a vanishing learning rate: 2, 7 or 1 steps an epoch."""
+    lm, task, shots = setting()
+    for batch, epochs in ((16, 1 + 7), (5, 1 + 2), (1000, 1 + 14)):
+        with pytest.MonkeyPatch.context() as patch:
+            seen = watch(mlp, patch)
+            run(mlp, lm, task, shots, batch=batch, patience=14, eta=1e-300)
+        assert len(seen) == epochs
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_training_lowers_the_loss_by_adam_on_cross_entropy(mlp: ModuleType, classes: int) -> None:
+    """The first step moves every weight by the learning rate, whatever the size of its gradient."""
+    lm, task, shots = setting(classes=classes)
+    heads = [run(mlp, lm, task, shots, epochs=1, batch=1000, eta=eta)[-1].members[0].head for eta in (1e-9, 1e-3)]
+    start, after = heads
+    assert isinstance(start, MlpHead)
+    assert isinstance(after, MlpHead)
+    np.testing.assert_allclose(np.abs(after.weight1 - start.weight1), 1e-3, rtol=0.02)
+    assert (start.weight2[0] == 0).all() == (classes == 2)
+    losses = [run(mlp, lm, task, shots, epochs=epochs, eta=0.01)[-1].note["loss"] for epochs in (1, 50)]
+    assert losses[1] < losses[0] - 0.1
 
 
 @pytest.mark.parametrize("features", ["cls", "mask"])

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from harness import Answer, BudgetExhausted, Shots, cross_entropy, softmax
-from harness.blackbox.fake import FakeLM, fake_examples, fake_task
-from harness.solving.answers import check, from_bytes, probabilities, to_bytes
+from harness import Answer, BudgetExhausted, Outputs, Shots, cross_entropy, softmax
+from harness.answer import check, from_bytes, probabilities, to_bytes
+from harness.lm.fake import FakeLM, fake_examples, fake_task
+from harness.solving import Calibration
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -53,80 +54,78 @@ def accuracy(answer: Answer, lm: FakeLM) -> float:
     return float((p.argmax(axis=1) == test.labels).mean())
 
 
-def view(house: ModuleType, texts: int = 24, classes: int = 3, width: int = 40, seed: int = 0) -> tuple[Any, Any]:
+def view(texts: int = 24, classes: int = 3, width: int = 40, seed: int = 0) -> tuple[Any, Any]:
     """Logits and features with something to learn in both, and the labels."""
     rng = np.random.default_rng(seed)
     labels = np.arange(texts) % classes
     q = rng.normal(size=(texts, classes)) + np.eye(classes)[labels] + [2.0, 0, 0][:classes]
     h = 5 + 0.1 * rng.normal(size=(texts, width))
     h[:, :classes] += 0.3 * np.eye(classes)[labels]
-    return house.View(None, q, h), labels
-
-
-def test_calibration_makes_the_classes_equally_likely_on_average(house: ModuleType) -> None:
-    """For two classes of constant logits (log 3, 0): p = (3/4, 1/4), so the shift is (-log 3, log 3) / 2."""
-    c = house.shift(np.tile([np.log(3.0), 0.0], (5, 1)))
-    np.testing.assert_allclose(c, [-np.log(3) / 2, np.log(3) / 2])
-    np.testing.assert_allclose(softmax(np.array([np.log(3.0), 0.0]) + c), [0.5, 0.5])
+    return Outputs(q[None], h[None]), labels
 
 
 def test_the_fit_is_the_minimum_of_its_objective(house: ModuleType) -> None:
     """No step in any direction of (t, b, V) lowers the loss on plain features, written out afresh here."""
-    seen, labels = view(house)
-    config = house.Config()
-    fitted = house.fit(seen.q, seen.h, labels, config)
-    c, mean = house.shift(seen.q), seen.h.mean(axis=0)
-    unit = seen.h.std(axis=0).mean() * np.sqrt(seen.h.shape[1])
-    free = fitted.bias - fitted.scale * c + fitted.weight @ mean  # b of the objective
+    seen, labels = view()
+    (q,), (h,), config = seen.logits, seen.features, house.Config()
+    fitted = house.fit(fake_task(3), q, h, labels, config)
+    p_mean, mean = softmax(q).mean(axis=0), h.mean(axis=0)
+    c = np.log(p_mean).mean() - np.log(p_mean)
+    unit = h.std(axis=0).mean() * np.sqrt(h.shape[1])
+    scale, weight = fitted.scale[0], fitted.head.weight
+    assert (set(fitted.scale), fitted.mix, fitted.alpha) == ({scale}, "logits", 1.0)
+    free = np.array(fitted.shift) - scale * c + weight @ mean  # b of the objective
 
     def objective(t: float, b: Any, weight: Any) -> float:
-        scores = t * (seen.q + c) + b + (seen.h - mean) @ weight.T
+        scores = t * (q + c) + b + (h - mean) @ weight.T
         loss = -np.log(softmax(scores)[np.arange(len(labels)), labels]).mean()
         penalty = config.ridge * ((weight * unit) ** 2).sum() / 2 + 0.005 * (b**2).sum() + 0.05 * np.log(t) ** 2
         return float(loss + penalty)
 
-    best, rng = objective(fitted.scale, free, fitted.weight), np.random.default_rng(1)
+    best, rng = objective(scale, free, weight), np.random.default_rng(1)
     for _ in range(50):
-        dt, db, dw = rng.normal(), rng.normal(size=3), rng.normal(size=fitted.weight.shape)
+        dt, db, dw = rng.normal(), rng.normal(size=3), rng.normal(size=weight.shape)
         for step in (0.01, -0.01):
-            assert objective(fitted.scale + step * dt, free + step * db, fitted.weight + step * dw) > best - 1e-7
+            assert objective(scale + step * dt, free + step * db, weight + step * dw) > best - 1e-7
 
 
 def test_a_strong_ridge_leaves_the_calibrated_label_words(house: ModuleType) -> None:
     """With V at 0, texts are ranked by t (q + c) + b, where t and b are near 1 and 0."""
-    seen, labels = view(house)
-    fitted = house.fit(seen.q, seen.h, labels, house.Config(ridge=1e6))
-    assert np.abs(fitted.weight).max() < 1e-4
-    plain = house.fit(seen.q, seen.h, labels, house.Config(head=False))
-    assert (plain.scale, np.abs(plain.weight).max()) == (1.0, 0.0)
-    np.testing.assert_allclose(plain.bias, house.shift(seen.q))
-    rows = np.arange(len(labels))
-    assert (fitted.probabilities(seen, rows).argmax(1) == plain.probabilities(seen, rows).argmax(1)).mean() > 0.7
+    seen, labels = view()
+    fitted, plain = (
+        house.fit(fake_task(3), seen.logits[0], seen.features[0], labels, house.Config(**options))
+        for options in ({"ridge": 1e6}, {"head": False})
+    )
+    assert np.abs(fitted.head.weight).max() < 1e-4
+    assert (plain.scale, plain.head, plain.alpha) == ((1.0,) * 3, None, 0.0)
+    np.testing.assert_allclose(plain.shift, Calibration.additive(seen.logits[0]).shift)
+    said = [member.probabilities(seen)[0].argmax(axis=1) for member in (fitted, plain)]
+    assert (said[0] == said[1]).mean() > 0.7
 
 
 def test_a_text_is_judged_by_a_fit_that_never_saw_it(house: ModuleType) -> None:
     """Changing a text's label changes nothing about how that text is judged."""
-    seen, labels = view(house)
+    seen, labels = view()
     order = np.random.default_rng(3).permutation(len(labels))
     changed = labels.copy()
     changed[5] = (labels[5] + 1) % 3
     rows = []
     for each in (labels, changed):
         judge = house.Judge(fake_task(3), each, 12, house.Config(), order)
-        rows.append(judge.member(seen).held_out)
+        rows.append(judge.candidate(None, seen).held_out)
     np.testing.assert_array_equal(rows[0][5], rows[1][5])
     assert (rows[0] != rows[1]).any()
 
 
 def test_trained_on_train_alone_dev_labels_matter_to_no_fit(house: ModuleType) -> None:
     """With `texts` = "train" the classifier is the same whatever dev says."""
-    seen, labels = view(house)
+    seen, labels = view()
     other = labels.copy()
     other[12:] = (other[12:] + 1) % 3
     order = np.arange(len(labels))
     config = house.Config(texts="train")
     first, second = (house.Judge(fake_task(3), each, 12, config, order).fit(seen, order) for each in (labels, other))
-    np.testing.assert_array_equal(first.weight, second.weight)
+    np.testing.assert_array_equal(first.head.weight, second.head.weight)
 
 
 def test_the_answer_says_what_the_judge_fitted(house: ModuleType) -> None:
@@ -163,7 +162,7 @@ def test_candidates_are_calibrated_before_their_loss_is_taken(house: ModuleType,
     assert len(generations) == len(run.told) > 3
     for prompts, told in zip(generations, run.told, strict=True):
         q = run.outputs(prompts, run.shots.train).logits
-        seen = [each + house.shift(each) for each in q] if calibrate else q
+        seen = [Calibration.additive(each)(each) for each in q] if calibrate else q
         np.testing.assert_allclose(told.losses, cross_entropy(np.array(seen), run.shots.train.labels))
 
 

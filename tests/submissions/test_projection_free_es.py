@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,12 @@ def pfes(bench: Bench) -> ModuleType:
     return bench.load("projection_free_es")
 
 
+@pytest.fixture(scope="module")
+def strategy(pfes: ModuleType) -> ModuleType:
+    """The module of the evolution strategy beside it."""
+    return sys.modules[pfes.Search.__module__]
+
+
 def run(bench: Bench, calls: int = 300, seed: int = 0, classes: int = 2, **options: Any) -> tuple[list[Answer], FakeLM]:
     """All answers of one run on the fake, and the model with its meter."""
     module = bench.load("projection_free_es")
@@ -45,9 +52,9 @@ def accuracy(answer: Answer, lm: FakeLM) -> float:
     return float((p.argmax(axis=1) == test.labels).mean())
 
 
-def minimise(pfes: ModuleType, f: Any, size: int, generations: int, **options: Any) -> float:
+def minimise(strategy: ModuleType, f: Any, size: int, generations: int, **options: Any) -> float:
     """How far the mean gets: f there, as a share of f at the start."""
-    search = pfes.Search(size, pfes.Config(**{"sigma": 0.3, **options}), np.random.default_rng(1))
+    search = strategy.Search(size, np.random.default_rng(1), **{"sigma": 0.3, **options})
     start = float(f(search.mean))
     for _ in range(generations):
         search.tell(f(search.ask()))
@@ -57,43 +64,42 @@ def minimise(pfes: ModuleType, f: Any, size: int, generations: int, **options: A
 # ── rates and weights ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_rates_by_hand(pfes: ModuleType) -> None:
+def test_rates_by_hand(strategy: ModuleType) -> None:
     """At d = 10, mu_eff = 5: 7/20; 1 + 7/20; 4.5/15; 4 * 2/(11.3^2 + 5); 4 * 2 * 3.2/(12^2 + 5)."""
-    rates = dataclasses.astuple(pfes.Rates.of(10, 5.0))
+    rates = dataclasses.astuple(strategy.Rates.of(10, 5.0))
     np.testing.assert_allclose(rates, [0.35, 1.35, 0.3, 8 / 132.69, 25.6 / 149], rtol=1e-12)
 
 
-def test_large_populations_are_damped(pfes: ModuleType) -> None:
+def test_large_populations_are_damped(strategy: ModuleType) -> None:
     """At d = 3, mu_eff = 37: 2 (sqrt(36/4) - 1) = 4 comes on top, and c_mu is what c_1 leaves."""
-    rates = pfes.Rates.of(3, 37.0)
+    rates = strategy.Rates.of(3, 37.0)
     assert rates.damping == pytest.approx(1 + 4 + 39 / 45)
     assert rates.one == pytest.approx(5 / 3 * 2 / (4.3**2 + 37))
     assert rates.mu == pytest.approx(1 - rates.one)
 
 
-def test_weights_by_hand(pfes: ModuleType) -> None:
+def test_weights_by_hand(strategy: ModuleType) -> None:
     """Of two parents: ln(2.5/1) : ln(2.5/2)."""
     first, second = np.log(2.5), np.log(1.25)
-    np.testing.assert_allclose(pfes.weights(2), np.array([first, second]) / (first + second))
+    np.testing.assert_allclose(strategy.weights(2), np.array([first, second]) / (first + second))
 
 
-def test_rates_are_those_of_the_intrinsic_dimension(pfes: ModuleType) -> None:
+def test_rates_are_those_of_the_intrinsic_dimension(strategy: ModuleType) -> None:
     """Whatever D is; d is at most D."""
-    mu_eff = pfes.Search(1000, pfes.Config(), np.random.default_rng(0)).mu_eff
+    mu_eff = strategy.Search(1000, np.random.default_rng(0)).mu_eff
     for size, d in ((1000, 500), (3072, 500), (64, 64)):
-        search = pfes.Search(size, pfes.Config(), np.random.default_rng(0))
-        assert search.rates == search.shape.rates == pfes.Rates.of(d, mu_eff)
+        search = strategy.Search(size, np.random.default_rng(0))
+        assert search.rates == search.shape.rates == strategy.Rates.of(d, mu_eff)
 
 
 # ── the search ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
-def test_mirrored_samples_sum_to_zero(pfes: ModuleType, covariance: str) -> None:
+def test_mirrored_samples_sum_to_zero(strategy: ModuleType, covariance: str) -> None:
     """Around the mean, in every generation, with any covariance; independent samples do not."""
     for mirrored in (True, False):
-        config = pfes.Config(covariance=covariance, mirrored=mirrored, dim=10)
-        search = pfes.Search(30, config, np.random.default_rng(0))
+        search = strategy.Search(30, np.random.default_rng(0), 10, covariance=covariance, mirrored=mirrored)
         for _ in range(5):
             xs = search.ask()
             assert xs.shape == (20, 30)
@@ -102,22 +108,21 @@ def test_mirrored_samples_sum_to_zero(pfes: ModuleType, covariance: str) -> None
             search.tell((xs**2).sum(axis=1))
 
 
-def test_better_one_of_each_pair_is_a_parent(pfes: ModuleType) -> None:
+def test_better_one_of_each_pair_is_a_parent(strategy: ModuleType) -> None:
     """Three pairs (0, 3), (1, 4), (2, 5), best pair first; without mirrors the best three of all."""
     losses = np.array([5.0, 1.0, 9.0, 4.0, 0.0, 8.0])
     for mirrored, parents in ((True, [4, 3, 5]), (False, [4, 1, 3])):
-        search = pfes.Search(2, pfes.Config(population=6, mirrored=mirrored), np.random.default_rng(0))
+        search = strategy.Search(2, np.random.default_rng(0), population=6, mirrored=mirrored)
         assert search.parents(losses).tolist() == parents
 
 
-def test_first_generation_by_hand(pfes: ModuleType) -> None:
+def test_first_generation_by_hand(strategy: ModuleType) -> None:
     """Mean, path, step size and variances follow from z, w and the rates."""
-    config = pfes.Config(population=4, dim=10, sigma=0.5)
-    search = pfes.Search(10, config, np.random.default_rng(3))
+    search = strategy.Search(10, np.random.default_rng(3), dim=10, population=4, sigma=0.5)
     xs, u = search.ask(), np.random.default_rng(3).standard_normal((2, 10))
     np.testing.assert_allclose(xs, 0.5 * np.concatenate([u, -u]))
     search.tell(np.array([2.0, 5.0, 3.0, 1.0]))  # parents: -u_2, then u_1
-    w, r = pfes.weights(2), search.rates
+    w, r = strategy.weights(2), search.rates
     step = w[0] * -u[1] + w[1] * u[0]
     np.testing.assert_allclose(search.mean, 0.5 * step)
     path = np.sqrt(r.sigma * (2 - r.sigma) * search.mu_eff) * step
@@ -127,9 +132,9 @@ def test_first_generation_by_hand(pfes: ModuleType) -> None:
     np.testing.assert_allclose(search.shape.c, (1 - r.one - r.mu) + r.one * pc**2 + r.mu * spread)
 
 
-def test_low_rank_steps_by_hand(pfes: ModuleType) -> None:
+def test_low_rank_steps_by_hand(strategy: ModuleType) -> None:
     """Two paths, one more each generation: y <- (1 - c) y + c (d / D) p (p y), c = 1/d and 1/(1.5 d)."""
-    model = pfes.LowRank(4, 2, pfes.Config(rank=2))
+    model = strategy.LowRank(4, 2, population=20, rank=2)
     z = np.array([[1.0, 2.0, 0.0, 1.0]])
     np.testing.assert_array_equal(model.transform(z), z)
     model.paths = np.array([[2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 3.0, 1.0]])
@@ -144,10 +149,10 @@ def test_low_rank_steps_by_hand(pfes: ModuleType) -> None:
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
 @pytest.mark.parametrize("mirrored", [True, False])
-def test_random_selection_moves_no_step_size(pfes: ModuleType, covariance: str, mirrored: bool) -> None:
+def test_random_selection_moves_no_step_size(strategy: ModuleType, covariance: str, mirrored: bool) -> None:
     """Pairs that take part as a whole would shrink it: the better one alone is a draw of N(0, I)."""
-    config = pfes.Config(sigma=1.0, dim=100, covariance=covariance, mirrored=mirrored)
-    search, chance = pfes.Search(300, config, np.random.default_rng(0)), np.random.default_rng(1)
+    search = strategy.Search(300, np.random.default_rng(0), 100, covariance=covariance, mirrored=mirrored)
+    chance = np.random.default_rng(1)
     for _ in range(200):
         search.ask()
         search.tell(chance.standard_normal(20))
@@ -160,16 +165,18 @@ def test_random_selection_moves_no_step_size(pfes: ModuleType, covariance: str, 
     [("diagonal", 1, 1e-12), ("diagonal", 1e4, 1e-10), ("low-rank", 1, 1e-3), ("low-rank", 10, 1e-2)],
 )
 def test_search_converges_on_quadratics(
-    pfes: ModuleType, mirrored: bool, covariance: str, condition: float, share: float
+    strategy: ModuleType, mirrored: bool, covariance: str, condition: float, share: float
 ) -> None:
     """Sphere and ellipsoid in 40 dimensions, optimum away from the start."""
     h = np.logspace(0, np.log10(condition), 40)
-    got = minimise(pfes, lambda x: (h * (x - 1.0) ** 2).sum(axis=-1), 40, 500, covariance=covariance, mirrored=mirrored)
+    got = minimise(
+        strategy, lambda x: (h * (x - 1.0) ** 2).sum(axis=-1), 40, 500, covariance=covariance, mirrored=mirrored
+    )
     assert got < share
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
-def test_rates_of_the_intrinsic_dimension_pay_off(pfes: ModuleType, covariance: str) -> None:
+def test_rates_of_the_intrinsic_dimension_pay_off(strategy: ModuleType, covariance: str) -> None:
     """An ellipsoid in 8 of 400 dimensions, in no axis's direction, 400 generations (8,000 calls): five times closer."""
     rng = np.random.default_rng(0)
     projection, goal = rng.standard_normal((8, 400)) / 20, 2 * rng.standard_normal(8)
@@ -178,7 +185,7 @@ def test_rates_of_the_intrinsic_dimension_pay_off(pfes: ModuleType, covariance: 
     def f(x: Any) -> Any:
         return (h * (x @ projection.T - goal) ** 2).sum(axis=-1)
 
-    intrinsic, full = (minimise(pfes, f, 400, 400, covariance=covariance, dim=d) for d in (8, 400))
+    intrinsic, full = (minimise(strategy, f, 400, 400, covariance=covariance, dim=d) for d in (8, 400))
     assert intrinsic < full / 5
 
 
@@ -200,7 +207,7 @@ def test_more_regularisation_gives_more_mass(bench: Bench, pfes: ModuleType) -> 
     for tau in (0.0, 3.0):
         lm, _, shots = bench.setting(calls=401)
         size, place = pfes.search_space(lm.info, pfes.Config())
-        search = pfes.Search(size, pfes.Config(), np.random.default_rng(0))
+        search = pfes.Search(size, np.random.default_rng(0))
         for _ in range(20):
             search.tell(pfes.fitness(pfes.log_probabilities(lm, place(search.ask()), shots.train), shots.train, tau))
         log_p = pfes.log_probabilities(lm, place(search.mean), shots.train)[0]
