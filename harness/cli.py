@@ -210,7 +210,12 @@ def evaluate(
     results = _store(store)
     job = Job(chosen, choices, results, tuple(found), options)
     live = err.is_terminal and engine is Engine.LOCAL  # a bar is for one cell at a time
-    progress = JsonProgress(out) if as_json else LiveProgress(err) if live else PlainProgress(err)
+
+    def first_round(entry: str, left: int) -> None:
+        _interim(results, chosen, entry, left)
+
+    told = None if choices.tasks else first_round  # of some tasks alone there is no ranking
+    progress = JsonProgress(out) if as_json else LiveProgress(err, told) if live else PlainProgress(err, told)
     try:
         with progress:
             if engine is Engine.RAY:
@@ -223,6 +228,24 @@ def evaluate(
     if not as_json:
         how = _apart(done.base, chosen, choices)
         _say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {chosen.name}")
+
+
+def _interim(results: Store, track: Track, entry: str, left: int) -> None:
+    """Print the leaderboard where an entry stands with its first scores, and say that it is not the last word."""
+    from harness.listing import counted  # noqa: PLC0415
+    from leaderboard.rank import rank  # noqa: PLC0415
+    from leaderboard.table import terminal_table  # noqa: PLC0415
+
+    ranking = rank(results, track.name, track.fingerprint, track.planned, track.ranks)
+    if entry not in {each.name for each in (*ranking.entries, *ranking.elsewhere)}:
+        return  # choices were replaced: it is in no ranking
+    wide = err if err.is_terminal else Console(stderr=True, highlight=False, width=120)
+    wide.print(
+        f"interim leaderboard: every task of {entry} has a score, {counted(left, 'cell')} of it still to run",
+        markup=False,
+        soft_wrap=True,
+    )
+    wide.print(terminal_table(ranking))
 
 
 def _apart(run: RunKey, track: Track, choices: Choices) -> str:
