@@ -1,12 +1,14 @@
-# Two commands do everything on a fresh machine: `make run` and `make test`.
+# Two commands do everything on a fresh machine, each with the installation that it needs: `make run` and `make test`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test test-slow check audit-dependencies setup format rules results clean
 
-run: setup ## evaluate the champion on the embedded track, then print the leaderboard
+run: $(RUNNABLE) ## evaluate the champion on the embedded track, then print the leaderboard
 	$(BIN)/harness evaluate submissions/ajo
 	$(BIN)/harness leaderboard
 
@@ -27,12 +29,19 @@ audit-dependencies: setup ## known vulnerabilities of the pinned versions; needs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --progress-spinner off
 
-setup: $(INSTALLED) ## the virtual environment, from the pinned versions
+setup: $(INSTALLED) ## the virtual environment with everything, from the pinned versions
 
+# What a first run needs: the package, what it requires, and bubblewrap for the best tier of isolation.
+$(RUNNABLE): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e ".[sandbox]"
+	@touch $@
+
+# The rest is for the tests, the report, the service, clusters and references.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	@touch $@
+	$(INSTALL) -e ".[dev]"
+	@touch $(RUNNABLE) $@
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -146,7 +146,7 @@ class Clock:
     def isolated(self, tier: Tier) -> None:
         """See `harness.evaluation.run.Progress`."""
 
-    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
+    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""
 
     def began(self, entry: str, cell: Cell) -> None:

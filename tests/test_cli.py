@@ -277,7 +277,7 @@ def test_an_evaluation_tells_its_cells_as_json_lines(evaluated: Done) -> None:
     }
     cells = found[2:]
     assert [(cell["task"], cell["split"], cell["status"]) for cell in cells] == [
-        ("sst2", 1, "budget_exhausted"), ("sst2", 2, "budget_exhausted"), ("qqp", 1, "budget_exhausted"),
+        ("sst2", 1, "budget_exhausted"), ("qqp", 1, "budget_exhausted"), ("sst2", 2, "budget_exhausted"),
     ]  # fmt: skip
     assert all(0 <= cell["score"] <= 1 and cell["stored"] for cell in cells)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from harness import Answer, LinearHead, Member, Outputs, PrototypeHead, Subspace, Task, softmax
-from harness.answer import probabilities
 from harness.contract import ModelInfo
-from harness.heads import BiLstmHead
+from harness.contract.heads import BiLstmHead
+from harness.solving.answers import probabilities
 
 TASK = Task("toy", ("no", "yes"), "accuracy", "{a} {mask}", (" bad", " good"))
 RNG = np.random.default_rng(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import random
@@ -14,16 +15,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from made_up import key
 from outer_models import ROWS, write_submission
+from rich.console import Console
 
 from harness.errors import DataError, InputError
 from harness.evaluation.environment import environment_sha256
 from harness.evaluation.overrides import Overrides
+from harness.evaluation.progress import PlainProgress
+from harness.evaluation.referee import Verdict
 from harness.evaluation.run import Evaluation
 from harness.lm import device
 from harness.results.audit import audit
@@ -34,7 +39,7 @@ from harness.tracks.track import Numerics, load_track
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.evaluation.referee import Cell, Verdict
+    from harness.evaluation.referee import Cell
 
 SEARCH = "tune = search"
 SLOW = """
@@ -53,9 +58,9 @@ class Watcher:
         self.cells: list[tuple[str, int, str]] = []
         self.rows: list[int] = []
 
-    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
+    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""
-        self.plans.append((len(cells), finished))
+        self.plans.append((len(cells), len(cells) - len(todo)))
 
     def began(self, entry: str, cell: Cell) -> None:
         """See `harness.evaluation.run.Progress`."""
@@ -386,6 +391,68 @@ def test_the_command_line_refuses_a_reference_before_anything_is_loaded(tiny_tra
     assert process.returncode == 0, output
     (cell,) = (event for event in events(output) if event["event"] == "cell")
     assert (cell["status"], cell["access"]) == ("ok", "white-box")
+
+
+def test_a_leaderboard_is_shown_as_soon_as_every_task_has_a_score(tiny_track: Path, tmp_path: Path) -> None:
+    """Labelled as interim; not again by a command that takes up behind it, and not of a trial."""
+    place = write_submission(tmp_path, "tune = search")
+    shown = evaluated(tmp_path / "shown", tiny_track, place)
+    before, interim, after = shown.partition(
+        "interim leaderboard: every task of entry has a score, 1 cell of it still to run"
+    )
+    assert interim, shown
+    assert "[2/3] qqp/1" in before
+    assert after.index("+1 to run") < after.index("[3/3] sst2/2")
+    store = Store(str(tmp_path / "shown" / "results.db"))
+    assert [(task, split) for _, task, split in store.attempts(store.runs()[0][0])] == [
+        ("sst2", 1),
+        ("qqp", 1),
+        ("sst2", 2),
+    ]
+    store.close()
+    assert "interim" not in evaluated(tmp_path / "trial", tiny_track, place, "--calls", "2")
+    evaluated(tmp_path / "two", tiny_track, place, "--split", "1")
+    assert "interim" not in evaluated(tmp_path / "two", tiny_track, place)
+
+
+def evaluated(folder: Path, track: Path, submission: Path, *more: str) -> str:
+    """What `harness evaluate` says for people."""
+    folder.mkdir(exist_ok=True)
+    program = [sys.executable, "-m", "harness.cli", "evaluate", str(submission), "--track", str(track)]
+    done = subprocess.run(
+        [*program, "--store", "results.db", *more], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("finished", "ends", "told"),
+    [
+        ((), "sst2/1 qqp/1 sst2/2 qqp/2", [("a", 2)]),
+        ((), "sst2/1 sst2/2 qqp/2 qqp/1", [("a", 1)]),  # a cluster ends them in any order
+        (("sst2/1",), "qqp/1 sst2/2 qqp/2", [("a", 2)]),
+        (("sst2/1", "qqp/1"), "sst2/2 qqp/2", []),
+        (("sst2/1", "sst2/2", "qqp/2"), "qqp/1", []),
+    ],
+)
+def test_the_first_round_is_told_once_and_only_if_more_is_to_come(
+    finished: tuple[str, ...], ends: str, told: list[tuple[str, int]]
+) -> None:
+    heard: list[tuple[str, int]] = []
+    progress = PlainProgress(Console(file=io.StringIO()), lambda entry, left: heard.append((entry, left)))
+    cells: Any = {
+        f"{task}/{split}": SimpleNamespace(task=SimpleNamespace(name=task, metric="accuracy"), split=split)
+        for split in (1, 2)
+        for task in ("sst2", "qqp")
+    }
+    facts = {"rows_spent": 1, "train_rows": 1, "calls_total": 1, "tuning_s": 1.0, "note": {}}
+    todo = [cell for name, cell in cells.items() if name not in finished]
+    progress.planned("a", list(cells.values()), todo)
+    progress.planned("b", list(cells.values()), todo)
+    for name in ends.split():
+        progress.ended("a", cells[name], Verdict("ok", facts, 0.5, stored=True))
+    assert heard == told
 
 
 NURSERY = """

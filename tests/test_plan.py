@@ -76,7 +76,7 @@ def lines(track: Path, folder: Path, **choices: Any) -> list[str]:
 
 def test_a_plan_names_the_cells_that_an_evaluation_would_run(tiny_track: Path, tmp_path: Path) -> None:
     found = [CellId.parse(line) for line in lines(tiny_track, tmp_path)]
-    assert [(cell.task, cell.split) for cell in found] == [("sst2", 1), ("sst2", 2), ("qqp", 1)]
+    assert [(cell.task, cell.split) for cell in found] == [("sst2", 1), ("qqp", 1), ("sst2", 2)]
     assert lines(tiny_track, tmp_path) == [str(cell) for cell in found]
     assert len(lines(tiny_track, tmp_path, tasks=("qqp",))) == 1
     with pytest.raises(InputError, match="no task 'mnli'"):
@@ -94,7 +94,7 @@ def test_references_are_planned_where_they_may_run_and_refused_elsewhere(tiny_tr
 
 
 def test_a_plan_is_of_one_version_of_the_submission(tiny_track: Path, tmp_path: Path) -> None:
-    cell, track = CellId.parse(lines(tiny_track, tmp_path)[1]), load_track(str(tiny_track))
+    cell, track = CellId.parse(lines(tiny_track, tmp_path)[2]), load_track(str(tiny_track))
     choices, submission = planned(cell, track, Overrides(), [tmp_path / "entry"])
     assert (choices.tasks, choices.splits, submission.name) == (("sst2",), (2,), "entry")
     write_submission(tmp_path, "tune = search  # changed")

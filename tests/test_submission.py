@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from harness import Count, NonNegative, Positive, Several, Share
+from harness import Count, NonNegative, Positive, Several, Share  # noqa: TC001 - read at run time
 from harness.errors import SubmissionError
 from harness.sandbox import submission
 from harness.sandbox.submission import check_source, entry_name, find, folder_of, load, loaded, parse_options

@@ -1,1 +1,1 @@
-"""One query from a submission's call to the model: what it is, what it costs, how it travels, the budget that it spends."""
+"""One query from a submission's call to the model: what it is, what it costs, how it travels, what it spends."""

@@ -54,7 +54,7 @@ class Incumbent:
 
 @dataclass
 class Tuning:
-    """How a submission's `tune` went, as far as its worker told; `harness.evaluation.white_box.Training` is that of a reference."""
+    """How a submission's `tune` went, as far as its worker told."""
 
     end: End = "closed"
     detail: str = ""

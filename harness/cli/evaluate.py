@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from harness.cli.console import STORE, err, open_store, out, print_json, say
 from harness.cli.options import (
@@ -26,6 +27,7 @@ from harness.errors import InputError
 if TYPE_CHECKING:
     from harness.evaluation.overrides import Overrides
     from harness.results.records import RunKey
+    from harness.results.store import Store
     from harness.tracks.track import Track
 
 commands = typer.Typer()
@@ -97,7 +99,12 @@ def evaluate(
     results = open_store(store)
     job = Job(chosen, overrides, results, tuple(found), options)
     live = err.is_terminal and engine is Engine.LOCAL  # a bar is for one cell at a time
-    progress = JsonProgress(out) if as_json else LiveProgress(err) if live else PlainProgress(err)
+
+    def first_round(entry: str, left: int) -> None:
+        _interim(results, chosen, entry, left)
+
+    told = None if overrides.tasks else first_round  # of some tasks alone there is no ranking
+    progress = JsonProgress(out) if as_json else LiveProgress(err, told) if live else PlainProgress(err, told)
     try:
         with progress:
             if engine is Engine.RAY:
@@ -110,6 +117,24 @@ def evaluate(
     if not as_json:
         how = _apart(done.base, chosen, overrides)
         say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {chosen.name}")
+
+
+def _interim(results: Store, track: Track, entry: str, left: int) -> None:
+    """Print the leaderboard where an entry stands with its first scores, and say that it is not the last word."""
+    from harness.errors import counted  # noqa: PLC0415
+    from harness.leaderboard.rank import rank  # noqa: PLC0415
+    from harness.leaderboard.table import terminal_table  # noqa: PLC0415
+
+    ranking = rank(results, track.name, track.fingerprint, track.planned, track.ranks)
+    if entry not in {each.name for each in (*ranking.entries, *ranking.elsewhere)}:
+        return  # choices were replaced: it is in no ranking
+    wide = err if err.is_terminal else Console(stderr=True, highlight=False, width=120)
+    wide.print(
+        f"interim leaderboard: every task of {entry} has a score, {counted(left, 'cell')} of it still to run",
+        markup=False,
+        soft_wrap=True,
+    )
+    wide.print(terminal_table(ranking))
 
 
 def _apart(run: RunKey, track: Track, overrides: Overrides) -> str:

@@ -14,7 +14,7 @@ from harness.results.status import COUNTS
 from harness.sandbox.best_tier import BANNER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from rich.console import Console
@@ -26,11 +26,19 @@ if TYPE_CHECKING:
 class PlainProgress:
     """One line per cell."""
 
-    def __init__(self, console: Console) -> None:
-        """Print to `console`."""
-        self.console = console
+    def __init__(self, console: Console, first_round: Callable[[str, int], None] | None = None) -> None:
+        """Print to `console`.
+
+        Args:
+            console: where lines go.
+            first_round: called when the last task of an entry has got its first score and more cells are to come,
+                with the entry's name and the number of these cells.
+        """
+        self.console, self._first_round = console, first_round
         self._counts: dict[str, tuple[int, int]] = {}
         """Of each entry whose cells are not all finished: how many are, and how many there are."""
+        self._unscored: dict[str, set[str]] = {}
+        """Of such an entry, the tasks without a finished cell."""
 
     def __enter__(self) -> Self:
         """Start; nothing to do."""
@@ -46,10 +54,14 @@ class PlainProgress:
         if tier == "0":
             self.console.print(f"[bold red]{escape(BANNER)}[/bold red]", soft_wrap=True)
 
-    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
+    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""
-        if finished < len(cells):
+        finished = len(cells) - len(todo)
+        if todo:
             self._counts[entry] = finished, len(cells)
+            places = {(cell.task.name, cell.split) for cell in todo}
+            scored = {cell.task.name for cell in cells if (cell.task.name, cell.split) not in places}
+            self._unscored[entry] = {cell.task.name for cell in cells} - scored
         done = f", {finished} of them finished before" if finished else ""
         self.console.print(f"{escape(entry)}: {counted(len(cells), 'cell')}{done}")
 
@@ -70,6 +82,15 @@ class PlainProgress:
         if verdict.status not in COUNTS:
             detail = verdict.record.detail or verdict.record.output
             self.console.print(f"    {escape(printable(detail).strip()[-2000:])}", soft_wrap=True)
+        self._scored(entry, cell.task.name, total - number)
+
+    def _scored(self, entry: str, task: str, left: int) -> None:
+        """A task has a finished cell more; tell when it was the last task without one, and cells are left."""
+        unscored = self._unscored.get(entry, set())
+        if task in unscored:
+            unscored.remove(task)
+            if not unscored and left and self._first_round is not None:
+                self._first_round(entry, left)
 
     def _number(self, entry: str) -> tuple[int, int]:
         """Which cell of the entry is the next to finish, and of how many."""
@@ -80,9 +101,9 @@ class PlainProgress:
 class LiveProgress(PlainProgress):
     """A bar per running cell: budget used, best loss so far, time left; finished cells stay as lines above it."""
 
-    def __init__(self, console: Console) -> None:
-        """Draw on `console`."""
-        super().__init__(console)
+    def __init__(self, console: Console, first_round: Callable[[str, int], None] | None = None) -> None:
+        """Draw on `console`; `first_round` as in `PlainProgress`."""
+        super().__init__(console, first_round)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -146,8 +167,9 @@ class JsonProgress(PlainProgress):
         """See `harness.evaluation.run.Progress`."""
         self._write({"event": "isolated", "sandbox": tier})
 
-    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
+    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""
+        finished = len(cells) - len(todo)
         self._write({"event": "planned", "entry": entry, "cells": len(cells), "finished": finished})
 
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:

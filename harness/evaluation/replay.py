@@ -7,7 +7,8 @@ answers must be the stored ones. A digest covers the bytes of request and reply,
 never asked, or another model show at the first query they touch.
 
 Digests agree where numbers do: on the same processor with the same versions and threads. Elsewhere logits differ by
-rounding. The fingerprint of fixed texts that each cell keeps (`harness.lm.fingerprint`) tells that apart from another model.
+rounding. The fingerprint of fixed texts that each cell keeps (`harness.lm.fingerprint`) tells that apart from another
+model.
 """
 
 from __future__ import annotations

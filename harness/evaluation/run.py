@@ -38,8 +38,8 @@ class Progress(Protocol):
         """Workers of submissions will run in this tier of isolation."""
         ...
 
-    def planned(self, entry: str, cells: Sequence[Cell], finished: int) -> None:
-        """A run is about to start; `finished` of its cells are in the store already."""
+    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
+        """A run is about to start; of its cells all but those in `todo` are in the store already."""
         ...
 
     def began(self, entry: str, cell: Cell) -> None:
@@ -180,7 +180,7 @@ class Evaluation:
             SubmissionError: it cannot be imported or configured.
         """
         run = self.plan.open(self.store, submission, options)
-        progress.planned(run.entry, self.cells, len(self.cells) - len(run.todo))
+        progress.planned(run.entry, self.cells, run.todo)
         for cell in run.todo:
             if (cell.task.name, cell.split) in self.store.finished(run.id):
                 continue  # by another process, meanwhile

@@ -1,9 +1,9 @@
 """How soon an entry is how good: step curves of the incumbent's test score over calls, areas, ECDFs, calls to a target.
 
-The referee keeps and scores the incumbents at `harness.results.status.MARKS` of the budget, with the rows that had been spent
-when each was offered. So the curve of a cell is known from each offer to its mark; between a mark and the next known
-offer the last known score is carried on. Older cells (`harness.results.status.FIRST_MARKS`) kept none before 1/16: below it
-they show an answer only where it was still the incumbent then.
+The referee keeps and scores the incumbents at `harness.results.status.MARKS` of the budget, with the rows that had
+been spent when each was offered. So the curve of a cell is known from each offer to its mark; between a mark and the
+next known offer the last known score is carried on. Older cells (`harness.results.status.FIRST_MARKS`) kept none
+before 1/16: below it they show an answer only where it was still the incumbent then.
 
 Areas are normalised by a frozen reference (`references.toml`): 0 is the manual prompt, which costs nothing, 1 the
 reference at full budget. With s(c) the score in points of the scale after c calls, B the budget, m and r the two

@@ -1,7 +1,8 @@
 """Where two entries differ: on average, by task, by split and text by text. Differences are first minus second.
 
-Intervals are those of the list both stand in (`harness.leaderboard.stats`), for this one pair: no family, no adjustment. A pair
-that is picked because it differs most looks surer than it is; ranks are adjusted for that (`harness.leaderboard.ties`).
+Intervals are those of the list both stand in (`harness.leaderboard.stats`), for this one pair: no family, no
+adjustment. A pair that is picked because it differs most looks surer than it is; ranks are adjusted for that
+(`harness.leaderboard.ties`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether the machines of one ranking compute the same: the backend fingerprints of its cells, compared.
 
-A fingerprint is what a machine makes of fixed texts, see `harness.lm.fingerprint`. It is part of no identity: a difference
-is told, and excludes nobody.
+A fingerprint is what a machine makes of fixed texts, see `harness.lm.fingerprint`. It is part of no identity: a
+difference is told, and excludes nobody.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Only runs that are comparable are ranked together: same track file, rules, model
 failed scores as the majority class would; a run that lacks cells is listed without a rank. White-box references are
 listed after all others, never ranked, and change nothing about those that are. Runs that differ in nothing but the
 device, or used data from outside, are listed apart from the ranking, each with what it used. Each division
-(`harness.leaderboard.divisions`) has places, intervals and shared ranks of its own; the last two are computed when first asked
-for.
+(`harness.leaderboard.divisions`) has places, intervals and shared ranks of its own; the last two are computed when
+first asked for.
 """
 
 from __future__ import annotations

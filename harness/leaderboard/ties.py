@@ -1,7 +1,7 @@
 """Which differences count: p-values, Holm's adjustment, shared ranks, rank intervals. Pure numpy.
 
-With d the observed difference of two systems and d* its B bootstrap replicates (`harness.leaderboard.stats`), the p-value
-inverts the percentile interval:
+With d the observed difference of two systems and d* its B bootstrap replicates (`harness.leaderboard.stats`), the
+p-value inverts the percentile interval:
 
     p = min(1, 2 (1 + min(#{d* <= 0}, #{d* >= 0})) / (B + 1))        (Davison & Hinkley 1997, chapter 4)
 

@@ -1,7 +1,8 @@
 """The number format follows the machine: of those that a track calls equal, the fastest one here.
 
-The choice goes by what the processor can do, never by a race: the same machine always chooses the same. What was chosen
-is stored with each cell, and the fingerprint of fixed texts (`harness.lm.fingerprint`) is compared within a track's rounding.
+The choice goes by what the processor can do, never by a race: the same machine always chooses the same. What was
+chosen is stored with each cell, and the fingerprint of fixed texts (`harness.lm.fingerprint`) is compared within a
+track's rounding.
 """
 
 from __future__ import annotations

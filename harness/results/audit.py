@@ -2,7 +2,8 @@
 
 Checks every row as it lies: seals, the ledger's chain, answers' checksums, identities, sums of the ledger against the
 outcomes' facts, test labels against the test sets at hand, predictions against labels. Scores are computed anew from
-the predictions. What is wrong is named by table and row. Nothing here trusts the reading side of `harness.results.store`.
+the predictions. What is wrong is named by table and row. Nothing here trusts the reading side of
+`harness.results.store`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables of the results database; what they hold is told in `harness.results.store`, what seals are in `harness.results.digests`."""
+"""Tables of the results database. `harness.results.store` says what they hold, `harness.results.digests` what seals are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels over HTTP: typed bodies as msgpack or JSON, made of the same parts as the frames in `harness.blackbox.wire`.
+"""What travels over HTTP: typed bodies as msgpack or JSON, of the same parts as the frames in `harness.blackbox.wire`.
 
 Nothing is declared and nothing lasts between requests: each query carries its texts, or names the split's own, and the
 subspace by its seed. JSON is the same structure, with bytes in base64.

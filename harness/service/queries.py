@@ -1,7 +1,7 @@
 """Answers one query of one token: new or retried, priced, refused or forwarded, in the book before the reply is out.
 
-What a query may ask and what it costs is `harness.blackbox.pricing`'s, the very code that serves workers; the meter starts at
-what the book says was spent. Serial: the caller gives it one thread.
+What a query may ask and what it costs is `harness.blackbox.pricing`'s, the very code that serves workers; the meter
+starts at what the book says was spent. Serial: the caller gives it one thread.
 """
 
 from __future__ import annotations

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from harness.blackbox import wire
+from harness.blackbox.fake import fake_task
+from harness.blackbox.fake_language_model import FakeLanguageModel
+from harness.blackbox.meter import Meter
+from harness.blackbox.pricing import PricedModel
+from harness.blackbox.query import Query
 from harness.contract import Prompt, Subspace
 from harness.errors import BudgetExhausted, QueryError, StoreError
-from harness.lm import wire
-from harness.lm.fake import fake_task
-from harness.lm.fake_language_model import FakeLanguageModel
-from harness.lm.pricing import PricedModel
-from harness.lm.query import Query
-from harness.meter import Meter
 
 if TYPE_CHECKING:
-    from harness.lm.pricing import Answered
+    from harness.blackbox.pricing import Answered
 
 TASK = fake_task()
 TEXTS = (("w1 w2 w3",), ("w4 w5",))

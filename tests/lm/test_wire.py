@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from harness.blackbox import wire
+from harness.blackbox.query import Query
 from harness.contract import Prompt, Subspace
 from harness.errors import ProtocolError, QueryError
-from harness.lm import wire
-from harness.lm.query import Query
 
 count = st.integers(0, 2**31)
 text = st.text(st.characters(codec="utf-8"), max_size=8)

@@ -168,7 +168,7 @@ class World:
         """See `harness.evaluation.run.Progress`."""
         self.tiers.append(tier)
 
-    def planned(self, entry: str, cells: Any, finished: int) -> None:
+    def planned(self, entry: str, cells: Any, todo: Any) -> None:
         """See `harness.evaluation.run.Progress`."""
 
     def began(self, entry: str, cell: Any) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from harness import Answer, BudgetExhausted, Examples, Outputs, Shots, Task
-from harness.answer import check, probabilities
-from harness.lm.fake import FakeLM, fake_examples, fake_shots, fake_task
+from harness.blackbox.fake import FakeLM, fake_examples, fake_shots, fake_task
 from harness.solving import CmaEs
+from harness.solving.answers import check, probabilities
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from harness.lm.fake import FakeLM
+    from harness.blackbox.fake import FakeLM
 
     from .conftest import Bench
 

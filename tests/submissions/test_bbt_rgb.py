@@ -11,7 +11,8 @@ import pytest
 from harness import Answer, BudgetExhausted, Examples, Member, Outputs, Shots, Subspace, Task, cross_entropy, softmax
 from harness.contract import ModelInfo
 from harness.solving import Selection, demonstration
-from harness.tasks import template_problem
+from harness.solving.answers import from_bytes, probabilities, to_bytes
+from harness.tracks.tasks import template_problem
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness import BudgetExhausted, Shots
-from harness.lm.fake import FakeLM, fake_examples, fake_task
+from harness.blackbox.fake import FakeLM, fake_examples, fake_task
 
 if TYPE_CHECKING:
     from .conftest import Bench

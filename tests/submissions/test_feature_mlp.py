@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from harness import Answer, BudgetExhausted, MlpHead, Shots, Task, negative_log_likelihood
-from harness.answer import check, from_bytes, probabilities, to_bytes
-from harness.lm.fake import FakeLM, fake_examples, fake_shots, fake_task
+from harness.blackbox.fake import FakeLM, fake_examples, fake_shots, fake_task
 from harness.solving import Selection
+from harness.solving.answers import check, from_bytes, probabilities, to_bytes
 
 if TYPE_CHECKING:
     from types import ModuleType

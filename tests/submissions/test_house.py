@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from harness import Answer, BudgetExhausted, Outputs, Shots, cross_entropy, softmax
-from harness.answer import check, from_bytes, probabilities, to_bytes
-from harness.lm.fake import FakeLM, fake_examples, fake_task
+from harness.blackbox.fake import FakeLM, fake_examples, fake_task
 from harness.solving import Calibration
+from harness.solving.answers import check, from_bytes, probabilities, to_bytes
 
 if TYPE_CHECKING:
     from types import ModuleType

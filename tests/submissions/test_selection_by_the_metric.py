@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from harness import BudgetExhausted, Examples, Shots
-from harness.answer import probabilities
-from harness.lm.fake import FakeLM, fake_examples, fake_task
+from harness.blackbox.fake import FakeLM, fake_examples, fake_task
 from harness.solving import score
+from harness.solving.answers import probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

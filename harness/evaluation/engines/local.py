@@ -29,7 +29,7 @@ def run(job: Job, progress: Progress) -> Plan:
     opened = [known.peek(job.store, each, job.options) for each in job.submissions] if known else []
     if known is not None and not any(run.todo for run in opened):
         for each in opened:
-            progress.planned(each.entry, known.cells, len(known.cells))
+            progress.planned(each.entry, known.cells, each.todo)
         return known
     runs = dict(zip(job.submissions, opened, strict=True)) if opened else {}
     for submission in job.submissions:

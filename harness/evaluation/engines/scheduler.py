@@ -215,7 +215,7 @@ class Dealer:
         numbers = {(cell.task.name, cell.split): n for n, cell in enumerate(plan.cells)}
         for order, submission in enumerate(job.submissions):
             run = plan.open(job.store, submission, job.options)
-            self._progress.planned(run.entry, plan.cells, len(plan.cells) - len(run.todo))
+            self._progress.planned(run.entry, plan.cells, run.todo)
             if run.todo:
                 parcel = self._ray.put(Parcel.of(submission, job.options))
                 for cell in run.todo:
