@@ -23,7 +23,7 @@ from harness.tracks.examples import Source, load_test
 from harness.tracks.tasks import load_task
 from harness.tracks.track import ROUNDING
 
-ROOT = Path(cli.__file__).resolve().parents[1]
+ROOT = Path(cli.__file__).resolve().parents[2]
 KIT = ROOT.parent / "shared" / "data" / "competition"
 COMMANDS = (
     "evaluate",

@@ -29,7 +29,7 @@ from harness.tracks.track import load_track
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(local.__file__).resolve().parents[2]
+ROOT = Path(local.__file__).resolve().parents[3]
 BBT = str(ROOT / "submissions" / "bbt")
 WITHOUT_TORCH = """
 import sys

@@ -17,12 +17,14 @@ Shapes are written as comments, e.g. ``(candidates, texts, words)``. Nothing her
 from harness.contract.answers import Answer, Member
 from harness.contract.arrays import Distribution, FeatureKind, FloatArray, IntArray, Metric, Mix, Mode, Text
 from harness.contract.black_box import BlackBox
+from harness.contract.heads import BiLstmHead, Head, LinearHead, MlpHead, PrototypeHead
 from harness.contract.options import Count, NonNegative, Positive, Several, Share
 from harness.contract.prompts import Coordinates, Outputs, Prompt, Prompts, Subspace
 from harness.contract.tasks import Budget, Examples, ModelInfo, Shots, Task
 
 __all__ = [
     "Answer",
+    "BiLstmHead",
     "BlackBox",
     "Budget",
     "Coordinates",
@@ -31,10 +33,13 @@ __all__ = [
     "Examples",
     "FeatureKind",
     "FloatArray",
+    "Head",
     "IntArray",
+    "LinearHead",
     "Member",
     "Metric",
     "Mix",
+    "MlpHead",
     "Mode",
     "ModelInfo",
     "NonNegative",
@@ -42,6 +47,7 @@ __all__ = [
     "Positive",
     "Prompt",
     "Prompts",
+    "PrototypeHead",
     "Several",
     "Share",
     "Shots",

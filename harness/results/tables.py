@@ -1,4 +1,4 @@
-"""Tables of the results database. `harness.results.store` says what they hold, `harness.results.digests` what seals are."""
+"""Tables of the results database; `harness.results.store` says what they hold, `digests` beside it what seals are."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from harness.tracks.tasks import tasks_dir
 IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
 """Distributions that submissions may import, beside `harness` and the standard library; what they require comes too."""
 _OWN = ("numpy", "msgspec", "safetensors")  # what the worker's side of `harness` imports
-_PARTS = ("lm", "sandbox", "solving", "__pycache__")
+_PARTS = ("blackbox", "contract", "sandbox", "solving", "__pycache__")
 PACKAGE = Path(__file__).resolve().parents[1]
 DEVICES = {"/dev/null": "write", "/dev/urandom": "read"}
 """Device files, and what may be done with them."""
@@ -100,7 +100,7 @@ def view(submission: Path | None) -> View:
 
 def secret() -> Path:
     """A file that is there and must not be readable: labelled test texts where there are some."""
-    return next(tasks_dir().glob("*/mini/test.jsonl"), PACKAGE / "tracks" / "mini.toml")
+    return next(tasks_dir().glob("*/mini/test.jsonl"), PACKAGE / "tracks" / "builtin" / "mini.toml")
 
 
 @cache

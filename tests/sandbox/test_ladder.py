@@ -33,7 +33,7 @@ if {clone}:  # new namespaces by clone; clone3 has its flags in memory, so conta
         denied.add_rule(pyseccomp.ERRNO(errno.EPERM), "clone", with_it)
     denied.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
 denied.load()
-from harness.sandbox import ladder
+from harness.sandbox import best_tier
 found = best_tier.best()
 print(json.dumps([found.tier, found.refused]))
 """

@@ -213,9 +213,9 @@ def test_nothing_is_read_with_pickle(folder: str) -> None:
 
 CAPABILITIES = """
 from pathlib import Path
-from harness.sandbox import ladder, launch
-best = ladder.best()
-worker = launch.start(ladder._TRIAL, None, best.tier)
+from harness.sandbox import best_tier, launch
+best = best_tier.best()
+worker = launch.start(best_tier._TRIAL, None, best.tier)
 (kept,) = [line.split()[1] for line in Path(f"/proc/{worker.pid}/status").open() if line.startswith("CapEff:")]
 worker.end(1.0)
 print(best.tier, worker.isolation.uid, int(kept, 16))
