@@ -23,7 +23,7 @@ from harness.results import tables
 from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
 from harness.results.records import cell_record, run_id
 from harness.results.status import COUNTS, MARKS, MEANING
-from harness.solving.metrics import cell_score
+from harness.solving.metrics import cell_score, score
 from harness.tracks.examples import examples_sha256, load_test
 from harness.tracks.tasks import load_task
 
@@ -320,7 +320,9 @@ class _Auditor:
                 fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {len(file.classes)}"
                 self._found("incumbents", which, fact)
                 continue
-            scores[each["mark"]] = cell_score(file.metric, predicted, labels, len(file.classes))
+            # The cell's own score is scikit-learn's, so that it checks the vectorised metrics of the ranking.
+            of = cell_score if each["mark"] == MARKS[-1] else score
+            scores[each["mark"]] = float(of(file.metric, predicted, labels, len(file.classes)))
         if outcome["status"] in COUNTS and 1.0 not in scores:
             self._found("outcomes", name, f"status {outcome['status']!r} without a final answer that can be scored")
         run = str(outcome["run"])
