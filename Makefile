@@ -6,9 +6,10 @@ RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test test-slow check audit-dependencies setup format rules results clean
+.NOTPARALLEL:
+.PHONY: run test test-slow check audit-dependencies setup setup-run format rules results clean
 
-run: $(RUNNABLE) ## evaluate the champion on the embedded track, then print the leaderboard
+run: setup-run ## evaluate the champion on the embedded track, then print the leaderboard
 	$(BIN)/harness evaluate submissions/ajo
 	$(BIN)/harness leaderboard
 
@@ -30,6 +31,8 @@ audit-dependencies: setup ## known vulnerabilities of the pinned versions; needs
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --progress-spinner off
 
 setup: $(INSTALLED) ## the virtual environment with everything, from the pinned versions
+
+setup-run: $(RUNNABLE) ## the virtual environment with what `make run` needs
 
 # What a first run needs: the package, what it requires, and bubblewrap for the best tier of isolation.
 $(RUNNABLE): pyproject.toml constraints.txt

@@ -23,7 +23,7 @@ COMMANDS += re.findall("^harness .*", OFFICIAL, flags=re.MULTILINE)
 def test_the_readme_opens_with_the_two_commands() -> None:
     assert [line for line in LINES if line.startswith("make ")][:2] == ["make run", "make test"]
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert {"run", "test", "test-slow", "check", "setup"} <= set(targets)
+    assert {"run", "test", "test-slow", "check", "setup", "setup-run"} <= set(targets)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
