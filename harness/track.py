@@ -21,9 +21,11 @@ DType = Literal["float32", "bfloat16", "float16", "int8"]
 Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime"]
 DataSource = Literal["embedded", "kit", "hub"]
 
-ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1, "int8": 0.5}
+ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1, "int8": 1.0}
 """Difference of a fixed text's logit that is rounding, by number format; more is another model. In bfloat16 logits of
-the embedded model differ by up to 0.05 between instruction sets (AMX and AVX2)."""
+the embedded model differ by up to 0.05 between instruction sets (AMX and AVX2). In int8 they differ from those in
+float32 by up to 0.25 on the tasks of two or three classes, and by 0.75 on DBPedia, where their standard deviation is
+2.4."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

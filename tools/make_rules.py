@@ -50,7 +50,16 @@ def _track_table(tracks: list[Track]) -> str:
         device = t.device_name or t.device
         revision = f" at {t.model.revision[:12]}" if t.model.revision else ""
         model = t.model.source + revision + (", head bias zeroed" if t.model.zero_head_bias else "")
-        row = (f"`{t.name}`", model, t.model.dtype, t.data.source, t.profile, device, t.prompt.tokens, t.rules)
+        row = (
+            f"`{t.name}`",
+            model,
+            " or ".join(t.model.allowed),
+            t.data.source,
+            t.profile,
+            device,
+            t.prompt.tokens,
+            t.rules,
+        )
         rows.append("| " + " | ".join(map(str, row)) + " |")
     return "\n".join(rows)
 

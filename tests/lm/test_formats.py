@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.contract import Prompt
 from harness.errors import ModelError
 from harness.lm import formats
 from harness.lm.formats import Processor, check, fastest
 from harness.lm.linear import Int8Linear
 from harness.lm.load import load_model
 from harness.track import DType, ModelSpec, Numerics, PromptSpec, load_track
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ALL: tuple[DType, ...] = ("bfloat16", "int8", "float32")
 HERE = formats.here()
@@ -179,3 +184,18 @@ def test_a_model_without_int8_products_takes_another_format() -> None:
     assert plain.format == fastest(ALL, HERE, int8=False).format
     with pytest.raises(ModelError, match="int8 is for"):
         load_model(ModelSpec("embedded", "int8"), PromptSpec(8, 2000), numerics=Numerics(forward="plain", threads=1))
+
+
+@needs_int8
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_causal_models_in_int8_stay_near_float32(family: str, tmp_path: Path) -> None:
+    folder, prompt = tiny_models.save(family, tmp_path), PromptSpec(4, 20)
+    texts = tuple((" ".join(tiny_models.WORDS[: n % 6 + 1] * (n % 4 + 1)),) for n in range(12))
+    values = np.random.default_rng(0).normal(size=(3, tiny_models.LAYERS, 4, tiny_models.WIDTH)).astype(np.float32)
+    logits = {}
+    for dtype in ("float32", "int8"):
+        lm = load_model(ModelSpec(str(folder), dtype, "causal"), prompt, numerics=Numerics(threads=1))  # type: ignore[arg-type]
+        encoded = lm.text_set("{a} . It was {mask}", texts)
+        logits[dtype] = lm.forward(Prompt(values), encoded, lm.single_ids((" bad", " great", " film"))).logits
+    off = np.abs(logits["int8"] - logits["float32"]).mean()
+    assert 0 < off < 0.1 * logits["float32"].std()

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tiny_models import LAYERS, WIDTH
 
 from harness.contract import Prompt, Prompts, Subspace, Text
 from harness.errors import ModelError
-from harness.lm import encoder
+from harness.lm import encoder, formats
 from harness.lm.linear import ROWS, Linear, in_blocks
 from harness.lm.load import load_model
 from harness.lm.model import LanguageModel
@@ -40,7 +40,10 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return load_model(spec, P0, numerics=Numerics(forward=forward))  # type: ignore[arg-type]
 
     exact = {name: load("float32", name) for name in ("packed", "invariant", "padded", "plain")}
-    return exact | {"half": load("bfloat16", "packed"), "half invariant": load("bfloat16", "invariant")}
+    half = {"half": load("bfloat16", "packed"), "half invariant": load("bfloat16", "invariant")}
+    if not formats.here().avx2:
+        return exact | half  # no int8 products on this processor
+    return exact | half | {"int8": load("int8", "packed"), "int8 invariant": load("int8", "invariant")}
 
 
 @st.composite
@@ -80,13 +83,19 @@ def test_any_query_gives_the_plain_paths_numbers(
 
 
 @FEW
-@given(query=queries(), chunk=st.integers(1, 400), rng=st.randoms(use_true_random=False))
+@given(
+    query=queries(),
+    chunk=st.integers(1, 400),
+    rng=st.randoms(use_true_random=False),
+    name=st.sampled_from(["half invariant", "int8 invariant"]),
+)
 def test_a_row_has_the_same_bits_whatever_it_is_asked_with(
-    models: Models, query: tuple[Prompts | None, tuple[Text, ...]], chunk: int, rng: object
+    models: Models, query: tuple[Prompts | None, tuple[Text, ...]], chunk: int, rng: object, name: str
 ) -> None:
     """Alone, in another order, and in chunks of any size, in bfloat16, where sums of another order would show."""
+    assume(name in models)
     prompts, texts = query
-    lm = models["half invariant"]
+    lm = models[name]
     (whole,) = ask(lm, prompts, texts)
     order = list(range(len(texts)))
     rng.shuffle(order)  # type: ignore[attr-defined]
@@ -125,10 +134,13 @@ def test_a_candidate_in_a_subspace_has_the_same_bits_whichever_others_are_asked_
         assert alone[0].tobytes() == whole[c].tobytes()
 
 
-def test_bfloat16_stays_near_float32_on_the_packed_path(models: Models) -> None:
+@pytest.mark.parametrize("name", ["half", "int8"])
+def test_lesser_formats_stay_near_float32_on_the_packed_path(models: Models, name: str) -> None:
+    if name not in models:
+        pytest.skip("no int8 products on this processor")
     texts = tuple((" ".join(tiny_models.WORDS[: n % 6 + 1] * (n % 4 + 1)),) for n in range(12))
     prompts = Prompt(np.random.default_rng(0).normal(size=(3, LAYERS, 4, WIDTH)).astype(np.float32))
-    (got,), (wanted,) = ask(models["half"], prompts, texts), ask(models["plain"], prompts, texts)
+    (got,), (wanted,) = ask(models[name], prompts, texts), ask(models["plain"], prompts, texts)
     assert 0 < np.abs(got - wanted).mean() < 0.1 * wanted.std()
 
 
