@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from harness.track import load_track
 from tools import make_rules
 
 
@@ -29,3 +30,11 @@ def test_a_page_without_the_place_of_a_table_is_refused_with_its_name() -> None:
     text = make_rules.PAGE.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape("lacks the block <!-- generated: limits -->")):
         make_rules.filled(text.replace("<!-- generated: limits -->", ""))
+
+
+def test_the_limits_on_the_page_for_participants_are_those_of_mini() -> None:
+    text = (make_rules.PAGE.parents[1] / "RULES.md").read_text(encoding="utf-8")
+    limits = load_track("mini").limits
+    assert " ".join(f"{limits.wall_s:g} s and {limits.memory_gb:g} GiB for a cell of `mini`".split()) in " ".join(
+        text.split()
+    )
