@@ -50,7 +50,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-rules: setup ## refresh the generated tables of RULES.md
+rules: setup ## refresh the generated tables of docs/rules-reference.md
 	$(BIN)/python tools/make_rules.py
 
 results: setup ## write docs/results-mini.md and, where there are runs on kit, docs/results-kit.md from results/harness.db

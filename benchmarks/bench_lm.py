@@ -83,9 +83,9 @@ class Model:
 
 
 MODELS = {
-    "mini": Model(PromptSpec(8, 2000), "house", ("sst2", "dbpedia", "snli", "qqp", "qnli")),
+    "mini": Model(PromptSpec(8, 2000), "harness-2026", ("sst2", "dbpedia", "snli", "qqp", "qnli")),
     "roberta-large": Model(PromptSpec(50, 1000), "kit-2022", ("sst2", "dbpedia")),
-    "smollm2": Model(PromptSpec(50, 1000), "house", ("sst2",), "causal"),
+    "smollm2": Model(PromptSpec(50, 1000), "harness-2026", ("sst2",), "causal"),
 }
 METHODS = ("bbt", "bbtv2-mid", "bbtv2-mean", "features", "growth")
 

@@ -174,7 +174,7 @@ def line(task: Task, texts: tuple[Text, ...], ledger: Ledger) -> Iterator[Line]:
 def session_overhead(store: Path, repeats: int) -> None:
     """Round trip less forward, for queries of several sizes."""
     file = load_task("sst2")
-    task = file.task("house", "masked")
+    task = file.task("harness-2026", "masked")
     texts = load_shots(file, Source("embedded"), 1, TrackTask(calls=1, splits=(1,))).train.texts
     rng = np.random.default_rng(0)
     one, deep = Subspace(DIM, (1.0,), TOKENS, 1), Subspace(DIM, (1.0,) * LAYERS, TOKENS, 2)
@@ -266,7 +266,7 @@ def worker_memory(store: Path, calls: int) -> None:
     file = load_task("sst2")
     spec = TrackTask(calls=calls, splits=(1,))
     limits = Limits(wall_s=600, memory_gb=4)
-    task = file.task("house", "masked")
+    task = file.task("harness-2026", "masked")
     cell = Cell(file, task, 1, spec, limits, Source("embedded"), 0)
     results = Store(str(store / "worker.db"))
     attempt = results.begin(results.open_run(_key(), {}), "sst2", 1)

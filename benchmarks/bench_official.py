@@ -71,7 +71,7 @@ def main() -> None:
     lm = load_model(spec, track.prompt, device=given.device, numerics=track.numerics)
     print(f"loading: {time.perf_counter() - before:.1f} s, main memory {peak_mib():,} MiB at its peak", flush=True)
     file = load_task("sst2")
-    task = file.task("house", "masked")
+    task = file.task("harness-2026", "masked")
     texts = load_shots(file, Source("embedded"), 1, TrackTask(1, (1,))).train.texts
     encoded, words = lm.text_set(task.template, texts), lm.single_ids(task.words)
     width, layers, tokens = lm.backbone.width, lm.backbone.layers, track.prompt.tokens

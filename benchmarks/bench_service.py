@@ -190,7 +190,7 @@ def _sst2() -> tuple[Task, Shots]:
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     track, file = load_track("mini"), load_task("sst2")
-    return file.task("house", "masked"), load_shots(file, Source("embedded"), 1, track.tasks["sst2"])
+    return file.task("harness-2026", "masked"), load_shots(file, Source("embedded"), 1, track.tasks["sst2"])
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ Steps, each in a process of its own, most wanted first; what no time is left for
 - `attention`: attention over packed texts, by our groups of like length, by padding, by `torch.nn.attention.varlen`.
 - `graph`: a stack of encoder layers as single launches and as one captured CUDA graph.
 
-The last two are no part of the package. They say what `harness/lm/encoder.py` would gain on a GPU from either.
+The last two are no part of the package. They say what `harness/lm/backbones/encoder.py` would gain on a GPU from either.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import bench_lm
 
 from harness.contract import Subspace
+from harness.lm.backbones.packing import layout
 from harness.lm.load import load_model
-from harness.lm.packing import layout
-from harness.tasks import load_task
-from harness.track import ModelSpec, Numerics
+from harness.tracks.tasks import load_task
+from harness.tracks.track import ModelSpec, Numerics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

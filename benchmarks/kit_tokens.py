@@ -30,7 +30,7 @@ def main() -> None:
 
     for name, spec in track.tasks.items():
         file = load_task(name)
-        template = file.task("house", "masked").template
+        template = file.task("harness-2026", "masked").template
         (first, *_) = splits_of(file, source, spec, present_only=True)
         train, test = load_shots(file, source, first, spec).train, load_test(file, source)
         call, scored = tokens(train.texts, template), tokens(test.texts, template)

@@ -34,7 +34,7 @@ TRACK = """
 name = "tiny"
 title = "A random model and two splits of SST-2"
 rules = 1
-profile = "house"
+profile = "harness-2026"
 device = "cpu"
 
 [model]

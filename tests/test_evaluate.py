@@ -97,7 +97,7 @@ def test_first_tokens_of_label_words_are_resolved_for_the_model_and_stored(
 ) -> None:
     """By the kit's wording: the model's own spelling of the first token is what a submission sees and asks for."""
     track = tmp_path / "tiny.toml"
-    text = tiny_track.read_text(encoding="utf-8").split("[tasks.sst2]")[0].replace('"house"', '"kit-2022"')
+    text = tiny_track.read_text(encoding="utf-8").split("[tasks.sst2]")[0].replace('"harness-2026"', '"kit-2022"')
     track.write_text(text + "[tasks.dbpedia]\ncalls = 2\nsplits = [1]\nshots = 1\ndev = 1\n", encoding="utf-8")
     made = evaluation(track, store)
     (cell,) = made.cells

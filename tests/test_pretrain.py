@@ -44,7 +44,7 @@ def values(seed: int = 0) -> FloatArray:
 
 
 def logits(lm: LanguageModel, prompt: Any) -> FloatArray:
-    task = load_task("snli").task("house", "masked")
+    task = load_task("snli").task("harness-2026", "masked")
     return lm.outputs(prompt, TEXTS, task.template, task.words, "mask").logits
 
 
@@ -169,12 +169,12 @@ def test_training_lowers_the_loss_that_the_black_box_shows(tiny_lm: LanguageMode
     file, shots = load_source(HOW, Source("hub", mnli))
     assert np.bincount(shots.train.labels).tolist() == [8, 8, 8]
     said: list[str] = []
-    trained, facts = pretrain(tiny_lm, "house", file, shots, HOW, said.append)
-    again, _ = pretrain(tiny_lm, "house", file, shots, HOW, said.append)
+    trained, facts = pretrain(tiny_lm, "harness-2026", file, shots, HOW, said.append)
+    again, _ = pretrain(tiny_lm, "harness-2026", file, shots, HOW, said.append)
     np.testing.assert_array_equal(trained, again)
     assert trained.shape == (TOKENS, WIDTH)
     assert (facts["source"], facts["mode"], facts["model_sha256"]) == ("mnli", "add", tiny_lm.sha256)
-    task = file.task("house", "masked")
+    task = file.task("harness-2026", "masked")
     zero = Prompt(np.zeros((1, 1, TOKENS, WIDTH), dtype=np.float32))
 
     def loss(lm: LanguageModel) -> float:

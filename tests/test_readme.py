@@ -16,8 +16,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 LINES = [line.partition("#")[0].strip() for kind, block in BLOCKS if not kind for line in block.splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("harness ")]
-OFFICIAL = (ROOT / "docs" / "official.md").read_text(encoding="utf-8")
-COMMANDS += re.findall("^harness .*", OFFICIAL, flags=re.MULTILINE)
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:
@@ -27,7 +25,7 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_of_the_readme_and_of_the_organisers_page_is_accepted(line: str) -> None:
+def test_every_command_of_the_readme_is_accepted(line: str) -> None:
     """Parsed with all options, not run."""
     words = shlex.split(line)[1:]
     group = typer.main.get_command(app)
@@ -35,11 +33,9 @@ def test_every_command_of_the_readme_and_of_the_organisers_page_is_accepted(line
     command.make_context(words[0], words[1:], resilient_parsing=False).close()
 
 
-def test_every_link_of_both_leads_somewhere() -> None:
+def test_every_link_of_the_readme_leads_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
-    for target in re.findall(r"\]\(([^)#]+)\)", OFFICIAL):
-        assert (ROOT / "docs" / target).exists(), target
 
 
 def test_the_solver_printed_in_the_readme_runs(tmp_path: Path) -> None:

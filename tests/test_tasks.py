@@ -23,7 +23,7 @@ classes = ["no", "yes"]
 fields = 2
 metric = "accuracy"
 
-[profiles.house]
+[profiles.harness-2026]
 masked = { template = "{a} ? {mask} , {b}", words = [" no", " yes"] }
 causal = { template = "{a} {b} Same? {mask}", words = [" No", " Yes"] }
 
@@ -56,7 +56,7 @@ def test_the_nine_tasks_ship() -> None:
 def test_every_shipped_task_has_wording_for_masked_and_causal_models(name: str) -> None:
     file = load_task(name)
     for kind in ("masked", "causal"):
-        task = file.task("house", kind)
+        task = file.task("harness-2026", kind)
         assert len(task.words) == len(set(task.words)) == len(task.classes)
         assert template_problem(task.template, task.fields, kind == "causal") is None
     assert file.metric == {"snli": "macro_f1", "dbpedia": "macro_f1", "mrpc": "f1"}.get(name, "accuracy")
@@ -104,7 +104,7 @@ def test_the_published_wordings_are_these_and_no_others() -> None:
     found = {}
     for name in task_names():
         for profile, wording in load_task(name).profiles.items():
-            if profile != "house":
+            if profile != "harness-2026":
                 assert wording.masked.first_piece
                 assert wording.causal is None
                 found[name, profile] = (wording.masked.template, " ".join(wording.masked.words))
@@ -158,7 +158,7 @@ def test_words_are_resolved_where_the_profile_says_so_and_a_model_is_given(tmp_p
     file = load_task("pair", tmp_path)
     assert file.task("cut", "masked").words == ("nope", "yeah")
     assert file.task("cut", "masked", Letters()).words == ("no", "ye")
-    assert file.task("house", "masked", Letters()).words == (" no", " yes")
+    assert file.task("harness-2026", "masked", Letters()).words == (" no", " yes")
     path = tmp_path / "pair" / "task.toml"
     path.write_text(text.replace('"yeah"', '"node"'))
     with pytest.raises(TaskError, match="task pair, profile 'cut': 'nope' and 'node' both begin with the token 'no'"):
@@ -168,7 +168,8 @@ def test_words_are_resolved_where_the_profile_says_so_and_a_model_is_given(tmp_p
 def test_encoder_decoders_read_the_masked_wording() -> None:
     """As all models but causal ones."""
     file = load_task("qqp")
-    assert file.task("house", "seq2seq") == file.task("house", "masked") != file.task("house", "causal")
+    masked = file.task("harness-2026", "masked")
+    assert file.task("harness-2026", "seq2seq") == masked != file.task("harness-2026", "causal")
 
 
 def test_a_task_may_lack_what_is_not_there(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_label_words_of_the_shipped_tasks_are_single_tokens_of_a_bert_like_token
     tokenizer = tokenizers.Tokenizer.from_file(str(found[0]))
     tokenizer.no_padding()
     for name in SHIPPED:
-        for word in load_task(name).task("house", "masked").words:
+        for word in load_task(name).task("harness-2026", "masked").words:
             pieces = tokenizer.encode(word, add_special_tokens=False).tokens
             assert len(pieces) == 1, f"{name}: {word!r} is {pieces}"
             assert pieces != ["[UNK]"], f"{name}: {word!r} is unknown"
@@ -195,7 +196,7 @@ def test_label_words_of_the_shipped_tasks_are_single_tokens_of_a_bert_like_token
 
 def test_a_good_file_becomes_a_task(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
-    task = load_task("pair", tmp_path).task("house", "causal")
+    task = load_task("pair", tmp_path).task("harness-2026", "causal")
     assert (task.name, task.fields, task.words) == ("pair", 2, (" No", " Yes"))
 
 
@@ -248,10 +249,10 @@ def test_an_unknown_task_names_those_there_are(tmp_path: Path) -> None:
 def test_an_unknown_profile_and_a_missing_wording_are_told(tmp_path: Path) -> None:
     write(tmp_path, GOOD.replace('causal = { template = "{a} {b} Same? {mask}", words = [" No", " Yes"] }\n', ""))
     file = load_task("pair", tmp_path)
-    with pytest.raises(TaskError, match="no profile 'paper'; there are house"):
+    with pytest.raises(TaskError, match="no profile 'paper'; there are harness-2026"):
         file.task("paper", "masked")
-    with pytest.raises(TaskError, match=r"'house' has no `causal`; add it to \[profiles.house\]"):
-        file.task("house", "causal")
+    with pytest.raises(TaskError, match=r"'harness-2026' has no `causal`; add it to \[profiles.harness-2026\]"):
+        file.task("harness-2026", "causal")
 
 
 @given(st.text(alphabet="{}abmsk c", max_size=30), st.sampled_from([1, 2]), st.booleans())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import TrackError
+from harness.tracks.tasks import load_task
 from harness.tracks.track import Numerics, load_track, track_names, track_tasks, tracks_dir
 
 MINI = (tracks_dir() / "mini.toml").read_text(encoding="utf-8")
@@ -55,7 +56,7 @@ def test_each_track_names_its_wording_and_the_public_model_is_pinned() -> None:
     """The kit's for the competition, the paper's for the paper, one commit of the weights."""
     tracks = {name: load_track(name) for name in ("kit", "mini", "official", "paper")}
     profiles = {name: track.profile for name, track in tracks.items()}
-    assert profiles == {"kit": "house", "mini": "house", "official": "kit-2022", "paper": "paper-2022"}
+    assert profiles == {"kit": "harness-2026", "mini": "harness-2026", "official": "kit-2022", "paper": "paper-2022"}
     for name in ("official", "paper"):
         assert (tracks[name].prompt.tokens, tracks[name].prompt.first_id) == (50, 1000)
         assert re.fullmatch("[0-9a-f]{40}", tracks[name].model.revision or "")
@@ -64,13 +65,13 @@ def test_each_track_names_its_wording_and_the_public_model_is_pinned() -> None:
 
 def test_a_task_without_the_tracks_wording_is_told(tmp_path: Path) -> None:
     """With the line of the task and the profiles it has."""
-    text = MINI.replace("[tasks.sst2]", "[tasks.rte]").replace('profile = "house"', 'profile = "kit-2022"')
+    text = MINI.replace("[tasks.sst2]", "[tasks.rte]").replace('profile = "harness-2026"', 'profile = "kit-2022"')
     path = tmp_path / "mini.toml"
     path.write_text(text)
     with pytest.raises(TrackError) as problem:
         load_track(str(path))
     line = text[: text.index("[tasks.rte]")].count("\n") + 1
-    expectation = "tasks.rte: task rte: no profile 'kit-2022'; there are house, paper-2022"
+    expectation = "tasks.rte: task rte: no profile 'kit-2022'; there are harness-2026, paper-2022"
     assert str(problem.value) == f"{path}:{line}: {expectation}"
 
 
@@ -84,9 +85,9 @@ def test_a_task_without_the_tracks_wording_is_told(tmp_path: Path) -> None:
         ("wall_s = 600", "wall_s = inf", "`float` <= 1000000000.0"),
         ("wall_s = 600", "wall_s = nan", "`float`"),
         ("memory_gb = 4", "memory_mb = 4", "memory"),
-        ('dtype = "bfloat16"', 'dtype = "int8"', "Invalid enum value 'int8'"),
+        ('dtype = "bfloat16"', 'dtype = "int4"', "Invalid enum value 'int4'"),
         ('name = "mini"', 'name = "maxi"', "name is 'maxi' but the file is mini.toml"),
-        ('profile = "house"', 'profile = "none"', "no profile 'none'; there are house"),
+        ('profile = "harness-2026"', 'profile = "none"', "no profile 'none'; there are harness-2026"),
         ("splits = [1, 2, 3]", "splits = [1, 1]", "must be distinct and at least one"),
         ("splits = [1, 2, 3]", "splits = []", "must be distinct and at least one"),
         ("splits = [1, 2, 3]", 'splits = "present"', 'needs data.source = "kit"; list the splits'),
@@ -143,6 +144,16 @@ def test_the_fingerprint_changes_with_anything_in_the_track(tmp_path: Path) -> N
     assert fingerprint("first_id = 2000", "first_id = 2001") != same
     assert fingerprint("splits = [1, 2, 3]", "splits = [1, 2, 4]") != same
     assert fingerprint("[prompt]", "[numerics]\nthreads = 2\n\n[prompt]") != same
+
+
+def test_a_track_file_with_the_first_name_of_the_own_wording_is_the_same_track(tmp_path: Path) -> None:
+    """It loads, it reads the same words, and runs on it are ranked with those on the renamed one."""
+    path = tmp_path / "mini.toml"
+    path.write_text(MINI.replace('profile = "harness-2026"', 'profile = "house"'), encoding="utf-8")
+    old, new = load_track(str(path)), load_track("mini")
+    assert old.profile != new.profile
+    assert old.fingerprint == new.fingerprint
+    assert load_task("sst2").task(old.profile, "masked") == load_task("sst2").task(new.profile, "masked")
 
 
 def test_tracks_with_published_results_keep_their_fingerprints() -> None:

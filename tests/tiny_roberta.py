@@ -24,7 +24,7 @@ CORPUS += [word[:4] for word in CUT] * 30
 
 
 def save(folder: Path) -> tuple[Any, Any]:
-    """Write it into `folder` in hub format; the model and its tokenizer, which knows house words whole."""
+    """Write it into `folder` in hub format; the model and its tokenizer, which cuts no label word of harness-2026."""
     raw: Any = tokenizers.Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()

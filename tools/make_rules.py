@@ -1,7 +1,7 @@
-"""Fills the generated tables of RULES.md from the track and task files, so that rules and code cannot drift.
+"""Writes the tables of docs/rules-reference.md from the track and task files, so that rules and code cannot differ.
 
-python tools/make_rules.py            write RULES.md
-python tools/make_rules.py --check    exit 1 if RULES.md is not what would be written
+python tools/make_rules.py            write docs/rules-reference.md
+python tools/make_rules.py --check    exit 1 if the page is not what would be written
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.results.status import COUNTS, MEANING
 from harness.tracks.tasks import load_task, task_names
 from harness.tracks.track import Track, load_track, track_names
 
-RULES = Path(__file__).resolve().parent.parent / "RULES.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules-reference.md"
 
 
 def tables() -> dict[str, str]:
@@ -30,7 +30,7 @@ def tables() -> dict[str, str]:
 
 
 def filled(text: str) -> str:
-    """RULES.md with every ``<!-- generated: NAME -->`` block replaced.
+    """The text of the page with every ``<!-- generated: NAME -->`` block replaced.
 
     Raises:
         ValueError: a block is missing in the text.
@@ -38,7 +38,7 @@ def filled(text: str) -> str:
     for name, table in tables().items():
         start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         if start not in text or end not in text:
-            raise ValueError(f"RULES.md lacks the block {start} … {end}")
+            raise ValueError(f"{PAGE.name} lacks the block {start} … {end}; put both lines where the table belongs")
         before, _, rest = text.partition(start)
         text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
     return text
@@ -108,15 +108,15 @@ def _limits_table(tracks: list[Track]) -> str:
 
 def main() -> int:
     """Write or check."""
-    parser = argparse.ArgumentParser(description="Refresh the generated tables of RULES.md.")
+    parser = argparse.ArgumentParser(description="Refresh the generated tables of docs/rules-reference.md.")
     parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
     check = parser.parse_args().check
-    text = RULES.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     fresh = filled(text)
     if check:
-        print("RULES.md is up to date" if fresh == text else "RULES.md is stale; run: make rules")
+        print(f"{PAGE.name} is up to date" if fresh == text else f"{PAGE.name} is stale; run: make rules")
         return int(fresh != text)
-    RULES.write_text(fresh, encoding="utf-8")
+    PAGE.write_text(fresh, encoding="utf-8")
     return 0
 
 

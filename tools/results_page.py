@@ -60,13 +60,14 @@ def _head(measured: Measured) -> str:
     metrics = [f"{task} {load_task(task).metric.replace('_', '-').replace('f1', 'F1')}" for task in ranking.tasks]
     return f"""# Measured results: track `{track.name}`
 
-{track.title}. All ranked submissions and white-box references, from the facts in the results database.
-Written by `make results`; only the findings are written by hand. How to measure it again stands at the end.
+{track.title}. This page has all ranked submissions and white-box references.
+`make results` writes it from the results database; only the findings are written by hand. The commands at the end
+measure it again.
 
 Scores are in points ({", ".join(metrics)}). ± is the sample standard
-deviation over splits ({" or ".join(map(str, splits))} per task); brackets are {LEVEL:.0%} intervals of a crossed
-bootstrap, splits by test items, {RESAMPLES:,} replicates ([harness/leaderboard/stats.py](../leaderboard/stats.py)):
-they hold for these tasks and this model. A failed cell counts as the majority class."""
+deviation over splits ({" or ".join(map(str, splits))} per task). Brackets are {LEVEL:.0%} intervals of a crossed
+bootstrap, splits by test items, {RESAMPLES:,} replicates ([statistics.md](statistics.md)).
+They hold for these tasks and this model. A failed cell counts as the majority class."""
 
 
 def _ranking(measured: Measured) -> str:
@@ -86,8 +87,9 @@ def _ranking(measured: Measured) -> str:
         )
         for entry, standing in zip(entries, standings, strict=True)
     ]
-    note = "Entries that cannot be told from the first of a rank share it, `3=` ([statistics.md](statistics.md)). "
-    note += "Calls and minutes of tuning are sums over cells; minutes compare on one machine only (see the end)."
+    note = "Entries that cannot be told from the first entry of a rank share this rank, as `3=` "
+    note += "([statistics.md](statistics.md)). Calls and minutes of tuning are sums over cells. "
+    note += "Minutes can be compared on one machine only (see the end)."
     note += _timed_out(entries)
     return f"## Ranking\n\n{table(columns, rows)}\n\n{note}"
 
@@ -96,14 +98,15 @@ def _references(measured: Measured) -> str:
     entries = [entry for entry in measured.ranking.entries if entry.white_box]
     columns = ("reference", *measured.ranking.tasks, "average", "min", "failed")
     rows = [(f"`{e.name}`", *_scores(measured, e), _minutes(e), _failed(e)) for e in entries]
-    text = "With gradients through the model, outside the competition's rules; not ranked."
+    text = "These methods use gradients through the model. They are outside the competition's rules and have no rank."
     return f"## White-box references\n\n{text}{_timed_out(entries)}\n\n{table(columns, rows)}" if rows else ""
 
 
 def _timed_out(entries: Sequence[Entry]) -> str:
     """A sentence about cells that a faster machine might have ended otherwise; empty where there are none."""
     found = [f"`{entry.name}` in {entry.statuses['timeout']}" for entry in entries if entry.statuses.get("timeout")]
-    return f" Cells ended by the clock, with the last answer until then: {', '.join(found)}." if found else ""
+    text = " The clock ended some cells, and their last answer until then was scored:"
+    return f"{text} {', '.join(found)}." if found else ""
 
 
 def _missing(measured: Measured) -> str:
@@ -120,7 +123,8 @@ def _missing(measured: Measured) -> str:
         lines.append(f"- no run at all: {', '.join(f'`{name}`' for name in never)}")
     if measured.ranking.left_out:
         lines.append(
-            f"- {measured.ranking.left_out} runs left out: other data, model, seed or track version, or a trial"
+            f"- {measured.ranking.left_out} runs are left out: they have other data or another model, seed or track "
+            "version, or are trials"
         )
     return "## Missing\n\n" + "\n".join(lines) if lines else ""
 
@@ -140,8 +144,8 @@ def _differences(measured: Measured) -> str:
     note = f"\n\nNo complete run of {', '.join(f'`{name}`' for name in absent)}." if absent else ""
     return f"""## Differences
 
-In points, paired in splits and test items. An interval that contains 0 leaves the order open. The report of the
-competition says that AJO is 6.6 points above BBTv2 on average (RoBERTa-large, the official budgets).
+Differences are in points, paired in splits and test items. If an interval contains 0, the order is open. The report
+of the competition says that AJO is 6.6 points above BBTv2 on average (RoBERTa-large, the official budgets).
 
 {table(("difference", *tasks, "average"), rows)}{note}"""
 
@@ -161,13 +165,13 @@ def _speed_up(measured: Measured) -> str:
         for task, a, b in zip(shares.tasks, shares.system, shares.reference, strict=True)
     ]
     x, none = found.ratio, shares.without_target
-    left_out = f" Cells left out because `bbtv2` offers no dev score in them: {none}." if none else ""
+    left_out = f" Cells that are left out because `bbtv2` offers no dev score in them: {none}." if none else ""
     return f"""{title}
 
-Calls until an offered answer's dev score is at least the last one that `bbtv2` offers in the same cell, as a share of
-the budget; mean over splits, then tasks. Where `ajo` never gets there the whole budget counts, so the ratio is then an
-upper bound. Dev scores are known only where a submission looks, so shares are coarse.{left_out} The report says about
-1.3.
+The target in a cell is the dev score of the last answer that `bbtv2` offers there. For each of the two methods, the
+table has the calls until an offered answer reaches the target, as a share of the budget; mean over splits, then tasks.
+If `ajo` never reaches the target, the whole budget counts, and the ratio is then an upper bound. Dev scores are known
+only where a submission looks, so shares are coarse.{left_out} The competition's report says about 1.3.
 
 **{x.value:.2f} times [{x.low:.2f}, {x.high:.2f}]** (bootstrap over splits within tasks);
 `ajo` gets there in {found.reached} of {found.cells} cells.
@@ -190,15 +194,15 @@ def _published(measured: Measured) -> str:
             both = zip(published.SCORES[entry.name], here, strict=True)
             rows.append((f"`{entry.name}`", *(cell for pair in both for cell in pair)))
     text = """\
-Published: RoBERTa-large, 16 examples per class, three splits, 8,000 calls unless said otherwise, and
-accuracy on all three tasks; the gradient methods have no budget of calls. Here: the track's model, data and budgets,
-and macro-F1 on dbpedia and snli. The orders can be compared, the numbers cannot."""
+The published numbers are for RoBERTa-large, 16 examples per class, three splits, 8,000 calls unless said otherwise,
+and accuracy on all three tasks; the gradient methods have no budget of calls. The numbers of this project are for the
+track's model, data and budgets, and macro-F1 on dbpedia and snli. Compare the orders and not the numbers."""
     return f"## Beside the published numbers\n\n{text}\n\n{table(columns, rows)}" if rows else ""
 
 
 def _commands(measured: Measured) -> str:
     lines = "\n".join(_command(measured, entry) for entry in measured.ranking.entries)
-    text = "Into an empty `results/harness.db`"
+    text = "These commands fill an empty `results/harness.db`"
     if any(_data(measured, entry) for entry in measured.ranking.entries):
         text += "; `DIR` is a directory in the competition kit's layout"
     return f"## How to measure it again\n\n{text}:\n\n```\n{lines}\nmake results\n```"

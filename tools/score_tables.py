@@ -1,11 +1,11 @@
-"""Writes the tables of measured scores in README.md and submissions/*/README.md, from docs/results-*.md.
+"""Writes the score tables of README.md, docs/results.md and submissions/*/README.md, from docs/results-*.md.
 
 make results
 python tools/score_tables.py
 
-What stands between `<!-- scores -->` and `<!-- end scores -->` is written anew, all else is kept. `make results` does
-not do it: a submission's digest covers its README, so a table in it makes the folder another one than was measured, and
-its cells would be run again.
+The text between `<!-- scores -->` and `<!-- end scores -->` is written anew, and all other text is kept. `make results`
+does not call this script. A submission's digest covers its README, so a new table makes another folder than the one
+that was measured, and its cells would be run again.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def rows(page: str) -> dict[str, Row]:
 
 
 def wanted(results: Results) -> dict[Path, str]:
-    """Each README with a table, and the text it should have.
+    """Each page with a table, and the text it should have.
 
     Raises:
-        ValueError: a README has no markers, or more than one pair.
+        ValueError: a page has no markers, or more than one pair.
     """
-    tables = {ROOT / "README.md": overview(results)}
+    tables = dict.fromkeys((ROOT / "README.md", ROOT / "docs" / "results.md"), overview(results))
     for path in sorted(ROOT.glob("submissions/*/README.md")):
         tables[path] = of_submission(path.parent.name, results)
     return {path: replaced(path, block) for path, block in tables.items()}

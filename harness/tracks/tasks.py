@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["masked", "causal", "seq2seq"]
 
+OWN_PROFILE = "harness-2026"
+"""This project's own wording."""
+OWN_PROFILE_BEFORE = "house"
+"""Its first name, which a solver has as well. Track files and calls with this name still work. The fingerprint of a
+track is computed from it (`harness.tracks.track.Track.fingerprint`), so that runs from before the renaming stay comparable."""
+
 
 class Tokens(Protocol):
     """What a language model says of words; see `harness.lm.model.LanguageModel`."""
@@ -116,7 +122,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Task(self.name, self.classes, self.metric, cloze.template, words, self.fields)
 
     def _cloze(self, profile: str, kind: Kind) -> Cloze:
-        found = self.profiles.get(profile)
+        found = self.profiles.get(OWN_PROFILE if profile == OWN_PROFILE_BEFORE else profile)
         if found is None:
             raise TaskError(f"task {self.name}: no profile {profile!r}; there are {', '.join(sorted(self.profiles))}")
         cloze = found.causal if kind == "causal" else found.masked
@@ -204,7 +210,7 @@ def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:
     if file.metric == "f1" and count != 2:  # noqa: PLR2004
         yield ["metric"], f"metric f1 is that of class 1 against class 0, and there are {count} classes; take macro_f1"
     if not file.profiles:
-        yield ["profiles"], "no profile; add [profiles.house] with `masked`"
+        yield ["profiles"], f"no profile; add [profiles.{OWN_PROFILE}] with `masked`"
     for name, profile in file.profiles.items():
         for kind, cloze in (("masked", profile.masked), ("causal", profile.causal)):
             found = _cloze_problem(cloze, file, kind == "causal") if cloze else None

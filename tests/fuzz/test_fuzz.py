@@ -38,7 +38,7 @@ from harness.tracks.tasks import load_task, tasks_dir
 from harness.tracks.track import load_track
 
 SST2 = load_task("sst2")
-TASK = SST2.task("house", "masked")
+TASK = SST2.task("harness-2026", "masked")
 MINI = load_track("mini")
 TRACK = msgspec.structs.replace(MINI, tasks={"sst2": MINI.tasks["sst2"]})
 ROWS = len(load_test(SST2, Source("embedded")))

@@ -26,7 +26,7 @@ TRACK = """
 name = "shape"
 title = "The official track's shape, random weights, miniature data"
 rules = 1
-profile = "house"
+profile = "harness-2026"
 device = "{device}"
 
 [model]

@@ -81,7 +81,7 @@ def queries() -> list[Any]:
 
 def asked(lm: LanguageModel, prompts: Any, features: Any = None) -> tuple[Any, Any]:
     """Log-probabilities of two label words, and features."""
-    task = load_task("sst2").task("house", lm.kind)
+    task = load_task("sst2").task("harness-2026", lm.kind)
     out = lm.forward(prompts, lm.text_set(task.template, tuple(TEXTS)), lm.single_ids(task.words), features, True)
     return out.logits, out.features
 
@@ -149,7 +149,7 @@ def test_a_deterministic_profile_gives_the_same_bits(small: Path) -> None:
 
 def test_the_fingerprint_sees_tf32(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What CPU and GPU, and TF32 and float32, differ by at the official shape: printed, for the tolerance."""
-    task = load_task("sst2").task("house", "masked")
+    task = load_task("sst2").task("harness-2026", "masked")
     cpu, gpu = both(large)
     on_cpu, on_gpu = (np.array(probe(lm, task)["logits"]) for lm in (cpu, gpu))
     device.apply(Numerics(tf32=True))

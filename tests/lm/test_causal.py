@@ -51,7 +51,7 @@ def test_the_model_has_the_published_shape(smollm: LanguageModel) -> None:
 
 def test_it_reads_the_next_token_like_a_plain_forward(smollm: LanguageModel) -> None:
     """Right padding, the template and the label words give what transformers gives for the bare string."""
-    task = load_task("sst2").task("house", "causal")
+    task = load_task("sst2").task("harness-2026", "causal")
     texts = [("a warm and funny film .",), ("dull , and far too long , with a script that goes nowhere at all .",)]
     logits = smollm.forward(None, smollm.text_set(task.template, tuple(texts)), smollm.single_ids(task.words)).logits
     model = smollm.backbone._model  # type: ignore[attr-defined]
@@ -70,7 +70,7 @@ def test_the_fast_path_is_the_plain_one(
     """Candidates agree in the first layers and differ in those after."""
     assert isinstance(smollm.backbone, DecoderBackbone)
     assert not isinstance(plain_smollm.backbone, DecoderBackbone)
-    task = load_task("sst2").task("house", "causal")
+    task = load_task("sst2").task("harness-2026", "causal")
     texts = tuple(load_test(load_task("sst2"), Source("embedded")).texts[:12])
     std = (smollm.embedding_std,) + (1.0,) * (layers - 1)
     z = np.random.default_rng(0).normal(size=(3, layers, 20))
@@ -88,7 +88,7 @@ def test_the_fast_path_is_the_plain_one(
 
 
 def test_a_deep_prompt_moves_the_logits_and_a_zero_one_only_adds_its_tokens(smollm: LanguageModel) -> None:
-    task = load_task("qqp").task("house", "causal")
+    task = load_task("qqp").task("harness-2026", "causal")
     texts = (("how do i whistle ?", "how can i learn to whistle ?"),)
     encoded, words = smollm.text_set(task.template, texts), smollm.single_ids(task.words)
     space = Subspace(10, (0.5,) * 30, 8, seed=3)
@@ -101,7 +101,7 @@ def test_a_deep_prompt_moves_the_logits_and_a_zero_one_only_adds_its_tokens(smol
 
 
 def test_the_manual_prompt_beats_chance_on_the_miniature_reviews(smollm: LanguageModel) -> None:
-    task = load_task("sst2").task("house", "causal")
+    task = load_task("sst2").task("harness-2026", "causal")
     test = load_test(load_task("sst2"), Source("embedded"))
     p = probabilities(Answer.of(task), task, smollm, test.texts[:80])
     p = p / p.mean(axis=0)  # centred: the bare template leans to one side

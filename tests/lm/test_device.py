@@ -141,7 +141,7 @@ def full(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forward(lm: LanguageModel, candidates: int) -> None:
     """Three texts under `candidates` prompts."""
-    task = load_task("sst2").task("house", "masked")
+    task = load_task("sst2").task("harness-2026", "masked")
     texts = lm.text_set(task.template, (("a film",), ("a film",), ("a story",)))
     lm.forward(Prompt(np.ones((candidates, 1, 2, lm.backbone.width), dtype=np.float32)), texts, (2000, 2001))
 
@@ -183,7 +183,8 @@ def test_all_else_that_takes_memory_says_what_it_was(
     full: None, tiny_lm: LanguageModel, tiny_track: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Projections, the widths of the layers' inputs, the weights, and what a reference trains."""
-    task, shots = load_task("sst2").task("house", "masked"), Examples((("a film",),) * 3, np.zeros(3, dtype=np.int64))
+    task = load_task("sst2").task("harness-2026", "masked")
+    shots = Examples((("a film",),) * 3, np.zeros(3, dtype=np.int64))
     with monkeypatch.context() as patch:
         patch.setattr(model, "prompt_layers", runs_out)
         with pytest.raises(DeviceMemoryError, match=r"the projections and prompts of 5 candidates.*fewer candidates"):
@@ -214,7 +215,8 @@ def test_all_else_that_takes_memory_says_what_it_was(
 
 def test_a_reference_without_memory_has_that_status_and_the_message(full: None, tiny_lm: LanguageModel) -> None:
     """Even when it had a predictor before; another error of its code is still a crash."""
-    task, shots = load_task("sst2").task("house", "masked"), Examples((("a film",),) * 3, np.zeros(3, dtype=np.int64))
+    task = load_task("sst2").task("harness-2026", "masked")
+    shots = Examples((("a film",),) * 3, np.zeros(3, dtype=np.int64))
 
     def solver(problem: Callable[[], Any]) -> Any:
         def tune(*_: object) -> Iterator[Predictor]:
@@ -258,7 +260,7 @@ def test_an_evaluation_that_runs_out_of_device_memory_keeps_what_is_finished(
 @pytest.mark.parametrize("name", ["sst2", "qqp"])
 def test_a_fingerprint_is_the_same_every_time(name: str, tiny_lm: LanguageModel) -> None:
     """2 prompts x texts x label words, the zero prompt's first."""
-    task = load_task(name).task("house", "masked")
+    task = load_task(name).task("harness-2026", "masked")
     first, second = probe(tiny_lm, task), probe(tiny_lm, task)
     assert first == second
     logits = np.array(first["logits"]).reshape(2, len(TEXTS), len(task.words))
@@ -268,7 +270,7 @@ def test_a_fingerprint_is_the_same_every_time(name: str, tiny_lm: LanguageModel)
 
 def test_a_fingerprint_is_taken_once_for_a_model_and_a_task(tiny_lm: LanguageModel) -> None:
     """The cells of a task share it; another wording is asked for anew."""
-    task = load_task("sst2").task("house", "masked")
+    task = load_task("sst2").task("harness-2026", "masked")
     first = fingerprint(tiny_lm, task)
     assert first == probe(tiny_lm, task)
     assert fingerprint(tiny_lm, dataclasses.replace(task)) is first
@@ -277,7 +279,7 @@ def test_a_fingerprint_is_taken_once_for_a_model_and_a_task(tiny_lm: LanguageMod
 
 def test_a_fingerprint_sees_another_number_format(tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the values; a difference below a hundredth mostly leaves the digest as it is."""
-    task = load_task("sst2").task("house", "masked")
+    task = load_task("sst2").task("harness-2026", "masked")
     before = probe(tiny_lm, task)
     rounded = copy.deepcopy(tiny_lm._model).bfloat16().float()
     monkeypatch.setattr(tiny_lm, "backbone", EncoderBackbone(rounded))

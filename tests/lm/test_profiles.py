@@ -73,7 +73,7 @@ def added(value: torch.Tensor, _: Any, given: tuple[Any, ...], named: dict[str, 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A tiny RoBERTa with a byte-level tokenizer that knows house words whole and cuts some of the others."""
+    """A tiny RoBERTa with a byte-level tokenizer that cuts some words of other wordings than harness-2026."""
     folder = tmp_path_factory.mktemp("roberta")
     model, tokenizer = tiny_roberta.save(folder)
     lm = load_model(ModelSpec(str(folder), "float32", zero_head_bias=True), P0)
@@ -129,7 +129,7 @@ def test_zeroing_the_bias_as_bbts_code_does_changes_nothing_and_ours_takes_off_t
         np.testing.assert_allclose(one - other, np.broadcast_to(bias[words].numpy(), (5, 3)), atol=2e-6)
 
 
-@pytest.mark.parametrize(("name", "profile"), [case for case in CASES if case[1] != "house"])
+@pytest.mark.parametrize(("name", "profile"), [case for case in CASES if case[1] != "harness-2026"])
 def test_the_ids_are_those_of_the_reference_codes_string(tiny: Tiny, name: str, profile: str) -> None:
     """The string with p0's in front of it is cut into p0's ids and then into the template's."""
     file = load_task(name)
@@ -173,12 +173,12 @@ def test_words_of_a_first_piece_wording_become_the_words_of_their_first_tokens(t
 
 
 def test_every_other_word_must_be_a_single_token(tiny: Tiny) -> None:
-    """As written they are refused, and the house wording is not touched."""
+    """As written they are refused, and the wording harness-2026 is not touched."""
     file = load_task("dbpedia")
     with pytest.raises(QueryError, match=r"label word 'EducationalInstitution' is \d+ tokens"):
         tiny.lm.single_ids(file.task("kit-2022", "masked").words)
     for name in task_names():
-        assert load_task(name).task("house", "masked", tiny.lm) == load_task(name).task("house", "masked")
+        assert load_task(name).task("harness-2026", "masked", tiny.lm) == load_task(name).task("harness-2026", "masked")
 
 
 def test_first_tokens_that_coincide_or_are_no_words_are_refused(tiny: Tiny) -> None:

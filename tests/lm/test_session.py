@@ -86,7 +86,7 @@ class Line:
 
 @pytest.fixture
 def task() -> Task:
-    return load_task("sst2").task("house", "masked")
+    return load_task("sst2").task("harness-2026", "masked")
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_it_runs_on_the_embedded_model(name: str, tmp_path: Path) -> None:
     """A few epochs on SST-2: far above chance, in seconds."""
     track = load_track("mini")
     lm, file = load_model(track.model, track.prompt), load_task("sst2")
-    cell = Cell(file, file.task("house", "masked"), 1, track.tasks["sst2"], track.limits, Source("embedded"), 0)
+    cell = Cell(file, file.task("harness-2026", "masked"), 1, track.tasks["sst2"], track.limits, Source("embedded"), 0)
     store = Store(str(tmp_path / "results.db"))
     attempt = store.begin(store.open_run(key(access="white-box"), {}), "sst2", 1)
     verdict = run_reference(cell, find(FOLDER / name), {"epochs": "6"}, lm, attempt, lambda _rows, _note: None)

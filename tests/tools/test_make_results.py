@@ -117,7 +117,7 @@ def test_cells_that_the_clock_ended_count_and_are_named(tool: ModuleType, store:
     add(store, "manual", {("sst2", 1): 6})
     page = written(tool, database, database.with_name("page.md"))
     assert row(page, "bbt")[3] == "100.0"
-    assert "ended by the clock, with the last answer until then: `bbt` in 1." in page
+    assert "The clock ended some cells, and their last answer until then was scored: `bbt` in 1." in page
 
 
 def test_differences_are_shown_in_points_with_their_sign(tool: ModuleType, store: Store, database: Path) -> None:

@@ -139,9 +139,13 @@ def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
 
 
 def _rules() -> Markup | None:
-    """The rules; None outside a checkout."""
-    file = ROOT / "RULES.md"
-    return rendered(file.read_text(encoding="utf-8").partition("\n")[2], under=0) if file.is_file() else None
+    """The rules, then the reference behind them; None outside a checkout."""
+    files = (ROOT / "RULES.md", ROOT / "docs" / "rules-reference.md")
+    if not all(file.is_file() for file in files):
+        return None
+    short, reference = (file.read_text(encoding="utf-8") for file in files)
+    body = short.partition("\n")[2]
+    return rendered(f"{body}\n#{reference}", under=0)  # the page has one h1: the second file's title is an h2
 
 
 def _move(made: Path, out: Path) -> None:
