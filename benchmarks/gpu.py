@@ -12,7 +12,7 @@ Steps, each in a process of its own, most wanted first; what no time is left for
 - `attention`: attention over packed texts, by our groups of like length, by padding, by `torch.nn.attention.varlen`.
 - `graph`: a stack of encoder layers as single launches and as one captured CUDA graph.
 
-The last two are no part of the package. They say what `harness/lm/backbones/encoder.py` would gain on a GPU from either.
+The last two are no part of the package: they say what `harness/lm/backbones/encoder.py` would gain from either.
 """
 
 from __future__ import annotations

@@ -322,3 +322,18 @@ def test_a_submission_loaded_for_a_while_leaves_nothing_behind(tmp_path: Path) -
 def test_every_submission_that_ships_can_be_found() -> None:
     for file in sorted((Path(submission.__file__).parents[1] / "submissions").glob("*/submission.py")):
         assert find(file.parent).name == file.parent.name
+
+
+def test_the_page_about_a_submission_is_no_part_of_its_identity(tmp_path: Path) -> None:
+    folder = tmp_path / "solver"
+    folder.mkdir()
+    (folder / "submission.py").write_text("class Config: ...\ndef tune(): ...\n")
+    bare = find(folder)
+    (folder / "README.md").write_text("| score | 1.0 |")
+    first = find(folder)
+    (folder / "README.md").write_text("| score | 2.0 |")
+    second = find(folder)
+    assert bare.sha256 == first.sha256 == second.sha256
+    assert first.sha256_with_page != second.sha256_with_page  # by which runs of the first release are found again
+    (folder / "data.txt").write_text("can be loaded")
+    assert find(folder).sha256 != second.sha256

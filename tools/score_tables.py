@@ -4,8 +4,7 @@ make results
 python tools/score_tables.py
 
 The text between `<!-- scores -->` and `<!-- end scores -->` is written anew, and all other text is kept. `make results`
-does not call this script. A submission's digest covers its README, so a new table makes another folder than the one
-that was measured, and its cells would be run again.
+does not call this script.
 """
 
 from __future__ import annotations

@@ -173,6 +173,7 @@ def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
         sandbox=REFEREE,
         seed=cell.worker_seed,
         probe=probe,
+        format=lm.format,
     )
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 
 from harness.errors import AnswerError, InputError
@@ -154,7 +155,7 @@ def replay(
         HarnessError: as `Evaluation` and `Evaluation.run`.
     """
     key = run.key
-    if submission.sha256 != key.submission_sha256:
+    if key.submission_sha256 not in {submission.sha256, submission.sha256_with_page}:
         raise InputError(
             f"{submission.path} is not what ran: its sha256 is {submission.sha256}, the run's is "
             f"{key.submission_sha256}. Name the right folder with --submission"
@@ -166,6 +167,28 @@ def replay(
             f"track {track.name} has fingerprint {track.fingerprint}, the run's track {key.track} had "
             f"{key.track_fingerprint}. Name the track's file with --track"
         )
+    found: list[Replayed] = []
+    for name in dict.fromkeys(cell.record.format or track.model.dtype for cell in cells):
+        model = msgspec.structs.replace(track.model, formats=(name,))  # as then, whatever is fastest here
+        in_format = msgspec.structs.replace(track, model=model)
+        own = [cell for cell in cells if (cell.record.format or track.model.dtype) == name]
+        replayed, now = _again(store, own, in_format, choices, submission, dict(key.options), progress)
+        found += replayed
+    pairs = {name: (getattr(key, name), getattr(now, name)) for name in _IDENTITY}
+    changed = (f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now)
+    return Replay(run.id, key.entry, tuple(changed), tuple(found))
+
+
+def _again(
+    store: Store,
+    cells: Sequence[StoredCell],
+    track: Track,
+    choices: Overrides,
+    submission: Submission,
+    options: dict[str, str],
+    progress: Progress,
+) -> tuple[list[Replayed], RunKey]:
+    """Run cells of one number format again; what came of each, and the identity of the second run."""
     wanted = {(cell.task, cell.split): cell for cell in cells}
     with tempfile.TemporaryDirectory(prefix="harness-replay-") as folder:
         scratch = Store(str(Path(folder) / "replay.db"))
@@ -173,19 +196,17 @@ def replay(
             evaluation = Evaluation(track, choices, scratch)
             chosen = tuple(cell for cell in evaluation.cells if (cell.task.name, cell.split) in wanted)
             evaluation.plan = dataclasses.replace(evaluation.plan, cells=chosen)
-            again = evaluation.run(submission, dict(key.options), progress)
+            again = evaluation.run(submission, options, progress)
             second = {(cell.task, cell.split): cell for cell in scratch.cells(again)}
             found = [
                 _compare(store, wanted[key], scratch, second[key], evaluation, cell)
                 for cell in evaluation.cells
                 for key in [(cell.task.name, cell.split)]
             ]
-            (second_run,) = scratch.runs()
+            (run,) = scratch.runs()
         finally:
             scratch.close()
-    pairs = {name: (getattr(key, name), getattr(second_run.key, name)) for name in _IDENTITY}
-    changed = (f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now)
-    return Replay(run.id, key.entry, tuple(changed), tuple(found))
+    return found, run.key
 
 
 def _compare(

@@ -202,6 +202,8 @@ class CellRecord:
     """Peak GPU memory in the cell, MiB, the model's weights included; None on a CPU."""
     probe: Fingerprint | None = None
     """None where there was no fingerprint yet."""
+    format: str | None = None
+    """Number format that computed the cell; None where every cell had the track's own."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.errors import SubmissionError
+from harness.sandbox.submission import PAGE
 from harness.tracks.tasks import tasks_dir
 
 IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
@@ -46,7 +47,9 @@ class View:
     """Files and directories of installed packages."""
     search: tuple[Path, ...]
     """Directories of packages, for ``sys.path``: their names can be listed."""
-    missing: tuple[str, ...]
+    folders: tuple[Path, ...] = ()
+    """Further directories whose names can be listed: the submission's, of whose files one is no part of it."""
+    missing: tuple[str, ...] = ()
     """Modules that lie there and cannot be read: an import must not find them, as if they were not installed."""
 
     @property
@@ -58,7 +61,7 @@ class View:
     def listed(self) -> list[Path]:
         """Directories where imports look for names."""
         cuts = [parent for h in self.hidden for tree in self.trees for parent in _between(tree, h)]
-        return list(dict.fromkeys([*self.search, *cuts]))
+        return list(dict.fromkeys([*self.search, *cuts, *self.folders]))
 
 
 @cache
@@ -80,7 +83,7 @@ def base_view() -> View:
     inside = dict.fromkeys(h for h in hidden if h.is_dir() and any(h.is_relative_to(tree) for tree in trees))
     allowed = {path.name.split(".")[0] for path in packages}
     there = {path.name.split(".")[0] for place in search for path in place.iterdir()}
-    return View(tuple(trees), tuple(inside), packages, search, tuple(sorted(there - allowed - {""})))
+    return View(tuple(trees), tuple(inside), packages, search, missing=tuple(sorted(there - allowed - {""})))
 
 
 def view(submission: Path | None) -> View:
@@ -95,7 +98,10 @@ def view(submission: Path | None) -> View:
             f"{submission} holds the harness, its tasks or installed packages, and a worker may read all of its own "
             "folder; give the submission a folder that holds nothing else"
         )
-    return base if submission is None else dataclasses.replace(base, trees=(*base.trees, submission))
+    if submission is None:
+        return base
+    own = tuple(path for path in sorted(submission.iterdir()) if path.name != PAGE)
+    return dataclasses.replace(base, trees=(*base.trees, *own), folders=(submission,))
 
 
 def secret() -> Path:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
+PAGE = "README.md"
+"""The page about a submission: no part of it, so it can be rewritten, and a worker cannot read it."""
 _NAMED = 5
 """Submissions that a message spells out."""
 
@@ -43,7 +45,9 @@ class Submission:
     name: str
     path: Path
     sha256: str
-    """Digest over the names and bytes of every file in the folder."""
+    """Digest over the names and bytes of every file that a worker can load: all but the page about it, `PAGE`."""
+    sha256_with_page: str = ""
+    """The same with the page, as the first release counted: by it, stored runs of that time are found again."""
     access: Access = "black-box"
     """``white-box`` where it trains with the model's weights, as its source declares."""
 
@@ -78,7 +82,10 @@ def find(path: str | Path) -> Submission:
     if not _NAME.fullmatch(folder.name):
         raise SubmissionError(f"{folder.name!r} cannot be a submission's name; letters, digits, '-' and '_', up to 64")
     try:
-        return Submission(folder.name, folder, _sha256(folder), _access(folder / "submission.py"))
+        files = dict(read_files(folder))
+        whole = _sha256(files)
+        files.pop(PAGE, None)
+        return Submission(folder.name, folder, _sha256(files), whole, _access(folder / "submission.py"))
     except OSError as problem:
         raise SubmissionError(f"{folder}: cannot be read: {problem}") from problem
 
@@ -94,9 +101,9 @@ def folder_of(entry: str) -> str:
     return entry.partition("[")[0]
 
 
-def _sha256(folder: Path) -> str:
+def _sha256(files: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for name, data in read_files(folder):
+    for name, data in files.items():
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()
 

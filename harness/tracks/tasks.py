@@ -27,8 +27,8 @@ Kind = Literal["masked", "causal", "seq2seq"]
 OWN_PROFILE = "harness-2026"
 """This project's own wording."""
 OWN_PROFILE_BEFORE = "house"
-"""Its first name, which a solver has as well. Track files and calls with this name still work. The fingerprint of a
-track is computed from it (`harness.tracks.track.Track.fingerprint`), so that runs from before the renaming stay comparable."""
+"""Its first name, which a solver has as well. Track files and calls with this name still work. A track's fingerprint is
+computed from it (`harness.tracks.track.Track.fingerprint`), so that runs from before the renaming stay comparable."""
 
 
 class Tokens(Protocol):

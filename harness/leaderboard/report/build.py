@@ -122,7 +122,7 @@ def _write(facts: Facts, submissions: Path, folder: Path) -> int:
 def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
     """README of each entry whose folder is at hand, and whether the folder has changed since the run; by run."""
     found: dict[str, tuple[Markup, bool]] = {}
-    known: dict[str, tuple[Markup, str]] = {}
+    known: dict[str, tuple[Markup, set[str]]] = {}
     for system in facts.systems:
         name = folder_of(system.entry.name)
         if name not in known and Path(name).name == name:
@@ -131,10 +131,10 @@ def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
                 text = (folder.path / "README.md").read_text(encoding="utf-8", errors="replace")[:LONGEST]
             except (HarnessError, OSError, ValueError):
                 continue
-            known[name] = rendered(text), folder.sha256
+            known[name] = rendered(text), {folder.sha256, folder.sha256_with_page}
         if name in known:
-            readme, sha256 = known[name]
-            found[system.entry.run] = readme, sha256 != system.run.key.submission_sha256
+            readme, digests = known[name]
+            found[system.entry.run] = readme, system.run.key.submission_sha256 not in digests
     return found
 
 
