@@ -1,0 +1,109 @@
+"""Every black box of the project keeps the contract, and a box that does not is found out."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from harness import testing
+from harness.blackbox.client import RemoteBlackBox
+from harness.blackbox.fake import FakeLM, fake_shots, fake_task
+from harness.blackbox.fake_language_model import FakeLanguageModel
+from harness.blackbox.meter import Meter
+from harness.blackbox.pricing import PricedModel
+from harness.blackbox.session import Session
+from harness.testing import ConformanceError, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.contract import BlackBox, Outputs
+
+TASK = fake_task(3)
+SHOTS = fake_shots(TASK, np.random.default_rng(0), per_class=4)
+CALLS = 20
+
+
+class Unkept:
+    """A ledger that keeps nothing."""
+
+    def record(self, row: object) -> None:
+        """Forget the row."""
+
+
+@contextmanager
+def over_a_socket() -> Iterator[BlackBox]:
+    """The client that a submission has in its worker, in front of a session that serves the fake."""
+    fake = FakeLM.for_task(TASK, SHOTS, CALLS, 0)
+    meter = Meter(CALLS, len(SHOTS.train))
+    ours, theirs = socket.socketpair()
+    priced = PricedModel(FakeLanguageModel(fake.free), TASK, 1 << 26, 1 << 26)
+    session = Session(priced, meter, Unkept(), lambda *_: None)
+    thread = threading.Thread(target=session.serve, args=(ours, time.monotonic() + 60))
+    thread.start()
+    box = RemoteBlackBox(theirs, fake.info, TASK, meter.budget)
+    box.ready({})
+    try:
+        yield box
+    finally:
+        theirs.close()
+        thread.join()
+        ours.close()
+
+
+@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
+def test_the_fake_keeps_the_contract(check: Callable[[Subject], None]) -> None:
+    check(Subject(lambda: FakeLM.for_task(TASK, SHOTS, CALLS, 0), TASK, SHOTS.train.texts))
+
+
+@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
+def test_the_workers_client_keeps_the_contract(check: Callable[[Subject], None]) -> None:
+    with ExitStack() as stack:
+        check(Subject(lambda: stack.enter_context(over_a_socket()), TASK, SHOTS.train.texts))
+
+
+class Broken:
+    """A black box with one fault."""
+
+    def __init__(self, **faults: Any) -> None:
+        self.box, self.faults = FakeLM.for_task(TASK, SHOTS, CALLS, 0), faults
+
+    def __getattr__(self, name: str) -> Any:
+        return self.faults.get(name) or getattr(self.box, name)
+
+
+def double(box: FakeLM) -> Any:
+    """Logits in float64."""
+    return lambda *given, **named: box.logits(*given, **named).astype(np.float64)
+
+
+def test_a_black_box_with_a_fault_is_found_out() -> None:
+    def wrong(**faults: Any) -> list[str]:
+        found = []
+        for check in testing.CHECKS:
+            try:
+                check(Subject(lambda: Broken(**faults), TASK, SHOTS.train.texts))  # type: ignore[arg-type,return-value]
+            except ConformanceError:
+                found.append(check.__name__)
+        return found
+
+    assert not wrong()
+    own = FakeLM.for_task(TASK, SHOTS, 10_000, 0)
+    assert "logits_have_one_row_per_candidate_and_text" in wrong(logits=double(own))
+    assert "a_row_costs_a_row" in wrong(logits=own.logits)  # charged to somebody else
+    assert "label_words_are_single_tokens" in wrong(word_ids=lambda words: [[0, 1] for _ in words])
+    assert "a_malformed_query_is_refused_and_costs_nothing" in wrong(
+        logits=lambda *_, **__: np.zeros((1, 1, 1), np.float32)
+    )
+
+    def without_lengths(*given: Any, **named: Any) -> Outputs:
+        out = own.outputs(*given, **named)
+        return type(out)(out.logits, out.features)
+
+    assert "hidden_states_have_the_model_s_width" in wrong(outputs=without_lengths)
