@@ -7,8 +7,8 @@
     def test_my_black_box_keeps_the_contract(check):
         check(testing.Subject(make=lambda: MyBlackBox(calls=20), task=task, texts=shots.train.texts))
 
-Each check is a function of a `Subject`. It returns None, or raises `ConformanceError`, which says what the contract wants and
-what the black box did.
+Each check is a function of a `Subject`. It returns None, or raises `ConformanceError`, which says what the contract
+wants and what the black box did.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.errors import BudgetExhausted, QueryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.contract import BlackBox, Prompts, Task, Text
+    from harness.contract import BlackBox, FeatureKind, Prompts, Task, Text
 
 _SEED = 20_220_628
 
@@ -142,7 +142,7 @@ def a_prompt_matters(subject: Subject) -> None:
     """Different candidates give different logits."""
     lm = subject.make()
     q = lm.logits(_two(lm), subject.texts)
-    _hold(not np.array_equal(q[0], q[1]), "two prompts give different logits", q)
+    _hold(len(q) == 2 and not np.array_equal(q[0], q[1]), "two prompts give different logits", q)
 
 
 def a_text_has_the_same_logits_in_any_company(subject: Subject) -> None:
@@ -168,9 +168,11 @@ def normalized_logits_are_log_probabilities(subject: Subject) -> None:
 
 def hidden_states_have_the_model_s_width(subject: Subject) -> None:
     """(candidates, texts, width) at the mask and the first token; of all tokens with their lengths, 0 behind them."""
-    lm, width = subject.make(), subject.make().info.width
-    for kind in ("mask", "cls"):
-        shape = lm.outputs(_two(lm), subject.texts, features=kind).features.shape  # type: ignore[arg-type]
+    lm = subject.make()
+    width = lm.info.width
+    kinds: tuple[FeatureKind, ...] = ("mask", "cls")
+    for kind in kinds:
+        shape = lm.outputs(_two(lm), subject.texts, features=kind).features.shape
         _hold(
             shape == (2, len(subject.texts), width), f"features {kind!r} are (2, {len(subject.texts)}, {width})", shape
         )

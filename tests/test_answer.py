@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -170,7 +171,8 @@ def test_a_bad_blob_of_each_kind_is_refused_with_its_reason(blob: bytes, expecta
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
-    blob = answers.to_bytes(Answer((replace(BARE, prompt=replace(SPACE, seed=seed).at(np.ones((1, 2, 2)))),)))
+    space = msgspec.structs.replace(SPACE, seed=seed)
+    blob = answers.to_bytes(Answer((replace(BARE, prompt=space.at(np.ones((1, 2, 2)))),)))
     with pytest.raises(AnswerError, match="Expected `int`"):
         answers.from_bytes(blob)
 

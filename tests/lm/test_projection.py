@@ -1,11 +1,11 @@
 """Random projections: from the seed alone, of the width declared, within memory."""
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from harness.blackbox import projection
 from harness.blackbox.projection import check_space, matrix

@@ -43,7 +43,7 @@ def over_a_socket() -> Iterator[BlackBox]:
     fake = FakeLM.for_task(TASK, SHOTS, CALLS, 0)
     meter = Meter(CALLS, len(SHOTS.train))
     ours, theirs = socket.socketpair()
-    priced = PricedModel(FakeLanguageModel(fake.free), TASK, 1 << 26, 1 << 26)
+    priced = PricedModel(FakeLanguageModel(TASK, 0), TASK, 1 << 26, 1 << 26)
     session = Session(priced, meter, Unkept(), lambda *_: None)
     thread = threading.Thread(target=session.serve, args=(ours, time.monotonic() + 60))
     thread.start()
@@ -75,6 +75,7 @@ class Broken:
         self.box, self.faults = FakeLM.for_task(TASK, SHOTS, CALLS, 0), faults
 
     def __getattr__(self, name: str) -> Any:
+        """The fault, or the sound box."""
         return self.faults.get(name) or getattr(self.box, name)
 
 
