@@ -7,16 +7,21 @@ Everything is imported from here::
 A submission keeps what is its own: the loop, what moves, the loss, when dev is looked at, the gradients of its heads.
 """
 
+import importlib
+import typing
+
 from harness.contract.heads import log_softmax, softmax
-from harness.solving.adam import Adam
-from harness.solving.calibration import Calibration, additive_shift
-from harness.solving.cma_es import CmaEs
-from harness.solving.demonstrations import demonstration, without_braces
-from harness.solving.layerwise import LayerwiseCmaEs
 from harness.solving.losses import Loss, cross_entropy, hinge, negative_accuracy, negative_log_likelihood
 from harness.solving.metrics import accuracy, f1, macro_f1, score
-from harness.solving.minibatches import minibatches
-from harness.solving.selection import Selection
+
+if typing.TYPE_CHECKING:
+    from harness.solving.adam import Adam
+    from harness.solving.batches import minibatches
+    from harness.solving.calibration import Calibration, additive_shift
+    from harness.solving.cma_es import CmaEs
+    from harness.solving.demonstrations import demonstration, without_braces
+    from harness.solving.layerwise import LayerwiseCmaEs
+    from harness.solving.selection import Selection
 
 __all__ = [
     "Adam",
@@ -40,3 +45,25 @@ __all__ = [
     "softmax",
     "without_braces",
 ]
+
+_LATER = {
+    "Adam": "adam",
+    "Calibration": "calibration",
+    "additive_shift": "calibration",
+    "CmaEs": "cma_es",
+    "demonstration": "demonstrations",
+    "without_braces": "demonstrations",
+    "LayerwiseCmaEs": "layerwise",
+    "minibatches": "batches",
+    "Selection": "selection",
+}
+"""Names with their modules, which are loaded when they are asked for: `import harness` needs losses and metrics."""
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Load what only solvers use."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found
