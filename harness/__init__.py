@@ -1,5 +1,6 @@
 """The author's API: everything a submission imports."""
 
+import importlib
 import typing
 
 from harness.contract import (
@@ -37,6 +38,7 @@ from harness.solving import (
 )
 
 if typing.TYPE_CHECKING:
+    from harness.leaderboard.frames import cells, ranking
     from harness.service.client import connect
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "Subspace",
     "Task",
     "accuracy",
+    "cells",
     "connect",
     "cross_entropy",
     "hinge",
@@ -74,14 +77,18 @@ __all__ = [
     "macro_f1",
     "negative_accuracy",
     "negative_log_likelihood",
+    "ranking",
     "softmax",
 ]
 
 
-def __getattr__(name: str) -> typing.Any:
-    """Load `connect` when it is asked for: it is for solvers elsewhere, and no worker can see its module."""
-    if name != "connect":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from harness.service.client import connect  # noqa: PLC0415
+_FRAMES = "harness.leaderboard.frames"
+_LATER = {"cells": _FRAMES, "connect": "harness.service.client", "ranking": _FRAMES}
+"""What is loaded when it is asked for: it is for organisers and notebooks, and no worker can see its module."""
 
-    return connect
+
+def __getattr__(name: str) -> typing.Any:
+    """Load a name of `_LATER`."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -95,7 +95,7 @@ def test_help_fits_the_terminal(command: tuple[str, ...], width: str, harness: A
 
 def test_the_version_is_that_of_the_package(harness: Any) -> None:
     done = harness("--version")
-    assert (done.code, done.out) == (0, f"harness {version('harness')}\n")
+    assert (done.code, done.out) == (0, f"harness {version('gradient-free-harness')}\n")
     assert "Show the version" in harness("--help").out
 
 

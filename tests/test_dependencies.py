@@ -17,7 +17,7 @@ PINS = {
     for name, pinned in re.findall(r"(?m)^([A-Za-z0-9._-]+)==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"))
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-NOT_OURS = {"harness"}
+NOT_OURS = {"gradient-free-harness"}
 
 
 def wanted(*extras: str) -> dict[str, set[str]]:

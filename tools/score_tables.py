@@ -1,4 +1,4 @@
-"""Writes the score tables of README.md, docs/results.md and submissions/*/README.md, from docs/results-*.md.
+"""Writes the score tables of docs/results.md and submissions/*/README.md, from docs/results-*.md.
 
 make results
 python tools/score_tables.py
@@ -60,7 +60,7 @@ def wanted(results: Results) -> dict[Path, str]:
     Raises:
         ValueError: a page has no markers, or more than one pair.
     """
-    tables = dict.fromkeys((ROOT / "README.md", ROOT / "docs" / "results.md"), overview(results))
+    tables = {ROOT / "docs" / "results.md": overview(results)}
     for path in sorted(ROOT.glob("submissions/*/README.md")):
         tables[path] = of_submission(path.parent.name, results)
     return {path: replaced(path, block) for path, block in tables.items()}

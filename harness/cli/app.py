@@ -18,6 +18,7 @@ from harness.cli.ranking import commands as ranking
 from harness.cli.results import commands as results
 from harness.cli.serve import commands as serve
 from harness.errors import HarnessError, InputError
+from harness.evaluation.environment import DISTRIBUTION
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +37,7 @@ for group in (evaluate, ranking, author, organiser, results, serve, doctor):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"harness {version('harness')}")
+        typer.echo(f"harness {version(DISTRIBUTION)}")
         raise typer.Exit
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DISTRIBUTION = "gradient-free-harness"
+"""Name of this project's own package; in `PACKAGES`, and so in stored runs, it is called ``harness``."""
 PACKAGES = (
     "harness",
     "torch",
@@ -55,7 +57,7 @@ def environment_sha256(facts: dict[str, Any]) -> str:
 def package_version(name: str) -> str:
     """Installed version, or ``absent``."""
     try:
-        return version(name)
+        return version(DISTRIBUTION if name == "harness" else name)
     except PackageNotFoundError:
         return "absent"
 

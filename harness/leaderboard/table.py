@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,8 @@ from harness.results.status import COUNTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    import pandas as pd
 
     from harness.leaderboard.anytime import Reference
     from harness.leaderboard.entries import Division, Entry
@@ -85,11 +85,14 @@ def write_records(rows: Sequence[dict[str, Any]], path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["rank", "submission"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    _write(text.getvalue(), path)
+    _write(frame(rows).to_csv(index=False, lineterminator="\n"), path)
+
+
+def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Records as a DataFrame that holds what they hold: an integer beside a gap stays an integer."""
+    import pandas as pd  # noqa: PLC0415 - half a second
+
+    return pd.DataFrame(rows, columns=None if rows else ["rank", "submission"], dtype=object)
 
 
 def _write(text: str, path: Path) -> None:

