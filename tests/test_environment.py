@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from outer_models import write_submission
 
-from harness import cli
+from harness.cli.console import err
 from harness.evaluation import environment
 from harness.evaluation.environment import environment_sha256
 from harness.evaluation.overrides import Overrides
@@ -50,7 +50,7 @@ def test_a_run_is_stored_with_the_environment_of_its_kind(tiny_track: Path, tmp_
         "    from harness.evaluation.white_box import Predictor\n"
         "    yield Predictor(lambda texts: np.full((len(texts), 2), 0.5))"
     )
-    with PlainProgress(cli.err) as progress:
+    with PlainProgress(err) as progress:
         for name, body in (("black", black), ("white", white)):
             evaluation.run(find(write_submission(tmp_path, body, name)), {}, progress)
     seen = {}

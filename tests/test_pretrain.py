@@ -14,6 +14,7 @@ from outer_models import WIDTH, write_submission
 from rich.console import Console
 
 from harness import cli
+from harness.cli.console import err
 from harness.contract import Prompt, Subspace
 from harness.errors import DataError, InputError, QueryError
 from harness.evaluation.overrides import Overrides
@@ -239,7 +240,7 @@ def tune(lm, task, shots, rng, config):
 
 def evaluate(track: Path, folder: Path, store: Store, p0: Path | None) -> str:
     evaluation = Evaluation(load_track(str(track)), Overrides(p0=p0), store)
-    with PlainProgress(cli.err) as progress:
+    with PlainProgress(err) as progress:
         return evaluation.run(find(write_submission(folder, ANSWER)), {}, progress)
 
 
@@ -277,6 +278,6 @@ def test_it_is_refused_where_it_can_do_nothing(tiny_track: Path, tiny_lm: Langua
         Evaluation(load_track(str(tiny_track)), Overrides(p0=tmp_path / "p0", tasks=("sst2",)), store)
     place = write_submission(tmp_path, 'access = "white-box"\ndef tune(lm, task, shots, rng, config):\n    yield None')
     evaluation = Evaluation(load_track(str(tiny_track)), Overrides(p0=tmp_path / "p0", white_box=True), store)
-    with PlainProgress(cli.err) as progress, pytest.raises(InputError, match="leave out --p0"):
+    with PlainProgress(err) as progress, pytest.raises(InputError, match="leave out --p0"):
         evaluation.run(find(place), {}, progress)
     store.close()

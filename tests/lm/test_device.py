@@ -14,7 +14,7 @@ import pytest
 import torch
 from outer_models import write_submission
 
-from harness import cli
+from harness.cli.console import err
 from harness.contract import Examples, Prompt, Shots
 from harness.errors import DeviceMemoryError, InputError
 from harness.evaluation.overrides import Overrides
@@ -243,7 +243,7 @@ def test_an_evaluation_that_runs_out_of_device_memory_keeps_what_is_finished(
     evaluation = Evaluation(load_track(str(tiny_track)), Overrides(), store)
     every = evaluation.plan
     first = dataclasses.replace(every, cells=every.cells[:1])
-    with PlainProgress(cli.err) as progress:
+    with PlainProgress(err) as progress:
         evaluation.plan = first
         run = evaluation.run(entry, {}, progress)
         evaluation.plan = every
