@@ -3,6 +3,7 @@
 python benchmarks/bench_lm.py                                             all cases of the embedded model
 python benchmarks/bench_lm.py --case 'roberta-large/sst2/*' --data DIR    texts of a directory in the kit's layout
 python benchmarks/bench_lm.py --case '*/bbt' --forward onnxruntime --dtype float32 --json out.json
+python benchmarks/bench_lm.py --case mini/sst2/bbt --peer onnxruntime:float32 --peer openvino:int8
 
 The **plain path** is transformers' own forward as the papers' reference code calls it: float32, one candidate a call,
 all texts padded to the longest, every layer, the whole last layer, the head over the whole vocabulary at the position
@@ -15,10 +16,15 @@ Cases are MODEL/TASK/METHOD. Models: `mini`, the embedded one; `roberta-large`, 
 for the layer in the middle of the stack; `bbtv2-mean`, the mean over layers evenly spaced from the first to the last;
 `features`, as bbt with the hidden state; `growth`, as bbt with 1 to 20 times the candidates, time and memory.
 
-A rate is the median of --repeats; plain, ours and the ceiling take turns. The ceiling is a matrix product of
-4096 x 1024 x 4096. TFLOP/s counts what cannot be left out: two operations a weight and useful token, the layers below
-the first one where candidates differ once for all of them, of the last layer keys, values and what is read, a causal
-model's prompt once a candidate; neither attention nor head nor padding. So a share of the ceiling is never flattered.
+**Peers** are what a user would pick instead, `--peer` names them (benchmarks/peers.py says how each gets the model):
+the same query, all layers, read at the same position. OpenVINO's need `pip install openvino`, its int8 `nncf`, too.
+Beside a peer's speed, and ours, stands how well its logits agree with the plain path's, over all rows of the query.
+
+A rate is the median of --repeats; plain, ours, peers and the ceiling take turns. The ceiling is a matrix product of
+4096 x 1024 x 4096 in the number format of ours, and in float32. TFLOP/s counts what cannot be left out: two operations
+a weight and useful token, the layers below the first one where candidates differ once for all of them, of the last
+layer keys, values and what is read, a causal model's prompt once a candidate; neither attention nor head nor padding.
+So a share of the ceiling is never flattered.
 Where others use the machine, too, `--clock cpu --threads 1` counts processor time. `--profile` adds what share of our
 time each of torch's operations takes. Numbers: benchmarks/README.md.
 """
@@ -45,10 +51,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import peers
+
 from harness.contract import Subspace, Text
 from harness.evaluation.environment import cpu_capability
 from harness.lm import device, embedded, formats
 from harness.lm.backbones import families
+from harness.lm.backbones.linear import Int8Linear
 from harness.lm.load import load_model
 from harness.tracks.examples import Source, kit_splits, load_shots
 from harness.tracks.tasks import load_task
@@ -95,6 +104,21 @@ class NotHereError(Exception):
 
 
 @dataclass(frozen=True)
+class Peer:
+    """One peer, or ours, in one case."""
+
+    name: str
+    rows_s: float
+    ratio: float
+    """Of its rate to the plain path's."""
+    same: float
+    """Share of all rows with the plain path's argmax among the label words."""
+    rms: float
+    """Root mean square of the difference of centred logits from the plain path's, over their standard deviation."""
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Measured:
     """One case: rates in rows/s, memory in MiB above what both models take."""
 
@@ -108,7 +132,8 @@ class Measured:
     ours_rows_s: float
     ratio: float
     tflops: float
-    ceiling_bf16: float
+    ceiling: float
+    """In the number format of ours."""
     ceiling_fp32: float
     difference: float
     """Largest difference of ours from the plain path's logits, over their standard deviation."""
@@ -116,11 +141,13 @@ class Measured:
     ours_s: tuple[float, ...]
     peak_mb: float
     """On a CUDA device, of its memory."""
+    peers: tuple[Peer, ...] = ()
+    """Where there are any, ours is the first."""
 
     @property
     def share(self) -> float:
-        """Of the bfloat16 ceiling."""
-        return self.tflops / self.ceiling_bf16
+        """Of the ceiling in the number format of ours."""
+        return self.tflops / self.ceiling
 
 
 class Reference:
@@ -128,13 +155,13 @@ class Reference:
 
     def __init__(self, model: Any, batch: Batch, words: tuple[int, ...]) -> None:
         """Read `words` of a float32 model at the first read position of each text in `batch`."""
-        self._model, self._batch, self._words = model, batch, list(words)
+        self._model, self.batch, self._words = model, batch, list(words)
         self.start = batch.start
         self._rows = torch.arange(len(batch.ids), device=batch.ids.device)
 
     def call(self, values: list[torch.Tensor]) -> np.ndarray:
         """Logits (texts, words) under one candidate's prompt values, (tokens, width) for each prompted layer."""
-        batch = self._batch
+        batch = self.batch
 
         def edit(depth: int, x: torch.Tensor) -> torch.Tensor:
             if depth >= len(values):
@@ -192,7 +219,10 @@ class Bench:
         features = "mask" if method == "features" else None
         counts = GROWTH if method == "growth" else (self.given.candidates,)
         for candidates in counts:
-            parts = [self._measure(space, layer, candidates, reference, encoded, words, features) for layer in varied]
+            names = self.given.peer if varied == [0] else []  # their graphs take prompts for the first layer alone
+            parts = [
+                self._measure(space, layer, candidates, reference, encoded, words, features, names) for layer in varied
+            ]
             name = f"{case} x{candidates}" if method == "growth" else case
             yield summary(name, texts_from, candidates, parts)
 
@@ -221,13 +251,14 @@ class Bench:
         encoded: TextSet,
         words: tuple[int, ...],
         features: Any,
+        names: list[str],
     ) -> Part:
         rng = np.random.default_rng(SEED)
         z = np.repeat(rng.standard_normal((1, space.layers, DIM)), candidates, axis=0)
         z[1:, layer] = rng.standard_normal((candidates - 1, DIM))
-        shown = [
-            [values[0] for values in self.lm._layers(space.at(z[n : n + 1]))]  # noqa: SLF001 - what one candidate is shown
-            for n in (0, candidates - 1)
+        shown = [  # what single candidates are shown: the first and the last, for peers all
+            [values[0] for values in self.lm._layers(space.at(z[n : n + 1]))]  # noqa: SLF001 - prompt values
+            for n in (range(candidates) if names else (0, candidates - 1))
         ]
 
         def plain() -> np.ndarray:
@@ -236,14 +267,23 @@ class Bench:
         def ours() -> np.ndarray:
             return self.lm.forward(space.at(z), encoded, words, features).logits
 
-        expected, found = np.stack([reference.call(values) for values in shown]), ours()[[0, -1]]
-        difference = float(np.abs(found - expected).max() / expected.std())
+        others = self._peers(names, reference, words, torch.stack([values[0] for values in shown])) if names else {}
+        expected, found = np.stack([reference.call(values) for values in shown]), ours()
+        difference = float(np.abs(found[[0, -1]] - expected[[0, -1]]).max() / expected[[0, -1]].std())
+        agreements = {name: peers.agreement(other(), expected) for name, other in others.items()}
+        if names:
+            agreements = {"ours": peers.agreement(found, expected)} | agreements
+        if others:
+            reset_peak(self.given.device)
+            self.loaded_mb = peak_mb(self.given.device)  # with the peers' graphs and what they hold
         clock, kind = self.given.clock, self.given.device
-        times: dict[str, list[float]] = {"plain": [], "ours": [], "bf16": [], "fp32": []}
+        times: dict[str, list[float]] = {name: [] for name in ("plain", "ours", "ceiling", "fp32", *others)}
         peaks = []
         for _ in range(self.given.repeats):
-            times["bf16"].append(ceiling(torch.bfloat16, kind, clock))
-            times["fp32"].append(ceiling(torch.float32, kind, clock))
+            times["ceiling"].append(ceiling(self.given.dtype, kind, clock))
+            times["fp32"].append(ceiling("float32", kind, clock))
+            for name, other in others.items():
+                times[name].append(timed(other, clock))
             times["plain"].append(timed(plain, clock))
             reset_peak(kind)
             times["ours"].append(timed(ours, clock))
@@ -252,7 +292,21 @@ class Bench:
             show_profile(ours)
         lengths = [len(e.ids) + space.tokens for e in encoded.encoded]
         needed = self._needed(lengths, candidates, layer, reference.start + space.tokens)
-        return Part(lengths, times, needed, difference, max(peaks))
+        return Part(lengths, times, needed, difference, max(peaks), agreements)
+
+    def _peers(
+        self, names: list[str], reference: Reference, words: tuple[int, ...], prompts: torch.Tensor
+    ) -> dict[str, Callable[[], np.ndarray]]:
+        """The query by each peer whose packages are here."""
+        rows, found = peers.Rows(self.weights, reference.batch), {}
+        for name in names:
+            try:
+                run = peers.load(name, rows, words, prompts, self.given.threads)
+            except peers.MissingError as problem:
+                print(f"{name}: skipped, {problem}")
+                continue
+            found[name] = peers.timer(rows, run, prompts)
+        return found
 
     def _needed(self, lengths: list[int], candidates: int, varied: int, prefix: int) -> float:
         """Floating-point operations that no exact implementation can leave out, but for what texts share."""
@@ -273,6 +327,8 @@ class Part:
     needed: float
     difference: float
     peak_mb: float
+    agreements: dict[str, peers.Agreement]
+    """Of ours and of each peer; empty without peers."""
 
 
 def summary(case: str, texts_from: str, candidates: int, parts: list[Part]) -> Measured:
@@ -280,11 +336,17 @@ def summary(case: str, texts_from: str, candidates: int, parts: list[Part]) -> M
     lengths = parts[0].lengths
     plain = statistics.fmean(statistics.median(part.times["plain"]) for part in parts)
     ours = statistics.fmean(statistics.median(part.times["ours"]) for part in parts)
-    bf16, fp32 = (
+    own, fp32 = (
         2 * math.prod(CEILING_SHAPE) / 1e12 / statistics.median([t for part in parts for t in part.times[name]])
-        for name in ("bf16", "fp32")
+        for name in ("ceiling", "fp32")
     )
     rows = candidates * len(lengths)
+
+    def peer(name: str, agreed: peers.Agreement) -> Peer:
+        seconds = tuple(parts[0].times[name])
+        rows_s = rows / statistics.median(seconds)
+        return Peer(name, rows_s, rows_s * plain / len(lengths), agreed.same, agreed.rms, seconds)
+
     return Measured(
         case=case,
         texts_from=texts_from,
@@ -296,21 +358,29 @@ def summary(case: str, texts_from: str, candidates: int, parts: list[Part]) -> M
         ours_rows_s=rows / ours,
         ratio=rows / ours * plain / len(lengths),
         tflops=statistics.fmean(part.needed for part in parts) / ours / 1e12,
-        ceiling_bf16=bf16,
+        ceiling=own,
         ceiling_fp32=fp32,
         difference=max(part.difference for part in parts),
         plain_s=tuple(t for part in parts for t in part.times["plain"]),
         ours_s=tuple(t for part in parts for t in part.times["ours"]),
         peak_mb=max(part.peak_mb for part in parts),
+        peers=tuple(peer(name, agreed) for name, agreed in parts[0].agreements.items()),
     )
 
 
 CEILING_SHAPE = (4096, 1024, 4096)
 
 
-def ceiling(dtype: torch.dtype, device: str, clock: str) -> float:
-    """Seconds of one matrix product of CEILING_SHAPE, the fastest of five tries; on a GPU a try is many in a row."""
+def ceiling(name: str, device: str, clock: str) -> float:
+    """Seconds of one matrix product of CEILING_SHAPE, the fastest of five tries; on a GPU a try is many in a row.
+
+    In int8 it is oneDNN's product alone, of integers that are there already.
+    """
     (m, k, n), count = CEILING_SHAPE, 200 if device == "cuda" else 1
+    if name == "int8":
+        rows, layer = torch.full((m, k), 129, dtype=torch.uint8), Int8Linear(torch.ones(n, k), None)
+        return min(timed(lambda: layer.product(rows), clock) for _ in range(5))
+    dtype = getattr(torch, name)
     a, b = torch.ones((m, k), dtype=dtype, device=device), torch.ones((n, k), dtype=dtype, device=device)
 
     out = torch.zeros((m, n), dtype=dtype, device=device)  # mapped before, not while the clock runs
@@ -320,7 +390,8 @@ def ceiling(dtype: torch.dtype, device: str, clock: str) -> float:
             torch.matmul(a, b.T, out=out)
         return float(out[0, 0])
 
-    return min(timed(products, clock) for _ in range(5)) / count
+    tries = 5 if dtype is torch.float32 or device == "cuda" or formats.here().amx_bf16 else 1
+    return min(timed(products, clock) for _ in range(tries)) / count
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -410,10 +481,21 @@ def show(measured: Measured) -> None:
     print(
         f"{m.case:30} {m.candidates:3} x {m.texts:3} rows  {m.tokens_useful:7,} tokens ({m.tokens_padded:7,} padded)  "
         f"plain {m.plain_rows_s:8.2f} rows/s  ours {m.ours_rows_s:8.2f}  ratio {m.ratio:5.2f}  {m.tflops:.3f} TFLOP/s "
-        f"= {m.share:4.0%} of {m.ceiling_bf16:.2f} bf16, {m.ceiling_fp32:.2f} fp32  peak +{m.peak_mb:4.0f} MiB  "
+        f"= {m.share:4.0%} of {m.ceiling:.2f}, {m.ceiling_fp32:.2f} in float32  peak +{m.peak_mb:4.0f} MiB  "
         f"difference {m.difference:.1e} sd  ({m.texts_from})",
         flush=True,
     )
+    for peer in m.peers:
+        print(
+            f"  {peer.name:22} {peer.rows_s:8.2f} rows/s  ratio {peer.ratio:5.2f}  argmax agrees on {peer.same:6.1%}  "
+            f"logits off by {peer.rms:.1e} sd",
+            flush=True,
+        )
+
+
+def peers_help() -> str:
+    """Each peer and how it gets the model."""
+    return "; ".join(f"{name}, {how.replace('%', '%%')}" for name, how in peers.HOW.items())
 
 
 def arguments() -> argparse.Namespace:
@@ -432,6 +514,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--forward", default="packed", choices=get_args(Forward), help="ours; default packed")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--peer", action="append", default=[], choices=peers.HOW, help=f"repeatable: {peers_help()}")
     parser.add_argument("--profile", action="store_true", help="show where our time goes, by operation")
     parser.add_argument("--json", type=Path, help="write all measurements here")
     given = parser.parse_args()
@@ -447,6 +530,8 @@ def arguments() -> argparse.Namespace:
         parser.error(f"no case matches {' '.join(patterns)}; --list shows them")
     if min(given.repeats, given.candidates, given.threads) < 1:
         parser.error("--repeats, --candidates and --threads are at least 1")
+    if given.peer and given.device != "cpu":
+        parser.error(f"--peer is for --device cpu; this is {given.device}")
     if given.clock == "cpu" and given.threads > 1:
         parser.error("--clock cpu needs --threads 1: threads that wait for each other take processor time, too")
     return given

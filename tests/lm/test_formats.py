@@ -199,3 +199,5 @@ def test_causal_models_in_int8_stay_near_float32(family: str, tmp_path: Path) ->
         logits[dtype] = lm.forward(Prompt(values), encoded, lm.single_ids((" bad", " great", " film"))).logits
     off = np.abs(logits["int8"] - logits["float32"]).mean()
     assert 0 < off < 0.1 * logits["float32"].std()
+    listed = load_model(ModelSpec(str(folder), "bfloat16", "causal", formats=ALL), prompt, numerics=Numerics(threads=1))
+    assert listed.format == fastest(ALL, HERE, int8=False).format  # it is taken only where `dtype` asks for it

@@ -105,11 +105,16 @@ class Int8Linear(Linear):
         most = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_()).clamp_min_(_SMALLEST)
         # To a float of this size only integers can be added: its low byte is x / s_row + 128, rounded half to even.
         rows = torch.addcmul(self._magic, x, _ROW_MOST / most).view(torch.int32).to(torch.uint8)
-        out = torch.ops.onednn.qlinear_pointwise(
+        out = self.product(rows)
+        return torch.addcmul(self._added, out, most / _ROW_MOST, out=out)
+
+    def product(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of integers u (rows, in) uint8 -> (u - 128) @ weight.T, float32 (rows, out); no row's scale."""
+        out: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             rows, 1.0, _ZERO_POINT, self._integers, self._scale, self._zero_points, None,
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
-        return torch.addcmul(self._added, out, most / _ROW_MOST, out=out)
+        return out
 
 
 def _fused() -> Any:
