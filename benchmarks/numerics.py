@@ -33,7 +33,7 @@ PROFILES = {
 def save_track(folder: Path, name: str, calls: int | None) -> Path:
     """The track `mini` in the numbers of a profile."""
     dtype, forward = PROFILES[name]
-    text = (ROOT / "harness" / "tracks" / "mini.toml").read_text(encoding="utf-8")
+    text = (ROOT / "harness" / "tracks" / "builtin" / "mini.toml").read_text(encoding="utf-8")
     text = text.replace('name = "mini"', f'name = "{name}"').replace('dtype = "bfloat16"', f'dtype = "{dtype}"')
     text = re.sub(r"^formats = .*\n", "", text, flags=re.MULTILINE)
     if calls is not None:

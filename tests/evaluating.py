@@ -1,0 +1,101 @@
+"""What tests of whole evaluations share: a watcher, submissions, and looks at a results database."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from outer_models import ROWS
+
+from harness.results.audit import audit
+from harness.results.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from harness.evaluation.referee import Cell, Verdict
+
+SEARCH = "tune = search"
+
+SLOW = """
+def tune(lm, task, shots, rng, config):
+    for answer in search(lm, task, shots, rng, config):
+        yield answer
+        time.sleep(0.05)
+"""
+
+REFERENCE = """
+from dataclasses import dataclass
+import numpy as np
+from harness.evaluation.white_box import Predictor
+
+access = "white-box"
+
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+
+def tune(lm, task, shots, rng, config):
+    yield Predictor(lambda texts: np.full((len(texts), 2), 0.5))
+"""
+
+
+class Watcher:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.plans: list[tuple[int, int]] = []
+        self.cells: list[tuple[str, int, str]] = []
+        self.rows: list[int] = []
+
+    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        self.plans.append((len(cells), len(cells) - len(todo)))
+
+    def began(self, entry: str, cell: Cell) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        self.rows.clear()
+
+    def spent(self, rows: int, note: Mapping[str, float]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        self.rows.append(rows)
+
+    def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        self.cells.append((cell.task.name, cell.split, verdict.status))
+
+
+def check(path: Path, run: str, cells: int) -> None:
+    """The database is whole, each cell has one outcome, and the books agree with it."""
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert raw.execute("PRAGMA foreign_key_check").fetchall() == []
+        doubled = "select count(*) from outcomes group by run, task, split having count(*) > 1"
+        assert raw.execute(doubled).fetchall() == []
+    raw.close()
+    store = Store(str(path))
+    found = list(store.cells(run))
+    assert len(found) == cells
+    for cell in found:
+        ledger = store.ledger(cell.attempt)
+        assert sum(row.rows for row in ledger) == cell.record.rows_spent == ROWS
+    assert audit(store).findings == ()
+    store.close()
+
+
+def events(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def kill_group(pid: int) -> None:
+    """Kill a process and its group; it may have ended, or not have a group of its own yet."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid, signal.SIGKILL)
