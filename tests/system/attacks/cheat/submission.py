@@ -4,8 +4,7 @@ Each public function of a module is one attack. It gets the situation (`at`: pat
 attacker would like to know, and lm, task and shots), and returns evidence if it got through: what it read or did.
 None, or an exception, is a failure. A generator takes the place of `tune`.
 
-    harness evaluate tests/system/attacks/cheat --config attacks=labels.read_the_labels \\
-        --config situation='{"labels": "…"}'
+    harness evaluate tests/system/attacks/cheat --config attacks=labels.read_the_labels --config situation=JSON
 """
 
 from __future__ import annotations
