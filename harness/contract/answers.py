@@ -109,5 +109,17 @@ class Answer:
 
     @classmethod
     def of(cls, task: Task, prompt: Prompts | None = None, **note: float) -> Answer:
-        """Answer with the task's own template and label words, and one prompt."""
+        """Answer with the task's own template and label words, and one prompt.
+
+        Args:
+            task: gives template and label words.
+            prompt: exactly one candidate; None is the bare template.
+            **note: numbers to keep beside the answer.
+
+        Returns:
+            An answer of one member.
+
+        Example:
+            ``yield Answer.of(task, space.at(best), loss=float(losses.min()))``
+        """
         return cls((Member.of(task, prompt),), note)

@@ -26,11 +26,28 @@ class BlackBox(Protocol):
         ...
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
-        """Token ids of each word as it would stand at the mask; a label word must have exactly one. Free."""
+        """Token ids of each word as it would stand at the mask. Free.
+
+        Args:
+            words: taken verbatim, a leading space included.
+
+        Returns:
+            The ids of each word; a label word must have exactly one.
+
+        Example:
+            ``[word for word, ids in zip(words, lm.word_ids(words)) if len(ids) == 1]``
+        """
         ...
 
     def vocabulary(self) -> tuple[str, ...]:
-        """Every label word there is: element i is the word of token id i, "" where a query cannot ask for it. Free."""
+        """Every label word there is. Free.
+
+        Returns:
+            Element i is the word of token id i, "" where a query cannot ask for it.
+
+        Example:
+            ``words = [word for word in lm.vocabulary() if word]``
+        """
         ...
 
     def logits(
@@ -43,12 +60,22 @@ class BlackBox(Protocol):
     ) -> FloatArray:
         """Label-word logits, float32 (candidates, texts, words). Costs candidates * texts rows.
 
-        `prompts` None forwards the bare template (one candidate). `template` and `words` default to the task's. With
-        `normalize` they are log-probabilities among the whole vocabulary: what softmax over `words` cannot tell.
+        Args:
+            prompts: candidates; None forwards the bare template (one candidate).
+            texts: examples, each a tuple of its text fields.
+            template: cloze with ``{a}``, for pairs ``{b}``, and ``{mask}``; None is the task's.
+            words: label words; None are the task's.
+            normalize: give log-probabilities among the whole vocabulary, which softmax over `words` cannot tell.
+
+        Returns:
+            Logits, float32 (candidates, texts, words).
 
         Raises:
             BudgetExhausted: the query does not fit into what is left; nothing was charged.
             QueryError: the query is malformed; nothing was charged.
+
+        Example:
+            ``losses = cross_entropy(lm.logits(space.at(zs), shots.train.texts), shots.train.labels)``
         """
         ...
 
@@ -61,5 +88,25 @@ class BlackBox(Protocol):
         features: FeatureKind = "mask",
         normalize: bool = False,
     ) -> Outputs:
-        """Logits, and final hidden states: at the mask, at the first token, or at all. Same price, same errors."""
+        """Logits, and final hidden states. The price and the errors are those of `logits`.
+
+        Args:
+            prompts: as in `logits`; so are `texts`, `template`, `words` and `normalize`.
+            texts: examples.
+            template: cloze.
+            words: label words.
+            features: which states: at the mask, at the first token (``cls``), or at ``all`` tokens.
+            normalize: whether logits are log-probabilities.
+
+        Returns:
+            Logits (candidates, texts, words) and features (candidates, texts, width); of all tokens (candidates, texts,
+            tokens, width) with the texts' lengths.
+
+        Raises:
+            BudgetExhausted: the query does not fit into what is left; nothing was charged.
+            QueryError: the query is malformed; nothing was charged.
+
+        Example:
+            ``states = lm.outputs(None, shots.train.texts, features="cls").features[0]``
+        """
         ...

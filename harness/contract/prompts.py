@@ -83,9 +83,19 @@ class Subspace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return len(self.std)
 
     def at(self, z: npt.ArrayLike) -> Coordinates:
-        """Candidates at coordinates z: (dim,), (candidates, dim) or (candidates, layers, dim).
+        """Candidates at coordinates z.
 
-        The two short forms are for one layer. Raises ValueError on any other shape.
+        Args:
+            z: (dim,), (candidates, dim) or (candidates, layers, dim); the two short forms are for one layer.
+
+        Returns:
+            Candidates that a query takes in place of a `Prompt`.
+
+        Raises:
+            ValueError: z has another shape.
+
+        Example:
+            ``lm.logits(space.at(rng.standard_normal((20, space.dim))), texts)``
         """
         array = np.asarray(z, dtype=np.float32)
         if array.ndim == 1:
