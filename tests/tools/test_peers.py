@@ -45,7 +45,7 @@ def lm() -> LanguageModel:
 
 
 def query(peers: ModuleType, lm: LanguageModel) -> tuple[object, tuple[int, ...], torch.Tensor, np.ndarray]:
-    """Rows, words, prompts, and the plain path's logits of 15 candidates x 3 texts: two batches, the second padded."""
+    """Rows, words, prompts, and the plain path's logits of 15 candidates x 3 texts of unequal length."""
     encoded = lm.text_set("{a} It was {mask} .", TEXTS)
     rows = peers.Rows(lm._model, lm.batch(encoded.encoded, prompted=True))
     words = lm.single_ids(WORDS)
