@@ -215,9 +215,11 @@ class CellRecord:
         """The record as plain data, in the order in which it is stored."""
         if self.access == "predictions":  # nothing else is known of them
             return {"access": self.access}
-        return {each.name: getattr(self, each.name) for each in fields(self)} | {
-            "probe": None if self.probe is None else asdict(self.probe)
-        }
+        found: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        found["probe"] = None if self.probe is None else asdict(self.probe)
+        if self.format is None:
+            del found["format"]  # as it was stored before there was the field
+        return found
 
     def to_json(self) -> str:
         """The record as it is stored."""

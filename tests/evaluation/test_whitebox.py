@@ -221,7 +221,7 @@ def test_a_reference_is_scored_and_costs_nothing(arena: Arena) -> None:
     assert (run.record.level, run.record.access) == (4, "white-box")
     assert run.record.sandbox == "none (referee process)"
     assert run.record.config == {"eta": 0.02, "dtype": "<class 'float'>"}
-    assert run.record.history[-1] == [0, run.record.note]
+    assert run.record.history[-1] == (0, run.record.note)
     assert set(run.record.note) == {"loss", "dev"}
     other = arena.run("def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)")
     assert list(other.facts) == list(run.facts)
@@ -275,7 +275,7 @@ def test_a_reference_that_cannot_be_imported_is_an_error_and_nothing_is_stored(a
             refer(arena, body + FIT)
     with pytest.raises(SubmissionError, match="no option 'x'"):
         refer(arena, FIT, {"x": "1"})
-    assert all(not arena.store.cells(run) for run, _, _, _ in arena.store.runs())
+    assert all(not arena.store.cells(run.id) for run in arena.store.runs())
 
 
 def test_a_reference_leaves_no_module_behind_and_prints_no_result(
