@@ -30,6 +30,7 @@ from harness.evaluation.progress import PlainProgress
 from harness.evaluation.referee import Verdict
 from harness.evaluation.run import Evaluation
 from harness.lm import device
+from harness.results.records import CellRecord
 from harness.results.store import Store
 from harness.sandbox.submission import find
 from harness.tracks.track import Numerics, load_track
@@ -327,7 +328,7 @@ def test_a_leaderboard_is_shown_as_soon_as_every_task_has_a_score(tiny_track: Pa
     assert "[2/3] qqp/1" in before
     assert after.index("+1 to run") < after.index("[3/3] sst2/2")
     store = Store(str(tmp_path / "shown" / "results.db"))
-    assert [(task, split) for _, task, split in store.attempts(store.runs()[0][0])] == [
+    assert [(task, split) for _, task, split in store.attempts(store.runs()[0].id)] == [
         ("sst2", 1),
         ("qqp", 1),
         ("sst2", 2),
@@ -369,12 +370,12 @@ def test_the_first_round_is_told_once_and_only_if_more_is_to_come(
         for split in (1, 2)
         for task in ("sst2", "qqp")
     }
-    facts = {"rows_spent": 1, "train_rows": 1, "calls_total": 1, "tuning_s": 1.0, "note": {}}
+    record = CellRecord(rows_spent=1, train_rows=1, calls_total=1, tuning_s=1.0)
     todo = [cell for name, cell in cells.items() if name not in finished]
     progress.planned("a", list(cells.values()), todo)
     progress.planned("b", list(cells.values()), todo)
     for name in ends.split():
-        progress.ended("a", cells[name], Verdict("ok", facts, 0.5, stored=True))
+        progress.ended("a", cells[name], Verdict("ok", record, 0.5, stored=True))
     assert heard == told
 
 

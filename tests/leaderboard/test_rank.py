@@ -339,7 +339,7 @@ def test_references_never_change_what_is_said_of_the_others(
 
 def test_ranking_needs_neither_torch_nor_the_language_model() -> None:
     program = (
-        "import leaderboard.rank, leaderboard.table, sys;"
+        "import harness.leaderboard.rank, harness.leaderboard.table, sys;"
         "names = ('torch', 'transformers', 'harness.lm');"
         "found = [m for m in sys.modules if m.startswith(names)];"
         "sys.exit(str(found or ''))"

@@ -263,7 +263,7 @@ def test_a_fingerprint_is_the_same_every_time(name: str, tiny_lm: LanguageModel)
     task = load_task(name).task("harness-2026", "masked")
     first, second = probe(tiny_lm, task), probe(tiny_lm, task)
     assert first == second
-    logits = np.array(first["logits"]).reshape(2, len(TEXTS), len(task.words))
+    logits = np.array(first.logits).reshape(2, len(TEXTS), len(task.words))
     assert np.abs(logits[0] - logits[1]).max() > 0.01
     assert len({tuple(row) for row in logits[0].tolist()}) == len(TEXTS)
 
@@ -284,5 +284,5 @@ def test_a_fingerprint_sees_another_number_format(tiny_lm: LanguageModel, monkey
     rounded = copy.deepcopy(tiny_lm._model).bfloat16().float()
     monkeypatch.setattr(tiny_lm, "backbone", EncoderBackbone(rounded))
     after = probe(tiny_lm, task)
-    assert 0 < np.abs(np.subtract(before["logits"], after["logits"])).max() < 1
-    assert before["sha256"] != after["sha256"]
+    assert 0 < np.abs(np.subtract(before.logits, after.logits)).max() < 1
+    assert before.sha256 != after.sha256

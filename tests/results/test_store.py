@@ -23,6 +23,7 @@ from harness.results.digests import chained
 from harness.results.records import CellRecord, KeptAnswer, LedgerRow, Run, RunKey
 from harness.results.store import Attempt, Store
 
+HERE = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 LABELS = np.array([0, 1, 1, 0])
 ROW = LedgerRow(rows=8, tokens=100, bytes_up=10, bytes_down=20, seconds=0.125, level=1, sha256="ab")
 
@@ -252,7 +253,7 @@ def limited(path: Path, size: int) -> subprocess.CompletedProcess[str]:
     program = f"""
 import signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path[:0] = {HERE!r}
 from test_store import *
 store = Store({str(path)!r})
 attempt = store.begin(store.open_run(key(), {{}}), "sst2", 1)
@@ -304,7 +305,7 @@ def test_a_full_disk_loses_nothing_that_was_committed(tmp_path: Path) -> None:
     outside.mkdir()
     program = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path[:0] = {HERE!r}
 from test_store import *
 limit = resource.RLIM_INFINITY
 print(limited(Path({str(inside)!r}) / "results.db", limit).stdout, end="")

@@ -95,7 +95,7 @@ def test_cells_at_once_have_the_numbers_of_cells_one_by_one(tiny_track: Path, tm
         name = run(evaluation, store, path, at_once)
         cells = store.cells(name)
         assert [cell.record.rows_spent for cell in cells] == [ROWS] * 3
-        ledgers = [[(row["number"], row["sha256"]) for row in store.ledger(cell.attempt)] for cell in cells]
+        ledgers = [[row.sha256 for row in store.ledger(cell.attempt)] for cell in cells]
         predictions = [{mark: p.tolist() for mark, p in cell.predictions.items()} for cell in cells]
         facts.append((name, ledgers, predictions, [cell.record.probe for cell in cells]))
         store.close()

@@ -43,10 +43,11 @@ def write(path: str, acknowledged: str, seconds: float) -> None:
             attempt.record(LedgerRow(1, 1, 1, 1, 0.5, 1, rng.bytes(32).hex()))
             os.write(file, b".")
         kept = [KeptAnswer(1.0, QUERIES, rng.bytes(30_000), rng.integers(2, size=len(test)))]
-        facts = {
-            "rows_spent": QUERIES, "rows_total": QUERIES, "queries": QUERIES, "lm_s": QUERIES / 2, "level": 1,
-        }  # fmt: skip
-        attempt.finish("ok", CellRecord(**facts), examples_sha256(test), test.labels, kept)
+        record = CellRecord(
+            rows_spent=QUERIES, rows_total=QUERIES, queries=QUERIES, tokens=QUERIES, bytes_up=QUERIES,
+            bytes_down=QUERIES, lm_s=QUERIES / 2, level=1,
+        )  # fmt: skip
+        attempt.finish("ok", record, examples_sha256(test), test.labels, kept)
 
 
 FRAME = 24 + 4096
