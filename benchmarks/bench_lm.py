@@ -256,10 +256,13 @@ class Bench:
         rng = np.random.default_rng(SEED)
         z = np.repeat(rng.standard_normal((1, space.layers, DIM)), candidates, axis=0)
         z[1:, layer] = rng.standard_normal((candidates - 1, DIM))
-        shown = [  # what single candidates are shown: the first and the last, for peers all
-            [values[0] for values in self.lm._layers(space.at(z[n : n + 1]))]  # noqa: SLF001 - prompt values
-            for n in (range(candidates) if names else (0, candidates - 1))
-        ]
+        z *= self.given.reach
+
+        def values_of(z: np.ndarray) -> list[torch.Tensor]:
+            return [values[0] for values in self.lm._layers(space.at(z[None]))]  # noqa: SLF001 - prompt values
+
+        # What single candidates are shown: the first and the last, for peers all.
+        shown = [values_of(z[n]) for n in (range(candidates) if names else (0, candidates - 1))]
 
         def plain() -> np.ndarray:
             return reference.call(shown[0])
@@ -267,7 +270,12 @@ class Bench:
         def ours() -> np.ndarray:
             return self.lm.forward(space.at(z), encoded, words, features).logits
 
-        others = self._peers(names, reference, words, torch.stack([values[0] for values in shown])) if names else {}
+        others = {}
+        if names:
+            seen = np.random.default_rng(SEED + 1).standard_normal((candidates, space.layers, DIM))
+            calibration = torch.stack([values_of(each)[0] for each in seen])
+            asked = torch.stack([values[0] for values in shown])
+            others = self._peers(names, reference, words, calibration, asked)
         expected, found = np.stack([reference.call(values) for values in shown]), ours()
         difference = float(np.abs(found[[0, -1]] - expected[[0, -1]]).max() / expected[[0, -1]].std())
         agreements = {name: peers.agreement(other(), expected) for name, other in others.items()}
@@ -295,13 +303,18 @@ class Bench:
         return Part(lengths, times, needed, difference, max(peaks), agreements)
 
     def _peers(
-        self, names: list[str], reference: Reference, words: tuple[int, ...], prompts: torch.Tensor
+        self,
+        names: list[str],
+        reference: Reference,
+        words: tuple[int, ...],
+        calibration: torch.Tensor,
+        prompts: torch.Tensor,
     ) -> dict[str, Callable[[], np.ndarray]]:
         """The query by each peer whose packages are here."""
         rows, found = peers.Rows(self.weights, reference.batch), {}
         for name in names:
             try:
-                run = peers.load(name, rows, words, prompts, self.given.threads)
+                run = peers.load(name, rows, words, calibration, self.given.threads)
             except peers.MissingError as problem:
                 print(f"{name}: skipped, {problem}")
                 continue
@@ -515,6 +528,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--peer", action="append", default=[], choices=peers.HOW, help=f"repeatable: {peers_help()}")
+    parser.add_argument(
+        "--reach", type=float, default=1.0,
+        help="length of the query's prompts, 1 being that of those a peer's int8 is calibrated with; default 1",
+    )  # fmt: skip
     parser.add_argument("--profile", action="store_true", help="show where our time goes, by operation")
     parser.add_argument("--json", type=Path, help="write all measurements here")
     given = parser.parse_args()

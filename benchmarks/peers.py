@@ -124,7 +124,7 @@ def load(name: str, rows: Rows, words: tuple[int, ...], prompts: torch.Tensor, t
         name: One of HOW.
         rows: The model, float32, and the texts it will be asked about.
         words: Vocabulary ids of the label words.
-        prompts: (candidates, prompt tokens, width) to calibrate a quantisation with, on those texts.
+        prompts: (candidates, prompt tokens, width) to calibrate a quantisation with, on those texts; not the query's.
         threads: Threads the peer may use.
 
     Raises:

@@ -49,6 +49,8 @@ class Processor:
     """Sums of four products of 8-bit integers in one instruction (AVX-512 or AVX)."""
     amx_bf16: bool = False
     """Matrix units for bfloat16."""
+    avx512_bf16: bool = False
+    """Sums of two products of bfloat16 in one instruction (AVX-512)."""
     arm_bf16: bool = False
     """Matrix products of bfloat16 on ARM, and a build of torch that uses them."""
 
@@ -78,6 +80,7 @@ def fastest(offered: Collection[DType], processor: Processor, *, int8: bool) -> 
         ("bfloat16", processor.amx_bf16, "the processor has matrix units for bfloat16 (AMX)"),
         ("int8", int8 and x86 and processor.vnni, "the processor sums products of 8-bit integers (VNNI)"),
         ("int8", int8 and x86 and processor.avx2, "the processor has AVX2, and no units for bfloat16"),
+        ("bfloat16", processor.avx512_bf16, "the processor sums products of bfloat16 (AVX-512 BF16)"),
         ("bfloat16", processor.arm_bf16, "the processor multiplies matrices of bfloat16"),
         ("float32", True, "the processor has nothing faster for this model"),
     )
@@ -123,6 +126,7 @@ def here(environment: Mapping[str, str] = os.environ) -> Processor:
         machine,
         avx2=bool(has.get("avx2")) and allowed("AVX2"),
         vnni=avx512 or avx,
+        avx512_bf16=bool(has.get("avx512_bf16")) and allowed("AVX512_CORE_BF16"),
         amx_bf16=bool(has.get("amx_bf16")) and allowed("AVX512_CORE_AMX"),
         arm_bf16=arm and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),  # type: ignore[no-untyped-call]  # noqa: SLF001
     )

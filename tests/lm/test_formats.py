@@ -32,6 +32,7 @@ needs_int8 = pytest.mark.skipif(not HERE.avx2, reason="int8 products need a proc
 PROCESSORS = {
     "Xeon with AMX": (Processor("x86_64", avx2=True, vnni=True, amx_bf16=True), "bfloat16"),
     "AVX-512 with VNNI": (Processor("x86_64", avx2=True, vnni=True), "int8"),
+    "AVX-512 with VNNI and bfloat16": (Processor("x86_64", avx2=True, vnni=True, avx512_bf16=True), "int8"),
     "AVX2 alone": (Processor("x86_64", avx2=True), "int8"),
     "Windows's name of x86": (Processor("AMD64", avx2=True), "int8"),
     "x86 before AVX2": (Processor("x86_64"), "float32"),
@@ -53,10 +54,17 @@ def test_no_processor_takes_emulated_bfloat16_where_float32_is_equal_to_the_trac
     processor, _ = PROCESSORS[name]
     chosen = fastest(ALL, processor, int8=int8)
     if chosen.format == "bfloat16":
-        assert processor.amx_bf16 or processor.arm_bf16
+        assert processor.amx_bf16 or processor.avx512_bf16 or processor.arm_bf16
     if chosen.format == "int8":
         assert int8
     assert chosen.why
+
+
+def test_products_of_bfloat16_are_taken_where_int8_is_not_offered() -> None:
+    """By a causal model on AVX-512 BF16, where they were measured 1.6 times as fast as float32's."""
+    units = Processor("x86_64", avx2=True, vnni=True, avx512_bf16=True)
+    assert fastest(("float32", "bfloat16"), units, int8=False).format == "bfloat16"
+    assert fastest(("float32", "bfloat16"), Processor("x86_64", avx2=True, vnni=True), int8=False).format == "float32"
 
 
 def test_a_format_that_the_track_does_not_name_is_never_taken() -> None:
