@@ -25,6 +25,20 @@ class Member:
 
     ``p1 = softmax(scale * q + shift)``; with a head, ``p = (1 - alpha) * p1 + alpha * p2`` where p2 is the head
     on the features. With k words per class (`words` lists them class by class) q is their mean.
+
+    Args:
+        template: with ``{a}``, ``{b}`` and ``{mask}``, as a task's.
+        words: label words, the same number for each class, class by class.
+        prompt: exactly one candidate.
+        scale: one factor per class.
+        shift: one offset per class.
+        head: a classifier on the hidden states.
+        alpha: weight of the head.
+        mix: how head and words are joined.
+        features: which hidden states the head reads.
+
+    Example:
+        ``Member("{a} All in all, it was {mask}.", ("bad", "good"), space.at(z))``
     """
 
     template: str
@@ -100,6 +114,13 @@ class Answer:
     """All that is needed to classify a text with the model: data, not code.
 
     The predicted class is the argmax of the members' mean probability.
+
+    Args:
+        members: one classifier or several.
+        note: numbers by name, all finite.
+
+    Example:
+        ``yield Answer((Member.of(task, first), Member.of(task, second)), {"loss": 0.4})``
     """
 
     members: tuple[Member, ...]

@@ -52,20 +52,48 @@ def softmax(logits: _Floats) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class LinearHead:
-    """softmax(weight @ h + bias) on the features."""
+    """softmax(weight @ h + bias) on the features.
+
+    Args:
+        weight: (classes, width).
+        bias: (classes,).
+
+    Example:
+        ``LinearHead(weight=np.zeros((2, lm.info.width)), bias=np.zeros(2))``
+    """
 
     weight: _Floats  # (classes, width)
     bias: _Floats  # (classes,)
 
     def logits(self, features: _Floats) -> npt.NDArray[np.float64]:
-        """What softmax is taken of: (..., width) -> (..., classes)."""
+        """What softmax is taken of.
+
+        Args:
+            features: (..., width), hidden states.
+
+        Returns:
+            (..., classes), in float64.
+
+        Example:
+            ``head.logits(lm.outputs(prompt, texts).features)``
+        """
         h = np.asarray(features, dtype=np.float64)
         return np.asarray(h @ self.weight.T + self.bias, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class MlpHead:
-    """softmax(weight2 @ tanh(weight1 @ h + bias1) + bias2) on the features."""
+    """softmax(weight2 @ tanh(weight1 @ h + bias1) + bias2) on the features.
+
+    Args:
+        weight1: (hidden, width).
+        bias1: (hidden,).
+        weight2: (classes, hidden).
+        bias2: (classes,).
+
+    Example:
+        ``MlpHead(*(x.T for x in (w[0], b[0], w[1], b[1])))  # w, b of scikit-learn's MLPClassifier``
+    """
 
     weight1: _Floats  # (hidden, width)
     bias1: _Floats  # (hidden,)
@@ -73,21 +101,50 @@ class MlpHead:
     bias2: _Floats  # (classes,)
 
     def logits(self, features: _Floats) -> npt.NDArray[np.float64]:
-        """What softmax is taken of: (..., width) -> (..., classes)."""
+        """What softmax is taken of.
+
+        Args:
+            features: (..., width), hidden states.
+
+        Returns:
+            (..., classes), in float64.
+
+        Example:
+            ``head.logits(lm.outputs(prompt, texts).features)``
+        """
         h = np.asarray(features, dtype=np.float64)
         return np.asarray(np.tanh(h @ self.weight1.T + self.bias1) @ self.weight2.T + self.bias2, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class PrototypeHead:
-    """softmax(radius_k - |weight @ h / |weight @ h| - prototypes_k|) on the features (DecT, Cui et al., ACL 2023)."""
+    """softmax(radius_k - |weight @ h / |weight @ h| - prototypes_k|) on the features (DecT, Cui et al., ACL 2023).
+
+    Args:
+        weight: (projection, width).
+        prototypes: (classes, projection), one point a class.
+        radius: (classes,).
+
+    Example:
+        ``PrototypeHead(weight, prototypes=means_of_classes @ weight.T, radius=np.zeros(2))``
+    """
 
     weight: _Floats  # (projection, width)
     prototypes: _Floats  # (classes, projection)
     radius: _Floats  # (classes,)
 
     def logits(self, features: _Floats) -> npt.NDArray[np.float64]:
-        """What softmax is taken of: (..., width) -> (..., classes)."""
+        """What softmax is taken of.
+
+        Args:
+            features: (..., width), hidden states.
+
+        Returns:
+            (..., classes), in float64.
+
+        Example:
+            ``head.logits(lm.outputs(prompt, texts).features)``
+        """
         v = np.asarray(features, dtype=np.float64) @ self.weight.T  # (..., projection)
         v /= np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
         distances = np.linalg.norm(v[..., None, :] - self.prototypes, axis=-1)  # (..., classes)
@@ -104,6 +161,16 @@ class BiLstmHead:
         c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),    h_t = sigmoid(o) tanh(c_t)
 
     Only for a member with `features` = "all".
+
+    Args:
+        wx: (2, 4 * units, width), direction first: forward, backward.
+        wh: (2, 4 * units, units).
+        b: (2, 4 * units).
+        weight: (classes, 2 * units).
+        bias: (classes,).
+
+    Example:
+        ``replace(Member.of(task), head=BiLstmHead(wx, wh, b, weight, bias), alpha=1.0, features="all")``
     """
 
     wx: _Floats  # (2, 4 * units, width), direction first
@@ -113,7 +180,18 @@ class BiLstmHead:
     bias: _Floats  # (classes,)
 
     def logits(self, features: _Floats, lengths: _Integers) -> npt.NDArray[np.float64]:
-        """What softmax is taken of: (..., texts, tokens, width) and (texts,) tokens -> (..., texts, classes)."""
+        """What softmax is taken of.
+
+        Args:
+            features: (..., texts, tokens, width), hidden states of all tokens.
+            lengths: (texts,), tokens of each text.
+
+        Returns:
+            (..., texts, classes), in float64.
+
+        Example:
+            ``outs = lm.outputs(None, texts, features="all"); head.logits(outs.features, outs.lengths)``
+        """
         h = np.asarray(features, dtype=np.float64)
         *leading, tokens, width = h.shape
         flat, ends = h.reshape(-1, tokens, width), np.broadcast_to(lengths, leading).ravel()

@@ -26,6 +26,13 @@ class Prompt:
     to their hidden states before layer l (layer 0: to the embedding output), as the reference code of BBT and
     BBTv2 does. Mode ``prepend``: ``values[c, 0]`` stands before the text as extra input vectors, as the BBT paper
     says; deeper layers then add, too. `layers` = 1 is the input alone.
+
+    Args:
+        values: (candidates, layers, tokens, width), float32.
+        mode: ``add`` or ``prepend``, as above.
+
+    Example:
+        ``lm.logits(Prompt(np.zeros((1, 1, lm.info.prompt_tokens, lm.info.width), np.float32)), texts)``
     """
 
     values: FloatArray  # (candidates, layers, tokens, width)
@@ -43,6 +50,17 @@ class Subspace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of A_l are N(0, std_l^2 / dim), so that z ~ N(0, I) gives prompt values of standard deviation std_l. With
     ``uniform`` entries are U(-1/sqrt(dim), 1/sqrt(dim)) * std_l (PyTorch's Linear default, the projection of
     the first BBT code, at std 1).
+
+    Args:
+        dim: length of z, for each layer.
+        std: one width per layer that gets a prompt, from the input on.
+        tokens: tokens of the prompt.
+        seed: of the projections; the same seed gives the same ones.
+        distribution: ``normal`` or ``uniform``.
+        mode: as a `Prompt`'s.
+
+    Example:
+        ``Subspace(100, (lm.info.hidden_std[0],), lm.info.prompt_tokens, seed=int(rng.integers(2**32)))``
     """
 
     dim: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
@@ -72,6 +90,9 @@ class Subspace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Returns:
             A subspace that takes coordinates (candidates, layers, dim).
+
+        Example:
+            ``space = Subspace.deep(lm.info, 100, rng, alpha=0.2, alpha_deep=0.2)``
         """
         alphas = [alpha] + [alpha_deep] * (info.layers - 1)
         std = tuple(a * s for a, s in zip(alphas, info.hidden_std, strict=True))

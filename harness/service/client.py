@@ -66,6 +66,9 @@ def connect(
     Raises:
         InputError: the token, the task or the split is unknown there.
         ServiceError: nothing answers at `url`, something else than a service does, or its model is not loaded in time.
+
+    Example:
+        ``lm = harness.connect("http://127.0.0.1:8000", token, task="sst2"); lm.logits(None, ["A fine film."])``
     """
     token = token.strip()  # read from a file, it ends in a new line
     if not re.fullmatch(r"[!-~]+", token):
