@@ -17,6 +17,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 import numpy as np
 
 from harness.blackbox import wire
@@ -28,7 +29,7 @@ from harness.errors import AnswerError, SubmissionError
 from harness.lm.fingerprint import fingerprint
 from harness.results.records import CellRecord, KeptAnswer, Usage
 from harness.results.status import COUNTS, MARKS
-from harness.sandbox import best_tier, launch
+from harness.sandbox import best_tier, launch, presets
 from harness.sandbox.submission import loaded
 from harness.sandbox.trial import refusal
 from harness.solving import answers
@@ -108,6 +109,7 @@ def run_cell(
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
+    cell, options = _settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     info = lm.info(shots.train.texts, cell.task.template)
     meter = Meter(cell.spec.calls, len(shots.train))
@@ -145,11 +147,19 @@ def run_cell(
         output=left.output,
         note=tuning.last.answer.note if tuning.last else {},
         history=tuple(tuning.history),
+        log=tuple(tuning.log),
         sandbox=worker.isolation.tier,
         isolation=dataclasses.asdict(worker.isolation),
         tuning_s=tuning_s,
     )
     return _finished(cell, attempt, status, record, applied, lm)
+
+
+def _settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
+    """The cell with the budget that a preset leaves it, and the options with those of the preset on its task."""
+    calls = presets.most_calls(submission, options, cell.spec.calls)
+    spec = msgspec.structs.replace(cell.spec, calls=calls)
+    return dataclasses.replace(cell, spec=spec), presets.on_task(submission, options, cell.task.name)
 
 
 def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
@@ -292,6 +302,7 @@ def run_reference(
     """
     from harness.evaluation.white_box import WHITE_BOX_LEVEL, WhiteBox, train  # noqa: PLC0415 - torch
 
+    cell, options = _settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()

@@ -17,6 +17,7 @@ from harness.evaluation.preparation import Preparation, relative_to_p0
 from harness.evaluation.referee import Cell, Verdict, run_cell, run_reference
 from harness.results.records import RunKey
 from harness.sandbox import best_tier
+from harness.sandbox.presets import identity_sha256
 from harness.sandbox.submission import Access, entry_name
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _own(submission: Submission, options: Mapping[str, str]) -> dict[str, Any]:
     """The fields of `RunKey` that come with a submission."""
     given = tuple(sorted(options.items()))
     entry = entry_name(submission.name, options)
-    return {"entry": entry, "submission_sha256": submission.sha256, "options": given}
+    return {"entry": entry, "submission_sha256": identity_sha256(submission, options), "options": given}
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class LanguageModel:
             )
             remedy = "This does not depend on chunk_tokens: run another task or split here (--task, --split)"
             with memory_for(asked, remedy):
-                widths = tuple(self.backbone.layer_std(batch))
+                widths, clipped = zip(*self.backbone.layer_std(batch), strict=True)
         return ModelInfo(
             self.name,
             self.kind,
@@ -147,6 +147,7 @@ class LanguageModel:
             self.prompt_tokens,
             self.embedding_std,
             widths,
+            clipped,
         )
 
     def _text_set(self, template: str, texts: tuple[Text, ...]) -> TextSet:

@@ -204,6 +204,8 @@ class CellRecord:
     """None where there was no fingerprint yet."""
     format: str | None = None
     """Number format that computed the cell; None where every cell had the track's own."""
+    log: tuple[tuple[int, Note], ...] = ()
+    """Rows spent when the submission logged numbers of its search, such as a generation's loss, and the numbers."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -219,6 +221,8 @@ class CellRecord:
         found["probe"] = None if self.probe is None else asdict(self.probe)
         if self.format is None:
             del found["format"]  # as it was stored before there was the field
+        if not self.log:
+            del found["log"]
         return found
 
     def to_json(self) -> str:
