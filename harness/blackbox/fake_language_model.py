@@ -81,7 +81,7 @@ class FakeLanguageModel:
             raise QueryError("0 candidates; at least one is needed")
         self.fake.check(prompts, (), "", self.fake.task.words)
 
-    def text_set(self, template: str, texts: tuple[Text, ...]) -> FakeTexts:
+    def text_set(self, template: str, texts: tuple[Text, ...], prompted: bool = True) -> FakeTexts:  # noqa: ARG002
         """See `LanguageModel`.
 
         Raises:

@@ -68,8 +68,11 @@ class Model(Protocol):
         """
         ...
 
-    def text_set(self, template: str, texts: tuple[Text, ...]) -> Any:
-        """The texts under a template, tokenised once: what `forward` takes; its `tokens` is their number."""
+    def text_set(self, template: str, texts: tuple[Text, ...], prompted: bool = True) -> Any:
+        """The texts under a template, tokenised once: what `forward` takes; its `tokens` is their number.
+
+        With `prompted` they are cut so that a prompt has room beside them; a query without one takes them longer.
+        """
         ...
 
     def forward(

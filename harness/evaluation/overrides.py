@@ -56,7 +56,7 @@ class Overrides:
     calls: int | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
     """Budget of every task."""
     data: Path | None = field(default=None, metadata=_decision("modified", planned="name", replayed="given"))
-    """Directory of the data; a track of kit data has none of its own, so that there it replaces nothing."""
+    """Directory of the data. A kit directory replaces nothing on a track that takes kits (`DataSpec.takes_kit`)."""
     test_data: Path | None = field(default=None, metadata=_decision("modified", planned="name", replayed="given"))
     """Directory of test sets that stand in for the data's own; such a run is compared with the public one."""
     backend: str | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
@@ -79,7 +79,7 @@ class Overrides:
     def modified(self, track: Track) -> tuple[str, ...]:
         """Names of the track's choices that are replaced, as `RunKey.modified` holds them."""
         own: dict[str, object] = {"backend": backend_of(track)}
-        if track.data.source == "kit":
+        if track.data.source == "kit" or (track.data.takes_kit and self.data is not None and is_kit(self.data)):
             own["data"] = self.data
         named = (name for name, decision in decisions().items() if decision.identity == "modified")
         return tuple(name for name in named if getattr(self, name) not in {None, own.get(name)})
@@ -132,6 +132,11 @@ _VALUES_AT_FIRST = ("calls", "seed", "device", "backend")
 def decisions() -> dict[str, Decision]:
     """The decision of each field of `Overrides`, in order."""
     return {each.name: each.metadata["decision"] for each in fields(Overrides)}
+
+
+def is_kit(directory: Path) -> bool:
+    """Whether a directory is laid out like the competition's kit."""
+    return any(directory.glob("*/[0-9]*/train.tsv"))
 
 
 def backend_of(track: Track) -> str:

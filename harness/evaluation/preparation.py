@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from harness.errors import DataError, InputError
-from harness.evaluation.overrides import backend_of
+from harness.evaluation.overrides import backend_of, is_kit
 from harness.evaluation.referee import Cell
 from harness.lm.kinds import kind_of
+from harness.tracks.bbt_2022 import RowsOf2022
 from harness.tracks.examples import Source, check_unseen, examples_sha256, load_shots, load_test, splits_of
 from harness.tracks.staging import at_hand
 from harness.tracks.track import Track, track_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from harness.evaluation.overrides import Overrides
     from harness.tracks.tasks import TaskFile
@@ -53,6 +53,10 @@ class Preparation:
         named = self.source if staged is None else Source("hub")  # staged or not, it is the same data
         self.source = dataclasses.replace(self.source, test=choices.test_data)
         self.data = str(dataclasses.replace(named, test=choices.test_data))
+        if track.data.draw == "bbt-2022" and self.source.kind == "hub":
+            self.source = dataclasses.replace(self.source, rows=RowsOf2022.of(self.track))
+        if track.data.takes_kit and self.source.kind == "kit":
+            self.source = dataclasses.replace(self.source, all_splits=True)
         self.files = track_tasks(self.track)
         self.cells = chosen_cells(self.track, self.files, self.source, choices)
         if choices.p0 is not None:
@@ -173,8 +177,4 @@ def source_of(track: Track, choices: Overrides) -> Source:
     if not choices.data.is_dir():
         raise InputError(f"--data {choices.data}: no such directory")
     directory = choices.data.absolute()  # ``.`` has no name
-    return Source("hub" if track.data.source == "hub" and not _looks_like_kit(directory) else "kit", directory)
-
-
-def _looks_like_kit(directory: Path) -> bool:
-    return any(directory.glob("*/test.tsv"))
+    return Source("hub" if track.data.source == "hub" and not is_kit(directory) else "kit", directory)

@@ -184,6 +184,7 @@ def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
         seed=cell.worker_seed,
         probe=probe,
         format=lm.format,
+        metric=cell.task.metric,
     )
 
 
@@ -265,9 +266,14 @@ def _status(tuning: Tuning, left: launch.Exit) -> tuple[str, str]:
     return {"returned": "ok", "budget": "budget_exhausted"}.get(tuning.end, "timeout"), detail
 
 
+def tested_by(lm: LanguageModel, spec: TrackTask) -> LanguageModel:
+    """The model as test texts meet it: cut shorter where the track says so."""
+    return lm if isinstance(spec.test_tokens, msgspec.UnsetType) else lm.cut_at(spec.test_tokens)
+
+
 def _apply(incumbents: Mapping[float, Incumbent], cell: Cell, lm: LanguageModel) -> _Applied:
     """Predictions of every kept incumbent, computed once per distinct answer. Loads the test set."""
-    test = load_test(cell.file, cell.source)
+    test, lm = load_test(cell.file, cell.source), tested_by(lm, cell.spec)
     before, waited = time.perf_counter(), waited_s()
     known: dict[bytes, IntArray] = {}
     kept, problem = [], ""
@@ -312,6 +318,7 @@ def run_reference(
         training = train(solver, white, cell.task, shots, cell.worker_seed, watch)
         tuning_s = time.perf_counter() - before
         status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
+        white.test_by(tested_by(lm, cell.spec))
         before = time.perf_counter()
         kept = []
         if training.last is not None and status in COUNTS:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from harness.blackbox.projection import generate
 from harness.contract.heads import softmax
 from harness.errors import DeviceMemoryError
 from harness.lm.backbones import families
@@ -30,7 +31,7 @@ from harness.solving import cross_entropy, score
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from harness.contract import Examples, FloatArray, IntArray, Shots, Task, Text
+    from harness.contract import Examples, FloatArray, IntArray, Shots, Subspace, Task, Text
     from harness.lm.backbones.base import Batch
     from harness.lm.model import LanguageModel
     from harness.lm.text import Encoded
@@ -99,7 +100,7 @@ class WhiteBox:
         self.deadline = deadline
         self._lm = lm
         self._words = list(lm.single_ids(task.words))
-        self._encoded: dict[Text, Encoded] = {}
+        self._encoded: dict[tuple[bool, Text], Encoded] = {}
 
     @property
     def layers(self) -> list[Any]:
@@ -115,12 +116,21 @@ class WhiteBox:
         edited = range(self.info.layers)[layer]
         families.edit_inputs(self.module, lambda depth, x: edit(x) if depth == edited else x)
 
+    def test_by(self, lm: LanguageModel) -> None:
+        """Read texts from now on as this model does: one that shares the weights and cuts texts elsewhere."""
+        self._lm, self._encoded = lm, {}
+
+    def projection(self, space: Subspace) -> torch.Tensor:
+        """The matrix A of a subspace at the input, as the server would make it: (tokens * width, dim)."""
+        return torch.from_numpy(generate(space, 0, self.info.width)).to(self.device)
+
     def batch(self, texts: Sequence[Text], prompted: bool = False) -> Batch:
         """Texts in the task's template as tensors, padded to the longest; with p0's tokens where `prompted`."""
-        new = tuple(dict.fromkeys(text for text in texts if text not in self._encoded))
+        new = tuple(dict.fromkeys(text for text in texts if (prompted, text) not in self._encoded))
         if new:
-            self._encoded |= zip(new, self._lm.text_set(self.task.template, new).encoded, strict=True)
-        return self._lm.batch([self._encoded[text] for text in texts], prompted)
+            encoded = self._lm.text_set(self.task.template, new, prompted).encoded
+            self._encoded |= {(prompted, text): each for text, each in zip(new, encoded, strict=True)}
+        return self._lm.batch([self._encoded[prompted, text] for text in texts], prompted)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits of the label words where they are read, with gradients: (texts, words)."""

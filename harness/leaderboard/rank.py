@@ -22,12 +22,12 @@ from harness.leaderboard.entries import CellScore, Division, Entry
 from harness.leaderboard.standing import Standing, Standings, standings
 from harness.results.status import COUNTS, MARKS
 from harness.solving.metrics import failed_prediction, score
-from harness.tracks.tasks import load_task
+from harness.tracks.tasks import load_task, with_metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from harness.contract import IntArray
+    from harness.contract import IntArray, Metric
     from harness.results.records import Run, RunKey, StoredCell
     from harness.tracks.tasks import TaskFile
 
@@ -163,13 +163,15 @@ def rank(
 
 def score_cell(cell: StoredCell) -> CellScore:
     """Score a stored cell with its task's metric."""
-    file = _task(cell.task)
-    labels, failed = _test_set(cell.task, np.asarray(cell.labels, dtype=np.int64).tobytes())
+    file = with_metric(_task(cell.task), cell.record.metric)
+    labels, failed = _test_set(file.metric, np.asarray(cell.labels, dtype=np.int64).tobytes())
     said = _incumbents(cell, failed) if cell.status in COUNTS else dict.fromkeys(MARKS, failed)
     scores = score(file.metric, np.stack(list(said.values())), labels, len(file.classes)).tolist()
     small = said[1.0].astype(np.min_scalar_type(len(file.classes)))
     anytime = dict(zip(said, scores, strict=True))
-    return CellScore(cell.task, cell.split, cell.status, anytime[1.0], anytime, cell.record, cell.rows, small, labels)
+    return CellScore(
+        cell.task, cell.split, cell.status, anytime[1.0], anytime, cell.record, cell.rows, small, labels, file.metric
+    )
 
 
 def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray]:
@@ -191,10 +193,10 @@ def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray]:
 
 
 @cache
-def _test_set(task: str, labels: bytes) -> tuple[IntArray, IntArray]:
+def _test_set(metric: Metric, labels: bytes) -> tuple[IntArray, IntArray]:
     """Labels of a test set from their bytes, and what a failed cell predicts: once, since a set has many cells."""
     values = np.frombuffer(labels, dtype=np.int64)
-    return values, failed_prediction(_task(task).metric, values)
+    return values, failed_prediction(metric, values)
 
 
 @cache

@@ -87,4 +87,4 @@ def predictions(task: str, entries: Sequence[Entry]) -> TaskPredictions:
     file = load_task(task)
     cells = [sorted((c for c in entry.cells if c.task == task), key=lambda c: c.split) for entry in entries]
     predicted = np.array([[cell.predicted for cell in own] for own in cells])  # (systems, splits, items)
-    return TaskPredictions(predicted, cells[0][0].labels, file.metric, len(file.classes))
+    return TaskPredictions(predicted, cells[0][0].labels, cells[0][0].metric or file.metric, len(file.classes))

@@ -120,6 +120,13 @@ class LanguageModel:
         relative._p0_values = torch.from_numpy(np.array(values, dtype=np.float32)).to(self.device)  # noqa: SLF001
         return relative
 
+    def cut_at(self, tokens: int) -> LanguageModel:
+        """This model, its weights shared, with texts cut so that no input is longer than `tokens`, prompt included."""
+        shorter = copy.copy(self)
+        shorter.max_tokens = min(self.max_tokens, tokens)
+        shorter.text_set = lru_cache(maxsize=256)(shorter._text_set)  # noqa: SLF001
+        return shorter
+
     @property
     def prompt_tokens(self) -> int:
         """Most prompt tokens a query may use."""
@@ -150,8 +157,8 @@ class LanguageModel:
             clipped,
         )
 
-    def _text_set(self, template: str, texts: tuple[Text, ...]) -> TextSet:
-        longest = self.max_tokens - self.prompt_tokens
+    def _text_set(self, template: str, texts: tuple[Text, ...], prompted: bool = True) -> TextSet:
+        longest = self.max_tokens - (self.prompt_tokens if prompted else 0)
         return TextSet(tuple(encode(self.tokenizer, self.kind, template, text, longest) for text in texts))
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
@@ -288,7 +295,8 @@ class LanguageModel:
     ) -> Outputs:
         """`forward` from texts and words, for the referee and `harness predict`; unmetered."""
         self.check(prompts)
-        out = self.forward(prompts, self.text_set(template, tuple(texts)), self.single_ids(words), features)
+        encoded = self.text_set(template, tuple(texts), prompts is not None)
+        out = self.forward(prompts, encoded, self.single_ids(words), features)
         return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # asked for, so they are there
 
     def _layers(self, prompts: Prompts) -> tuple[torch.Tensor, ...]:

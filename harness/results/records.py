@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
 from harness.results.status import FIRST_MARKS
 
 if TYPE_CHECKING:
@@ -206,6 +207,8 @@ class CellRecord:
     """Number format that computed the cell; None where every cell had the track's own."""
     log: tuple[tuple[int, Note], ...] = ()
     """Rows spent when the submission logged numbers of its search, such as a generation's loss, and the numbers."""
+    metric: Metric | None = None
+    """What the cell is scored by; None where it is the metric that the task file has."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -216,13 +219,15 @@ class CellRecord:
     def plain(self) -> dict[str, Any]:
         """The record as plain data, in the order in which it is stored."""
         if self.access == "predictions":  # nothing else is known of them
-            return {"access": self.access}
+            return {"access": self.access} | ({} if self.metric is None else {"metric": self.metric})
         found: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         found["probe"] = None if self.probe is None else asdict(self.probe)
         if self.format is None:
             del found["format"]  # as it was stored before there was the field
         if not self.log:
             del found["log"]
+        if self.metric is None:
+            del found["metric"]
         return found
 
     def to_json(self) -> str:

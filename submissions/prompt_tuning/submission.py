@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from harness import Count, NonNegative, Positive, Shots, Subspace, Task
-from harness.blackbox.projection import generate
 from harness.evaluation.white_box import Predictor, Recipe, WhiteBox
 
 access = "white-box"
@@ -49,7 +48,10 @@ def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     """Yield the zero prompt, then better and better ones."""
     shape = lm.info.prompt_tokens, lm.info.width
     moved = torch.nn.Parameter(torch.zeros(shape if config.dim is None else config.dim))  # P, or z
-    basis = None if config.dim is None else subspace(lm, config, rng)
+    basis = None
+    if config.dim is not None:
+        std = config.alpha * lm.info.hidden_std[0]
+        basis = lm.projection(Subspace(config.dim, (std,), shape[0], seed=int(rng.integers(2**62))))  # A
     first = lm.batch(shots.train.texts[:1], prompted=True).start
     last = first + lm.info.prompt_tokens
 
@@ -62,10 +64,3 @@ def tune(lm: WhiteBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     epochs, patience = lm.scaled(1000, config.epochs), lm.scaled(1000, config.patience)
     recipe = Recipe(config.eta, config.batch, epochs, patience)
     yield from lm.fit([moved], shots, rng, recipe, prompted=True)
-
-
-def subspace(lm: WhiteBox, config: Config, rng: np.random.Generator) -> torch.Tensor:
-    """Draw the projection A (tokens * width, d) of BBT's subspace, on the model's device."""
-    std = config.alpha * lm.info.hidden_std[0]
-    space = Subspace(config.dim or 1, (std,), lm.info.prompt_tokens, seed=int(rng.integers(2**62)))
-    return torch.from_numpy(generate(space, 0, lm.info.width)).to(lm.device)
