@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from harness.tracks.tiers import Tier
     from harness.tracks.track import Track
 
-Identity: TypeAlias = Literal["modified", "seed", "device", "external", "access", "cell", "part"]
+Identity: TypeAlias = Literal["modified", "seed", "repeat", "device", "external", "access", "cell", "part"]
 """How a run with this override is told from one without it. ``modified``: its name stands in `RunKey.modified`, and the
-run is never ranked with the track. ``seed``, ``device``, ``external``, ``access``: that field of `RunKey` says so.
+run is never ranked with the track. ``seed``, ``repeat``, ``device``, ``external``, ``access``: that field of `RunKey`
+says so.
 ``cell``: each cell's record says so. ``part``: it chooses which cells run or where files lie, and is no part of any
 identity, for it changes no result."""
 Planned: TypeAlias = Literal["value", "name", "no"]
@@ -61,7 +62,11 @@ class Overrides:
     """Directory of test sets that stand in for the data's own; such a run is compared with the public one."""
     backend: str | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
     """``torch`` or ``onnxruntime``."""
+    shots: int | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
+    """Training examples per class, and as many for dev, where splits are drawn here."""
     seed: int = field(default=0, metadata=_decision("seed", planned="value", replayed="stored"))
+    repeat: int = field(default=0, metadata=_decision("repeat", planned="value", replayed="stored"))
+    """Number of the repeat, whose chance is another: it counts with the entry's other repeats of the same cells."""
     device: str | None = field(default=None, metadata=_decision("device", planned="value", replayed="no"))
     """``cpu`` or ``cuda``; what was used is stored, and only the track's is ranked."""
     p0: Path | None = field(default=None, metadata=_decision("external", planned="name", replayed="given"))
@@ -115,9 +120,11 @@ class Overrides:
         """What repeats these cells of a stored run on its track, where these overrides are the ones given again."""
         stored: dict[str, Any] = {
             "seed": key.seed,
+            "repeat": key.repeat,
             "tasks": tuple(sorted({cell.task for cell in cells})),
             "splits": tuple(sorted({cell.split for cell in cells})),
             "calls": max(cell.record.calls_total for cell in cells) if "calls" in key.modified else None,
+            "shots": cells[0].record.train_rows // len(cells[0].record.words) if "shots" in key.modified else None,
             "backend": other_backend(track) if "backend" in key.modified else None,
         }
         given = {name: getattr(self, name) for name, each in decisions().items() if each.replayed == "given"}

@@ -55,6 +55,8 @@ class Preparation:
         self.data = str(dataclasses.replace(named, test=choices.test_data))
         if track.data.draw == "bbt-2022" and self.source.kind == "hub":
             self.source = dataclasses.replace(self.source, rows=RowsOf2022.of(self.track))
+        if choices.shots is not None and self.source.kind == "kit":
+            raise InputError(f"--shots {choices.shots}: the splits of a kit directory have the examples that they have")
         if track.data.takes_kit and self.source.kind == "kit":
             self.source = dataclasses.replace(self.source, all_splits=True)
         self.files = track_tasks(self.track)
@@ -112,7 +114,9 @@ def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, ch
         task = file.task(track.profile, track.model.kind)
         there = splits_of(file, source, spec, choices.present_splits)
         chosen = [split for split in there if not choices.splits or split in choices.splits]
-        cells += enumerate(Cell(file, task, split, spec, track.limits, source, choices.seed) for split in chosen)
+        cells += enumerate(
+            Cell(file, task, split, spec, track.limits, source, choices.seed, choices.repeat) for split in chosen
+        )
     nowhere = sorted(set(choices.splits) - {cell.split for _, cell in cells})
     if nowhere or not cells:
         raise InputError(f"split {', '.join(map(str, nowhere))} is in no chosen task of track {track.name}")
@@ -162,6 +166,14 @@ def replaced(track: Track, choices: Overrides) -> Track:
         if choices.calls <= 0:
             raise InputError(f"--calls {choices.calls}: a positive number of calls is needed")
         tasks = {name: msgspec.structs.replace(spec, calls=choices.calls) for name, spec in track.tasks.items()}
+        track = msgspec.structs.replace(track, tasks=tasks)
+    if choices.shots is not None:
+        if choices.shots <= 0:
+            raise InputError(f"--shots {choices.shots}: a positive number of examples per class is needed")
+        if track.data.source == "kit":
+            raise InputError(f"--shots {choices.shots}: the splits of a kit directory have the examples that they have")
+        shots = choices.shots
+        tasks = {name: msgspec.structs.replace(spec, shots=shots, dev=shots) for name, spec in track.tasks.items()}
         track = msgspec.structs.replace(track, tasks=tasks)
     return track
 

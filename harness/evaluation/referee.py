@@ -67,6 +67,7 @@ class Cell:
     limits: Limits
     source: Source
     seed: int
+    repeat: int = 0
 
     @property
     def train_rows(self) -> int:
@@ -75,8 +76,9 @@ class Cell:
 
     @property
     def worker_seed(self) -> int:
-        """Seed of the submission's generator: a function of run seed, task and split alone."""
-        digest = hashlib.sha256(f"{self.seed}/{self.task.name}/{self.split}".encode()).digest()
+        """Seed of the submission's generator: a function of run seed, task, split and repeat alone."""
+        again = f"/{self.repeat}" if self.repeat else ""
+        digest = hashlib.sha256(f"{self.seed}/{self.task.name}/{self.split}{again}".encode()).digest()
         return int.from_bytes(digest[:8], "little") >> 2
 
 

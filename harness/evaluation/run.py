@@ -251,6 +251,7 @@ class Evaluation:
             modified=choices.modified(given),
             external=self._p0.name if self._p0 else "",
             calls=choices.calls,
+            repeat=choices.repeat,
         )
 
 

@@ -71,11 +71,15 @@ class CellScore:
     """(items,), one array for all cells of a test set."""
     metric: Metric | None = None
     """What `score` is; None in scores made up without any."""
+    repeats: tuple[IntArray, ...] = field(default=(), compare=False, repr=False)
+    """Of a cell that was run several times, the classes (items,) that each further repeat predicts; then `score` and
+    `anytime` are means over all of them, and `record` is the first one's."""
 
     @property
     def accuracy(self) -> float | None:
         """Share of items whose class is the label, whatever the metric; None in scores made up without predictions."""
-        return float((self.predicted == self.labels).mean()) if len(self.labels) else None
+        said = (self.predicted, *self.repeats)
+        return float(np.mean([each == self.labels for each in said])) if len(self.labels) else None
 
 
 @dataclass(frozen=True)

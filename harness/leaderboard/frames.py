@@ -49,9 +49,9 @@ def cells(store: str | Path | Store) -> pd.DataFrame:
 
     Returns:
         A row per cell, oldest run first, with the columns ``run``, ``entry``, ``track``, ``task``, ``split``, ``seed``,
-        ``status``, ``score`` (by ``metric``; a failed cell scores as the majority class), ``metric``, ``accuracy``,
-        ``calls``, ``queries``, ``tokens``, ``tuning_s``, ``level`` (the highest access level used) and ``format`` (None
-        is the track's own number format).
+        ``repeat``, ``status``, ``score`` (by ``metric``; a failed cell scores as the majority class), ``metric``,
+        ``accuracy``, ``calls``, ``queries``, ``tokens``, ``tuning_s``, ``level`` (the highest access level used) and
+        ``format`` (None is the track's own number format).
 
     Raises:
         StoreError: there is no such database.
@@ -73,6 +73,7 @@ def cells(store: str | Path | Store) -> pd.DataFrame:
                         "task": cell.task,
                         "split": cell.split,
                         "seed": run.key.seed,
+                        "repeat": run.key.repeat,
                         "status": cell.status,
                         "score": scored.score,
                         "metric": scored.metric,

@@ -19,6 +19,7 @@ import numpy as np
 
 from harness.leaderboard.divisions import divisions
 from harness.leaderboard.entries import CellScore, Division, Entry
+from harness.leaderboard.repeats import averaged, repeats_of
 from harness.leaderboard.standing import Standing, Standings, standings
 from harness.results.status import COUNTS, MARKS
 from harness.solving.metrics import failed_prediction, score
@@ -142,8 +143,12 @@ def rank(
     chosen = _largest_group([key for key in decide if ranks(key.device)] or decide)
     shared = tuple(chosen[name] for name in _ALIKE)
     alike = [run for run in plain if _values(run.key, _ALIKE) == shared]
-    newest = {_contestant(run.key): run for run in alike}
-    scored = {who: tuple(map(score_cell, store.cells(run.id))) for who, run in newest.items()}
+    newest = {_contestant(run.key): run for run in alike if not run.key.repeat}
+    again = repeats_of(newest.values(), alike)
+    scored = {
+        who: averaged(*(map(score_cell, store.cells(each)) for each in (run.id, *again[run.id])))
+        for who, run in newest.items()
+    }
     places = {who: {(cell.task, cell.split) for cell in cells} for who, cells in scored.items()}
     here = {who for who in newest if who.device == chosen["device"] and ranks(who.device) and not who.external}
     wanted = {who.means: set(planned) for who in newest}
@@ -207,7 +212,7 @@ def _task(name: str) -> TaskFile:
 
 def _deciding(runs: list[Run]) -> list[RunKey]:
     """Identities of the runs that decide what is compared: those to be ranked; references where there are no others."""
-    keys = [run.key for run in runs]
+    keys = [run.key for run in runs if not run.key.repeat] or [run.key for run in runs]
     pure = [key for key in keys if not key.external] or keys
     return [key for key in pure if key.access != "white-box"] or pure
 

@@ -56,6 +56,8 @@ class RunKey:
     """What came from outside data, e.g. a pre-trained prompt with its digest; such a run never ranks with pure ones."""
     calls: int | None = None
     """Budget of every cell where it is not the track's; `modified` says so, too."""
+    repeat: int = 0
+    """Number of the repeat: the same cells with other chance of the submission's own; 0 is the first."""
 
     @property
     def id(self) -> str:
@@ -63,7 +65,7 @@ class RunKey:
         return run_id(asdict(self))
 
 
-_LATER: dict[str, str | None] = {"access": "black-box", "external": "", "calls": None}
+_LATER: dict[str, str | int | None] = {"access": "black-box", "external": "", "calls": None, "repeat": 0}
 """Fields of `RunKey` that were added after the first release, each with the value that every older run implicitly had.
 A field that still has this value is left out of the run's digest, so the ids of older runs do not change."""
 

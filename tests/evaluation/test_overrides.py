@@ -26,7 +26,9 @@ GIVEN: dict[str, Any] = {
     "data": Path("some/kit"),
     "test_data": Path("some/private"),
     "backend": "onnxruntime",
+    "shots": 64,
     "seed": 3,
+    "repeat": 2,
     "device": "cuda",
     "p0": Path("some/p0.safetensors"),
     "white_box": True,
@@ -38,7 +40,7 @@ GIVEN: dict[str, Any] = {
 }
 """A value of each field that is not its default. A new field needs one, and a `Decision`."""
 NAMES = tuple(each.name for each in dataclasses.fields(Overrides))
-IN_THE_KEY = {"seed": 3, "device": "NVIDIA H200", "external": "mnli p0 0123", "access": "white-box"}
+IN_THE_KEY = {"seed": 3, "repeat": 2, "device": "NVIDIA H200", "external": "mnli p0 0123", "access": "white-box"}
 """What a run's identity holds where an override is told apart by a field of its own."""
 
 
@@ -85,7 +87,7 @@ def test_a_plan_is_told_apart_as_decided(name: str, mini: Track) -> None:
     if planned == "name":
         moved = Overrides(**{name: type(GIVEN[name])(f"elsewhere/{Path(GIVEN[name]).name}")})
         assert basis_of(mini, moved) == basis_of(mini, given(name))
-    if decisions()[name].identity in {"modified", "seed", "device", "external"}:
+    if decisions()[name].identity in {"modified", "seed", "repeat", "device", "external"}:
         assert planned != "no", "a line of a plan would run something else than was planned"
 
 
@@ -108,8 +110,8 @@ def test_a_model_of_the_hub_is_no_path(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", NAMES)
 def test_a_replay_takes_each_from_where_it_was_decided(name: str, mini: Track) -> None:
     """From the stored run, from the command line again, or from neither."""
-    stored = dataclasses.replace(key(), seed=3, modified=("calls", "backend"), calls=40)
-    cells = [cell("sst2", 2, CellRecord(calls_total=40))]
+    stored = dataclasses.replace(key(), seed=3, repeat=2, modified=("calls", "backend", "shots"), calls=40)
+    cells = [cell("sst2", 2, CellRecord(calls_total=40, train_rows=128, words=("bad", "good")))]
     repeated = getattr(given(name).repeating(stored, cells, mini), name)
     untouched = getattr(Overrides().repeating(stored, cells, mini), name)
     from_where = {"stored": GIVEN[name], "given": GIVEN[name], "no": getattr(Overrides(), name)}
