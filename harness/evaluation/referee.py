@@ -337,6 +337,7 @@ def run_reference(
         rows_total=0,
         note=training.note,
         history=tuple(training.history),
+        log=tuple(white.logged),
         access="white-box",
         tuning_s=tuning_s,
     )

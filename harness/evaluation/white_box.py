@@ -41,6 +41,7 @@ WHITE_BOX_LEVEL = 4
 """Access level of a reference; those of the black box are 0 to 3."""
 PUBLISHED_LAYERS = 24
 """Layers of RoBERTa-large, for which the papers state epochs and patience."""
+_MOST_LOGGED = 4000
 _STEPS_BETWEEN_LOOKS = 10
 _TEXTS_AT_ONCE = 32
 
@@ -101,6 +102,8 @@ class WhiteBox:
         self._lm = lm
         self._words = list(lm.single_ids(task.words))
         self._encoded: dict[tuple[bool, Text], Encoded] = {}
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        """Training texts that were forwarded when an epoch ended, and its mean loss."""
 
     @property
     def layers(self) -> list[Any]:
@@ -183,6 +186,8 @@ class WhiteBox:
                 rows = order[start : start + recipe.batch]
                 losses.append(self._step(adam, shots.train, rows, prompted))
                 steps += 1
+            if len(self.logged) < _MOST_LOGGED:
+                self.logged.append(((epoch + 1) * len(shots.train), {"loss": float(np.mean(losses))}))
             if steps - looked < _STEPS_BETWEEN_LOOKS and epoch + 1 < recipe.epochs:
                 continue
             looked = steps
