@@ -162,7 +162,7 @@ class Evaluation:
             self.track.model, self.track.prompt, device=prepared.kind, numerics=self.track.numerics
         )
         self._p0 = None if choices.p0 is None else read_p0(choices.p0, self.lm)
-        self._with_p0 = self.lm.with_p0(self._p0.values) if self._p0 else self.lm
+        self._with_p0 = self.lm.with_p0(self._p0.values, self._p0.mode) if self._p0 else self.lm
         runtime = {"onnxruntime": onnxruntime_version()} if backend_of(self.track) == "onnxruntime" else {}
         facts = device.facts(prepared.kind) | runtime
         self.plan = Plan(

@@ -31,7 +31,7 @@ from harness.solving import cross_entropy, score
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from harness.contract import Examples, FloatArray, IntArray, Shots, Subspace, Task, Text
+    from harness.contract import Examples, FloatArray, IntArray, Mode, Shots, Subspace, Task, Text
     from harness.lm.backbones.base import Batch
     from harness.lm.model import LanguageModel
     from harness.lm.text import Encoded
@@ -101,7 +101,9 @@ class WhiteBox:
         self.deadline = deadline
         self._lm = lm
         self._words = list(lm.single_ids(task.words))
-        self._encoded: dict[tuple[bool, Text], Encoded] = {}
+        self.mode: Mode = "add"
+        """Where a prompt stands: over p0's tokens, or before the text."""
+        self._encoded: dict[tuple[Mode | None, Text], Encoded] = {}
         self.logged: list[tuple[int, dict[str, float]]] = []
         """Training texts that were forwarded when an epoch ended, and its mean loss."""
 
@@ -129,11 +131,12 @@ class WhiteBox:
 
     def batch(self, texts: Sequence[Text], prompted: bool = False) -> Batch:
         """Texts in the task's template as tensors, padded to the longest; with p0's tokens where `prompted`."""
-        new = tuple(dict.fromkeys(text for text in texts if (prompted, text) not in self._encoded))
+        mode = self.mode if prompted else None
+        new = tuple(dict.fromkeys(text for text in texts if (mode, text) not in self._encoded))
         if new:
-            encoded = self._lm.text_set(self.task.template, new, prompted).encoded
-            self._encoded |= {(prompted, text): each for text, each in zip(new, encoded, strict=True)}
-        return self._lm.batch([self._encoded[prompted, text] for text in texts], prompted)
+            encoded = self._lm.text_set(self.task.template, new, mode).encoded
+            self._encoded |= {(mode, text): each for text, each in zip(new, encoded, strict=True)}
+        return self._lm.batch([self._encoded[mode, text] for text in texts], mode)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits of the label words where they are read, with gradients: (texts, words)."""

@@ -77,6 +77,15 @@ def load_shots(file: TaskFile, source: Source, split: int, spec: TrackTask) -> S
     return draw_shots(pool, len(file.classes), spec.shots, spec.dev, f"{file.name}/{split}")
 
 
+def load_pool(file: TaskFile, source: Source) -> Examples:
+    """The whole training set of a public data set, in its order.
+
+    Raises:
+        DataError: it cannot be had, or is malformed.
+    """
+    return _hub(file, source, test=False)
+
+
 def load_test(file: TaskFile, source: Source) -> Examples:
     """The held-out test set.
 

@@ -3,8 +3,8 @@
 The profiles ``kit-2022`` and ``paper-2022`` are the wordings of the competition kit and of BBT's reference code. There
 a text is one string, ``"<p0> . <text> . It was <mask> ."``, with the fixed prompt tokens p0 in front. Here the server
 puts p0's ids right after the start token, so a template holds what follows them, from the space on:
-``" . {a} . It was {mask} ."``. A query without a prompt reads the same template without p0; the papers' manual prompt
-has no ``" ."`` in front, either.
+``" . {a} . It was {mask} ."``. A query without a prompt reads the same template without p0; on the track ``paper``
+without the separator, either (`harness.tracks.track.PromptSpec`), as BBT's paper writes it.
 """
 
 from __future__ import annotations

@@ -83,6 +83,9 @@ class PromptSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     tokens: Positive
     first_id: Annotated[int, msgspec.Meta(ge=0)]
+    separator: str | msgspec.UnsetType = msgspec.UNSET
+    """What stands between p0 and the text in the track's wording, at the front of its templates. Where no p0 stands in
+    the text, for want of a prompt or because it is prepended, templates are read without it (BBT's paper)."""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
