@@ -159,8 +159,7 @@ def run_cell(
 
 def _settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
     """The cell with the budget that a preset leaves it, and the options with those of the preset on its task."""
-    calls = presets.most_calls(submission, options, cell.spec.calls)
-    spec = msgspec.structs.replace(cell.spec, calls=calls)
+    spec = msgspec.structs.replace(cell.spec, calls=presets.most_calls(submission, options, cell.spec.calls))
     return dataclasses.replace(cell, spec=spec), presets.on_task(submission, options, cell.task.name)
 
 
