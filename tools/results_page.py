@@ -227,6 +227,8 @@ def _command(measured: Measured, entry: Entry) -> str:
     partial = set(entry.tasks) != set(measured.track.tasks)
     words += [word for task in entry.tasks if partial for word in ("--task", task)]
     words += ["--seed", str(key.seed)] if key.seed else []
+    repeats = 1 + max(len(cell.repeats) for cell in entry.cells)
+    words += ["--repeats", str(repeats)] if repeats > 1 else []
     words += [word for name, value in key.options for word in ("--config", f"{name}={value}")]
     return shlex.join(words)
 

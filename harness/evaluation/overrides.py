@@ -143,7 +143,7 @@ def decisions() -> dict[str, Decision]:
 
 def is_kit(directory: Path) -> bool:
     """Whether a directory is laid out like the competition's kit."""
-    return any(directory.glob("*/[0-9]*/train.tsv"))
+    return any(any(directory.glob(pattern)) for pattern in ("*/test.tsv", "*/[0-9]*/train.tsv"))
 
 
 def backend_of(track: Track) -> str:
