@@ -211,7 +211,7 @@ class Bench:
         task = file.task(self.model.profile, self.model.kind, self.lm)  # type: ignore[arg-type]
         texts, texts_from = self._texts(task_name)
         encoded, words = self.lm.text_set(task.template, texts), self.lm.single_ids(task.words)
-        reference = Reference(self.weights, self.lm.batch(encoded.encoded, prompted=True), words)
+        reference = Reference(self.weights, self.lm.batch(encoded.encoded, "add"), words)
         deep = method.startswith("bbtv2")
         std = (self.lm.embedding_std,) * (self.depth if deep else 1)
         space = Subspace(DIM, std, self.model.prompt.tokens, seed=SEED)

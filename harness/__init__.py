@@ -23,6 +23,7 @@ from harness.contract import (
     Shots,
     Subspace,
     Task,
+    WidthFrom,
 )
 from harness.contract.heads import BiLstmHead, LinearHead, MlpHead, PrototypeHead
 from harness.errors import BudgetExhausted, HarnessError, QueryError
@@ -68,6 +69,7 @@ __all__ = [
     "Shots",
     "Subspace",
     "Task",
+    "WidthFrom",
     "accuracy",
     "cells",
     "connect",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.results.status import COUNTS, MEANING
 from harness.tracks.tasks import load_task, task_names
-from harness.tracks.track import Track, load_track, track_names
+from harness.tracks.track import Track, load_track, track_names, track_tasks
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules-reference.md"
 
@@ -65,10 +65,11 @@ def _track_table(tracks: list[Track]) -> str:
 
 
 def _task_table(track: Track) -> str:
+    files = track_tasks(track)
     rows = [f"**{track.name}**", "", "| task | metric | calls | splits | train + dev per class |", "|---" * 5 + "|"]
     for name, spec in track.tasks.items():
         splits = "those in the data directory" if spec.splits == "present" else ", ".join(map(str, spec.splits))
-        metric = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1 of class 1"}[load_task(name).metric]
+        metric = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1 of class 1"}[files[name].metric]
         drawn = "as in the data directory" if track.data.source == "kit" else f"{spec.shots} + {spec.dev}"
         rows.append(f"| {name} | {metric} | {spec.calls:,} | {splits} | {drawn} |")
     return "\n".join(rows)

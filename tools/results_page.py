@@ -13,14 +13,15 @@ from harness.leaderboard.stats import LEVEL, RESAMPLES, speed_up
 from harness.leaderboard.table import shown_rank
 from harness.results.status import COUNTS
 from harness.sandbox.submission import folder_of
-from harness.tracks.tasks import load_task
+from harness.solving.metrics import score
+from harness.tracks.track import track_tasks
 from tools import published
 from tools.measured import race
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from harness.leaderboard.entries import Entry
+    from harness.leaderboard.entries import CellScore, Entry
     from harness.leaderboard.stats import Interval
     from tools.measured import Measured
 
@@ -47,6 +48,8 @@ def page(measured: Measured, findings: str = NO_FINDINGS) -> str:
         _differences(measured),
         _speed_up(measured),
         _published(measured),
+        _accuracies(measured),
+        _chance(measured),
         f"## Findings\n\n{findings}",
         _commands(measured),
         _machines(measured),
@@ -57,7 +60,15 @@ def page(measured: Measured, findings: str = NO_FINDINGS) -> str:
 def _head(measured: Measured) -> str:
     track, ranking = measured.track, measured.ranking
     splits = sorted({entry.task(task)[2] for entry in ranking.entries for task in entry.tasks})
-    metrics = [f"{task} {load_task(task).metric.replace('_', '-').replace('f1', 'F1')}" for task in ranking.tasks]
+    files = track_tasks(track)
+    metrics = [f"{task} {files[task].metric.replace('_', '-').replace('f1', 'F1')}" for task in ranking.tasks]
+    short = [spec.calls for spec in track.tasks.values()]
+    few = (
+        f"\n\nThese budgets are {min(short) // 20} to {max(short) // 20} generations of 20 candidates. That is too few "
+        "for CMA-ES to learn\nanything of a covariance at d = 500; the track `mini-long` has the published budgets."
+        if max(short) < 1000  # noqa: PLR2004 - the published ones are 3,000 and 8,000
+        else ""
+    )
     return f"""# Measured results: track `{track.name}`
 
 {track.title}. This page has all ranked submissions and white-box references.
@@ -67,7 +78,7 @@ measure it again.
 Scores are in points ({", ".join(metrics)}). ± is the sample standard
 deviation over splits ({" or ".join(map(str, splits))} per task). Brackets are {LEVEL:.0%} intervals of a crossed
 bootstrap, splits by test items, {RESAMPLES:,} replicates ([statistics.md](statistics.md)).
-They hold for these tasks and this model. A failed cell counts as the majority class."""
+They hold for these tasks and this model. A failed cell counts as the majority class.{few}"""
 
 
 def _ranking(measured: Measured) -> str:
@@ -190,13 +201,13 @@ def _published(measured: Measured) -> str:
     rows = []
     for entry in measured.ranking.entries:
         if entry.name in published.SCORES:
-            here = [_mean_std(entry, task) for task in published.TASKS]
+            here = [_accuracy(entry, task) for task in published.TASKS]
             both = zip(published.SCORES[entry.name], here, strict=True)
             rows.append((f"`{entry.name}`", *(cell for pair in both for cell in pair)))
     text = """\
 The published numbers are for RoBERTa-large, 16 examples per class, three splits, 8,000 calls unless said otherwise,
 and accuracy on all three tasks; the gradient methods have no budget of calls. The numbers of this project are for the
-track's model, data and budgets, and macro-F1 on dbpedia and snli. Compare the orders and not the numbers."""
+track's model, data and budgets, and accuracy, too. Compare the orders and not the numbers."""
     return f"## Beside the published numbers\n\n{text}\n\n{table(columns, rows)}" if rows else ""
 
 
@@ -216,6 +227,8 @@ def _command(measured: Measured, entry: Entry) -> str:
     partial = set(entry.tasks) != set(measured.track.tasks)
     words += [word for task in entry.tasks if partial for word in ("--task", task)]
     words += ["--seed", str(key.seed)] if key.seed else []
+    repeats = 1 + max(len(cell.repeats) for cell in entry.cells)
+    words += ["--repeats", str(repeats)] if repeats > 1 else []
     words += [word for name, value in key.options for word in ("--config", f"{name}={value}")]
     return shlex.join(words)
 
@@ -255,6 +268,58 @@ def _mean_std(entry: Entry, task: str) -> str:
         return "-"
     mean, std, splits = entry.task(task)
     return f"{mean * 100:.1f} ± {std * 100:.1f}" if splits > 1 else f"{mean * 100:.1f}"
+
+
+def _accuracy(entry: Entry, task: str) -> str:
+    """Mean ± std over splits of the accuracy on a task, whatever its metric."""
+    values = [cell.accuracy for cell in entry.cells if cell.task == task]
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return "-"
+    return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else f"{known[0]:.1f}"
+
+
+def _chance(measured: Measured) -> str:
+    """How much repeats of a cell differ, where some were run."""
+    rows = []
+    for entry in measured.ranking.entries:
+        cells = [cell for cell in entry.cells if cell.repeats]
+        if cells:
+            stds = [_std_of_repeats(cell) for cell in cells]
+            among = [np.std([c.score for c in entry.cells if c.task == task], ddof=1) for task in entry.tasks]
+            among = [each for each in among if np.isfinite(each)]
+            rows.append(
+                (
+                    f"`{entry.name}`",
+                    1 + min(len(cell.repeats) for cell in cells),
+                    len(cells),
+                    f"{100 * np.sqrt(np.mean(np.square(stds))):.1f}",
+                    f"{100 * np.sqrt(np.mean(np.square(among))):.1f}" if among else "-",
+                )
+            )
+    if not rows:
+        return ""
+    columns = ("submission", "repeats", "cells", "std of repeats", "std of splits")
+    text = """Cells that were run several times on the same split, with other chance of the submission's own
+(`--repeats`). The third column of numbers is the standard deviation between repeats of a cell, in points, the last one
+that between the means of splits, pooled over cells and tasks. Scores are means over repeats; intervals resample a split
+with all its repeats, so that they contain what is left of this chance."""
+    return f"## Chance of the optimiser\n\n{text}\n\n{table(columns, rows)}"
+
+
+def _std_of_repeats(cell: CellScore) -> float:
+    said = np.stack([cell.predicted, *cell.repeats])
+    classes = int(max(said.max(), cell.labels.max())) + 1
+    return float(np.std(score(cell.metric or "accuracy", said, cell.labels, classes), ddof=1))
+
+
+def _accuracies(measured: Measured) -> str:
+    """Accuracy of all entries, for comparisons with the papers."""
+    scored = [task for task, file in track_tasks(measured.track).items() if file.metric == "macro_f1"]
+    columns = ("submission", *(task for task in measured.ranking.tasks if task in scored))
+    rows = [(f"`{e.name}`", *(_accuracy(e, task) for task in columns[1:])) for e in measured.ranking.entries]
+    text = "Accuracy on the tasks that are ranked by macro-F1, for comparison with papers."
+    return f"## Accuracy\n\n{text}\n\n{table(columns, rows)}" if len(columns) > 1 else ""
 
 
 def _shown(x: Interval, sign: str = "") -> str:

@@ -40,8 +40,11 @@ def read(folder: Path = ROOT / "docs") -> Results:
 
 
 def rows(page: str) -> dict[str, Row]:
-    """Entries of a results page, those of the ranking first, by name without backticks."""
-    found = {}
+    """Entries of a results page, those of the ranking first, by name without backticks.
+
+    What the page has of accuracies stands in the row under ``TASK accuracy``.
+    """
+    found: dict[str, Row] = {}
     for section in SECTION.finditer(page):
         columns: list[str] = []
         for line in re.findall(r"^\| (.*) \|$", section.group(), flags=re.MULTILINE):
@@ -51,7 +54,18 @@ def rows(page: str) -> dict[str, Row]:
             name = row.get("submission") or row["reference"]
             if name.startswith("`"):
                 found[name.strip("`")] = row
+    for line in re.findall(r"^\| `(.*) \|$", page.partition("\n## Accuracy\n")[2].partition("\n## ")[0], re.MULTILINE):
+        name, *values = [cell.strip() for cell in line.split(" | ")]
+        tasks = [cell.strip() for cell in _header(page, "## Accuracy")][1:]
+        found[name.strip("`")] |= {f"{task} accuracy": value for task, value in zip(tasks, values, strict=True)}
     return found
+
+
+def _header(page: str, heading: str) -> list[str]:
+    """Column names of the first table below a heading."""
+    below = page.partition(f"\n{heading}\n")[2]
+    (first, *_) = re.findall(r"^\| (.*) \|$", below, re.MULTILINE)
+    return str(first).split(" | ")
 
 
 def wanted(results: Results) -> dict[Path, str]:
@@ -83,6 +97,7 @@ def overview(results: Results) -> str:
 def of_submission(folder: str, results: Results) -> str:
     """The published scores, where there are some; then, for each track, the submission as it is and with options."""
     lines = []
+    compared = folder in published.SCORES and all("dbpedia accuracy" in row for row in _own(folder, results))
     if folder in published.SCORES:
         scores = dict(zip(published.TASKS, published.SCORES[folder], strict=True))
         lines.append(["published, RoBERTa-large", *(scores.get(task, "-") for task in TASKS), "-"])
@@ -91,8 +106,14 @@ def of_submission(folder: str, results: Results) -> str:
             if folder_of(name) == folder:
                 options = name.removeprefix(folder).strip("[]")
                 label = f"`{track}`" + (f", `{options}`" if options else "")
-                lines.append([label, *(row[task] for task in TASKS), row["average"]])
-    return table(["", *TASKS, "average"], lines) + "\n"
+                scored = [row.get(f"{task} accuracy", row[task]) if compared else row[task] for task in TASKS]
+                lines.append([label, *scored, row["average"]])
+    metric = "accuracy, as in the papers" if compared else "macro-F1 on dbpedia and snli, accuracy elsewhere"
+    return f"Tasks: {metric}.\n\n{table(['', *TASKS, 'average'], lines)}\n"
+
+
+def _own(folder: str, results: Results) -> list[Row]:
+    return [row for entries in results.values() for name, row in entries.items() if folder_of(name) == folder]
 
 
 def by_folder(entries: Mapping[str, Row]) -> dict[str, tuple[str, Row]]:

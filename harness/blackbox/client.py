@@ -96,6 +96,10 @@ class RemoteBlackBox(Asking):
             self._vocabulary = reply.words
         return self._vocabulary
 
+    def log(self, **numbers: float) -> None:
+        """See `BlackBox`."""
+        self._ask(wire.Log({name: float(value) for name, value in numbers.items()}))
+
     def ready(self, config: dict[str, object]) -> None:
         """Tell the referee that the submission was imported, and its full configuration."""
         self._ask(wire.Ready(config))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from harness.blackbox.limits import check_log
 from harness.blackbox.meter import Meter
 from harness.blackbox.projection import check_space, matrix
 from harness.contract import (
@@ -76,8 +77,9 @@ class FakeModel:
         hidden_std = tuple(float(s) for s in np.linspace(0.55, 0.73, layers))
         self.task, self.seed = task, seed
         self.info = ModelInfo(
-            "fake", "masked", layers, width, _VOCABULARY, 512, prompt_tokens, embedding_std=0.056, hidden_std=hidden_std
-        )
+            "fake", "masked", layers, width, _VOCABULARY, 512, prompt_tokens, embedding_std=0.056,
+            hidden_std=hidden_std, hidden_std_clipped=tuple(0.9 * s for s in hidden_std),
+        )  # fmt: skip
         size = prompt_tokens * width
         scale = np.reshape(hidden_std, (layers, 1, 1)) * np.sqrt(size)
         self._effects: Floats = rng.standard_normal((layers, EFFECTS, size)) / scale  # B_l / hidden_std_l
@@ -229,6 +231,8 @@ class FakeLM:
         """Sell `free` through `meter`."""
         self.free = free
         self.meter = meter
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        """Rows spent when something was logged, and the numbers."""
 
     @classmethod
     def for_task(
@@ -261,6 +265,12 @@ class FakeLM:
     def vocabulary(self) -> tuple[str, ...]:
         """See `BlackBox`."""
         return self.free.vocabulary()
+
+    def log(self, **numbers: float) -> None:
+        """See `BlackBox`."""
+        found = {name: float(value) for name, value in numbers.items()}
+        check_log(found)
+        self.logged.append((self.meter.spent, found))
 
     def logits(
         self,

@@ -15,7 +15,7 @@ from harness.errors import QueryError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contract import FeatureKind, ModelInfo, Outputs, Prompts, Task, Text
+    from harness.contract import FeatureKind, Mode, ModelInfo, Outputs, Prompts, Task, Text
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class FakeLanguageModel:
             raise QueryError("0 candidates; at least one is needed")
         self.fake.check(prompts, (), "", self.fake.task.words)
 
-    def text_set(self, template: str, texts: tuple[Text, ...]) -> FakeTexts:
+    def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> FakeTexts:  # noqa: ARG002
         """See `LanguageModel`.
 
         Raises:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ProtocolError, QueryError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from harness.blackbox.query import Query
     from harness.contract import Text
@@ -21,6 +22,8 @@ LONGEST_WORD = 256
 MOST_CHARACTERS, TEXT_OVERHEAD = 64 << 20, 64
 """Of all texts that one solver may ask about at a time; each text counts with an overhead."""
 LARGEST_CONFIG = 64 << 10
+MOST_LOGGED, LONGEST_LOGGED = 16, 32
+"""Numbers that are logged at once, and characters of their names."""
 LARGEST_PROMPTS = 1 << 30
 """Bytes that the prompts of one query may unfold to."""
 
@@ -65,6 +68,21 @@ def check_words(words: Sequence[str]) -> None:
     longest = max(map(len, words))
     if longest > LONGEST_WORD:
         raise QueryError(f"a word of {longest:,} characters; {LONGEST_WORD} are allowed")
+
+
+def check_log(numbers: Mapping[str, float]) -> None:
+    """Few finite numbers with short names.
+
+    Raises:
+        QueryError: with the numbers.
+    """
+    if not 1 <= len(numbers) <= MOST_LOGGED:
+        raise QueryError(f"{len(numbers):,} numbers to log; 1 to {MOST_LOGGED} are allowed at once")
+    for name, value in numbers.items():
+        if not name.isidentifier() or len(name) > LONGEST_LOGGED:
+            raise QueryError(f"{name[:LONGEST_LOGGED]!r} cannot be logged; a name of up to {LONGEST_LOGGED} letters")
+        if not math.isfinite(value):
+            raise QueryError(f"{name} = {value} cannot be logged; a finite number is expected")
 
 
 def check_wording(template: str, words: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contract import FeatureKind, FloatArray, IntArray, Prompts, Text
+    from harness.contract import FeatureKind, FloatArray, IntArray, Mode, Prompts, Text
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,11 @@ class Model(Protocol):
         """
         ...
 
-    def text_set(self, template: str, texts: tuple[Text, ...]) -> Any:
-        """The texts under a template, tokenised once: what `forward` takes; its `tokens` is their number."""
+    def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> Any:
+        """The texts under a template, tokenised once: what `forward` takes; its `tokens` is their number.
+
+        They are cut so that a prompt has room beside them; a query without one, `mode` None, takes them longer.
+        """
         ...
 
     def forward(

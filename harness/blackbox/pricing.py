@@ -82,7 +82,7 @@ class PricedModel:
         limits.check_wording(template, words)
         rows = meter.price(query.candidates, len(query.texts))
         limits.check_size(query, len(words), self.lm.backbone.width, self.lm.max_tokens, self.frame_bytes)
-        ids, encoded = self.lm.single_ids(words), self.lm.text_set(template, query.texts)
+        ids, encoded = self.lm.single_ids(words), self.lm.text_set(template, query.texts, query.mode)
         meter.spend(rows)
         out = self.lm.forward(query.prompts, encoded, ids, query.features, query.normalize)
         features = None if out.features is None else wire.Array.of(out.features)

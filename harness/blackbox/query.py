@@ -13,7 +13,7 @@ from harness.errors import QueryError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contract import FeatureKind, FloatArray, Prompts, Task, Text
+    from harness.contract import FeatureKind, FloatArray, Mode, Prompts, Task, Text
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,13 @@ class Query:
         if self.prompts is None:
             return 0
         return int(self.prompts.values.shape[2]) if isinstance(self.prompts, Prompt) else self.prompts.space.tokens
+
+    @property
+    def mode(self) -> Mode | None:
+        """How the prompts are put in; None without any."""
+        if self.prompts is None:
+            return None
+        return self.prompts.mode if isinstance(self.prompts, Prompt) else self.prompts.space.mode
 
     @property
     def prompt_floats(self) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.blackbox.pricing import Answered, PricedModel
     from harness.contract import Answer, Subspace, Text
 
-_Free: TypeAlias = "wire.Declare | wire.Words | wire.Vocabulary | wire.Offer | wire.Ready"
+_Free: TypeAlias = "wire.Declare | wire.Words | wire.Vocabulary | wire.Offer | wire.Log | wire.Ready"
 _Asked: TypeAlias = "wire.QueryFrame | _Free"
 End: TypeAlias = Literal["returned", "budget", "crashed", "memory", "timeout", "closed", "protocol", "answer"]
 _MOST_DECLARED = 4096
@@ -33,6 +33,8 @@ _MOST_REFUSED = 1000
 _MOST_HISTORY = 1000
 _HISTORY = ("dev", "loss")
 """What of each offered answer's note is kept, and of how many answers."""
+_MOST_LOGGED = 4000
+"""Generations whose numbers are kept: 8,000 calls are 400 generations of 20."""
 
 
 class Ledger(Protocol):
@@ -65,6 +67,8 @@ class Tuning:
     last: Incumbent | None = None
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """Rows charged when each answer came, and what its note says of `_HISTORY`; the first `_MOST_HISTORY` of them."""
+    log: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    """Rows charged when the submission logged something, and the numbers; the first `_MOST_LOGGED` of them."""
     refused: int = 0
     rejected: int = 0
     declared_bytes: int = 0
@@ -145,6 +149,8 @@ class Session:
         """The reply to what costs nothing."""
         if isinstance(request, wire.Offer):
             return self._offer(request)
+        if isinstance(request, wire.Log):
+            return self._log(request)
         if isinstance(request, wire.Words):
             return self._priced.word_ids(request.words)
         if isinstance(request, wire.Vocabulary):
@@ -157,6 +163,12 @@ class Session:
             raise ProtocolError("Ready came twice")
         limits.check_config(ready.config)
         self.tuning.config = ready.config
+        return wire.Done()
+
+    def _log(self, request: wire.Log) -> wire.Done:
+        limits.check_log(request.numbers)
+        if len(self.tuning.log) < _MOST_LOGGED:
+            self.tuning.log.append((self._meter.spent, request.numbers))
         return wire.Done()
 
     def _declare(self, request: wire.Declare, size: int) -> wire.Done:

@@ -120,6 +120,12 @@ class Offer(_Frame, frozen=True, forbid_unknown_fields=True):
     answer: bytes
 
 
+class Log(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Numbers of the search, kept with the rows spent so far."""
+
+    numbers: dict[str, float]
+
+
 class Ready(_Frame, frozen=True, forbid_unknown_fields=True):
     """The submission was imported and its configuration built, here in full."""
 
@@ -192,7 +198,7 @@ class Rejected(_Frame, frozen=True, forbid_unknown_fields=True):
     message: str
 
 
-Request: TypeAlias = Declare | QueryFrame | Words | Vocabulary | Offer | Ready | Finished
+Request: TypeAlias = Declare | QueryFrame | Words | Vocabulary | Offer | Log | Ready | Finished
 Reply: TypeAlias = Job | Done | Result | WordIds | WordList | Refused | Rejected
 
 _encoder = msgspec.msgpack.Encoder()

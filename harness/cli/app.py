@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from harness.cli.ablate import commands as ablate
 from harness.cli.author import commands as author
 from harness.cli.console import err
 from harness.cli.doctor import commands as doctor
@@ -31,7 +32,7 @@ app = typer.Typer(
     "Write your own: [bold]harness new mysolver[/bold] and [bold]harness check submissions/mysolver[/bold].",
     epilog="Exit codes: 0 done, 1 it failed, 2 something given was wrong, 130 interrupted.",
 )
-for group in (evaluate, ranking, author, organiser, results, serve, doctor):
+for group in (evaluate, ablate, ranking, author, organiser, results, serve, doctor):
     app.add_typer(group)
 
 

@@ -53,6 +53,15 @@ def evaluate(
     track: TrackName = "mini",
     overrides: Overrides = NOTHING,
     config: Options = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            "--repeats",
+            help="Run each cell so many times with other chance of the submission's own, repeats 0 to R-1. The "
+            "leaderboard averages them within a split, and its intervals contain that chance.",
+            min=1,
+        ),
+    ] = None,
     cell: Annotated[
         str | None, typer.Option("--cell", help="Only this cell: a line of harness plan.", metavar="LINE")
     ] = None,
@@ -73,12 +82,9 @@ def evaluate(
     Finished cells are never run again: the same command takes up where it was.
     One cell is one task on one few-shot split.
     """
+    _check(paths, overrides, config, repeats, cell)
     if engine is Engine.LOCAL and (address is not None or workers is not None):
         raise InputError("--address and --workers are for --engine ray")
-    if cell is None and not paths:
-        raise InputError("name a submission folder, e.g. submissions/ajo, or a cell with --cell")
-    if cell is not None and (overrides.tasks or overrides.splits or config):
-        raise InputError("--cell says which task, split and options; leave out --task, --split and --config")
     options = parsed(config)
     found = submissions_in(paths or (), options)
     from harness.evaluation.engines import local  # noqa: PLC0415
@@ -97,7 +103,8 @@ def evaluate(
     for each in found:
         check_access(each, overrides.white_box)
     results = open_store(store)
-    job = Job(chosen, overrides, results, tuple(found), options)
+    choices = [dataclasses.replace(overrides, repeat=n) for n in range(repeats)] if repeats else [overrides]
+    jobs = [Job(chosen, each, results, tuple(found), options) for each in choices]
     live = err.is_terminal and engine is Engine.LOCAL  # a bar is for one cell at a time
 
     def first_round(entry: str, left: int) -> None:
@@ -107,16 +114,33 @@ def evaluate(
     progress = JsonProgress(out) if as_json else LiveProgress(err, told) if live else PlainProgress(err, told)
     try:
         with progress:
-            if engine is Engine.RAY:
-                done = on_ray.run(job, progress, on_ray.Cluster(address, workers))
-            else:
-                done = local.run(job, progress)
+            for job in jobs:
+                if engine is Engine.RAY:
+                    done = on_ray.run(job, progress, on_ray.Cluster(address, workers))
+                else:
+                    done = local.run(job, progress)
     except KeyboardInterrupt:
         err.print("interrupted; finished cells are kept, and the same command takes up where it was")
         raise typer.Exit(130) from None
     if not as_json:
         how = _apart(done.base, chosen, overrides)
         say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {chosen.name}")
+
+
+def _check(
+    paths: list[Path] | None, overrides: Overrides, config: list[str] | None, repeats: int | None, cell: str | None
+) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        InputError: which, and what to leave out.
+    """
+    if cell is None and not paths:
+        raise InputError("name a submission folder, e.g. submissions/ajo, or a cell with --cell")
+    if cell is not None and (overrides.tasks or overrides.splits or config):
+        raise InputError("--cell says which task, split and options; leave out --task, --split and --config")
+    if repeats is not None and (cell is not None or overrides.repeat):
+        raise InputError("--repeats runs repeats 0 to R-1 of all cells; leave out --cell and --repeat")
 
 
 def _interim(results: Store, track: Track, entry: str, left: int) -> None:

@@ -82,7 +82,20 @@ OPTIONS: dict[str, _Shared] = {
         "calls",
         Annotated[int | None, typer.Option("--calls", help="Another budget, in calls, for a trial; never ranked.")],
     ),
+    "shots": _Shared(
+        "shots",
+        Annotated[
+            int | None,
+            typer.Option("--shots", help="Other examples per class, train and dev, where splits are drawn; a trial."),
+        ],
+    ),
     "seed": _Shared("seed", Annotated[int, typer.Option("--seed", help="Seed of the run.", min=0)]),
+    "repeat": _Shared(
+        "repeat",
+        Annotated[
+            int, typer.Option("--repeat", help="Number of the repeat: other chance of the submission's own.", min=0)
+        ],
+    ),
     "present_splits": _Shared(
         "present_splits",
         Annotated[bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")],

@@ -1,9 +1,9 @@
-"""What there is to solve, and what an organiser prepares: `tracks`, `tasks`, `fetch`, `score`, `pretrain-prompt`."""
+"""What there is to solve, and what an organiser prepares, from `tracks` and `fetch` to `import-prompt`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from harness.cli.options import (
     StoreUrl,
     TrackName,
 )
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.contract import Mode
 
 commands = typer.Typer()
 
@@ -167,12 +171,15 @@ def pretrain_prompt(
     data: Annotated[Path | None, typer.Option(help="Directory with the set as `datasets` saves it, DIR/mnli.")] = None,
     staged: StagedDir = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default the track's.")] = None,
-    rows: Annotated[int, typer.Option(help="Training examples per class.")] = 1000,
+    rows: Annotated[
+        int | None, typer.Option(help="Training examples per class; default the whole set, as in the paper.")
+    ] = None,
     dev: Annotated[int, typer.Option(help="Examples per class by which the prompt is chosen.")] = 100,
-    epochs: Annotated[int, typer.Option(help="Passes over the training examples.")] = 10,
+    epochs: Annotated[int, typer.Option(help="Passes over the training examples.")] = 1,
     eta: Annotated[float, typer.Option(help="Adam's learning rate.")] = 5e-4,
     batch: Annotated[int, typer.Option(help="Texts per step.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the draw and of the order.", min=0)] = 0,
+    mode: Annotated[str, typer.Option(help="Where prompts stand: add to p0, or prepend to the text (paper).")] = "add",
 ) -> None:
     """Train a prompt with gradients on a public set, to start pair tasks from: `evaluate --p0 FILE`.
 
@@ -186,7 +193,7 @@ def pretrain_prompt(
     from harness.tracks.tasks import outside_set  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
-    how = pretrain.Pretraining(source, rows, dev, epochs, eta, batch, seed)
+    how = pretrain.Pretraining(source, rows, dev, epochs, eta, batch, seed, _mode(mode))
     chosen = load_track(track)
     kind = devices.chosen(chosen, device)
     outside = [] if data else [outside_set(source)]
@@ -198,3 +205,42 @@ def pretrain_prompt(
     say(f"{out_file}: dev {about['dev']}, {about['dev_of_zero']} with p0 as it is")
     where = "" if staged is None else f" --from {staged}"
     say(f"now: harness evaluate submissions/bbt --track {track}{where} --p0 {out_file}")
+
+
+@commands.command(
+    "import-prompt",
+    epilog="Example:\n\n"
+    "  harness import-prompt nli_base_prompt.pt --track paper --out p0.safetensors\n\n"
+    "  harness evaluate submissions/bbt --track paper --config preset=icml2022-p0 --p0 p0.safetensors",
+)
+def import_prompt(
+    path: Annotated[Path, typer.Argument(help="A tensor (prompt tokens, width) that torch saved.", metavar="FILE")],
+    out_file: Annotated[Path, typer.Option("--out", help="File to write, safetensors.")],
+    track: TrackName = "paper",
+    staged: StagedDir = None,
+    mode: Annotated[str, typer.Option(help="Where prompts stand: prepend to the text, or add to p0.")] = "prepend",
+) -> None:
+    """Turn a prompt that another program trained, such as BBT's nli_base_prompt.pt, into a file for `--p0`.
+
+    Only tensors are read, never code. Nothing in the file says which model it is for: that is the track's.
+    """
+    from harness.evaluation import pretrain  # noqa: PLC0415
+    from harness.lm.load import load_model  # noqa: PLC0415
+    from harness.tracks.staging import at_hand  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    chosen, _ = at_hand(load_track(track), staged, ())
+    lm = load_model(chosen.model, chosen.prompt, numerics=chosen.numerics)
+    pretrain.write_p0(out_file, *pretrain.import_p0(path, lm, _mode(mode)))
+    say(f"{out_file}: for {lm.name}, prompts in mode {mode}")
+
+
+def _mode(name: str) -> Mode:
+    """A mode by its name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in {"add", "prepend"}:
+        raise InputError(f"--mode {name}: add or prepend is needed")
+    return "add" if name == "add" else "prepend"

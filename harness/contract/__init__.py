@@ -15,7 +15,7 @@ Shapes are written as comments, e.g. ``(candidates, texts, words)``. Nothing her
 """
 
 from harness.contract.answers import Answer, Member
-from harness.contract.arrays import Distribution, FeatureKind, FloatArray, IntArray, Metric, Mix, Mode, Text
+from harness.contract.arrays import Distribution, FeatureKind, FloatArray, IntArray, Metric, Mix, Mode, Text, WidthFrom
 from harness.contract.black_box import BlackBox
 from harness.contract.heads import BiLstmHead, Head, LinearHead, MlpHead, PrototypeHead
 from harness.contract.options import Count, NonNegative, Positive, Several, Share
@@ -54,4 +54,5 @@ __all__ = [
     "Subspace",
     "Task",
     "Text",
+    "WidthFrom",
 ]

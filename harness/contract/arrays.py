@@ -24,3 +24,6 @@ Mix: TypeAlias = Literal["probabilities", "logits"]
 FeatureKind: TypeAlias = Literal["mask", "cls", "all"]
 
 Distribution: TypeAlias = Literal["normal", "uniform"]
+
+WidthFrom: TypeAlias = Literal["hidden", "embedding", "unit"]
+"""What the width of prompts is measured in, see `ModelInfo.widths`."""

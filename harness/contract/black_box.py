@@ -50,6 +50,23 @@ class BlackBox(Protocol):
         """
         ...
 
+    def log(self, **numbers: float) -> None:
+        """Keep numbers of the search beside the run, such as the loss of a generation. Free.
+
+        They are kept with the rows spent so far, so that convergence can be drawn; nothing is scored by them.
+
+        Args:
+            **numbers: finite numbers by name, at most 16; the convergence curves of the report show ``loss`` (the
+                generation's best), ``sigma`` (the step size) and ``condition`` (the covariance's condition number).
+
+        Raises:
+            QueryError: too many numbers, or a name or number that cannot be kept.
+
+        Example:
+            ``lm.log(loss=losses.min(), **search.state)``
+        """
+        ...
+
     def logits(
         self,
         prompts: Prompts | None,

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract.arrays import Distribution, FloatArray, IntArray, Mode
+from harness.contract.arrays import Distribution, FloatArray, IntArray, Mode, WidthFrom
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -78,15 +78,26 @@ class Subspace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         msgspec.structs.force_setattr(self, "std", tuple(map(float, self.std)))
 
     @classmethod
-    def deep(cls, info: ModelInfo, dim: int, rng: Generator, alpha: float, alpha_deep: float) -> Subspace:
-        """One normal projection for each layer, as BBTv2 has them (Sun et al., EMNLP 2022).
+    def deep(
+        cls,
+        info: ModelInfo,
+        dim: int,
+        rng: Generator,
+        alpha: float,
+        alpha_deep: float,
+        width_from: WidthFrom = "hidden",
+        distribution: Distribution = "normal",
+    ) -> Subspace:
+        """One random projection for each layer, as BBTv2 has them (Sun et al., EMNLP 2022).
 
         Args:
             info: of the model: layers, width of each one's input, length of the prompt.
             dim: d, the number of coordinates per layer.
             rng: draws the seed.
-            alpha: width of the prompts at the input where z ~ N(0, I), in standard deviations of that layer's input.
+            alpha: width of the prompts at the input where z ~ N(0, I), in units of `width_from`.
             alpha_deep: the same for every layer above.
+            width_from: what the alphas are measured in, see `ModelInfo.widths`.
+            distribution: of the projections' entries.
 
         Returns:
             A subspace that takes coordinates (candidates, layers, dim).
@@ -95,8 +106,8 @@ class Subspace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ``space = Subspace.deep(lm.info, 100, rng, alpha=0.2, alpha_deep=0.2)``
         """
         alphas = [alpha] + [alpha_deep] * (info.layers - 1)
-        std = tuple(a * s for a, s in zip(alphas, info.hidden_std, strict=True))
-        return cls(dim, std, info.prompt_tokens, seed=int(rng.integers(2**62)))
+        std = tuple(a * s for a, s in zip(alphas, info.widths(width_from), strict=True))
+        return cls(dim, std, info.prompt_tokens, int(rng.integers(2**62)), distribution)
 
     @property
     def layers(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.contract.arrays import IntArray, Metric, Text
+from harness.contract.arrays import IntArray, Metric, Text, WidthFrom
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,31 @@ class ModelInfo:
     hidden_std: tuple[float, ...]
     """(layers,) standard deviation of the input of each layer: at the zero prompt, on the training
     texts, over all positions that hold a token."""
+    hidden_std_clipped: tuple[float, ...] = ()
+    """(layers,) the same after five rounds of clipping at three standard deviations from the mean, as BBTv2's code
+    measures the widths of deep prompts; empty where a service of an older version does not say."""
+
+    def widths(self, width_from: WidthFrom = "hidden") -> tuple[float, ...]:
+        """What the width of each layer's prompts may be measured in.
+
+        Args:
+            width_from: ``hidden`` is the standard deviation of each layer's input (this project's choice);
+                ``embedding`` that of the word embeddings at the input, and above it that of each layer's input, clipped
+                (the published codes of BBT and BBTv2); ``unit`` is 1 (for their uniform projection).
+
+        Returns:
+            (layers,), all positive.
+
+        Raises:
+            ValueError: a service of an older version does not publish the clipped widths.
+        """
+        if width_from == "unit":
+            return (1.0,) * self.layers
+        if width_from == "hidden":
+            return self.hidden_std
+        if self.layers > 1 and len(self.hidden_std_clipped) != self.layers:
+            raise ValueError(f"{self.name}: no clipped widths are published here; take width_from='hidden'")
+        return (self.embedding_std, *self.hidden_std_clipped[1:])
 
 
 @dataclass(frozen=True)

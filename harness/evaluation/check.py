@@ -19,6 +19,7 @@ from harness.blackbox.fake import FakeLM, fake_shots, fake_task
 from harness.contract import Answer
 from harness.errors import BudgetExhausted, SubmissionError
 from harness.sandbox import submission as submissions
+from harness.sandbox.presets import on_task
 from harness.solving import answers
 from harness.solving.metrics import accuracy
 
@@ -95,7 +96,7 @@ def _run(found: submissions.Submission, options: Mapping[str, str]) -> tuple[lis
     given: list[Answer] = []
     end = "returned by itself"
     try:
-        solver = submissions.load(found.path, options)
+        solver = submissions.load(found.path, on_task(found, options, task.name))
         for answer in solver.tune(lm, task, shots, np.random.default_rng(0), solver.config):
             if not isinstance(answer, Answer):
                 raise SubmissionError(f"tune yielded {type(answer).__name__}; yield harness.Answer")

@@ -77,7 +77,14 @@ def key_of(prepared: Preparation) -> str | None:
     p0 = None if choices.p0 is None else hashlib.sha256(choices.p0.read_bytes()).hexdigest()
     known = {
         "track": [prepared.given.name, prepared.given.fingerprint, prepared.track.fingerprint],
-        "choices": [choices.calls, choices.seed, p0, list(choices.modified(prepared.given))],
+        "choices": [
+            choices.calls,
+            choices.seed,
+            choices.shots,
+            p0,
+            list(choices.modified(prepared.given)),
+            choices.repeat,
+        ],
         "data": [prepared.data, prepared.data_sha256],
         "model": model,
         "program": _files((_HARNESS,), ".py"),

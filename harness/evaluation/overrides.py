@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from harness.tracks.tiers import Tier
     from harness.tracks.track import Track
 
-Identity: TypeAlias = Literal["modified", "seed", "device", "external", "access", "cell", "part"]
+Identity: TypeAlias = Literal["modified", "seed", "repeat", "device", "external", "access", "cell", "part"]
 """How a run with this override is told from one without it. ``modified``: its name stands in `RunKey.modified`, and the
-run is never ranked with the track. ``seed``, ``device``, ``external``, ``access``: that field of `RunKey` says so.
+run is never ranked with the track. ``seed``, ``repeat``, ``device``, ``external``, ``access``: that field of `RunKey`
+says so.
 ``cell``: each cell's record says so. ``part``: it chooses which cells run or where files lie, and is no part of any
 identity, for it changes no result."""
 Planned: TypeAlias = Literal["value", "name", "no"]
@@ -56,12 +57,16 @@ class Overrides:
     calls: int | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
     """Budget of every task."""
     data: Path | None = field(default=None, metadata=_decision("modified", planned="name", replayed="given"))
-    """Directory of the data; a track of kit data has none of its own, so that there it replaces nothing."""
+    """Directory of the data. A kit directory replaces nothing on a track that takes kits (`DataSpec.takes_kit`)."""
     test_data: Path | None = field(default=None, metadata=_decision("modified", planned="name", replayed="given"))
     """Directory of test sets that stand in for the data's own; such a run is compared with the public one."""
     backend: str | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
     """``torch`` or ``onnxruntime``."""
+    shots: int | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
+    """Training examples per class, and as many for dev, where splits are drawn here."""
     seed: int = field(default=0, metadata=_decision("seed", planned="value", replayed="stored"))
+    repeat: int = field(default=0, metadata=_decision("repeat", planned="value", replayed="stored"))
+    """Number of the repeat, whose chance is another: it counts with the entry's other repeats of the same cells."""
     device: str | None = field(default=None, metadata=_decision("device", planned="value", replayed="no"))
     """``cpu`` or ``cuda``; what was used is stored, and only the track's is ranked."""
     p0: Path | None = field(default=None, metadata=_decision("external", planned="name", replayed="given"))
@@ -79,7 +84,7 @@ class Overrides:
     def modified(self, track: Track) -> tuple[str, ...]:
         """Names of the track's choices that are replaced, as `RunKey.modified` holds them."""
         own: dict[str, object] = {"backend": backend_of(track)}
-        if track.data.source == "kit":
+        if track.data.source == "kit" or (track.data.takes_kit and self.data is not None and is_kit(self.data)):
             own["data"] = self.data
         named = (name for name, decision in decisions().items() if decision.identity == "modified")
         return tuple(name for name in named if getattr(self, name) not in {None, own.get(name)})
@@ -115,9 +120,11 @@ class Overrides:
         """What repeats these cells of a stored run on its track, where these overrides are the ones given again."""
         stored: dict[str, Any] = {
             "seed": key.seed,
+            "repeat": key.repeat,
             "tasks": tuple(sorted({cell.task for cell in cells})),
             "splits": tuple(sorted({cell.split for cell in cells})),
             "calls": max(cell.record.calls_total for cell in cells) if "calls" in key.modified else None,
+            "shots": cells[0].record.train_rows // len(cells[0].record.words) if "shots" in key.modified else None,
             "backend": other_backend(track) if "backend" in key.modified else None,
         }
         given = {name: getattr(self, name) for name, each in decisions().items() if each.replayed == "given"}
@@ -132,6 +139,11 @@ _VALUES_AT_FIRST = ("calls", "seed", "device", "backend")
 def decisions() -> dict[str, Decision]:
     """The decision of each field of `Overrides`, in order."""
     return {each.name: each.metadata["decision"] for each in fields(Overrides)}
+
+
+def is_kit(directory: Path) -> bool:
+    """Whether a directory is laid out like the competition's kit."""
+    return any(any(directory.glob(pattern)) for pattern in ("*/test.tsv", "*/[0-9]*/train.tsv"))
 
 
 def backend_of(track: Track) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import InputError
+from harness.evaluation.referee import tested_by
 from harness.lm.load import load_model
 from harness.solving import answers
 
@@ -30,6 +31,8 @@ def classify(blob: bytes, task: Task, track: Track, text: Text) -> npt.NDArray[n
     answer = answers.from_bytes(blob)
     lm = load_model(track.model, track.prompt, numerics=track.numerics)
     answers.check(answer, task, lm.backbone.width)
+    if task.name in track.tasks:
+        lm = tested_by(lm, track.tasks[task.name])
     (p,) = answers.probabilities(answer, task, lm, [text])
     return np.asarray(p)
 

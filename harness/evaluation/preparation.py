@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from harness.errors import DataError, InputError
-from harness.evaluation.overrides import backend_of
+from harness.evaluation.overrides import backend_of, is_kit
 from harness.evaluation.referee import Cell
 from harness.lm.kinds import kind_of
+from harness.tracks.bbt_2022 import RowsOf2022
 from harness.tracks.examples import Source, check_unseen, examples_sha256, load_shots, load_test, splits_of
 from harness.tracks.staging import at_hand
 from harness.tracks.track import Track, track_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from harness.evaluation.overrides import Overrides
     from harness.tracks.tasks import TaskFile
@@ -53,6 +53,12 @@ class Preparation:
         named = self.source if staged is None else Source("hub")  # staged or not, it is the same data
         self.source = dataclasses.replace(self.source, test=choices.test_data)
         self.data = str(dataclasses.replace(named, test=choices.test_data))
+        if track.data.draw == "bbt-2022" and self.source.kind == "hub":
+            self.source = dataclasses.replace(self.source, rows=RowsOf2022.of(self.track))
+        if choices.shots is not None and self.source.kind == "kit":
+            raise InputError(f"--shots {choices.shots}: the splits of a kit directory have the examples that they have")
+        if track.data.takes_kit and self.source.kind == "kit":
+            self.source = dataclasses.replace(self.source, all_splits=True)
         self.files = track_tasks(self.track)
         self.cells = chosen_cells(self.track, self.files, self.source, choices)
         if choices.p0 is not None:
@@ -108,7 +114,9 @@ def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, ch
         task = file.task(track.profile, track.model.kind)
         there = splits_of(file, source, spec, choices.present_splits)
         chosen = [split for split in there if not choices.splits or split in choices.splits]
-        cells += enumerate(Cell(file, task, split, spec, track.limits, source, choices.seed) for split in chosen)
+        cells += enumerate(
+            Cell(file, task, split, spec, track.limits, source, choices.seed, choices.repeat) for split in chosen
+        )
     nowhere = sorted(set(choices.splits) - {cell.split for _, cell in cells})
     if nowhere or not cells:
         raise InputError(f"split {', '.join(map(str, nowhere))} is in no chosen task of track {track.name}")
@@ -159,6 +167,14 @@ def replaced(track: Track, choices: Overrides) -> Track:
             raise InputError(f"--calls {choices.calls}: a positive number of calls is needed")
         tasks = {name: msgspec.structs.replace(spec, calls=choices.calls) for name, spec in track.tasks.items()}
         track = msgspec.structs.replace(track, tasks=tasks)
+    if choices.shots is not None:
+        if choices.shots <= 0:
+            raise InputError(f"--shots {choices.shots}: a positive number of examples per class is needed")
+        if track.data.source == "kit":
+            raise InputError(f"--shots {choices.shots}: the splits of a kit directory have the examples that they have")
+        shots = choices.shots
+        tasks = {name: msgspec.structs.replace(spec, shots=shots, dev=shots) for name, spec in track.tasks.items()}
+        track = msgspec.structs.replace(track, tasks=tasks)
     return track
 
 
@@ -173,8 +189,4 @@ def source_of(track: Track, choices: Overrides) -> Source:
     if not choices.data.is_dir():
         raise InputError(f"--data {choices.data}: no such directory")
     directory = choices.data.absolute()  # ``.`` has no name
-    return Source("hub" if track.data.source == "hub" and not _looks_like_kit(directory) else "kit", directory)
-
-
-def _looks_like_kit(directory: Path) -> bool:
-    return any(directory.glob("*/test.tsv"))
+    return Source("hub" if track.data.source == "hub" and not is_kit(directory) else "kit", directory)

@@ -2,33 +2,36 @@
 
     P <- P - Adam(dL/dP),    L = mean cross-entropy over label words,    layer 0 is shown p0 + P
 
-Sun et al. (ICML 2022, section 3.4) start the search for prompts of sentence-pair tasks from one that was trained on a
-public set for natural-language inference, MNLI. So does a run with ``--p0 FILE``: on its pair tasks the server adds P
-to layer 0 wherever there is a prompt, so that every prompt of every query is relative to it. Single-text tasks and
-queries without a prompt are as they were. Such a run used data from outside; it never ranks with those that did not.
+Sun et al. (ICML 2022, section 3.4) start the search for prompts of sentence-pair tasks from one that was trained on
+MNLI, a public set for natural-language inference. So does a run with ``--p0 FILE``: on its pair tasks the server adds P
+to every prompt at layer 0, so that every prompt of every query is relative to it. Single-text tasks and queries without
+a prompt are as they were. Such a run used data from outside; it never ranks with those that did not.
 
-Differs from the paper's code, where the trained prompt stands before the text: here P is added to the fixed tokens p0,
-the mode ``add`` of the contract. A query in the other mode, ``prepend``, is refused. Reconstructed: how many rows and
-epochs, and the choice by dev score; learning rate and batch are those of the paper's prompt tuning.
+P belongs to one mode of the contract: ``add``, to the fixed tokens p0, or ``prepend``, before the text, as in the
+paper. Its authors' own prompt, ``nli_base_prompt.pt``, is for the second and can be imported (`import_p0`). A query in
+the other mode is refused. As in the paper all of MNLI's training set is used, unless a size is given. Reconstructed:
+the number of epochs, and the choice by dev score; learning rate and batch are those of the paper's prompt tuning.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import safetensors
 import torch
 from safetensors.numpy import save
 
+from harness.contract import Examples, Mode, Shots
 from harness.errors import InputError
 from harness.evaluation.white_box import Recipe, WhiteBox
 from harness.lm.device import seeded
 from harness.solving.metrics import score
-from harness.tracks.examples import examples_sha256, load_shots
+from harness.tracks.examples import draw_shots, examples_sha256, load_pool, load_shots
 from harness.tracks.tasks import outside_set
 from harness.tracks.track import TrackTask
 
@@ -36,12 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from harness.contract import FloatArray, Shots
+    from harness.contract import FloatArray
     from harness.lm.model import LanguageModel
     from harness.tracks.examples import Source
     from harness.tracks.tasks import TaskFile
 
-MODE = "add"
 _TENSOR = "p0"
 _TEXTS_FOR_INFO = 32
 
@@ -52,16 +54,18 @@ class Pretraining:
 
     source: str = "mnli"
     """A name in `harness.tracks.tasks.outside_sets`."""
-    rows: int = 1000
-    """Training examples per class."""
+    rows: int | None = None
+    """Training examples per class; None is the whole training set but for `dev`."""
     dev: int = 100
     """Examples per class by which the prompt is chosen."""
-    epochs: int = 10
+    epochs: int = 1
     eta: float = 5e-4
     """Adam's learning rate."""
     batch: int = 16
     """Texts per step."""
     seed: int = 0
+    mode: Mode = "add"
+    """Where the prompt stands."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class PretrainedPrompt:
     values: FloatArray  # (prompt tokens, width)
     sha256: str
     """Of the whole file."""
+    mode: Mode
+    """Of the prompts that may be relative to it."""
 
     @property
     def name(self) -> str:
@@ -79,16 +85,21 @@ class PretrainedPrompt:
 
 
 def load_source(how: Pretraining, source: Source) -> tuple[TaskFile, Shots]:
-    """The wording of a source, and class-balanced examples drawn from its training set.
+    """The wording of a source, and examples of its training set: class-balanced ones, or all but those for dev.
 
     Raises:
         InputError: an unknown source, or a number that makes no sense.
         DataError: the set cannot be had, is malformed, or has too few examples of a class.
     """
     file = outside_set(how.source)
-    if min(how.rows, how.dev, how.epochs, how.batch) < 1 or not how.eta > 0:
+    if min(how.dev, how.epochs, how.batch, 1 if how.rows is None else how.rows) < 1 or not how.eta > 0:
         raise InputError("rows, dev, epochs, batch and eta must be positive")
-    return file, load_shots(file, source, how.seed, TrackTask(1, (how.seed,), how.rows, how.dev))
+    if how.rows is not None:
+        return file, load_shots(file, source, how.seed, TrackTask(1, (how.seed,), how.rows, how.dev))
+    pool = load_pool(file, source)
+    dev = draw_shots(pool, len(file.classes), 1, how.dev, f"{file.name}/{how.seed}").dev
+    kept = [n for n, text in enumerate(pool.texts) if text not in set(dev.texts)]
+    return file, Shots(Examples(tuple(pool.texts[n] for n in kept), pool.labels[kept]), dev)
 
 
 def pretrain(
@@ -102,26 +113,33 @@ def pretrain(
     task = file.task(profile, lm.kind, lm)
     with seeded(lm.device, how.seed):
         white = WhiteBox(lm, task, shots.train.texts[:_TEXTS_FOR_INFO])
-        prompt = torch.nn.Parameter(torch.zeros(white.info.prompt_tokens, white.info.width, device=white.device))
-        first = white.batch(shots.train.texts[:1], prompted=True).start
-        span = slice(first, first + len(prompt))
+        white.mode = how.mode
+        one = white.batch(shots.train.texts[:1], prompted=True)
+        first, count = one.start, white.info.prompt_tokens
+        span = slice(first, first + count)
+        start = torch.zeros(count, white.info.width, device=white.device)
+        if how.mode == "prepend":  # from the embeddings of p0: equal vectors without positions would stay equal
+            with torch.no_grad():
+                start = white.module.get_input_embeddings()(one.ids[0, span]).clone()
+        prompt = torch.nn.Parameter(start)
 
-        def add(x: torch.Tensor) -> torch.Tensor:
-            """Embeddings (texts, tokens, width) with P added where p0 stands."""
-            return torch.cat([x[:, :first], x[:, span] + prompt, x[:, span.stop :]], dim=1)
+        def put_in(x: torch.Tensor) -> torch.Tensor:
+            """Embeddings (texts, tokens, width) with P added where p0 stands, or in the room before the text."""
+            there = x[:, span] + prompt if how.mode == "add" else prompt.expand(len(x), -1, -1)
+            return torch.cat([x[:, :first], there, x[:, span.stop :]], dim=1)
 
-        white.edit_input(0, add)
+        white.edit_input(0, put_in)
         steps = how.epochs * -(-len(shots.train) // how.batch)
         recipe = Recipe(how.eta, how.batch, how.epochs, patience=steps)
         zero = white.predicted(shots.dev.texts, prompted=True).argmax(axis=1)
         before = float(score(task.metric, zero, shots.dev.labels, len(task.classes)))
-        values, note = np.zeros(prompt.shape, dtype=np.float32), {"dev": before}
+        values, note = start.cpu().numpy().astype(np.float32), {"dev": before}
         for better in white.fit([prompt], shots, np.random.default_rng(how.seed), recipe, prompted=True):
             if better.note:  # the start has none
                 values, note = prompt.detach().cpu().numpy().copy(), dict(better.note)
                 say(f"loss {note['loss']:.4f}  dev {note['dev']:.4f}")
     about = {
-        "mode": MODE,
+        "mode": how.mode,
         "model": lm.name,
         "model_sha256": lm.sha256,
         "profile": profile,
@@ -171,9 +189,41 @@ def read_p0(path: Path, lm: LanguageModel) -> PretrainedPrompt:
     wanted = (lm.prompt_tokens, lm.backbone.width)
     if values.shape != wanted or values.dtype != np.float32 or not np.isfinite(values).all():
         raise InputError(f"{path}: {values.dtype} of shape {values.shape}; finite float32 of shape {wanted} expected")
-    if (about.get("mode"), about.get("model_sha256")) != (MODE, lm.sha256):
+    if about.get("model_sha256") != lm.sha256 or about.get("mode") not in get_args(Mode):
         raise InputError(
             f"{path} was trained on {about.get('model')} in mode {about.get('mode')}, with other weights than "
-            f"{lm.name} here or for another mode than {MODE}; train one for this track with harness pretrain-prompt"
+            f"{lm.name} here or for a mode that is none; train one for this track with harness pretrain-prompt"
         )
-    return PretrainedPrompt(values, hashlib.sha256(content).hexdigest())
+    return PretrainedPrompt(values, hashlib.sha256(content).hexdigest(), about["mode"])
+
+
+def import_p0(path: Path, lm: LanguageModel, mode: Mode) -> tuple[FloatArray, dict[str, str]]:
+    """Read a prompt that another program saved with torch, such as the authors' ``nli_base_prompt.pt``.
+
+    Only tensors are read: `torch.load` with ``weights_only`` runs no code of the file's.
+
+    Args:
+        path: a tensor (prompt tokens, width), or a dictionary that holds one; leading axes of length 1 are dropped.
+        lm: the model that it is for; nothing in the file says which.
+        mode: of the prompts that are to be relative to it; the authors' is for ``prepend``.
+
+    Returns:
+        What `write_p0` takes.
+
+    Raises:
+        InputError: no such file, something else than tensors, or no tensor of that shape.
+    """
+    try:
+        held: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as problem:
+        raise InputError(f"{path}: no file of tensors alone that torch can read: {problem}") from problem
+    wanted = (lm.prompt_tokens, lm.backbone.width)
+    each = list(held.values()) if isinstance(held, dict) else [held]
+    tensors = [t for t in each if isinstance(t, torch.Tensor) and t.numel() == wanted[0] * wanted[1]]
+    tensors = [t for t in tensors if tuple(n for n in t.shape if n > 1) == tuple(n for n in wanted if n > 1)]
+    if len(tensors) != 1 or not torch.isfinite(tensors[0]).all():
+        shapes = ", ".join(str(tuple(t.shape)) for t in each if isinstance(t, torch.Tensor)) or "none"
+        raise InputError(f"{path}: {len(tensors)} finite tensors of shape {wanted}, one is expected; it holds {shapes}")
+    values = tensors[0].detach().to(torch.float32).reshape(wanted).numpy()
+    about = {"mode": mode, "model": lm.name, "model_sha256": lm.sha256, "source": f"imported from {path.name}"}
+    return values, about | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -17,6 +17,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 import numpy as np
 
 from harness.blackbox import wire
@@ -28,7 +29,7 @@ from harness.errors import AnswerError, SubmissionError
 from harness.lm.fingerprint import fingerprint
 from harness.results.records import CellRecord, KeptAnswer, Usage
 from harness.results.status import COUNTS, MARKS
-from harness.sandbox import best_tier, launch
+from harness.sandbox import best_tier, launch, presets
 from harness.sandbox.submission import loaded
 from harness.sandbox.trial import refusal
 from harness.solving import answers
@@ -66,6 +67,7 @@ class Cell:
     limits: Limits
     source: Source
     seed: int
+    repeat: int = 0
 
     @property
     def train_rows(self) -> int:
@@ -74,8 +76,9 @@ class Cell:
 
     @property
     def worker_seed(self) -> int:
-        """Seed of the submission's generator: a function of run seed, task and split alone."""
-        digest = hashlib.sha256(f"{self.seed}/{self.task.name}/{self.split}".encode()).digest()
+        """Seed of the submission's generator: a function of run seed, task, split and repeat alone."""
+        again = f"/{self.repeat}" if self.repeat else ""
+        digest = hashlib.sha256(f"{self.seed}/{self.task.name}/{self.split}{again}".encode()).digest()
         return int.from_bytes(digest[:8], "little") >> 2
 
 
@@ -108,6 +111,7 @@ def run_cell(
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
+    cell, options = _settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     info = lm.info(shots.train.texts, cell.task.template)
     meter = Meter(cell.spec.calls, len(shots.train))
@@ -145,11 +149,18 @@ def run_cell(
         output=left.output,
         note=tuning.last.answer.note if tuning.last else {},
         history=tuple(tuning.history),
+        log=tuple(tuning.log),
         sandbox=worker.isolation.tier,
         isolation=dataclasses.asdict(worker.isolation),
         tuning_s=tuning_s,
     )
     return _finished(cell, attempt, status, record, applied, lm)
+
+
+def _settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
+    """The cell with the budget that a preset leaves it, and the options with those of the preset on its task."""
+    spec = msgspec.structs.replace(cell.spec, calls=presets.most_calls(submission, options, cell.spec.calls))
+    return dataclasses.replace(cell, spec=spec), presets.on_task(submission, options, cell.task.name)
 
 
 def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
@@ -174,6 +185,7 @@ def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
         seed=cell.worker_seed,
         probe=probe,
         format=lm.format,
+        metric=cell.task.metric,
     )
 
 
@@ -255,9 +267,14 @@ def _status(tuning: Tuning, left: launch.Exit) -> tuple[str, str]:
     return {"returned": "ok", "budget": "budget_exhausted"}.get(tuning.end, "timeout"), detail
 
 
+def tested_by(lm: LanguageModel, spec: TrackTask) -> LanguageModel:
+    """The model as test texts meet it: cut shorter where the track says so."""
+    return lm if isinstance(spec.test_tokens, msgspec.UnsetType) else lm.cut_at(spec.test_tokens)
+
+
 def _apply(incumbents: Mapping[float, Incumbent], cell: Cell, lm: LanguageModel) -> _Applied:
     """Predictions of every kept incumbent, computed once per distinct answer. Loads the test set."""
-    test = load_test(cell.file, cell.source)
+    test, lm = load_test(cell.file, cell.source), tested_by(lm, cell.spec)
     before, waited = time.perf_counter(), waited_s()
     known: dict[bytes, IntArray] = {}
     kept, problem = [], ""
@@ -292,6 +309,7 @@ def run_reference(
     """
     from harness.evaluation.white_box import WHITE_BOX_LEVEL, WhiteBox, train  # noqa: PLC0415 - torch
 
+    cell, options = _settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()
@@ -301,6 +319,7 @@ def run_reference(
         training = train(solver, white, cell.task, shots, cell.worker_seed, watch)
         tuning_s = time.perf_counter() - before
         status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
+        white.test_by(tested_by(lm, cell.spec))
         before = time.perf_counter()
         kept = []
         if training.last is not None and status in COUNTS:
@@ -317,6 +336,7 @@ def run_reference(
         rows_total=0,
         note=training.note,
         history=tuple(training.history),
+        log=tuple(white.logged),
         access="white-box",
         tuning_s=tuning_s,
     )

@@ -26,6 +26,7 @@ from harness.errors import AnswerError, InputError
 from harness.evaluation.run import Evaluation
 from harness.lm.fingerprint import probe
 from harness.results.store import Store
+from harness.sandbox.presets import identity_sha256
 from harness.solving import answers
 from harness.tracks.examples import load_test
 from harness.tracks.tiers import ELSEWHERE
@@ -155,9 +156,10 @@ def replay(
         HarnessError: as `Evaluation` and `Evaluation.run`.
     """
     key = run.key
-    if key.submission_sha256 not in {submission.sha256, submission.sha256_with_page}:
+    found_sha256 = identity_sha256(submission, dict(key.options))
+    if key.submission_sha256 not in {found_sha256, submission.sha256_with_page}:
         raise InputError(
-            f"{submission.path} is not what ran: its sha256 is {submission.sha256}, the run's is "
+            f"{submission.path} is not what ran: its sha256 is {found_sha256}, the run's is "
             f"{key.submission_sha256}. Name the right folder with --submission"
         )
     if track.name != key.track:

@@ -17,6 +17,7 @@ from harness.evaluation.preparation import Preparation, relative_to_p0
 from harness.evaluation.referee import Cell, Verdict, run_cell, run_reference
 from harness.results.records import RunKey
 from harness.sandbox import best_tier
+from harness.sandbox.presets import identity_sha256
 from harness.sandbox.submission import Access, entry_name
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _own(submission: Submission, options: Mapping[str, str]) -> dict[str, Any]:
     """The fields of `RunKey` that come with a submission."""
     given = tuple(sorted(options.items()))
     entry = entry_name(submission.name, options)
-    return {"entry": entry, "submission_sha256": submission.sha256, "options": given}
+    return {"entry": entry, "submission_sha256": identity_sha256(submission, options), "options": given}
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Evaluation:
             self.track.model, self.track.prompt, device=prepared.kind, numerics=self.track.numerics
         )
         self._p0 = None if choices.p0 is None else read_p0(choices.p0, self.lm)
-        self._with_p0 = self.lm.with_p0(self._p0.values) if self._p0 else self.lm
+        self._with_p0 = self.lm.with_p0(self._p0.values, self._p0.mode) if self._p0 else self.lm
         runtime = {"onnxruntime": onnxruntime_version()} if backend_of(self.track) == "onnxruntime" else {}
         facts = device.facts(prepared.kind) | runtime
         self.plan = Plan(
@@ -250,6 +251,7 @@ class Evaluation:
             modified=choices.modified(given),
             external=self._p0.name if self._p0 else "",
             calls=choices.calls,
+            repeat=choices.repeat,
         )
 
 

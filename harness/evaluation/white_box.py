@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from harness.blackbox.projection import generate
 from harness.contract.heads import softmax
 from harness.errors import DeviceMemoryError
 from harness.lm.backbones import families
@@ -30,7 +31,7 @@ from harness.solving import cross_entropy, score
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from harness.contract import Examples, FloatArray, IntArray, Shots, Task, Text
+    from harness.contract import Examples, FloatArray, IntArray, Mode, Shots, Subspace, Task, Text
     from harness.lm.backbones.base import Batch
     from harness.lm.model import LanguageModel
     from harness.lm.text import Encoded
@@ -40,6 +41,7 @@ WHITE_BOX_LEVEL = 4
 """Access level of a reference; those of the black box are 0 to 3."""
 PUBLISHED_LAYERS = 24
 """Layers of RoBERTa-large, for which the papers state epochs and patience."""
+_MOST_LOGGED = 4000
 _STEPS_BETWEEN_LOOKS = 10
 _TEXTS_AT_ONCE = 32
 
@@ -99,7 +101,11 @@ class WhiteBox:
         self.deadline = deadline
         self._lm = lm
         self._words = list(lm.single_ids(task.words))
-        self._encoded: dict[Text, Encoded] = {}
+        self.mode: Mode = "add"
+        """Where a prompt stands: over p0's tokens, or before the text."""
+        self._encoded: dict[tuple[Mode | None, Text], Encoded] = {}
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        """Training texts that were forwarded when an epoch ended, and its mean loss."""
 
     @property
     def layers(self) -> list[Any]:
@@ -115,12 +121,22 @@ class WhiteBox:
         edited = range(self.info.layers)[layer]
         families.edit_inputs(self.module, lambda depth, x: edit(x) if depth == edited else x)
 
+    def test_by(self, lm: LanguageModel) -> None:
+        """Read texts from now on as this model does: one that shares the weights and cuts texts elsewhere."""
+        self._lm, self._encoded = lm, {}
+
+    def projection(self, space: Subspace) -> torch.Tensor:
+        """The matrix A of a subspace at the input, as the server would make it: (tokens * width, dim)."""
+        return torch.from_numpy(generate(space, 0, self.info.width)).to(self.device)
+
     def batch(self, texts: Sequence[Text], prompted: bool = False) -> Batch:
         """Texts in the task's template as tensors, padded to the longest; with p0's tokens where `prompted`."""
-        new = tuple(dict.fromkeys(text for text in texts if text not in self._encoded))
+        mode = self.mode if prompted else None
+        new = tuple(dict.fromkeys(text for text in texts if (mode, text) not in self._encoded))
         if new:
-            self._encoded |= zip(new, self._lm.text_set(self.task.template, new).encoded, strict=True)
-        return self._lm.batch([self._encoded[text] for text in texts], prompted)
+            encoded = self._lm.text_set(self.task.template, new, mode).encoded
+            self._encoded |= {(mode, text): each for text, each in zip(new, encoded, strict=True)}
+        return self._lm.batch([self._encoded[mode, text] for text in texts], mode)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits of the label words where they are read, with gradients: (texts, words)."""
@@ -173,6 +189,8 @@ class WhiteBox:
                 rows = order[start : start + recipe.batch]
                 losses.append(self._step(adam, shots.train, rows, prompted))
                 steps += 1
+            if len(self.logged) < _MOST_LOGGED:
+                self.logged.append(((epoch + 1) * len(shots.train), {"loss": float(np.mean(losses))}))
             if steps - looked < _STEPS_BETWEEN_LOOKS and epoch + 1 < recipe.epochs:
                 continue
             looked = steps

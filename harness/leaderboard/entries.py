@@ -11,7 +11,7 @@ import numpy as np
 from harness.tracks.tiers import ELSEWHERE
 
 if TYPE_CHECKING:
-    from harness.contract import IntArray
+    from harness.contract import IntArray, Metric
     from harness.results.records import CellRecord
 
 UNSANDBOXED = "0"
@@ -69,6 +69,17 @@ class CellScore:
     smallest integers that hold them: a leaderboard has 100,000 cells."""
     labels: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
     """(items,), one array for all cells of a test set."""
+    metric: Metric | None = None
+    """What `score` is; None in scores made up without any."""
+    repeats: tuple[IntArray, ...] = field(default=(), compare=False, repr=False)
+    """Of a cell that was run several times, the classes (items,) that each further repeat predicts; then `score` and
+    `anytime` are means over all of them, and `record` is the first one's."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of items whose class is the label, whatever the metric; None in scores made up without predictions."""
+        said = (self.predicted, *self.repeats)
+        return float(np.mean([each == self.labels for each in said])) if len(self.labels) else None
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,11 @@ class Entry:
         values = [cell.score for cell in self.cells if cell.task == name]
         std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         return float(np.mean(values)), std, len(values)
+
+    def accuracy(self, name: str) -> float | None:
+        """Mean accuracy over splits on a task, whatever the metric; None where predictions are not known."""
+        values = [cell.accuracy for cell in self.cells if cell.task == name]
+        return float(np.mean([v for v in values if v is not None])) if values and None not in values else None
 
     def at(self, mark: float, task: str | None = None) -> float | None:
         """Score of the incumbents at a fraction of the budget: on a task, or averaged as `average` is.

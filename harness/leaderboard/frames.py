@@ -49,9 +49,9 @@ def cells(store: str | Path | Store) -> pd.DataFrame:
 
     Returns:
         A row per cell, oldest run first, with the columns ``run``, ``entry``, ``track``, ``task``, ``split``, ``seed``,
-        ``status``, ``score`` (by the task's metric; a failed cell scores as the majority class), ``accuracy``,
-        ``calls``, ``queries``, ``tokens``, ``tuning_s``, ``level`` (the highest access level used) and ``format`` (None
-        is the track's own number format).
+        ``repeat``, ``status``, ``score`` (by ``metric``; a failed cell scores as the majority class), ``metric``,
+        ``accuracy``, ``calls``, ``queries``, ``tokens``, ``tuning_s``, ``level`` (the highest access level used) and
+        ``format`` (None is the track's own number format).
 
     Raises:
         StoreError: there is no such database.
@@ -73,9 +73,11 @@ def cells(store: str | Path | Store) -> pd.DataFrame:
                         "task": cell.task,
                         "split": cell.split,
                         "seed": run.key.seed,
+                        "repeat": run.key.repeat,
                         "status": cell.status,
                         "score": scored.score,
-                        "accuracy": float((scored.predicted == scored.labels).mean()) if len(scored.labels) else None,
+                        "metric": scored.metric,
+                        "accuracy": scored.accuracy,
                         "calls": record.calls_spent if record.train_rows else 0.0,
                         "queries": record.queries,
                         "tokens": record.tokens,

@@ -94,7 +94,8 @@ def _resampled(cells: Sequence[CellScore], stream: int) -> Bootstrap:
         own = sorted((cell for cell in cells if cell.task == name), key=lambda cell: cell.split)
         predicted = np.array([[cell.predicted for cell in own]])  # (1, splits, items)
         file = load_task(name)
-        found.append(TaskPredictions(predicted, own[0].labels, file.metric, len(file.classes)))
+        metric = own[0].metric or file.metric
+        found.append(TaskPredictions(predicted, own[0].labels, metric, len(file.classes)))
     return bootstrap(found, np.random.default_rng([SEED, stream]), _RESAMPLES)
 
 

@@ -19,15 +19,16 @@ import numpy as np
 
 from harness.leaderboard.divisions import divisions
 from harness.leaderboard.entries import CellScore, Division, Entry
+from harness.leaderboard.repeats import averaged, repeats_of
 from harness.leaderboard.standing import Standing, Standings, standings
 from harness.results.status import COUNTS, MARKS
 from harness.solving.metrics import failed_prediction, score
-from harness.tracks.tasks import load_task
+from harness.tracks.tasks import load_task, with_metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from harness.contract import IntArray
+    from harness.contract import IntArray, Metric
     from harness.results.records import Run, RunKey, StoredCell
     from harness.tracks.tasks import TaskFile
 
@@ -142,8 +143,12 @@ def rank(
     chosen = _largest_group([key for key in decide if ranks(key.device)] or decide)
     shared = tuple(chosen[name] for name in _ALIKE)
     alike = [run for run in plain if _values(run.key, _ALIKE) == shared]
-    newest = {_contestant(run.key): run for run in alike}
-    scored = {who: tuple(map(score_cell, store.cells(run.id))) for who, run in newest.items()}
+    newest = {_contestant(run.key): run for run in alike if not run.key.repeat}
+    again = repeats_of(newest.values(), alike)
+    scored = {
+        who: averaged(*(map(score_cell, store.cells(each)) for each in (run.id, *again[run.id])))
+        for who, run in newest.items()
+    }
     places = {who: {(cell.task, cell.split) for cell in cells} for who, cells in scored.items()}
     here = {who for who in newest if who.device == chosen["device"] and ranks(who.device) and not who.external}
     wanted = {who.means: set(planned) for who in newest}
@@ -163,13 +168,15 @@ def rank(
 
 def score_cell(cell: StoredCell) -> CellScore:
     """Score a stored cell with its task's metric."""
-    file = _task(cell.task)
-    labels, failed = _test_set(cell.task, np.asarray(cell.labels, dtype=np.int64).tobytes())
+    file = with_metric(_task(cell.task), cell.record.metric)
+    labels, failed = _test_set(file.metric, np.asarray(cell.labels, dtype=np.int64).tobytes())
     said = _incumbents(cell, failed) if cell.status in COUNTS else dict.fromkeys(MARKS, failed)
     scores = score(file.metric, np.stack(list(said.values())), labels, len(file.classes)).tolist()
     small = said[1.0].astype(np.min_scalar_type(len(file.classes)))
     anytime = dict(zip(said, scores, strict=True))
-    return CellScore(cell.task, cell.split, cell.status, anytime[1.0], anytime, cell.record, cell.rows, small, labels)
+    return CellScore(
+        cell.task, cell.split, cell.status, anytime[1.0], anytime, cell.record, cell.rows, small, labels, file.metric
+    )
 
 
 def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray]:
@@ -191,10 +198,10 @@ def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray]:
 
 
 @cache
-def _test_set(task: str, labels: bytes) -> tuple[IntArray, IntArray]:
+def _test_set(metric: Metric, labels: bytes) -> tuple[IntArray, IntArray]:
     """Labels of a test set from their bytes, and what a failed cell predicts: once, since a set has many cells."""
     values = np.frombuffer(labels, dtype=np.int64)
-    return values, failed_prediction(_task(task).metric, values)
+    return values, failed_prediction(metric, values)
 
 
 @cache
@@ -205,7 +212,7 @@ def _task(name: str) -> TaskFile:
 
 def _deciding(runs: list[Run]) -> list[RunKey]:
     """Identities of the runs that decide what is compared: those to be ranked; references where there are no others."""
-    keys = [run.key for run in runs]
+    keys = [run.key for run in runs if not run.key.repeat] or [run.key for run in runs]
     pure = [key for key in keys if not key.external] or keys
     return [key for key in pure if key.access != "white-box"] or pure
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.leaderboard.repeats import common_repeats, repeated
 from harness.leaderboard.stats import Bootstrap, Interval, TaskPredictions, bootstrap
 from harness.leaderboard.ties import Comparison, compare, rank_intervals, resamples_for, resolution, shared_ranks
 from harness.tracks.tasks import load_task
@@ -86,5 +87,8 @@ def predictions(task: str, entries: Sequence[Entry]) -> TaskPredictions:
     """What counts of each entry's cells on a task, in the order of splits."""
     file = load_task(task)
     cells = [sorted((c for c in entry.cells if c.task == task), key=lambda c: c.split) for entry in entries]
-    predicted = np.array([[cell.predicted for cell in own] for own in cells])  # (systems, splits, items)
-    return TaskPredictions(predicted, cells[0][0].labels, file.metric, len(file.classes))
+    count = common_repeats(cells)
+    # (systems, splits x repeats, items), the repeats of a split one after the other
+    predicted = np.array([[each for cell in own for each in repeated(cell, count)] for own in cells])
+    metric = cells[0][0].metric or file.metric
+    return TaskPredictions(predicted, cells[0][0].labels, metric, len(file.classes), count)

@@ -58,11 +58,14 @@ class TaskPredictions:
     """What systems predicted on the test set of one task."""
 
     predicted: IntArray
-    """(systems, splits, items): the class each system predicts after tuning on each split."""
+    """(systems, splits x repeats, items): the class each system predicts after tuning on each split, so many times."""
     labels: IntArray
     """(items,)"""
     metric: Metric
     classes: int
+    repeats: int = 1
+    """Times that each split was tuned on with other chance, one after the other in `predicted`. Splits are resampled,
+    each with all its repeats: what repeats of a split differ by is part of what splits differ by."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit together.
@@ -203,10 +206,14 @@ def speed_up(
 
 def _replicates(task: TaskPredictions, rng: Generator, resamples: int) -> FloatArray:
     """Bootstrap replicates of the scores on one task: (resamples, systems)."""
-    systems, splits, items = task.predicted.shape
+    systems, cells, items = task.predicted.shape
+    splits = cells // task.repeats
     sizes = [min(_BLOCK, resamples - start) for start in range(0, resamples, _BLOCK)]
-    drawn = [(_counts(splits, size, rng) / splits, _counts(items, size, rng).astype(np.float32)) for size in sizes]
-    some = max(1, _CELLS // splits)
+    drawn = [
+        (np.repeat(_counts(splits, size, rng) / cells, task.repeats, axis=1), _counts(items, size, rng).astype("f4"))
+        for size in sizes
+    ]
+    some = max(1, _CELLS // cells)
 
     def of(start: int) -> FloatArray:
         scores = _Weighted.of(replace(task, predicted=task.predicted[start : start + some]))

@@ -103,7 +103,9 @@ class LanguageModel:
         positions = getattr(config, "max_position_embeddings", LONGEST) - self._first_position  # T5's are relative
         self.max_tokens = min(int(positions), LONGEST)
         self._p0 = tuple(range(prompt.first_id, prompt.first_id + prompt.tokens))
+        self._separator = prompt.separator if isinstance(prompt.separator, str) else None
         self._p0_values: torch.Tensor | None = None  # see `with_p0`
+        self._p0_mode: Mode = "add"
         if self._p0[-1] >= self.vocabulary:
             raise ModelError(f"prompt ids {self._p0[0]}..{self._p0[-1]}; {name} has {self.vocabulary:,} vocabulary ids")
         self._start = 1 if spec.kind == "masked" or self._starts_with_special() else 0
@@ -111,14 +113,23 @@ class LanguageModel:
         self.text_set = lru_cache(maxsize=256)(self._text_set)
         self._single_ids = lru_cache(maxsize=64)(self._known_ids)
 
-    def with_p0(self, values: FloatArray) -> LanguageModel:
-        """This model, its weights shared, with `values` (prompt tokens, width) added to p0 in every query.
+    def with_p0(self, values: FloatArray, mode: Mode = "add") -> LanguageModel:
+        """This model, its weights shared, with `values` (prompt tokens, width) added to every prompt at the input.
 
-        Every prompt is relative to them; queries without a prompt are as they were.
+        So every prompt is relative to them, in the mode they were trained in: added to p0, or put before the text.
+        Queries without a prompt are as they were; those in the other mode are refused.
         """
         relative = copy.copy(self)
+        relative._p0_mode = mode  # noqa: SLF001
         relative._p0_values = torch.from_numpy(np.array(values, dtype=np.float32)).to(self.device)  # noqa: SLF001
         return relative
+
+    def cut_at(self, tokens: int) -> LanguageModel:
+        """This model, its weights shared, with texts cut so that no input is longer than `tokens`, prompt included."""
+        shorter = copy.copy(self)
+        shorter.max_tokens = min(self.max_tokens, tokens)
+        shorter.text_set = lru_cache(maxsize=256)(shorter._text_set)  # noqa: SLF001
+        return shorter
 
     @property
     def prompt_tokens(self) -> int:
@@ -127,8 +138,8 @@ class LanguageModel:
 
     def info(self, texts: Sequence[Text], template: str) -> ModelInfo:
         """What is published, with layer widths measured on `texts` at the zero prompt."""
-        zero = Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32))
-        encoded = self.text_set(template, tuple(texts)).encoded
+        zero = self._zero(self._p0_mode)
+        encoded = self.text_set(template, tuple(texts), self._p0_mode).encoded
         with self.turns:  # all of it: a thread takes torch's number of threads over when it first uses torch
             batch = self._batch(encoded, self._layers(zero), zero, 1)
             asked = (
@@ -136,7 +147,7 @@ class LanguageModel:
             )
             remedy = "This does not depend on chunk_tokens: run another task or split here (--task, --split)"
             with memory_for(asked, remedy):
-                widths = tuple(self.backbone.layer_std(batch))
+                widths, clipped = zip(*self.backbone.layer_std(batch), strict=True)
         return ModelInfo(
             self.name,
             self.kind,
@@ -147,10 +158,13 @@ class LanguageModel:
             self.prompt_tokens,
             self.embedding_std,
             widths,
+            clipped,
         )
 
-    def _text_set(self, template: str, texts: tuple[Text, ...]) -> TextSet:
-        longest = self.max_tokens - self.prompt_tokens
+    def _text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> TextSet:
+        longest = self.max_tokens - (0 if mode is None else self.prompt_tokens)
+        if mode != "add" and self._separator is not None:  # no p0 stands in the text, so nothing has to part them
+            template = template.removeprefix(self._separator).lstrip(" ")
         return TextSet(tuple(encode(self.tokenizer, self.kind, template, text, longest) for text in texts))
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
@@ -192,8 +206,11 @@ class LanguageModel:
         """
         if prompts is None:
             return
-        if self._p0_values is not None and _mode(prompts) != "add":
-            raise QueryError("this run has a pre-trained p0, to which prompts are added; prepend needs a run without")
+        if self._p0_values is not None and _mode(prompts) != self._p0_mode:
+            raise QueryError(
+                f"this run's pre-trained p0 is for prompts in mode {self._p0_mode}, this one is in mode "
+                f"{_mode(prompts)}; take mode {self._p0_mode} (bbt: injection={self._p0_mode}), or leave out --p0"
+            )
         width, layers = self.backbone.width, self.backbone.layers
         if isinstance(prompts, Prompt):
             shape = prompts.values.shape
@@ -287,7 +304,8 @@ class LanguageModel:
     ) -> Outputs:
         """`forward` from texts and words, for the referee and `harness predict`; unmetered."""
         self.check(prompts)
-        out = self.forward(prompts, self.text_set(template, tuple(texts)), self.single_ids(words), features)
+        encoded = self.text_set(template, tuple(texts), None if prompts is None else _mode(prompts))
+        out = self.forward(prompts, encoded, self.single_ids(words), features)
         return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # asked for, so they are there
 
     def _layers(self, prompts: Prompts) -> tuple[torch.Tensor, ...]:
@@ -307,11 +325,14 @@ class LanguageModel:
             bias.data.zero_()
         return model
 
-    def batch(self, encoded: Sequence[Encoded], prompted: bool) -> Batch:
-        """Encoded texts as tensors for whoever runs `weights`; with p0's tokens where `prompted`."""
-        zero = Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32))
-        layers = prompt_layers(zero, self.backbone.width, self.device) if prompted else ()
-        return self._batch(encoded, layers, zero if prompted else None, 1)
+    def batch(self, encoded: Sequence[Encoded], mode: Mode | None) -> Batch:
+        """Encoded texts as tensors for whoever runs `weights`; with p0's tokens, or room before the text, by `mode`."""
+        zero = None if mode is None else self._zero(mode)
+        layers = () if zero is None else prompt_layers(zero, self.backbone.width, self.device)
+        return self._batch(encoded, layers, zero, 1)
+
+    def _zero(self, mode: Mode) -> Prompt:
+        return Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32), mode)
 
     def _batch(
         self,

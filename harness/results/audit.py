@@ -25,7 +25,7 @@ from harness.results.records import cell_record, run_id
 from harness.results.status import COUNTS, MARKS, MEANING
 from harness.solving.metrics import cell_score, score
 from harness.tracks.examples import examples_sha256, load_test
-from harness.tracks.tasks import load_task
+from harness.tracks.tasks import load_task, with_metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -303,7 +303,7 @@ class _Auditor:
         self, name: str, record: CellRecord, outcome: Mapping[str, Any], labels: Any, kept: list[Any]
     ) -> None:
         try:
-            file = load_task(outcome["task"])
+            file = with_metric(load_task(outcome["task"]), record.metric)
         except InputError as problem:
             self._found("outcomes", name, f"cannot be scored: {problem}")
             return

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
 from harness.results.status import FIRST_MARKS
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class RunKey:
     """What came from outside data, e.g. a pre-trained prompt with its digest; such a run never ranks with pure ones."""
     calls: int | None = None
     """Budget of every cell where it is not the track's; `modified` says so, too."""
+    repeat: int = 0
+    """Number of the repeat: the same cells with other chance of the submission's own; 0 is the first."""
 
     @property
     def id(self) -> str:
@@ -62,7 +65,7 @@ class RunKey:
         return run_id(asdict(self))
 
 
-_LATER: dict[str, str | None] = {"access": "black-box", "external": "", "calls": None}
+_LATER: dict[str, str | int | None] = {"access": "black-box", "external": "", "calls": None, "repeat": 0}
 """Fields of `RunKey` that were added after the first release, each with the value that every older run implicitly had.
 A field that still has this value is left out of the run's digest, so the ids of older runs do not change."""
 
@@ -204,6 +207,10 @@ class CellRecord:
     """None where there was no fingerprint yet."""
     format: str | None = None
     """Number format that computed the cell; None where every cell had the track's own."""
+    log: tuple[tuple[int, Note], ...] = ()
+    """Rows spent when the submission logged numbers of its search, such as a generation's loss, and the numbers."""
+    metric: Metric | None = None
+    """What the cell is scored by; None where it is the metric that the task file has."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -214,11 +221,15 @@ class CellRecord:
     def plain(self) -> dict[str, Any]:
         """The record as plain data, in the order in which it is stored."""
         if self.access == "predictions":  # nothing else is known of them
-            return {"access": self.access}
+            return {"access": self.access} | ({} if self.metric is None else {"metric": self.metric})
         found: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         found["probe"] = None if self.probe is None else asdict(self.probe)
         if self.format is None:
             del found["format"]  # as it was stored before there was the field
+        if not self.log:
+            del found["log"]
+        if self.metric is None:
+            del found["metric"]
         return found
 
     def to_json(self) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from harness.contract import Examples, IntArray
+    from harness.contract import Examples, IntArray, Metric
     from harness.results.store import Store
     from harness.tracks.tasks import TaskFile
 
@@ -45,7 +45,7 @@ class Scored:
     task: str
     split: int
     rows: int
-    metric: str
+    metric: Metric
     score: float
     predictions: IntArray  # (rows,) classes
     test: Examples
@@ -120,7 +120,9 @@ def keep(store: Store, entry: str, path: Path, track: Track, data: str, scored: 
         if (s.task, s.split) not in finished:
             kept = KeptAnswer(1.0, 0, b"", s.predictions)
             attempt = store.begin(run, s.task, s.split)
-            attempt.finish("ok", CellRecord(access="predictions"), examples_sha256(s.test), s.test.labels, [kept])
+            attempt.finish(
+                "ok", CellRecord(access="predictions", metric=s.metric), examples_sha256(s.test), s.test.labels, [kept]
+            )
     return run
 
 

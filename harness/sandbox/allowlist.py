@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.errors import SubmissionError
-from harness.sandbox.submission import PAGE
+from harness.sandbox.submission import PAGE, PRESETS
 from harness.tracks.tasks import tasks_dir
 
 IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
@@ -100,7 +100,7 @@ def view(submission: Path | None) -> View:
         )
     if submission is None:
         return base
-    own = tuple(path for path in sorted(submission.iterdir()) if path.name != PAGE)
+    own = tuple(path for path in sorted(submission.iterdir()) if path.name not in {PAGE, PRESETS})
     return dataclasses.replace(base, trees=(*base.trees, *own), folders=(submission,))
 
 

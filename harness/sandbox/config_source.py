@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_origin
 
 from harness import contract
 from harness.errors import SubmissionError
+from harness.sandbox.presets import variants
 from harness.sandbox.submission import parse_options, statements
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def check_options(submission: Submission, options: Mapping[str, str]) -> bool:
     if found is None:
         return False
     try:
-        found.check(options)
+        for variant in variants(submission, options):
+            found.check(variant)
     except SubmissionError as problem:
         raise SubmissionError(f"{submission.path}: {problem}") from None
     return found.plain

@@ -32,6 +32,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
 PAGE = "README.md"
 """The page about a submission: no part of it, so it can be rewritten, and a worker cannot read it."""
+PRESETS = "presets.toml"
+"""Named settings of a submission (`harness.sandbox.presets`): no part of its digest either."""
 _NAMED = 5
 """Submissions that a message spells out."""
 
@@ -45,7 +47,7 @@ class Submission:
     name: str
     path: Path
     sha256: str
-    """Digest over the names and bytes of every file that a worker can load: all but the page about it, `PAGE`."""
+    """Digest over the names and bytes of every file that a worker can load: all but `PAGE` and `PRESETS`."""
     sha256_with_page: str = ""
     """The same with the page, as the first release counted: by it, stored runs of that time are found again."""
     access: Access = "black-box"
@@ -83,6 +85,7 @@ def find(path: str | Path) -> Submission:
         raise SubmissionError(f"{folder.name!r} cannot be a submission's name; letters, digits, '-' and '_', up to 64")
     try:
         files = dict(read_files(folder))
+        files.pop(PRESETS, None)
         whole = _sha256(files)
         files.pop(PAGE, None)
         return Submission(folder.name, folder, _sha256(files), whole, _access(folder / "submission.py"))

@@ -11,7 +11,14 @@ import importlib
 import typing
 
 from harness.contract.heads import log_softmax, softmax
-from harness.solving.losses import Loss, cross_entropy, hinge, negative_accuracy, negative_log_likelihood
+from harness.solving.losses import (
+    Loss,
+    cross_entropy,
+    hinge,
+    hinge_of_probabilities,
+    negative_accuracy,
+    negative_log_likelihood,
+)
 from harness.solving.metrics import accuracy, f1, macro_f1, score
 
 if typing.TYPE_CHECKING:
@@ -36,6 +43,7 @@ __all__ = [
     "demonstration",
     "f1",
     "hinge",
+    "hinge_of_probabilities",
     "log_softmax",
     "macro_f1",
     "minibatches",

@@ -55,6 +55,17 @@ class CmaEs:
         """Centre of the search distribution, inside the box: (dim,)."""
         return np.array(self._search.result.xfavorite, dtype=np.float64)
 
+    @property
+    def state(self) -> dict[str, float]:
+        """Where the search stands, for `BlackBox.log`.
+
+        Returns:
+            ``sigma``, the step size in units of x, and ``condition``, the condition number of the covariance matrix,
+            which is 1 at the start; pycma decomposes it every few generations, and the number is of the last time.
+        """
+        axes = np.asarray(self._search.D)  # standard deviations along the principal axes, over sigma
+        return {"sigma": float(self._search.sigma), "condition": float((axes.max() / axes.min()) ** 2)}
+
     def ask(self) -> npt.NDArray[np.float64]:
         """Draw one generation.
 

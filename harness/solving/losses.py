@@ -79,6 +79,23 @@ def hinge(logits: FloatArray, labels: IntArray, margin: float = 2.0) -> npt.NDAr
     return np.asarray((slack.sum(axis=-1) - margin).mean(axis=-1))  # k = y always contributes the margin
 
 
+def hinge_of_probabilities(probabilities: FloatArray, labels: IntArray, margin: float = 2.0) -> npt.NDArray[np.float64]:
+    """`hinge` on log p, for probabilities that were mixed before; of a plain softmax it is that of its logits.
+
+    Args:
+        probabilities: (..., texts, classes); clipped at 1e-12.
+        labels: (texts,).
+        margin: as in `hinge`.
+
+    Returns:
+        (...), in units of logits.
+
+    Example:
+        ``losses = hinge_of_probabilities(member.probabilities(outs), train.labels)  # (candidates,)``
+    """
+    return hinge(np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-12)), labels, margin)
+
+
 def negative_accuracy(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
     """Minus the share of texts whose largest logit is at the label (first wins a tie).
 

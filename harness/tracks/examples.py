@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from harness.tracks.bbt_2022 import RowsOf2022
     from harness.tracks.tasks import KitSource
     from harness.tracks.track import DataSource, TrackTask
 
@@ -37,6 +38,10 @@ class Source:
     directory: Path | None = None
     test: Path | None = None
     """A directory whose test sets stand in for the source's own: those nobody has seen, of `--test-data`."""
+    all_splits: bool = False
+    """Whether all splits of a kit directory are run, whatever the track names."""
+    rows: RowsOf2022 | None = None
+    """How BBT's code chooses rows of a public data set; None is this project's way."""
 
     def __str__(self) -> str:
         """Name for messages and stored runs: kind, and directory names."""
@@ -66,8 +71,19 @@ def load_shots(file: TaskFile, source: Source, split: int, spec: TrackTask) -> S
                 "Add the split, or run those present with --present-splits"
             )
         return Shots(read_tsv(folder / "train.tsv", file), read_tsv(folder / "dev.tsv", file))
+    if source.rows is not None:
+        return source.rows.shots(_hub(file, source, test=False), file, split, spec)
     pool = _mini(file, "pool") if source.kind == "embedded" else _hub(file, source, test=False)
     return draw_shots(pool, len(file.classes), spec.shots, spec.dev, f"{file.name}/{split}")
+
+
+def load_pool(file: TaskFile, source: Source) -> Examples:
+    """The whole training set of a public data set, in its order.
+
+    Raises:
+        DataError: it cannot be had, or is malformed.
+    """
+    return _hub(file, source, test=False)
 
 
 def load_test(file: TaskFile, source: Source) -> Examples:
@@ -80,7 +96,9 @@ def load_test(file: TaskFile, source: Source) -> Examples:
         return _private_test(file, source.test)
     if source.kind == "kit":
         return read_tsv(_kit_folder(file, source) / "test.tsv", file)
-    return _mini(file, "test") if source.kind == "embedded" else _hub(file, source, test=True)
+    if source.kind == "embedded":
+        return _mini(file, "test")
+    return _hub(file, source, test=True) if source.rows is None else source.rows.kept(_hub(file, source, True), file)
 
 
 def check_unseen(file: TaskFile, source: Source, shots: Sequence[Shots]) -> None:
@@ -114,7 +132,7 @@ def splits_of(file: TaskFile, source: Source, spec: TrackTask, present_only: boo
             raise DataError(f"{file.title}: the track takes the splits of a kit directory; give one with --data DIR")
         return list(spec.splits)
     present = kit_splits(file, source)
-    wanted = present if spec.splits == "present" else list(spec.splits)
+    wanted = present if spec.splits == "present" or source.all_splits else list(spec.splits)
     chosen = [split for split in wanted if split in present] if present_only else wanted
     if not chosen:
         raise DataError(f"{_kit_folder(file, source)}: no split to run; expected <split>/train.tsv and <split>/dev.tsv")

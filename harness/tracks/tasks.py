@@ -3,8 +3,8 @@
 The profiles ``kit-2022`` and ``paper-2022`` are the wordings of the competition kit and of BBT's reference code. There
 a text is one string, ``"<p0> . <text> . It was <mask> ."``, with the fixed prompt tokens p0 in front. Here the server
 puts p0's ids right after the start token, so a template holds what follows them, from the space on:
-``" . {a} . It was {mask} ."``. A query without a prompt reads the same template without p0; the papers' manual prompt
-has no ``" ."`` in front, either.
+``" . {a} . It was {mask} ."``. A query without a prompt reads the same template without p0; on the track ``paper``
+without the separator, either (`harness.tracks.track.PromptSpec`), as BBT's paper writes it.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class HubSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     test: str
     config: str | None = None
     revision: str | None = None
+    line_break: str | None = None
+    """How the data set writes a line break inside a text; BBT's code reads a space there."""
 
 
 class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,6 +179,11 @@ def load_task(name: str, root: Path | None = None) -> TaskFile:
         keys, message = problem
         raise TaskError(f"{path}:{line_of(path.read_text(encoding='utf-8'), keys)}: {message}")
     return file
+
+
+def with_metric(file: TaskFile, metric: Metric | msgspec.UnsetType | None) -> TaskFile:
+    """A task file with the metric of a track or a stored cell; its own where there is none."""
+    return msgspec.structs.replace(file, metric=metric) if isinstance(metric, str) else file
 
 
 def outside_sets() -> dict[str, TaskFile]:

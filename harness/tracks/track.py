@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
 from harness.errors import InputError, TaskError, TrackError
-from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, load_task
+from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, load_task, with_metric
 from harness.tracks.tomlfile import line_of, read_toml
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 DType = Literal["float32", "bfloat16", "float16", "int8"]
 Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime"]
 DataSource = Literal["embedded", "kit", "hub"]
+Draw = Literal["hash", "bbt-2022"]
 
 ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1, "int8": 1.0}
 """Difference of a fixed text's logit that is rounding, by number format; more is another model. In bfloat16 logits of
@@ -39,7 +41,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["masked", "causal", "seq2seq"] = "masked"
     revision: str | None = None
     zero_head_bias: bool = False
-    """Zero the LM head's bias, as the BBT reference code does for RoBERTa."""
+    """Take the LM head's bias off the logits. No track that ships does: BBT's code sets RoBERTa's ``lm_head.bias`` to
+    zero, but its head goes on adding ``decoder.bias``, so that the published numbers contain the bias."""
     formats: tuple[DType, ...] | msgspec.UnsetType = msgspec.UNSET
     """Number formats that are one and the same to the track, `dtype` among them: each machine takes the one that its
     processor computes fastest (`harness.lm.formats`). Without the list, `dtype` alone."""
@@ -54,6 +57,25 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where examples come from."""
 
     source: DataSource
+    given_draw: Draw | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="draw")
+    """How few-shot splits are drawn from a public data set, see `draw`."""
+    kit: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether a kit directory that is given with ``--data`` is the track's own data: then all splits that it has are
+    run, from its files, and such runs are ranked among themselves."""
+
+    @property
+    def draw(self) -> Draw:
+        """How few-shot splits are drawn.
+
+        ``hash`` is this project's way (`harness.tracks.examples.draw_shots`), ``bbt-2022`` that of BBT's code: numpy's
+        shuffle under the split's number (`harness.tracks.bbt_2022`).
+        """
+        return "hash" if self.given_draw is msgspec.UNSET else self.given_draw
+
+    @property
+    def takes_kit(self) -> bool:
+        """Whether a kit directory is the track's own data."""
+        return self.source == "kit" or self.kit is True
 
 
 class PromptSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +83,9 @@ class PromptSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     tokens: Positive
     first_id: Annotated[int, msgspec.Meta(ge=0)]
+    separator: str | msgspec.UnsetType = msgspec.UNSET
+    """What stands between p0 and the text in the track's wording, at the front of its templates. Where no p0 stands in
+    the text, for want of a prompt or because it is prepended, templates are read without it (BBT's paper)."""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +109,11 @@ class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Training examples per class, where the split is drawn here."""
     dev: Positive = 16
     """Dev examples per class, where the split is drawn here."""
+    metric: Metric | msgspec.UnsetType = msgspec.UNSET
+    """What the task is scored by on this track; unset, the task file's metric."""
+    test_tokens: Positive | msgspec.UnsetType = msgspec.UNSET
+    """Most tokens of a test input, prompt included, where that is less than the model takes: the kit's server cut its
+    hidden test texts at 256."""
 
 
 class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,6 +164,8 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def planned(self) -> list[tuple[str, int]]:
         """Cells (task, split) that the track names; those of a data directory's own splits are not known here."""
+        if self.data.kit is True:
+            return []
         return [(name, n) for name, spec in self.tasks.items() if spec.splits != "present" for n in spec.splits]
 
     def ranks(self, device: str) -> bool:
@@ -211,6 +243,8 @@ def _problems(track: Track, stem: str) -> Iterator[tuple[list[str], str]]:
         yield ["tasks"], "no [tasks.<name>] table; at least one task is needed"
     if track.model.dtype not in track.model.allowed:
         yield ["model", "formats"], f"formats {list(track.model.allowed)} must contain dtype, {track.model.dtype!r}"
+    if track.data.draw == "bbt-2022" and track.data.source != "hub":
+        yield ["data", "draw"], 'draw = "bbt-2022" draws from public data sets; it needs data.source = "hub"'
     if track.name != stem:
         yield ["name"], f"name is {track.name!r} but the file is {stem}.toml; make them equal"
     for task, spec in track.tasks.items():
@@ -218,6 +252,10 @@ def _problems(track: Track, stem: str) -> Iterator[tuple[list[str], str]]:
             load_task(task).task(track.profile, track.model.kind)
         except TaskError as problem:
             yield ["tasks", task], f"tasks.{task}: {problem}"
+            continue
+        if spec.metric == "f1" and len(load_task(task).classes) != 2:  # noqa: PLR2004
+            message = "metric f1 is that of class 1 against class 0; take macro_f1"
+            yield ["tasks", task, "metric"], f"tasks.{task}: {message}"
         if spec.splits == "present" and track.data.source != "kit":
             message = 'splits = "present" needs data.source = "kit"; list the splits'
             yield ["tasks", task, "splits"], f"tasks.{task}: {message}"
@@ -227,5 +265,5 @@ def _problems(track: Track, stem: str) -> Iterator[tuple[list[str], str]]:
 
 
 def track_tasks(track: Track) -> dict[str, TaskFile]:
-    """The task files of a track, in its order."""
-    return {name: load_task(name) for name in track.tasks}
+    """The task files of a track, in its order, with the track's metrics."""
+    return {name: with_metric(load_task(name), spec.metric) for name, spec in track.tasks.items()}

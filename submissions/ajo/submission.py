@@ -2,19 +2,20 @@
 
     p(y | x) = (1 - a) softmax(W q) + a softmax(V h + b)        a = 0.5,   loss = -mean log p_y
 
-q are the label-word logits, h is the hidden state at [MASK]. W calibrates q once. Then Adam trains the head (V, b) on
-outputs that were already paid for, and CMA-ES moves the prompts as in BBTv2 with the head frozen, again and again.
-No code is public: the README lists what is reconstructed, and where this file differs on purpose.
+q are the label-word logits, h is the hidden state at [MASK]. W calibrates q once. Then Adam trains the head (V, b,
+`head.py`) on outputs that were already paid for, and CMA-ES moves the prompts as in BBTv2 with the head frozen, again
+and again. No code is public: the README lists what is reconstructed, and where this differs on purpose. `presets.toml`
+has it on BBTv2 as published.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import cycle
 from typing import Literal
 
 import numpy as np
+from head import train_head
 
 from harness import (
     Answer,
@@ -23,17 +24,26 @@ from harness import (
     LinearHead,
     Member,
     NonNegative,
-    Outputs,
     Positive,
     Several,
     Share,
     Shots,
     Subspace,
     Task,
+    WidthFrom,
 )
-from harness.solving import Adam, Calibration, CmaEs, Selection, minibatches, negative_log_likelihood, softmax
+from harness.solving import (
+    Adam,
+    Calibration,
+    LayerwiseCmaEs,
+    Loss,
+    Selection,
+    hinge_of_probabilities,
+    negative_log_likelihood,
+)
 
 CALIBRATIONS = {"safe": Calibration.additive, "faithful": Calibration.multiplicative, "none": Calibration.identity}
+LOSSES: dict[str, Loss] = {"ce": negative_log_likelihood, "hinge": hinge_of_probabilities}
 
 
 @dataclass(frozen=True)
@@ -42,8 +52,12 @@ class Config:
 
     dim: Count = 500  # d, length of each z_l
     population: Several = 20  # lambda, candidates per generation
-    alpha_input: NonNegative = 1.0  # std of the first prompts at the input, in stds of the first layer's input
+    alpha_input: NonNegative = 1.0  # std of the first prompts at the input, in units of `width_from`
     alpha_deep: NonNegative = 0.2  # the same for layers 1 and above
+    width_from: WidthFrom = "hidden"  # as in `bbtv2`, and so are the next three
+    loss: Literal["ce", "hinge"] = "ce"  # what CMA-ES minimises: -log p_y, or BBT's hinge loss on log p
+    accept: Literal["improve", "best"] = "improve"
+    remainder: bool = True
     calibrate: Literal["safe", "faithful", "none"] = "safe"  # additive, or multiplicative where the means allow it
     head: bool = True  # without the head this is calibrated BBTv2
     joint: bool = True  # search prompts on the mixture's loss; without it on the calibrated logits' own
@@ -54,67 +68,52 @@ class Config:
     decay: NonNegative = 0.01  # decoupled weight decay of V (ours)
     head_every: Literal["layer", "round"] = "round"  # how often the head is trained (reconstructed)
     dev_every: Count = 5  # generations between two looks at dev, at 2 * len(dev) rows each
-    select: Literal["metric", "loss"] = "metric"  # what dev decides by; the other one breaks ties
+    selection: Literal["house", "faithful"] = "house"  # what dev is shown, and what wins: as in `bbtv2`
+    select: Literal["metric", "loss"] = "metric"  # what dev decides by, ties by the other; only for `house`
 
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
     """Yield the bare template, the calibrated one, then every (prompts, head) that dev prefers to all before."""
-    train, dev, layers = shots.train, shots.dev, lm.info.layers
-    space = Subspace.deep(lm.info, config.dim, rng, config.alpha_input, config.alpha_deep)
-    selection = Selection(task, dev, config.select)
+    train, dev, layers, ours = shots.train, shots.dev, lm.info.layers, config.selection == "house"
+    space = Subspace.deep(lm.info, config.dim, rng, config.alpha_input, config.alpha_deep, config.width_from)
+    selection = Selection(task, dev, config.select if ours else "metric-alone")
     yield Answer.of(task)
-    best = np.zeros((layers, config.dim))  # the stack z_0 .. z_{L-1}
-    current = lm.outputs(space.at(best[None]), train.texts)  # q (1, texts, classes), h (1, texts, width): one call
-    outs = lm.outputs(None, dev.texts)  # one forward pass for the bare template and the calibrated one
+    zero = np.zeros((1, layers, config.dim))  # the stack z_0 .. z_{L-1}
+    current = lm.outputs(space.at(zero), train.texts)  # q (1, texts, classes), h (1, texts, width): one call
+    outs = lm.outputs(None, dev.texts) if ours else None  # one forward pass for the bare and the calibrated template
     for kind in ("none", config.calibrate):
         w = CALIBRATIONS[kind](current.logits[0])
         member, note = Member.of(task, None, w.scale, w.shift), {"calibration_fallback": 1.0} if w.fallback else {}
+        if outs is None:
+            yield Answer((member,), note)
+            continue
         p = member.probabilities(outs)  # (1, texts, classes)
         for _, metric in selection.better(p, negative_log_likelihood(p, dev.labels)):
             yield Answer((member,), {"dev": metric, **note})
 
     head = LinearHead(np.zeros((len(task.classes), lm.info.width)), np.zeros(len(task.classes)))  # V, b
     mixture = replace(member, head=head, alpha=config.alpha) if config.head and config.alpha else member
-    fitness = mixture if config.joint else member  # what prompts are searched for
+    fitness, loss = mixture if config.joint else member, LOSSES[config.loss]  # what prompts are searched for
     adam = Adam(config.eta * 1024 / lm.info.width, config.decay)
-    searches = [CmaEs(config.dim, config.population, rng) for _ in range(layers)]
+    search = LayerwiseCmaEs(config.dim, config.population, rng, [1.0] * layers, config.accept)
     round_rows = config.population * len(train) + 2 * len(dev)
-    for generation, layer in enumerate(cycle(range(layers)), start=1):
-        if config.head and (layer == 0 or config.head_every == "layer"):
-            train_head(head, member, current, shots, adam, rng, config)  # asks the model nothing
+    for generation, layer in enumerate(search.generations(lm.budget.calls_left, config.remainder), start=1):
+        if config.head and (layer == 0 or config.head_every == "layer"):  # asks the model nothing
+            share = config.alpha if config.joint else 1.0
+            train_head(head, member, current, shots, adam, rng, share, config.batch, config.epochs)
 
-        stacks = np.repeat(best[None], config.population, axis=0)  # (population, layers, d)
-        stacks[:, layer] = searches[layer].ask()  # only this layer moves
-        outs = lm.outputs(space.at(stacks), train.texts)
-        losses = negative_log_likelihood(fitness.probabilities(outs), train.labels)  # (population,)
-        searches[layer].tell(losses)
+        outs = lm.outputs(space.at(search.ask()), train.texts)
         # The head has moved since the current stack was accepted. Its loss is taken again, on what was paid for then.
-        (loss,) = negative_log_likelihood(fitness.probabilities(current), train.labels)
-        if losses.min() < loss:
-            k = int(losses.argmin())
-            best, current, loss = stacks[k], outs[k], losses[k]
-        searches[layer].restart_if_converged()
+        search.best_loss = float(loss(fitness.probabilities(current), train.labels)[0])
+        losses = loss(fitness.probabilities(outs), train.labels)  # (population,)
+        accepted = search.tell(losses)
+        current = current if accepted is None else outs[accepted]
+        lm.log(loss=losses.min(), **search.state)
 
-        if lm.budget.rows_left < round_rows or generation % config.dev_every == 0:
-            looks = np.stack([best, [search.mean for search in searches]])  # (2, layers, d)
+        if (ours and lm.budget.rows_left < round_rows) or generation % config.dev_every == 0:
+            looks = np.stack([search.best, search.mean]) if ours else search.last  # (looks, layers, d)
             p = mixture.probabilities(lm.outputs(space.at(looks), dev.texts))
             for k, metric in selection.better(p, negative_log_likelihood(p, dev.labels)):
                 frozen = LinearHead(head.weight.astype(np.float32), head.bias.astype(np.float32))
                 chosen = replace(mixture, prompt=space.at(looks[k : k + 1]), head=mixture.head and frozen)
-                yield Answer((chosen,), {"loss": float(loss), "dev": metric, **note})
-
-
-def train_head(
-    head: LinearHead, member: Member, outs: Outputs, shots: Shots, adam: Adam, rng: np.random.Generator, config: Config
-) -> None:
-    """Minimise -mean log p_y in V and b: dL/ds_k = r (p2_k - [k = y]), s = V h + b, r = a p2_y / p_y.
-
-    p1, the member's probabilities, is fixed. No library's classifier knows such a mixture: the gradient is ours.
-    """
-    a, p1, h = config.alpha if config.joint else 1.0, member.probabilities(outs)[0], outs.features[0]
-    for rows in minibatches(len(h), config.batch, config.epochs, rng):
-        p2, y = softmax(head.logits(h[rows])), shots.train.labels[rows]
-        own = a * p2[np.arange(len(y)), y]
-        r = own / np.maximum((1 - a) * p1[rows, y] + own, 1e-12)  # the head's share of p_y
-        error = r[:, None] * (p2 - np.eye(len(head.bias))[y]) / len(y)  # dL/ds (rows, classes)
-        adam.step((head.weight, head.bias), (error.T @ h[rows], error.sum(axis=0)))
+                yield Answer((chosen,), {"loss": search.best_loss, "dev": metric, **note})

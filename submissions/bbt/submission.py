@@ -8,7 +8,7 @@ z. Since z starts as N(0, sigma^2 I), the first prompts have standard deviation 
 Differs from the paper and its code: s is the standard deviation of the first layer's input, not of the word
 embeddings (`width_from`); looks at dev are paid for; dev sees the mean of CMA-ES and the best sample, not the last
 sample; ties in the dev metric are broken by dev loss; the bare template is the first incumbent (`selection` undoes the
-last three).
+last three). `presets.toml` has the published settings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import Answer, BlackBox, Count, Examples, NonNegative, Positive, Several, Shots, Subspace, Task
+from harness import Answer, BlackBox, Count, Examples, NonNegative, Positive, Several, Shots, Subspace, Task, WidthFrom
 from harness.solving import CmaEs, Loss, Selection, cross_entropy, hinge, negative_accuracy
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "hinge": hinge, "accuracy": negative_accuracy}
@@ -37,7 +37,7 @@ class Config:
     alpha: NonNegative = 1.0  # standard deviation of the first prompts, in units of `width_from`
     # What alpha is measured in: the std of the first layer's input (ours), of the word embeddings (the published code;
     # much smaller on some models), or 1 (for the uniform projection of the first code).
-    width_from: Literal["hidden", "embedding", "unit"] = "hidden"
+    width_from: WidthFrom = "hidden"
     projection: Literal["normal", "uniform"] = "normal"  # entries of A; uniform is on +-1/sqrt(d), times the width
     injection: Literal["add", "prepend"] = "add"  # add to the embeddings of p0 (the code) or prepend (the paper)
     loss: Literal["ce", "hinge", "accuracy"] = "ce"  # the authors' for MRPC, RTE and SNLI: hinge; accuracy is flat
@@ -59,10 +59,9 @@ class Config:
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
     """Yield the bare template, then every prompt that dev prefers to all before."""
     train, dev, loss, ours = shots.train, shots.dev, LOSSES[config.loss], config.selection == "house"
-    width = {"hidden": lm.info.hidden_std[0], "embedding": lm.info.embedding_std, "unit": 1.0}[config.width_from]
     space = Subspace(
         config.dim,
-        (config.alpha * width / config.sigma,),
+        (config.alpha * lm.info.widths(config.width_from)[0] / config.sigma,),
         lm.info.prompt_tokens if config.tokens is None else config.tokens,
         seed=int(rng.integers(2**62)),
         distribution=config.projection,
@@ -81,6 +80,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         zs = search.ask()  # (population, d)
         losses = loss(forward(lm, space, zs, train, config), train.labels)  # (population,)
         search.tell(losses)
+        lm.log(loss=losses.min(), **search.state)
         if losses.min() < best_loss:
             best_z, best_loss = zs[losses.argmin()], float(losses.min())
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from harness import Answer, BlackBox, Examples, Member, Shots, Subspace, Task, cross_entropy
+from harness import Answer, BlackBox, Examples, Member, Shots, Subspace, Task
+from harness.solving import Loss, cross_entropy
 
 Floats: TypeAlias = NDArray[np.floating]
 Integers: TypeAlias = NDArray[np.int64]
@@ -25,12 +26,13 @@ class Prompted:
     space: Subspace
     cloze: Member
     zero: Floats  # the stack without prompts
+    loss: Loss = cross_entropy  # of logits and labels
 
     def ask(self, stacks: Floats, examples: Examples) -> tuple[Floats, Floats]:
         """Logits (candidates, texts, classes) and losses (candidates,) of stacks (candidates, layers, d)."""
         q = self.lm.logits(self.space.at(stacks), examples.texts, self.cloze.template, self.cloze.words)
         q = np.asarray(q.reshape(*q.shape[:2], len(self.task.classes), -1).mean(axis=-1), dtype=np.float64)
-        return q, cross_entropy(q, examples.labels)
+        return q, self.loss(q, examples.labels)
 
     def answer(self, stack: Floats, **note: float) -> Answer:
         """Pack one stack (layers, d)."""

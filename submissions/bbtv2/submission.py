@@ -10,8 +10,7 @@ Differs from the paper and its code: a layer's prompt is replaced only if the tr
 takes the layer's best ever, whose loss may be stale); the widths are the server's published ones, measured at the zero
 prompt; what does not fill a whole round is spent on a last, partial round (`remainder`); dev sees the stack of best
 prompts and the stack of means, is paid for, and its loss breaks ties; the bare template is the first incumbent
-(`selection` undoes that, but for the price). The published behaviour: ``accept=best remainder=false
-selection=faithful width_from=embedding``.
+(`selection` undoes that, but for the price). `presets.toml` has the published settings.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness import Answer, BlackBox, Count, ModelInfo, NonNegative, Positive, Several, Shots, Subspace, Task
+from harness import Answer, BlackBox, Count, NonNegative, Positive, Several, Shots, Subspace, Task, WidthFrom
 from harness.solving import CmaEs, Loss, Selection, cross_entropy, hinge
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "hinge": hinge}
@@ -37,9 +36,9 @@ class Config:
     sigma: Positive = 1.0  # first step size, in units of z; it changes nothing, A is divided by it
     alpha: NonNegative = 1.0  # std of the first prompts at the input, in units of `width_from` (published: 0.2 to 1)
     alpha_deep: NonNegative = 0.2  # the same for layers 1 and above
-    # What the alphas are measured in: the std of each layer's input (ours), the same but of the word embeddings at the
-    # input (published), or 1 (for the published uniform projection).
-    width_from: Literal["hidden", "embedding", "unit"] = "hidden"
+    # What the alphas are measured in: the std of each layer's input (ours), the same clipped at three stds and of the
+    # word embeddings at the input (published), or 1 (for the published uniform projection).
+    width_from: WidthFrom = "hidden"
     projection: Literal["normal", "uniform"] = "normal"  # entries of A_l; uniform is on +-1/sqrt(d), times the width
     loss: Literal["ce", "hinge"] = "ce"
     # What replaces a layer's prompt: the best of the generation, if the loss falls (ours), or the layer's best ever, by
@@ -61,8 +60,8 @@ class Config:
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
     """Yield the bare template, then every stack of prompts that dev prefers to all before."""
     train, dev, loss, ours = shots.train, shots.dev, LOSSES[config.loss], config.selection == "house"
-    layers, seed = lm.info.layers, int(rng.integers(2**62))
-    space = Subspace(config.dim, widths(lm.info, config), lm.info.prompt_tokens, seed, config.projection)
+    layers, alphas = lm.info.layers, (config.alpha / config.sigma, config.alpha_deep / config.sigma)
+    space = Subspace.deep(lm.info, config.dim, rng, *alphas, config.width_from, config.projection)
     selection = Selection(task, dev, config.select if ours else "metric-alone")
     yield Answer.of(task)
     if ours:
@@ -78,6 +77,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         stacks[:, layer] = searches[layer].ask()  # only this layer moves
         losses = loss(lm.logits(space.at(stacks), train.texts), train.labels)  # (population,)
         searches[layer].tell(losses)
+        lm.log(loss=losses.min(), layer=layer, **searches[layer].state)
         bar = best_loss if config.accept == "improve" else best_of_layer[layer]
         if losses.min() < bar:
             best = stacks[losses.argmin()]
@@ -91,15 +91,6 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
             q = lm.logits(space.at(looks), dev.texts)
             for k, metric in selection.better(q, cross_entropy(q, dev.labels)):
                 yield Answer.of(task, space.at(looks[k : k + 1]), loss=best_loss, dev=metric)
-
-
-def widths(info: ModelInfo, config: Config) -> tuple[float, ...]:
-    """Width of each layer's projection, alpha_l s_l / sigma."""
-    s = list(info.hidden_std) if config.width_from != "unit" else [1.0] * info.layers
-    if config.width_from == "embedding":
-        s[0] = info.embedding_std
-    alphas = [config.alpha] + [config.alpha_deep] * (info.layers - 1)
-    return tuple(a * s_l / config.sigma for a, s_l in zip(alphas, s, strict=True))
 
 
 def schedule(calls: float, layers: int, config: Config) -> Iterator[int]:

@@ -192,6 +192,8 @@ def search(lm: BlackBox, space: Subspace, shots: Shots, rng: np.random.Generator
         if lm.budget.rows_left < needed:
             return
         q = lm.logits(space.at(walk.ask()), train.texts)  # (population, texts, classes)
-        walk.tell(cross_entropy(q + additive_shift(q)[:, None] if config.calibrate else q, train.labels))
+        losses = cross_entropy(q + additive_shift(q)[:, None] if config.calibrate else q, train.labels)
+        walk.tell(losses)
+        lm.log(loss=losses.min(), **walk.state)
         if generation % config.dev_every == 0 or lm.budget.rows_left < needed:
             yield np.stack([walk.best, walk.mean])

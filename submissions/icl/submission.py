@@ -107,7 +107,7 @@ def room_for_demonstrations(lm: BlackBox, task: Task, shots: Shots) -> int:
     template = task.template.replace("{a}", "").replace("{b}", "").replace("{mask}", "")
     texts = [" ".join(text) for text in shots.train.texts + shots.dev.texts]
     fixed, *own = token_counts(lm, [template, *texts])
-    room = lm.info.max_tokens - lm.info.prompt_tokens - SPECIAL_TOKENS - fixed - 1  # 1 is the mask
+    room = lm.info.max_tokens - SPECIAL_TOKENS - fixed - 1  # 1 is the mask; there is no prompt
     return room - min(max(own), room // 2)
 
 

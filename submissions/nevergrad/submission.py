@@ -31,7 +31,7 @@ TRY = "try NGOpt, DiagonalCMA or CMA"
 class Config:
     """Hyper-parameters."""
 
-    optimizer: str = ""  # a name in nevergrad.optimizers.registry; no default, so that the leaderboard's names carry it
+    optimizer: str = "NGOpt"  # a name in nevergrad.optimizers.registry; NGOpt chooses by dimension and budget
     dim: Count = 500  # d, length of z
     population: Count = 20  # candidates asked for at once, where that is allowed; at least 4 + 3 ln d, CMA-ES's least
     alpha: NonNegative = 1.0  # std of the prompts at z ~ N(0, I), in standard deviations of the first layer's input
@@ -40,8 +40,6 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse unknown optimisers, and those that would hang."""
-        if not self.optimizer:
-            raise ValueError("which optimizer? Say it with --config optimizer=NGOpt, or DiagonalCMA, CMA, PSO, ...")
         if self.optimizer in REFUSED:
             raise ValueError(f"optimizer {self.optimizer!r} fits a model that hangs at dim {self.dim}; {TRY}")
         if self.optimizer not in ng.optimizers.registry:
@@ -72,6 +70,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
             losses = cross_entropy(lm.logits(space.at(zs), train.texts), train.labels)  # (population,)
             for candidate, loss in zip(asked, losses.tolist(), strict=True):
                 search.tell(candidate, loss)
+            lm.log(loss=losses.min())
             if losses.min() < best_loss:
                 best_z, best_loss = zs[losses.argmin()], float(losses.min())
 

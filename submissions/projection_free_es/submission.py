@@ -76,6 +76,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         xs = search.ask()  # (population, D)
         losses = fitness(log_probabilities(lm, place(xs), train), train, config.tau)  # (population,)
         search.tell(losses)
+        lm.log(loss=losses.min(), sigma=search.sigma)
         if losses.min() < best_loss:
             best_x, best_loss = xs[losses.argmin()], float(losses.min())
 

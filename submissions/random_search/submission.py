@@ -45,6 +45,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     for population in count(1):
         zs = rng.standard_normal((config.population, config.dim))
         losses = cross_entropy(lm.logits(space.at(zs), train.texts), train.labels)  # (population,)
+        lm.log(loss=losses.min())
         if losses.min() < best_loss:
             best_z, best_loss, looked = zs[losses.argmin()], float(losses.min()), False
         last = lm.budget.rows_left < round_rows

@@ -7,8 +7,8 @@ directional derivative whatever the number of coordinates; times its direction i
 gradient, up to order eps^2. The 2n candidates of a step are one query.
 
 Spall (IEEE Transactions on Automatic Control 37(3)) moves x by a decaying gain times g, MeZO by a constant one; here
-Adam moves it. Differs from MeZO also in this: prompts are tuned and not weights; the loss is that of the whole training
-set; looks at dev are paid for, and dev loss breaks ties; the bare template is the first incumbent.
+Adam moves it. Differs from MeZO also in this: prompts are tuned and not weights; the loss is of the whole training set;
+looks at dev are paid for, dev loss breaks ties; the bare template is the first incumbent.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     q = lm.logits(None, dev.texts)
     selection.better(q, cross_entropy(q, dev.labels))  # the prompt to beat
 
-    x, adam = np.zeros(size), Adam(config.eta)
-    best_x, best_loss = np.zeros(size), np.inf  # of all candidates
+    x, best_x, best_loss, adam = np.zeros(size), np.zeros(size), np.inf, Adam(config.eta)  # best of all candidates
     step_rows, look_rows = 2 * config.directions * len(train), 2 * len(dev)
     look_steps = max(1, config.dev_every // (2 * config.directions))
     for step in count(1):
@@ -63,6 +62,7 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
         u = draw(rng, config.distribution, (config.directions, size))
         candidates = np.concatenate([x + config.eps * u, x - config.eps * u])  # (2n, size)
         losses = loss(lm.logits(place(candidates), train.texts), train.labels)  # (2n,)
+        lm.log(loss=losses.min())
         if losses.min() < best_loss:
             best_x, best_loss = candidates[losses.argmin()], float(losses.min())
         plus, minus = np.split(losses, 2)  # (n,) each

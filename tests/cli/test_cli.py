@@ -126,7 +126,13 @@ def test_a_new_submission_can_be_checked_at_once(harness: Any) -> None:
 
 
 def test_tracks_and_tasks_are_listed(harness: Any) -> None:
-    assert {track["name"] for track in harness("tracks", "--json").json} == {"kit", "mini", "official", "paper"}
+    assert {track["name"] for track in harness("tracks", "--json").json} == {
+        "kit",
+        "mini",
+        "mini-long",
+        "official",
+        "paper",
+    }
     assert {task["name"] for task in harness("tasks", "--json").json} == {"dbpedia", "qnli", "qqp", "snli", "sst2"}
     found = {task["name"] for task in harness("tasks", "--track", "paper", "--json").json}
     assert found == {"agnews", "dbpedia", "mrpc", "rte", "snli", "sst2", "yelp"}

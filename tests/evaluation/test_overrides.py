@@ -11,10 +11,14 @@ import pytest
 from made_up import key
 
 from harness.cli.options import OPTIONS, REPLAYED
+from harness.errors import InputError
 from harness.evaluation.overrides import Overrides, decisions
 from harness.evaluation.plan import basis_of
+from harness.evaluation.preparation import replaced
 from harness.leaderboard.rank import rank
 from harness.results.records import CellRecord, Run, RunKey, StoredCell
+from harness.tracks.examples import Source, splits_of
+from harness.tracks.tasks import load_task
 from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
@@ -26,7 +30,9 @@ GIVEN: dict[str, Any] = {
     "data": Path("some/kit"),
     "test_data": Path("some/private"),
     "backend": "onnxruntime",
+    "shots": 64,
     "seed": 3,
+    "repeat": 2,
     "device": "cuda",
     "p0": Path("some/p0.safetensors"),
     "white_box": True,
@@ -38,7 +44,7 @@ GIVEN: dict[str, Any] = {
 }
 """A value of each field that is not its default. A new field needs one, and a `Decision`."""
 NAMES = tuple(each.name for each in dataclasses.fields(Overrides))
-IN_THE_KEY = {"seed": 3, "device": "NVIDIA H200", "external": "mnli p0 0123", "access": "white-box"}
+IN_THE_KEY = {"seed": 3, "repeat": 2, "device": "NVIDIA H200", "external": "mnli p0 0123", "access": "white-box"}
 """What a run's identity holds where an override is told apart by a field of its own."""
 
 
@@ -85,7 +91,7 @@ def test_a_plan_is_told_apart_as_decided(name: str, mini: Track) -> None:
     if planned == "name":
         moved = Overrides(**{name: type(GIVEN[name])(f"elsewhere/{Path(GIVEN[name]).name}")})
         assert basis_of(mini, moved) == basis_of(mini, given(name))
-    if decisions()[name].identity in {"modified", "seed", "device", "external"}:
+    if decisions()[name].identity in {"modified", "seed", "repeat", "device", "external"}:
         assert planned != "no", "a line of a plan would run something else than was planned"
 
 
@@ -108,8 +114,8 @@ def test_a_model_of_the_hub_is_no_path(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", NAMES)
 def test_a_replay_takes_each_from_where_it_was_decided(name: str, mini: Track) -> None:
     """From the stored run, from the command line again, or from neither."""
-    stored = dataclasses.replace(key(), seed=3, modified=("calls", "backend"), calls=40)
-    cells = [cell("sst2", 2, CellRecord(calls_total=40))]
+    stored = dataclasses.replace(key(), seed=3, repeat=2, modified=("calls", "backend", "shots"), calls=40)
+    cells = [cell("sst2", 2, CellRecord(calls_total=40, train_rows=128, words=("bad", "good")))]
     repeated = getattr(given(name).repeating(stored, cells, mini), name)
     untouched = getattr(Overrides().repeating(stored, cells, mini), name)
     from_where = {"stored": GIVEN[name], "given": GIVEN[name], "no": getattr(Overrides(), name)}
@@ -123,6 +129,28 @@ def test_a_replay_takes_each_from_where_it_was_decided(name: str, mini: Track) -
 def test_data_of_a_kit_track_replace_nothing() -> None:
     assert Overrides(data=Path("kit")).modified(load_track("kit")) == ()
     assert Overrides(data=Path("kit")).modified(load_track("mini")) == ("data",)
+
+
+def test_a_kit_is_the_competitions_own_data(tmp_path: Path) -> None:
+    """Its splits are run under their own numbers; any other directory replaces the track's data."""
+    official, file = load_track("official"), load_task("sst2")
+    assert Overrides(data=tmp_path).modified(official) == ("data",)
+    for split in (8, 13):
+        (tmp_path / "SST-2" / str(split)).mkdir(parents=True)
+        (tmp_path / "SST-2" / str(split) / "train.tsv").write_text("good\tpositive\n", encoding="utf-8")
+    assert Overrides(data=tmp_path).modified(official) == ()
+    assert Overrides(data=tmp_path).modified(load_track("paper")) == ("data",)
+    kit = Source("kit", tmp_path, all_splits=True)
+    assert splits_of(file, kit, official.tasks["sst2"]) == [8, 13]
+    assert splits_of(file, Source("hub"), official.tasks["sst2"]) == [1, 2, 3, 4, 5]
+
+
+def test_other_shots_need_splits_that_are_drawn(mini: Track) -> None:
+    changed = replaced(mini, Overrides(shots=64))
+    assert all((spec.shots, spec.dev) == (64, 64) for spec in changed.tasks.values())
+    for track, shots, says in ((mini, 0, "a positive number"), (load_track("kit"), 64, "have the examples")):
+        with pytest.raises(InputError, match=says):
+            replaced(track, Overrides(shots=shots))
 
 
 def test_the_tracks_own_backend_replaces_nothing(mini: Track) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 import pytest
+import torch
 from outer_models import WIDTH, write_submission
 from rich.console import Console
 
@@ -19,7 +21,7 @@ from harness.contract import Prompt, Subspace
 from harness.errors import DataError, InputError, QueryError
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.predict import stored_answer
-from harness.evaluation.pretrain import Pretraining, load_source, pretrain, read_p0, write_p0
+from harness.evaluation.pretrain import Pretraining, import_p0, load_source, pretrain, read_p0, write_p0
 from harness.evaluation.progress import PlainProgress
 from harness.evaluation.run import Evaluation
 from harness.leaderboard.rank import rank
@@ -27,7 +29,7 @@ from harness.leaderboard.table import terminal_table
 from harness.results.store import Store
 from harness.sandbox.submission import find
 from harness.solving.losses import cross_entropy
-from harness.tracks.examples import Source
+from harness.tracks.examples import Source, load_pool
 from harness.tracks.tasks import load_task, outside_set
 from harness.tracks.track import load_track
 
@@ -103,7 +105,19 @@ def test_every_prompt_is_relative_to_p0(tiny_lm: LanguageModel) -> None:
     assert relative.info(TEXTS, "{a} {mask} {b}").hidden_std != tiny_lm.info(TEXTS, "{a} {mask} {b}").hidden_std
 
 
-def test_a_prepended_prompt_cannot_be_relative_to_it(tiny_lm: LanguageModel) -> None:
+def test_a_prepended_prompt_is_relative_to_one_that_was_prepended(tiny_lm: LanguageModel) -> None:
+    """Value by value, as in the paper."""
+    relative, deep = tiny_lm.with_p0(values(), "prepend"), prompts()[1].values
+    moved = deep.copy()
+    moved[:, 0] += values()
+    there = logits(relative, Prompt(deep, "prepend"))
+    np.testing.assert_array_equal(there, logits(tiny_lm, Prompt(moved, "prepend")))
+    np.testing.assert_array_equal(logits(relative, None), logits(tiny_lm, None))
+    with pytest.raises(QueryError, match="p0 is for prompts in mode prepend, this one is in mode add"):
+        logits(relative, Prompt(deep))
+
+
+def test_a_prepended_prompt_cannot_be_relative_to_one_that_was_added(tiny_lm: LanguageModel) -> None:
     """It was trained on the embeddings of p0's tokens, which a prepended prompt does not have."""
     relative = tiny_lm.with_p0(values())
     for prompt in (
@@ -111,7 +125,7 @@ def test_a_prepended_prompt_cannot_be_relative_to_it(tiny_lm: LanguageModel) -> 
         Subspace(5, (1.0,), 2, 0, mode="prepend").at(np.ones(5)),
     ):
         logits(tiny_lm, prompt)
-        with pytest.raises(QueryError, match="prepend needs a run without"):
+        with pytest.raises(QueryError, match="p0 is for prompts in mode add, this one is in mode prepend"):
             logits(relative, prompt)
 
 
@@ -137,7 +151,7 @@ def test_what_is_written_is_read_back(tiny_lm: LanguageModel, tmp_path: Path) ->
         (values()[:1], {}, r"of shape \(1, 16\); finite float32 of shape \(2, 16\) expected"),
         (np.full((TOKENS, WIDTH), np.nan, dtype=np.float32), {}, "finite float32"),
         (values(), {"model_sha256": "other", "model": "big"}, "was trained on big"),
-        (values(), {"mode": "prepend"}, "in mode prepend"),
+        (values(), {"mode": "inside"}, "in mode inside"),
     ],
     ids=["another length", "nan", "another model", "another mode"],
 )
@@ -206,7 +220,55 @@ def test_a_source_that_cannot_be_had_is_told(mnli: Path, tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"nyu-mll/glue/mnli, split train cannot be had"):
         load_source(HOW, Source("hub", tmp_path))
     with pytest.raises(DataError, match="1000 \\+ 100 are needed"):
-        load_source(Pretraining(), Source("hub", mnli))
+        load_source(Pretraining(rows=1000), Source("hub", mnli))
+
+
+def test_the_whole_training_set_is_used_but_for_dev(mnli: Path) -> None:
+    """As in the paper, where no size is given; no text is in both."""
+    source = Source("hub", mnli)
+    file, shots = load_source(Pretraining(dev=2), source)
+    pool = load_pool(file, source)
+    assert np.bincount(shots.dev.labels).tolist() == [2, 2, 2]
+    assert len(shots.train) == sum(text not in shots.dev.texts for text in pool.texts)
+    assert not set(shots.train.texts) & set(shots.dev.texts)
+
+
+def test_a_prompt_to_prepend_is_trained_as_it_is_shown(tiny_lm: LanguageModel, mnli: Path, tmp_path: Path) -> None:
+    """From the embeddings of p0's tokens, and the server puts it before the text."""
+    file, shots = load_source(HOW, Source("hub", mnli))
+    start, _ = pretrain(tiny_lm, "harness-2026", file, shots, replace(HOW, mode="prepend", eta=1e-12), lambda _: None)
+    trained, facts = pretrain(tiny_lm, "harness-2026", file, shots, replace(HOW, mode="prepend"), lambda _: None)
+    task = file.task("harness-2026", "masked")
+    zero = Prompt(np.zeros((1, 1, TOKENS, WIDTH), dtype=np.float32), "prepend")
+    losses = [
+        float(cross_entropy(lm.outputs(zero, shots.train.texts, task.template, task.words, "mask").logits,
+                            shots.train.labels)[0])
+        for lm in (tiny_lm.with_p0(start, "prepend"), tiny_lm.with_p0(trained, "prepend"))
+    ]  # fmt: skip
+    assert losses[1] < losses[0] - 0.05
+    write_p0(tmp_path / "p0", trained, facts)
+    assert read_p0(tmp_path / "p0", tiny_lm).mode == "prepend"
+
+
+@pytest.mark.parametrize("packed", [lambda t: t, lambda t: {"prompt": t[None]}, lambda t: {"n": torch.ones(3), "p": t}])
+def test_a_prompt_of_another_program_is_imported(tiny_lm: LanguageModel, tmp_path: Path, packed: Any) -> None:
+    """A tensor, or a dictionary with one; the file for --p0 says the mode and where it is from."""
+    torch.save(packed(torch.from_numpy(values())), tmp_path / "nli.pt")
+    write_p0(tmp_path / "p0", *import_p0(tmp_path / "nli.pt", tiny_lm, "prepend"))
+    found = read_p0(tmp_path / "p0", tiny_lm)
+    np.testing.assert_array_equal(found.values, values())
+    assert found.mode == "prepend"
+
+
+def test_a_file_with_code_or_another_shape_is_not_imported(tiny_lm: LanguageModel, tmp_path: Path) -> None:
+    """Nothing of it runs."""
+    torch.save({"p": torch.ones(3, 4)}, tmp_path / "shape.pt")
+    with pytest.raises(InputError, match=r"one is expected; it holds \(3, 4\)"):
+        import_p0(tmp_path / "shape.pt", tiny_lm, "prepend")
+    torch.save({"p": Path("x")}, tmp_path / "code.pt")
+    for path in (tmp_path / "code.pt", tmp_path / "none.pt"):
+        with pytest.raises(InputError, match="no file of tensors alone"):
+            import_p0(path, tiny_lm, "prepend")
 
 
 def test_the_command_writes_what_an_evaluation_reads(

@@ -144,7 +144,7 @@ def test_the_ids_are_those_of_the_reference_codes_string(tiny: Tiny, name: str, 
 def test_a_query_has_as_many_ids_of_p0_as_prompt_tokens(tiny: Tiny) -> None:
     """All fifty, or the first of them, right after the start token."""
     encoded = tiny.lm.text_set(" . {a} {mask}", (("bad",),)).encoded
-    ids = tiny.lm.batch(encoded, prompted=True).ids[0].tolist()
+    ids = tiny.lm.batch(encoded, "add").ids[0].tolist()
     assert ids[0] == 0
     assert ids[1 : 1 + P0.tokens] == list(range(1000, 1050))
     assert ids[1 + P0.tokens :] == list(encoded[0].ids[1:])
@@ -209,3 +209,26 @@ def test_a_long_public_text_is_cut_and_its_row_and_template_kept(tiny: Tiny, tmp
     out = tiny.lm.outputs(Prompt(states), test.texts, template, (" film",), "mask")
     assert np.isfinite(out.logits).all()
     assert out.logits.shape == (1, 4, 1)
+
+
+def test_no_separator_is_read_where_no_p0_stands(tmp_path: Path) -> None:
+    """BBT's paper has no " . " in front of a text without a prompt, or before a prepended one."""
+    tiny_roberta.save(tmp_path)
+    spec = ModelSpec(str(tmp_path), "float32")
+    paper, kit = (load_model(spec, load_track(name).prompt) for name in ("paper", "official"))
+    template, bare, text = " . {a} . It was {mask} .", "{a} . It was {mask} .", (("bad",),)
+    assert paper.text_set(template, text).encoded == kit.text_set(template, text).encoded
+    for mode in (None, "prepend"):
+        assert paper.text_set(template, text, mode).encoded == kit.text_set(bare, text).encoded  # type: ignore[arg-type]
+        assert kit.text_set(template, text, mode).encoded == kit.text_set(template, text).encoded  # type: ignore[arg-type]
+    assert paper.text_set(" [ {mask} ] {a}", text, None).encoded == kit.text_set("[ {mask} ] {a}", text).encoded
+
+
+def test_texts_are_not_cut_to_make_room_for_a_prompt_that_is_not_there(tmp_path: Path) -> None:
+    """Without one they may be as long as the model takes; `cut_at` shortens both."""
+    tiny_roberta.save(tmp_path)
+    lm = load_model(ModelSpec(str(tmp_path), "float32"), P0)
+    text = (("bad " * 600,),)
+    for model, longest in ((lm, lm.max_tokens), (lm.cut_at(120), 120)):
+        lengths = [len(model.text_set("{a} {mask}", text, mode).encoded[0].ids) for mode in (None, "add", "prepend")]  # type: ignore[arg-type]
+        assert lengths == [longest, longest - P0.tokens, longest - P0.tokens]

@@ -64,7 +64,7 @@ def test_every_shipped_config_is_read_as_the_worker_reads_it(folder: Path) -> No
     found = read_config(find(folder))
     assert found is not None
     assert found.complete
-    with loaded(folder, {"optimizer": "CMA"} if folder.name == "nevergrad" else {}) as solver:
+    with loaded(folder, {}) as solver:
         for name, value in itertools.product([*found.types, "no_such_option"], TRIED):
             wanted, got = said(type(solver.config), {name: value}), read(found, {name: value})
             if got != wanted:  # what `__post_init__` refuses is the worker's to say

@@ -119,7 +119,7 @@ class Bench:
         lm.outputs = watched  # type: ignore[method-assign]
         test = fake_examples(task, 1000, np.random.default_rng(999))
         if name != "manual":
-            options = {"dim": 30, **({"optimizer": "NGOpt"} if name == "nevergrad" else {}), **options}
+            options = {"dim": 30, **options}
         answers, ended_by_budget = [], False
         with pytest.MonkeyPatch.context() as patch:
             told = overhear(patch)

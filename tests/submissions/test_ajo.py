@@ -175,8 +175,7 @@ def test_the_gradient_of_the_head_is_that_of_the_loss(ajo: ModuleType, bench: Be
     found: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Adam, "step", lambda _, parameters, gradients: found.append((parameters, gradients)))
-        config = ajo.Config(alpha=alpha, joint=joint, batch=1000, epochs=1)
-        ajo.train_head(head, member, outs, shots, Adam(0.1), rng, config)
+        ajo.train_head(head, member, outs, shots, Adam(0.1), rng, alpha if joint else 1.0, 1000, 1)
     (((weight, bias), gradients),) = found
     mixture = replace(member, head=head, alpha=alpha if joint else 1.0)
     for parameter, gradient in zip((weight, bias), gradients, strict=True):
@@ -198,7 +197,7 @@ def test_training_the_head_lowers_the_joint_loss(ajo: ModuleType, bench: Bench) 
     np.testing.assert_allclose(mixture.probabilities(outs), 0.5 * softmax(outs.logits) + 0.25)
     for _ in range(4):
         losses.append(float(negative_log_likelihood(mixture.probabilities(outs), shots.train.labels)[0]))
-        ajo.train_head(head, member, outs, shots, adam, np.random.default_rng(0), ajo.Config())
+        ajo.train_head(head, member, outs, shots, adam, np.random.default_rng(0), 0.5, 16, 3)
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0] - 0.05
     assert lm.meter.spent == 0
@@ -212,7 +211,8 @@ def test_without_joint_the_head_is_trained_by_itself(ajo: ModuleType, bench: Ben
     for scale in (1.0, 5.0):
         head = LinearHead(np.zeros((2, lm.info.width)), np.zeros(2))
         member = Member.of(task, None, (scale, scale))
-        ajo.train_head(head, member, outs, shots, Adam(0.01), np.random.default_rng(0), ajo.Config(joint=joint))
+        alpha = 0.5 if joint else 1.0
+        ajo.train_head(head, member, outs, shots, Adam(0.01), np.random.default_rng(0), alpha, 16, 3)
         weights.append(head.weight)
     assert np.array_equal(*weights) == (not joint)
 

@@ -63,10 +63,12 @@ def test_widths_follow_the_layers(bench: Bench) -> None:
 
 
 def test_widths_of_the_published_code(bench: Bench) -> None:
-    """The word embeddings' at the input and each layer's own above it; 1 everywhere for the uniform projection."""
+    """The word embeddings' at the input, each layer's, clipped, above it; 1 everywhere for the uniform projection."""
     run = short(bench, calls=20, width_from="embedding", selection="faithful")
     info = run.lm.info
-    np.testing.assert_allclose(run.train[0].space.std, [info.embedding_std, *(0.2 * np.array(info.hidden_std[1:]))])
+    np.testing.assert_allclose(
+        run.train[0].space.std, [info.embedding_std, *(0.2 * np.array(info.hidden_std_clipped[1:]))]
+    )
     run = short(bench, calls=20, width_from="unit", projection="uniform", selection="faithful")
     assert run.train[0].space.std == (1.0, 0.2, 0.2)
     assert run.train[0].space.distribution == "uniform"

@@ -104,12 +104,12 @@ def test_no_more_demonstrations_than_asked_for(bench: Bench, most: int) -> None:
 
 @pytest.mark.parametrize("longest", [20, 40, 60, 100, 200, 512])
 def test_demonstrations_leave_room_for_the_text(bench: Bench, longest: int) -> None:
-    """Tokens of prompt, demonstrations, template and the longest text stay within the model's length."""
+    """Tokens of demonstrations, template and the longest text stay within the model's length; there is no prompt."""
     lm, task, shots = bench.setting()
     lm.free.info = replace(lm.free.info, max_tokens=longest)
     answer = tune(bench, lm, task, shots)[-1]
     filled = template_of(answer).replace("{a}", shots.train.texts[0][0])  # nine words, as all texts of the fake
-    used = len(filled.split()) + lm.info.prompt_tokens
+    used = len(filled.split())
     demo = 9 + 5  # words of a text and of the template with its label word
     if answer.note["demonstrations"] > 0:
         assert used + 2 <= longest  # two for start and end

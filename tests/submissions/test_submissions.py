@@ -41,6 +41,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("ajo", {"head": False}),
     ("ajo", {"joint": False}),
     ("ajo", {"head_every": "layer"}),
+    ("ajo", {"loss": "hinge"}),
+    ("ajo", {"accept": "best", "width_from": "unit"}),
 ]
 PLAIN = {"instruction": False, "words": 0, "polish": 0.0}
 """BBT-RGB with nothing but its first stage."""
@@ -357,10 +359,10 @@ def test_nevergrad_keeps_to_the_generations_of_its_optimiser(bench: Bench) -> No
     assert run.accuracy(run.answers[-1]) > LEAST["nevergrad"]
 
 
-def test_nevergrad_wants_to_be_told_the_optimizer(bench: Bench) -> None:
-    """Its name is then part of the entry's, which is made of the options that were given."""
-    with pytest.raises(ValueError, match="optimizer=NGOpt"):
-        bench.load("nevergrad").Config()
+def test_nevergrad_without_options_is_ngopt(bench: Bench) -> None:
+    """The same answers as with the name given."""
+    module = bench.load("nevergrad")
+    assert module.Config() == module.Config(optimizer="NGOpt")
 
 
 @pytest.mark.parametrize("optimizer", ["BO", "PCABO", "NoSuchThing"])

@@ -311,6 +311,34 @@ def test_published_numbers_stand_beside_the_measured(tool: ModuleType, store: St
     assert "79.82" not in page
 
 
+def test_chance_of_the_optimiser_is_told_where_cells_were_repeated(
+    tool: ModuleType, store: Store, database: Path
+) -> None:
+    """Standard deviations between repeats and between splits, in points; the command has the number of repeats."""
+    add(store, "bbt", {("sst2", 1): 4, ("sst2", 2): 6})
+    page = written(tool, database, database.parent / "once.md")
+    assert "## Chance of the optimiser" not in page
+    add(store, "bbt", {("sst2", 1): 6, ("sst2", 2): 8}, repeat=1)
+    page = written(tool, database, database.parent / "twice.md")
+    cells = row(page, "bbt", "## Chance of the optimiser")
+    assert cells[1:] == ["2", "2", "17.7", "17.7"]  # 50 and 75, 75 and 100; means 62.5 and 87.5
+    assert row(page, "bbt")[3].startswith("75.0 ± 17.7")
+    assert "harness evaluate submissions/bbt --track kit --data DIR --task sst2 --repeats 2" in page
+
+
+def test_accuracy_stands_beside_macro_f1(tool: ModuleType, store: Store, database: Path) -> None:
+    """For comparison with papers, on the tasks that are ranked by another metric."""
+    labels = np.array([0, 1, 2, 0, 0, 0])
+    run = store.open_run(
+        key("bbt", track="kit", track_fingerprint=load_track("kit").fingerprint, data="kit:DIR"), ENVIRONMENT
+    )
+    kept = [KeptAnswer(1.0, 1, b"a", np.zeros(6, dtype=np.int64))]
+    store.begin(run, "snli", 1).finish("ok", CellRecord(**FACTS), "t", labels, kept)
+    page = written(tool, database, database.parent / "page.md")
+    assert row(page, "bbt", "## Accuracy")[1:] == ["66.7"]
+    assert row(page, "bbt")[3] == "26.7"  # F1 of class 0 is 0.8, of the others 0
+
+
 def test_the_commands_on_the_page_are_accepted(tool: ModuleType, store: Store, database: Path) -> None:
     """One line per entry, with its options, its tasks and its seed; parsed, not run."""
     add(store, "bbt", CELLS, seed=3)

@@ -47,7 +47,7 @@ def lm() -> LanguageModel:
 def query(peers: ModuleType, lm: LanguageModel) -> tuple[object, tuple[int, ...], torch.Tensor, np.ndarray]:
     """Rows, words, prompts, and the plain path's logits of 15 candidates x 3 texts of unequal length."""
     encoded = lm.text_set("{a} It was {mask} .", TEXTS)
-    rows = peers.Rows(lm._model, lm.batch(encoded.encoded, prompted=True))
+    rows = peers.Rows(lm._model, lm.batch(encoded.encoded, "add"))
     words = lm.single_ids(WORDS)
     return rows, words, torch.from_numpy(VALUES[:, 0]), lm.forward(Prompt(VALUES), encoded, words).logits
 

@@ -57,7 +57,7 @@ def test_rows_are_read_from_the_ranking_and_the_references_alone() -> None:
 
 
 def test_a_submission_has_a_row_for_each_track_and_option_first_as_it_is() -> None:
-    _, _, *lines = of_submission("solver", RESULTS).splitlines()
+    _, _, _, _, *lines = of_submission("solver", RESULTS).splitlines()
     assert lines == [
         "| `mini` | 5.1 | 1.1 | 4.1 | 3.1 | 2.1 | 3.1 [2.1, 4.1] |",
         "| `mini`, `dim=5` | 5.0 | 1.0 | 4.0 | 3.0 | 2.0 | 3.0 [2.0, 4.0] |",
@@ -67,7 +67,8 @@ def test_a_submission_has_a_row_for_each_track_and_option_first_as_it_is() -> No
 
 
 def test_published_scores_come_first_under_the_tasks_that_have_them() -> None:
-    header, _, first, *_ = of_submission("lora", RESULTS).splitlines()
+    said, _, header, _, first, *_ = of_submission("lora", RESULTS).splitlines()
+    assert said == "Tasks: macro-F1 on dbpedia and snli, accuracy elsewhere."
     cells = dict(zip(["", *TASKS], [cell.strip() for cell in first.split("|")[1:]], strict=False))
     assert header == f"|  | {' | '.join(TASKS)} | average |"
     assert cells == {
@@ -78,6 +79,29 @@ def test_published_scores_come_first_under_the_tasks_that_have_them() -> None:
         "qqp": "-",
         "qnli": "-",
     }
+
+
+def test_measured_scores_beside_published_ones_are_accuracies_too_where_they_are_known() -> None:
+    """From the page's section, whatever the tasks are ranked by."""
+    page = """## Ranking
+
+| submission | sst2 | dbpedia | snli | qqp | qnli | average |
+| --- | --- | --- | --- | --- | --- | --- |
+| `lora` | 1.0 | 2.0 | 3.0 | 4.0 | 5.0 | 3.0 |
+
+## Accuracy
+
+Text.
+
+| submission | dbpedia | snli |
+| --- | --- | --- |
+| `lora` | 22.0 | 33.0 |
+
+## Findings
+"""
+    said, *lines = of_submission("lora", {"mini": score_tables.rows(page)}).splitlines()
+    assert said == "Tasks: accuracy, as in the papers."
+    assert lines[-1] == "| `mini` | 1.0 | 22.0 | 33.0 | 4.0 | 5.0 | 3.0 |"
 
 
 def test_the_overview_takes_one_entry_of_each_folder_and_marks_what_is_not_ranked() -> None:

@@ -8,6 +8,7 @@ from harness.evaluation.preparation import Preparation
 from harness.evaluation.run import Evaluation, keep, plan_known_before
 from harness.sandbox import best_tier
 from harness.sandbox.config_source import check_options
+from harness.sandbox.presets import variants
 from harness.sandbox.trial import try_config
 
 if TYPE_CHECKING:
@@ -53,4 +54,5 @@ def _try(job: Job, submission: Submission) -> None:
     """
     settled = check_options(submission, job.options)
     if not settled and submission.access == "black-box":
-        try_config(submission, job.options, job.track.limits, job.choices.sandbox or best_tier.best().tier)
+        for options in variants(submission, job.options):
+            try_config(submission, options, job.track.limits, job.choices.sandbox or best_tier.best().tier)

@@ -20,11 +20,14 @@ from harness.leaderboard.report.figures import draw_all
 from harness.leaderboard.report.pages import pages, site
 from harness.leaderboard.report.prose import LONGEST, rendered
 from harness.leaderboard.table import write_document
+from harness.sandbox.presets import identity_sha256
 from harness.sandbox.submission import find, folder_of
 
 if TYPE_CHECKING:
     from harness.leaderboard.report.facts import Facts
+    from harness.results.records import RunKey
     from harness.results.store import Store
+    from harness.sandbox.submission import Submission
     from harness.tracks.examples import Source
     from harness.tracks.track import Track
 
@@ -122,7 +125,7 @@ def _write(facts: Facts, submissions: Path, folder: Path) -> int:
 def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
     """README of each entry whose folder is at hand, and whether the folder has changed since the run; by run."""
     found: dict[str, tuple[Markup, bool]] = {}
-    known: dict[str, tuple[Markup, set[str]]] = {}
+    known: dict[str, tuple[Markup, Submission]] = {}
     for system in facts.systems:
         name = folder_of(system.entry.name)
         if name not in known and Path(name).name == name:
@@ -131,11 +134,19 @@ def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
                 text = (folder.path / "README.md").read_text(encoding="utf-8", errors="replace")[:LONGEST]
             except (HarnessError, OSError, ValueError):
                 continue
-            known[name] = rendered(text), {folder.sha256, folder.sha256_with_page}
+            known[name] = rendered(text), folder
         if name in known:
-            readme, digests = known[name]
-            found[system.entry.run] = readme, system.run.key.submission_sha256 not in digests
+            readme, folder = known[name]
+            found[system.entry.run] = readme, not _ran_it(folder, system.run.key)
     return found
+
+
+def _ran_it(folder: Submission, key: RunKey) -> bool:
+    """Whether a folder is the one that a run was of, with the preset that it had."""
+    try:
+        return key.submission_sha256 in {identity_sha256(folder, dict(key.options)), folder.sha256_with_page}
+    except HarnessError:  # the preset is gone
+        return False
 
 
 def _rules() -> Markup | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from harness.contract import IntArray
+    from harness.leaderboard.entries import CellScore
     from harness.leaderboard.report.facts import Compared, Facts, System, TaskFacts
 
 LONGEST_LIST = 20
@@ -251,7 +252,7 @@ def submission(facts: Facts, system: System, readme: Markup | None, changed: boo
         "matrices": matrices,
         "mistakes": mistakes,
         "ran": _ran(system),
-        "config": sorted(entry.cells[0].record.config.items()),
+        "config": _config(entry.cells),
         "versions": sorted(entry.environment.get("packages", {}).items()),
         "readme": readme,
         "changed": changed,
@@ -268,6 +269,19 @@ def _matrix(task: TaskFacts, said: IntArray) -> dict[str, Any]:
     return {"task": task.file.name, "cells": len(said), "classes": task.file.classes, "rows": named}
 
 
+def _config(cells: Sequence[CellScore]) -> list[tuple[str, str]]:
+    """Options with their values, task by task where a preset has different ones."""
+    found = []
+    for name in sorted(cells[0].record.config):
+        by_value: dict[str, list[str]] = {}
+        for cell in cells:
+            tasks = by_value.setdefault(str(cell.record.config.get(name)), [])
+            tasks += [] if cell.task in tasks else [cell.task]
+        values = [f"{value} ({', '.join(tasks)})" for value, tasks in by_value.items()]
+        found.append((name, next(iter(by_value)) if len(by_value) == 1 else ", ".join(values)))
+    return found
+
+
 def _ran(system: System) -> list[tuple[str, str]]:
     """What identifies the run, in words."""
     key, environment, record = system.run.key, system.entry.environment, system.record
@@ -281,6 +295,7 @@ def _ran(system: System) -> list[tuple[str, str]]:
     said = [
         ("Run", system.entry.run),
         ("Submission, SHA-256", key.submission_sha256),
+        ("Preset", dict(key.options).get("preset", "")),
         ("Options", ", ".join(f"{name}={value}" for name, value in key.options)),
         ("Model", f"{key.model}, SHA-256 {key.model_sha256}"),
         ("Data", f"{key.data}, SHA-256 {key.data_sha256}"),

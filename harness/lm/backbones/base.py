@@ -48,8 +48,11 @@ class Backbone(Protocol):
         """Final hidden states at the read positions, float32 (candidates, texts, reads, width)."""
         ...
 
-    def layer_std(self, batch: Batch) -> list[float]:
-        """Population standard deviation of the input of each layer over all positions that hold a token."""
+    def layer_std(self, batch: Batch) -> list[tuple[float, float]]:
+        """Population standard deviation of the input of each layer over all positions that hold a token.
+
+        As it is, and after five rounds of clipping at three standard deviations from the mean (BBTv2's code).
+        """
         ...
 
     def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:

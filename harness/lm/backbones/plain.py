@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _ROWS_AT_ONCE = 256
 """Rows for which all logits are held at once."""
+_CLIPPINGS, _CLIPPED_AT = 5, 3.0
+"""How often, and at how many standard deviations from the mean, BBTv2's code clips a layer's input."""
 
 
 class PlainBackbone:
@@ -46,14 +48,10 @@ class PlainBackbone:
         ]
         return torch.stack(rows)
 
-    def layer_std(self, batch: Batch) -> list[float]:
+    def layer_std(self, batch: Batch) -> list[tuple[float, float]]:
         """See `Backbone`."""
-        seen: list[float] = []
-        self._run(
-            batch,
-            [layer[0] for layer in batch.prompts],
-            lambda x: seen.append(float(x[batch.mask].float().std(correction=0))),
-        )
+        seen: list[tuple[float, float]] = []
+        self._run(batch, [layer[0] for layer in batch.prompts], lambda x: seen.append(_spread(x[batch.mask].float())))
         return seen
 
     def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
@@ -108,3 +106,12 @@ class PlainBackbone:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _spread(x: torch.Tensor) -> tuple[float, float]:
+    """Population standard deviation of all entries, as they are and clipped at three of them five times over."""
+    std = float(x.std(correction=0))
+    for _ in range(_CLIPPINGS):
+        mean, width = float(x.mean()), float(x.std(correction=0))
+        x = x.clamp(mean - _CLIPPED_AT * width, mean + _CLIPPED_AT * width)
+    return std, float(x.std(correction=0))

@@ -1,0 +1,66 @@
+"""Repeats of a cell: the same split, tuned on several times with other chance of the submission's own.
+
+A split's score is the mean over its repeats, so that chance of the optimiser weighs less; what of it is left is part of
+what the splits' scores differ by, which the intervals are made of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from harness.contract import IntArray
+    from harness.leaderboard.entries import CellScore
+    from harness.results.records import Run
+
+_SAME = ("entry", "submission_sha256", "options", "access", "device", "external", "environment_sha256")
+
+
+def repeats_of(first: Iterable[Run], runs: Iterable[Run]) -> dict[str, list[str]]:
+    """The newest further repeats of each run, by its id: runs that differ from it in nothing but their number."""
+    groups: dict[tuple[object, ...], dict[int, str]] = {}
+    for run in runs:
+        if run.key.repeat:
+            groups.setdefault(_identity(run), {})[run.key.repeat] = run.id
+    return {run.id: [each for _, each in sorted(groups.get(_identity(run), {}).items())] for run in first}
+
+
+def averaged(first: Iterable[CellScore], *others: Iterable[CellScore]) -> tuple[CellScore, ...]:
+    """The cells of a first repeat, each with the mean scores of all repeats that it has."""
+    again = [{(cell.task, cell.split): cell for cell in other} for other in others]
+    return tuple(_mean(cell, [each[place] for each in again if (place := (cell.task, cell.split)) in each])
+                 for cell in first)  # fmt: skip
+
+
+def common_repeats(cells: Sequence[Sequence[CellScore]]) -> int:
+    """How often each cell of several entries is taken so that each repeat of each counts alike."""
+    return math.lcm(*(1 + len(cell.repeats) for own in cells for cell in own))
+
+
+def repeated(cell: CellScore, count: int) -> list[IntArray]:
+    """What a cell's repeats predict, `count` arrays (items,), each repeat as often as the others."""
+    said = (cell.predicted, *cell.repeats)
+    return [said[n % len(said)] for n in range(count)]
+
+
+def _mean(cell: CellScore, others: list[CellScore]) -> CellScore:
+    if not others:
+        return cell
+    all_of_it = [cell, *others]
+    marks = [mark for mark in cell.anytime if all(mark in each.anytime for each in others)]
+    return dataclasses.replace(
+        cell,
+        score=float(np.mean([each.score for each in all_of_it])),
+        anytime={mark: float(np.mean([each.anytime[mark] for each in all_of_it])) for mark in marks},
+        repeats=tuple(each.predicted for each in others),
+    )
+
+
+def _identity(run: Run) -> tuple[object, ...]:
+    return tuple(getattr(run.key, name) for name in _SAME)

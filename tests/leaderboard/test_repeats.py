@@ -1,0 +1,75 @@
+"""Repeats: averaged within a split, and resampled together with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import key as run_key
+
+from harness.leaderboard.entries import CellScore, Entry
+from harness.leaderboard.repeats import averaged, common_repeats, repeated
+from harness.leaderboard.standing import predictions
+from harness.leaderboard.stats import TaskPredictions, bootstrap
+from harness.results.records import CellRecord, RunKey, run_id
+
+LABELS = np.array([0, 1] * 50)
+RNG = np.random.default_rng(0)
+
+
+def cell(split: int, right: int) -> CellScore:
+    """A cell with so many of 100 items right."""
+    said = np.where(np.arange(100) < right, LABELS, 1 - LABELS)
+    return CellScore("qqp", split, "ok", right / 100, {1.0: right / 100}, CellRecord(), {}, said, LABELS, "accuracy")
+
+
+def test_a_split_scores_the_mean_of_its_repeats() -> None:
+    """Where a repeat lacks a cell, the others count."""
+    first, second = averaged([cell(1, 60), cell(2, 80)], [cell(1, 70)], [cell(1, 80)])
+    assert first.score == first.anytime[1.0] == pytest.approx(0.7)
+    assert first.accuracy == pytest.approx(0.7)
+    assert second == cell(2, 80)
+    assert common_repeats([[first, second]]) == 3
+    assert [np.array_equal(said, second.predicted) for said in repeated(second, 3)] == [True] * 3
+
+
+def test_entries_with_different_repeats_are_resampled_together() -> None:
+    """Observed scores are those of the entries, whoever has how many repeats."""
+    cells = averaged([cell(1, 60), cell(2, 80)], [cell(1, 80), cell(2, 90)])
+    three = averaged([cell(1, 50), cell(2, 50)], *([cell(1, n), cell(2, n)] for n in (60, 70)))
+    entries = [Entry(None, name, name, each, 0, {}) for name, each in (("two", cells), ("three", three))]
+    found = predictions("qqp", entries)
+    assert found.predicted.shape == (2, 2 * 6, 100)
+    assert found.repeats == 6
+    scores = bootstrap([found], np.random.default_rng(0), 200)
+    np.testing.assert_allclose(scores.observed[0], [entry.average for entry in entries])
+
+
+def test_repeats_do_not_pass_for_splits() -> None:
+    """The same repeat three times gives the interval of one, not a narrower one."""
+    said = np.stack([np.where(RNG.random((5, 100)) < p, LABELS, 1 - LABELS) for p in (0.6, 0.8)])
+    one = TaskPredictions(said, LABELS, "accuracy", 2)
+    three = TaskPredictions(np.repeat(said, 3, axis=1), LABELS, "accuracy", 2, 3)
+    first, second = (bootstrap([task], np.random.default_rng(1), 500) for task in (one, three))
+    np.testing.assert_allclose(first.replicates, second.replicates)
+
+
+def test_chance_of_the_optimiser_widens_an_interval_and_repeats_narrow_it() -> None:
+    """Five splits without any difference of their own; a run's score is off by 5 points either way."""
+    widths: dict[int, float] = {}
+    for repeats in (1, 8):
+        p = 0.7 + 0.05 * np.random.default_rng(3).standard_normal((1, 5 * repeats, 1))
+        said = np.where(np.random.default_rng(4).random((1, 5 * repeats, 2000)) < p, 1, 0)
+        task = TaskPredictions(said, np.ones(2000, dtype=np.int64), "accuracy", 2, repeats)
+        interval = bootstrap([task], np.random.default_rng(5), 1000).score(0)
+        widths[repeats] = interval.high - interval.low
+    assert widths[8] < 0.7 * widths[1]
+
+
+def test_a_first_repeat_keeps_the_id_it_had() -> None:
+    """And further ones have ids of their own."""
+    key: RunKey = run_key()
+    old: dict[str, Any] = {name: getattr(key, name) for name in key.__dataclass_fields__ if name != "repeat"}
+    assert run_id(old) == key.id != replace(key, repeat=1).id
