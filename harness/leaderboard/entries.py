@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,9 +58,10 @@ class CellScore:
     split: int
     status: str
     score: float
-    anytime: dict[float, float]
-    """Score of the incumbent per fraction of the budget; the majority class where there was none. Without the fractions
-    at which an older cell had an incumbent that was not kept."""
+    anytime: dict[float, float | None]
+    """Score of the incumbent per fraction of the budget. Before the first answer that is the score of the bare
+    template; None where this is not known. Without the fractions at which an older cell had an incumbent that was not
+    kept. A failed cell has the score of the majority class throughout."""
     record: CellRecord
     rows: dict[float, int] = field(default_factory=dict)
     """Rows that were spent when the incumbent of each fraction was offered; only where there was one."""
@@ -69,6 +70,14 @@ class CellScore:
     smallest integers that hold them: a leaderboard has 100,000 cells."""
     labels: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
     """(items,), one array for all cells of a test set."""
+    incumbents: dict[float, IntArray] = field(default_factory=dict, compare=False, repr=False)
+    """What each answer of `rows` predicts: (items,), like `predicted`; marks that share an answer share the array."""
+
+    def before_answers(self, bare: float) -> CellScore:
+        """With the bare template's score where there was no answer yet."""
+        if None not in self.anytime.values():
+            return self
+        return replace(self, anytime={mark: bare if v is None else v for mark, v in self.anytime.items()})
 
 
 @dataclass(frozen=True)
@@ -119,13 +128,14 @@ class Entry:
     def at(self, mark: float, task: str | None = None) -> float | None:
         """Score of the incumbents at a fraction of the budget: on a task, or averaged as `average` is.
 
-        None where the incumbent of some cell was not kept at that fraction.
+        None where the incumbent of some cell was not kept at that fraction, or the bare template's score is not known.
         """
-        cells = [cell for cell in self.cells if task in {None, cell.task}]
-        if not all(mark in cell.anytime for cell in cells):
-            return None
         tasks = self.tasks if task is None else [task]
-        return float(np.mean([np.mean([c.anytime[mark] for c in cells if c.task == name]) for name in tasks]))
+        found = [[cell.anytime.get(mark) for cell in self.cells if cell.task == name] for name in tasks]
+        known = [[score for score in scores if score is not None] for scores in found]
+        if [len(scores) for scores in known] != [len(scores) for scores in found]:
+            return None
+        return float(np.mean([np.mean(scores) for scores in known]))
 
     @property
     def calls(self) -> float:
