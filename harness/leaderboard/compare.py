@@ -74,9 +74,10 @@ def compare(ranking: Ranking, first: str, second: str) -> Difference:
             f"{first} ({a.division.title}) and {second} ({b.division.title}) are in different divisions; "
             "nothing is compared across"
         )
-    tasks = tuple(TaskDifference(task, found.against(first, task)[second], _splits(a, b, task)) for task in found.tasks)
+    n, m = found.names.index(first), found.names.index(second)
+    tasks = tuple(TaskDifference(task, found.on(task).compare(n, m), _splits(a, b, task)) for task in found.tasks)
     ranks = (found.entries[first].rank, found.entries[second].rank)
-    return Difference(first, second, found.against(first)[second], tasks, ranks)
+    return Difference(first, second, found.pairs.compare(n, m), tasks, ranks)
 
 
 def comparison_record(found: Difference) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def cost(entry: Entry, kind: str) -> float:
 
 
 def money(entry: Entry, prices: Prices | None) -> float | None:
-    """What an entry's tuning costs by a track's price list; None without one, and for references: they are not metered."""
+    """What an entry's tuning costs by a track's price list; None without one, and for references."""
     if prices is None or entry.white_box:
         return None
     return prices.cost(*(cost(entry, kind) for kind in COSTS))

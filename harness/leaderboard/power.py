@@ -1,6 +1,7 @@
 """What a list can tell: how large a lead must be to be seen, from the noise that was measured. Pure.
 
-A lead of d points of one entry over one other is told apart where |D| > q se (`harness.leaderboard.ties`). For D around d with standard error se and v degrees of freedom that happens with the chance that Student's noncentral t
+A lead of d points of one entry over one other is told apart where |D| > q se (`harness.leaderboard.ties`). For D
+around d with standard error se and v degrees of freedom that happens with the chance that Student's noncentral t
 
     P( T > q ),   T ~ t(v, d / se)
 

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.leaderboard.rank import score_cell
-from harness.leaderboard.stats import Scores, TaskPredictions, TaskScores
+from harness.leaderboard.stats import Interval, Scores, TaskPredictions, TaskScores
 from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from harness.leaderboard.entries import CellScore
     from harness.leaderboard.rank import Ranking
-    from harness.leaderboard.stats import Interval
     from harness.results.records import RunKey
     from harness.results.store import Store
 
@@ -80,7 +79,9 @@ def _gap(entry: str, run: str, data: str, public: Sequence[CellScore], private: 
     if not common:
         return None
     seen, unseen = (_by_task([c for c in cells if (c.task, c.split) in common]) for cells in (public, private))
-    difference = Scores(tuple(seen[name].minus(unseen[name]) for name in seen)).score(0)
+    values, halves = Scores(tuple(seen[name].minus(unseen[name]) for name in seen)).singles()
+    value, half = float(values[0]), float(halves[0])
+    difference = Interval(value, value - half, value + half)
     averages = [float(Scores(tuple(each.values())).observed.mean()) for each in (seen, unseen)]
     return Gap(entry, run, data, averages[0], averages[1], difference, len(common))
 

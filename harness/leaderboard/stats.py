@@ -5,8 +5,9 @@ A score of system a on split s of a task is read as
     score = mean of a + effect of s, shared by all + effect of s on a alone + noise of the test items,
 
 where the same items serve all systems and splits. With psi_asi the influence of item i
-(`harness.leaderboard.influence`) and S splits of n items, the variance of a mean over splits, or of a difference of two such means, is that of a two-way
-layout, splits by items (Searle, Casella & McCulloch 1992, *Variance Components*, chapter 4):
+(`harness.leaderboard.influence`) and S splits of n items, the variance of a mean over splits, or of a difference of
+two such means, is that of a two-way layout, splits by items (Searle, Casella & McCulloch 1992, *Variance Components*,
+chapter 4):
 
     variance = MS(splits) / S  +  [ MS(items) - MS(rest) ] / (n S).
 
@@ -15,9 +16,9 @@ The second holds the noise of items that is the same in all splits; the noise th
 It is never below 0. For the average over T tasks the terms add up, divided by T^2.
 
 MS(splits) has S - 1 degrees of freedom on a task: few. So the sum over tasks has the degrees of freedom of
-Satterthwaite (1946, Biometrics Bulletin 2, 110-114), and for differences the variances of all pairs are moderated towards a common
-one (`moderated`). Tasks are not drawn: what is said holds for these tasks. A single split shows no variance between
-splits; then intervals hold items alone, and there are no ranks (`Scores.carries_ranks`).
+Satterthwaite (1946, Biometrics Bulletin 2, 110-114), and for differences the variances of all pairs are moderated
+towards a common one (`moderated`). Tasks are not drawn: what is said holds for these tasks. A single split shows no
+variance between splits; then intervals hold items alone, and there are no ranks (`Scores.carries_ranks`).
 
 What is made of the differences of all pairs is in `harness.leaderboard.ties`. How often all this is wrong is simulated
 by ``benchmarks/ranks.py``; its tables are in ``docs/statistics.md``. Pure numpy and scipy, without any chance.
@@ -182,10 +183,13 @@ class Scores:
         return self if task is None else Scores((self.tasks[task],))
 
     def score(self, system: int, task: int | None = None) -> Interval:
-        """A system's score on a task, or its average over all tasks: a t interval at `LEVEL`, of this score alone."""
+        """A system's score on a task, or its average over all tasks: a t interval at `LEVEL`, of this score alone.
+
+        A score is a share: limits beyond 0 and 1 are cut to them.
+        """
         values, halves = self.singles(task)
         value, half = float(values[system]), float(halves[system])
-        return Interval(value, value - half, value + half)
+        return Interval(value, max(value - half, 0.0), min(value + half, 1.0))
 
     def singles(self, task: int | None = None) -> tuple[FloatArray, FloatArray]:
         """Scores of all systems on a task or on average, and the half-widths of their intervals: (systems,) each.

@@ -89,8 +89,8 @@ def no_ranks(standings: Standings) -> str:
     """Why a list has intervals alone, in words."""
     splits = [task.splits for task in standings.scores.tasks]
     return (
-        f"no ranks, intervals alone: {len(splits)} x {min(splits)} (tasks x splits) show too little of how entries vary "
-        f"between splits; ranks need two splits of each task at least, and {FEWEST_DF} more splits than tasks in all"
+        f"no ranks, intervals alone: {len(splits)} x {min(splits)} (tasks x splits) show too little of how entries vary"
+        f" between splits; ranks need two splits of each task at least, and {FEWEST_DF} more splits than tasks in all"
     )
 
 
