@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
+from made_up import key
 
 from harness.leaderboard.power import CHANCES, Power
+from harness.leaderboard.tells import tells
 from harness.leaderboard.ties import critical
+from harness.results.records import CellRecord, KeptAnswer
+from harness.results.store import Store
+from harness.tracks.track import load_track
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 POWER = Power(10, 0.012, 25, True)
 
@@ -46,3 +56,43 @@ def test_a_record_is_read_back() -> None:
 def test_without_noise_every_lead_is_seen() -> None:
     certain = Power(3, 0.0, 10, True)
     assert (certain.chance(0.001), certain.chance(0), certain.lead(0.9)) == (1, 0, 0)
+
+
+FROZEN = """
+[mini]
+track_fingerprint = "{fingerprint}"
+[mini.power]
+entries = 10
+standard_error = 0.012
+degrees_of_freedom = 25.0
+ranked = true
+"""
+
+
+def test_a_track_tells_what_was_frozen_for_its_version(tmp_path: Path) -> None:
+    """Another version of the track, or another track, tells nothing."""
+    track, path = load_track("mini"), tmp_path / "references.toml"
+    path.write_text(FROZEN.format(fingerprint=track.fingerprint), encoding="utf-8")
+    assert tells(track, None, path) == POWER
+    assert tells(load_track("kit"), None, path) is None
+    path.write_text(FROZEN.format(fingerprint="before"), encoding="utf-8")
+    assert tells(track, None, path) is None
+
+
+def test_runs_that_are_there_come_before_what_is_frozen(tmp_path: Path) -> None:
+    """With two complete entries; one alone has nobody to lead."""
+    track, path, store = load_track("mini"), tmp_path / "references.toml", Store("sqlite://")
+    path.write_text(FROZEN.format(fingerprint=track.fingerprint), encoding="utf-8")
+    labels = np.array([0, 1] * 20)
+    for n, name in enumerate(("a", "b")):
+        run = store.open_run(key(name, track="mini", track_fingerprint=track.fingerprint), {"packages": {}})
+        for task, split in track.planned:
+            rng = np.random.default_rng([n, split, len(task)])
+            kept = [KeptAnswer(1.0, 32, b"a", np.where(rng.random(40) < 0.8, labels, 1 - labels))]
+            record = CellRecord(rows_spent=32, train_rows=32, calls_total=10, rows_total=320, sandbox="A")
+            store.begin(run, task, split).finish("ok", record, "t", labels, kept)
+        found = tells(track, store, path)
+        assert found is not None
+        assert found.entries == (10, 2)[n]
+    assert found.ranked
+    store.close()
