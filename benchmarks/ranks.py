@@ -2,6 +2,7 @@
 
 python benchmarks/ranks.py                          the whole grid of docs/statistics.md, about half an hour of one core
 python benchmarks/ranks.py --repetitions 100        a quick look
+python benchmarks/ranks.py --generator probit       one of the two generators
 python benchmarks/ranks.py --unequal                the same where systems vary unequally from split to split
 python benchmarks/ranks.py --out FILE.md            writes the table there, too, line by line
 
@@ -44,7 +45,7 @@ from harness.leaderboard.stats import Scores, TaskPredictions, TaskScores
 from harness.leaderboard.ties import Pairs, critical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from harness.contract import Metric
 
@@ -199,11 +200,11 @@ def unequal(sd: float) -> dict[str, Floats]:
 KINDS = tuple(f"{metric} {systems}" for metric in METRICS for systems in FIELDS)
 
 
-def grid(count: int) -> Iterator[str]:
+def grid(generators: Sequence[str], count: int) -> Iterator[str]:
     """Lines of the main table."""
     yield f"| generator | tasks x splits | items | own SD | false: {' | '.join(KINDS)} | ladder | seen | score |"
     yield "|" + "---|" * (7 + len(KINDS))
-    for generator, (tasks, splits), items, sd in itertools.product(GENERATORS, DESIGNS, ITEMS, OWN):
+    for generator, (tasks, splits), items, sd in itertools.product(generators, DESIGNS, ITEMS, OWN):
         each = list(cell(generator, tasks, splits, items, np.full(SYSTEMS, sd), count).values())
         shown = " | ".join(f"{one.false:.1%}" for one in each)
         worst = (
@@ -212,11 +213,11 @@ def grid(count: int) -> Iterator[str]:
         yield f"| {generator} | {tasks}x{splits} | {items:,} | {sd:.0%} | {shown} | {worst} |"
 
 
-def unequal_grid(count: int) -> Iterator[str]:
+def unequal_grid(generators: Sequence[str], count: int) -> Iterator[str]:
     """Lines of the table of systems that vary unequally: 1,000 items, an own SD of 2 points in the middle."""
     yield f"| generator | systems | tasks x splits | false: {' | '.join(KINDS)} |"
     yield "|" + "---|" * (3 + len(KINDS))
-    for generator, (name, own), (tasks, splits) in itertools.product(GENERATORS, unequal(0.02).items(), DESIGNS):
+    for generator, (name, own), (tasks, splits) in itertools.product(generators, unequal(0.02).items(), DESIGNS):
         found = cell(generator, tasks, splits, 1_000, own, count)
         yield f"| {generator} | {name} | {tasks}x{splits} | {' | '.join(f'{m.false:.1%}' for m in found.values())} |"
 
@@ -225,12 +226,13 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description="Simulate false separations, coverage of ranks and power.")
     parser.add_argument("--repetitions", type=int, default=1_000)
+    parser.add_argument("--generator", action="append", choices=tuple(GENERATORS), help="default both")
     parser.add_argument("--unequal", action="store_true", help="systems that vary unequally from split to split")
     parser.add_argument("--out", type=Path, help="a file to write the table to as well, line by line")
     given = parser.parse_args()
     started = time.perf_counter()
     written: list[str] = []
-    for line in (unequal_grid if given.unequal else grid)(given.repetitions):
+    for line in (unequal_grid if given.unequal else grid)(given.generator or tuple(GENERATORS), given.repetitions):
         print(line, flush=True)
         written.append(line)
         if given.out:

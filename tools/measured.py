@@ -1,4 +1,4 @@
-"""What a results page is made of: the runs of several databases as one, ranked and resampled."""
+"""What a results page is made of: the runs of several databases as one, ranked and compared."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Measured:
 
 
 def measure(stores: Sequence[Store], track: Track) -> Measured | None:
-    """Rank and resample; None where there is no run on the track."""
+    """Rank and compare; None where there is no run on the track."""
     runs = Runs(stores, track.name)
     ranking = runs.rank(track)
     if not ranking.entries:

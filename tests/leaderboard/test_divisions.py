@@ -166,7 +166,7 @@ def test_an_entry_that_lacks_cells_stands_nowhere(store: Store) -> None:
     assert ranking.standings(Division("x", "A", "cpu")) is None
 
 
-def test_nothing_is_resampled_before_it_is_asked_for(store: Store) -> None:
+def test_nothing_is_compared_before_it_is_asked_for(store: Store) -> None:
     """And once only."""
     add(store, "a", 30)
     ranking = rank(store, "tiny")

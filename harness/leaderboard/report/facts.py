@@ -124,7 +124,7 @@ class Facts:
 
 
 def gather(store: Store, track: Track, source: Source) -> Facts:
-    """Rank, resample and read the texts."""
+    """Rank, compare and read the texts."""
     ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks, prices=track.prices)
     runs = {run.id: run for run in store.runs()}
     written = document(ranking)
