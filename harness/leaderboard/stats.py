@@ -171,8 +171,7 @@ class Scores:
     @property
     def carries_ranks(self) -> bool:
         """Whether the design shows enough of the variance between splits for ranks."""
-        splits = [task.splits for task in self.tasks]
-        return min(splits) > 1 and sum(splits) - len(splits) >= FEWEST_DF
+        return carries_ranks([task.splits for task in self.tasks])
 
     def among(self, systems: Sequence[int]) -> Scores:
         """Of some systems alone."""
@@ -232,6 +231,11 @@ class Scores:
     def fewest_items(self) -> int:
         """Of the smallest test set."""
         return min(task.size for task in self.tasks)
+
+
+def carries_ranks(splits: Sequence[int]) -> bool:
+    """Whether a design with so many splits of each task shows enough of the variance between splits for ranks."""
+    return min(splits) > 1 and sum(splits) - len(splits) >= FEWEST_DF
 
 
 def scores_of(tasks: Sequence[TaskPredictions]) -> Scores:
