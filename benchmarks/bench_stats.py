@@ -1,7 +1,7 @@
-"""How long a ranking's statistics take: intervals, rank intervals, Holm-adjusted differences, shared ranks.
+"""How long a ranking's statistics take: intervals, all pairs, shared ranks, rank intervals.
 
-python benchmarks/bench_stats.py                     50 submissions x 25 cells x 1,000 items, 10,000 replicates
-python benchmarks/bench_stats.py --submissions 500   replicates grow with the number of submissions
+python benchmarks/bench_stats.py                     50 submissions x 25 cells x 1,000 items
+python benchmarks/bench_stats.py --submissions 500   more of them
 
 The predictions are made up: each submission is right with a chance of its own, by task. What is timed begins with
 predictions in memory and ends with everything that the CSV and the terminal table show. Numbers: docs/statistics.md.
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.leaderboard.entries import CellScore, Entry
 from harness.leaderboard.standing import standings
-from harness.leaderboard.ties import resamples_for
+from harness.results.records import CellRecord
 from harness.tracks.tasks import load_task
 
 TASKS = ("sst2", "dbpedia", "snli", "qqp", "qnli")
@@ -44,7 +44,7 @@ def _cells(
         for split in range(1, splits + 1):
             wrong = rng.integers(len(load_task(task).classes), size=len(truth))
             predicted = np.where(rng.random(len(truth)) < chance, truth, wrong)
-            cells.append(CellScore(task, split, "ok", chance, {}, {}, {}, predicted, truth))
+            cells.append(CellScore(task, split, "ok", chance, {}, CellRecord(), {}, predicted, truth))
     return tuple(cells)
 
 
@@ -56,20 +56,20 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000)
     given = parser.parse_args()
     entries = made_up(given.submissions, given.splits, given.items, np.random.default_rng(0))
-    before = time.perf_counter()
+    before = time.process_time()
     found = standings(entries)
-    first = time.perf_counter() - before
     if found is None:
         raise SystemExit("no submission: nothing to time")
+    groups = len({each.rank for each in found.entries.values()})
+    first = time.process_time() - before
     for name in found.names[:10]:
         found.against(name)
-    pairs = (time.perf_counter() - before - first) / min(10, given.submissions)
-    groups = len({each.rank for each in found.entries.values()})
+    pairs = (time.process_time() - before - first) / min(10, given.submissions)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{given.submissions} submissions x {len(TASKS) * given.splits} cells x {given.items:,} items, "
-        f"{resamples_for(given.submissions):,} replicates: {first:.1f} s; one submission against all others "
-        f"{pairs:.2f} s; peak {peak:,.0f} MiB; {groups} ranks, resolution {(found.resolution or 0) * 100:.2f} points"
+        f"{given.submissions} submissions x {len(TASKS) * given.splits} cells x {given.items:,} items: "
+        f"{first:.1f} s of CPU time; one submission against all others {pairs:.2f} s; peak {peak:,.0f} MiB; {groups} ranks, "
+        f"resolution {(found.resolution or 0) * 100:.2f} points"
     )
 
 

@@ -10,6 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from harness.leaderboard.power import CHANCES
+from harness.leaderboard.stats import carries_ranks
+from harness.leaderboard.tells import tells
 from harness.results.status import COUNTS, MEANING
 from harness.tracks.tasks import load_task, task_names
 from harness.tracks.track import Track, load_track, track_names, track_tasks
@@ -26,6 +29,7 @@ def tables() -> dict[str, str]:
         "wordings": "\n\n".join(_wording_table(profile) for profile in _profiles(tracks)),
         "statuses": _status_table(),
         "limits": _limits_table(tracks),
+        "tells": _tells_table(tracks),
     }
 
 
@@ -104,6 +108,21 @@ def _limits_table(tracks: list[Track]) -> str:
         x = t.limits
         sizes = f"{x.memory_gb:g} GiB | {x.answer_mb} MiB | {x.frame_mb} MiB | {x.output_kb} KiB"
         rows.append(f"| `{t.name}` | {x.wall_s:,.0f} s | {sizes} |")
+    return "\n".join(rows)
+
+
+def _tells_table(tracks: list[Track]) -> str:
+    seen = " | ".join(f"lead seen in {10 * chance:.0f} of 10" for chance in CHANCES)
+    rows = [f"| track | carries ranks | measured with | standard error | {seen} |", "|---" * 7 + "|"]
+    for t in tracks:
+        splits = [0 if spec.splits == "present" else len(spec.splits) for spec in t.tasks.values()]
+        ranks = "by the splits of the directory" if 0 in splits else "yes" if carries_ranks(splits) else "no"
+        found = tells(t, None)
+        shown = ["not measured yet", *["-"] * 4]
+        if found:
+            leads = (f"{100 * found.lead(chance):.1f} points" for chance in CHANCES)
+            shown = [f"{found.entries} entries", f"{100 * found.error:.2f} points", *leads]
+        rows.append("| " + " | ".join((f"`{t.name}`", ranks, *shown)) + " |")
     return "\n".join(rows)
 
 

@@ -1,4 +1,4 @@
-"""What a results page is made of: the runs of several databases as one, ranked and resampled."""
+"""What a results page is made of: the runs of several databases as one, ranked and compared."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.leaderboard.rank import rank
-from harness.leaderboard.standing import SEED, predictions
-from harness.leaderboard.stats import Bootstrap, bootstrap
+from harness.leaderboard.standing import Standings, predictions
+from harness.leaderboard.stats import scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.leaderboard.entries import Entry
     from harness.leaderboard.rank import Ranking
-    from harness.leaderboard.stats import FloatArray
+    from harness.leaderboard.stats import FloatArray, Interval
+    from harness.leaderboard.ties import Comparison
     from harness.results.records import Run, StoredCell
     from harness.results.store import Store
     from harness.tracks.track import Track
@@ -48,7 +49,7 @@ class Runs:
 
     def rank(self, track: Track) -> Ranking:
         """The leaderboard, by the same rules as `harness leaderboard`."""
-        return rank(self, track.name, track.fingerprint, track.planned)
+        return rank(self, track.name, track.fingerprint, track.planned, prices=track.prices)
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,21 @@ class Measured:
     ranking: Ranking
     runs: Runs
     complete: tuple[Entry, ...]
-    """Entries with all cells, ranked or white-box: the systems of `scores`, in its order."""
-    tasks: tuple[str, ...]
-    """The tasks of `scores`, in its order."""
-    scores: Bootstrap | None
-    """On the cells that all complete entries have; None where no entry is complete."""
+    """Entries with all cells, ranked or white-box."""
+    found: Standings | None
+    """All of them in one list, on the cells that all have; None where no entry is complete."""
 
-    def system(self, name: str) -> int | None:
-        """Where an entry stands in `scores`; None where it has no complete run."""
-        return next((n for n, entry in enumerate(self.complete) if entry.name == name), None)
+    def interval(self, name: str) -> Interval | None:
+        """Average of an entry; None where it has no complete run."""
+        if self.found is None or name not in self.found.names:
+            return None
+        return self.found.scores.score(self.found.names.index(name))
+
+    def difference(self, first: str, second: str, task: str | None = None) -> Comparison | None:
+        """`first` minus `second` on a task or on average, as one of all pairs; None without complete runs of both."""
+        if self.found is None or not {first, second} <= set(self.found.names):
+            return None
+        return self.found.against(first, task)[second]
 
     def cells(self, name: str) -> list[StoredCell]:
         """Stored cells of an entry, in order of task and split."""
@@ -75,7 +82,7 @@ class Measured:
 
 
 def measure(stores: Sequence[Store], track: Track) -> Measured | None:
-    """Rank and resample; None where there is no run on the track."""
+    """Rank and compare; None where there is no run on the track."""
     runs = Runs(stores, track.name)
     ranking = runs.rank(track)
     if not ranking.entries:
@@ -84,8 +91,9 @@ def measure(stores: Sequence[Store], track: Track) -> Measured | None:
     common = set.intersection(*({(c.task, c.split) for c in entry.cells} for entry in complete)) if complete else set()
     tasks = tuple(sorted({task for task, _ in common}))
     shared = [replace(entry, cells=tuple(c for c in entry.cells if (c.task, c.split) in common)) for entry in complete]
-    scores = bootstrap([predictions(task, shared) for task in tasks], np.random.default_rng(SEED)) if tasks else None
-    return Measured(track, ranking, runs, complete, tasks, scores)
+    names = tuple(entry.name for entry in shared)
+    found = Standings(names, tasks, scores_of([predictions(task, shared) for task in tasks])) if tasks else None
+    return Measured(track, ranking, runs, complete, found)
 
 
 @dataclass(frozen=True)

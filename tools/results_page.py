@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.leaderboard.standing import SEED
-from harness.leaderboard.stats import LEVEL, RESAMPLES, speed_up
-from harness.leaderboard.table import shown_rank
+from harness.leaderboard.pareto import cost
+from harness.leaderboard.speed import speed_up
+from harness.leaderboard.stats import LEVEL
+from harness.leaderboard.terminal import cheaper, notes, shown_rank
 from harness.results.status import COUNTS
 from harness.sandbox.submission import folder_of
-from harness.solving.metrics import score
 from harness.tracks.track import track_tasks
 from tools import published
 from tools.measured import race
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from harness.leaderboard.stats import Interval
     from tools.measured import Measured
 
+SEED = 0
+"""Of the resampled cells of the speed-up: the same facts give the same interval."""
 SUBMISSIONS = Path(__file__).resolve().parent.parent / "submissions"
 PAIRS = (("ajo", "bbtv2"), ("bbtv2", "bbt"), ("bbt", "manual"), ("bbt", "random_search"), ("house", "ajo"))
 """Which differences are shown: first minus second."""
@@ -43,6 +45,7 @@ def page(measured: Measured, findings: str = NO_FINDINGS) -> str:
     sections = (
         _head(measured),
         _ranking(measured),
+        _efficiency(measured),
         _references(measured),
         _missing(measured),
         _differences(measured),
@@ -76,8 +79,8 @@ def _head(measured: Measured) -> str:
 measure it again.
 
 Scores are in points ({", ".join(metrics)}). ± is the sample standard
-deviation over splits ({" or ".join(map(str, splits))} per task). Brackets are {LEVEL:.0%} intervals of a crossed
-bootstrap, splits by test items, {RESAMPLES:,} replicates ([statistics.md](statistics.md)).
+deviation over splits ({" or ".join(map(str, splits))} per task). Brackets are {LEVEL:.0%} intervals, from the variance
+between splits and between test items ([statistics.md](statistics.md)).
 They hold for these tasks and this model. A failed cell counts as the majority class.{few}"""
 
 
@@ -85,7 +88,7 @@ def _ranking(measured: Measured) -> str:
     entries = [entry for entry in measured.ranking.entries if not entry.white_box]
     columns = ("rank", "submission", "access", *measured.ranking.tasks, "average", "calls", "min", "failed")
     standings = [measured.ranking.standing(entry) for entry in entries]
-    ranks = [standing.rank for standing in standings if standing]
+    ranks = [standing.rank for standing in standings if standing and standing.rank]
     rows = [
         (
             shown_rank(entry, standing, ranks),
@@ -98,11 +101,43 @@ def _ranking(measured: Measured) -> str:
         )
         for entry, standing in zip(entries, standings, strict=True)
     ]
-    note = "Entries that cannot be told from the first entry of a rank share this rank, as `3=` "
+    note = "Entries that share a rank, as `3=`, cannot be told apart from each other "
     note += "([statistics.md](statistics.md)). Calls and minutes of tuning are sums over cells. "
     note += "Minutes can be compared on one machine only (see the end)."
     note += _timed_out(entries)
-    return f"## Ranking\n\n{table(columns, rows)}\n\n{note}"
+    lines = [line for line in notes(measured.ranking, measured.ranking.divisions[0])[1:] if line]
+    told = "".join(f"\n- {line[0].upper()}{line[1:]}." for line in lines)
+    less = cheaper(measured.ranking, measured.ranking.divisions[0])
+    first = f"**For less:** {less}.\n\n" if less else ""
+    return f"## Ranking\n\n{first}{table(columns, rows)}\n\n{note}\n{told}".rstrip()
+
+
+def _efficiency(measured: Measured) -> str:
+    title = "## Efficiency"
+    found = measured.ranking.efficiency(measured.ranking.divisions[0])
+    if found is None:
+        return f"{title}\n\nNot known: there is no complete run of `manual`, and no frozen score of the bare template."
+    entries = {entry.name: entry for entry in measured.ranking.entries}
+    ranks = [standing.rank for standing in found.entries.values() if standing.rank]
+    rows = [
+        (
+            shown_rank(entries[name], standing, ranks),
+            f"`{name}`",
+            _shown(standing.average),
+            f"{entries[name].average * 100:.1f}",
+            f"{entries[name].calls:,.0f}",
+            f"{cost(entries[name], 'tokens'):,.0f}",
+            f"{cost(entries[name], 'bytes') / 1e6:,.1f}",
+            _minutes(entries[name]),
+        )
+        for name, standing in found.entries.items()
+    ]
+    columns = ("rank", "submission", "efficiency", "average", "calls", "tokens", "MB", "min")
+    note = (
+        "The second list: the mean of the test score over log(calls), from the first call to the budget, with the bare "
+    )
+    note += "template before the first answer ([statistics.md](statistics.md#efficiency)). Ranks follow the same rule."
+    return f"{title}\n\n{note}\n\n{table(columns, rows)}"
 
 
 def _references(measured: Measured) -> str:
@@ -141,29 +176,28 @@ def _missing(measured: Measured) -> str:
 
 
 def _differences(measured: Measured) -> str:
-    tasks = measured.tasks or measured.ranking.tasks
+    tasks = measured.found.tasks if measured.found else measured.ranking.tasks
     rows = []
-    for first, second in (*PAIRS, *(pair for pair in ABLATIONS if None not in map(measured.system, pair))):
-        a, b = measured.system(first), measured.system(second)
-        if a is None or b is None or measured.scores is None:
-            cells = ["-"] * (len(tasks) + 1)
-        else:
-            over = [*range(len(tasks)), None]
-            cells = [_shown(measured.scores.difference(a, b, task), "+") for task in over]
-        rows.append((f"`{first}` - `{second}`", *cells))
-    absent = sorted({name for pair in PAIRS for name in pair if measured.system(name) is None})
+    ablations = (pair for pair in ABLATIONS if measured.difference(*pair))
+    for first, second in (*PAIRS, *ablations):
+        found = [measured.difference(first, second, task) for task in (*tasks, None)]
+        rows.append(
+            (f"`{first}` - `{second}`", *("-" if each is None else _shown(each.difference, "+") for each in found))
+        )
+    absent = sorted({name for pair in PAIRS for name in pair if measured.interval(name) is None})
     note = f"\n\nNo complete run of {', '.join(f'`{name}`' for name in absent)}." if absent else ""
     return f"""## Differences
 
-Differences are in points, paired in splits and test items. If an interval contains 0, the order is open. The report
-of the competition says that AJO is 6.6 points above BBTv2 on average (RoBERTa-large, the official budgets).
+Differences are in points, paired in splits and test items, and adjusted for all pairs of complete entries, references
+included. If an interval contains 0, the order is open. The report of the competition says that AJO is 6.6 points above
+BBTv2 on average (RoBERTa-large, the official budgets).
 
 {table(("difference", *tasks, "average"), rows)}{note}"""
 
 
 def _speed_up(measured: Measured) -> str:
     title = "## Speed-up of AJO over BBTv2"
-    if measured.system("ajo") is None or measured.system("bbtv2") is None:
+    if measured.interval("ajo") is None or measured.interval("bbtv2") is None:
         return f"{title}\n\nNot available without complete runs of `ajo` and `bbtv2`."
     shares = race(measured.cells("ajo"), measured.cells("bbtv2"))
     if shares is None:
@@ -227,7 +261,7 @@ def _command(measured: Measured, entry: Entry) -> str:
     partial = set(entry.tasks) != set(measured.track.tasks)
     words += [word for task in entry.tasks if partial for word in ("--task", task)]
     words += ["--seed", str(key.seed)] if key.seed else []
-    repeats = 1 + max(len(cell.repeats) for cell in entry.cells)
+    repeats = max(len(cell.repeats) for cell in entry.cells)
     words += ["--repeats", str(repeats)] if repeats > 1 else []
     words += [word for name, value in key.options for word in ("--config", f"{name}={value}")]
     return shlex.join(words)
@@ -258,8 +292,8 @@ def _environment(entry: Entry) -> tuple[str, ...]:
 
 def _scores(measured: Measured, entry: Entry) -> list[str]:
     """Mean ± std per task, then the average with its interval; no average where cells are missing."""
-    system = measured.system(entry.name)
-    average = _shown(measured.scores.score(system)) if measured.scores and system is not None else "-"
+    found = measured.interval(entry.name)
+    average = _shown(found) if found else "-"
     return [*(_mean_std(entry, task) for task in measured.ranking.tasks), average]
 
 
@@ -291,7 +325,7 @@ def _chance(measured: Measured) -> str:
             rows.append(
                 (
                     f"`{entry.name}`",
-                    1 + min(len(cell.repeats) for cell in cells),
+                    min(len(cell.repeats) for cell in cells),
                     len(cells),
                     f"{100 * np.sqrt(np.mean(np.square(stds))):.1f}",
                     f"{100 * np.sqrt(np.mean(np.square(among))):.1f}" if among else "-",
@@ -302,15 +336,13 @@ def _chance(measured: Measured) -> str:
     columns = ("submission", "repeats", "cells", "std of repeats", "std of splits")
     text = """Cells that were run several times on the same split, with other chance of the submission's own
 (`--repeats`). The third column of numbers is the standard deviation between repeats of a cell, in points, the last one
-that between the means of splits, pooled over cells and tasks. Scores are means over repeats; intervals resample a split
-with all its repeats, so that they contain what is left of this chance."""
+that between the means of splits, pooled over cells and tasks. Scores are means over repeats. Intervals contain what is
+left of this chance, as a part of what splits differ by."""
     return f"## Chance of the optimiser\n\n{text}\n\n{table(columns, rows)}"
 
 
 def _std_of_repeats(cell: CellScore) -> float:
-    said = np.stack([cell.predicted, *cell.repeats])
-    classes = int(max(said.max(), cell.labels.max())) + 1
-    return float(np.std(score(cell.metric or "accuracy", said, cell.labels, classes), ddof=1))
+    return float(np.std([each.score for each in cell.repeats], ddof=1))
 
 
 def _accuracies(measured: Measured) -> str:

@@ -147,9 +147,9 @@ def _interim(results: Store, track: Track, entry: str, left: int) -> None:
     """Print the leaderboard where an entry stands with its first scores, and say that it is not the last word."""
     from harness.errors import counted  # noqa: PLC0415
     from harness.leaderboard.rank import rank  # noqa: PLC0415
-    from harness.leaderboard.table import terminal_table  # noqa: PLC0415
+    from harness.leaderboard.terminal import terminal_table  # noqa: PLC0415
 
-    ranking = rank(results, track.name, track.fingerprint, track.planned, track.ranks)
+    ranking = rank(results, track.name, track.fingerprint, track.planned, track.ranks, prices=track.prices)
     if entry not in {each.name for each in (*ranking.entries, *ranking.elsewhere)}:
         return  # choices were replaced: it is in no ranking
     wide = err if err.is_terminal else Console(stderr=True, highlight=False, width=120)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import STORE, err, open_store, out, print_json, say, shown
+from harness.cli.console import STORE, err, existing_store, is_there, open_store, out, print_json, say, shown
 from harness.cli.options import (
     AsJson,
     DataDir,
@@ -24,18 +24,28 @@ commands = typer.Typer()
 
 
 @commands.command()
-def tracks(as_json: AsJson = False) -> None:
-    """List the tracks: model, data, budgets."""
+def tracks(store: StoreUrl = STORE, as_json: AsJson = False) -> None:
+    """List the tracks: model, data, budgets, and how large a lead must be on them to be seen.
+
+    The leads are computed from the runs in the results database, or else from those that were measured for this
+    version of the track when it was published.
+    """
     from harness.cli.tables import tracks_table  # noqa: PLC0415
+    from harness.leaderboard.tells import tells  # noqa: PLC0415
     from harness.tracks.track import load_track, track_names  # noqa: PLC0415
 
     found = [load_track(name) for name in track_names()]
+    results = existing_store(store) if is_there(store) else None
+    powers = [tells(track, results) for track in found]
     if as_json:
         import msgspec  # noqa: PLC0415
 
-        print_json([msgspec.to_builtins(track) for track in found])
+        records = [None if each is None else each.record() for each in powers]
+        print_json([msgspec.to_builtins(track) | {"tells": r} for track, r in zip(found, records, strict=True)])
         return
     out.print(tracks_table(found))
+    for track, each in zip(found, powers, strict=True):
+        say(f"{track.name}: {'no noise was measured on it yet' if each is None else each.sentence()}")
 
 
 @commands.command()

@@ -40,14 +40,16 @@ def leaderboard(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank what the database holds: print the table and write leaderboard/<track>.csv and .json.
+    """Rank what the database holds, by score and by efficiency, and write leaderboard/<track>.csv and .json.
 
-    Scores are recomputed from stored predictions every time. Each entry counts with its newest run.
+    Scores are recomputed from stored predictions every time. Each entry counts with its newest run. Below the table
+    stands how large a lead must be to be seen.
     """
     from harness.leaderboard.drift import drift  # noqa: PLC0415
     from harness.leaderboard.private import gap_records, gap_table, gaps  # noqa: PLC0415
     from harness.leaderboard.rank import rank  # noqa: PLC0415
-    from harness.leaderboard.table import document, json_beside, terminal_table, write_document  # noqa: PLC0415
+    from harness.leaderboard.table import document, json_beside, write_document  # noqa: PLC0415
+    from harness.leaderboard.terminal import terminal_table  # noqa: PLC0415
     from harness.leaderboard.uploads import upload_records, upload_table, uploads  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
@@ -56,7 +58,7 @@ def leaderboard(
     path = out_file or Path("leaderboard") / f"{name}{'-cost' if cost else ''}.csv"
     json_path = json_beside(path)
     results = existing_store(store)
-    ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed)
+    ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
     uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
     listed = bool(ranking.entries or ranking.elsewhere)  # files that list nothing must not replace good ones
     first = _first_run(track, chosen, store)
@@ -102,9 +104,10 @@ def compare(
     store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Show where two entries differ, by task, split and test text, with intervals.
+    """Show where two entries differ, by task, split and test text, with intervals and p-values.
 
-    Both must be complete, and in one division.
+    Both must be complete, and in one division. Intervals and p-values are adjusted for all pairs of entries, as the
+    ranks are: two entries are told apart here exactly where the leaderboard tells them apart.
     """
     from harness.leaderboard.compare import compare as compared  # noqa: PLC0415
     from harness.leaderboard.compare import comparison_record, comparison_table  # noqa: PLC0415

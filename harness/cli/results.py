@@ -97,7 +97,7 @@ def audit(
     found = audited(results, labels_at_hand(track_tasks(chosen).values(), source))
     wrong, differ = [f"{f.table}: {f.row}: {f.fact}" for f in found.findings], []
     if csv_file is not None:
-        ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
+        ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks, prices=chosen.prices)
         differ += [f"{csv_file}: {line}" for line in differences(csv_file, ranking)]
     if expect is not None and (not expect or not found.digest.startswith(expect.lower())):
         differ.append(f"the digest of the database is {found.digest}; {expect} was expected")

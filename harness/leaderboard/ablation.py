@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from harness.leaderboard.entries import Entry
 from harness.leaderboard.rank import score_cell
 from harness.leaderboard.repeats import averaged
-from harness.leaderboard.standing import SEED, predictions
-from harness.leaderboard.stats import bootstrap
+from harness.leaderboard.standing import predictions
+from harness.leaderboard.stats import scores_of
+from harness.leaderboard.ties import Pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Variant:
 
 
 def variants(store: Results, varied: Sequence[Varied]) -> list[Variant]:
-    """Score the runs of each value, and resample those of one option together.
+    """Score the runs of each value. Intervals of differences hold together for all pairs of values of one option.
 
     Args:
         store: where the runs are.
@@ -60,9 +60,10 @@ def variants(store: Results, varied: Sequence[Varied]) -> list[Variant]:
             found += [Variant(e.option, e.value, entry, None, None) for e, entry in zip(own, entries, strict=True)]
             continue
         tasks = [predictions(task, entries) for task in entries[0].tasks]
-        scores = bootstrap(tasks, np.random.default_rng(SEED))
+        scores = scores_of(tasks)
+        pairs = Pairs(scores.differences())
         found += [
-            Variant(each.option, each.value, entry, scores.score(n), scores.difference(n, 0) if n else None)
+            Variant(each.option, each.value, entry, scores.score(n), pairs.compare(n, 0).difference if n else None)
             for n, (each, entry) in enumerate(zip(own, entries, strict=True))
         ]
     return found
@@ -87,7 +88,7 @@ def records(found: Sequence[Variant]) -> list[dict[str, Any]]:
             row |= {f"{name}_low": _rounded(interval.low if interval else None)}
             row |= {f"{name}_high": _rounded(interval.high if interval else None)}
         row["against_first"] = _rounded(variant.against_first.value if variant.against_first else None)
-        row |= {"calls": round(variant.entry.calls, 2), "repeats": 1 + _repeats(variant.entry)}
+        row |= {"calls": round(variant.entry.calls, 2), "repeats": _repeats(variant.entry)}
         rows.append(row | {"run": variant.entry.run})
     return rows
 
@@ -109,7 +110,7 @@ def table(found: Sequence[Variant], title: str) -> Table:
 
 
 def _repeats(entry: Entry) -> int:
-    return min((len(cell.repeats) for cell in entry.cells), default=0)
+    return min((len(cell.repeats) or 1 for cell in entry.cells), default=1)
 
 
 def _shown(x: Interval, sign: str = "") -> str:

@@ -11,7 +11,8 @@ reference scores, and means over splits, then tasks,
 
     area = (mean 1/log10(B) * integral from 1 to B of s(c) dlog10(c)  -  mean m) / (mean r - mean m)
 
-where s(c) = m before the first answer. Tasks weigh as in the ranking (a ratio per task would let the task with the
+where s(c) is the score of the bare template (`bare_scores`) before the first answer, here as in every table and plot of
+scores by calls. Tasks weigh as in the ranking (a ratio per task would let the task with the
 smallest gap decide). It is not clipped: below 0 is worse than not tuning, above 1 better than the reference.
 
 The ECDF is drawn as COCO does (Hansen et al. 2016, arXiv:1605.03560): over all (task, split, target), the share that
@@ -31,11 +32,13 @@ import numpy as np
 from harness.results.status import COUNTS, MARKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from harness.leaderboard.entries import CellScore, Entry
     from harness.leaderboard.stats import FloatArray
 
+BARE = "manual"
+"""The submission that answers with the bare template."""
 TARGETS = (0.25, 0.5, 0.75, 0.9, 1.0)
 """Shares of the way from the manual prompt to the reference."""
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -57,13 +60,20 @@ class Curve:
     spent: float
     """Calls that were used."""
 
+    def weights(self) -> FloatArray:
+        """Shares of log10(calls), from 1 call to the budget: before the first answer, and while each answer stands.
+
+        (1 + steps,), with the sum 1. With a budget of one call, all is the last answer's.
+        """
+        end = np.log10(max(self.budget, 1.0))
+        if end <= 0:
+            return np.array([0.0] * len(self.calls) + [1.0])
+        starts = np.clip(np.log10(np.maximum(self.calls, 1.0)), 0.0, end)
+        return np.asarray(np.diff([0.0, *starts, end]) / end)
+
     def area(self, before: float) -> float:
         """Mean score over log10(calls) from 1 call to the budget, `before` where there is no answer yet."""
-        end = np.log10(max(self.budget, 1.0))
-        starts = np.clip(np.log10(np.maximum(self.calls, 1.0)), 0.0, end)
-        widths = np.diff([0.0, *starts, end])
-        held = np.array([before, *self.scores])
-        return float(widths @ held / end) if end > 0 else float(held[-1])
+        return float(self.weights() @ np.array([before, *self.scores]))
 
     def runtime(self, target: float) -> float:
         """Calls after which the incumbent first has at least this score; inf if never."""
@@ -102,8 +112,20 @@ def curve(cell: CellScore) -> Curve:
     budget, spent = float(cell.record.calls_total), cell.record.rows_spent / train_rows
     if cell.status not in COUNTS:
         return Curve((0.0,), (cell.score,), budget, spent)
-    steps = {cell.rows[mark] / train_rows: cell.anytime[mark] for mark in MARKS if mark in cell.rows}
+    found = ((cell.rows[mark] / train_rows, cell.anytime[mark]) for mark in MARKS if mark in cell.rows)
+    steps = {calls: score for calls, score in found if score is not None}
     return Curve(tuple(steps), tuple(steps.values()), budget, spent)
+
+
+def bare_scores(reference: Reference | None, entries: Iterable[Entry]) -> Mapping[str, float] | None:
+    """Score of the bare template on each task: what stands before the first answer.
+
+    It is the frozen one; where none is frozen for these runs, that of the entry `BARE` if it is complete; else None.
+    """
+    if reference is not None:
+        return reference.manual
+    found = [entry for entry in entries if entry.name == BARE and not (entry.missing or entry.white_box)]
+    return {task: found[0].task(task)[0] for task in found[0].tasks} if found else None
 
 
 def normalised_area(entry: Entry, reference: Reference) -> float | None:
@@ -128,6 +150,22 @@ def ecdf(times: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Steps of the ECDF: calls (n,), ascending and 1 at least, and the share of all `times` reached by then (n,)."""
     finite = np.sort(np.maximum(times[np.isfinite(times)], 1.0))
     return finite, np.arange(1, len(finite) + 1) / max(times.size, 1)
+
+
+def profile(times: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Performance profiles: calls to one target, as a multiple of the fewest that any entry needs in the same place.
+
+    (Dolan & More 2002, Mathematical Programming 91, 201-213.) `times` (entries, places) are calls, inf where never;
+    less than one call counts as one. Places where nobody gets there count, and nobody has them.
+
+    Returns:
+        Ratios (n,), ascending from 1, at which some entry's share grows; shares (entries, n) of places within each.
+    """
+    calls = np.maximum(times, 1.0)
+    best = calls.min(axis=0)
+    ratios = np.divide(calls, best, out=np.full(calls.shape, np.inf), where=np.isfinite(best))
+    steps = np.unique(ratios[np.isfinite(ratios)])
+    return steps, np.asarray((ratios[:, None] <= steps[:, None] * (1 + _ROUNDING)).mean(axis=2))
 
 
 def expected_calls(times: Sequence[float], spent: Sequence[float]) -> float | None:

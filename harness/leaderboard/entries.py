@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,9 +58,10 @@ class CellScore:
     split: int
     status: str
     score: float
-    anytime: dict[float, float]
-    """Score of the incumbent per fraction of the budget; the majority class where there was none. Without the fractions
-    at which an older cell had an incumbent that was not kept."""
+    anytime: dict[float, float | None]
+    """Score of the incumbent per fraction of the budget. Before the first answer that is the score of the bare
+    template; None where this is not known. Without the fractions at which an older cell had an incumbent that was not
+    kept. A failed cell has the score of the majority class throughout."""
     record: CellRecord
     rows: dict[float, int] = field(default_factory=dict)
     """Rows that were spent when the incumbent of each fraction was offered; only where there was one."""
@@ -69,17 +70,40 @@ class CellScore:
     smallest integers that hold them: a leaderboard has 100,000 cells."""
     labels: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
     """(items,), one array for all cells of a test set."""
+    incumbents: dict[float, IntArray] = field(default_factory=dict, compare=False, repr=False)
+    """What each answer of `rows` predicts: (items,), like `predicted`; marks that share an answer share the array."""
     metric: Metric | None = None
     """What `score` is; None in scores made up without any."""
-    repeats: tuple[IntArray, ...] = field(default=(), compare=False, repr=False)
-    """Of a cell that was run several times, the classes (items,) that each further repeat predicts; then `score` and
-    `anytime` are means over all of them, and `record` is the first one's."""
+    repeats: tuple[CellScore, ...] = field(default=(), compare=False, repr=False)
+    """Of a cell that was run several times, each of its runs, the first included. Then `score` and `anytime` are means
+    over all of them, and the rest is the first one's."""
+
+    @classmethod
+    def mean(cls, repeats: tuple[CellScore, ...]) -> CellScore:
+        """One cell from its runs, the first of which is shown."""
+        first = repeats[0]
+        marks = [mark for mark in first.anytime if all(mark in each.anytime for each in repeats)]
+        values = {mark: [each.anytime[mark] for each in repeats] for mark in marks}
+        return replace(
+            first,
+            score=float(np.mean([each.score for each in repeats])),
+            anytime={mark: None if None in v else float(np.mean(v)) for mark, v in values.items()},  # type: ignore[arg-type]
+            repeats=repeats,
+        )
 
     @property
     def accuracy(self) -> float | None:
         """Share of items whose class is the label, whatever the metric; None in scores made up without predictions."""
-        said = (self.predicted, *self.repeats)
+        said = [each.predicted for each in self.repeats or (self,)]
         return float(np.mean([each == self.labels for each in said])) if len(self.labels) else None
+
+    def before_answers(self, bare: float) -> CellScore:
+        """With the bare template's score where there was no answer yet."""
+        if None not in self.anytime.values():
+            return self
+        if self.repeats:
+            return CellScore.mean(tuple(each.before_answers(bare) for each in self.repeats))
+        return replace(self, anytime={mark: bare if v is None else v for mark, v in self.anytime.items()})
 
 
 @dataclass(frozen=True)
@@ -135,13 +159,14 @@ class Entry:
     def at(self, mark: float, task: str | None = None) -> float | None:
         """Score of the incumbents at a fraction of the budget: on a task, or averaged as `average` is.
 
-        None where the incumbent of some cell was not kept at that fraction.
+        None where the incumbent of some cell was not kept at that fraction, or the bare template's score is not known.
         """
-        cells = [cell for cell in self.cells if task in {None, cell.task}]
-        if not all(mark in cell.anytime for cell in cells):
-            return None
         tasks = self.tasks if task is None else [task]
-        return float(np.mean([np.mean([c.anytime[mark] for c in cells if c.task == name]) for name in tasks]))
+        found = [[cell.anytime.get(mark) for cell in self.cells if cell.task == name] for name in tasks]
+        known = [[score for score in scores if score is not None] for scores in found]
+        if [len(scores) for scores in known] != [len(scores) for scores in found]:
+            return None
+        return float(np.mean([np.mean(scores) for scores in known]))
 
     @property
     def calls(self) -> float:

@@ -37,7 +37,7 @@ def ranking(track: str, store: str | Path | Store) -> pd.DataFrame:
     """
     chosen = load_track(track)
     with _opened(store) as results:
-        found = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
+        found = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks, prices=chosen.prices)
         return frame(records(found))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from harness.leaderboard.entries import Entry
+    from harness.tracks.track import Prices
 
 COSTS = ("calls", "tokens", "bytes", "seconds")
 """Calls; tokens the model read; bytes sent both ways; seconds of tuning, which compare on one machine only."""
@@ -40,6 +41,13 @@ def cost(entry: Entry, kind: str) -> float:
     if kind == "tokens":
         return float(sum(cell.record.tokens for cell in entry.cells))
     return entry.calls if kind == "calls" else entry.wall_s
+
+
+def money(entry: Entry, prices: Prices | None) -> float | None:
+    """What an entry's tuning costs by a track's price list; None without one, and for references."""
+    if prices is None or entry.white_box:
+        return None
+    return prices.cost(*(cost(entry, kind) for kind in COSTS))
 
 
 def fronts(entries: Sequence[Entry]) -> list[tuple[str, ...]]:

@@ -4,7 +4,8 @@ A run with ``--test-data`` has a partner that differs in nothing but the test se
 the private one, over the cells that both have. Answers hard-coded for the public test set show there, and only there.
 A private set may be harder for everybody, so an entry's gap is read against that of the others.
 
-The intervals resample the two test sets independently, each as `harness.leaderboard.stats` does.
+The intervals are those of `harness.leaderboard.stats` for one score, here a difference: the answers of a split are the
+same on both sides, and the items of the two test sets are drawn independently.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.leaderboard.rank import score_cell
-from harness.leaderboard.standing import SEED
-from harness.leaderboard.stats import Interval, TaskPredictions, bootstrap, percentile_interval
+from harness.leaderboard.stats import Interval, Scores, TaskPredictions, TaskScores
 from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from harness.leaderboard.entries import CellScore
     from harness.leaderboard.rank import Ranking
-    from harness.leaderboard.stats import Bootstrap
     from harness.results.records import RunKey
     from harness.results.store import Store
 
@@ -34,7 +33,6 @@ _SAME = (
     "entry", "submission_sha256", "options", "model_sha256", "device", "seed", "environment_sha256", "track",
     "track_fingerprint", "rules", "access", "external", "calls",
 )  # fmt: skip
-_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -80,23 +78,25 @@ def _gap(entry: str, run: str, data: str, public: Sequence[CellScore], private: 
     common = {(c.task, c.split) for c in public} & {(c.task, c.split) for c in private}
     if not common:
         return None
-    scores = [
-        _resampled([c for c in cells if (c.task, c.split) in common], n) for n, cells in enumerate((public, private))
-    ]
-    (seen, seen_replicates), (unseen, unseen_replicates) = (each.on() for each in scores)
-    difference = percentile_interval(seen[0] - unseen[0], seen_replicates[0] - unseen_replicates[0])
-    return Gap(entry, run, data, float(seen[0]), float(unseen[0]), difference, len(common))
+    seen, unseen = (_by_task([c for c in cells if (c.task, c.split) in common]) for cells in (public, private))
+    values, halves = Scores(tuple(seen[name].minus(unseen[name]) for name in seen)).singles()
+    value, half = float(values[0]), float(halves[0])
+    difference = Interval(value, value - half, value + half)
+    averages = [float(Scores(tuple(each.values())).observed.mean()) for each in (seen, unseen)]
+    return Gap(entry, run, data, averages[0], averages[1], difference, len(common))
 
 
-def _resampled(cells: Sequence[CellScore], stream: int) -> Bootstrap:
-    found = []
+def _by_task(cells: Sequence[CellScore]) -> dict[str, TaskScores]:
+    """Scores of one system, by task and in the order of splits."""
+    found = {}
     for name in sorted({cell.task for cell in cells}):
         own = sorted((cell for cell in cells if cell.task == name), key=lambda cell: cell.split)
         predicted = np.array([[cell.predicted for cell in own]])  # (1, splits, items)
         file = load_task(name)
         metric = own[0].metric or file.metric
-        found.append(TaskPredictions(predicted, own[0].labels, metric, len(file.classes)))
-    return bootstrap(found, np.random.default_rng([SEED, stream]), _RESAMPLES)
+        task = TaskPredictions(predicted, own[0].labels, metric, len(file.classes))
+        found[name] = TaskScores.of_predictions(task)
+    return found
 
 
 def gap_records(found: Sequence[Gap]) -> list[dict[str, Any]]:

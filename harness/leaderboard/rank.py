@@ -4,8 +4,8 @@ Only runs that are comparable are ranked together: same track file, rules, model
 failed scores as the majority class would; a run that lacks cells is listed without a rank. White-box references are
 listed after all others, never ranked, and change nothing about those that are. Runs that differ in nothing but the
 device, or used data from outside, are listed apart from the ranking, each with what it used. Each division
-(`harness.leaderboard.divisions`) has places, intervals and shared ranks of its own; the last two are computed when
-first asked for.
+(`harness.leaderboard.divisions`) has places, intervals and shared ranks of its own, by average and by efficiency; the
+last two are computed when first asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from harness.leaderboard.anytime import bare_scores, load_reference
 from harness.leaderboard.divisions import divisions
+from harness.leaderboard.efficiency import efficiency_standings
 from harness.leaderboard.entries import CellScore, Division, Entry
 from harness.leaderboard.repeats import averaged, repeats_of
 from harness.leaderboard.standing import Standing, Standings, standings
@@ -26,11 +28,12 @@ from harness.solving.metrics import failed_prediction, score
 from harness.tracks.tasks import load_task, with_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from harness.contract import IntArray, Metric
     from harness.results.records import Run, RunKey, StoredCell
     from harness.tracks.tasks import TaskFile
+    from harness.tracks.track import Prices
 
 _ALIKE = ("track", "track_fingerprint", "rules", "model_sha256", "data_sha256", "seed")
 _COMPARABLE = (*_ALIKE, "device")
@@ -63,6 +66,10 @@ class Ranking:
     """What all ranked runs have in common: versions, model, data, device, seed."""
     allow_unsandboxed: bool = False
     """Whether runs without isolation are ranked, in a division of their own."""
+    bare: Mapping[str, float] | None = None
+    """Score of the bare template on each task, which stands before the first answer; None where it is not known."""
+    prices: Prices | None = None
+    """The track's price list, if it has one."""
 
     @property
     def unsandboxed(self) -> int:
@@ -95,7 +102,7 @@ class Ranking:
     def standings(self, division: Division, ceiling: int | None = None) -> Standings | None:
         """Intervals and shared ranks of a division, or of its list up to an access level; None where that is empty.
 
-        The first call resamples: seconds. A list up to an access level is ranked anew from the same replicates, once.
+        A list up to an access level is ranked anew from the same variances, once.
         """
         whole = self._standings.get(division)
         if whole is None or ceiling is None:
@@ -105,11 +112,27 @@ class Ranking:
             self._narrower[division, ceiling] = whole.among(names) if names else None
         return self._narrower[division, ceiling]
 
+    @cached_property
+    def _efficiencies(self) -> dict[Division, Standings]:
+        found = {each: efficiency_standings(self.complete(each), self.bare) for each in self._standings}
+        return {division: each for division, each in found.items() if each is not None}
+
+    def efficiency(self, division: Division) -> Standings | None:
+        """The second list of a division, by efficiency; None where efficiency is not known."""
+        return self._efficiencies.get(division)
+
     def standing(self, entry: Entry) -> Standing | None:
         """Where an entry stands in its division; None where it lacks cells, and for white-box references."""
         if entry.missing or entry.white_box or entry.division not in self._standings:
             return None
         return self._standings[entry.division].entries[entry.name]
+
+    def efficient(self, entry: Entry) -> Standing | None:
+        """Where an entry stands by efficiency; None where that is not known."""
+        if entry.missing or entry.white_box:
+            return None
+        found = self.efficiency(entry.division)
+        return found.entries[entry.name] if found else None
 
 
 def rank(
@@ -119,6 +142,7 @@ def rank(
     planned: Collection[tuple[str, int]] = (),
     ranks: Callable[[str], bool] = lambda _device: True,
     allow_unsandboxed: bool = False,
+    prices: Prices | None = None,
 ) -> Ranking:
     """Rank the newest run of each entry on a track.
 
@@ -127,7 +151,8 @@ def rank(
     most entries is ranked (the newest where equal). Runs with choices replaced on the command line are left out. A
     complete run has all `planned` cells (task, split), and every cell that any other run has which had the same device
     and outside data. White-box references follow, best average first; they have a say in nothing of this, unless there
-    is nobody else. Runs without isolation are listed like those that lack cells, unless `allow_unsandboxed`.
+    is nobody else. Runs without isolation are listed like those that lack cells, unless `allow_unsandboxed`. `prices`
+    is the track's price list.
     """
     runs = [
         run
@@ -160,10 +185,20 @@ def rank(
         for who, run in newest.items()
         if scored[who]
     }
+    bare = bare_scores(load_reference(track, chosen), (entry for who, entry in found.items() if who in here))
+    if bare is not None:
+        found = {who: _before_answers(entry, bare) for who, entry in found.items()}
     ranked = _ranked([entry for who, entry in found.items() if who in here], allow_unsandboxed)
     elsewhere = sorted((entry for who, entry in found.items() if who not in here), key=lambda e: (e.device, e.name))
     tasks = tuple(sorted({task for task, _ in set(planned).union(*places.values())}))
-    return Ranking(track, tasks, tuple(ranked), len(runs) - len(alike), tuple(elsewhere), chosen, allow_unsandboxed)
+    left_out = len(runs) - len(alike)
+    return Ranking(track, tasks, tuple(ranked), left_out, tuple(elsewhere), chosen, allow_unsandboxed, bare, prices)
+
+
+def _before_answers(entry: Entry, bare: Mapping[str, float]) -> Entry:
+    """With the bare template's score where there was no answer yet."""
+    cells = (cell.before_answers(bare[cell.task]) if cell.task in bare else cell for cell in entry.cells)
+    return dataclasses.replace(entry, cells=tuple(cells))
 
 
 def score_cell(cell: StoredCell) -> CellScore:
@@ -171,29 +206,33 @@ def score_cell(cell: StoredCell) -> CellScore:
     file = with_metric(_task(cell.task), cell.record.metric)
     labels, failed = _test_set(file.metric, np.asarray(cell.labels, dtype=np.int64).tobytes())
     said = _incumbents(cell, failed) if cell.status in COUNTS else dict.fromkeys(MARKS, failed)
-    scores = score(file.metric, np.stack(list(said.values())), labels, len(file.classes)).tolist()
-    small = said[1.0].astype(np.min_scalar_type(len(file.classes)))
-    anytime = dict(zip(said, scores, strict=True))
-    return CellScore(
-        cell.task, cell.split, cell.status, anytime[1.0], anytime, cell.record, cell.rows, small, labels, file.metric
-    )
+    there = {mark: each for mark, each in said.items() if each is not None}
+    scores = score(file.metric, np.stack(list(there.values())), labels, len(file.classes)).tolist()
+    anytime = dict.fromkeys(said) | dict(zip(there, scores, strict=True))
+    small = np.min_scalar_type(len(file.classes))
+    by_rows = {rows: cell.predictions[mark].astype(small) for mark, rows in cell.rows.items()}
+    kept = {mark: by_rows[rows] for mark, rows in cell.rows.items()} if cell.status in COUNTS else {}
+    final = there[1.0].astype(small)
+    where = (cell.task, cell.split, cell.status, scores[-1], anytime, cell.record, cell.rows)
+    return CellScore(*where, final, labels, kept, file.metric)
 
 
-def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray]:
-    """What the incumbent of each mark predicts, `failed` where there was none; without marks where it is not known.
+def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray | None]:
+    """What the incumbent of each mark predicts, None where there was none; without marks where it is not known.
 
     An older cell kept none at the first marks. There, the incumbent is that of the next mark if it had been offered by
-    then, and there was none if no offer had come by then.
+    then, and there was none if no offer had come by then. In the end, no answer predicts `failed`.
     """
     kept = cell.record.marks
-    known = {mark: cell.predictions.get(mark, failed) for mark in kept}
+    known: dict[float, IntArray | None] = {mark: cell.predictions.get(mark) for mark in kept}
     for mark in (mark for mark in MARKS if mark not in known):
         following = min(later for later in kept if later > mark)
         rows, offers = mark * cell.record.rows_total, cell.record.history
         if cell.rows.get(following, np.inf) <= rows:
             known[mark] = cell.predictions[following]
         elif following not in cell.predictions or (offers and offers[0][0] > rows):
-            known[mark] = failed
+            known[mark] = None
+    known[1.0] = cell.predictions.get(1.0, failed)
     return dict(sorted(known.items()))
 
 

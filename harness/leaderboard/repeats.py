@@ -6,17 +6,15 @@ what the splits' scores differ by, which the intervals are made of.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
+from harness.leaderboard.entries import CellScore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from harness.contract import IntArray
-    from harness.leaderboard.entries import CellScore
     from harness.results.records import Run
 
 _SAME = ("entry", "submission_sha256", "options", "access", "device", "external", "environment_sha256")
@@ -34,32 +32,23 @@ def repeats_of(first: Iterable[Run], runs: Iterable[Run]) -> dict[str, list[str]
 def averaged(first: Iterable[CellScore], *others: Iterable[CellScore]) -> tuple[CellScore, ...]:
     """The cells of a first repeat, each with the mean scores of all repeats that it has."""
     again = [{(cell.task, cell.split): cell for cell in other} for other in others]
-    return tuple(_mean(cell, [each[place] for each in again if (place := (cell.task, cell.split)) in each])
-                 for cell in first)  # fmt: skip
+    found = []
+    for cell in first:
+        place = cell.task, cell.split
+        runs = (cell, *(each[place] for each in again if place in each))
+        found.append(CellScore.mean(runs) if len(runs) > 1 else cell)
+    return tuple(found)
 
 
 def common_repeats(cells: Sequence[Sequence[CellScore]]) -> int:
     """How often each cell of several entries is taken so that each repeat of each counts alike."""
-    return math.lcm(*(1 + len(cell.repeats) for own in cells for cell in own))
+    return math.lcm(*(len(cell.repeats) or 1 for own in cells for cell in own))
 
 
 def repeated(cell: CellScore, count: int) -> list[IntArray]:
     """What a cell's repeats predict, `count` arrays (items,), each repeat as often as the others."""
-    said = (cell.predicted, *cell.repeats)
-    return [said[n % len(said)] for n in range(count)]
-
-
-def _mean(cell: CellScore, others: list[CellScore]) -> CellScore:
-    if not others:
-        return cell
-    all_of_it = [cell, *others]
-    marks = [mark for mark in cell.anytime if all(mark in each.anytime for each in others)]
-    return dataclasses.replace(
-        cell,
-        score=float(np.mean([each.score for each in all_of_it])),
-        anytime={mark: float(np.mean([each.anytime[mark] for each in all_of_it])) for mark in marks},
-        repeats=tuple(each.predicted for each in others),
-    )
+    runs = cell.repeats or (cell,)
+    return [runs[n % len(runs)].predicted for n in range(count)]
 
 
 def _identity(run: Run) -> tuple[object, ...]:

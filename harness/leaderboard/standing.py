@@ -1,15 +1,17 @@
-"""Where each entry of one list stands, as far as the measurements can tell: intervals, shared ranks, resolution."""
+"""Where each entry of one list stands, as far as the measurements can tell: intervals, shared ranks, power."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.leaderboard.power import Power
 from harness.leaderboard.repeats import common_repeats, repeated
-from harness.leaderboard.stats import Bootstrap, Interval, TaskPredictions, bootstrap
-from harness.leaderboard.ties import Comparison, compare, rank_intervals, resamples_for, resolution, shared_ranks
+from harness.leaderboard.stats import Interval, Scores, TaskPredictions, scores_of
+from harness.leaderboard.ties import Comparison, Pairs, resolution
 from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
@@ -17,22 +19,20 @@ if TYPE_CHECKING:
 
     from harness.leaderboard.entries import Entry
 
-SEED = 0
-"""Of the bootstrap's generator: the same facts give the same intervals."""
-
 
 @dataclass(frozen=True)
 class Standing:
     """What can be said of one entry."""
 
-    rank: int
-    """Shared with everybody who cannot be told from the best of them; the rule is in `harness.leaderboard.ties`."""
-    rank_low: int
-    rank_high: int
-    """Bootstrap interval of the rank."""
+    rank: int | None
+    """Shared with all above and below that nobody of this rank was shown to be better than; the rule is in
+    `harness.leaderboard.ties`. None where the design carries no ranks."""
+    rank_low: int | None
+    """Interval of the rank, of all entries together."""
+    rank_high: int | None
     average: Interval
     behind: Comparison | None
-    """The best average minus this one's, as one of the list's family; None for the best."""
+    """The best average minus this one's, as one of all pairs; None for the best."""
 
 
 @dataclass(frozen=True)
@@ -40,47 +40,69 @@ class Standings:
     """One list: the complete entries of a division."""
 
     names: tuple[str, ...]
-    """Best average first: the systems of `scores`, in its order."""
+    """Best first: the systems of `scores`, in its order."""
     tasks: tuple[str, ...]
-    """The tasks of `scores`, in its order; none in a list of some entries, which keeps averages alone."""
-    scores: Bootstrap
-    entries: dict[str, Standing]
-    resolution: float | None
-    """Differences to the best under this usually are ties (`harness.leaderboard.ties.resolution`)."""
+    """The tasks of `scores`, in its order."""
+    scores: Scores
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the design carries ranks; without, there are intervals alone."""
+        return self.scores.carries_ranks or len(self.names) == 1
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """All differences of averages."""
+        return Pairs(self.scores.differences())
+
+    @cached_property
+    def entries(self) -> dict[str, Standing]:
+        """By name."""
+        ranks, limits = self.pairs.ranks().tolist(), self.pairs.rank_intervals().tolist()
+        found = {}
+        for n, name in enumerate(self.names):
+            rank, (low, high) = (ranks[n], limits[n]) if self.ranked else (None, (None, None))
+            found[name] = Standing(rank, low, high, self.scores.score(n), self.pairs.compare(0, n) if n else None)
+        return found
+
+    @property
+    def resolution(self) -> float | None:
+        """Differences to the best under this usually are ties (`harness.leaderboard.ties.resolution`)."""
+        return resolution(self.pairs)
+
+    @cached_property
+    def power(self) -> Power | None:
+        """What the list can tell; None for a single entry."""
+        return Power.of(self.pairs, self.ranked) if len(self.names) > 1 else None
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """Who has rank 1: several where they cannot be told apart. Nobody where there are no ranks."""
+        return tuple(name for name in self.names if self.entries[name].rank == 1)
 
     def against(self, name: str, task: str | None = None) -> dict[str, Comparison]:
-        """An entry minus each other one, as one family; on a task, or on average."""
+        """An entry minus each other one, as pairs of the list; on a task, or on average."""
         system = self.names.index(name)
-        others = [n for n in range(len(self.names)) if n != system]
-        found = compare(self.scores, system, others, None if task is None else self.tasks.index(task))
-        return {self.names[n]: comparison for n, comparison in zip(others, found, strict=True)}
+        pairs = self.pairs if task is None else self.on(task)
+        return {other: pairs.compare(system, n) for n, other in enumerate(self.names) if n != system}
+
+    def on(self, task: str) -> Pairs:
+        """All differences on one task."""
+        return Pairs(self.scores.differences(self.tasks.index(task)))
 
     def among(self, names: tuple[str, ...]) -> Standings:
-        """The list of these entries alone, in the same order, from the same replicates."""
+        """The list of these entries alone, in the same order, ranked anew."""
         kept = [n for n, name in enumerate(self.names) if name in names]
-        observed, averages = self.scores.on()
-        scores = Bootstrap(observed[None, kept], averages[kept].T[:, None])
-        return _standings(tuple(self.names[n] for n in kept), (), scores)
+        return Standings(tuple(self.names[n] for n in kept), self.tasks, self.scores.among(kept))
 
 
 def standings(entries: Sequence[Entry]) -> Standings | None:
-    """Resample entries that all have the same cells, best average first; None where there is nothing to resample."""
+    """Compare entries that all have the same cells, best average first; None where there is nothing to compare."""
     if not entries or not all(len(cell.predicted) for entry in entries for cell in entry.cells):
         return None
     tasks = tuple(sorted(entries[0].tasks))
-    found = [predictions(task, entries) for task in tasks]
-    scores = bootstrap(found, np.random.default_rng(SEED), resamples_for(len(entries)))
-    return _standings(tuple(entry.name for entry in entries), tasks, scores)
-
-
-def _standings(names: tuple[str, ...], tasks: tuple[str, ...], scores: Bootstrap) -> Standings:
-    ranks, limits = shared_ranks(scores), rank_intervals(scores)
-    behind = [None, *compare(scores, 0, range(1, len(names)))]
-    found = {
-        name: Standing(int(ranks[n]), int(limits[n, 0]), int(limits[n, 1]), scores.score(n), behind[n])
-        for n, name in enumerate(names)
-    }
-    return Standings(names, tasks, scores, found, resolution([each for each in behind if each is not None]))
+    scores = scores_of([predictions(task, entries) for task in tasks])
+    return Standings(tuple(entry.name for entry in entries), tasks, scores)
 
 
 def predictions(task: str, entries: Sequence[Entry]) -> TaskPredictions:

@@ -1,47 +1,56 @@
-"""How sure a score is: crossed bootstrap over splits x test items, and a ratio of calls to a target.
+"""How sure a score or a difference of scores is: variance over splits and test items, without double counting.
 
-A replicate draws, within each task, splits with replacement and test items with replacement: the same draws for every
-system, and the same items for every split. With w_i how often item i was drawn and v_s how often split s,
+A score of system a on split s of a task is read as
 
-    score(task) = sum_s v_s metric(w, predictions of s) / sum_s v_s,     average = mean over tasks,
+    score = mean of a + effect of s, shared by all + effect of s on a alone + noise of the test items,
 
-so that a difference of two systems is paired in splits and items. Tasks are not drawn: what is said holds for these
-tasks. The metric is recomputed from weighted counts, F1 included. Intervals are percentiles of the replicates.
+where the same items serve all systems and splits. With psi_asi the influence of item i
+(`harness.leaderboard.influence`) and S splits of n items, the variance of a mean over splits, or of a difference of
+two such means, is that of a two-way layout, splits by items (Searle, Casella & McCulloch 1992, *Variance Components*,
+chapter 4):
 
-How often the intervals hold the truth is simulated by ``benchmarks/coverage.py``; its numbers are in
-``docs/statistics.md``. What the replicates say of ranks is in `harness.leaderboard.ties`.
+    variance = MS(splits) / S  +  [ MS(items) - MS(rest) ] / (n S).
 
-Pure numpy; all chance comes from the generator that is passed.
+The first term, from the scores alone, holds what splits do, and with it the noise of items that is new in each split.
+The second holds the noise of items that is the same in all splits; the noise that is in the first already is taken off.
+It is never below 0. For the average over T tasks the terms add up, divided by T^2.
+
+MS(splits) has S - 1 degrees of freedom on a task: few. So the sum over tasks has the degrees of freedom of
+Satterthwaite (1946, Biometrics Bulletin 2, 110-114), and for differences the variances of all pairs are moderated
+towards a common one (`moderated`). Tasks are not drawn: what is said holds for these tasks. A single split shows no
+variance between splits; then intervals hold items alone, and there are no ranks (`Scores.carries_ranks`).
+
+What is made of the differences of all pairs is in `harness.leaderboard.ties`. How often all this is wrong is simulated
+by ``benchmarks/ranks.py``; its tables are in ``docs/statistics.md``. Pure numpy and scipy, without any chance.
 """
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special, stats
 
-from harness.solving.metrics import score
+from harness.leaderboard.influence import influences
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.random import Generator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from harness.contract import IntArray, Metric
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
-RESAMPLES = 10_000
 LEVEL = 0.95
-_BLOCK = 1_000
-"""Replicates computed at once."""
-_CELLS = 256
-"""Cells of one task computed at once, so that memory does not grow with the entries."""
+FEWEST_DF = 6
+"""Degrees of freedom that a pair needs at least, sum over tasks of splits - 1, for ranks: with fewer nobody can see
+whether entries vary alike, and if they do not, the rule does not hold its level (docs/statistics.md)."""
+_SHOWN = 3
+"""Degrees of freedom of a variance below which nothing can be made of how variances differ."""
+_FLOOR = 1e-5
+"""Of the median variance: less counts as so much where logarithms are taken."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,8 @@ class TaskPredictions:
     metric: Metric
     classes: int
     repeats: int = 1
-    """Times that each split was tuned on with other chance, one after the other in `predicted`. Splits are resampled,
-    each with all its repeats: what repeats of a split differ by is part of what splits differ by."""
+    """Times that each split was tuned on with other chance, one after the other in `predicted`. A split's score is the
+    mean over its repeats: what is left of the optimiser's chance is part of what splits differ by."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit together.
@@ -77,153 +86,247 @@ class TaskPredictions:
         if len(shape) != 3 or shape[2:] != self.labels.shape or 0 in shape[1:]:  # noqa: PLR2004 - three axes
             raise ValueError(f"predictions {shape} for labels {self.labels.shape}: (systems, splits, items) is needed")
 
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """Scores of systems on tasks with their bootstrap replicates."""
-
-    observed: FloatArray
-    """(tasks, systems)"""
-    replicates: FloatArray
-    """(resamples, tasks, systems)"""
-
-    @cached_property
-    def averages(self) -> FloatArray:
-        """Replicates of the averages over tasks: (systems, resamples)."""
-        return np.ascontiguousarray(self.replicates.mean(axis=1).T)
-
-    def on(self, task: int | None = None) -> tuple[FloatArray, FloatArray]:
-        """Scores (systems,) and replicates (systems, resamples) on a task, or of the average over all tasks."""
-        if task is None:
-            return self.observed.mean(axis=0), self.averages
-        return self.observed[task], self.replicates[:, task].T
-
-    def score(self, system: int, task: int | None = None) -> Interval:
-        """A system's score on a task, or its average over all tasks."""
-        observed, replicates = self.on(task)
-        return percentile_interval(observed[system], replicates[system])
-
-    def difference(self, system: int, other: int, task: int | None = None) -> Interval:
-        """Score of `system` minus score of `other`, on a task or on average, paired in splits and items."""
-        observed, replicates = self.on(task)
-        return percentile_interval(observed[system] - observed[other], replicates[system] - replicates[other])
+    def of_splits(self) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Scores (systems,) and influences (systems, items) of each split, means over its repeats."""
+        runs = np.moveaxis(self.predicted, 1, 0)
+        for first in range(0, len(runs), self.repeats):
+            own = runs[first : first + self.repeats]
+            found = [influences(self.metric, each, self.labels, self.classes) for each in own]
+            yield np.mean([scores for scores, _ in found], axis=0), np.mean([each for _, each in found], axis=0)
 
 
 @dataclass(frozen=True)
-class SpeedUp:
-    """Ratio of budget shares needed to reach a target; see `speed_up`."""
+class TaskScores:
+    """What is kept of one task: scores by split, and covariances between systems that come from the items."""
 
-    ratio: Interval
-    reached: int
-    """Cells in which the system reached the target."""
-    cells: int
-
-
-def bootstrap(tasks: Sequence[TaskPredictions], rng: Generator, resamples: int = RESAMPLES) -> Bootstrap:
-    """Crossed bootstrap of all systems on all tasks; every task must have the same systems in the same order.
-
-    The draws depend on the generator and on the tasks' numbers of splits and items alone, so a system's replicates
-    do not change when another system joins.
-    """
-    observed = np.stack([score(t.metric, t.predicted, t.labels, t.classes).mean(axis=-1) for t in tasks])
-    return Bootstrap(observed, np.stack([_replicates(task, rng, resamples) for task in tasks], axis=1))
-
-
-def weighted_scores(task: TaskPredictions, weights: IntArray) -> FloatArray:
-    """The metric on resampled test sets, from how often each item was drawn: (n, items) -> (n, systems, splits)."""
-    return _Weighted.of(task)(weights.astype(np.float32))
-
-
-@dataclass(frozen=True)
-class _Weighted:
-    """The metric of some systems as products with weights. Counts in float32 are exact up to 2^24, and fast."""
-
-    task: TaskPredictions
-    says: tuple[FloatArray, ...]
-    """(items, systems x splits) for each class scored: 1 where it is predicted; for accuracy one: 1 where right."""
+    scores: FloatArray
+    """(systems, splits)"""
+    items: FloatArray
+    """(systems, systems): covariance of means over splits from all noise of items, MS(items) / (n S)."""
+    rest: FloatArray
+    """(systems, systems): of it, what is new in each split, MS(rest) / (n S); 0 with a single split."""
+    size: int
+    """Items."""
 
     @classmethod
-    def of(cls, task: TaskPredictions) -> _Weighted:
-        """Prepare the products."""
-        said = task.predicted.reshape(-1, len(task.labels))
-        wanted = [task.labels] if task.metric == "accuracy" else [1] if task.metric == "f1" else range(task.classes)
-        return cls(task, tuple(np.asarray((said == each).T, dtype=np.float32, order="C") for each in wanted))
+    def of(cls, splits: Iterable[tuple[FloatArray, FloatArray]]) -> TaskScores:
+        """From scores (systems,) and influences (systems, items) of each split, one split at a time."""
+        columns: list[FloatArray] = []
+        total: FloatArray = np.zeros(())
+        squares: FloatArray = np.zeros(())
+        for scores, influence in splits:
+            columns.append(scores)
+            total = total + influence
+            squares = squares + influence @ influence.T
+        count, items = len(columns), total.shape[1]
+        mean = total / count
+        freedom = items * max(items - 1, 1)
+        between = mean @ mean.T
+        rest = (squares - count * between) / (count * max(count - 1, 1) * freedom)
+        return cls(np.stack(columns, axis=1), between / freedom, rest if count > 1 else 0 * between, items)
 
-    def __call__(self, w: FloatArray) -> FloatArray:
-        """From weights (n, items) in float32 to scores (n, systems, splits)."""
-        shape = (-1, *self.task.predicted.shape[:2])
-        if self.task.metric == "accuracy":
-            total = w.sum(axis=-1, dtype=np.float64)
-            return np.asarray((w @ self.says[0]).reshape(shape) / total[:, None, None])
-        f1, share = np.zeros((2, len(w), self.says[0].shape[1]))
-        hits, total = np.empty((2, *f1.shape), dtype=np.float32)  # one memory for all classes: most of the time is here
-        for k, says in enumerate(self.says, start=1 if self.task.metric == "f1" else 0):
-            is_ = self.task.labels == k  # (items,)
-            np.matmul(2 * w[:, is_], says[is_], out=hits)  # only items of the class can be hits
-            np.matmul(w, says, out=total)
-            total += (w @ is_.astype(np.float32))[:, None]
-            np.maximum(total, 1, out=total)  # a class that is in neither: 0 / 1
-            np.divide(hits, total, out=share, dtype=np.float64)
-            share /= len(self.says)
-            f1 += share
-        return f1.reshape(shape)
+    @classmethod
+    def of_predictions(cls, task: TaskPredictions) -> TaskScores:
+        """Of the task's metric."""
+        return cls.of(task.of_splits())
+
+    def among(self, systems: Sequence[int]) -> TaskScores:
+        """The same of some systems alone."""
+        kept = np.asarray(systems, dtype=np.int64)
+        square = np.ix_(kept, kept)
+        return TaskScores(self.scores[kept], self.items[square], self.rest[square], self.size)
+
+    def minus(self, other: TaskScores) -> TaskScores:
+        """The same systems after the same tuning, here and on a test set of other items."""
+        return TaskScores(
+            self.scores - other.scores, self.items + other.items, self.rest + other.rest, min(self.size, other.size)
+        )
+
+    @property
+    def splits(self) -> int:
+        """Their number."""
+        return int(self.scores.shape[1])
+
+    @cached_property
+    def between(self) -> FloatArray:
+        """Covariance of means over splits from what splits do, MS(splits) / S; 0 with a single split."""
+        centred = self.scores - self.scores.mean(axis=1, keepdims=True)
+        return np.asarray(centred @ centred.T / (self.splits * max(self.splits - 1, 1)))
 
 
-def percentile_interval(value: float, replicates: FloatArray) -> Interval:
-    """Percentile interval at `LEVEL` around an estimate: replicates (resamples,)."""
-    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(value), float(low), float(high))
+@dataclass(frozen=True)
+class Differences:
+    """Averages of all systems, and all pairs of them: (systems, systems), row minus column."""
+
+    averages: FloatArray
+    """(systems,)"""
+    values: FloatArray
+    errors: FloatArray
+    """Standard errors."""
+    freedom: FloatArray
+    """Degrees of freedom of the standard errors."""
 
 
-def speed_up(
-    system: Sequence[FloatArray], reference: Sequence[FloatArray], rng: Generator, resamples: int = RESAMPLES
-) -> SpeedUp:
-    """How many times less of the budget `system` needs than `reference` to reach the same target.
+@dataclass(frozen=True)
+class Scores:
+    """Scores of systems on tasks with what is known of their variance."""
 
-    Each sequence holds one array (splits,) per task, with the same cells in both: the share of the budget, in (0, 1],
-    that was spent when the target was first reached, `inf` where it never was. A censored cell counts as the whole
-    budget (restricted mean), so where `system` misses targets the ratio is an upper bound of its speed-up, and where
-    `reference` does a lower bound; `reached` of `cells` says how often `system` got there. The ratio is
+    tasks: tuple[TaskScores, ...]
 
-        mean over tasks of mean over splits of min(share, 1) of `reference`, divided by the same of `system`.
+    @property
+    def observed(self) -> FloatArray:
+        """Mean over splits: (tasks, systems)."""
+        return np.stack([task.scores.mean(axis=1) for task in self.tasks])
 
-    The interval is a percentile bootstrap over cells: splits within tasks, the same for both.
+    @property
+    def carries_ranks(self) -> bool:
+        """Whether the design shows enough of the variance between splits for ranks."""
+        return carries_ranks([task.splits for task in self.tasks])
 
-    Raises:
-        ValueError: no task, cells that do not pair, or a share that is not positive.
+    def among(self, systems: Sequence[int]) -> Scores:
+        """Of some systems alone."""
+        return Scores(tuple(task.among(systems) for task in self.tasks))
+
+    def on(self, task: int | None = None) -> Scores:
+        """Of one task, or of all."""
+        return self if task is None else Scores((self.tasks[task],))
+
+    def score(self, system: int, task: int | None = None) -> Interval:
+        """A system's score on a task, or its average over all tasks: a t interval at `LEVEL`, of this score alone.
+
+        A score is a share: limits beyond 0 and 1 are cut to them.
+        """
+        values, halves = self.singles(task)
+        value, half = float(values[system]), float(halves[system])
+        return Interval(value, max(value - half, 0.0), min(value + half, 1.0))
+
+    def singles(self, task: int | None = None) -> tuple[FloatArray, FloatArray]:
+        """Scores of all systems on a task or on average, and the half-widths of their intervals: (systems,) each.
+
+        The two variances have quantiles of their own, as in Cochran & Cox's test (1950, *Experimental Designs*): where
+        two degrees of freedom show a small variance by chance, those of a sum would follow the other one.
+        """
+        chosen = self.on(task)
+        count = len(chosen.tasks)
+        by_task = np.stack([np.diagonal(each.between) for each in chosen.tasks]) / count**2  # (tasks, systems)
+        items = sum(np.diagonal(each.items - each.rest) for each in chosen.tasks) / count**2
+        alike = [
+            (each.splits - 1, each.splits - 1) for each in chosen.tasks
+        ]  # what a split does to all: known no better
+        df = _satterthwaite(by_task.mean(axis=1), alike)
+        squares = by_task.sum(axis=0) * _t(df) ** 2 + np.maximum(items, 0) * _t(chosen.fewest_items - 1) ** 2
+        return chosen.observed.mean(axis=0), np.asarray(np.sqrt(squares))
+
+    def differences(self, task: int | None = None) -> Differences:
+        """All pairs, on a task or on average."""
+        chosen = self.on(task)
+        averages = chosen.observed.mean(axis=0)
+        systems, count = len(averages), len(chosen.tasks)
+        upper = np.triu_indices(systems, 1)
+        by_task = np.stack([_of_pairs(each.between)[upper] for each in chosen.tasks]) / count**2  # (tasks, pairs)
+        items = sum(_of_pairs(each.items - each.rest)[upper] for each in chosen.tasks) / count**2
+        error, freedom = np.zeros((2, systems, systems))
+        if len(upper[0]):
+            shared = [((systems - 1) * (each.splits - 1), each.splits - 1) for each in chosen.tasks]
+            df = _satterthwaite(by_task.mean(axis=1), shared)
+            splits, df_splits = moderated(by_task.sum(axis=0), df, (systems - 1) * df)
+            pair = _together(splits, np.asarray(df_splits), np.maximum(items, 0), chosen.fewest_items)
+            for whole, each in zip((error, freedom), pair, strict=True):
+                whole[upper] = each
+                whole.T[upper] = each
+        np.fill_diagonal(freedom, np.inf)
+        return Differences(averages, averages[:, None] - averages, error, freedom)
+
+    @property
+    def fewest_items(self) -> int:
+        """Of the smallest test set."""
+        return min(task.size for task in self.tasks)
+
+
+def carries_ranks(splits: Sequence[int]) -> bool:
+    """Whether a design with so many splits of each task shows enough of the variance between splits for ranks."""
+    return min(splits) > 1 and sum(splits) - len(splits) >= FEWEST_DF
+
+
+def scores_of(tasks: Sequence[TaskPredictions]) -> Scores:
+    """Scores of all systems on all tasks; every task must have the same systems in the same order."""
+    return Scores(tuple(TaskScores.of_predictions(task) for task in tasks))
+
+
+def moderated(variances: FloatArray, df: float, most: float) -> tuple[FloatArray, float]:
+    """Variances of many pairs, each drawn towards a common one by as much as they seem alike.
+
+    The true variances are taken to vary as scaled inverse chi-square; their prior degrees of freedom d0 and scale s0^2
+    are fitted to the logarithms of the observed ones (Smyth 2004, Statistical Applications in Genetics and Molecular
+    Biology 3(1), article 3, section 6.2). Where these spread no more than chance spreads them, all pairs have the mean.
+
+    Deviations from the paper: that mean stands in for its exp of a mean of logarithms where d0 is infinite, the pooled
+    degrees of freedom are a limit (as in R's limma), pairs are not independent, since they share systems, and with
+    fewer degrees of freedom than `_SHOWN` all have the mean, because the fit then follows chance more than differences.
+
+    Args:
+        variances: (pairs,), each with `df` degrees of freedom.
+        df: of one.
+        most: of all together.
+
+    Returns:
+        (df s^2 + d0 s0^2) / (df + d0) for each pair, and its degrees of freedom df + d0, at most `most`.
     """
-    pairs = [np.stack([np.asarray(a), np.asarray(b)]) for a, b in zip(system, reference, strict=True)]
-    if not pairs or not all(pair.size and (pair > 0).all() for pair in pairs):
-        raise ValueError("budget shares must be positive (inf: never reached), with at least one cell in each task")
-    capped = [np.minimum(pair, 1.0) for pair in pairs]  # (2, splits) per task
-    system_mean, reference_mean = np.mean([pair.mean(axis=1) for pair in capped], axis=0)
-    drawn = [pair @ _counts(pair.shape[1], resamples, rng).T / pair.shape[1] for pair in capped]  # (2, resamples)
-    of_system, of_reference = np.mean(drawn, axis=0)
-    reached = sum(int(np.isfinite(pair[0]).sum()) for pair in pairs)
-    ratio = percentile_interval(reference_mean / system_mean, of_reference / of_system)
-    return SpeedUp(ratio, reached, sum(pair.shape[1] for pair in pairs))
+    if len(variances) == 1 or not variances.any():
+        return variances, df
+    middle = np.median(variances) or variances.mean()
+    logs = np.log(np.maximum(variances, _FLOOR * middle)) - special.digamma(df / 2) + np.log(df / 2)
+    spread = float(logs.var(ddof=1) - special.polygamma(1, df / 2))
+    if spread <= 0 or df < _SHOWN:
+        return np.full(len(variances), variances.mean()), most
+    prior = 2 * _inverse_trigamma(spread)
+    scale = np.exp(logs.mean() + special.digamma(prior / 2) - np.log(prior / 2))
+    return np.asarray((df * variances + prior * scale) / (df + prior)), min(df + prior, most)
 
 
-def _replicates(task: TaskPredictions, rng: Generator, resamples: int) -> FloatArray:
-    """Bootstrap replicates of the scores on one task: (resamples, systems)."""
-    systems, cells, items = task.predicted.shape
-    splits = cells // task.repeats
-    sizes = [min(_BLOCK, resamples - start) for start in range(0, resamples, _BLOCK)]
-    drawn = [
-        (np.repeat(_counts(splits, size, rng) / cells, task.repeats, axis=1), _counts(items, size, rng).astype("f4"))
-        for size in sizes
-    ]
-    some = max(1, _CELLS // cells)
-
-    def of(start: int) -> FloatArray:
-        scores = _Weighted.of(replace(task, predicted=task.predicted[start : start + some]))
-        return np.concatenate([np.einsum("nas,ns->na", scores(w), v) for v, w in drawn])
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # numpy computes without the interpreter's lock
-        return np.concatenate(list(pool.map(of, range(0, systems, some))), axis=1)
+def _inverse_trigamma(value: float) -> float:
+    """Where trigamma has this value, by Newton's method on 1 / trigamma (Smyth 2004, appendix)."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(special.polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(special.polygamma(2, x))
+        x += step
+        if -step / x < 1e-8:  # noqa: PLR2004 - relative
+            break
+    return x
 
 
-def _counts(n: int, resamples: int, rng: Generator) -> IntArray:
-    """How often each of n things is in n draws with replacement: (resamples, n)."""
-    drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
+def _of_pairs(covariance: FloatArray) -> FloatArray:
+    """Variance of the difference of each two: (systems, systems) of covariances -> (systems, systems)."""
+    own = np.diagonal(covariance)
+    return np.asarray(own[:, None] + own - 2 * covariance)
+
+
+def _satterthwaite(variances: FloatArray, freedom: Sequence[tuple[int, int]]) -> float:
+    """Degrees of freedom of a sum of variances (tasks,), between those of one task and the sum over tasks.
+
+    For each task `freedom` has how many degrees of freedom the given variance was estimated with, and how many the
+    variance has whose sum is asked about. The first correct squares of estimates, which are too large on average.
+    """
+    estimated, own = (np.array([pair[n] for pair in freedom], dtype=np.float64) for n in (0, 1))
+    known = own > 0
+    total = float(own.sum())
+    if not known.any() or not variances[known].any():
+        return max(total, 1.0)
+    v, estimated, own = variances[known], estimated[known], own[known]
+    above = v.sum() ** 2 - (2 * v**2 / (estimated + 2)).sum()
+    below = (v**2 * estimated / (estimated + 2) / own).sum()
+    return float(np.clip(above / below, own.min(), total))
+
+
+def _t(freedom: float) -> float:
+    """Quantile at `LEVEL` of |t|."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, max(freedom, 1)))
+
+
+def _together(splits: FloatArray, df: FloatArray, items: FloatArray, size: int) -> tuple[FloatArray, FloatArray]:
+    """Standard error and degrees of freedom (Satterthwaite) of a sum of two variances, `items` from so many items."""
+    variance = splits + items
+    below = splits**2 / df + items**2 / max(size - 1, 1)
+    freedom = np.divide(variance**2, below, out=np.full(np.shape(variance), np.inf), where=below > 0)
+    return np.sqrt(variance), freedom

@@ -1,169 +1,170 @@
-"""Which differences count: p-values, Holm's adjustment, shared ranks, rank intervals. Pure numpy.
+"""Which differences count: one set of simultaneous differences of all pairs, and the ranks that follow from it.
 
-With d the observed difference of two systems and d* its B bootstrap replicates (`harness.leaderboard.stats`), the
-p-value inverts the percentile interval:
+With D_ab the difference of two systems of k, se_ab its standard error and v_ab the error's degrees of freedom
+(`harness.leaderboard.stats`), all intervals
 
-    p = min(1, 2 (1 + min(#{d* <= 0}, #{d* >= 0})) / (B + 1))        (Davison & Hinkley 1997, chapter 4)
+    D_ab -+ q(k, v_ab) / sqrt(2) * se_ab
 
-so that p <= a exactly where the interval at level 1 - a, from the r-th smallest to the r-th largest d* with
-r = floor(a (B + 1) / 2), does not contain 0. A family of m comparisons is adjusted step-down (Holm 1979): the i-th
-smallest p is held against a / (m - i + 1), until one fails. The interval shown with a comparison is at the level its
-p was held against (for those after the first failure: the level that failed), so it excludes 0 exactly where Holm
-rejects.
+hold together at `LEVEL`, where q is the quantile of the studentized range of k (Tukey 1953; for unequal variances Games
+& Howell 1976, Journal of Educational Statistics 1, 113-125). Two systems are *told apart* where their interval does not
+contain 0. The adjusted p-value of a pair is the chance that the range of k equal systems exceeds its sqrt(2) |D| / se:
+it is at most `ALPHA` exactly where the pair is told apart. It is the same whichever of the two one begins with, and
+whether one asks about one pair or about all. Everything below is read from this one set.
 
-Shared ranks. Systems are walked through in the order of their scores. The first is the leader of a group, and everybody
-after it is compared with it, as one family. The group ends before the first system whose interval excludes 0; that
-system leads the next group, and is compared with everybody after it. All of a group have the rank of their leader, its
-place. So ranks are an order with ties (every system is in one group, and no system has a better rank than one with a
-higher score), and each step from one rank to the next stands for a difference that was shown. Being noisy does not
-help: who cannot be told from the leader, but stands below somebody who can, is not taken along. The comparison with
-the best is Hsu's (1984, Annals of Statistics 12, 1136-1144), Holm's adjustment against the leader and the repetition
-below each leader are choices of this project.
+Rank intervals. From 1 + the number of systems shown to be better, to k - the number shown to be worse. All together
+hold the true ranks wherever all intervals hold the true differences (Mogstad, Romano, Shaikh & Wilhelm 2024, Review
+of Economic Studies 91, 476-518).
+
+Shared ranks. Systems are walked through in the order of their scores. The first has rank 1. A system has the rank of
+the one above it, unless somebody of that rank was shown to be better; then its rank is its place. So
+
+- two systems that were told apart have different ranks, the better one the better rank;
+- systems that share a rank were not told apart, whichever two of them one takes;
+- no system has a better rank than one with a higher score, and every rank lies in its interval.
+
+The converse of the first cannot be had: of three systems the middle one may be told apart from neither. So different
+ranks alone show nothing about two neighbours. The walk is this project's rule.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 
-from harness.leaderboard.stats import LEVEL, RESAMPLES, Interval
+from harness.leaderboard.stats import LEVEL, Interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from harness.contract import IntArray
-    from harness.leaderboard.stats import Bootstrap, FloatArray
+    from harness.leaderboard.stats import Differences, FloatArray
 
 ALPHA = round(1 - LEVEL, 9)
-"""Chance that any of a family of differences that are 0 is called one."""
-_BLOCK = 1_000
-"""Replicates ranked at once."""
-_PER_SYSTEM = 60
-"""Replicates for each system: Holm's first step among m comparisons needs 2 m / ALPHA = 40 m of them at least."""
+"""Chance that any of the differences that are 0 is called one."""
+_NODES = 9
+"""Degrees of freedom at which the studentized range is computed; between them it is interpolated."""
+_FEW = 2.0
+"""Degrees of freedom below which it is computed each time."""
+_MANY = 1e6
+"""Degrees of freedom that are as good as infinitely many."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference, as one of a family."""
+    """A difference, as one of all pairs of its list."""
 
     difference: Interval
-    """At the level of Holm's step; excludes 0 exactly where `tied` is false."""
+    """Simultaneous for all pairs; excludes 0 exactly where `tied` is false."""
     p: float
-    p_holm: float
-    """Adjusted for the family: to be compared with `ALPHA`."""
+    """Adjusted for all pairs: to be compared with `ALPHA`."""
+    entries: int
+    """Systems whose pairs it is one of."""
 
     @property
     def tied(self) -> bool:
         """Whether the order is open."""
-        return self.p_holm > ALPHA
+        return self.p > ALPHA
 
 
-def resamples_for(systems: int) -> int:
-    """Replicates that let each system be compared with all others in one family."""
-    return max(RESAMPLES, _PER_SYSTEM * systems)
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of a list's systems."""
+
+    found: Differences
+
+    @property
+    def entries(self) -> int:
+        """Systems."""
+        return len(self.found.averages)
+
+    @cached_property
+    def halves(self) -> FloatArray:
+        """Half-widths of the simultaneous intervals: (systems, systems)."""
+        return np.asarray(critical(self.entries, self.found.freedom) * self.found.errors)
+
+    @cached_property
+    def better(self) -> npt.NDArray[np.bool_]:
+        """Where row was shown to be better than column: (systems, systems)."""
+        return np.asarray(self.found.values > self.halves)
+
+    def compare(self, system: int, other: int) -> Comparison:
+        """`system` minus `other`."""
+        value, half = float(self.found.values[system, other]), float(self.halves[system, other])
+        p = float(adjusted_p(self.entries, value, self.found.errors[system, other], self.found.freedom[system, other]))
+        apart = self.better[system, other] or self.better[other, system]
+        # The interval's quantile is interpolated: at the limit itself, the interval decides
+        p = min(p, ALPHA) if apart else max(p, float(np.nextafter(ALPHA, 1)))
+        return Comparison(Interval(value, value - half, value + half), p, self.entries)
+
+    def ranks(self) -> IntArray:
+        """Shared rank of each system, 1 is best: (systems,)."""
+        order = np.argsort(-self.found.averages, kind="stable")
+        ranks = np.ones(len(order), dtype=np.int64)
+        first = 0
+        for place, system in enumerate(order):
+            if self.better[order[first:place], system].any():
+                first = place
+            ranks[system] = first + 1
+        return ranks
+
+    def rank_intervals(self) -> IntArray:
+        """Lowest and highest rank of each system, all at `LEVEL` together: (systems, 2)."""
+        return np.stack([1 + self.better.sum(axis=0), self.entries - self.better.sum(axis=1)], axis=1)
+
+    @cached_property
+    def typical(self) -> tuple[float, float]:
+        """Standard error and degrees of freedom of a pair in the middle: medians over pairs; of two systems or more."""
+        upper = np.triu_indices(self.entries, 1)
+        return float(np.median(self.found.errors[upper])), float(np.median(self.found.freedom[upper]))
 
 
-def p_values(replicates: FloatArray) -> FloatArray:
-    """Two-sided bootstrap p-values of no difference: replicates of differences (..., resamples) -> (...)."""
-    below, above = (replicates <= 0).sum(axis=-1), (replicates >= 0).sum(axis=-1)
-    return np.asarray(np.minimum(2 * (1 + np.minimum(below, above)) / (replicates.shape[-1] + 1), 1.0))
+def critical(entries: int, freedom: FloatArray) -> FloatArray:
+    """Quantile at `LEVEL` of the largest |difference| / standard error among all pairs, for each of some freedoms."""
+    if entries < 3:  # noqa: PLR2004 - a pair: Student's t
+        return np.asarray(stats.t.ppf((1 + LEVEL) / 2, np.minimum(freedom, _MANY)))
+    found = np.exp(_curve(entries)(np.minimum(1 / np.maximum(freedom, _FEW), 1 / _FEW)))
+    for place in np.argwhere(freedom < _FEW):
+        found[tuple(place)] = _range_quantile(entries, float(freedom[tuple(place)]))
+    return np.asarray(found)
 
 
-def holm(p: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Holm's adjusted p-values of a family, and the levels of alpha that each was held against: (m,) -> (m,), (m,)."""
-    order = np.argsort(p, kind="stable")
-    left = np.arange(len(p), 0, -1)
-    adjusted = np.minimum(np.maximum.accumulate(left * p[order]), 1.0)
-    rejected = int((adjusted <= ALPHA).sum())  # adjusted ascends: they come first
-    levels = ALPHA / np.maximum(left, len(p) - rejected)
-    back = np.argsort(order)
-    return adjusted[back], levels[back]
+def adjusted_p(
+    entries: int, value: FloatArray | float, error: FloatArray | float, freedom: FloatArray | float
+) -> FloatArray:
+    """Chance that any pair of so many equal systems differs by so many standard errors."""
+    size = np.abs(np.asarray(value, dtype=np.float64))
+    t = np.divide(size, error, out=np.where(size > 0, np.inf, 0.0), where=np.asarray(error) > 0)
+    many = np.minimum(freedom, _MANY)
+    if entries < 3:  # noqa: PLR2004 - a pair: Student's t
+        return np.asarray(2 * stats.t.sf(t, many))
+    within = np.minimum(t, _MANY) * np.sqrt(2)
+    return np.asarray(np.clip(stats.studentized_range.sf(within, entries, np.where(many < _MANY, many, np.inf)), 0, 1))
 
 
-def compare(scores: Bootstrap, system: int, others: Sequence[int], task: int | None = None) -> list[Comparison]:
-    """`system` minus each of the others, as one family; on a task, or on average.
-
-    Raises:
-        ValueError: too few replicates for so many comparisons.
-    """
-    observed, replicates = scores.on(task)
-    p = _family(replicates, system, others)
-    adjusted, levels = holm(p)
-    found = []
-    for n, other in enumerate(others):
-        low, high = _limits(replicates[system] - replicates[other], float(levels[n]))
-        interval = Interval(float(observed[system] - observed[other]), low, high)
-        found.append(Comparison(interval, float(p[n]), float(adjusted[n])))
-    return found
+@cache
+def _curve(entries: int) -> np.polynomial.Chebyshev:
+    """Logarithm of the quantile by 1 / freedom from 0 to 1 / `_FEW`: smooth, so few points give it to 1e-5."""
+    domain = [0, 1 / _FEW]
+    return np.polynomial.Chebyshev.interpolate(
+        lambda shares: np.log([_range_quantile(entries, 1 / share) for share in shares]), _NODES - 1, domain
+    )
 
 
-def _family(replicates: FloatArray, system: int, others: Sequence[int]) -> FloatArray:
-    """p-values of `system` against each of the others, from replicates (systems, resamples): (others,).
-
-    Raises:
-        ValueError: too few replicates for so many comparisons.
-    """
-    resamples, needed = replicates.shape[-1], int(np.ceil(2 * len(others) / ALPHA))
-    if resamples < needed:
-        raise ValueError(
-            f"{resamples:,} replicates for {len(others)} comparisons, {needed:,} needed; take resamples_for(systems)"
-        )
-    return np.array([float(p_values(replicates[system] - replicates[other])) for other in others])
+@cache
+def _range_quantile(entries: int, freedom: float) -> float:
+    return float(stats.studentized_range.ppf(LEVEL, entries, freedom) / np.sqrt(2))
 
 
-def shared_ranks(scores: Bootstrap) -> IntArray:
-    """Rank of each system by its average over tasks, 1 is best: (systems,). The rule stands at the top."""
-    observed, replicates = scores.on()
-    order = np.argsort(-observed, kind="stable")
-    ranks = np.ones(len(order), dtype=np.int64)
-    leader = 0
-    while leader < len(order):
-        after = [int(n) for n in order[leader + 1 :]]
-        open_ = (holm(_family(replicates, int(order[leader]), after))[0] > ALPHA).tolist()
-        group = 1 + (open_.index(False) if False in open_ else len(open_))
-        ranks[order[leader : leader + group]] = leader + 1
-        leader += group
-    return ranks
-
-
-def rank_intervals(scores: Bootstrap) -> IntArray:
-    """Percentile intervals at `LEVEL` of each system's rank by average: (systems, 2), lowest and highest.
-
-    In a replicate, the rank of a system is 1 + the number of systems with a higher average.
-    """
-    resamples = scores.averages.shape[1]
-    blocks = (scores.averages[:, n : n + _BLOCK] for n in range(0, resamples, _BLOCK))
-    ranks = np.concatenate([_ranks(block).astype(np.int32) for block in blocks], axis=1)  # (systems, resamples)
-    limits = [np.quantile(own, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf") for own in ranks]
-    return np.array(limits, dtype=np.int64)
-
-
-def _ranks(averages: FloatArray) -> IntArray:
-    """Rank of each system in each replicate: (systems, resamples), 1 is the highest, equals have the same."""
-    falling = -averages.T  # (resamples, systems)
-    order = np.argsort(falling, axis=1, kind="stable")
-    ascending = np.take_along_axis(falling, order, axis=1)
-    new = np.diff(ascending, axis=1, prepend=-np.inf) > 0  # worse than the one before
-    places = np.maximum.accumulate(np.where(new, np.arange(1, len(averages) + 1), 0), axis=1)
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, places, axis=1)
-    return np.asarray(ranks.T)
-
-
-def resolution(comparisons: Sequence[Comparison]) -> float | None:
-    """Differences under this usually are ties: the median of half the intervals' widths. None without comparisons.
+def resolution(pairs: Pairs, system: int = 0) -> float | None:
+    """Differences to a system under this usually are ties: median half-width of its intervals. None if it is alone.
 
     It is no limit: two versions of one system are told apart by less, since they err on the same items.
     """
-    halves = [(each.difference.high - each.difference.low) / 2 for each in comparisons]
-    return float(np.median(halves)) if halves else None
-
-
-def _limits(replicates: FloatArray, alpha: float) -> tuple[float, float]:
-    """The r-th smallest and the r-th largest replicate: the interval that p inverts."""
-    size = len(replicates)
-    r = int(alpha * (size + 1) / 2 + 1e-9)  # a hair up: 250 must not become 249 by rounding
-    low, high = np.partition(replicates, [r - 1, size - r])[[r - 1, size - r]]
-    return float(low), float(high)
+    others: Sequence[int] = [n for n in range(pairs.entries) if n != system]
+    return float(np.median(pairs.halves[system, others])) if others else None

@@ -1,7 +1,7 @@
 """Scores of predicted labels: accuracy, macro-F1 and F1 of class 1.
 
 `cell_score` is scikit-learn's, for one test set. The others are numpy and vectorised, for populations of candidates and
-for the leaderboard's resampling. A test holds the two equal.
+for the leaderboard. A test holds the two equal.
 """
 
 from __future__ import annotations

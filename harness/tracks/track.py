@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
+Price = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 DType = Literal["float32", "bfloat16", "float16", "int8"]
 Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime"]
@@ -137,6 +138,28 @@ class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     candidate at a time. ``onnxruntime``: ONNX Runtime's kernels, in float32."""
 
 
+class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a service like the track's would charge: money beside the other costs, never part of a score.
+
+    Each price is in units of `currency`; a price of 0 charges nothing.
+    """
+
+    currency: str
+    """As people write it, e.g. ``USD``."""
+    per_call: Price = 0.0
+    per_million_tokens: Price = 0.0
+    """Tokens that the model reads."""
+    per_gb: Price = 0.0
+    """10^9 bytes, both ways."""
+    per_hour: Price = 0.0
+    """Hours of tuning."""
+
+    def cost(self, calls: float, tokens: float, traffic: float, seconds: float) -> float:
+        """What so many calls, tokens, bytes and seconds cost."""
+        by_use = calls * self.per_call + tokens / 1e6 * self.per_million_tokens
+        return by_use + traffic / 1e9 * self.per_gb + seconds / 3600 * self.per_hour
+
+
 class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A track file, validated."""
 
@@ -155,6 +178,14 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The one GPU model that ranks, as the driver names it. None takes any, and each kind has a ranking of its own."""
     given_numerics: Numerics | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="numerics")
     """The ``[numerics]`` table; without one the fingerprint is what it was before there were such tables."""
+
+    given_prices: Prices | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="prices")
+    """The ``[prices]`` table. It changes no score, and may be added to a track that has runs."""
+
+    @property
+    def prices(self) -> Prices | None:
+        """The price list, if the track has one."""
+        return None if self.given_prices is msgspec.UNSET else self.given_prices
 
     @property
     def numerics(self) -> Numerics:
@@ -195,12 +226,12 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def fingerprint(self) -> str:
         """Digest of everything in the track: two runs are comparable only if it is equal.
 
-        The list of formats is left out: it says which runs are equal, and older runs had none. This project's own
-        wording counts under its first name, with which the published results were measured.
+        The list of formats is left out: it says which runs are equal, and older runs had none. So are prices. This
+        project's own wording counts under its first name, with which the published results were measured.
         """
         model = msgspec.structs.replace(self.model, formats=msgspec.UNSET)
         profile = OWN_PROFILE_BEFORE if self.profile == OWN_PROFILE else self.profile
-        counted = msgspec.structs.replace(self, model=model, profile=profile)
+        counted = msgspec.structs.replace(self, model=model, profile=profile, given_prices=msgspec.UNSET)
         return hashlib.sha256(msgspec.json.encode(counted, order="deterministic")).hexdigest()[:16]
 
     @property

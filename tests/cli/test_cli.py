@@ -137,7 +137,12 @@ def test_tracks_and_tasks_are_listed(harness: Any) -> None:
     found = {task["name"] for task in harness("tasks", "--track", "paper", "--json").json}
     assert found == {"agnews", "dbpedia", "mrpc", "rte", "snli", "sst2", "yelp"}
     shown = harness("tracks").out
-    assert "mini" in shown
+    assert "mini: with " in shown
+    assert "is seen in 9 of 10 cases" in shown
+    assert "paper: no noise was measured on it yet" in shown
+    tells = {track["name"]: track["tells"] for track in harness("tracks", "--json").json}
+    assert tells["mini"]["lead_seen"]["0.9"] > tells["mini"]["lead_seen"]["0.1"] > 0
+    assert tells["paper"] is None
     assert "sst2" in harness("tasks").out
     assert "[ Category : {mask} ]" in harness("tasks").out
 

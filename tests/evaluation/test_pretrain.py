@@ -25,7 +25,7 @@ from harness.evaluation.pretrain import Pretraining, import_p0, load_source, pre
 from harness.evaluation.progress import PlainProgress
 from harness.evaluation.run import Evaluation
 from harness.leaderboard.rank import rank
-from harness.leaderboard.table import terminal_table
+from harness.leaderboard.terminal import terminal_table
 from harness.results.store import Store
 from harness.sandbox.submission import find
 from harness.solving.losses import cross_entropy

@@ -16,11 +16,13 @@ from harness.leaderboard.anytime import (
     REFERENCES,
     Curve,
     Reference,
+    bare_scores,
     curve,
     ecdf,
     expected_calls,
     load_reference,
     normalised_area,
+    profile,
     runtimes,
 )
 from harness.leaderboard.entries import CellScore, Entry
@@ -179,6 +181,36 @@ def test_references_hold_for_one_version_of_a_track(tmp_path: Path) -> None:
         assert load_reference("tiny", same | {name: "x"}, path) is None
     assert load_reference("tiny", {}, path) is None
     assert load_reference("other", same, path) is None
+
+
+@given(steps=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 1)), max_size=6))
+def test_weights_share_out_the_whole_budget(steps: list[tuple[float, float]]) -> None:
+    """None is negative, and they sum to 1."""
+    found = Curve(tuple(sorted(c for c, _ in steps)), tuple(s for _, s in steps), 100, 100).weights()
+    assert (found >= -1e-12).all()
+    assert found.sum() == pytest.approx(1)
+
+
+def test_a_performance_profile_by_hand() -> None:
+    """Two entries in four places: 10 against 20 calls, 30 against 10, never against 5, and never at all."""
+    ratios, shares = profile(np.array([[10, 30, INF, INF], [20, 10, 5, INF]]))
+    assert ratios.tolist() == [1, 2, 3]
+    assert shares.tolist() == [[0.25, 0.25, 0.5], [0.5, 0.75, 0.75]]
+
+
+def test_less_than_a_call_is_a_call_in_a_profile() -> None:
+    """Otherwise who answers at once would be infinitely better."""
+    assert profile(np.array([[0.0], [2.0]]))[0].tolist() == [1, 2]
+
+
+def test_the_bare_template_is_the_frozen_one_or_that_of_manual() -> None:
+    """A reference or an entry that lacks cells is none."""
+    half = [cell([0.5] * 5, [0] * 5)]
+    manual = [Entry(1, "manual", "run", (*half, cell([0.6] * 5, [0] * 5, "qqp")), 0, {})]
+    assert bare_scores(REFERENCE, manual) == REFERENCE.manual
+    assert bare_scores(None, manual) == {"sst2": 0.5, "qqp": 0.6}
+    assert bare_scores(None, [Entry(None, "manual", "run", tuple(half), 1, {})]) is None
+    assert bare_scores(None, [entry(*half)]) is None
 
 
 def test_the_references_that_ship_are_whole() -> None:

@@ -10,8 +10,17 @@ from made_up import key
 from rich.console import Console
 
 from harness.errors import InputError
-from harness.leaderboard.compare import compare, comparison_record, comparison_table
+from harness.leaderboard.compare import (
+    Difference,
+    compare,
+    comparison_record,
+    comparison_table,
+    shown_p,
+    verdict,
+)
 from harness.leaderboard.rank import rank
+from harness.leaderboard.stats import Interval
+from harness.leaderboard.ties import Comparison
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.store import Store
 
@@ -52,8 +61,10 @@ def test_differences_are_by_task_split_and_text(store: Store) -> None:
     assert task.task == "sst2"
     assert [(s.split, s.first, s.second) for s in task.splits] == [(1, 7 / 8, 5 / 8), (2, 6 / 8, 6 / 8)]
     assert [(s.first_alone, s.second_alone) for s in task.splits] == [(3, 1), (0, 0)]
-    assert found.average.value == task.difference.value == pytest.approx(1 / 8)
-    assert task.difference.low <= task.difference.value <= task.difference.high
+    one, other = found.average.difference, task.found.difference
+    assert one.value == other.value == pytest.approx(1 / 8)
+    assert one.low < one.value < one.high
+    assert found.average.p == task.found.p
 
 
 def test_the_other_way_round_is_the_negative(store: Store) -> None:
@@ -61,14 +72,14 @@ def test_the_other_way_round_is_the_negative(store: Store) -> None:
     add(store, "a", {1: [0], 2: [0, 1]})
     add(store, "b", {1: [1, 2, 3], 2: [0, 1]})
     ranking = rank(store, "tiny")
-    one, other = compare(ranking, "a", "b").average, compare(ranking, "b", "a").average
+    one, other = (compare(ranking, *names).average.difference for names in (("a", "b"), ("b", "a")))
     assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
 
 
 def test_an_entry_does_not_differ_from_itself(store: Store) -> None:
     """Not by a hair."""
     add(store, "a", {1: [0]})
-    average = compare(rank(store, "tiny"), "a", "a").average
+    average = compare(rank(store, "tiny"), "a", "a").average.difference
     assert (average.value, average.low, average.high) == (0, 0, 0)
 
 
@@ -86,6 +97,45 @@ def test_the_table_and_the_record_say_the_same(store: Store) -> None:
     assert max(map(len, lines)) <= 100
     record = comparison_record(found)
     assert record["tasks"][0]["splits"][0]["first_alone"] == 1
+    assert record["adjustment"] == "Tukey's range for all 1 pairs of 2 entries"
+    said = " ".join(shown.get().split())
+    assert "intervals and p: simultaneous, by Tukey's range for all 1 pairs of 2 entries" in said
+    assert "no order is stated" in said
+
+
+SPLITS = range(1, 8)
+"""Seven of one task are six degrees of freedom: enough for ranks."""
+
+
+def test_what_is_said_follows_the_ranks(store: Store) -> None:
+    """Two that were told apart, and two that were not: in words, in p and in ranks the same."""
+    add(store, "good", {split: [split % 2] for split in SPLITS})
+    add(store, "good too", {split: [(split + 1) % 2] for split in SPLITS})
+    add(store, "poor", {split: [0, 2, 3, 4, 5, split % 2 + 6] for split in SPLITS})
+    ranking = rank(store, "tiny")
+    (division,) = ranking.divisions
+    found = ranking.standings(division)
+    assert found is not None
+    assert [found.entries[name].rank for name in ("good", "good too", "poor")] == [1, 1, 3]
+    apart, open_ = compare(ranking, "poor", "good"), compare(ranking, "good", "good too")
+    assert apart.ranks == (3, 1)
+    assert apart.average == found.against("poor")["good"]
+    assert apart.average.p <= 0.05 < open_.average.p
+    assert verdict(apart).startswith("good is better than poor on average (adjusted p")
+    assert verdict(open_).startswith("cannot be told apart on average (adjusted p")
+
+
+def test_ranks_that_differ_through_others_are_explained() -> None:
+    """The middle one was told apart from neither."""
+    tied = Comparison(Interval(0.01, -0.01, 0.03), 0.4, 3)
+    said = verdict(Difference("b", "c", tied, (), (1, 3)))
+    assert said.startswith("cannot be told apart on average (adjusted p 0.400): the order of b and c is open")
+    assert said.endswith("their ranks, 1 and 3, differ because one of them was told apart from somebody else")
+
+
+@pytest.mark.parametrize(("p", "shown"), [(0.0004, "< 0.001"), (0.05, "0.050"), (0.0501, "> 0.05"), (0.3, "0.300")])
+def test_a_p_value_stays_on_its_side(p: float, shown: str) -> None:
+    assert shown_p(p) == shown
 
 
 def test_what_cannot_be_compared_is_refused_with_the_reason(store: Store) -> None:

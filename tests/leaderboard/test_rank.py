@@ -88,10 +88,23 @@ def test_an_answer_that_stands_counts(store: Store, status: str) -> None:
     assert rank(store, "tiny").entries[0].average == 1
 
 
-def test_a_mark_without_an_answer_counts_as_the_majority_class(store: Store) -> None:
+def test_before_the_first_answer_stands_the_bare_template(store: Store) -> None:
+    """As the entry `manual` scores where nothing is frozen for these runs; without one, nothing is said."""
     add(store, "late", {("sst2", 1): 8}, marks=(1 / 2, 1.0))
     (entry,) = rank(store, "tiny").entries
-    assert (entry.at(1 / 16), entry.at(1 / 2), entry.at(1.0)) == (5 / 8, 1, 1)
+    assert (entry.at(1 / 16), entry.at(1 / 2), entry.at(1.0)) == (None, 1, 1)
+    add(store, "manual", {("sst2", 1): 6})
+    ranking = rank(store, "tiny")
+    entry = by_name(ranking)["late"]
+    assert ranking.bare == {"sst2": 6 / 8}
+    assert (entry.at(1 / 16), entry.at(1 / 2), entry.at(1.0)) == (6 / 8, 1, 1)
+
+
+def test_a_cell_without_any_answer_fails_as_the_majority_class(store: Store) -> None:
+    """In the end, not the bare template: an answer was asked for."""
+    run = store.open_run(key("none"), {"packages": {}})
+    store.begin(run, "sst2", 1).finish("no_answer", CellRecord(**FACTS), "t", LABELS, [])
+    assert rank(store, "tiny").entries[0].average == 5 / 8
 
 
 HALF = {"rows_total": 512, "history": [[1, {}], [20, {}]]}
@@ -99,11 +112,15 @@ HALF = {"rows_total": 512, "history": [[1, {}], [20, {}]]}
 
 
 def kept_from(store: Store, rows: int, facts: dict[str, Any], marks: tuple[float, ...] = FIRST_MARKS) -> Entry:
-    """An entry with one cell whose answer, all right, was offered after so many rows and kept at `marks`."""
+    """An entry with one cell whose answer, all right, was offered after so many rows and kept at `marks`.
+
+    The bare template gets six of eight right.
+    """
+    add(store, "manual", {("sst2", 1): 6})
     run = store.open_run(key("old"), {"packages": {}})
     kept = [KeptAnswer(mark, rows, b"a", LABELS) for mark in marks]
     store.begin(run, "sst2", 1).finish("ok", CellRecord(**FACTS | facts), "t", LABELS, kept)
-    return rank(store, "tiny").entries[0]
+    return by_name(rank(store, "tiny"))["old"]
 
 
 def test_a_mark_that_an_older_cell_did_not_keep_is_known_where_its_incumbent_is(store: Store) -> None:
@@ -113,9 +130,9 @@ def test_a_mark_that_an_older_cell_did_not_keep_is_known_where_its_incumbent_is(
     assert entry.at(1 / 256) is None  # another answer stood, which was not kept
 
 
-def test_before_the_first_offer_an_older_cell_counts_as_the_majority_class(store: Store) -> None:
+def test_before_the_first_offer_an_older_cell_counts_as_the_bare_template(store: Store) -> None:
     entry = kept_from(store, 20, {"rows_total": 512, "history": [[20, {}]]})
-    assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (5 / 8, 5 / 8, 1)
+    assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (6 / 8, 6 / 8, 1)
 
 
 def test_where_an_older_cell_had_an_answer_that_was_not_kept_nothing_is_said(store: Store) -> None:
@@ -126,7 +143,7 @@ def test_where_an_older_cell_had_an_answer_that_was_not_kept_nothing_is_said(sto
 def test_a_cell_that_names_its_marks_is_taken_at_its_word(store: Store) -> None:
     """It kept none at the first marks, so there was none."""
     entry = kept_from(store, 20, HALF | {"marks": MARKS})
-    assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (5 / 8, 5 / 8, 1)
+    assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (6 / 8, 6 / 8, 1)
 
 
 def test_an_entry_that_lacks_cells_has_no_rank(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Repeats: averaged within a split, and resampled together with it."""
+"""Repeats: averaged within a split, and no splits themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from made_up import key as run_key
 from harness.leaderboard.entries import CellScore, Entry
 from harness.leaderboard.repeats import averaged, common_repeats, repeated
 from harness.leaderboard.standing import predictions
-from harness.leaderboard.stats import TaskPredictions, bootstrap
+from harness.leaderboard.stats import TaskPredictions, scores_of
 from harness.results.records import CellRecord, RunKey, run_id
 
 LABELS = np.array([0, 1] * 50)
@@ -32,10 +32,11 @@ def test_a_split_scores_the_mean_of_its_repeats() -> None:
     assert first.accuracy == pytest.approx(0.7)
     assert second == cell(2, 80)
     assert common_repeats([[first, second]]) == 3
+    assert [each.score for each in first.repeats] == [0.6, 0.7, 0.8]
     assert [np.array_equal(said, second.predicted) for said in repeated(second, 3)] == [True] * 3
 
 
-def test_entries_with_different_repeats_are_resampled_together() -> None:
+def test_entries_with_different_repeats_are_compared() -> None:
     """Observed scores are those of the entries, whoever has how many repeats."""
     cells = averaged([cell(1, 60), cell(2, 80)], [cell(1, 80), cell(2, 90)])
     three = averaged([cell(1, 50), cell(2, 50)], *([cell(1, n), cell(2, n)] for n in (60, 70)))
@@ -43,7 +44,7 @@ def test_entries_with_different_repeats_are_resampled_together() -> None:
     found = predictions("qqp", entries)
     assert found.predicted.shape == (2, 2 * 6, 100)
     assert found.repeats == 6
-    scores = bootstrap([found], np.random.default_rng(0), 200)
+    scores = scores_of([found])
     np.testing.assert_allclose(scores.observed[0], [entry.average for entry in entries])
 
 
@@ -52,8 +53,9 @@ def test_repeats_do_not_pass_for_splits() -> None:
     said = np.stack([np.where(RNG.random((5, 100)) < p, LABELS, 1 - LABELS) for p in (0.6, 0.8)])
     one = TaskPredictions(said, LABELS, "accuracy", 2)
     three = TaskPredictions(np.repeat(said, 3, axis=1), LABELS, "accuracy", 2, 3)
-    first, second = (bootstrap([task], np.random.default_rng(1), 500) for task in (one, three))
-    np.testing.assert_allclose(first.replicates, second.replicates)
+    first, second = (scores_of([task]).differences() for task in (one, three))
+    np.testing.assert_allclose(first.errors, second.errors)
+    assert first.errors[0, 1] > 0
 
 
 def test_chance_of_the_optimiser_widens_an_interval_and_repeats_narrow_it() -> None:
@@ -63,9 +65,20 @@ def test_chance_of_the_optimiser_widens_an_interval_and_repeats_narrow_it() -> N
         p = 0.7 + 0.05 * np.random.default_rng(3).standard_normal((1, 5 * repeats, 1))
         said = np.where(np.random.default_rng(4).random((1, 5 * repeats, 2000)) < p, 1, 0)
         task = TaskPredictions(said, np.ones(2000, dtype=np.int64), "accuracy", 2, repeats)
-        interval = bootstrap([task], np.random.default_rng(5), 1000).score(0)
+        interval = scores_of([task]).score(0)
         widths[repeats] = interval.high - interval.low
     assert widths[8] < 0.7 * widths[1]
+
+
+def test_before_the_first_answer_of_a_repeat_stands_the_bare_template() -> None:
+    """One of two repeats had no answer at a tenth of the budget."""
+    early, late = (
+        replace(cell(1, 60), anytime={0.1: 0.5, 1.0: 0.6}),
+        replace(cell(1, 80), anytime={0.1: None, 1.0: 0.8}),
+    )
+    (found,) = averaged([early], [late])
+    assert found.anytime == {0.1: None, 1.0: pytest.approx(0.7)}
+    assert found.before_answers(0.4).anytime == {0.1: pytest.approx(0.45), 1.0: pytest.approx(0.7)}
 
 
 def test_a_first_repeat_keeps_the_id_it_had() -> None:

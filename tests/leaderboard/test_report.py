@@ -144,6 +144,21 @@ def test_the_json_beside_it_is_that_of_the_leaderboard(built: Built) -> None:
     assert [str(entry["rank"]) for entry in document["entries"]] == [record["rank"] for record in records]
 
 
+def test_the_efficiency_list_stands_with_the_ranking(built: Built, pages: dict[str, Page]) -> None:
+    """In the order of the CSV's ranks, with what each cost; and the page says what the list can tell."""
+    text = pages["index.html"].text
+    start = text.index('aria-label="Efficiency table')
+    body = text[start : text.index("</table>", start)]
+    shown = re.findall(r'rank" data-v="(\d+)".*?data-v="([\d.]+)"', body, flags=re.DOTALL)
+    main = [row for row in in_csv(built) if row["division"].startswith("pure / cpu / sandbox process")]
+    ordered = sorted((row for row in main if row["efficiency"]), key=lambda row: -float(row["efficiency"]))
+    assert [(row["efficiency_rank"], float(row["efficiency"])) for row in ordered] == [
+        (rank, float(value)) for rank, value in shown
+    ]
+    assert "What this can tell:" in text
+    assert "is seen in 9 of 10 cases" in text
+
+
 def test_ties_are_marked(pages: dict[str, Page]) -> None:
     """Entries that cannot be told from the first share its rank, others do not."""
     table = {row[1].split(">")[2].split("<")[0]: row[0] for row in pages["index.html"].rows("ranking-1")}
@@ -257,7 +272,7 @@ def test_a_hostile_name_is_shown_as_it_is(pages: dict[str, Page]) -> None:
 def test_plots_are_what_plotly_reads(pages: dict[str, Page]) -> None:
     """Each plot passes plotly's own validation, and names in it are escaped: plotly reads a kind of HTML."""
     plots = [plot for page in pages.values() for plot in page.plots]
-    assert len(plots) == 2 + 1 + 5 + 8  # progress and targets, cost, tasks, entries that are no references
+    assert len(plots) == 3 + 1 + 5 + 8  # progress, targets and profiles, cost, tasks, entries that are no references
     for plot in plots:
         go.Figure({"data": plot["data"], "layout": plot["layout"]})
         assert "<script" not in json.dumps([[t["name"], t.get("text")] for t in plot["data"]])

@@ -1,4 +1,4 @@
-"""Where entries of one list stand: what is computed once, and what a shorter list says."""
+"""Where entries of one list stand: ranks, intervals, what a shorter list says, and designs that carry no ranks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import pytest
 
 from harness.leaderboard.entries import CellScore, Entry
 from harness.leaderboard.standing import Standings, standings
+from harness.results.records import CellRecord
 
 LABELS = np.random.default_rng(0).integers(2, size=60)
 
 
-def entry(name: str, chance: float, seed: int) -> Entry:
-    """Two tasks on two splits, right with this chance."""
+def entry(name: str, chance: float, seed: int, splits: int = 4) -> Entry:
+    """Two tasks, right with this chance."""
     rng = np.random.default_rng(seed)
     cells = []
     for task in ("sst2", "qqp"):
-        for split in (1, 2):
+        for split in range(1, splits + 1):
             predicted = np.where(rng.random(60) < chance, LABELS, 1 - LABELS)
             score = float((predicted == LABELS).mean())
-            cells.append(CellScore(task, split, "ok", score, {}, {"sandbox": "A"}, {}, predicted, LABELS))
+            record = CellRecord(sandbox="A")
+            cells.append(CellScore(task, split, "ok", score, {}, record, {}, predicted, LABELS))
     return Entry(1, name, name, tuple(cells), 0, {})
 
 
@@ -42,21 +44,23 @@ def test_everything_said_of_an_entry_is_about_its_average() -> None:
         standing = found.entries[each.name]
         assert standing.average.value == pytest.approx(each.average)
         assert standing.average.low < each.average < standing.average.high
-        assert standing.rank_low <= standing.rank <= standing.rank_high
     assert found.entries["good"].behind is None
     behind = found.entries["poor"].behind
     assert behind is not None
     assert behind.difference.value == pytest.approx(GOOD.average - POOR.average)
     assert [found.entries[name].rank for name in found.names] == [1, 2, 3]
+    assert [(each.rank_low, each.rank_high) for each in found.entries.values()] == [(1, 1), (2, 2), (3, 3)]
+    assert found.first == ("good",)
 
 
 def test_against_all_others_turns_around() -> None:
-    """An entry minus each other; the same difference, mirrored, from the other side where the families agree."""
-    found = made(GOOD, POOR)
-    (forth,), (back,) = found.against("good").values(), found.against("poor").values()
-    assert forth.p_holm == back.p_holm
+    """An entry minus each other; the same difference and the same p from the other side."""
+    found = made(GOOD, FAIR, POOR)
+    forth, back = found.against("good")["poor"], found.against("poor")["good"]
+    assert forth.p == back.p
     assert forth.difference.low == pytest.approx(-back.difference.high)
-    assert list(made(GOOD, FAIR, POOR).against("fair")) == ["good", "poor"]
+    assert list(found.against("fair")) == ["good", "poor"]
+    assert found.entries["poor"].behind == forth
 
 
 def test_against_on_a_task() -> None:
@@ -67,24 +71,44 @@ def test_against_on_a_task() -> None:
 
 
 def test_a_shorter_list_is_what_it_would_be_alone() -> None:
-    """Ranks, intervals and resolution are those of the list without the others."""
+    """Ranks, intervals, resolution and power are those of the list without the others."""
     short, alone = made(GOOD, FAIR, POOR).among(("fair", "poor")), made(FAIR, POOR)
     assert short.names == alone.names
-    assert short.entries == alone.entries
-    assert short.resolution == alone.resolution
+    for name in alone.names:
+        one, other = short.entries[name], alone.entries[name]
+        assert (one.rank, one.rank_low, one.rank_high) == (other.rank, other.rank_low, other.rank_high)
+        assert one.average.low == pytest.approx(other.average.low)
+    assert short.resolution == pytest.approx(alone.resolution)
+    assert short.power is not None
+    assert alone.power is not None
+    assert short.power.error == pytest.approx(alone.power.error)
 
 
 def test_one_entry_is_first_with_nothing_to_compare() -> None:
-    """No difference, no resolution, but an interval."""
+    """No difference, no resolution, no power, but an interval."""
     found = made(GOOD)
     assert (found.entries["good"].rank, found.entries["good"].behind, found.resolution) == (1, None, None)
     assert found.against("good") == {}
+    assert found.power is None
+
+
+def test_a_design_that_shows_too_little_gives_intervals_alone() -> None:
+    """Three splits of two tasks are four degrees of freedom; with four splits there are six, and ranks."""
+    few = [entry("good", 0.95, 1, splits=3), entry("poor", 0.5, 3, splits=3)]
+    found = made(*few)
+    assert not found.ranked
+    assert [(each.rank, each.rank_low, each.rank_high) for each in found.entries.values()] == [(None, None, None)] * 2
+    assert found.first == ()
+    assert found.power is not None
+    assert not found.power.ranked
+    assert found.entries["poor"].average.low < found.entries["poor"].average.high
+    assert made(GOOD, POOR).ranked
 
 
 def test_without_predictions_there_are_no_standings() -> None:
     """Nor without entries."""
     assert standings([]) is None
-    assert standings([Entry(1, "a", "a", (CellScore("sst2", 1, "ok", 0.5, {}, {}),), 0, {})]) is None
+    assert standings([Entry(1, "a", "a", (CellScore("sst2", 1, "ok", 0.5, {}, CellRecord()),), 0, {})]) is None
 
 
 def test_the_order_of_cells_does_not_matter() -> None:

@@ -19,9 +19,11 @@ from rich.console import Console
 from harness.errors import InputError
 from harness.leaderboard.entries import CellScore, Entry
 from harness.leaderboard.rank import Ranking
-from harness.leaderboard.table import document, json_beside, records, terminal_table, write_document, write_records
+from harness.leaderboard.table import document, json_beside, records, write_document, write_records
+from harness.leaderboard.terminal import terminal_table
 from harness.results.records import CellRecord
 from harness.results.status import FIRST_MARKS, MARKS
+from harness.tracks.track import Prices
 
 FACTS = {
     "rows_spent": 64, "train_rows": 32, "tuning_s": 30.0, "level": 1, "tokens": 7, "bytes_up": 5, "bytes_down": 6,
@@ -34,8 +36,21 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "leaderboard.md"
 def cell(task: str, split: int, score: float, status: str = "budget_exhausted") -> CellScore:
     """A cell with this share of ten test items right, from the first answer on, which came after 32 rows."""
     predicted = np.where(np.arange(10) < round(score * 10), LABELS, 1 - LABELS)
-    scores, rows = dict.fromkeys(MARKS, score), dict.fromkeys(MARKS, 32)
-    return CellScore(task, split, status, score, scores, CellRecord(**FACTS), rows, predicted, LABELS)
+    scores: dict[float, float | None] = dict.fromkeys(MARKS, score)
+    rows, said = dict.fromkeys(MARKS, 32), dict.fromkeys(MARKS, predicted)
+    record = CellRecord(**FACTS)
+    return CellScore(task, split, status, score, scores, record, rows, predicted, LABELS, said)
+
+
+def ranked(name: str = "nevergrad[optimizer=PSO]", prices: Prices | None = None) -> Ranking:
+    """Two complete entries on four splits of two tasks, which carry ranks, with a bare template that is at 0.4."""
+    packages: dict[str, Any] = {"packages": {"torch": "2.6", "numpy": "2.0"}}
+    first, second = (
+        tuple(cell(task, split, score) for task in ("qqp", "sst2") for split, score in enumerate(scores, start=1))
+        for scores in ((0.8, 0.9, 0.8, 0.9), (0.5, 0.4, 0.5, 0.4))
+    )
+    entries = (Entry(1, name, "run1", first, 0, packages), Entry(2, "worse", "run3", second, 0, packages))
+    return Ranking("tiny", ("qqp", "sst2"), entries, 0, bare={"qqp": 0.4, "sst2": 0.4}, prices=prices)
 
 
 def ranking(name: str = "nevergrad[optimizer=PSO]") -> Ranking:
@@ -53,23 +68,29 @@ def ranking(name: str = "nevergrad[optimizer=PSO]") -> Ranking:
 
 SNAPSHOT = (
     "rank,submission,access,division,rank_low,rank_high,qqp,qqp_std,qqp_splits,sst2,sst2_std,sst2_splits,average,"
-    "average_low,average_high,behind,behind_low,behind_high,behind_p,anytime_area,average_at_1_256,"
-    "average_at_1_64,average_at_1_16,average_at_1_8,average_at_1_4,average_at_1_2,calls,tokens,"
-    "bytes_up,bytes_down,wall_s,lm_s,pareto,statuses,missing_cells,device,sandbox,versions,run\n"
-    "1,nevergrad[optimizer=PSO],L1,pure / cpu / sandbox process,1,1,0.5,0.0,1,0.85,0.0707,2,0.675,0.5,"
-    "0.85,,,,,,0.675,0.675,0.675,0.675,0.675,0.675,6.0,21,15,18,90.0,0.8,calls tokens bytes seconds,"
-    "budget_exhausted:2 crashed:1,0,cpu,process,numpy=2.0 torch=2.6,run1\n"
-    "2,worse,L1,pure / cpu / sandbox process,2,2,0.3,0.0,1,0.4,0.0,2,0.35,0.15,0.55,0.325,0.15,0.55,"
-    "0.0006,,0.35,0.35,0.35,0.35,0.35,0.35,6.0,21,15,18,90.0,0.8,,"
-    "budget_exhausted:3,0,cpu,process,numpy=2.0 torch=2.6,run3\n"
-    ",part,L1,pure / cpu / sandbox process,,,,,0,0.9,0.0,1,0.9,,,,,,,,0.9,0.9,0.9,0.9,0.9,0.9,2.0,7,5,6,30.0,"
-    "0.2,,budget_exhausted:1,2,cpu,process,numpy=2.0 torch=2.6,run2\n"
+    "average_low,average_high,behind,behind_low,behind_high,behind_p,efficiency_rank,efficiency_rank_low,"
+    "efficiency_rank_high,efficiency,efficiency_low,efficiency_high,anytime_area,average_at_1_256,"
+    "average_at_1_64,average_at_1_16,average_at_1_8,average_at_1_4,average_at_1_2,calls,tokens,bytes_up,"
+    "bytes_down,wall_s,lm_s,money,pareto,statuses,missing_cells,device,sandbox,versions,run\n"
+    "1,nevergrad[optimizer=PSO],L1,pure / cpu / sandbox process,1,1,0.85,0.0577,4,0.85,0.0577,4,0.85,0.6782,"
+    "1.0,,,,,1,1,1,0.85,0.6782,1.0,,0.85,0.85,0.85,0.85,0.85,0.85,16.0,56,40,48,240.0,2.0,,"
+    "calls tokens bytes seconds,budget_exhausted:8,0,cpu,process,numpy=2.0 torch=2.6,run1\n"
+    "2,worse,L1,pure / cpu / sandbox process,2,2,0.45,0.0577,4,0.45,0.0577,4,0.45,0.1978,0.7022,0.4,0.1661,"
+    "0.6339,0.0029,2,2,2,0.45,0.1978,0.7022,,0.45,0.45,0.45,0.45,0.45,0.45,16.0,56,40,48,240.0,2.0,,,"
+    "budget_exhausted:8,0,cpu,process,numpy=2.0 torch=2.6,run3\n"
+    ",part,L1,pure / cpu / sandbox process,,,,,0,0.9,0.0,1,0.9,,,,,,,,,,,,,,0.9,0.9,0.9,0.9,0.9,0.9,2.0,7,5,6,"
+    "30.0,0.2,,,budget_exhausted:1,2,cpu,process,numpy=2.0 torch=2.6,run2\n"
 )
+
+
+def snapshot() -> Ranking:
+    """Two that are ranked and one that lacks cells."""
+    return dataclasses.replace(ranked(), entries=(*ranked().entries, ranking().entries[2]))
 
 
 def test_the_csv_is_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "tiny.csv"
-    write_records(records(ranking()), path)
+    write_records(records(snapshot()), path)
     assert path.read_text(encoding="utf-8") == SNAPSHOT
     assert [p.name for p in path.parent.iterdir()] == ["tiny.csv"]
 
@@ -85,17 +106,18 @@ def test_every_column_is_described() -> None:
 def test_the_json_has_a_list_per_division_and_ceiling(tmp_path: Path) -> None:
     """With shared ranks and resolution; entries are the records of the CSV."""
     path = tmp_path / "tiny.json"
-    write_document(document(ranking()), tmp_path / "tiny.csv", path)
+    write_document(document(ranked()), tmp_path / "tiny.csv", path)
     found = json.loads(path.read_text(encoding="utf-8"))
-    assert found["lists"] == [
-        {
-            "division": "pure / cpu / sandbox process",
-            "up_to": "L1",
-            "resolution": 0.2,
-            "ranks": {"nevergrad[optimizer=PSO]": 1, "worse": 2},
-        }
+    assert [(each["division"], each["up_to"], each["ranks"]) for each in found["lists"]] == [
+        ("pure / cpu / sandbox process", "L1", {"nevergrad[optimizer=PSO]": 1, "worse": 2})
     ]
-    assert found["entries"] == records(ranking()) == document(ranking())["entries"]
+    assert found["efficiency"] == [
+        {"division": "pure / cpu / sandbox process", "ranks": {"nevergrad[optimizer=PSO]": 1, "worse": 2}}
+    ]
+    power = found["lists"][0]["power"]
+    assert (power["entries"], power["ranked"]) == (2, True)
+    assert power["lead_seen"]["0.5"] == pytest.approx(found["lists"][0]["resolution"], rel=0.2)
+    assert found["entries"] == records(ranked()) == document(ranked())["entries"]
 
 
 def test_marks_that_an_old_run_did_not_keep_are_empty() -> None:
@@ -173,27 +195,68 @@ def test_the_terminal_table_shows_names_scores_and_failures() -> None:
 
 def test_who_cannot_be_told_apart_shares_a_rank_and_it_is_seen() -> None:
     """Two entries that differ in one answer of ten: both are ``1=``, and the lines below say what that means."""
-    first, second, _ = ranking().entries
-    near = dataclasses.replace(second, cells=(first.cells[0], cell("sst2", 1, 0.8), first.cells[2]))
-    text = shown(100, dataclasses.replace(ranking(), entries=(first, near)))
+    first, second = ranked().entries
+    near = dataclasses.replace(second, cells=(*first.cells[:7], cell("sst2", 4, 0.8)))
+    text = shown(100, dataclasses.replace(ranked(), entries=(first, near)))
     assert [line.split()[0] for line in text.splitlines()[2:4]] == ["1=", "1="]
-    assert "= cannot be told apart" in text
-    assert "resolution: differences to the first under" in text
-    assert shown(100).splitlines()[3].split()[0] == "2"
+    assert "= cannot be told apart from anybody of the same rank" in text
+    assert "what this can tell: with 2 entries, a lead of" in " ".join(text.split())
+    assert shown(100, ranked()).splitlines()[3].split()[0] == "2"
+
+
+def test_a_design_without_ranks_says_so() -> None:
+    """Three cells of two tasks: intervals alone, no rank in the table, in the CSV and in the JSON."""
+    text = " ".join(shown(100).split())
+    assert "no ranks, intervals alone: 2 x 1 (tasks x splits)" in text
+    assert shown(100).splitlines()[2].split()[0] == "-"
+    assert [(row["rank"], row["rank_low"], row["efficiency_rank"]) for row in records(ranking())] == [("", "", "")] * 3
+    assert document(ranking())["lists"][0]["ranks"] == {"nevergrad[optimizer=PSO]": None, "worse": None}
+
+
+def test_the_efficiency_list_stands_below_with_what_it_cost() -> None:
+    """Every answer came after one call: the areas are the averages; money only with a price list."""
+    text = shown(100, ranked())
+    start = text.splitlines().index(next(line for line in text.splitlines() if "efficiency" in line))
+    assert [line.split()[:2] for line in text.splitlines()[start + 2 : start + 4]] == [
+        ["1", "nevergrad[optimizer=PSO]"], ["2", "worse"],
+    ]  # fmt: skip
+    (first, _), priced = records(ranked()), ranked(prices=Prices("EUR", per_call=0.5, per_hour=60))
+    assert (first["efficiency"], first["efficiency_rank"], first["money"]) == (0.85, 1, "")
+    assert records(priced)[0]["money"] == 16 * 0.5 + 4.0
+    assert "EUR" in shown(100, priced)
+    assert "EUR" not in text
+
+
+def test_without_the_bare_template_there_is_no_efficiency_list() -> None:
+    """And what to run is said."""
+    text = " ".join(shown(100, dataclasses.replace(ranked(), bare=None)).split())
+    assert "no efficiency list: the bare template's score is not known for these runs; run submissions/manual" in text
+
+
+def test_who_is_as_good_for_far_fewer_calls_is_the_first_thing_seen() -> None:
+    """A line above the table; none where nobody is."""
+    first, second = ranked().entries
+    few = tuple(dataclasses.replace(c, record=CellRecord(**FACTS | {"rows_spent": 3})) for c in first.cells[:7])
+    near = dataclasses.replace(second, cells=(*few, cell("sst2", 4, 0.8)))
+    text = shown(200, dataclasses.replace(ranked(), entries=(first, near)))
+    said = "worse has 83.7 points at 3 calls and cannot be told apart from nevergrad[optimizer=PSO], 85.0 points at 16"
+    assert text.startswith(said)
+    assert "cannot be told apart from nevergrad" not in shown(200, ranked())
 
 
 def test_the_first_under_a_lower_access_level_is_named() -> None:
     """The best asks for hidden states; who is first without is said."""
-    first, second, _ = ranking().entries
+    first, second = ranked().entries
     deep = tuple(dataclasses.replace(each, record=CellRecord(**FACTS | {"level": 3})) for each in first.cells)
-    text = shown(100, dataclasses.replace(ranking(), entries=(dataclasses.replace(first, cells=deep), second)))
+    text = shown(100, dataclasses.replace(ranked(), entries=(dataclasses.replace(first, cells=deep), second)))
     assert "first up to L1 input prompts: worse" in text
 
 
 def test_other_devices_are_listed_last_with_their_names(tmp_path: Path) -> None:
     """In the terminal and in the CSV, in a division of their own and with ranks in that."""
-    apart = dataclasses.replace(ranking().entries[1], name="apart", device="NVIDIA H200")
-    found = dataclasses.replace(ranking(), elsewhere=(apart,))
+    apart = dataclasses.replace(ranked().entries[1], name="apart", device="NVIDIA H200")
+    part = ranking().entries[2]
+    found = dataclasses.replace(ranked(), entries=(*ranked().entries, part), elsewhere=(apart,))
     assert [(row["rank"], row["submission"], row["division"]) for row in records(found)] == [
         (1, "nevergrad[optimizer=PSO]", "pure / cpu / sandbox process"),
         (2, "worse", "pure / cpu / sandbox process"),

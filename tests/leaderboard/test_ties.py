@@ -1,199 +1,173 @@
-"""P-values, Holm, shared ranks, rank intervals: hand cases and invariants."""
+"""One set of differences, and the ranks that follow: hand cases, invariants, and that nothing contradicts anything."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from harness.leaderboard.stats import RESAMPLES, Bootstrap, TaskPredictions, bootstrap
-from harness.leaderboard.ties import (
-    ALPHA,
-    compare,
-    holm,
-    p_values,
-    rank_intervals,
-    resamples_for,
-    resolution,
-    shared_ranks,
-)
-
-if TYPE_CHECKING:
-    from harness.leaderboard.stats import FloatArray
+from harness.leaderboard.stats import Differences, TaskPredictions, scores_of
+from harness.leaderboard.ties import ALPHA, Pairs, adjusted_p, critical, resolution
 
 
-def made(averages: list[float], noise: FloatArray) -> Bootstrap:
-    """One task with these scores; replicates are the scores plus `noise` (resamples, systems)."""
-    observed = np.array(averages)
-    return Bootstrap(observed[None], (observed + noise)[:, None])
+def made(averages: list[float], error: float | list[list[float]] = 1.0, freedom: float = 30.0) -> Pairs:
+    """Systems with these averages, standard errors of all pairs and degrees of freedom."""
+    values = np.array(averages)
+    errors = np.broadcast_to(np.asarray(error, dtype=float), (len(values), len(values)))
+    return Pairs(Differences(values, values[:, None] - values, errors, np.full(errors.shape, freedom)))
 
 
-def simulated(seed: int, systems: int = 5, resamples: int = 600) -> Bootstrap:
-    """Systems of unequal skill on a small test set, in no order."""
+def uneven(seed: int, systems: int = 7) -> Pairs:
+    """Averages and standard errors that differ widely from pair to pair."""
     rng = np.random.default_rng(seed)
-    skill = rng.uniform(0.4, 0.95, systems)[:, None, None]
-    right = (rng.random((systems, 3, 40)) < skill).astype(np.int64)
-    return bootstrap([TaskPredictions(right, np.ones(40, dtype=np.int64), "accuracy", 2)], rng, resamples)
+    own = rng.choice([0.1, 1.0, 4.0], systems)
+    return made(
+        rng.normal(0, 5, systems).tolist(), np.sqrt(own[:, None] ** 2 + own**2).tolist(), float(rng.uniform(6, 80))
+    )
 
 
-def test_a_p_value_by_hand() -> None:
-    """Of 99 replicates two are not above 0: 2 (1 + 2) / 100. None: 2 / 100. All alike: 1."""
-    two_below = np.concatenate([[-1.0, 0.0], np.full(97, 1.0)])
-    assert p_values(two_below) == pytest.approx(0.06)
-    assert p_values(-two_below) == pytest.approx(0.06)
-    assert p_values(np.ones((1, 99))).tolist() == [0.02]
-    assert p_values(np.zeros(99)) == 1
+def simulated(seed: int) -> Pairs:
+    """Systems of unequal skill on three tasks of small test sets."""
+    rng = np.random.default_rng(seed)
+    skill = rng.uniform(0.4, 0.95, 5)[:, None, None]
+    right = [(rng.random((5, 3, 40)) < skill).astype(np.int64) for _ in range(3)]
+    tasks = [TaskPredictions(each, np.ones(40, dtype=np.int64), "accuracy", 2) for each in right]
+    return Pairs(scores_of(tasks).differences())
 
 
-def test_holm_by_hand() -> None:
-    """0.01, 0.02, 0.03 of four with 0.9: 0.04, 0.06, 0.06, 0.9; held against a/4, then a/3, where it stops."""
-    adjusted, levels = holm(np.array([0.03, 0.01, 0.9, 0.02]))
-    assert adjusted.tolist() == pytest.approx([0.06, 0.04, 0.9, 0.06])
-    assert levels.tolist() == pytest.approx([ALPHA / 3, ALPHA / 4, ALPHA / 3, ALPHA / 3])
+@pytest.mark.parametrize("entries", [3, 10, 20, 100])
+def test_the_quantile_is_the_studentized_ranges(entries: int) -> None:
+    """Interpolated to 1e-4 of itself, from two degrees of freedom to infinitely many; direct below."""
+    freedom = np.array([1.5, 2, 3, 10, 97.3, 4_000, np.inf])
+    expected = stats.studentized_range.ppf(0.95, entries, freedom) / np.sqrt(2)
+    np.testing.assert_allclose(critical(entries, freedom), expected, rtol=1e-4)
 
 
-def test_holm_that_rejects_all_ends_at_alpha_itself() -> None:
-    """The last of m is held against alpha."""
-    adjusted, levels = holm(np.array([0.001, 0.04]))
-    assert adjusted.tolist() == pytest.approx([0.002, 0.04])
-    assert levels.tolist() == pytest.approx([ALPHA / 2, ALPHA])
+def test_two_systems_have_students_t() -> None:
+    """One pair: nothing to adjust."""
+    found = made([2.0, 0.0], freedom=10).compare(0, 1)
+    assert found.p == pytest.approx(2 * stats.t.sf(2, 10))
+    assert found.difference.high - 2 == pytest.approx(stats.t.ppf(0.975, 10))
 
 
-@given(p=st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_lies_between_no_adjustment_and_bonferroni(p: list[float]) -> None:
-    """And keeps the order; who is rejected is exactly who passes the level held against."""
-    values = np.array(p)
-    adjusted, levels = holm(values)
-    assert (adjusted >= values).all()
-    assert (adjusted <= np.minimum(1, len(p) * values) + 1e-12).all()
-    assert (np.diff(adjusted[np.argsort(values, kind="stable")]) >= 0).all()
-    clear = abs(values - levels) > 1e-12
-    assert ((adjusted <= ALPHA) == (values <= levels))[clear].all()
-
-
-@given(seed=st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
-def test_an_interval_holds_0_exactly_where_the_order_is_open(seed: int) -> None:
-    """The interval at Holm's level and the adjusted p-value say the same."""
-    for each in compare(simulated(seed), 0, [1, 2, 3, 4]):
-        assert each.tied == (each.difference.low <= 0 <= each.difference.high)
-        assert each.p <= each.p_holm
-        assert each.difference.low <= each.difference.high
-
-
-def test_one_comparison_is_the_plain_interval() -> None:
-    """Nothing to adjust: the 250th of 9,999 replicates from each end."""
-    noise = np.zeros((9_999, 2))
-    noise[:, 0] = np.random.default_rng(0).permutation(9_999)
-    (found,) = compare(made([0.0, 0.0], noise), 0, [1])
-    assert (found.difference.low, found.difference.high) == (249, 9_749)
-    assert found.p == found.p_holm
-
-
-def test_too_few_replicates_for_a_family_are_refused() -> None:
-    """Three comparisons need 2 * 3 / 0.05 = 120."""
-    noise = np.random.default_rng(0).standard_normal((119, 4))
-    with pytest.raises(ValueError, match="119 replicates for 3 comparisons, 120 needed"):
-        compare(made([0.0] * 4, noise), 0, [1, 2, 3])
-
-
-def test_replicates_grow_with_the_field() -> None:
-    """As many as ever for a few systems, and enough for Holm's first step among many."""
-    assert resamples_for(50) == RESAMPLES
-    assert resamples_for(500) * ALPHA / 2 > 499
-
-
-def test_who_cannot_be_told_from_the_leader_shares_its_rank() -> None:
-    """Noise of SD 1.4 in a difference: 10 and 9 are one group, 4 and 3 the next, whose rank is its place."""
-    noise = np.random.default_rng(0).standard_normal((2_000, 4))
-    assert shared_ranks(made([4.0, 10.0, 3.0, 9.0], noise)).tolist() == [3, 1, 3, 1]
-
-
-def test_equal_systems_share_the_first_rank() -> None:
-    """Copies differ by 0 in all replicates."""
-    noise = np.repeat(np.random.default_rng(0).standard_normal((500, 1)), 3, axis=1)
-    assert shared_ranks(made([0.5, 0.5, 0.5], noise)).tolist() == [1, 1, 1]
-
-
-def test_a_chain_of_small_steps_does_not_hide_a_large_one() -> None:
-    """Each is close to the next; the group ends where the leader can be told apart."""
-    noise = np.random.default_rng(0).standard_normal((2_000, 6))
-    ranks = shared_ranks(made([10.0, 8.0, 6.0, 4.0, 2.0, 0.0], noise))
-    assert ranks[0] == ranks[1] == 1
-    assert ranks[-1] > 1
-    assert len(set(ranks.tolist())) >= 2
-
-
-def test_being_noisy_does_not_help() -> None:
-    """The last cannot be told from the first, but somebody above it can: it is not taken along."""
+def test_an_adjusted_p_value_is_tukeys() -> None:
+    """As scipy's own test of all pairs, for groups with equal variances."""
     rng = np.random.default_rng(0)
-    noise = np.column_stack([0.1 * rng.standard_normal((2_000, 2)), 50 * rng.standard_normal(2_000)])
-    found = made([10.0, 8.0, 7.0], noise)
-    assert [each.tied for each in compare(found, 0, [1, 2])] == [False, True]
-    assert shared_ranks(found).tolist() == [1, 2, 2]
+    groups = rng.normal(0, 1, (4, 6)) + np.array([0, 0.5, 1, 2])[:, None]
+    error = np.sqrt(2 * groups.var(axis=1, ddof=1).mean() / 6)
+    found = made(groups.mean(axis=1).tolist(), float(error), 20)
+    expected = stats.tukey_hsd(*groups)
+    for a, b in combinations(range(4), 2):
+        assert found.compare(a, b).p == pytest.approx(expected.pvalue[a, b], abs=1e-6)
+        assert found.compare(a, b).difference.low == pytest.approx(expected.confidence_interval().low[a, b], abs=1e-3)
+
+
+def test_differences_without_any_error() -> None:
+    """Copies are tied with certainty, and what differs for certain is told apart."""
+    found = made([1.0, 1.0, 0.0], 0.0)
+    assert found.compare(0, 1).p == 1
+    assert found.compare(0, 2).p == 0
+    assert found.ranks().tolist() == [1, 1, 3]
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_comparisons_turn_around(seed: int) -> None:
+    """The same p, and the interval mirrored."""
+    found = uneven(seed, systems=4)
+    for a, b in combinations(range(4), 2):
+        one, other = found.compare(a, b), found.compare(b, a)
+        assert one.p == other.p
+        assert one.difference.low == -other.difference.high
 
 
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
-def test_shared_ranks_are_an_order_with_ties(seed: int) -> None:
+def test_nothing_contradicts_anything(seed: int) -> None:
+    """Interval, p-value, rank and rank interval of each pair say the same, however unequal the errors are."""
+    for found in (uneven(seed, systems=5), simulated(seed)):
+        ranks, limits = found.ranks(), found.rank_intervals()
+        for a, b in combinations(range(5), 2):
+            pair = found.compare(a, b)
+            apart = not pair.difference.low <= 0 <= pair.difference.high
+            assert apart == (pair.p <= ALPHA) == (not pair.tied)
+            if apart:
+                better, worse = (a, b) if pair.difference.value > 0 else (b, a)
+                assert ranks[better] < ranks[worse]
+                assert limits[better, 0] < limits[worse, 1]
+            if ranks[a] == ranks[b]:
+                assert pair.tied
+        assert (limits[:, 0] <= ranks).all()
+        assert (ranks <= limits[:, 1]).all()
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_ranks_are_an_order_with_ties(seed: int) -> None:
     """Never better for a lower score; a rank is the place of the first who has it; the order given does not matter."""
-    found = simulated(seed)
-    ranks, averages = shared_ranks(found), found.observed[0]
+    found = uneven(seed)
+    ranks, averages = found.ranks(), found.found.averages
     order = np.argsort(-averages, kind="stable")
     assert (np.diff(ranks[order]) >= 0).all()
     assert all(ranks[order].tolist().index(rank) + 1 == rank for rank in set(ranks.tolist()))
-    if len(set(averages.tolist())) == len(averages):
-        mixed = np.random.default_rng(seed).permutation(len(ranks))
-        again = shared_ranks(Bootstrap(found.observed[:, mixed], found.replicates[:, :, mixed]))
-        assert again.tolist() == ranks[mixed].tolist()
+    mixed = np.random.default_rng(seed).permutation(len(ranks))
+    square = np.ix_(mixed, mixed)
+    again = Pairs(
+        Differences(
+            averages[mixed], found.found.values[square], found.found.errors[square], found.found.freedom[square]
+        )
+    )
+    assert again.ranks().tolist() == ranks[mixed].tolist()
 
 
-@given(seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
-def test_each_step_between_ranks_was_shown(seed: int) -> None:
-    """The first of each rank can be told from the first of the rank before, as one of the family below it."""
-    found = simulated(seed)
-    ranks = shared_ranks(found)
-    order = np.argsort(-found.observed[0], kind="stable")
-    leaders = [int(order[rank - 1]) for rank in sorted(set(ranks.tolist()))]
-    for leader, following in pairwise(leaders):
-        after = order[int(ranks[leader]) :].tolist()
-        assert not compare(found, leader, after)[after.index(following)].tied
+def test_ranks_by_hand() -> None:
+    """A step of 4 standard errors is seen, one of 1 is not: 10 and 9 are one group, 5 and 4 the next."""
+    found = made([5.0, 10.0, 4.0, 9.0])
+    assert found.ranks().tolist() == [3, 1, 3, 1]
+    assert found.rank_intervals().tolist() == [[3, 4], [1, 2], [3, 4], [1, 2]]
 
 
-def test_a_rank_interval_by_hand() -> None:
-    """Two swap places in every fourth replicate, the third is always last; equals share the better rank."""
-    noise = np.zeros((400, 3))
-    noise[::4, 1] = 2
-    assert rank_intervals(made([2.0, 1.0, 0.0], noise)).tolist() == [[1, 2], [1, 2], [3, 3]]
-    assert rank_intervals(made([1.0, 1.0, 0.0], np.zeros((10, 3)))).tolist() == [[1, 1], [1, 1], [3, 3]]
+def test_a_chain_of_small_steps_does_not_hide_a_large_one() -> None:
+    """The middle one is told apart from neither; the last is, from the first, and its interval says what is open."""
+    found = made([4.0, 2.0, 0.0])
+    assert found.ranks().tolist() == [1, 1, 3]
+    assert found.rank_intervals().tolist() == [[1, 2], [1, 3], [2, 3]]
 
 
-def test_a_rare_swap_is_outside_a_rank_interval() -> None:
-    """One replicate in a hundred is less than 2.5 %."""
-    noise = np.zeros((400, 2))
-    noise[:4, 1] = 2
-    assert rank_intervals(made([2.0, 1.0], noise)).tolist() == [[1, 1], [2, 2]]
+def test_being_noisy_does_not_help() -> None:
+    """The last cannot be told from the first, but stands below somebody who can: it is not taken along."""
+    errors = [[0, 0.2, 50], [0.2, 0, 50], [50, 50, 0]]
+    found = made([10.0, 8.0, 7.0], errors)
+    assert found.compare(0, 2).tied
+    assert found.ranks().tolist() == [1, 2, 2]
 
 
-@given(seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
-def test_rank_intervals_are_within_the_field(seed: int) -> None:
-    """Low is not above high, and the sum of ranks leaves room for all."""
-    limits = rank_intervals(simulated(seed))
-    assert (limits[:, 0] <= limits[:, 1]).all()
-    assert limits.min() >= 1
-    assert limits.max() <= 5
+def test_who_was_shown_to_be_worse_than_a_member_does_not_share_its_rank() -> None:
+    """The first is noisy; the second is not, and is better than the third."""
+    errors = [[0, 50, 50], [50, 0, 0.2], [50, 0.2, 0]]
+    assert made([10.0, 8.0, 7.0], errors).ranks().tolist() == [1, 1, 3]
 
 
 def test_the_resolution_is_the_middle_half_width() -> None:
-    """Of comparisons with the first; none where there is nobody else."""
-    found = compare(simulated(1), 0, [1, 2, 3])
-    halves = sorted((each.difference.high - each.difference.low) / 2 for each in found)
-    assert resolution(found) == pytest.approx(halves[1])
-    assert resolution([]) is None
-    assert compare(simulated(1), 0, []) == []
+    """Of comparisons with one system; none where there is nobody else."""
+    errors = [[0, 1, 2, 3], [1, 0, 9, 9], [2, 9, 0, 9], [3, 9, 9, 0]]
+    found = made([4.0, 3.0, 2.0, 1.0], errors)
+    assert resolution(found) == pytest.approx(2 * critical(4, np.array([30.0]))[0])
+    assert resolution(made([1.0])) is None
+
+
+def test_a_single_system_is_first() -> None:
+    found = made([0.5])
+    assert found.ranks().tolist() == [1]
+    assert found.rank_intervals().tolist() == [[1, 1]]
+
+
+def test_p_values_of_many_pairs_at_once() -> None:
+    """Growing with the field, falling with the difference."""
+    few, many = (adjusted_p(k, np.array([1.0, 3.0]), np.ones(2), np.array([20.0, 20.0])) for k in (5, 20))
+    assert (many > few).all()
+    assert few[1] < few[0]

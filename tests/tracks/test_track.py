@@ -176,6 +176,36 @@ def test_the_fingerprint_changes_with_anything_in_the_track(tmp_path: Path) -> N
     assert fingerprint("[prompt]", "[numerics]\nthreads = 2\n\n[prompt]") != same
 
 
+PRICES = """
+[prices]
+currency = "EUR"
+per_call = 0.5
+per_million_tokens = 2
+per_gb = 3
+per_hour = 6
+"""
+
+
+def test_prices_are_read_and_change_no_fingerprint(tmp_path: Path) -> None:
+    """They may be added to a track that has runs."""
+    path = tmp_path / "mini.toml"
+    path.write_text(MINI + PRICES, encoding="utf-8")
+    track = load_track(str(path))
+    assert track.fingerprint == load_track("mini").fingerprint
+    assert track.prices is not None
+    assert track.prices.cost(calls=4, tokens=5e5, traffic=2e9, seconds=1_800) == 2 + 1 + 6 + 3
+    assert load_track("mini").prices is None
+
+
+@pytest.mark.parametrize("line", ["per_call = -1", "per_word = 1", "currency = 3"])
+def test_prices_that_mean_nothing_are_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "mini.toml"
+    name = line.split(" = ", maxsplit=1)[0]
+    path.write_text(MINI + "\n".join(each for each in PRICES.splitlines() if not each.startswith(name)) + f"\n{line}\n")
+    with pytest.raises(TrackError, match=r"mini\.toml"):
+        load_track(str(path))
+
+
 def test_a_track_file_with_the_first_name_of_the_own_wording_is_the_same_track(tmp_path: Path) -> None:
     """It loads, it reads the same words, and runs on it are ranked with those on the renamed one."""
     path = tmp_path / "mini.toml"

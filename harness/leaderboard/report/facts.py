@@ -47,6 +47,8 @@ class System:
     standing: Standing | None
     """None where cells are missing, and for references: then there is nothing that is comparable."""
     by_task: dict[str, Interval]
+    efficient: Standing | None = None
+    """By efficiency; None where that is not known."""
 
     @property
     def average(self) -> Interval | None:
@@ -55,7 +57,7 @@ class System:
 
     @property
     def tied(self) -> bool:
-        """Whether it shares the first rank with a higher score: the data cannot tell the two apart."""
+        """Whether it shares the first rank with a higher score: nobody of the rank can be told apart."""
         return self.standing is not None and self.standing.rank == 1 and self.standing.behind is not None
 
     @property
@@ -72,6 +74,8 @@ class Compared:
     systems: tuple[System, ...]
     """Complete entries, best average first; then those that lack cells; the main division's end with references."""
     standings: Standings | None
+    efficiency: Standings | None = None
+    """The list by efficiency; None where that is not known."""
 
     @property
     def leader(self) -> System | None:
@@ -120,8 +124,8 @@ class Facts:
 
 
 def gather(store: Store, track: Track, source: Source) -> Facts:
-    """Rank, resample and read the texts."""
-    ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks)
+    """Rank, compare and read the texts."""
+    ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks, prices=track.prices)
     runs = {run.id: run for run in store.runs()}
     written = document(ranking)
     by_run = {record["run"]: record for record in written["entries"]}
@@ -133,7 +137,7 @@ def gather(store: Store, track: Track, source: Source) -> Facts:
             n = found.names.index(entry.name)
             by_task = {task: found.scores.score(n, k) for k, task in enumerate(found.tasks)}
         slug = page_name(entry.name, entry.run)
-        return System(entry, slug, runs[entry.run], by_run[entry.run], standing, by_task)
+        return System(entry, slug, runs[entry.run], by_run[entry.run], standing, by_task, ranking.efficient(entry))
 
     lists = []
     for number, division in enumerate(ranking.divisions):
@@ -142,7 +146,7 @@ def gather(store: Store, track: Track, source: Source) -> Facts:
         references = [e for e in every if e.white_box] if number == 0 else []
         found = ranking.standings(division)
         own = tuple(system(entry, found) for entry in (*complete, *partial, *references))
-        lists.append(Compared(division, own, found))
+        lists.append(Compared(division, own, found, ranking.efficiency(division)))
     labels = {cell.task: cell.labels for entry in every for cell in entry.cells}
     tasks = {task: _task(task, track, labels[task], source) for task in sorted(labels)}
     reference = load_reference(track.name, ranking.identity) if every else None

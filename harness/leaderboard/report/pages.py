@@ -15,6 +15,7 @@ from harness.leaderboard.divisions import ACCESS, ceilings
 from harness.leaderboard.report import plots
 from harness.leaderboard.report.facts import confusion, predictions
 from harness.leaderboard.stats import LEVEL
+from harness.leaderboard.terminal import cheaper, no_ranks, shown_rank
 from harness.results.status import COUNTS, MARKS, MEANING
 
 if TYPE_CHECKING:
@@ -123,20 +124,20 @@ def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
     """One division: rows with the ranks shown, and the first entries up to each access level."""
     division, complete = compared.division, facts.ranking.complete(compared.division)
     by_name = {system.entry.name: system for system in compared.systems if system.standing}
-    ranks = [system.standing.rank for system in compared.systems if system.standing]
+    ranks = [system.standing.rank for system in compared.systems if system.standing and system.standing.rank]
     shared = {rank for rank, count in Counter(ranks).items() if count > 1}
     below = []
     for level in ceilings(complete)[:-1]:
         found = facts.ranking.standings(division, level)
-        if found:
+        if found and found.ranked:
             ordered = [(found.entries[name].rank, by_name[name]) for name in found.names]
             below.append((ACCESS[level], ordered[:MOST_LISTED], len(ordered)))
     rows, previous = [], 1
     for system in compared.systems:
-        rank = system.standing.rank if system.standing else None
+        rank = system.standing.rank if system.standing else None  # None, too, where the design carries no ranks
         rows.append((system, f"{rank}=" if rank in shared else rank or "\N{EN DASH}", rank not in {previous, None}))
         previous = rank or previous
-    resamples = len(compared.standings.scores.replicates) if compared.standings else 0
+    found = compared.standings
     return {
         "title": division.title,
         "rows": rows,
@@ -145,10 +146,23 @@ def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
         "ranked": len(ranks),
         "accesses": sorted({system.record["access"] for system in compared.systems}),
         "axis": _axis(compared.systems),
-        "resolution": compared.standings.resolution if compared.standings else None,
-        "resamples": resamples,
+        "tells": found.power.sentence() if found and found.power else None,
+        "no_ranks": no_ranks(found) if found and not found.ranked else None,
+        "cheaper": cheaper(facts.ranking, division),
+        "efficiency": _efficient(compared),
+        "currency": facts.ranking.prices.currency if facts.ranking.prices else None,
         "below": below,
     }
+
+
+def _efficient(compared: Compared) -> list[tuple[System, str]]:
+    """Entries by efficiency with the ranks shown; empty where it is not known."""
+    if compared.efficiency is None:
+        return []
+    by_name = {system.entry.name: system for system in compared.systems if system.efficient}
+    ordered = [by_name[name] for name in compared.efficiency.names]
+    ranks = [system.efficient.rank for system in ordered if system.efficient and system.efficient.rank]
+    return [(s, shown_rank(s.entry, s.efficient, ranks).replace("-", "\N{EN DASH}")) for s in ordered]
 
 
 def progress(facts: Facts) -> dict[str, Any]:
@@ -166,6 +180,8 @@ def progress(facts: Facts) -> dict[str, Any]:
     ]
     return values | {
         "ecdf": plots.targets(systems, times),
+        "profiles": plots.profiles(systems, times),
+        "profile_target": f"{TARGETS[plots.PROFILED]:.0%}",
         "reached": reached,
         "at_calls": AT_CALLS,
         "targets": ", ".join(f"{share:.0%}" for share in TARGETS),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.leaderboard.anytime import ecdf
+from harness.leaderboard.anytime import ecdf, profile
 from harness.leaderboard.pareto import cost, front
 from harness.results.status import MARKS
 
@@ -33,6 +33,8 @@ DRAWN = 24
 SHOWN = 8
 """Of them, entries that it shows at first: one for each colour."""
 MARK_NAMES = tuple("1" if mark == 1 else f"1/{1 / mark:.0f}" for mark in MARKS)
+PROFILED = 2
+"""Which of `harness.leaderboard.anytime.TARGETS` performance profiles are about."""
 COSTS = {
     "calls": "calls",
     "tokens": "tokens sent through the model",
@@ -81,6 +83,21 @@ def targets(systems: Sequence[System], times: Sequence[FloatArray]) -> Plot:
         traces.append(trace | {"visible": n < SHOWN, "hovertemplate": hover})
     x_axis = {"type": "log", "dtick": 1, "title": {"text": "calls"}}
     y_axis = {"title": {"text": "targets reached (%)"}, "range": [0, 100]}
+    return {"data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
+
+
+def profiles(systems: Sequence[System], times: Sequence[FloatArray]) -> Plot:
+    """Performance profiles: share of cells where an entry gets to a target within so many times the fewest calls."""
+    ratios, shares = profile(np.stack([own[:, PROFILED] for own in times]))
+    traces = []
+    for n, (system, own) in enumerate(zip(systems[:DRAWN], shares, strict=False)):
+        y = [round(100 * share, 2) for share in own.tolist()]
+        trace = _trace(system.entry.name, n, ratios.tolist(), y) | {"mode": "lines"}
+        trace["line"]["shape"] = "hv"
+        hover = "%{fullData.name}: %{y:.0f} % within %{x:,.1f} times the fewest calls<extra></extra>"
+        traces.append(trace | {"visible": n < SHOWN, "hovertemplate": hover})
+    x_axis = {"type": "log", "dtick": 1, "title": {"text": "calls, as a multiple of the fewest"}}
+    y_axis = {"title": {"text": "cells (%)"}, "range": [0, 100]}
     return {"data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
 
 

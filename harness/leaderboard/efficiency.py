@@ -1,0 +1,82 @@
+"""The second official list: how good an entry is over all of the budget, the first calls as much as the last.
+
+The *efficiency* of an entry is the mean of its test score over log10(calls), from the first call to the budget, mean
+over splits, then tasks (`harness.leaderboard.anytime`): the score that it would have on average if the budget ended
+anywhere, each decade as likely as another. Before the first answer it is the score of the bare template.
+
+In a cell it is a weighted sum of the scores of the answers that stood, so the influence of a test item on it is the
+weighted sum of the influences on these scores, and all that is said of averages (intervals, pairs told apart, shared
+ranks) is said of efficiencies by the same rule from the same cells and items. The bare template's score is taken as
+known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.leaderboard.anytime import curve
+from harness.leaderboard.influence import influences
+from harness.leaderboard.standing import Standings
+from harness.leaderboard.stats import Scores, TaskScores
+from harness.results.status import MARKS
+from harness.tracks.tasks import load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from harness.leaderboard.entries import CellScore, Entry
+    from harness.leaderboard.stats import FloatArray
+    from harness.tracks.tasks import TaskFile
+
+
+def efficiency_standings(entries: Sequence[Entry], bare: Mapping[str, float] | None) -> Standings | None:
+    """Rank entries that all have the same cells by efficiency; None where it is not known.
+
+    It is not where the bare template's score is not, on every task, or where the answers of some cell were not kept.
+    """
+    if (
+        not entries
+        or bare is None
+        or not all(_whole(each, bare) for entry in entries for cell in entry.cells for each in cell.repeats or (cell,))
+    ):
+        return None
+    tasks = tuple(sorted(entries[0].tasks))
+    scores = Scores(tuple(TaskScores.of(_splits(task, entries, bare[task])) for task in tasks))
+    order = np.argsort(-scores.observed.mean(axis=0), kind="stable")
+    return Standings(tuple(entries[n].name for n in order), tasks, scores.among(order.tolist()))
+
+
+def _whole(cell: CellScore, bare: Mapping[str, float]) -> bool:
+    """Whether all that is needed of a cell is there: a budget, and the answers that it names."""
+    known = bool(len(cell.predicted)) and cell.record.train_rows > 0 and cell.task in bare
+    return known and len(curve(cell).calls) <= max(len(cell.incumbents), 1)
+
+
+def _splits(task: str, entries: Sequence[Entry], before: float) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Efficiencies (entries,) and influences (entries, items) of each split, in order."""
+    file = load_task(task)
+    of_entries = [sorted((c for c in entry.cells if c.task == task), key=lambda c: c.split) for entry in entries]
+    for cells in zip(*of_entries, strict=True):
+        found = [_mean_area(cell, file, before) for cell in cells]
+        yield np.array([value for value, _ in found]), np.stack([influence for _, influence in found])
+
+
+def _mean_area(cell: CellScore, file: TaskFile, before: float) -> tuple[float, FloatArray]:
+    """Of a cell, the mean over its repeats."""
+    found = [_area(each, file, before) for each in cell.repeats or (cell,)]
+    return float(np.mean([value for value, _ in found])), np.mean([influence for _, influence in found], axis=0)
+
+
+def _area(cell: CellScore, file: TaskFile, before: float) -> tuple[float, FloatArray]:
+    """A cell's efficiency with the influence of each item on it."""
+    found = curve(cell)
+    weights = found.weights()
+    stood = {cell.rows[mark]: cell.incumbents[mark] for mark in MARKS if mark in cell.incumbents}
+    answers = list((stood or {0: cell.predicted}).values()) if found.calls else []
+    value, influence = weights[0] * before, np.zeros(len(cell.labels))
+    if answers:
+        scores, each = influences(cell.metric or file.metric, np.stack(answers), cell.labels, len(file.classes))
+        value, influence = value + weights[1:] @ scores, weights[1:] @ each
+    return float(value), influence

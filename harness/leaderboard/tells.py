@@ -1,0 +1,40 @@
+"""What a track can tell, before a run on it: from the runs in a results database, or from those that were published."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+from harness.leaderboard.anytime import REFERENCES
+from harness.leaderboard.power import Power
+from harness.leaderboard.rank import rank
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.leaderboard.rank import Results
+    from harness.tracks.track import Track
+
+
+def tells(track: Track, results: Results | None, path: Path = REFERENCES) -> Power | None:
+    """Leads that the main list of a track can tell.
+
+    Args:
+        track: the track.
+        results: runs to take the noise from, where there are two complete entries or more of this version of the track.
+        path: where it is taken from otherwise, as frozen for this version: the table ``[<track>.power]``, which is the
+            ``power`` of a list in the JSON of ``harness leaderboard``.
+
+    Returns:
+        None where no noise was measured.
+    """
+    if results is not None:
+        ranking = rank(results, track.name, track.fingerprint, track.planned, track.ranks)
+        for division in ranking.divisions[:1]:
+            found = ranking.standings(division)
+            if found is not None and found.power is not None:
+                return found.power
+    frozen = tomllib.loads(path.read_text(encoding="utf-8")).get(track.name, {})
+    if frozen.get("track_fingerprint") != track.fingerprint or "power" not in frozen:
+        return None
+    return Power.from_record(frozen["power"])

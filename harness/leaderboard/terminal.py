@@ -1,0 +1,181 @@
+"""The ranking as tables for the terminal: by score, by efficiency, and what the differences are worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from harness.leaderboard.divisions import ACCESS, ceilings
+from harness.leaderboard.pareto import cost, money
+from harness.leaderboard.stats import FEWEST_DF
+from harness.results.status import COUNTS
+
+if TYPE_CHECKING:
+    from harness.leaderboard.entries import Division, Entry
+    from harness.leaderboard.rank import Ranking
+    from harness.leaderboard.standing import Standing, Standings
+
+CHEAP = 0.5
+"""Share of the best entry's calls that an entry uses at most to be named as the cheaper one."""
+
+
+def terminal_table(ranking: Ranking) -> Group:
+    """For each division its table by score, what differences in it are worth, and its table by efficiency.
+
+    Main division first. Readable at 100 columns. White-box references close the first table.
+    """
+    references = [entry for entry in (*ranking.entries, *ranking.elsewhere) if entry.white_box]
+    contestants = [entry for entry in (*ranking.entries, *ranking.elsewhere) if not entry.white_box]
+    shown: list[Table | Text] = []
+    for number, division in enumerate(ranking.divisions):
+        entries = [entry for entry in contestants if entry.division == division] + ([] if number else references)
+        of_several = f": {division.title}" if len(ranking.divisions) > 1 else ""
+        shown += [Text(line, style="bold") for line in filter(None, [cheaper(ranking, division)])]
+        shown.append(_table(f"track {ranking.track}{of_several}", ranking, entries))
+        shown += [Text(line, style="dim") for line in notes(ranking, division)]
+        shown += _efficiency(f"track {ranking.track}{of_several}: efficiency", ranking, division)
+    return Group(*shown)
+
+
+def shown_rank(entry: Entry, standing: Standing | None, ranks: list[int]) -> str:
+    """Shared rank as people see it, ``3=`` where others in `ranks` have it, too; ``-`` where there is none."""
+    if standing is None:
+        return str(entry.rank or "-")
+    if standing.rank is None:
+        return "-"
+    return f"{standing.rank}=" if ranks.count(standing.rank) > 1 else str(standing.rank)
+
+
+def cheaper(ranking: Ranking, division: Division) -> str | None:
+    """Who cannot be told from the best entry and needs far fewer calls, in words; None where nobody does."""
+    found, complete = ranking.standings(division), ranking.complete(division)
+    if found is None or not found.ranked or len(complete) < 2:  # noqa: PLR2004 - nobody to compare
+        return None
+    best = complete[0]
+    alike = [e for e in complete[1:] if not found.pairs.better[0, found.names.index(e.name)]]
+    least = min(alike, key=lambda e: (e.calls, -e.average), default=best)
+    if least.calls > CHEAP * best.calls:
+        return None
+    return (
+        f"{least.name} has {100 * least.average:.1f} points at {least.calls:,.0f} calls and cannot be told apart from "
+        f"{best.name}, {100 * best.average:.1f} points at {best.calls:,.0f} calls"
+    )
+
+
+def notes(ranking: Ranking, division: Division) -> list[str]:
+    """What the ranks of a division mean, what it can tell, and who is first where less access is allowed."""
+    whole = ranking.standings(division)
+    if whole is None or whole.power is None:
+        return []
+    lines = ["[95 % interval over splits and test items]"]
+    if whole.ranked:
+        lines[0] += "  = cannot be told apart from anybody of the same rank"
+    else:
+        lines.append(no_ranks(whole))
+    lines.append(f"what this can tell: {whole.power.sentence()}")
+    if not whole.ranked:
+        return lines
+    for level in ceilings(ranking.complete(division))[:-1]:
+        found = ranking.standings(division, level)
+        lines.append(f"first up to {ACCESS[level]}: {', '.join(found.first)}" if found else "")
+    return lines
+
+
+def no_ranks(standings: Standings) -> str:
+    """Why a list has intervals alone, in words."""
+    splits = [task.splits for task in standings.scores.tasks]
+    return (
+        f"no ranks, intervals alone: {len(splits)} x {min(splits)} (tasks x splits) show too little of how entries vary"
+        f" between splits; ranks need two splits of each task at least, and {FEWEST_DF} more splits than tasks in all"
+    )
+
+
+def _table(title: str, ranking: Ranking, entries: list[Entry]) -> Table:
+    table = _empty(title)
+    for task in ranking.tasks:
+        table.add_column(task, justify="right", no_wrap=True)
+    table.add_column("average", justify="right", style="bold", no_wrap=True)
+    table.add_column("calls", justify="right")
+    table.add_column("min", justify="right")
+    states = [_state(entry) for entry in entries]
+    if any(states):
+        table.add_column("failed", justify="right")
+    standings = [ranking.standing(entry) for entry in entries]
+    ranks = [standing.rank for standing in standings if standing and standing.rank]
+    for entry, standing, state in zip(entries, standings, states, strict=True):
+        table.add_row(
+            "white-box" if entry.white_box else shown_rank(entry, standing, ranks),
+            escape(_apart(entry) if entry in ranking.elsewhere else entry.name),
+            *(f"{entry.task(task)[0] * 100:.1f}" if task in entry.tasks else "-" for task in ranking.tasks),
+            _average(entry, standing),
+            f"{entry.calls:,.0f}",
+            f"{entry.wall_s / 60:.1f}",
+            *([state] if any(states) else []),
+        )
+    return table
+
+
+def _efficiency(title: str, ranking: Ranking, division: Division) -> list[Table | Text]:
+    """The second list of a division with the costs beside it; why there is none where there is none."""
+    found = ranking.efficiency(division)
+    complete = {entry.name: entry for entry in ranking.complete(division)}
+    if found is None:
+        if ranking.standings(division) is None:
+            return []
+        missing = "no efficiency list: the bare template's score is not known for these runs; run submissions/manual"
+        return [Text(missing if ranking.bare is None else "no efficiency list: answers were not kept", style="dim")]
+    table = _empty(title)
+    table.add_column("efficiency", justify="right", style="bold", no_wrap=True)
+    currency = [ranking.prices.currency] if ranking.prices else []
+    for name in ("average", "calls", "tokens", "MB", "min", *currency):
+        table.add_column(name, justify="right", no_wrap=True)
+    ranks = [each.rank for each in found.entries.values() if each.rank]
+    for name, standing in found.entries.items():
+        entry = complete[name]
+        spent = money(entry, ranking.prices)
+        table.add_row(
+            shown_rank(entry, standing, ranks),
+            escape(_apart(entry) if entry in ranking.elsewhere else name),
+            _with_limits(standing),
+            f"{entry.average * 100:.1f}",
+            f"{entry.calls:,.0f}",
+            f"{cost(entry, 'tokens'):,.0f}",
+            f"{cost(entry, 'bytes') / 1e6:,.1f}",
+            f"{entry.wall_s / 60:.1f}",
+            *([] if spent is None else [f"{spent:,.2f}"]),
+        )
+    said = (
+        "efficiency: mean score over log(calls) from the first call to the budget; the bare template before an answer"
+    )
+    return [table, Text(said, style="dim")]
+
+
+def _empty(title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("submission", overflow="fold")
+    return table
+
+
+def _apart(entry: Entry) -> str:
+    """Name of an entry that is listed apart, with why."""
+    return f"{entry.name} on {entry.device}" + (f" with {entry.external}" if entry.external else "")
+
+
+def _average(entry: Entry, standing: Standing | None) -> str:
+    return f"{entry.average * 100:.1f}" if standing is None else _with_limits(standing)
+
+
+def _with_limits(standing: Standing) -> str:
+    value, low, high = (100 * x for x in (standing.average.value, standing.average.low, standing.average.high))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _state(entry: Entry) -> str:
+    failed = sum(count for status, count in entry.statuses.items() if status not in COUNTS)
+    to_run = f"+{entry.missing} to run" if entry.missing else ""
+    return " ".join(filter(None, [str(failed or ""), to_run]))
