@@ -204,6 +204,8 @@ class CellRecord:
     """None where there was no fingerprint yet."""
     format: str | None = None
     """Number format that computed the cell; None where every cell had the track's own."""
+    replaced: tuple[str, ...] = ()
+    """How earlier runs of this cell had ended, failures all, before `--again` replaced their outcomes; oldest first."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -219,6 +221,8 @@ class CellRecord:
         found["probe"] = None if self.probe is None else asdict(self.probe)
         if self.format is None:
             del found["format"]  # as it was stored before there was the field
+        if not self.replaced:
+            del found["replaced"]
         return found
 
     def to_json(self) -> str:
