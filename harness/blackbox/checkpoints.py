@@ -32,10 +32,27 @@ def checkpoint() -> None:
 
 
 @contextmanager
-def at_checkpoints(then: Callable[[], None] | None) -> Iterator[None]:
-    """Call `then` at every checkpoint of this thread within the block, in place of what was called before."""
+def at_checkpoints(then: Callable[[], None]) -> Iterator[None]:
+    """Call `then` at every checkpoint of this thread within the block, after what was called there before."""
+    before: Callable[[], None] | None = getattr(_thread, "then", None)
+
+    def both() -> None:
+        if before is not None:
+            before()
+        then()
+
+    _thread.then = both
+    try:
+        yield
+    finally:
+        _thread.then = before
+
+
+@contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """Do within the block what is no part of the long work in whose midst it is done: its checkpoints are not meant."""
     before = getattr(_thread, "then", None)
-    _thread.then = then
+    _thread.then = None
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ from harness.results.records import KeptAnswer
 from harness.solving import answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from harness.blackbox.session import Incumbent
     from harness.contract import Examples, IntArray, Task
@@ -49,7 +49,6 @@ def apply(
     test: Examples,
     lm: LanguageModel,
     seconds: float,
-    others: Callable[[], None] | None = None,
 ) -> Applied:
     """Predictions of every kept incumbent, computed once per distinct answer.
 
@@ -59,7 +58,6 @@ def apply(
         test: the test set.
         lm: the model as the submission met it.
         seconds: for all of them; the time that others take in between is not counted.
-        others: called wherever the model may be given to somebody else for a while.
 
     Returns:
         What is to be stored; an answer that cannot be applied within the limits is a status and no exception.
@@ -68,14 +66,8 @@ def apply(
     before, waited = time.perf_counter(), waited_s()
     known: dict[bytes, IntArray] = {}
     kept, status, problem = [], "ok", ""
-
-    def look() -> None:
-        if others is not None:
-            others()
-        deadline.check()
-
     try:
-        with at_checkpoints(look):
+        with at_checkpoints(deadline.check):
             for mark, incumbent in sorted(incumbents.items()):
                 if incumbent.blob not in known:
                     p = answers.probabilities(incumbent.answer, task, lm, test.texts, checkpoint)

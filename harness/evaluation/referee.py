@@ -309,13 +309,12 @@ def score_handed(
     lm: LanguageModel,
     attempt: Attempt,
     where: str,
-    others: Callable[[], None] | None = None,
+    problem: str = "",
 ) -> Verdict:
     """Apply an answer that was handed in from outside, without a worker, and store what came of it.
 
     `where` stands in the sandbox's place and makes a division of its own, since neither the solver's time nor its means
-    were under control. `others` is called whenever the model could be given to somebody else for a while; what it takes
-    is not counted.
+    were under control. `problem` is why the answer is not applied at all, if there is a reason.
 
     Raises:
         DataError: the data are not there or malformed.
@@ -323,7 +322,10 @@ def score_handed(
     """
     begun = _begun(cell, load_shots(cell.file, cell.source, cell.split, cell.spec), lm)
     test, limits = load_test(cell.file, cell.source), cell.limits.answers
-    applied = apply({1.0: handed.incumbent}, cell.task, test, lm, limits.seconds, others)
+    if problem:
+        applied = Applied(test, (), 0.0, "too_costly", problem)
+    else:
+        applied = apply({1.0: handed.incumbent}, cell.task, test, lm, limits.seconds)
     record = dataclasses.replace(
         _used(begun, handed.usage),
         detail=applied.problem,
