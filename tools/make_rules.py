@@ -26,6 +26,7 @@ def tables() -> dict[str, str]:
         "wordings": "\n\n".join(_wording_table(profile) for profile in _profiles(tracks)),
         "statuses": _status_table(),
         "limits": _limits_table(tracks),
+        "answer-limits": _answer_limits_table(tracks),
     }
 
 
@@ -103,6 +104,16 @@ def _limits_table(tracks: list[Track]) -> str:
         x = t.limits
         sizes = f"{x.memory_gb:g} GiB | {x.answer_mb} MiB | {x.frame_mb} MiB | {x.output_kb} KiB"
         rows.append(f"| `{t.name}` | {x.wall_s:,.0f} s | {sizes} |")
+    return "\n".join(rows)
+
+
+def _answer_limits_table(tracks: list[Track]) -> str:
+    heading = "| track | time on the test set | tokens for each text | projections | heads | all kept answers |"
+    rows = [heading, "|---" * 6 + "|"]
+    for t in tracks:
+        x = t.limits.answers
+        sizes = " | ".join(f"{size >> 20:,} MiB" for size in (x.projection_bytes, x.head_bytes, x.kept_bytes))
+        rows.append(f"| `{t.name}` | {x.seconds:,.0f} s | {x.tokens:,} | {sizes} |")
     return "\n".join(rows)
 
 
