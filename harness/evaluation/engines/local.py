@@ -40,7 +40,7 @@ def run(job: Job, progress: Progress) -> Plan:
     runs = dict(zip(job.submissions, opened, strict=True)) if opened else {}
     todo = [each for each in dict.fromkeys(job.submissions) if each not in runs or runs[each].todo]
     problems = [problem for each in todo if (problem := _refused(job, each)) is not None]
-    if len(problems) == len(set(job.submissions)):
+    if problems and len(problems) == len(set(job.submissions)):
         raise problems[0]
     evaluation = Evaluation(job.track, job.choices, job.store, prepared)
     keep(prepared, evaluation.plan)
