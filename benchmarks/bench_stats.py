@@ -68,8 +68,8 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{given.submissions} submissions x {len(TASKS) * given.splits} cells x {given.items:,} items: "
-        f"{first:.1f} s of CPU time; one submission against all others {pairs:.2f} s; peak {peak:,.0f} MiB; {groups} ranks, "
-        f"resolution {(found.resolution or 0) * 100:.2f} points"
+        f"{first:.1f} s of CPU time; one submission against all others {pairs:.2f} s; peak {peak:,.0f} MiB; "
+        f"{groups} ranks, resolution {(found.resolution or 0) * 100:.2f} points"
     )
 
 

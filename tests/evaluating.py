@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.evaluation.referee import Cell, Verdict
+    from harness.tracks.tiers import Tier
 
 SEARCH = "tune = search"
 
@@ -54,6 +55,7 @@ class Watcher:
         self.plans: list[tuple[int, int]] = []
         self.cells: list[tuple[str, int, str]] = []
         self.rows: list[int] = []
+        self.given_up: dict[str, str] = {}
 
     def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""
@@ -70,6 +72,13 @@ class Watcher:
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
         """See `harness.evaluation.run.Progress`."""
         self.cells.append((cell.task.name, cell.split, verdict.status))
+
+    def isolated(self, tier: Tier) -> None:
+        """See `harness.evaluation.run.Progress`."""
+
+    def abandoned(self, entry: str, problem: str) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        self.given_up[entry] = problem
 
 
 def check(path: Path, run: str, cells: int) -> None:

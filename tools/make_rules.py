@@ -30,6 +30,7 @@ def tables() -> dict[str, str]:
         "statuses": _status_table(),
         "limits": _limits_table(tracks),
         "tells": _tells_table(tracks),
+        "answer-limits": _answer_limits_table(tracks),
     }
 
 
@@ -123,6 +124,16 @@ def _tells_table(tracks: list[Track]) -> str:
             leads = (f"{100 * found.lead(chance):.1f} points" for chance in CHANCES)
             shown = [f"{found.entries} entries", f"{100 * found.error:.2f} points", *leads]
         rows.append("| " + " | ".join((f"`{t.name}`", ranks, *shown)) + " |")
+    return "\n".join(rows)
+
+
+def _answer_limits_table(tracks: list[Track]) -> str:
+    heading = "| track | time on the test set | tokens for each text | projections | heads | all kept answers |"
+    rows = [heading, "|---" * 6 + "|"]
+    for t in tracks:
+        x = t.limits.answers
+        sizes = " | ".join(f"{size >> 20:,} MiB" for size in (x.projection_bytes, x.head_bytes, x.kept_bytes))
+        rows.append(f"| `{t.name}` | {x.seconds:,.0f} s | {x.tokens:,} | {sizes} |")
     return "\n".join(rows)
 
 

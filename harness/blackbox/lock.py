@@ -17,6 +17,11 @@ def waited_s() -> float:
     return float(getattr(_thread, "waited_s", 0.0))
 
 
+def count_wait(seconds: float) -> None:
+    """Count that this thread has waited for others, or worked for them."""
+    _thread.waited_s = waited_s() + seconds
+
+
 class Turns:
     """A lock that its holder may take again; used as ``with turns:``."""
 
@@ -28,7 +33,7 @@ class Turns:
         """Wait for the turn."""
         before = time.perf_counter()
         self._lock.acquire()
-        _thread.waited_s = waited_s() + time.perf_counter() - before
+        count_wait(time.perf_counter() - before)
 
     def __exit__(self, *_: object) -> None:
         """Let the next one have it."""

@@ -64,3 +64,7 @@ class Meter:
     def spend(self, rows: int) -> None:
         """Charge rows that `price` has just allowed; the budget is not looked at again."""
         self._spent += rows
+
+    def give_back(self, rows: int) -> None:
+        """Undo `spend`, for a query that could not be answered."""
+        self._spent -= rows

@@ -8,16 +8,19 @@ service, brings the meter and the ledger.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.blackbox import limits, wire
+from harness.blackbox.answer_price import check_price, price
 from harness.blackbox.lock import waited_s
 from harness.blackbox.projection import check_space
 from harness.errors import AnswerError, QueryError
 from harness.results.records import LedgerRow
 from harness.solving import answers
+from harness.tracks.track import AnswerLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 _TOKEN_BYTES, _FLOAT_BYTES = 3, 4
 """Of the nominal formula (BBT, appendix C): two bytes of id and one of mask a token, four a float."""
+
+_UNTIMED = AnswerLimits(math.inf)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,10 @@ class PricedModel:
     """Most bytes of an answer."""
     frame_bytes: int
     """Most bytes of a reply."""
+    texts: tuple[Text, ...] = ()
+    """On which the tokens of an answer are counted, the split's training texts; none counts an empty text."""
+    answer_limits: AnswerLimits = _UNTIMED
+    """What an answer may cost when it is applied."""
 
     def answer(self, query: Query, body: bytes, meter: Meter, commit: Callable[[Answered], None]) -> Answered:
         """Answer a query that came as the bytes `body`: check, charge, forward, commit.
@@ -73,7 +82,8 @@ class PricedModel:
         Raises:
             BudgetExhausted: it does not fit into what is left; nothing was charged.
             QueryError: it is malformed or too large; nothing was charged.
-            ModelError: the model failed.
+            ModelError: the model failed; nothing was charged.
+            TimeoutError: the time ended while it was computed (`harness.blackbox.checkpoints`); nothing was charged.
             StoreError: the answer could not be made durable, and must not be sent.
         """
         started, waited = time.perf_counter(), waited_s()
@@ -84,7 +94,11 @@ class PricedModel:
         limits.check_size(query, len(words), self.lm.backbone.width, self.lm.max_tokens, self.frame_bytes)
         ids, encoded = self.lm.single_ids(words), self.lm.text_set(template, query.texts, query.mode)
         meter.spend(rows)
-        out = self.lm.forward(query.prompts, encoded, ids, query.features, query.normalize)
+        try:
+            out = self.lm.forward(query.prompts, encoded, ids, query.features, query.normalize)
+        except BaseException:  # the time is up, or memory: no answer, no row of the ledger, no charge
+            meter.give_back(rows)
+            raise
         features = None if out.features is None else wire.Array.of(out.features)
         lengths = None if out.lengths is None else out.lengths.tolist()
         frame = wire.encode(wire.Result(meter.budget.rows_left, wire.Array.of(out.logits), features, lengths))
@@ -116,7 +130,8 @@ class PricedModel:
         Raises:
             QueryError: with the numbers.
         """
-        check_space(space, self.lm.backbone.layers, self.lm.backbone.width, self.lm.prompt_tokens)
+        shape, most = self.lm.backbone, self.answer_limits.projection_bytes
+        check_space(space, shape.layers, shape.width, self.lm.prompt_tokens, most)
 
     def word_ids(self, words: Sequence[str]) -> wire.WordIds:
         """Token ids of words. Free.
@@ -135,8 +150,9 @@ class PricedModel:
         """Read an answer that a solver hands over, and refuse one that could not be applied. Free.
 
         Raises:
-            QueryError: it breaks the contract, or fits neither task nor model.
+            QueryError: it breaks the contract, fits neither task nor model, or costs more than the track allows.
         """
+        nothing = ("",) * self.task.fields
         try:
             if len(blob) > self.answer_bytes:
                 raise AnswerError(f"answer of {len(blob):,} bytes; {self.answer_bytes:,} are allowed")
@@ -146,7 +162,8 @@ class PricedModel:
                 limits.check_wording(member.template, member.words)
                 self.lm.check(member.prompt)
                 self.lm.single_ids(member.words)
-                self.lm.text_set(member.template, (("",) * self.task.fields,))
+                self.lm.text_set(member.template, (nothing,))
+            check_price(price(answer, self.lm, self.texts or (nothing,)), self.answer_limits)
         except (AnswerError, QueryError) as problem:
             raise QueryError(f"answer refused: {problem}") from problem
         return answer

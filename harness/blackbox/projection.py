@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from harness.blackbox.checkpoints import checkpoint
+from harness.blackbox.memory import require
 from harness.errors import QueryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from harness.contract import FloatArray, Subspace
 
@@ -24,10 +27,12 @@ T = TypeVar("T", bound=_Sized)
 
 LARGEST_BYTES = 6 << 30
 """Most memory the matrices of one subspace may take."""
+_BLOCK = 1 << 24
+"""Values that are drawn at once."""
 
 
-def check_space(space: Subspace, layers: int, width: int, tokens: int) -> None:
-    """Refuse a subspace the model cannot show or the server cannot hold.
+def check_space(space: Subspace, layers: int, width: int, tokens: int, most: int = LARGEST_BYTES) -> None:
+    """Refuse a subspace the model cannot show or the server cannot hold: one of more than `most` bytes.
 
     Raises:
         QueryError: with the numbers.
@@ -44,11 +49,9 @@ def check_space(space: Subspace, layers: int, width: int, tokens: int) -> None:
         raise QueryError(
             f"subspace with seed {space.seed}, {space.distribution!r}; 0..2**62, normal or uniform are needed"
         )
-    size = 4 * space.layers * space.dim * space.tokens * width
-    if size > LARGEST_BYTES:
-        raise QueryError(
-            f"projections of {size / 2**30:,.1f} GiB; {LARGEST_BYTES / 2**30:.0f} GiB are allowed. Lower dim"
-        )
+    size, most = 4 * space.layers * space.dim * space.tokens * width, min(most, LARGEST_BYTES)
+    if size > most:
+        raise QueryError(f"projections of {size / 2**30:,.1f} GiB; {most / 2**30:.3g} GiB are allowed. Lower dim")
 
 
 class Kept(Generic[T]):
@@ -82,12 +85,30 @@ def generate(space: Subspace, layer: int, width: int) -> FloatArray:
 
     ``normal``: N(0, std^2 / dim), so that z ~ N(0, I) gives values of standard deviation std. ``uniform``:
     std * U(-1/sqrt(dim), 1/sqrt(dim)).
+
+    Raises:
+        MemoryError: this machine has too little memory for it.
     """
     rng = np.random.Generator(np.random.Philox(key=[space.seed, layer]))
     shape = (space.tokens * width, space.dim)
-    if space.distribution == "normal":
-        a = rng.standard_normal(shape, dtype=np.float32)
-    else:
-        a = rng.random(shape, dtype=np.float32) * 2 - 1
-    a *= np.float32(space.std[layer] / np.sqrt(space.dim))  # in place: it may be as large as memory allows
+    require(4 * math.prod(shape))
+    a = np.empty(shape, dtype=np.float32)
+    scale = np.float32(space.std[layer] / np.sqrt(space.dim))
+    for rows in _blocks(*shape):  # each in place: the matrix may be as large as memory allows
+        block = a[rows]
+        if space.distribution == "normal":
+            rng.standard_normal(dtype=np.float32, out=block)
+        else:
+            rng.random(dtype=np.float32, out=block)
+            block *= 2
+            block -= 1
+        block *= scale
+        checkpoint()
     return a
+
+
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Cut a matrix into rows of at most `_BLOCK` values together; one row may have more."""
+    step = max(1, _BLOCK // columns)
+    for first in range(0, rows, step):
+        yield slice(first, first + step)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from harness.blackbox import limits, wire
+from harness.blackbox.checkpoints import at_checkpoints
 from harness.blackbox.lock import waited_s
-from harness.errors import BudgetExhausted, ProtocolError, QueryError
+from harness.errors import BudgetExhausted, DeviceMemoryError, ProtocolError, QueryError
 from harness.results.records import LedgerRow, Usage
 from harness.results.status import MARKS
 
@@ -96,9 +97,15 @@ class Session:
     def serve(self, sock: socket.socket, deadline: float) -> Tuning:
         """Answer frames until the worker is finished, gone, out of time (monotonic clock) or off the protocol.
 
-        Its clock stands still while it waits for the forward passes of others.
+        Its clock stands still while it waits for the forward passes of others. The clock is looked at between frames
+        and, within a query, between chunks: what is computed at the deadline is not answered and not charged.
         """
-        tuning, deadline = self.tuning, deadline - waited_s()
+        deadline -= waited_s()
+        with at_checkpoints(lambda: _look(deadline + waited_s())):
+            return self._serve(sock, deadline)
+
+    def _serve(self, sock: socket.socket, deadline: float) -> Tuning:
+        tuning = self.tuning
         try:
             while tuning.refused <= _MOST_REFUSED:
                 sock.settimeout(_left(deadline + waited_s()))
@@ -117,6 +124,8 @@ class Session:
             tuning.end, tuning.detail = "budget", f"more than {_MOST_REFUSED:,} queries that did not fit"
         except TimeoutError:
             tuning.end, tuning.detail = "timeout", "wall-clock limit reached"
+        except (DeviceMemoryError, MemoryError) as problem:
+            tuning.end, tuning.detail = "memory", f"the referee has too little memory for what was asked: {problem}"
         except (BrokenPipeError, ConnectionResetError):
             tuning.end = "closed"
         except ProtocolError as problem:
@@ -202,8 +211,9 @@ class Session:
         self.tuning.usage.count(answered.row, answered.nominal_up, answered.nominal_down)
 
     def _offer(self, offer: wire.Offer) -> wire.Done:
-        answer = self._priced.offered(offer.answer)
         spent, total = self._meter.spent, self._meter.budget.rows_total
+        self._check_kept(offer.answer, spent, total)
+        answer = self._priced.offered(offer.answer)
         self.tuning.last = Incumbent(spent, answer, offer.answer)
         if len(self.tuning.history) < _MOST_HISTORY:
             self.tuning.history.append((spent, {key: answer.note[key] for key in _HISTORY if key in answer.note}))
@@ -211,6 +221,25 @@ class Session:
             if spent <= mark * total:
                 self.tuning.incumbents[mark] = self.tuning.last
         return wire.Done()
+
+    def _check_kept(self, blob: bytes, spent: int, total: int) -> None:
+        """Refuse an answer that is too large beside those of the marks that are passed, which are kept for good."""
+        passed = {each.blob for mark, each in self.tuning.incumbents.items() if spent > mark * total}
+        size, most = sum(map(len, passed | {blob})), self._priced.answer_limits.kept_bytes
+        if size > most:
+            raise QueryError(
+                f"answer refused: its {len(blob):,} bytes and the answers kept at {len(passed)} marks before make "
+                f"{size:,} bytes; {most:,} are kept of a cell. Offer smaller answers"
+            )
+
+
+def _look(deadline: float) -> None:
+    """Go on, if the deadline is not reached.
+
+    Raises:
+        TimeoutError: it is.
+    """
+    _left(deadline)
 
 
 def _left(deadline: float) -> float:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from harness.cli.console import STORE, err, open_store, out, print_json, say
 from harness.cli.options import (
@@ -25,12 +27,20 @@ from harness.cli.options import (
 from harness.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.evaluation.engines.job import Job
+    from harness.evaluation.failures import Failure
     from harness.evaluation.overrides import Overrides
+    from harness.evaluation.progress import PlainProgress
+    from harness.evaluation.run import Plan
     from harness.results.records import RunKey
     from harness.results.store import Store
     from harness.tracks.track import Track
 
 commands = typer.Typer()
+_NAMED, _SHOWN = 3, 300
+"""Cells that a line of the table of failures names, and characters of the reason."""
 
 
 class Engine(StrEnum):
@@ -74,6 +84,9 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Cells at once on the cluster; default one per device.", min=1)
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run cells that failed once more; the new outcome replaces the failure.")
+    ] = False,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
@@ -81,50 +94,105 @@ def evaluate(
 
     Finished cells are never run again: the same command takes up where it was.
     One cell is one task on one few-shot split.
+
+    Each submission is on its own: one that fails, in whatever way, is a status of its cells, and the others go on.
+    What failed is listed at the end, and the exit code is 1 then.
     """
     _check(paths, overrides, config, repeats, cell)
     if engine is Engine.LOCAL and (address is not None or workers is not None):
         raise InputError("--address and --workers are for --engine ray")
-    options = parsed(config)
-    found = submissions_in(paths or (), options)
     from harness.evaluation.engines import local  # noqa: PLC0415
     from harness.evaluation.engines import ray as on_ray  # noqa: PLC0415
-    from harness.evaluation.engines.job import Job  # noqa: PLC0415
-    from harness.evaluation.plan import CellId, planned  # noqa: PLC0415
     from harness.evaluation.progress import JsonProgress, LiveProgress, PlainProgress  # noqa: PLC0415
-    from harness.evaluation.run import check_access  # noqa: PLC0415
-    from harness.tracks.track import load_track  # noqa: PLC0415
 
-    one = None if cell is None else CellId.parse(cell)
-    chosen = load_track(one.track if one is not None and track == "mini" else track)
-    if one is not None:
-        overrides, submission = planned(one, chosen, overrides, paths or ())
-        found, options = [submission], dict(one.options)
-    for each in found:
-        check_access(each, overrides.white_box)
-    results = open_store(store)
-    choices = [dataclasses.replace(overrides, repeat=n) for n in range(repeats)] if repeats else [overrides]
-    jobs = [Job(chosen, each, results, tuple(found), options) for each in choices]
+    job, unusable = _job(paths or (), track, overrides, parsed(config), cell, store)
+    choices = [dataclasses.replace(job.choices, repeat=n) for n in range(repeats)] if repeats else [job.choices]
+    jobs = [dataclasses.replace(job, choices=each, again=again) for each in choices]
+    results, chosen = job.store, job.track
     live = err.is_terminal and engine is Engine.LOCAL  # a bar is for one cell at a time
 
     def first_round(entry: str, left: int) -> None:
         _interim(results, chosen, entry, left)
 
-    told = None if overrides.tasks else first_round  # of some tasks alone there is no ranking
+    told = None if job.choices.tasks else first_round  # of some tasks alone there is no ranking
     progress = JsonProgress(out) if as_json else LiveProgress(err, told) if live else PlainProgress(err, told)
+    plans = []
     try:
         with progress:
-            for job in jobs:
+            for each in jobs:
                 if engine is Engine.RAY:
-                    done = on_ray.run(job, progress, on_ray.Cluster(address, workers))
+                    plans.append(on_ray.run(each, progress, on_ray.Cluster(address, workers)))
                 else:
-                    done = local.run(job, progress)
+                    plans.append(local.run(each, progress))
     except KeyboardInterrupt:
         err.print("interrupted; finished cells are kept, and the same command takes up where it was")
         raise typer.Exit(130) from None
     if not as_json:
-        how = _apart(done.base, chosen, overrides)
+        how = _apart(plans[-1].base, chosen, job.choices)
         say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {chosen.name}")
+    if _failed(job, plans, unusable, progress):
+        raise typer.Exit(1)
+
+
+def _job(
+    paths: Sequence[Path], track: str, overrides: Overrides, options: dict[str, str], cell: str | None, store: str
+) -> tuple[Job, list[Failure]]:
+    """What is to be run, and the submissions that cannot be.
+
+    Raises:
+        InputError: nothing can be run, or not as it was asked for.
+    """
+    from harness.evaluation.engines.job import Job  # noqa: PLC0415
+    from harness.evaluation.failures import entrants  # noqa: PLC0415
+    from harness.evaluation.plan import CellId, planned  # noqa: PLC0415
+    from harness.evaluation.progress import printable  # noqa: PLC0415
+    from harness.evaluation.run import check_access  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    if cell is not None:
+        one = CellId.parse(cell)
+        chosen = load_track(one.track if track == "mini" else track)
+        overrides, submission = planned(one, chosen, overrides, paths)
+        check_access(submission, overrides.white_box)
+        return Job(chosen, overrides, open_store(store), (submission,), dict(one.options)), []
+    found, unusable = entrants(paths, options, overrides.white_box)
+    chosen = load_track(track)
+    for each in unusable:
+        err.print(f"{escape(each.entry)} is not run: {escape(printable(each.why))}", soft_wrap=True)
+    return Job(chosen, overrides, open_store(store), tuple(dict.fromkeys(found)), options), unusable
+
+
+def _failed(job: Job, plans: Sequence[Plan], unusable: list[Failure], progress: PlainProgress) -> bool:
+    """Tell what failed, if anything did."""
+    from harness.evaluation.failures import failures  # noqa: PLC0415
+    from harness.evaluation.progress import JsonProgress  # noqa: PLC0415
+
+    found = [failures(done, job.store, job.submissions, job.options, progress.given_up) for done in plans]
+    failed = unusable + [line for lines in found for line in lines]
+    if isinstance(progress, JsonProgress):
+        for each in failed:
+            progress.failed(each)
+    elif failed:
+        _tell(failed)
+    return bool(failed)
+
+
+def _tell(failed: Sequence[Failure]) -> None:
+    """Print the table of what failed, and what can be done about it."""
+    from harness.evaluation.progress import printable  # noqa: PLC0415
+
+    table = Table(title="failed", title_justify="left", box=None, pad_edge=False)
+    for name in ("submission", "status", "cells", "why"):
+        table.add_column(name, overflow="fold")
+    for each in failed:
+        cells = ", ".join(each.cells) if len(each.cells) <= _NAMED else f"{len(each.cells)}, {each.cells[0]} first"
+        table.add_row(escape(each.entry), each.status, cells or "-", escape(printable(each.why)[:_SHOWN]))
+    err.print(table)
+    err.print(
+        "failed cells count as the majority class. Give the command --again to run them once more, for example after "
+        "the machine ran out of memory",
+        soft_wrap=True,
+    )
 
 
 def _check(

@@ -283,6 +283,26 @@ def logits(head: Head, features: _Floats, lengths: _Integers | None = None) -> n
     return head.logits(features, lengths)
 
 
+def cost(head: Head, classes: int) -> tuple[int, int]:
+    """What a head takes for one vector of features: float64 values held at once, about, and products.
+
+    Args:
+        head: any of the four.
+        classes: number of classes.
+
+    Returns:
+        (values, products); for a `BiLstmHead`, whose gates are bounded by themselves, both are for each token.
+    """
+    products = sum(getattr(head, field.name).size for field in fields(head))
+    if isinstance(head, LinearHead):
+        return head.weight.shape[1] + 2 * classes, products
+    if isinstance(head, MlpHead):
+        return head.weight1.shape[1] + 2 * head.weight1.shape[0], products
+    if isinstance(head, PrototypeHead):
+        return head.weight.shape[1] + (2 + 3 * classes) * head.weight.shape[0], products
+    return 3 * head.wx.shape[2], products
+
+
 def problem(head: Head | None, classes: int, width: int) -> str | None:
     """Say what is wrong with a head's shapes, or None."""
     if head is None:

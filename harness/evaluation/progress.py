@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from harness.evaluation.failures import Failure
     from harness.evaluation.referee import Cell, Verdict
     from harness.tracks.tiers import Tier
 
@@ -37,6 +39,8 @@ class PlainProgress:
         self.console, self._first_round = console, first_round
         self._counts: dict[str, tuple[int, int]] = {}
         """Of each entry whose cells are not all finished: how many are, and how many there are."""
+        self.given_up: dict[str, str] = {}
+        """Entries that could not be run to their end, with the reason."""
         self._unscored: dict[str, set[str]] = {}
         """Of such an entry, the tasks without a finished cell."""
 
@@ -83,6 +87,11 @@ class PlainProgress:
             detail = verdict.record.detail or verdict.record.output
             self.console.print(f"    {escape(printable(detail).strip()[-2000:])}", soft_wrap=True)
         self._scored(entry, cell.task.name, total - number)
+
+    def abandoned(self, entry: str, problem: str) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        self.given_up[entry] = problem
+        self.console.print(f"{escape(entry)}: {escape(printable(problem).strip()[-2000:])}", soft_wrap=True)
 
     def _scored(self, entry: str, task: str, left: int) -> None:
         """A task has a finished cell more; tell when it was the last task without one, and cells are left."""
@@ -178,6 +187,15 @@ class JsonProgress(PlainProgress):
         scored = {"score": verdict.score, "stored": verdict.stored}
         place = {"event": "cell", "entry": entry, "task": cell.task.name, "split": cell.split}
         self._write({**place, "status": verdict.status, **scored, **known})
+
+    def abandoned(self, entry: str, problem: str) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        self.given_up[entry] = problem
+        self._write({"event": "abandoned", "entry": entry, "detail": problem})
+
+    def failed(self, failure: Failure) -> None:
+        """Write a line of the table of what failed."""
+        self._write({"event": "failed", **dataclasses.asdict(failure)})
 
     def _write(self, event: dict[str, Any]) -> None:
         event["elapsed_s"] = round(time.monotonic() - self._started, 3)

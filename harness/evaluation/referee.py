@@ -18,21 +18,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
-import numpy as np
 
 from harness.blackbox import wire
 from harness.blackbox.lock import waited_s
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
-from harness.errors import AnswerError, SubmissionError
+from harness.errors import SubmissionError
+from harness.evaluation.applying import Applied, apply
 from harness.lm.fingerprint import fingerprint
 from harness.results.records import CellRecord, KeptAnswer, Usage
 from harness.results.status import COUNTS, MARKS
 from harness.sandbox import best_tier, launch, presets
 from harness.sandbox.submission import loaded
 from harness.sandbox.trial import refusal
-from harness.solving import answers
 from harness.solving.metrics import cell_score
 from harness.tracks.examples import examples_sha256, load_shots, load_test
 from harness.tracks.tiers import REFEREE
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from harness.blackbox.session import Incumbent, Tuning
-    from harness.contract import Answer, Examples, IntArray, ModelInfo, Shots, Task
+    from harness.contract import ModelInfo, Shots, Task
     from harness.lm.model import LanguageModel
     from harness.results.records import Note
     from harness.results.store import Attempt
@@ -105,9 +104,10 @@ def run_cell(
 ) -> Verdict:
     """Run a submission on a cell and store what came of it, in the best tier of isolation or the one that is given.
 
+    Whatever the submission does is a status of the cell: that it cannot be imported or configured is `crashed`.
+
     Raises:
         SandboxError: no worker can be isolated so.
-        SubmissionError: the submission cannot be imported or configured; nothing is stored.
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
@@ -116,7 +116,8 @@ def run_cell(
     info = lm.info(shots.train.texts, cell.task.template)
     meter = Meter(cell.spec.calls, len(shots.train))
     begun = _begun(cell, shots, lm)
-    priced = PricedModel(lm, cell.task, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20)
+    frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
+    priced = PricedModel(lm, cell.task, answer, frame, texts, cell.limits.answers)
     session = Session(priced, meter, attempt, watch)
     started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
     worker = launch.start(cell.limits, submission.path, tier or best_tier.best().tier)
@@ -131,10 +132,11 @@ def run_cell(
     tuning_s = time.perf_counter() - before - waited
     status, detail = _status(tuning, left)
     if tuning.config is None and status == "crashed":
-        raise refusal(submission, detail or left.output)
-    applied = _apply(tuning.incumbents, cell, lm)  # only now, after the worker is dead
+        detail = str(refusal(submission, detail or left.output))
+    test = load_test(cell.file, cell.source)  # only now, after the worker is dead
+    applied = apply(tuning.incumbents, cell.task, test, tested_by(lm, cell.spec), cell.limits.answers.seconds)
     if applied.problem and status in COUNTS:  # a failure keeps its own reason
-        status, detail = "invalid_answer", applied.problem
+        status, detail = applied.status, applied.problem
     record = dataclasses.replace(
         _used(begun, tuning.usage),
         detail=detail,
@@ -194,19 +196,8 @@ def _used(record: CellRecord, usage: Usage) -> CellRecord:
     return dataclasses.replace(record, **dataclasses.asdict(usage))
 
 
-@dataclass(frozen=True)
-class _Applied:
-    """What the answers of a cell say of the test set."""
-
-    test: Examples
-    kept: list[KeptAnswer]
-    test_s: float
-    problem: str = ""
-    """Why an answer could not be applied; then none is kept."""
-
-
 def _finished(
-    cell: Cell, attempt: Attempt, status: str, record: CellRecord, applied: _Applied, lm: LanguageModel
+    cell: Cell, attempt: Attempt, status: str, record: CellRecord, applied: Applied, lm: LanguageModel
 ) -> Verdict:
     """Store how a cell ended, with the time of its test and the peaks of memory."""
     from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
@@ -217,7 +208,7 @@ def _finished(
         test_s=applied.test_s,
         device_peak_mb=device.peak_mb(lm.device),
     )
-    test, kept = applied.test, applied.kept
+    test, kept = applied.test, list(applied.kept)
     stored = attempt.finish(status, record, examples_sha256(test), test.labels, kept)
     shown = None
     if kept and status in COUNTS:
@@ -272,42 +263,16 @@ def tested_by(lm: LanguageModel, spec: TrackTask) -> LanguageModel:
     return lm if isinstance(spec.test_tokens, msgspec.UnsetType) else lm.cut_at(spec.test_tokens)
 
 
-def _apply(incumbents: Mapping[float, Incumbent], cell: Cell, lm: LanguageModel) -> _Applied:
-    """Predictions of every kept incumbent, computed once per distinct answer. Loads the test set."""
-    test, lm = load_test(cell.file, cell.source), tested_by(lm, cell.spec)
-    before, waited = time.perf_counter(), waited_s()
-    known: dict[bytes, IntArray] = {}
-    kept, problem = [], ""
-    try:
-        for mark, incumbent in sorted(incumbents.items()):
-            if incumbent.blob not in known:
-                known[incumbent.blob] = _classes(incumbent.answer, cell.task, lm, test)
-            kept.append(KeptAnswer(mark, incumbent.rows, incumbent.blob, known[incumbent.blob]))
-    except AnswerError as refused:
-        kept, problem = [], str(refused)
-    return _Applied(test, kept, time.perf_counter() - before - (waited_s() - waited), problem)
-
-
-def _classes(answer: Answer, task: Task, lm: LanguageModel, test: Examples) -> IntArray:
-    """What one answer says of the test texts: (texts,)."""
-    try:
-        p = answers.probabilities(answer, task, lm, test.texts)
-    except MemoryError as problem:  # of the heads; a device's own is `DeviceMemoryError`, and nobody's fault
-        raise AnswerError(f"too little memory to apply this answer: {problem}") from problem
-    return np.asarray(p.argmax(axis=1))
-
-
 def run_reference(
     cell: Cell, submission: Submission, options: Mapping[str, str], lm: LanguageModel, attempt: Attempt, watch: Watch
 ) -> Verdict:
     """Run a white-box reference on a cell, in this process and without a sandbox, and store what came of it.
 
     Raises:
-        SubmissionError: it cannot be imported or configured; nothing is stored.
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
-    from harness.evaluation.white_box import WHITE_BOX_LEVEL, WhiteBox, train  # noqa: PLC0415 - torch
+    from harness.evaluation.white_box import WHITE_BOX_LEVEL, Training, WhiteBox, train  # noqa: PLC0415 - torch
 
     cell, options = _settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
@@ -315,8 +280,14 @@ def run_reference(
     before = time.perf_counter()
     white = WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # what it prints is no result
-        solver = _imported(stack, submission, options)
-        training = train(solver, white, cell.task, shots, cell.worker_seed, watch)
+        config: dict[str, object] = {}
+        try:
+            solver = _imported(stack, submission, options)
+        except SubmissionError as problem:
+            training = Training("crashed", str(problem), None, [])
+        else:
+            config = _shown(solver.config)
+            training = train(solver, white, cell.task, shots, cell.worker_seed, watch)
         tuning_s = time.perf_counter() - before
         status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
         white.test_by(tested_by(lm, cell.spec))
@@ -327,11 +298,11 @@ def run_reference(
                 kept = [KeptAnswer(1.0, 0, b"", training.last.classes(test.texts, len(cell.task.classes)))]
             except Exception:  # noqa: BLE001 - the author's code again
                 status, detail = "invalid_answer", traceback.format_exc()
-        applied = _Applied(test, kept, time.perf_counter() - before)
+        applied = Applied(test, tuple(kept), time.perf_counter() - before)
     record = dataclasses.replace(
         _used(begun, Usage(level=WHITE_BOX_LEVEL)),
         detail=detail,
-        config=_shown(solver.config),
+        config=config,
         calls_total=0,
         rows_total=0,
         note=training.note,
@@ -353,18 +324,29 @@ class HandedIn:
     tuning_s: float
 
 
-def score_handed(cell: Cell, handed: HandedIn, lm: LanguageModel, attempt: Attempt, where: str) -> Verdict:
+def score_handed(
+    cell: Cell,
+    handed: HandedIn,
+    lm: LanguageModel,
+    attempt: Attempt,
+    where: str,
+    problem: str = "",
+) -> Verdict:
     """Apply an answer that was handed in from outside, without a worker, and store what came of it.
 
     `where` stands in the sandbox's place and makes a division of its own, since neither the solver's time nor its means
-    were under control.
+    were under control. `problem` is why the answer is not applied at all, if there is a reason.
 
     Raises:
         DataError: the data are not there or malformed.
         StoreError: a fact could not be made durable.
     """
     begun = _begun(cell, load_shots(cell.file, cell.source, cell.split, cell.spec), lm)
-    applied = _apply({1.0: handed.incumbent}, cell, lm)
+    test, limits = load_test(cell.file, cell.source), cell.limits.answers
+    if problem:
+        applied = Applied(test, (), 0.0, "too_costly", problem)
+    else:
+        applied = apply({1.0: handed.incumbent}, cell.task, test, tested_by(lm, cell.spec), limits.seconds)
     record = dataclasses.replace(
         _used(begun, handed.usage),
         detail=applied.problem,
@@ -375,7 +357,7 @@ def score_handed(cell: Cell, handed: HandedIn, lm: LanguageModel, attempt: Attem
         sandbox=where,
         tuning_s=handed.tuning_s,
     )
-    return _finished(cell, attempt, "invalid_answer" if applied.problem else "ok", record, applied, lm)
+    return _finished(cell, attempt, applied.status, record, applied, lm)
 
 
 def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
@@ -389,7 +371,7 @@ def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapp
             f"{submission.path}: the module {problem.name!r} is not installed. What the references that ship need "
             'comes with: pip install -e ".[references]"'
         ) from problem
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise SubmissionError(f"{submission.path}: cannot be imported:\n{traceback.format_exc()}") from problem
 
 

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from harness.errors import AnswerError, InputError
+from harness.evaluation.referee import tested_by
 from harness.evaluation.run import Evaluation
 from harness.lm.fingerprint import probe
 from harness.results.store import Store
@@ -242,7 +243,9 @@ def _applied(store: Store, then: StoredCell, evaluation: Evaluation, cell: Cell)
             try:
                 answer = answers.from_bytes(blob)
                 answers.check(answer, cell.task, lm.backbone.width)
-                known[blob] = answers.probabilities(answer, cell.task, lm, test.texts).argmax(axis=1)
+                known[blob] = answers.probabilities(answer, cell.task, tested_by(lm, cell.spec), test.texts).argmax(
+                    axis=1
+                )
             except AnswerError:
                 known[blob] = np.full(len(test), -1)  # no answer that can be applied gives these predictions
         total += len(stored)

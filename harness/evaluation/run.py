@@ -55,6 +55,10 @@ class Progress(Protocol):
         """A cell ended."""
         ...
 
+    def abandoned(self, entry: str, problem: str) -> None:
+        """A submission cannot be run, or not to its end; the others go on."""
+        ...
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -68,23 +72,26 @@ class Plan:
     white_box: bool
     """Whether references may run."""
 
-    def open(self, store: Store, submission: Submission, options: Mapping[str, str]) -> OpenRun:
+    def open(self, store: Store, submission: Submission, options: Mapping[str, str], *, again: bool = False) -> OpenRun:
         """Record the run of a submission, unless it is there, and see which of its cells are missing.
+
+        With `again`, those that failed are to be done, too.
 
         Raises:
             InputError: it is a white-box reference, and the choices do not allow it.
         """
         self._check(submission)
         run = self.record(store, submission.access, **_own(submission, options))
-        return self._opened(store, run, submission, options)
+        return self._opened(store, run, submission, options, again)
 
-    def peek(self, store: Store, submission: Submission, options: Mapping[str, str]) -> OpenRun:
+    def peek(self, store: Store, submission: Submission, options: Mapping[str, str], *, again: bool = False) -> OpenRun:
         """`open`, but nothing is recorded.
 
         Args:
             store: where the run may be.
             submission: what would be run.
             options: of its Config.
+            again: whether cells that failed are to be done, too.
 
         Returns:
             The run under the id that it has or would have.
@@ -94,7 +101,7 @@ class Plan:
         """
         self._check(submission)
         run = self._key(submission.access, **_own(submission, options)).id
-        return self._opened(store, run, submission, options)
+        return self._opened(store, run, submission, options, again)
 
     def record(self, store: Store, access: Access, **own: Any) -> str:
         """Record a run, unless it is there, and return its id; `own` are the fields of `RunKey` that tell it apart."""
@@ -111,10 +118,13 @@ class Plan:
                 f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
             )
 
-    def _opened(self, store: Store, run: str, submission: Submission, options: Mapping[str, str]) -> OpenRun:
-        finished = store.finished(run)
+    def _opened(
+        self, store: Store, run: str, submission: Submission, options: Mapping[str, str], again: bool
+    ) -> OpenRun:
+        failed = store.failed(run) if again else {}
+        finished = store.finished(run) - set(failed)
         todo = tuple(c for c in self.cells if (c.task.name, c.split) not in finished)
-        return OpenRun(run, entry_name(submission.name, options), todo)
+        return OpenRun(run, entry_name(submission.name, options), todo, failed)
 
 
 def _own(submission: Submission, options: Mapping[str, str]) -> dict[str, Any]:
@@ -131,6 +141,12 @@ class OpenRun:
     id: str
     entry: str
     todo: tuple[Cell, ...]
+    failed: Mapping[tuple[str, int], int]
+    """Of those to be done again, the attempt whose outcome is to be replaced."""
+
+    def replaces(self, cell: Cell) -> int | None:
+        """The attempt whose outcome a cell's next one replaces; None where it has none."""
+        return self.failed.get((cell.task.name, cell.split))
 
 
 class Evaluation:
@@ -173,37 +189,51 @@ class Evaluation:
             choices.white_box,
         )
 
-    def run(self, submission: Submission, options: Mapping[str, str], progress: Progress) -> str:
+    def run(
+        self, submission: Submission, options: Mapping[str, str], progress: Progress, *, again: bool = False
+    ) -> str:
         """Run what is missing of one submission; return the run's id. May be interrupted and called again.
+
+        With `again`, cells that failed are run once more, and the new outcome replaces the failure.
 
         Raises:
             InputError: it is a white-box reference, and the choices do not allow it.
-            SubmissionError: it cannot be imported or configured.
         """
-        run = self.plan.open(self.store, submission, options)
+        run = self.plan.open(self.store, submission, options, again=again)
         progress.planned(run.entry, self.cells, run.todo)
         for cell in run.todo:
-            if (cell.task.name, cell.split) in self.store.finished(run.id):
+            replaces = run.replaces(cell)
+            if self.is_done(run.id, cell, replaces):
                 continue  # by another process, meanwhile
             progress.began(run.entry, cell)
-            verdict = self.run_cell(run.id, cell, submission, options, progress.spent)
+            verdict = self.run_cell(run.id, cell, submission, options, progress.spent, replaces)
             progress.ended(run.entry, cell, verdict)
         return run.id
 
+    def is_done(self, run: str, cell: Cell, replaces: int | None = None) -> bool:
+        """Whether a cell has an outcome, another one than that of the attempt `replaces`."""
+        place = cell.task.name, cell.split
+        return place in self.store.finished(run) and (replaces is None or self.store.failed(run).get(place) != replaces)
+
     def run_cell(
-        self, run: str, cell: Cell, submission: Submission, options: Mapping[str, str], watch: Watch
+        self,
+        run: str,
+        cell: Cell,
+        submission: Submission,
+        options: Mapping[str, str],
+        watch: Watch,
+        replaces: int | None = None,
     ) -> Verdict:
         """Run one cell of an open run. Several threads may do so at once: their forward passes take turns.
 
-        A reference has the model to itself until it ends.
+        A reference has the model to itself until it ends. The outcome replaces that of the attempt `replaces`.
 
         Raises:
             SandboxError: no worker can be isolated.
-            SubmissionError: it cannot be imported or configured.
         """
         white_box, lm = submission.access == "white-box", self.model_for(cell)
         tier = None if white_box else self.tier  # before anything is recorded
-        attempt = self.store.begin(run, cell.task.name, cell.split)
+        attempt = self.store.begin(run, cell.task.name, cell.split, replaces)
         if white_box:
             with lm.turns:
                 return run_reference(cell, submission, options, lm, attempt, watch)

@@ -63,6 +63,10 @@ def peak_mb(kind: Kind) -> float | None:
     return torch.cuda.max_memory_allocated() / 2**20 if kind == "cuda" else None
 
 
+_NO_MEMORY = "can't allocate memory"
+"""What torch says where main memory ends; it has no exception of its own for that."""
+
+
 @contextlib.contextmanager
 def seeded(kind: Kind, seed: int) -> Iterator[None]:
     """Torch's global generators, from which dropout draws, begin at `seed` and are put back: the device's own, too."""
@@ -73,7 +77,7 @@ def seeded(kind: Kind, seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def memory_for(asked: str, remedy: str) -> Iterator[None]:
-    """Say what was `asked`, what the device has and the `remedy` where its memory does not suffice.
+    """Say what was `asked`, what the device has and the `remedy` where its memory, or main memory, does not suffice.
 
     Nothing is tried again in smaller parts: which rows share a forward pass is part of the numbers.
 
@@ -91,6 +95,13 @@ def memory_for(asked: str, remedy: str) -> Iterator[None]:
             f"holds {_mib(mine)}, others {_mib(others)}, and {_mib(free)} are free; torch says: "
             f"{_first_sentences(problem)} {remedy}. Or end what else computes there (nvidia-smi lists it), or take a "
             "device with more memory"
+        ) from problem
+    except (MemoryError, RuntimeError) as problem:
+        if isinstance(problem, RuntimeError) and _NO_MEMORY not in str(problem):
+            raise
+        raise DeviceMemoryError(
+            f"this machine has too little main memory for {asked}: {_first_sentences(problem)} {remedy}. "
+            "Or end what else runs here"
         ) from problem
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.lock import Turns
 from harness.blackbox.model import Forwarded
 from harness.blackbox.projection import check_space
@@ -165,7 +166,11 @@ class LanguageModel:
         longest = self.max_tokens - (0 if mode is None else self.prompt_tokens)
         if mode != "add" and self._separator is not None:  # no p0 stands in the text, so nothing has to part them
             template = template.removeprefix(self._separator).lstrip(" ")
-        return TextSet(tuple(encode(self.tokenizer, self.kind, template, text, longest) for text in texts))
+        encoded = []
+        for text in texts:
+            checkpoint()
+            encoded.append(encode(self.tokenizer, self.kind, template, text, longest))
+        return TextSet(tuple(encoded))
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
         """Token ids of each word, verbatim."""
@@ -242,9 +247,11 @@ class LanguageModel:
         """Logits, with `normalize` log-probabilities among the whole vocabulary, and the features asked for; float32.
 
         Texts of like length are forwarded together, as many tokens at once as `chunk_tokens` says; which rows share a
-        chunk depends on the query alone. Of several threads one computes, the others wait in `turns`.
+        chunk depends on the query alone. Of several threads one computes, the others wait in `turns`. There is a
+        checkpoint before each chunk.
         """
-        with self.turns:
+        asked = f"the reply to {1 if prompts is None else len(prompts)} candidates x {len(texts)} texts"
+        with self.turns, memory_for(asked, "Ask for fewer at once"):
             return self._forward(prompts, texts, words, features, normalize)
 
     def _forward(
@@ -265,6 +272,7 @@ class LanguageModel:
         states = np.zeros((candidates, len(texts), *per_text), dtype=np.float32) if features else None
         reads = {None: 1, "mask": 2, "cls": 2, "all": 1 + int(lengths.max())}[features]
         for chosen, members in self._chunks(lengths.tolist(), candidates, reads):
+            checkpoint()
             part = tuple(layer[members] if len(layer) > 1 else layer for layer in layers)
             count = members.stop - members.start
             batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, features)

@@ -4,7 +4,8 @@ Each source is audited first and then comes over in one transaction, whole or no
 numbers, so their chains and seals are made anew: over the same facts, in the same way, and late seals stay late. An
 attempt is known again by its run, cell and start, so that merging twice adds nothing, and merging later adds what is
 new. A cell that was finished in several places counts once: where the outcomes agree the first stays, and the other
-is kept as an attempt without one; where they differ the source is refused.
+is kept as an attempt without one; where they differ the source is refused. An outcome that replaced a failed one
+(`harness evaluate --again`) replaces it here, too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from harness.results import tables
 from harness.results.audit import audit_snapshot
 from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
 from harness.results.records import cell_record
+from harness.results.store import remove_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,6 +128,11 @@ class _Merge:
         standing = _rows(self._here, tables.outcomes, **place)
         if not standing:
             self._close(outcomes[0], mine, ledger, result)
+        elif _replaces(outcomes[0], standing[0]):
+            remove_outcome(self._here, standing[0]["attempt"])
+            self._close(outcomes[0], mine, ledger, result)
+        elif _replaces(standing[0], outcomes[0]):
+            self._count["agreeing"] += 1
         elif self._result(self._here, standing[0]) != result:
             self._conflicts.append(f"{name} ended differently: {_told(outcomes[0])} there, {_told(standing[0])} here")
         elif standing[0]["attempt"] != mine["attempt"]:
@@ -195,6 +202,12 @@ class _Merge:
         columns = ("mark", "rows", "answer", "predictions")
         incumbents = sorted(tuple(row[name] for name in columns) for row in kept)
         return outcome["status"], outcome["test"], cell_record(outcome["facts"]).rows_spent, incumbents
+
+
+def _replaces(one: Row, other: Row) -> bool:
+    """Whether the outcome of a cell took the place of another, a failure: its record says how that one ended."""
+    before = (*cell_record(other["facts"]).replaced, other["status"])
+    return cell_record(one["facts"]).replaced[: len(before)] == before
 
 
 def _rows(connection: sa.Connection, table: sa.Table, **where: Any) -> list[Row]:

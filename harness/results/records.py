@@ -211,6 +211,8 @@ class CellRecord:
     """Rows spent when the submission logged numbers of its search, such as a generation's loss, and the numbers."""
     metric: Metric | None = None
     """What the cell is scored by; None where it is the metric that the task file has."""
+    replaced: tuple[str, ...] = ()
+    """How earlier runs of this cell had ended, failures all, before `--again` replaced their outcomes; oldest first."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -230,6 +232,8 @@ class CellRecord:
             del found["log"]
         if self.metric is None:
             del found["metric"]
+        if not self.replaced:
+            del found["replaced"]
         return found
 
     def to_json(self) -> str:

@@ -10,7 +10,8 @@ MEANING = {
     "crashed": "an exception, or the process died; the traceback is kept",
     "invalid_answer": "an answer that breaks the contract",
     "protocol_error": "bytes on the socket that are not of the wire format",
-    "out_of_memory": "more memory than the limit",
+    "out_of_memory": "more memory than the limit, or than the machine had left",
+    "too_costly": "its answers took more time to apply to the test set than the limit",
 }
 COUNTS = frozenset({"ok", "budget_exhausted", "timeout"})
 """Statuses whose answer is scored. All others are failures: shown as such, and ranked as the majority class."""

@@ -15,7 +15,7 @@ import hashlib
 import json
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from harness.results import tables
 from harness.results.database import address, identity, open_engine, readers, shown
 from harness.results.digests import chained, closing_seal, first_link, row_seal
 from harness.results.records import LedgerRow, OpenCell, Pace, Run, StoredCell, cell_record, run_key
+from harness.results.status import COUNTS
 from harness.results.tables import SCHEMA
 
 if TYPE_CHECKING:
@@ -112,8 +113,16 @@ class Store:
         with self._reading() as connection:
             return {(task, split) for task, split in connection.execute(query)}
 
-    def begin(self, run: str, task: str, split: int) -> Attempt:
-        """Start a cell."""
+    def failed(self, run: str) -> dict[tuple[str, int], int]:
+        """Cells of a run that ended in a failure, each with the attempt that did: those that may be run again."""
+        columns = tables.outcomes.c
+        query = sa.select(columns.task, columns.split, columns.attempt)
+        with self._reading() as connection:
+            rows = connection.execute(query.where(columns.run == run, columns.status.not_in(COUNTS))).all()
+        return {(row.task, row.split): row.attempt for row in rows}
+
+    def begin(self, run: str, task: str, split: int, replaces: int | None = None) -> Attempt:
+        """Start a cell. Its outcome takes the place of that of the attempt `replaces`, a failure, if one is named."""
         row = {"run": run, "task": task, "split": split, "started": time.time()}
         columns = tables.attempts.c
         with self._appending() as connection:
@@ -121,7 +130,7 @@ class Store:
             number = int(inserted[0])
             seal = row_seal("attempts", row | {"attempt": number})
             connection.execute(tables.attempts.update().where(columns.attempt == number).values(seal=seal))
-        return Attempt(self, number, run, task, split, seal)
+        return Attempt(self, number, run, task, split, seal, replaces)
 
     def runs(self) -> list[Run]:
         """All runs, oldest first.
@@ -271,8 +280,11 @@ class Store:
 class Attempt:
     """A cell being run: takes ledger rows one by one, then the outcome."""
 
-    def __init__(self, store: Store, number: int, run: str, task: str, split: int, seal: str) -> None:
+    def __init__(
+        self, store: Store, number: int, run: str, task: str, split: int, seal: str, replaces: int | None
+    ) -> None:
         """Continue from nothing: an attempt is never resumed."""
+        self._replaces = replaces
         self._store, self.number, self.run, self.task, self.split = store, number, run, task, split
         self._queries, self._chain, self._seal = 0, first_link(run, task, split, number), seal
 
@@ -292,10 +304,13 @@ class Attempt:
     def finish(self, status: str, record: CellRecord, test: str, labels: IntArray, kept: list[KeptAnswer]) -> bool:
         """Write outcome, answers and predictions in one transaction.
 
-        Returns False where another process finished this cell first; then nothing is written.
+        Returns False where another process finished this cell first; then nothing is written. A failed outcome that
+        this one replaces goes in the same transaction. Its attempt and its ledger stay, and `CellRecord.replaced` says
+        how it ended.
         """
         try:
             with self._store._writing() as connection:  # noqa: SLF001
+                record = self._replacing(connection, record)
                 _once(connection, tables.test_sets, "test", {"test": test, "labels": tables.class_bytes(labels)})
                 kept_seals = [self._keep(connection, answer) for answer in sorted(kept, key=lambda each: each.mark)]
                 cell = {"run": self.run, "task": self.task, "split": self.split, "attempt": self.number}
@@ -314,6 +329,18 @@ class Attempt:
             ) from problem
         return True
 
+    def _replacing(self, connection: sa.Connection, record: CellRecord) -> CellRecord:
+        """Take the failed outcome away that this attempt replaces, if it still stands; the record with its status."""
+        columns = tables.outcomes.c
+        if self._replaces is None:
+            return record
+        query = sa.select(columns.status, columns.facts).where(columns.attempt == self._replaces)
+        failed = connection.execute(query.where(columns.status.not_in(COUNTS))).first()
+        if failed is None:
+            return record
+        remove_outcome(connection, self._replaces)
+        return replace(record, replaced=(*cell_record(failed.facts).replaced, failed.status))
+
     def _keep(self, connection: sa.Connection, answer: KeptAnswer) -> str:
         """Write one incumbent with its answer; return its seal."""
         digest = hashlib.sha256(answer.blob).hexdigest()
@@ -323,6 +350,12 @@ class Attempt:
         values = {"mark": float(answer.mark), "rows": int(answer.rows), "answer": digest}
         predictions = tables.class_bytes(answer.predictions)
         return _insert(connection, tables.incumbents, {"attempt": self.number, "predictions": predictions, **values})
+
+
+def remove_outcome(connection: sa.Connection, attempt: int) -> None:
+    """Take an outcome away that another one replaces; the attempt stays, as one without an outcome."""
+    connection.execute(tables.incumbents.delete().where(tables.incumbents.c.attempt == attempt))
+    connection.execute(tables.outcomes.delete().where(tables.outcomes.c.attempt == attempt))
 
 
 def _cell(row: Any, incumbents: list[Any]) -> StoredCell:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
+_LARGEST_SOURCE = 4 << 20
 PAGE = "README.md"
 """The page about a submission: no part of it, so it can be rewritten, and a worker cannot read it."""
 PRESETS = "presets.toml"
@@ -69,7 +70,10 @@ def find(path: str | Path) -> Submission:
         SubmissionError: no such folder, no submission.py, an unusable name, too many bytes, or an `access` that
             cannot be read.
     """
-    folder = Path(path).resolve()
+    try:
+        folder = Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as problem:  # links in a circle, or a name that no path can have
+        raise SubmissionError(f"{path}: cannot be looked at: {problem}") from problem
     if folder.name == "submission.py":
         folder = folder.parent
     if not (folder / "submission.py").is_file():
@@ -89,7 +93,7 @@ def find(path: str | Path) -> Submission:
         whole = _sha256(files)
         files.pop(PAGE, None)
         return Submission(folder.name, folder, _sha256(files), whole, _access(folder / "submission.py"))
-    except OSError as problem:
+    except (OSError, RuntimeError, ValueError) as problem:  # links in a circle, or a name that is no text
         raise SubmissionError(f"{folder}: cannot be read: {problem}") from problem
 
 
@@ -148,7 +152,12 @@ def _access(file: Path) -> Access:
 
 
 def statements(file: Path) -> list[ast.stmt]:
-    """Top-level statements of a source file; none where it does not parse, which the import will tell better."""
+    """Top-level statements of a source file; none where it does not parse, which the import will tell better.
+
+    Nor of a file so large that a syntax tree of it would take the referee's memory.
+    """
+    if file.stat().st_size > _LARGEST_SOURCE:
+        return []
     try:
         return ast.parse(file.read_bytes()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -10,9 +10,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import fastapi
 from fastapi import Depends, FastAPI, Request, Response
@@ -28,6 +27,7 @@ from harness.evaluation.environment import package_version
 from harness.service import messages, schema
 from harness.service.accounts import Token
 from harness.service.counters import CONTENT_TYPE, Metrics
+from harness.service.line import Closing, Line
 from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK, Fault
 from harness.service.queries import Refusal
 from harness.service.rate_limit import Bucket
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from harness.service.messages import FaultCode, Media
     from harness.service.queries import Desk, Place
 
+Settle: TypeAlias = "Callable[[Callable[[], None]], bool]"
+"""Scores one answer, with what is to be called whenever others may be let through; whether there may be more."""
 _log = logging.getLogger("harness.service")
 T = TypeVar("T")
 STATUS: dict[FaultCode, int] = {
@@ -53,11 +55,11 @@ _Credentials = Annotated[HTTPAuthorizationCredentials | None, fastapi.Security(_
 class Service:
     """A desk with its thread, its counters and its clients' buckets."""
 
-    def __init__(self, desk: Desk, settle: Callable[[], bool]) -> None:
+    def __init__(self, desk: Desk, settle: Settle) -> None:
         """Serve `desk`; `settle` scores one answer and says whether to go on; it is called on the model's thread."""
         self.desk, self.metrics = desk, Metrics()
         self._settle = settle
-        self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._model = Line()
         self._buckets: dict[str, Bucket] = {}
         self._working: Counter[str] = Counter()
         self.waiting = 0
@@ -67,19 +69,21 @@ class Service:
         self.waiting += 1
         self.metrics.waiting.inc()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._model, work)
+            return await asyncio.wrap_future(self._model.ask(work))
         finally:
             self.waiting -= 1
             self.metrics.waiting.dec()
 
     def settle(self) -> None:
-        """Score an answer that was handed in, when the model is free, then the next, behind queries that came since."""
+        """Score an answer that was handed in, when the model is free, then the next; queries go before at any time."""
         with suppress(RuntimeError):  # the server ends; the next start takes it up
-            self._model.submit(self._settled)
+            self._model.leave(self._settled)
 
     def _settled(self) -> None:
         try:
-            more = self._settle()
+            more = self._settle(self._model.let_through)
+        except Closing:
+            return  # the next start takes it up
         except Exception as problem:  # noqa: BLE001 - the answer is in the book, and is taken up at the next start
             _log.exception("an answer could not be scored; it is kept, and is scored at the next start")
             more = not isinstance(problem, StoreError)  # the database may be full, and would be for the next one
@@ -88,7 +92,7 @@ class Service:
 
     def close(self) -> None:
         """Wait for the model's thread."""
-        self._model.shutdown(wait=True, cancel_futures=True)
+        self._model.close()
 
     def place(self, task: str, split: int) -> Place:
         """A cell on offer.
@@ -135,7 +139,7 @@ async def _client(request: Request, credentials: _Credentials) -> AsyncIterator[
 _Client = Annotated[Token, Depends(_client)]
 
 
-def make_app(desk: Desk, settle: Callable[[], bool] = lambda: False) -> FastAPI:
+def make_app(desk: Desk, settle: Settle = lambda _others: False) -> FastAPI:
     """The service of a desk as an ASGI application; what was handed in before is settled when it starts."""
     service = Service(desk, settle)
 
@@ -253,7 +257,7 @@ def _faults(app: FastAPI, service: Service) -> None:
         assert isinstance(problem, HTTPException)  # noqa: S101 - it is registered for nothing else
         return JSONResponse({"detail": problem.detail}, problem.status_code, problem.headers)
 
-    for kind in (HarnessError, ClientDisconnect, RequestValidationError):
+    for kind in (HarnessError, MemoryError, ClientDisconnect, RequestValidationError):
         app.add_exception_handler(kind, refuse)
     app.add_exception_handler(HTTPException, no_route)
 

@@ -7,6 +7,7 @@ starts at what the book says was spent. Serial: the caller gives it one thread.
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from harness.contract import Budget
 from harness.errors import BudgetExhausted, HarnessError, QueryError
 from harness.service.accounts import Charge, Moved
 from harness.service.messages import CellName, CellPage, Fault, Labelled, Receipt
+from harness.tracks.track import AnswerLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -64,6 +66,8 @@ class Limits:
     answer_bytes: int = 64 << 20
     frame_bytes: int = 64 << 20
     """Most bytes of a query's body, and of its reply."""
+    answers: AnswerLimits = AnswerLimits(math.inf)  # noqa: RUF009 - a frozen value
+    """What an answer may cost when it is scored."""
     read_s: float = 30.0
     """A body that has not come by then is not waited for."""
     per_s: float = 50.0
@@ -91,7 +95,9 @@ class Desk:
         self.track, self.places, self.book, self.limits = track, places, book, limits
         self._lm = lm
         self._priced = {
-            where: PricedModel(lm, place.task, limits.answer_bytes, limits.frame_bytes)
+            where: PricedModel(
+                lm, place.task, limits.answer_bytes, limits.frame_bytes, place.shots.train.texts, limits.answers
+            )
             for where, place in places.items()
         }
 

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import uvicorn
 
+from harness.blackbox.checkpoints import at_checkpoints, checkpoint
 from harness.blackbox.session import Incumbent
 from harness.errors import InputError, StoreError
 from harness.evaluation.referee import HandedIn, score_handed
 from harness.results.records import Usage
 from harness.service.app import make_app
+from harness.service.connections import AtOnce, connections
+from harness.service.line import Closing
 from harness.service.queries import Desk, Limits, Place
 from harness.service.starting import Starting
 from harness.solving import answers
@@ -21,6 +24,8 @@ from harness.tracks.examples import load_shots
 from harness.tracks.tiers import ELSEWHERE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import FastAPI
 
     from harness.evaluation.referee import Cell
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from harness.service.accounts import Account, Book, Token
 
 _AT_ONCE = 256
+_MOST_TRIES = 5
 _KEEP_ALIVE_S = 75
 _GRACE_S = 30
 
@@ -51,10 +57,10 @@ def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
 def service_of(evaluation: Evaluation, book: Book, per_s: float, burst: int) -> FastAPI:
     """The service of an evaluation's cells as an ASGI application."""
     limits = evaluation.track.limits
-    allowed = Limits(limits.answer_mb << 20, limits.frame_mb << 20, per_s=per_s, burst=burst)
+    allowed = Limits(limits.answer_mb << 20, limits.frame_mb << 20, limits.answers, per_s=per_s, burst=burst)
     desk = Desk(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed)
     failed: set[int] = set()
-    return make_app(desk, lambda: settle(evaluation, book, failed))
+    return make_app(desk, lambda others: settle(evaluation, book, failed, others))
 
 
 def run(app: FastAPI | Starting, host: str, port: int) -> None:
@@ -70,10 +76,10 @@ def run(app: FastAPI | Starting, host: str, port: int) -> None:
     """
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
+            AtOnce(app, _AT_ONCE),
             host=host,
             port=port,
-            limit_concurrency=_AT_ONCE,
+            http=connections(),
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
             server_header=False,
@@ -93,13 +99,15 @@ def run(app: FastAPI | Starting, host: str, port: int) -> None:
         raise app.problem
 
 
-def settle(evaluation: Evaluation, book: Book, failed: set[int]) -> bool:
+def settle(evaluation: Evaluation, book: Book, failed: set[int], others: Callable[[], None] = lambda: None) -> bool:
     """Score the oldest answer that was handed in for a cell of this evaluation and is not in its store yet.
 
     Returns False where there is none. An answer that could not be scored goes into `failed` and is passed over, so
-    that the others need not wait for it.
+    that the others need not wait for it. `others` is called in between, whenever the model may be given to somebody
+    else. What was begun `_MOST_TRIES` times, and never came to an end, is not tried once more: that is its result.
 
     Raises:
+        Closing: raised by `others`; the next call takes the same answer up.
         StoreError: a fact could not be made durable; the next call takes the same answer up.
     """
     cells = {(cell.task.name, cell.split): cell for cell in evaluation.cells}
@@ -108,8 +116,10 @@ def settle(evaluation: Evaluation, book: Book, failed: set[int]) -> bool:
         if cell is None or account.number in failed:
             continue
         try:
-            book.scored(account.number, _score(evaluation, book, account, cell))
-        except StoreError:
+            with at_checkpoints(others):
+                run = _score(evaluation, book, account, cell)
+            book.scored(account.number, run)
+        except (Closing, StoreError):
             raise
         except Exception:
             failed.add(account.number)
@@ -134,9 +144,12 @@ def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> 
                 "store that goes with this book"
             )
         return run_id
-    attempt, usage = store.begin(run_id, account.task, account.split), Usage()
+    place = account.task, account.split
+    tries = sum((task, split) == place for _, task, split in store.attempts(run_id))
+    attempt, usage = store.begin(run_id, *place), Usage()
     began = account.submitted or 0.0
     for charged in book.ledger(account.number):
+        checkpoint()
         attempt.record(charged.row)
         usage.count(charged.row, charged.nominal_up, charged.nominal_down)
         began = min(began, charged.answered - charged.row.seconds)
@@ -145,7 +158,10 @@ def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> 
     history = ((account.rows_spent, {"loss": note["loss"]} if "loss" in note else {}),)
     spec = msgspec.structs.replace(cell.spec, calls=account.rows_total // cell.train_rows)
     handed = HandedIn(incumbent, history, usage, (account.submitted or began) - began)
-    score_handed(dataclasses.replace(cell, spec=spec), handed, evaluation.lm, attempt, ELSEWHERE)
+    problem = ""
+    if tries >= _MOST_TRIES:
+        problem = f"the server began to score this answer {tries} times, and ended each time before it was done"
+    score_handed(dataclasses.replace(cell, spec=spec), handed, evaluation.lm, attempt, ELSEWHERE, problem)
     return run_id
 
 

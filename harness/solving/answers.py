@@ -35,7 +35,7 @@ from harness.contract.heads import BiLstmHead, Head
 from harness.errors import AnswerError, QueryError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 SCHEMA = 1
 MOST_MEMBERS = 64
@@ -43,6 +43,8 @@ _LARGEST_HEADER = 1 << 20
 _LARGEST = 1e6
 """Largest magnitude accepted in arrays, factors and offsets, as in queries."""
 _TEXTS_AT_ONCE = 256
+_VALUES, _PRODUCTS = 32 << 20, 1 << 33
+"""Of the words and heads of one slice of texts: float64 values held at once, 256 MiB, and products, about a second."""
 
 
 class Forward(Protocol):
@@ -152,31 +154,49 @@ def check(answer: Answer, task: Task, width: int) -> None:
             raise AnswerError(f"member {n}: {problem}")
 
 
-def probabilities(answer: Answer, task: Task, lm: Forward, texts: Sequence[Text]) -> npt.NDArray[np.float64]:
+def probabilities(
+    answer: Answer, task: Task, lm: Forward, texts: Sequence[Text], between: Callable[[], None] = lambda: None
+) -> npt.NDArray[np.float64]:
     """Mean over members of each one's probabilities, as `Member` defines them: (texts, classes).
+
+    Memory is bounded, whatever the answer is: texts are forwarded 256 at a time, and a head is applied to as many of
+    them at once as `_VALUES` and `_PRODUCTS` allow. `between` is called after each such slice.
 
     Raises:
         AnswerError: a member does not fit the model, or drives it to numbers that are not finite.
     """
     parts = []
     for member in answer.members:
-        try:
-            chunks = [
-                member.probabilities(
-                    lm.outputs(
-                        member.prompt, texts[i : i + _TEXTS_AT_ONCE], member.template, member.words, member.features
-                    ),
-                    len(task.classes),
-                )[0]
-                for i in range(0, len(texts), _TEXTS_AT_ONCE)
-            ]
-        except QueryError as problem:
-            raise AnswerError(f"the model refuses this answer: {problem}") from problem
-        parts.append(np.concatenate(chunks))
+        found = []
+        for first in range(0, len(texts), _TEXTS_AT_ONCE):
+            chunk = texts[first : first + _TEXTS_AT_ONCE]
+            try:
+                outs = lm.outputs(member.prompt, chunk, member.template, member.words, member.features)
+            except QueryError as problem:
+                raise AnswerError(f"the model refuses this answer: {problem}") from problem
+            for part in _slices(member, outs, len(task.classes)):
+                found.append(member.probabilities(part, len(task.classes))[0])
+                between()
+        parts.append(np.concatenate(found))
     mean = np.asarray(np.mean(parts, axis=0), dtype=np.float64)
     if not np.isfinite(mean).all():
         raise AnswerError(f"{np.isnan(mean).any(axis=-1).sum():,} of {len(texts):,} texts get no finite probabilities")
     return mean
+
+
+def _slices(member: Member, outs: Outputs, classes: int) -> Iterator[Outputs]:
+    """The outputs of one candidate in slices of texts on which words and head cost a bounded amount."""
+    tokens = outs.features.shape[2] if member.features == "all" else 1
+    values, products = 4 * len(member.words), 0
+    if member.head is not None:
+        held, factors = heads.cost(member.head, classes)
+        values, products = values + tokens * held, tokens * factors
+    texts = outs.logits.shape[1]
+    step = max(1, min(_VALUES // values, _PRODUCTS // max(1, products), texts))
+    for first in range(0, texts, step):
+        some = slice(first, first + step)
+        lengths = None if outs.lengths is None else outs.lengths[some]
+        yield Outputs(outs.logits[:, some], outs.features[:, some], lengths)
 
 
 def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) -> _Member:

@@ -1,15 +1,18 @@
 """Random projections: from the seed alone, of the width declared, within memory."""
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.blackbox import projection
-from harness.blackbox.projection import check_space, matrix
-from harness.contract import Prompt, Subspace
+from harness.blackbox.projection import check_space, generate, matrix
+from harness.contract import Distribution, Prompt, Subspace
 from harness.errors import QueryError
 from harness.lm.prompts import prompt_layers
 
@@ -113,3 +116,32 @@ def test_coordinates_of_a_wrong_shape_are_told_the_right_one() -> None:
     flat = replace(SPACE, std=(1.0,))
     assert flat.at(np.zeros(50)).z.shape == (1, 1, 50)
     assert flat.at(np.zeros((7, 50))).z.shape == (7, 1, 50)
+
+
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+def test_a_projection_takes_its_own_size_while_it_is_made(distribution: Distribution) -> None:
+    space = Subspace(300_000, (1.0,), 8, seed=1, distribution=distribution)
+    size = 4 * space.dim * space.tokens * 16
+    tracemalloc.start()
+    assert generate(space, 0, 16).nbytes == size
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.02 * size
+
+
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+@given(block=st.integers(1, 500))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_projection_is_the_same_however_it_is_cut(
+    block: int, distribution: Distribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one piece it is what it was before it was made in blocks."""
+    space = Subspace(7, (0.5, 1.5), 5, seed=9, distribution=distribution)
+    rng = np.random.Generator(np.random.Philox(key=[9, 1]))
+    one = (
+        rng.standard_normal((30, 7), np.float32)
+        if distribution == "normal"
+        else rng.random((30, 7), np.float32) * 2 - 1
+    )
+    monkeypatch.setattr(projection, "_BLOCK", block)
+    assert np.array_equal(generate(space, 1, 6), one * np.float32(1.5 / np.sqrt(7)))

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from made_up import key
 from outer_models import CALLS, ROWS, TRAIN_ROWS
 
-from harness.errors import StoreError, SubmissionError
+from harness.errors import StoreError
 from harness.evaluation.referee import run_cell
 from harness.lm.fingerprint import probe
 from harness.results import tables
@@ -176,22 +176,19 @@ def test_closing_every_descriptor_is_a_crash(arena: Arena) -> None:
         ("tune = search\nsys.exit(0)", "SystemExit"),
     ],
 )
-def test_a_submission_that_cannot_be_imported_is_an_error_and_nothing_is_stored(
-    arena: Arena, body: str, why: str
-) -> None:
-    cell, found = arena.cell(), find(arena.submission(body))
-    run = arena.store.open_run(key(), {})
-    attempt = arena.store.begin(run, "sst2", 1)
-    with pytest.raises(SubmissionError, match=f"(?s)^{found.path}: .*{why}"):
-        run_cell(cell, found, {}, arena.lm, attempt, lambda _rows, _note: None)
-    assert arena.store.cells(run) == []
-    assert arena.store.finished(run) == set()
+def test_a_submission_that_cannot_be_imported_is_a_status_of_its_cell(arena: Arena, body: str, why: str) -> None:
+    run = arena.run(body)
+    assert run.status == "crashed"
+    assert run.record.detail.startswith(f"{arena.folder / 'entry'}: ")
+    assert why in run.record.detail
+    assert (run.record.config, run.stored.predictions, run.verdict.score) == ({}, {}, None)
 
 
 @pytest.mark.parametrize("options", [{"step": "wide"}, {"width": "3"}])
-def test_an_option_that_does_not_fit_is_an_error_and_nothing_is_stored(arena: Arena, options: dict[str, str]) -> None:
-    with pytest.raises(SubmissionError, match=next(iter(options))):
-        arena.run(SEARCH, options)
+def test_an_option_that_does_not_fit_is_a_status_of_its_cell(arena: Arena, options: dict[str, str]) -> None:
+    run = arena.run(SEARCH, options)
+    assert run.status == "crashed"
+    assert next(iter(options)) in run.record.detail
 
 
 def test_options_reach_the_submission(arena: Arena) -> None:

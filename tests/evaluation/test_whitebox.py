@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import re
 import sys
 import time
 from pathlib import Path
@@ -261,17 +262,23 @@ def test_probabilities_that_are_not_finite_are_an_invalid_answer(arena: Arena) -
     assert "finite" in run.record.detail
 
 
-def test_a_reference_that_cannot_be_imported_is_an_error_and_nothing_is_stored(arena: Arena) -> None:
-    """The author's own traceback is in the message; a missing module is named with what brings it."""
-    for body, message in (
-        ("1 / 0", "ZeroDivisionError"),
-        ("import no_such_thing", r"no_such_thing.*\.\[references\]"),
-    ):
-        with pytest.raises(SubmissionError, match=f"(?s){message}"):
-            refer(arena, body + FIT)
-    with pytest.raises(SubmissionError, match="no option 'x'"):
-        refer(arena, FIT, {"x": "1"})
-    assert all(not arena.store.cells(run.id) for run in arena.store.runs())
+@pytest.mark.parametrize(
+    ("body", "options", "said"),
+    [
+        ("1 / 0", {}, "ZeroDivisionError"),
+        ("import sys; sys.exit(3)", {}, "SystemExit: 3"),
+        ("import no_such_thing", {}, r"no_such_thing.*\.\[references\]"),
+        ("", {"x": "1"}, "no option 'x'"),
+    ],
+)
+def test_a_reference_that_cannot_be_imported_is_a_status_of_its_cell(
+    arena: Arena, body: str, options: dict[str, str], said: str
+) -> None:
+    """The author's own traceback is in the detail; a missing module is named with what brings it."""
+    run = refer(arena, f"{body}\n{FIT}", options)
+    assert run.status == "crashed"
+    assert re.search(f"(?s){said}", run.record.detail)
+    assert run.record.config == {}
 
 
 def test_a_reference_leaves_no_module_behind_and_prints_no_result(

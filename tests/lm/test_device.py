@@ -17,6 +17,7 @@ from outer_models import write_submission
 from harness.cli.console import err
 from harness.contract import Examples, Prompt, Shots
 from harness.errors import DeviceMemoryError, InputError
+from harness.evaluation import referee
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.progress import PlainProgress
 from harness.evaluation.run import Evaluation
@@ -237,7 +238,7 @@ def test_a_reference_without_memory_has_that_status_and_the_message(full: None, 
 def test_an_evaluation_that_runs_out_of_device_memory_keeps_what_is_finished(
     full: None, tiny_track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cell it happened in is not stored as anybody's failure, and is run again."""
+    """The cells it happened in are told as what they are; `again` runs them once more."""
     store = Store(str(tmp_path / "results.db"))
     entry = find(write_submission(tmp_path, "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)"))
     evaluation = Evaluation(load_track(str(tiny_track)), Overrides(), store)
@@ -249,11 +250,16 @@ def test_an_evaluation_that_runs_out_of_device_memory_keeps_what_is_finished(
         evaluation.plan = every
         with monkeypatch.context() as patch:
             patch.setattr(evaluation.lm.backbone, "hidden", runs_out)
-            with pytest.raises(DeviceMemoryError, match="too little memory"):
-                evaluation.run(entry, {}, progress)
-        assert len(store.finished(run)) == len(first.cells)
-        assert evaluation.run(entry, {}, progress) == run
-    assert len(store.finished(run)) == len(every.cells) > len(first.cells)
+            patch.setattr(
+                referee, "fingerprint", lambda *_: None
+            )  # where it does not suffice for these texts, all ends
+            evaluation.run(entry, {}, progress)
+        assert len(store.finished(run)) == len(every.cells)
+        failed = [cell for cell in store.cells(run) if cell.status == "out_of_memory"]
+        assert len(failed) == len(store.failed(run)) == len(every.cells) - len(first.cells) > 0
+        assert all("too little memory" in cell.record.detail for cell in failed)
+        assert evaluation.run(entry, {}, progress, again=True) == run
+    assert {cell.status for cell in store.cells(run)} == {"ok"}
     store.close()
 
 

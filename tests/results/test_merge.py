@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -257,3 +258,42 @@ def test_there_and_back_again_is_the_same_database(parts: tuple[Store, Store], t
     merge(parts[0], target)
     merge(target, parts[1])
     assert checked(parts[1]).digest == checked(target).digest == checked(parts[0]).digest
+
+
+def again(store: Store, name: str, *, status: str = "ok") -> None:
+    """Run the failed cell sst2/1 of an entry once more."""
+    run = store.open_run(key(name), {})
+    attempt = store.begin(run, "sst2", 1, store.failed(run)["sst2", 1])
+    if status != "ok":
+        fail(attempt)
+        return
+    record(attempt, 0)
+    finish(attempt, 1)
+
+
+def fail(attempt: Attempt) -> None:
+    attempt.finish("crashed", CellRecord(rows_total=8, train_rows=8), examples_sha256(TEST), TEST.labels, [])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_outcome_that_replaced_a_failure_stands_in_whatever_order_copies_are_merged(
+    tmp_path: Path, target: Store, first: int
+) -> None:
+    """One copy of the database was made before `--again`, the other one after it had been given twice."""
+    before = Store(str(tmp_path / "before.db"))
+    fail(before.begin(before.open_run(key("one"), {}), "sst2", 1))
+    before.close()
+    shutil.copy(tmp_path / "before.db", tmp_path / "after.db")
+    copies = [Store(str(tmp_path / f"{name}.db")) for name in ("before", "after")]
+    again(copies[1], "one", status="crashed")
+    again(copies[1], "one")
+    for copy in (copies[first], copies[1 - first], copies[first]):
+        merge(copy, target)
+    (run,) = target.runs()
+    (stored,) = target.cells(run.id)
+    assert (stored.status, stored.record.replaced) == ("ok", ("crashed", "crashed"))
+    assert len(target.attempts(run.id)) == 3
+    assert target.failed(run.id) == {}
+    checked(target)
+    for copy in copies:
+        copy.close()

@@ -367,3 +367,35 @@ def test_other_processes_reach_it_from_any_directory(tmp_path: Path, monkeypatch
     assert [found.id for found in again.runs()] == [key().id]
     again.close()
     store.close()
+
+
+def test_a_failed_outcome_is_replaced_once_and_only_by_the_attempt_that_named_it(place: str) -> None:
+    store = Store(place)
+    run = store.open_run(key(), {})
+
+    def end(attempt: Attempt, status: str) -> bool:
+        return attempt.finish(status, CellRecord(rows_total=8, train_rows=8), "t", np.zeros(3, dtype=np.int64), [])
+
+    assert end(store.begin(run, "sst2", 1), "out_of_memory")
+    failed = store.failed(run)["sst2", 1]
+    both = [store.begin(run, "sst2", 1, failed) for _ in range(2)]
+    assert not end(store.begin(run, "sst2", 1), "timeout"), "who names none replaces none"
+    assert end(both[0], "crashed")
+    assert not end(both[1], "timeout"), "another process has replaced it"
+    (cell,) = store.cells(run)
+    assert (cell.status, cell.attempt, cell.record.replaced) == ("crashed", both[0].number, ("out_of_memory",))
+    assert len(store.attempts(run)) == 4
+    store.close()
+
+
+def test_an_outcome_that_is_none_of_a_failure_is_never_replaced(place: str) -> None:
+    store = Store(place)
+    run = store.open_run(key(), {})
+    first = store.begin(run, "sst2", 1)
+    kept = [KeptAnswer(1.0, 0, b"", np.zeros(3, dtype=np.int64))]
+    assert first.finish("ok", CellRecord(rows_total=8, train_rows=8), "t", np.zeros(3, dtype=np.int64), kept)
+    assert store.failed(run) == {}
+    second = store.begin(run, "sst2", 1, first.number)
+    assert not second.finish("crashed", CellRecord(), "t", np.zeros(3, dtype=np.int64), [])
+    assert [cell.status for cell in store.cells(run)] == ["ok"]
+    store.close()

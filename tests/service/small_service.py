@@ -54,7 +54,7 @@ class House:
         self.desk = desk(self.book, self.lm, limits, calls)
         self.settled = 0
 
-    def settle(self) -> bool:
+    def settle(self, others: Callable[[], None]) -> bool:
         """Count how often answers were to be scored."""
         self.settled += 1
         return False

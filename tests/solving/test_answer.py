@@ -1,9 +1,11 @@
 """Answers travel unchanged, cannot smuggle anything, and give the probabilities of the formula."""
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -24,7 +26,7 @@ from harness.contract import (
     Task,
     Text,
 )
-from harness.contract.heads import BiLstmHead, LinearHead, MlpHead
+from harness.contract.heads import KINDS, BiLstmHead, Kind, LinearHead, MlpHead, PrototypeHead
 from harness.errors import AnswerError, QueryError
 from harness.solving import answers
 
@@ -313,3 +315,55 @@ def test_what_the_model_refuses_or_overflows_is_an_answer_error() -> None:
 
     with pytest.raises(AnswerError, match="2 of 2 texts get no finite probabilities"):
         answers.probabilities(Answer((BARE,)), TASK, Overflowing(), [("x",), ("y",)])
+
+
+@given(data=st.data(), kind=st.sampled_from(["linear", "mlp", "prototype", "bilstm"]))
+@settings(max_examples=40, deadline=None)
+def test_a_head_gives_the_same_on_slices_of_texts(data: st.DataObject, kind: Kind) -> None:
+    """Up to the rounding of float64, and each slice within the bounds; `between` is called after every one."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    shapes = {
+        "linear": [(2, WIDTH), (2,)], "mlp": [(5, WIDTH), (5,), (2, 5), (2,)],
+        "prototype": [(4, WIDTH), (2, 4), (2,)],
+        "bilstm": [(2, 8, WIDTH), (2, 8, 2), (2, 8), (2, 4), (2,)],
+    }[kind]  # fmt: skip
+    head = KINDS[kind](*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
+    member = replace(BARE, head=head, alpha=0.5, features="all" if kind == "bilstm" else "mask")
+    texts, tokens = data.draw(st.integers(1, 9)), 6
+    more = (tokens, WIDTH) if kind == "bilstm" else (WIDTH,)
+    outs = Outputs(
+        rng.standard_normal((1, texts, 2)).astype(np.float32),
+        rng.standard_normal((1, texts, *more)).astype(np.float32),
+        rng.integers(1, tokens + 1, texts) if kind == "bilstm" else None,
+    )
+    lm, calls = SimpleNamespace(outputs=lambda *_: outs), []
+    values = data.draw(st.sampled_from([1, 100, 10_000, 1 << 30]))
+    with mock_bounds(values):
+        p = answers.probabilities(Answer((member,)), TASK, lm, [("a",)] * texts, lambda: calls.append(1))
+    assert np.allclose(p, member.probabilities(outs, 2)[0], rtol=1e-12, atol=1e-15)
+    assert len(calls) == texts if values == 1 else 1 <= len(calls) <= texts
+
+
+@contextmanager
+def mock_bounds(values: int) -> Iterator[None]:
+    before = answers._VALUES, answers._PRODUCTS
+    answers._VALUES = answers._PRODUCTS = values
+    try:
+        yield
+    finally:
+        answers._VALUES, answers._PRODUCTS = before
+
+
+def test_the_memory_of_a_head_is_bounded_however_large_it_is() -> None:
+    """Distances to 14 prototypes in 100,000 dimensions: of all 256 texts at once they would take 3 GiB and more."""
+    size = 100_000
+    head = PrototypeHead(*(np.zeros(shape, np.float32) for shape in ((size, WIDTH), (14, size), (14,))))
+    member = Member("{a} {mask}", ("w",) * 14, head=head, alpha=1.0)
+    task = replace(TASK, classes=tuple("abcdefghijklmn"), words=("w",) * 14)
+    outs = Outputs(np.zeros((1, 256, 14), np.float32), np.ones((1, 256, WIDTH), np.float32))
+    lm = SimpleNamespace(outputs=lambda *_: outs)
+    tracemalloc.start()
+    answers.probabilities(Answer((member,)), task, lm, [("a",)] * 256)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 512 << 20

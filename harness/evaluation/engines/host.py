@@ -105,17 +105,22 @@ class Host:
         except HarnessError as problem:
             return problem
 
-    def run_cell(self, parcel: Parcel, run: str, number: int) -> Verdict | HarnessError | None:
-        """Run a planned cell of an open run; None where another process has finished it meanwhile."""
+    def run_cell(
+        self, parcel: Parcel, run: str, number: int, replaces: int | None = None
+    ) -> Verdict | HarnessError | None:
+        """Run a planned cell of an open run; None where another process has finished it meanwhile.
+
+        The outcome replaces that of the attempt `replaces`.
+        """
         evaluation = self._evaluation
         if evaluation is None:
             raise RuntimeError("load comes first")
         cell = evaluation.plan.cells[number]
         try:
-            if (cell.task.name, cell.split) in evaluation.store.finished(run):
+            if evaluation.is_done(run, cell, replaces):
                 return None
             with tempfile.TemporaryDirectory(prefix="harness-") as folder:
                 submission = parcel.unpack(Path(folder))
-                return evaluation.run_cell(run, cell, submission, parcel.options, lambda _rows, _note: None)
+                return evaluation.run_cell(run, cell, submission, parcel.options, lambda _rows, _note: None, replaces)
         except HarnessError as problem:
             return problem

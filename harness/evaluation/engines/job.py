@@ -24,6 +24,8 @@ class Job:
     submissions: tuple[Submission, ...]
     options: Mapping[str, str]
     """Of every submission's Config, as NAME=VALUE."""
+    again: bool = False
+    """Whether cells that failed are run once more."""
 
     @property
     def isolated(self) -> bool:

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from harness.errors import EngineError, HarnessError, InputError, SubmissionError
+from harness.errors import EngineError, HarnessError, InputError, SandboxError, SubmissionError
 from harness.evaluation.engines.host import Parcel
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class _Item:
     """Of the cell in the plan."""
     parcel: Any
     """Reference to the `Parcel`."""
+    replaces: int | None = None
+    """The attempt whose failed outcome is to be replaced."""
     deaths: int = 0
     """Hosts that died under it."""
 
@@ -89,15 +91,14 @@ class Dealer:
         self._first: Loaded | None = None
         self._plan: Plan | None = None
         self._failed_starts, self._looked, self._seen = 0, -math.inf, time.monotonic()
-        self._problems: dict[int, SubmissionError] = {}
-        """What is wrong with a submission, by its order; the others go on."""
+        self._problems: set[int] = set()
+        """Submissions, by their order, of which no more cells are dealt; the others go on."""
         self._lost: list[str] = []
 
     def run(self) -> Plan:
         """Deal until everything is in the store.
 
         Raises:
-            SubmissionError: the first of those that came up, when all other submissions are done.
             EngineError: no fitting device, devices that differ, or cells that were lost again and again.
             HarnessError: whatever a host says.
         """
@@ -113,9 +114,6 @@ class Dealer:
         finally:
             for device in self._devices.values():
                 self._end(device)
-        if self._problems:
-            first, *others = self._problems.values()
-            raise SubmissionError(str(first) + (f"\n{len(others)} more submissions failed like this" if others else ""))
         if self._lost:
             raise EngineError(
                 f"{len(self._lost)} cells were given up, since {_MOST_DEATHS} hosts died under each: "
@@ -197,7 +195,7 @@ class Dealer:
             device = max(open_ones, key=lambda each: each.free)
             device.free -= 1
             self._progress.began(item.entry, plan.cells[item.number])
-            reference = device.actor.run_cell.remote(item.parcel, item.run, item.number)
+            reference = device.actor.run_cell.remote(item.parcel, item.run, item.number, item.replaces)
             self._flying[reference] = device, item
         return bool(self._flying)
 
@@ -214,12 +212,24 @@ class Dealer:
         job = self._job
         numbers = {(cell.task.name, cell.split): n for n, cell in enumerate(plan.cells)}
         for order, submission in enumerate(job.submissions):
-            run = plan.open(job.store, submission, job.options)
+            run = plan.open(job.store, submission, job.options, again=job.again)
             self._progress.planned(run.entry, plan.cells, run.todo)
-            if run.todo:
+            if not run.todo:
+                continue
+            try:
                 parcel = self._ray.put(Parcel.of(submission, job.options))
-                for cell in run.todo:
-                    yield _Item(order, run.entry, run.id, numbers[cell.task.name, cell.split], parcel)
+            except (SubmissionError, OSError) as problem:
+                self._abandon(order, run.entry, str(problem))
+                continue
+            for cell in run.todo:
+                number = numbers[cell.task.name, cell.split]
+                yield _Item(order, run.entry, run.id, number, parcel, run.replaces(cell))
+
+    def _abandon(self, order: int, entry: str, problem: str) -> None:
+        """Deal no more cells of a submission, and tell why, once."""
+        if order not in self._problems:
+            self._problems.add(order)
+            self._progress.abandoned(entry, problem)
 
     # ── what comes back ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -231,8 +241,12 @@ class Dealer:
             device, item = self._flying.pop(reference)
         try:
             value = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError:
-            raise  # of this program's own code
+        except self._ray.exceptions.RayTaskError as problem:  # of this program's own code
+            if item is None:
+                raise
+            device.free += 1
+            self._abandon(item.order, item.entry, f"an error of this program, please report it:\n{problem}")
+            return
         except self._ray.exceptions.RayError as problem:
             self._drop(device)  # `_look` makes another host where the device is still there
             self._died(item, problem)
@@ -241,8 +255,8 @@ class Dealer:
             self._loaded(device, value)
             return
         device.free += 1
-        if isinstance(value, SubmissionError):
-            self._problems.setdefault(item.order, value)
+        if isinstance(value, SandboxError | SubmissionError):
+            self._abandon(item.order, item.entry, str(value))
         elif isinstance(value, HarnessError):
             raise value
         elif value is not None:

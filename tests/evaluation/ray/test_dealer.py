@@ -123,7 +123,7 @@ class MadeUpHost:
         """See `harness.evaluation.engines.host.Host`."""
         return self.world.load(self)
 
-    def asked(self, parcel: Any, run: str, number: int) -> int:
+    def asked(self, parcel: Any, run: str, number: int, replaces: int | None) -> int:
         """See `harness.evaluation.engines.host.Host`."""
 
         def cell() -> Any:
@@ -141,14 +141,15 @@ class World:
         self.outcomes: dict[tuple[str, int], int] = {}
         self.told: list[tuple[str, int]] = []
         self.broken: set[str] = set()
+        self.given_up: dict[str, str] = {}
         self.submissions = tuple(SimpleNamespace(name=f"s{n}", access="black-box") for n in range(submissions))
         self.loads = 0
         self.tiers: list[str] = []
 
-    def open(self, store: Any, submission: Any, options: Any) -> Any:
+    def open(self, store: Any, submission: Any, options: Any, *, again: bool) -> Any:
         """See `harness.evaluation.run.Plan`."""
         todo = tuple(c for c in self.plan.cells if (submission.name, c.split) not in self.outcomes)
-        return SimpleNamespace(id=submission.name, entry=submission.name, todo=todo)
+        return SimpleNamespace(id=submission.name, entry=submission.name, todo=todo, replaces=lambda _cell: None)
 
     def load(self, host: MadeUpHost) -> Any:
         """Give the plan, as a host has it when it is loaded."""
@@ -178,6 +179,11 @@ class World:
         """See `harness.evaluation.run.Progress`."""
         self.told.append((entry, cell.split))
 
+    def abandoned(self, entry: str, problem: str) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        assert entry not in self.given_up
+        self.given_up[entry] = problem
+
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +197,7 @@ def deal(world: World, ray: MadeUpRay, workers: int | None = None, store: str = 
     job: Any = SimpleNamespace(
         submissions=world.submissions,
         options={},
+        again=False,
         store=SimpleNamespace(url=store, address=store),
         isolated=True,
         choices=SimpleNamespace(device=None),
@@ -232,8 +239,8 @@ def test_only_missing_cells_are_dealt() -> None:
 def test_a_broken_submission_does_not_hold_up_the_others_and_is_reported() -> None:
     world = World(3)
     world.broken = {"s1"}
-    with pytest.raises(SubmissionError, match="s1 cannot be imported"):
-        deal(world, MadeUpRay(1, random.Random(0), 0))  # noqa: S311
+    deal(world, MadeUpRay(1, random.Random(0), 0))  # noqa: S311
+    assert world.given_up == {"s1": "s1 cannot be imported"}
     assert {run for run, _ in world.outcomes} == {"s0", "s2"}
     assert len(world.outcomes) == 2 * CELLS
 

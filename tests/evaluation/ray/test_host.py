@@ -158,8 +158,16 @@ def test_a_host_answers_for_what_is_wrong_and_runs_what_is_right(
     assert host.run_cell(Parcel.of(good, {}), opened.id, 0) is None
     bad = find(write_submission(tmp_path, "raise RuntimeError('no')", name="bad"))
     opened = loaded.plan.open(store, bad, {})
-    problem = host.run_cell(Parcel.of(bad, {}), opened.id, 0)
-    assert isinstance(problem, SubmissionError)
+    failed = host.run_cell(Parcel.of(bad, {}), opened.id, 0)
+    assert failed is not None
+    assert not isinstance(failed, Exception)
+    assert failed.status == "crashed"
+    assert host.run_cell(Parcel.of(bad, {}), opened.id, 0) is None
+    opened = loaded.plan.open(store, bad, {}, again=True)
+    failed = host.run_cell(Parcel.of(bad, {}), opened.id, 0, opened.replaces(opened.todo[0]))
+    assert failed is not None
+    assert host.run_cell(Parcel.of(bad, {}), opened.id, 0, opened.replaces(opened.todo[0])) is None, "replaced once"
+    assert [cell.record.replaced for cell in store.cells(opened.id)] == [("crashed",)]
     store.close()
 
 

@@ -1,0 +1,124 @@
+"""What failed in an evaluation, as the results database and the engine tell it: for the end of the command."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.errors import InputError
+from harness.evaluation.run import check_access
+from harness.results.status import COUNTS
+from harness.sandbox.config_source import check_options
+from harness.sandbox.submission import find
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from harness.evaluation.run import Plan
+    from harness.results.records import StoredCell
+    from harness.results.store import Store
+    from harness.sandbox.submission import Submission
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A line of the table."""
+
+    entry: str
+    status: str
+    """How the cells ended; `not run` where there are none."""
+    cells: tuple[str, ...]
+    why: str
+
+
+def entrants(
+    paths: Iterable[Path], options: Mapping[str, str], white_box: bool
+) -> tuple[list[Submission], list[Failure]]:
+    """The submissions in these folders, and what is wrong with those that cannot be run.
+
+    One that does not take the options is run all the same, if another one does: that is a status of its cells.
+
+    Args:
+        paths: folders, in the order in which they are to be run.
+        options: of every submission's Config, as NAME=VALUE.
+        white_box: whether references may run.
+
+    Raises:
+        InputError: no submission can be run; the first one's reason.
+    """
+    found: list[Submission] = []
+    unusable: list[Failure] = []
+    problems: list[InputError] = []
+    good = 0
+    for path in paths:
+        try:
+            submission = find(path)
+            check_access(submission, white_box)
+        except InputError as problem:
+            unusable.append(Failure(str(path), "not run", (), str(problem)))
+            problems.append(problem)
+            continue
+        found.append(submission)
+        try:
+            check_options(submission, options)
+            good += 1
+        except InputError as problem:
+            problems.append(problem)
+    if problems and not good:
+        raise problems[0]
+    return found, unusable
+
+
+def failures(
+    plan: Plan,
+    store: Store,
+    submissions: Iterable[Submission],
+    options: Mapping[str, str],
+    abandoned: Mapping[str, str],
+) -> list[Failure]:
+    """What failed of the cells that were asked for, now or in an earlier run; a line for each entry and status.
+
+    Args:
+        plan: what was asked for.
+        store: where the outcomes are.
+        submissions: those that were run.
+        options: of their Config.
+        abandoned: entries that were not run to their end, with the reason.
+
+    Returns:
+        The lines, in the order of the submissions.
+    """
+    asked = {(cell.task.name, cell.split) for cell in plan.cells}
+    found: list[Failure] = []
+    for submission in dict.fromkeys(submissions):
+        run = plan.peek(store, submission, options)
+        if run.entry in abandoned:
+            found.append(Failure(run.entry, "not run", (), _last_line(abandoned[run.entry])))
+        failed = [place for place in sorted(store.failed(run.id)) if place in asked]
+        if failed:
+            cells = [cell for cell in store.cells(run.id) if (cell.task, cell.split) in failed]
+            found += _lines(run.entry, [cell for cell in cells if cell.status not in COUNTS])
+    return found
+
+
+def _lines(entry: str, cells: Sequence[StoredCell]) -> list[Failure]:
+    by_status: dict[str, list[StoredCell]] = defaultdict(list)
+    for cell in cells:
+        by_status[cell.status].append(cell)
+    return [
+        Failure(
+            entry,
+            status,
+            tuple(f"{cell.task}/{cell.split}" for cell in those),
+            _last_line(those[0].record.detail or those[0].record.output),
+        )
+        for status, those in by_status.items()
+    ]
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback, the line that says what it is."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
