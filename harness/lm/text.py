@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from harness.blackbox.limits import as_read
 from harness.errors import QueryError
 from harness.tracks.tasks import template_problem
 
@@ -64,8 +65,9 @@ def mask_token(tokenizer: Any) -> str | None:
 def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) -> Encoded:
     """Fill `template` with `text` and tokenise it to at most `longest` tokens.
 
-    Text fields lose tokens from their end, the longer field first. A mask token that stands in the text itself is
-    text: the read position is the template's.
+    Of a field of more than `harness.blackbox.limits.LONGEST_TEXT` characters the rest is never tokenised. Text fields
+    lose tokens from their end, the longer field first. A mask token that stands in the text itself is text: the read
+    position is the template's.
 
     Raises:
         QueryError: the template is malformed for this many fields, or does not fit even without text.
@@ -74,7 +76,7 @@ def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) 
     if problem:
         raise QueryError(problem)
     mask = "" if kind == "causal" else mask_token(tokenizer) or ""
-    filled, spans, mask_at = _fill(template, text, mask)
+    filled, spans, mask_at = _fill(template, as_read(text), mask)
     coded = tokenizer(filled, return_offsets_mapping=True, add_special_tokens=True, verbose=False)
     ids, offsets = list(coded["input_ids"]), list(coded["offset_mapping"])
     if kind == "causal" and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
