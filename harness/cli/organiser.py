@@ -138,9 +138,10 @@ def score(
     _, there = (None, None) if data else at_hand(chosen, staged, chosen.tasks, model=False)
     source = Source("kit", data) if data else Source(chosen.data.source, there)
     found = uploaded.score_archive(predictions, chosen, source)
-    missing = uploaded.missing_cells(chosen, found)
+    planned = uploaded.planned_cells(chosen, source)
+    missing = uploaded.missing_cells(planned, found)
     name = str(source) if data else chosen.data.source
-    run = uploaded.keep(open_store(store), entry or predictions.stem, predictions, chosen, name, found)
+    run = uploaded.keep(open_store(store), entry or predictions.stem, predictions, chosen, name, found, planned)
     if as_json:
         cells = [
             {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found

@@ -80,7 +80,8 @@ class Run:
     id: str
     key: RunKey
     environment: dict[str, Any]
-    """Versions, processor, threads and numerics (`harness.evaluation.environment`); empty for uploaded predictions."""
+    """Versions, processor, threads and numerics (`harness.evaluation.environment`); of uploaded predictions, the cells
+    that there were to predict (`harness.results.uploads`)."""
     started: float
     """Unix seconds."""
 

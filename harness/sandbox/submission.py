@@ -109,23 +109,28 @@ def _sha256(files: Mapping[str, bytes]) -> str:
 
 
 def read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of a submission folder with its bytes, in order of their names; compiled ones are left out.
+    """Every file of a submission folder with its bytes, in order of their names.
+
+    Compiled ones are left out, and what desktops leave in a folder.
 
     Raises:
         SubmissionError: a link leads out of the folder, or there are too many bytes.
     """
+    from harness.tracks.litter import is_litter  # noqa: PLC0415 - a worker, which imports this module, has no tracks
+
     left = _LARGEST_FOLDER
     for file in sorted(folder.rglob("*")):
         if file.is_symlink() and not file.resolve().is_relative_to(folder):
             raise SubmissionError(f"{file} leads out of the folder; a submission is one folder, copy what it needs")
-        if not file.is_file() or "__pycache__" in file.relative_to(folder).parts:
+        within = file.relative_to(folder)
+        if not file.is_file() or "__pycache__" in within.parts or is_litter(within):
             continue
         left -= file.stat().st_size
         if left < 0:
             raise SubmissionError(
                 f"{folder}: more than {_LARGEST_FOLDER >> 20} MiB; a submission is code and small data"
             )
-        yield file.relative_to(folder).as_posix(), file.read_bytes()
+        yield within.as_posix(), file.read_bytes()
 
 
 def _access(file: Path) -> Access:

@@ -61,6 +61,15 @@ def test_the_digest_covers_every_file_but_caches(tmp_path: Path) -> None:
     assert len({first, second, find(place).sha256}) == 3
 
 
+def test_what_a_desktop_leaves_in_a_folder_is_no_part_of_a_submission(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    first = find(place)
+    (place / "pictures").mkdir()
+    for name in (".DS_Store", "pictures/.DS_Store", "Thumbs.db", "desktop.ini", "._submission.py"):
+        (place / name).write_bytes(b"\0\0\0\1Bud1")
+    assert find(place) == first
+
+
 def test_moving_bytes_between_files_changes_the_digest(tmp_path: Path) -> None:
     place = make(tmp_path)
     (place / "a").write_bytes(b"12")
