@@ -122,8 +122,8 @@ def finite_note(note: Mapping[str, float]) -> dict[str, float]:
     for key, value in sorted(note.items()):
         try:
             number = float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"note {key!r} is {value!r}; a number expected") from None
+        except (ArithmeticError, TypeError, ValueError):
+            raise TypeError(f"note {key!r} is {value!r:.60}; a number expected") from None
         if math.isfinite(number):
             found[str(key)] = number
         else:
