@@ -70,8 +70,8 @@ class LanguageModel:
         """Wrap a loaded transformers model; `chunk_tokens` and `forward` are those of `Numerics`.
 
         Raises:
-            ModelError: the model is not of the kind that `spec` says, does not fit the prompt, or cannot be computed in
-                its number format.
+            ModelError: the model is not of the kind that `spec` says, does not fit the prompt or the tokenizer, has
+                weights that are not finite, or cannot be computed in its number format.
         """
         self.format = choice.number_format(model, spec, device, forward)
         self.dtype: torch.dtype = torch.float32 if self.format == "int8" else getattr(torch, self.format)
@@ -80,6 +80,7 @@ class LanguageModel:
         self._block = TOGETHER if forward == "invariant" else None
         model = model.eval().requires_grad_(False).to(device, self.dtype)
         self._model, self._zero_head_bias = model, spec.zero_head_bias
+        _check_finite(name, model)
         kind = families.kind(model.config)
         if kind != spec.kind:
             raise ModelError(f"{name} is a {kind} model; the track says {spec.kind}. Set model.kind")
@@ -99,6 +100,12 @@ class LanguageModel:
         config = model.config
         self._first_position = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
         self.vocabulary = int(config.vocab_size)
+        most, rows = max(tokenizer.get_vocab().values(), default=-1) + 1, model.get_input_embeddings().num_embeddings
+        if most > rows:
+            raise ModelError(
+                f"{name}: its tokenizer has {most:,} token ids, the model {rows:,} embeddings. "
+                "Give the tokenizer that the model was trained with"
+            )
         self._tokens = Vocabulary(name, tokenizer, self.vocabulary)
         positions = getattr(config, "max_position_embeddings", LONGEST) - self._first_position  # T5's are relative
         self.max_tokens = min(int(positions), LONGEST)
@@ -363,6 +370,17 @@ class LanguageModel:
     def _starts_with_special(self) -> bool:
         ids = self.tokenizer("a")["input_ids"]
         return bool(ids and ids[0] == self.tokenizer.bos_token_id)
+
+
+def _check_finite(name: str, model: Any) -> None:
+    """Refuse weights by which no answer could be applied, before a submission is blamed for it."""
+    for weight, values in model.named_parameters():
+        wrong = int((~torch.isfinite(values)).sum())
+        if wrong:
+            raise ModelError(
+                f"{name}: {wrong:,} of {values.numel():,} values of {weight} are not finite in {values.dtype}. "
+                "Get the weights anew; if they are large, take a wider number format (model.dtype)"
+            )
 
 
 def _mode(prompts: Prompts) -> Mode:
