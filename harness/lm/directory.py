@@ -15,13 +15,6 @@ _GGUF_PACKAGES = ("gguf", "accelerate")
 _TOKENIZERS = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
 )  # fmt: skip
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-)
 """Files of which a tokenizer that reports offsets can be made, alone or with another one."""
 
 
