@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from harness.tracks.tasks import TaskFile
 
 
+MOST_ROWS = 2**31
+"""Of a cell's budget: the largest number of `harness.blackbox.wire.Count`."""
+
+
 class Preparation:
     """An evaluation before its model is loaded: the track, the choices, the data and the cells are checked.
 
@@ -76,6 +80,7 @@ class Preparation:
                 drawn = []
                 for split in splits_of(file, self.source, spec, present_only=True):
                     shots = load_shots(file, self.source, split, spec)
+                    check_budget(spec.calls, len(shots.train))
                     drawn.append(shots)
                     digest.update((examples_sha256(shots.train) + examples_sha256(shots.dev)).encode())
                 if self.source.test is not None:
@@ -85,6 +90,23 @@ class Preparation:
                     raise
                 digest.update(b"absent")
         return digest.hexdigest()[:16]
+
+
+def check_budget(calls: int, train_rows: int) -> None:
+    """Refuse a budget that the wire format cannot count.
+
+    Args:
+        calls: of one cell.
+        train_rows: rows of one call.
+
+    Raises:
+        InputError: with the numbers.
+    """
+    if calls * train_rows > MOST_ROWS:
+        raise InputError(
+            f"{calls:,} calls of {train_rows:,} rows are {calls * train_rows:,} rows; a cell has at most "
+            f"{MOST_ROWS:,}. Take --calls {MOST_ROWS // train_rows:,} or less"
+        )
 
 
 def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, choices: Overrides) -> list[Cell]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from harness.errors import InputError
 
 T = TypeVar("T")
+ENCODING = "utf-8-sig"
+"""UTF-8, with or without the mark that some editors put at the beginning."""
 
 
 def read_toml(path: Path, kind: type[T], error: type[InputError]) -> T:
@@ -24,7 +26,7 @@ def read_toml(path: Path, kind: type[T], error: type[InputError]) -> T:
         error: the file is missing, is no TOML, lacks a key, has an unknown key or a wrong type.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding=ENCODING)
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as problem:

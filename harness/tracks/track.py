@@ -10,7 +10,7 @@ import msgspec
 
 from harness.errors import InputError, TaskError, TrackError
 from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, load_task
-from harness.tracks.tomlfile import line_of, read_toml
+from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,7 +201,7 @@ def load_track(name: str) -> Track:
     problem = next(_problems(track, path.stem), None)
     if problem:
         keys, message = problem
-        raise TrackError(f"{path}:{line_of(path.read_text(encoding='utf-8'), keys)}: {message}")
+        raise TrackError(f"{path}:{line_of(path.read_text(encoding=ENCODING), keys)}: {message}")
     return track
 
 
