@@ -192,7 +192,7 @@ def parsed(config: list[str] | None) -> dict[str, str]:
     Raises:
         InputError: one of them is no such pair, or a name comes twice.
     """
-    options = {}
+    options: dict[str, str] = {}
     for item in config or []:
         name, equals, value = item.partition("=")
         if not equals or not name:

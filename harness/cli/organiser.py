@@ -129,9 +129,11 @@ def score(
     """
     from harness.cli.tables import scores_table  # noqa: PLC0415
     from harness.errors import counted  # noqa: PLC0415
+    from harness.evaluation.oddities import odd_test  # noqa: PLC0415
     from harness.results import uploads as uploaded  # noqa: PLC0415
     from harness.tracks.examples import Source  # noqa: PLC0415
     from harness.tracks.staging import at_hand  # noqa: PLC0415
+    from harness.tracks.tasks import load_task  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     chosen = load_track(track)
@@ -148,6 +150,8 @@ def score(
         ]
         print_json({"run": run, "missing": missing, "cells": cells})
         return
+    for line in dict.fromkeys(line for s in found for line in odd_test(load_task(s.task), s.test)):
+        say(f"odd data: {line}")
     out.print(scores_table(found))
     if missing:
         cells_of = counted(len(missing), "cell")

@@ -38,6 +38,10 @@ class Progress(Protocol):
         """Workers of submissions will run in this tier of isolation."""
         ...
 
+    def noticed(self, lines: Sequence[str]) -> None:
+        """This is odd about the data; often it is nothing."""
+        ...
+
     def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """A run is about to start; of its cells all but those in `todo` are in the store already."""
         ...
@@ -157,6 +161,7 @@ class Evaluation:
         self._sandbox = choices.sandbox
         prepared = prepared or Preparation(track, choices)
         self.track, self.device = prepared.track, device.name(prepared.kind)
+        self.oddities = prepared.oddities
         self.lm: LanguageModel = load_model(
             self.track.model, self.track.prompt, device=prepared.kind, numerics=self.track.numerics
         )

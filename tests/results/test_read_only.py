@@ -60,9 +60,9 @@ def test_a_database_on_a_read_only_file_system_is_read(tmp_path: Path) -> None:
         return
     if shutil.which("unshare") is None:
         pytest.skip("needs unshare, for a mount that nobody else sees")
-    mounts = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"'
+    mounts = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" "$3" "$1" "$4"'
     done = subprocess.run(
-        [shutil.which("unshare") or "", "-m", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$2" "$3" "$1" "$4"', "sh",
+        [shutil.which("unshare") or "", "-m", "--propagation", "private", "sh", "-c", mounts, "sh",
          place, sys.executable, __file__, tmp_path / "other.db"],
         capture_output=True, text=True, check=False, timeout=120,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},

@@ -73,6 +73,8 @@ class Loaded:
     """What will be run, and as which runs."""
     tier: Tier | None
     """Isolation of its workers; None where none are to run."""
+    oddities: tuple[str, ...] = ()
+    """What is odd about the data it found."""
 
 
 class Host:
@@ -101,7 +103,8 @@ class Host:
 
         try:
             self._evaluation = Evaluation(self._track, self._choices, Store(self._url))
-            return Loaded(self._evaluation.plan, self._evaluation.tier if self._isolated else None)
+            tier = self._evaluation.tier if self._isolated else None
+            return Loaded(self._evaluation.plan, tier, self._evaluation.oddities)
         except HarnessError as problem:
             return problem
 
