@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import msgspec
 
-from harness.errors import InputError
+from harness.errors import InputError, SubmissionError
 from harness.evaluation import known_plan
 from harness.evaluation.environment import environment, environment_sha256, onnxruntime_version
 from harness.evaluation.overrides import backend_of
@@ -208,10 +208,14 @@ class Evaluation:
         white_box, lm = submission.access == "white-box", self.model_for(cell)
         tier = None if white_box else self.tier  # before anything is recorded
         attempt = self.store.begin(run, cell.task.name, cell.split)
-        if white_box:
-            with lm.turns:
-                return run_reference(cell, submission, options, lm, attempt, watch)
-        return run_cell(cell, submission, options, lm, attempt, watch, tier)
+        try:
+            if white_box:
+                with lm.turns:
+                    return run_reference(cell, submission, options, lm, attempt, watch)
+            return run_cell(cell, submission, options, lm, attempt, watch, tier)
+        except SubmissionError:
+            attempt.withdraw()
+            raise
 
     @property
     def cells(self) -> tuple[Cell, ...]:
