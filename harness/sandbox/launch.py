@@ -148,14 +148,15 @@ class Worker:
 def start(limits: Limits, submission: Path | None, tier: Tier, *, landlock: int | None = None) -> Worker:
     """Start a worker in a tier; it has tried its walls, and waits for its job on one inherited socket.
 
-    `submission` is the folder it may read. `landlock` holds it to an older version of Landlock's interface.
+    `submission` is the folder it may read, a snapshot. `landlock` holds it to an older version of Landlock's interface.
 
     Raises:
         SandboxError: this machine cannot give that tier: no worker came up, or a canary escaped.
     """
     layers, seen = TIERS[tier], view(submission)
     root = os.geteuid() == 0 and layers.seccomp
-    keep_reading = root and not all(map(open_to_all, (*seen.trees, *seen.packages)))
+    above = () if seen.own is None else (seen.own.parent.parent,)  # the folder itself is for the worker's group
+    keep_reading = root and not all(map(open_to_all, (*seen.trees, *seen.packages, *above)))
     abi = _abi(landlock) if layers.landlock else 0
     policy = _policy(limits, seen, tier, abi, NOBODY if root else None, keep_reading)
     _guard(hide=layers.seccomp)

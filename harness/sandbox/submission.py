@@ -25,7 +25,7 @@ import msgspec
 from harness.errors import SubmissionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import CodeType
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -50,6 +50,8 @@ class Submission:
     """The same with the page, as the first release counted: by it, stored runs of that time are found again."""
     access: Access = "black-box"
     """``white-box`` where it trains with the model's weights, as its source declares."""
+    files: tuple[tuple[str, bytes], ...] = dataclasses.field(default=(), repr=False, compare=False)
+    """Names and bytes that `sha256` covers: what a worker is given, whatever becomes of the folder."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,20 @@ def find(path: str | Path) -> Submission:
     if not _NAME.fullmatch(folder.name):
         raise SubmissionError(f"{folder.name!r} cannot be a submission's name; letters, digits, '-' and '_', up to 64")
     try:
-        files = dict(read_files(folder))
-        whole = _sha256(files)
-        files.pop(PAGE, None)
-        return Submission(folder.name, folder, _sha256(files), whole, _access(folder / "submission.py"))
+        return of_files(folder, tuple(read_files(folder)))
     except OSError as problem:
         raise SubmissionError(f"{folder}: cannot be read: {problem}") from problem
+
+
+def of_files(folder: Path, files: tuple[tuple[str, bytes], ...]) -> Submission:
+    """A submission of the files that were read in `folder`, here or on another machine.
+
+    Raises:
+        SubmissionError: its `access` cannot be read.
+    """
+    own = tuple((name, data) for name, data in files if name != PAGE)
+    access = _access(folder / "submission.py", dict(own)["submission.py"])
+    return Submission(folder.name, folder, _sha256(own), _sha256(files), access, own)
 
 
 def entry_name(name: str, options: Mapping[str, str]) -> str:
@@ -101,9 +111,9 @@ def folder_of(entry: str) -> str:
     return entry.partition("[")[0]
 
 
-def _sha256(files: Mapping[str, bytes]) -> str:
+def _sha256(files: Iterable[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
-    for name, data in files.items():
+    for name, data in files:
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()
 
@@ -114,28 +124,46 @@ def read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     Compiled ones are left out, and what desktops leave in a folder.
 
     Raises:
-        SubmissionError: a link leads out of the folder, or there are too many bytes.
+        SubmissionError: a link leads out of the folder, to a folder or nowhere, a name is not UTF-8, or there are too
+            many bytes.
     """
     from harness.tracks.litter import is_litter  # noqa: PLC0415 - a worker, which imports this module, has no tracks
 
     left = _LARGEST_FOLDER
     for file in sorted(folder.rglob("*")):
-        if file.is_symlink() and not file.resolve().is_relative_to(folder):
-            raise SubmissionError(f"{file} leads out of the folder; a submission is one folder, copy what it needs")
         within = file.relative_to(folder)
+        if file.is_symlink():
+            _check_link(file, folder)
         if not file.is_file() or "__pycache__" in within.parts or is_litter(within):
             continue
-        left -= file.stat().st_size
+        name = within.as_posix()
+        if not name.encode("utf-8", "ignore").decode() == name:  # bytes of another encoding come as surrogates
+            raise SubmissionError(f"{folder}: the name {name!r} is not UTF-8; rename the file")
+        with file.open("rb") as stream:
+            data = stream.read(left + 1)
+        left -= len(data)
         if left < 0:
             raise SubmissionError(
                 f"{folder}: more than {_LARGEST_FOLDER >> 20} MiB; a submission is code and small data"
             )
-        yield within.as_posix(), file.read_bytes()
+        yield name, data
 
 
-def _access(file: Path) -> Access:
+def _check_link(file: Path, folder: Path) -> None:
+    """A link to a file of the same folder is that file once more; any other is not what it seems."""
+    try:
+        target = file.resolve(strict=True)
+    except (OSError, RuntimeError) as problem:  # Python's own word for a loop
+        raise SubmissionError(f"{file} is a link that leads nowhere or in a circle; remove it") from problem
+    if not target.is_relative_to(folder):
+        raise SubmissionError(f"{file} leads out of the folder; a submission is one folder, copy what it needs")
+    if target.is_dir():
+        raise SubmissionError(f"{file} is a link to a folder, which is not followed; copy what it needs")
+
+
+def _access(file: Path, source: bytes) -> Access:
     """What a module-level ``access = "..."`` says; black-box without one, or where the source is no Python."""
-    for statement in statements(file):
+    for statement in _statements(source):
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if not any(isinstance(node, ast.Name) and node.id == "access" for node in targets):
             continue
@@ -151,8 +179,12 @@ def _access(file: Path) -> Access:
 
 def statements(file: Path) -> list[ast.stmt]:
     """Top-level statements of a source file; none where it does not parse, which the import will tell better."""
+    return _statements(file.read_bytes())
+
+
+def _statements(source: bytes) -> list[ast.stmt]:
     try:
-        return ast.parse(file.read_bytes()).body
+        return ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
 
