@@ -117,7 +117,7 @@ def run_cell(
     priced = PricedModel(lm, cell.task, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20)
     session = Session(priced, meter, attempt, watch)
     started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
-    with snapshot(submission) as folder:
+    with snapshot(submission) as folder, lm.serving():
         worker = launch.start(cell.limits, folder, tier or best_tier.best().tier)
         tuning, grace_s = session.tuning, 0.0
         try:

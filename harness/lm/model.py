@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from harness.blackbox.cells import cell, served_alone
 from harness.blackbox.lock import Turns
 from harness.blackbox.model import Forwarded
 from harness.blackbox.projection import check_space
@@ -20,7 +22,7 @@ from harness.lm.backbones import choice, families
 from harness.lm.backbones.base import Batch
 from harness.lm.chunks import cut_by_reads, cut_by_tokens
 from harness.lm.device import memory_for
-from harness.lm.prompts import TOGETHER, prompt_layers
+from harness.lm.prompts import TOGETHER, forget, prompt_layers
 from harness.lm.text import SENTINEL, Encoded, Vocabulary, encode, mask_token
 
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ class LanguageModel:
             raise ModelError(f"prompt ids {self._p0[0]}..{self._p0[-1]}; {name} has {self.vocabulary:,} vocabulary ids")
         self._start = 1 if spec.kind == "masked" or self._starts_with_special() else 0
         self.embedding_std = self.backbone.embedding_std()
-        self.text_set = lru_cache(maxsize=256)(self._text_set)
+        self._text_sets = lru_cache(maxsize=256)(self._text_set)
         self._single_ids = lru_cache(maxsize=64)(self._known_ids)
 
     def with_p0(self, values: FloatArray) -> LanguageModel:
@@ -156,7 +158,22 @@ class LanguageModel:
             widths,
         )
 
-    def _text_set(self, template: str, texts: tuple[Text, ...]) -> TextSet:
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Serve one cell: it finds nothing in a cache that another one has left, and leaves nothing."""
+        _ = self.words  # seconds for whoever asks first, so that is not a cell
+        with served_alone() as mine:
+            try:
+                yield
+            finally:
+                with self.turns:
+                    forget(mine)
+
+    def text_set(self, template: str, texts: tuple[Text, ...]) -> TextSet:
+        """The texts under a template, tokenised once in a cell."""
+        return self._text_sets(cell(), template, texts)
+
+    def _text_set(self, _cell: object, template: str, texts: tuple[Text, ...]) -> TextSet:
         longest = self.max_tokens - self.prompt_tokens
         return TextSet(tuple(encode(self.tokenizer, self.kind, template, text, longest) for text in texts))
 
@@ -175,9 +192,9 @@ class LanguageModel:
         Raises:
             QueryError: a word is not a single token; the message names its pieces.
         """
-        return self._single_ids(tuple(words))
+        return self._single_ids(cell(), tuple(words))
 
-    def _known_ids(self, words: tuple[str, ...]) -> tuple[int, ...]:
+    def _known_ids(self, _cell: object, words: tuple[str, ...]) -> tuple[int, ...]:
         if not words:
             raise QueryError("no label words; at least one is needed")
         ids = self.word_ids(words)
