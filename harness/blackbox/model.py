@@ -69,7 +69,10 @@ class Model(Protocol):
         ...
 
     def text_set(self, template: str, texts: tuple[Text, ...]) -> Any:
-        """The texts under a template, tokenised once: what `forward` takes; its `tokens` is their number."""
+        """The texts under a template, tokenised once: what `forward` takes.
+
+        Its `tokens` is their number; its `sizes` are, of each text, its own tokens and those of the template.
+        """
         ...
 
     def forward(

@@ -114,7 +114,8 @@ def run_cell(
     info = lm.info(shots.train.texts, cell.task.template)
     meter = Meter(cell.spec.calls, len(shots.train))
     begun = _begun(cell, shots, lm)
-    priced = PricedModel(lm, cell.task, cell.limits.answer_mb << 20, cell.limits.frame_mb << 20)
+    largest = cell.limits.answer_mb << 20, cell.limits.frame_mb << 20
+    priced = PricedModel(lm, cell.task, *largest, cell.spec.tokens_of_a_row)
     session = Session(priced, meter, attempt, watch)
     started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
     with snapshot(submission) as folder, lm.serving():
@@ -179,6 +180,7 @@ def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
         seed=cell.worker_seed,
         probe=probe,
         format=lm.format,
+        row_tokens=cell.spec.tokens_of_a_row,
     )
 
 

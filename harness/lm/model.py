@@ -50,6 +50,11 @@ class TextSet:
         """Tokens of all texts, prompt tokens not counted."""
         return sum(len(e.ids) for e in self.encoded)
 
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Of each text, its own tokens and those of the template."""
+        return tuple((e.text, len(e.ids) - e.text) for e in self.encoded)
+
 
 class LanguageModel:
     """Frozen weights with their tokenizer, on one device, in one number format."""

@@ -28,6 +28,8 @@ class Encoded:
     ids: tuple[int, ...]
     read: int
     """Position of the mask token, or of the last token for a causal model."""
+    text: int = 0
+    """How many of `ids` are the text's; the others are the template's, or were added."""
 
 
 class Vocabulary:
@@ -90,12 +92,12 @@ def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) 
         kept = tuple(ids[i] for i in keep) or (tokenizer.bos_token_id,)
         if kept[0] is None:
             raise QueryError(f"template {template!r} without a text is nothing to read; put a word into it")
-        return Encoded(kept, len(kept) - 1)
+        return Encoded(kept, len(kept) - 1, sum(owner[i] is not None for i in keep))
     mask_id = tokenizer.convert_tokens_to_ids(mask)
     at = next((i for i in keep if ids[i] == mask_id and offsets[i][0] <= mask_at < offsets[i][1]), None)
     if at is None:
         raise QueryError(f"template {template!r}: the tokenizer did not keep {mask!r} as one token")
-    return Encoded(tuple(ids[i] for i in keep), keep.index(at))
+    return Encoded(tuple(ids[i] for i in keep), keep.index(at), sum(owner[i] is not None for i in keep))
 
 
 def _fill(template: str, text: Text, mask: str) -> tuple[str, list[tuple[int, int]], int]:

@@ -205,6 +205,8 @@ class CellRecord:
     """None where there was no fingerprint yet."""
     format: str | None = None
     """Number format that computed the cell; None where every cell had the track's own."""
+    row_tokens: int | None = None
+    """Tokens of text in one row; None where a text was one row however long."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -218,8 +220,9 @@ class CellRecord:
             return {"access": self.access}
         found: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         found["probe"] = None if self.probe is None else asdict(self.probe)
-        if self.format is None:
-            del found["format"]  # as it was stored before there was the field
+        for later in ("format", "row_tokens"):
+            if found[later] is None:
+                del found[later]  # as it was stored before there was the field
         return found
 
     def to_json(self) -> str:

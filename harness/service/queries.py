@@ -55,6 +55,8 @@ class Place:
     info: ModelInfo
     calls: int
     """The track's budget; a token may have another."""
+    row_tokens: int | None = None
+    """Tokens of text in one row, as in `PricedModel`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Desk:
         self.track, self.places, self.book, self.limits = track, places, book, limits
         self._lm = lm
         self._priced = {
-            where: PricedModel(lm, place.task, limits.answer_bytes, limits.frame_bytes)
+            where: PricedModel(lm, place.task, limits.answer_bytes, limits.frame_bytes, place.row_tokens)
             for where, place in places.items()
         }
 

@@ -45,7 +45,8 @@ def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
     for cell in evaluation.cells:
         shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
         info = evaluation.lm.info(shots.train.texts, cell.task.template)
-        found[cell.task.name, cell.split] = Place(cell.task, cell.split, shots, info, cell.spec.calls)
+        rows = cell.spec.tokens_of_a_row
+        found[cell.task.name, cell.split] = Place(cell.task, cell.split, shots, info, cell.spec.calls, rows)
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -84,6 +86,14 @@ class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Training examples per class, where the split is drawn here."""
     dev: Positive = 16
     """Dev examples per class, where the split is drawn here."""
+    row_tokens: Positive | msgspec.UnsetType = msgspec.UNSET
+    """Tokens of text in one row; a longer text costs more rows. Every few-shot text of the track's data fits. Without
+    it a text is one row however long it is."""
+
+    @property
+    def tokens_of_a_row(self) -> int | None:
+        """`row_tokens`, or None where a row has no size."""
+        return None if self.row_tokens is msgspec.UNSET else self.row_tokens
 
 
 class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,17 +174,32 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Digest of everything in the track: two runs are comparable only if it is equal.
 
         The list of formats is left out: it says which runs are equal, and older runs had none. This project's own
-        wording counts under its first name, with which the published results were measured.
+        wording counts under its first name, with which the published results were measured. The sizes of rows that a
+        track ships with are left out, too: they change no honest query's price, and older runs had none.
         """
         model = msgspec.structs.replace(self.model, formats=msgspec.UNSET)
         profile = OWN_PROFILE_BEFORE if self.profile == OWN_PROFILE else self.profile
-        counted = msgspec.structs.replace(self, model=model, profile=profile)
+        tasks = dict(self.tasks)
+        for name, size in _shipped_rows(self.name).items():
+            if name in tasks and tasks[name].row_tokens == size:
+                tasks[name] = msgspec.structs.replace(tasks[name], row_tokens=msgspec.UNSET)
+        counted = msgspec.structs.replace(self, model=model, profile=profile, tasks=tasks)
         return hashlib.sha256(msgspec.json.encode(counted, order="deterministic")).hexdigest()[:16]
 
     @property
     def rounding(self) -> float:
         """Largest difference of a fixed text's logit that is rounding between two runs of this track."""
         return max(ROUNDING[name] for name in self.model.allowed)
+
+
+@cache
+def _shipped_rows(name: str) -> dict[str, int]:
+    """Tokens of a row by task, as the shipped track of this name says; none where there is no such track."""
+    path = tracks_dir() / f"{name}.toml"
+    if not path.is_file():
+        return {}
+    tasks = tomllib.loads(path.read_text(encoding=ENCODING))["tasks"]
+    return {task: spec["row_tokens"] for task, spec in tasks.items() if "row_tokens" in spec}
 
 
 def tracks_dir() -> Path:
