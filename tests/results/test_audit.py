@@ -408,3 +408,24 @@ def test_splits_are_compared_as_well() -> None:
     (line,) = here.differs("sst2", 1, here.tests["sst2"], here.shots["sst2", 2])
     assert line == "sst2/1 was tuned on other examples than embedded has now"
     assert here.differs("no task", 1, "t", ()) == []
+
+
+def test_a_view_and_a_trigger_are_seen_in_both_kinds_of_database(place: str) -> None:
+    store = Store(place)
+    before = audit(store)
+    statements = ["CREATE VIEW best AS SELECT * FROM outcomes"]
+    if place.startswith("postgresql"):
+        statements += [
+            "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "CREATE TRIGGER later BEFORE INSERT ON queries FOR EACH ROW EXECUTE FUNCTION nothing()",
+        ]
+    else:
+        statements.append("CREATE TRIGGER later AFTER INSERT ON queries BEGIN DELETE FROM outcomes; END")
+    with store.changes() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    after = audit(store)
+    assert before.findings == ()
+    assert {(found.table, found.row) for found in after.findings} >= {("best", "view best"), ("queries", "trigger later")}
+    assert after.digest != before.digest
+    store.close()
