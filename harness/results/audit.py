@@ -124,9 +124,7 @@ class _Attempt:
 
 
 class _Auditor:
-    def __init__(
-        self, connection: sa.Connection, test_labels: Mapping[str, bytes], here: DataHere | None
-    ) -> None:
+    def __init__(self, connection: sa.Connection, test_labels: Mapping[str, bytes], here: DataHere | None) -> None:
         self._connection, self._at_hand, self._here = connection, test_labels, here
         self._data: dict[str, str] = {}
         """Name of the data of each run."""

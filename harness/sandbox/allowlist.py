@@ -20,10 +20,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.errors import SubmissionError
+from harness.sandbox.submission import IMPORTABLE
 from harness.tracks.tasks import tasks_dir
 
-IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
-"""Distributions that submissions may import, beside `harness` and the standard library; what they require comes too."""
 _OWN = ("numpy", "msgspec", "safetensors")  # what the worker's side of `harness` imports
 _PARTS = ("blackbox", "contract", "sandbox", "solving", "__pycache__")
 PACKAGE = Path(__file__).resolve().parents[1]

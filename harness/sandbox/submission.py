@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
+IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
+"""Distributions that submissions may import, beside `harness` and the standard library; what they require comes too."""
 PAGE = "README.md"
 """The page about a submission: no part of it, so it can be rewritten, and a worker cannot read it."""
 _NAMED = 5

@@ -426,6 +426,9 @@ def test_a_view_and_a_trigger_are_seen_in_both_kinds_of_database(place: str) -> 
             connection.exec_driver_sql(statement)
     after = audit(store)
     assert before.findings == ()
-    assert {(found.table, found.row) for found in after.findings} >= {("best", "view best"), ("queries", "trigger later")}
+    assert {(found.table, found.row) for found in after.findings} >= {
+        ("best", "view best"),
+        ("queries", "trigger later"),
+    }
     assert after.digest != before.digest
     store.close()
