@@ -20,6 +20,7 @@ from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, 
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones import choice, families
 from harness.lm.backbones.base import Batch
+from harness.lm.checks import check_finite, check_tokenizer
 from harness.lm.chunks import cut_by_reads, cut_by_tokens
 from harness.lm.device import memory_for
 from harness.lm.prompts import TOGETHER, forget, prompt_layers
@@ -87,7 +88,7 @@ class LanguageModel:
         self._block = TOGETHER if forward == "invariant" else None
         model = model.eval().requires_grad_(False).to(device, self.dtype)
         self._model, self._zero_head_bias = model, spec.zero_head_bias
-        _check_finite(name, model)
+        check_finite(name, model)
         kind = families.kind(model.config)
         if kind != spec.kind:
             raise ModelError(f"{name} is a {kind} model; the track says {spec.kind}. Set model.kind")
@@ -107,12 +108,7 @@ class LanguageModel:
         config = model.config
         self._first_position = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
         self.vocabulary = int(config.vocab_size)
-        most, rows = max(tokenizer.get_vocab().values(), default=-1) + 1, model.get_input_embeddings().num_embeddings
-        if most > rows:
-            raise ModelError(
-                f"{name}: its tokenizer has {most:,} token ids, the model {rows:,} embeddings. "
-                "Give the tokenizer that the model was trained with"
-            )
+        check_tokenizer(name, tokenizer, model)
         self._tokens = Vocabulary(name, tokenizer, self.vocabulary)
         positions = getattr(config, "max_position_embeddings", LONGEST) - self._first_position  # T5's are relative
         self.max_tokens = min(int(positions), LONGEST)
@@ -392,17 +388,6 @@ class LanguageModel:
     def _starts_with_special(self) -> bool:
         ids = self.tokenizer("a")["input_ids"]
         return bool(ids and ids[0] == self.tokenizer.bos_token_id)
-
-
-def _check_finite(name: str, model: Any) -> None:
-    """Refuse weights by which no answer could be applied, before a submission is blamed for it."""
-    for weight, values in model.named_parameters():
-        wrong = int((~torch.isfinite(values)).sum())
-        if wrong:
-            raise ModelError(
-                f"{name}: {wrong:,} of {values.numel():,} values of {weight} are not finite in {values.dtype}. "
-                "Get the weights anew; if they are large, take a wider number format (model.dtype)"
-            )
 
 
 def _mode(prompts: Prompts) -> Mode:
