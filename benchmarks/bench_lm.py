@@ -68,7 +68,8 @@ if TYPE_CHECKING:
 
     from harness.lm.backbones.base import Batch
     from harness.lm.device import Kind as DeviceKind
-    from harness.lm.model import LanguageModel, TextSet
+    from harness.lm.model import LanguageModel
+    from harness.lm.text import TextSet
 
 DIM, SEED = 500, 20_220_628
 CACHE = Path.home() / ".cache" / "harness" / "bench"

@@ -146,6 +146,9 @@ class Clock:
     def isolated(self, tier: Tier) -> None:
         """See `harness.evaluation.run.Progress`."""
 
+    def noticed(self, lines: Sequence[str]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+
     def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""
 

@@ -107,18 +107,20 @@ def a_query_beyond_the_budget_is_refused_and_costs_nothing(subject: Subject) -> 
 
 
 def a_malformed_query_is_refused_and_costs_nothing(subject: Subject) -> None:
-    """`QueryError` for a prompt of a wrong width, a word of several tokens, a template without a mask, and no texts."""
+    """`QueryError` for prompts or texts that are none, a word of several tokens, and a template without a mask."""
     lm = subject.make()
     left, width = lm.budget.rows_left, lm.info.width
     wrong = Prompt(np.zeros((1, 1, 1, width + 1), dtype=np.float32))
     _refused(lm, QueryError, wrong, subject.texts)
+    _refused(lm, QueryError, [None], subject.texts)
+    _refused(lm, QueryError, None, [None])
     _refused(lm, QueryError, None, subject.texts, words=["two words are no token"])
     _refused(lm, QueryError, None, subject.texts, template="no gap: {a}")
     _refused(lm, QueryError, None, ())
     _hold(lm.budget.rows_left == left, "a refused query costs nothing", lm.budget)
 
 
-def _refused(lm: BlackBox, kind: type[Exception], prompts: Prompts | None, texts: Sequence[Text], **more: Any) -> None:
+def _refused(lm: BlackBox, kind: type[Exception], prompts: Any, texts: Sequence[Any], **more: Any) -> None:
     try:
         lm.logits(prompts, texts, **more)
     except kind:

@@ -71,12 +71,14 @@ def _track_table(tracks: list[Track]) -> str:
 
 def _task_table(track: Track) -> str:
     files = track_tasks(track)
-    rows = [f"**{track.name}**", "", "| task | metric | calls | splits | train + dev per class |", "|---" * 5 + "|"]
+    heading = "| task | metric | calls | tokens of a row | splits | train + dev per class |"
+    rows = [f"**{track.name}**", "", heading, "|---" * 6 + "|"]
     for name, spec in track.tasks.items():
         splits = "those in the data directory" if spec.splits == "present" else ", ".join(map(str, spec.splits))
         metric = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1 of class 1"}[files[name].metric]
         drawn = "as in the data directory" if track.data.source == "kit" else f"{spec.shots} + {spec.dev}"
-        rows.append(f"| {name} | {metric} | {spec.calls:,} | {splits} | {drawn} |")
+        size = "any" if spec.tokens_of_a_row is None else f"{spec.tokens_of_a_row:,}"
+        rows.append(f"| {name} | {metric} | {spec.calls:,} | {size} | {splits} | {drawn} |")
     return "\n".join(rows)
 
 

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import pyseccomp
-from pyseccomp import EQ, MASKED_EQ, Arch, Arg, SyscallFilter
+from pyseccomp import EQ, GT, LE, MASKED_EQ, NE, Arch, Arg, SyscallFilter
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINES = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}
@@ -28,13 +28,12 @@ ALLOWED = """
     open openat stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2
     readlink readlinkat getcwd getdents getdents64 fadvise64 dup dup2 dup3 pipe pipe2 eventfd2
     poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait
-    recvfrom sendto shutdown getsockopt setsockopt getsockname getpeername
+    recvfrom sendto shutdown getsockopt getsockname getpeername
     mmap munmap mprotect mremap madvise mincore msync brk membarrier mlock munlock
-    futex futex_waitv set_robust_list get_robust_list rseq set_tid_address restart_syscall
-    exit exit_group sched_yield sched_getaffinity sched_getparam sched_getscheduler
-    sched_get_priority_max sched_get_priority_min getcpu
-    getpid gettid getppid getpgrp getpgid getsid getuid geteuid getgid getegid getresuid getresgid getgroups
-    clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getrlimit sysinfo uname
+    futex futex_waitv set_robust_list rseq set_tid_address restart_syscall
+    exit exit_group sched_yield sched_get_priority_max sched_get_priority_min getcpu
+    getpid gettid getppid getpgrp getuid geteuid getgid getegid getresuid getresgid getgroups
+    nanosleep gettimeofday time times getrusage getrlimit sysinfo uname
     getrandom rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack
     alarm pause setitimer getitimer
 """
@@ -42,7 +41,7 @@ ALLOWED = """
 
 REFUSED = """
     fork vfork execve execveat kill tkill tgkill ptrace setsid setpgid setpriority
-    socket socketpair connect bind listen accept accept4 sendmsg recvmsg
+    socket socketpair connect bind listen accept accept4 sendmsg recvmsg setsockopt
     creat mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat mknod mknodat
     chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat truncate ftruncate fallocate
     fsync fdatasync sync_file_range flock
@@ -51,6 +50,12 @@ REFUSED = """
     sched_setaffinity sched_setparam sched_setscheduler shmget shmat shmctl msgget semget
 """
 """What libraries try and get over: the rest of the kernel's calls do not exist at all."""
+
+OF_A_PROCESS = "getpgid getsid get_robust_list sched_getaffinity sched_getparam sched_getscheduler"
+"""Calls about any process whose number is given: here about the caller alone, which is number 0."""
+OF_A_CLOCK = "clock_gettime clock_getres clock_nanosleep"
+_LAST_CLOCK = 11
+"""CLOCK_TAI. Beyond it, and below 0, are the clocks of other processes and of devices."""
 
 _CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020080  # all namespaces: NEWNS, NEWCGROUP, NEWUTS … NEWNET, NEWTIME
 FCNTL = (0, 1, 2, 3, 4, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC: no locks, no owners
@@ -73,6 +78,12 @@ def build(machine: str) -> bytes:
     found.add_rule(pyseccomp.ALLOW, "clone", Arg(0, MASKED_EQ, _CLONE_THREAD | _CLONE_NEW, _CLONE_THREAD))
     found.add_rule(refuse, "clone", Arg(0, MASKED_EQ, _CLONE_THREAD, 0))
     found.add_rule(pyseccomp.ALLOW, "prlimit64", Arg(0, EQ, 0), Arg(2, EQ, 0))
+    for name in OF_A_PROCESS.split():
+        found.add_rule(pyseccomp.ALLOW, name, Arg(0, EQ, 0))
+        found.add_rule(refuse, name, Arg(0, NE, 0))
+    for name in OF_A_CLOCK.split():
+        found.add_rule(pyseccomp.ALLOW, name, Arg(0, LE, _LAST_CLOCK))
+        found.add_rule(refuse, name, Arg(0, GT, _LAST_CLOCK))
     for name, position, values in (
         ("fcntl", 1, FCNTL), ("ioctl", 1, IOCTL), ("prctl", 0, PRCTL), ("arch_prctl", 0, ARCH_PRCTL),
     ):  # fmt: skip

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from harness.blackbox.limits import check_log
+from harness.blackbox.limits import as_read, check_log
 from harness.blackbox.meter import Meter
 from harness.blackbox.projection import check_space, matrix
+from harness.blackbox.query import Query
 from harness.contract import (
     Budget,
     Examples,
@@ -149,6 +150,7 @@ class FakeModel:
             QueryError: see `check`.
         """
         self.check(prompts, texts, template, words)
+        texts = [as_read(text) for text in texts]
         e = self._effect(prompts, template)[:, None]  # (candidates, 1, EFFECTS)
         g = self.quality(prompts, template)[:, None, None]
         draws = [_draw(self.seed, text, len(self.task.classes), self.info.width) for text in texts]
@@ -293,12 +295,11 @@ class FakeLM:
         normalize: bool = False,
     ) -> Outputs:
         """See `BlackBox`."""
-        template = self.free.task.template if template is None else template
-        words = self.free.task.words if words is None else words
-        self.free.check(prompts, texts, template, words)
-        candidates = 1 if prompts is None else len(prompts)
-        self.meter.charge(candidates, len(texts))
-        return self.free.outputs(prompts, texts, template, words, features, normalize)
+        query = Query.of(prompts, texts, template, words, features, normalize)
+        template, words = query.wording(self.free.task)
+        self.free.check(prompts, query.texts, template, words)
+        self.meter.charge(query.candidates, len(query.texts))
+        return self.free.outputs(prompts, query.texts, template, words, features, normalize)
 
 
 def fake_task(classes: int = 2, fields: Literal[1, 2] = 1) -> Task:

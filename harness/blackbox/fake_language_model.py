@@ -28,7 +28,13 @@ class FakeTexts:
     @property
     def tokens(self) -> int:
         """Words of all texts, the template not counted."""
-        return sum(len(part.split()) for text in self.texts for part in text)
+        return sum(own for own, _ in self.sizes)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Of each text, its words and those of the template."""
+        others = len(self.template.split())
+        return tuple((sum(len(part.split()) for part in text), others) for text in self.texts)
 
 
 class FakeLanguageModel:

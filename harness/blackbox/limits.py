@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.contract import Text
 
 LONGEST_TEXT = 20_000
+"""Characters of one field of a text that a model reads; what is longer is cut there, whoever asks about it."""
 LONGEST_TEMPLATE = 4096
 MOST_WORDS = 1 << 18
 """More than any vocabulary has."""
@@ -42,19 +43,23 @@ def check_config(config: dict[str, Any]) -> None:
         raise ProtocolError(f"configuration of {size:,} bytes; {LARGEST_CONFIG:,} are allowed")
 
 
+def as_read(text: Text) -> Text:
+    """A text as a model reads it, each field cut after `LONGEST_TEXT` characters.
+
+    The cut is made where texts become tokens, so that it is the same for a query, a test text and `harness predict`.
+    """
+    return tuple(field[:LONGEST_TEXT] for field in text)
+
+
 def check_texts(texts: Sequence[Text], fields: int) -> None:
-    """Every text has the task's fields, none too long.
+    """Every text has the task's fields.
 
     Raises:
         QueryError: with the numbers.
     """
     for text in texts:
-        longest = max(map(len, text), default=0)
-        if len(text) != fields or longest > LONGEST_TEXT:
-            raise QueryError(
-                f"a text of {len(text)} fields, the longest of {longest:,} characters; "
-                f"{fields} of at most {LONGEST_TEXT:,} expected"
-            )
+        if len(text) != fields:
+            raise QueryError(f"a text of {len(text)} fields; {fields} expected")
 
 
 def check_words(words: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ class Meter:
         return Budget(self._total, self._total - self._spent, self._train_rows)
 
     def charge(self, candidates: int, texts: int) -> int:
-        """Charge candidates x texts rows and return their number.
+        """Charge candidates x texts rows, a text that is longer than a row counted as several, and return their number.
 
         Raises:
             QueryError: a count is not positive; nothing is charged.

@@ -69,9 +69,10 @@ class Model(Protocol):
         ...
 
     def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> Any:
-        """The texts under a template, tokenised once: what `forward` takes; its `tokens` is their number.
+        """The texts under a template, tokenised once: what `forward` takes.
 
-        They are cut so that a prompt has room beside them; a query without one, `mode` None, takes them longer.
+        Its `tokens` is their number; its `sizes` are, of each text, its own tokens and those of the template. Texts are
+        cut so that a prompt has room beside them; a query without one, `mode` None, takes them longer.
         """
         ...
 

@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.blackbox import limits, wire
 from harness.blackbox.answer_price import check_price, price
@@ -62,13 +62,15 @@ class PricedModel:
     """On which the tokens of an answer are counted, the split's training texts; none counts an empty text."""
     answer_limits: AnswerLimits = _UNTIMED
     """What an answer may cost when it is applied."""
+    row_tokens: int | None = None
+    """Tokens of text in one row; None where a text is one row however long it is."""
 
     def answer(self, query: Query, body: bytes, meter: Meter, commit: Callable[[Answered], None]) -> Answered:
         """Answer a query that came as the bytes `body`: check, charge, forward, commit.
 
         The texts of `query` are checked before, by `check_texts`: a solver names those that it declared, again and
-        again. The budget is looked at once, before texts are tokenised, and charged when nothing can be wrong with the
-        query any more.
+        again. The budget is looked at before texts are tokenised, once more where one of them turns out to be longer
+        than a row, and charged when nothing can be wrong with the query any more.
 
         Args:
             query: what is asked.
@@ -93,6 +95,9 @@ class PricedModel:
         rows = meter.price(query.candidates, len(query.texts))
         limits.check_size(query, len(words), self.lm.backbone.width, self.lm.max_tokens, self.frame_bytes)
         ids, encoded = self.lm.single_ids(words), self.lm.text_set(template, query.texts, query.mode)
+        each = self.rows_each(query, encoded)
+        if each > len(query.texts):
+            rows = meter.price(query.candidates, each)
         meter.spend(rows)
         try:
             out = self.lm.forward(query.prompts, encoded, ids, query.features, query.normalize)
@@ -112,6 +117,28 @@ class PricedModel:
         answered = Answered(frame, row, nominal_up, _FLOAT_BYTES * floats_down)
         commit(answered)
         return answered
+
+    def rows_each(self, query: Query, encoded: Any) -> int:
+        """Rows that one candidate costs on the texts of a query: a text has as many as its tokens fill.
+
+        A template is free, so that it may hold examples. Where the features of all tokens are asked for, what it has
+        beyond the task's own template counts as text: packed into it, many texts would cost what one does.
+
+        Args:
+            query: what is asked.
+            encoded: its texts as the model reads them, cut to what it can take.
+
+        Returns:
+            At least one row for each text.
+        """
+        if self.row_tokens is None:
+            return len(query.texts)
+        free = math.inf
+        if query.features == "all":
+            bare = self.lm.text_set(self.task.template, (("",) * self.task.fields,))
+            free = bare.sizes[0][1]
+        tokens = (own + max(0, template - free) for own, template in encoded.sizes)
+        return sum(max(1, math.ceil(each / self.row_tokens)) for each in tokens)
 
     def check_texts(self, texts: Sequence[Text], declared: int = 0) -> int:
         """Refuse texts that no query may ask about; return their size in characters.

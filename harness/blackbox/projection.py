@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from harness.blackbox.cells import cell
 from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.memory import require
 from harness.errors import QueryError
@@ -55,20 +56,26 @@ def check_space(space: Subspace, layers: int, width: int, tokens: int, most: int
 
 
 class Kept(Generic[T]):
-    """Matrices in use, the longest unused dropped first; together at most `LARGEST_BYTES`."""
+    """Matrices in use, the longest unused dropped first; together at most `LARGEST_BYTES`. Each is of one cell."""
 
     def __init__(self) -> None:
         """Keep nothing yet."""
-        self.matrices: OrderedDict[tuple[Subspace, int, int], T] = OrderedDict()
+        self.matrices: OrderedDict[tuple[object, Subspace, int, int], T] = OrderedDict()
 
-    def get(self, key: tuple[Subspace, int, int], size: int, make: Callable[[], T]) -> T:
-        """The matrix of `key`, of `size` bytes; made, after room was made for it, where it is not kept."""
+    def get(self, space: Subspace, layer: int, width: int, size: int, make: Callable[[], T]) -> T:
+        """A_l, of `size` bytes; made, after room was made for it, where this cell has not kept it."""
+        key = (cell(), space, layer, width)
         if key not in self.matrices:
             while self.matrices and size + sum(a.nbytes for a in self.matrices.values()) > LARGEST_BYTES:
                 self.matrices.popitem(last=False)
             self.matrices[key] = make()
         self.matrices.move_to_end(key)
         return self.matrices[key]
+
+    def forget(self, whose: object) -> None:
+        """Drop what a cell has kept."""
+        for key in [key for key in self.matrices if key[0] is whose]:
+            del self.matrices[key]
 
 
 _kept: Kept[FloatArray] = Kept()
@@ -77,7 +84,12 @@ _kept: Kept[FloatArray] = Kept()
 def matrix(space: Subspace, layer: int, width: int) -> FloatArray:
     """A_l as `generate` makes it, kept in main memory while in use."""
     size = 4 * space.tokens * width * space.dim
-    return _kept.get((space, layer, width), size, lambda: generate(space, layer, width))
+    return _kept.get(space, layer, width, size, lambda: generate(space, layer, width))
+
+
+def forget(whose: object) -> None:
+    """Drop the matrices in main memory that a cell (`harness.blackbox.cells`) has kept."""
+    _kept.forget(whose)
 
 
 def generate(space: Subspace, layer: int, width: int) -> FloatArray:

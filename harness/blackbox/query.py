@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -42,8 +43,8 @@ class Query:
         """Take what a `BlackBox` is given.
 
         Raises:
-            QueryError: a text, the template or a word is no string, or the prompts are none. It is looked at here, so
-                that the author's traceback shows the call.
+            QueryError: a text, the template or a word is no string, or the prompts are no prompts. It is looked at
+                here, so that the author's traceback shows the call.
         """
         if isinstance(prompts, Prompt):
             if np.ndim(prompts.values) != 4:  # noqa: PLR2004
@@ -108,8 +109,22 @@ class Query:
 
 
 def texts_of(texts: Sequence[Text | str]) -> tuple[Text, ...]:
-    """Texts as they travel; one that is a plain string is a text of one field."""
-    return tuple((str(text),) if isinstance(text, str) else tuple(map(string_of, text)) for text in texts)
+    """Texts as they travel; one that is a plain string is a text of one field.
+
+    Raises:
+        QueryError: they are no sequence of texts.
+    """
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise QueryError(f"texts are {type(texts).__name__}; a sequence of texts expected, each a string or several")
+    return tuple(map(_text, texts))
+
+
+def _text(text: Text | str) -> Text:
+    if isinstance(text, str):
+        return (str(text),)
+    if not isinstance(text, Iterable):
+        raise QueryError(f"{text!r} is {type(text).__name__}; a text is a string, or a sequence of them")
+    return tuple(map(string_of, text))
 
 
 def string_of(value: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -21,6 +24,7 @@ from harness.cli.serve import commands as serve
 from harness.errors import HarnessError, InputError
 from harness.evaluation.environment import DISTRIBUTION
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -54,7 +58,21 @@ def harness(
 def main() -> None:
     """Run the command line; errors made on purpose are one message and exit code 1 (2 for wrong input)."""
     try:
-        app(prog_name="harness")
+        try:
+            app(prog_name="harness")
+        finally:
+            sys.stdout.flush()  # here, where it is an error like another, and not when the interpreter ends
+    except OSError as problem:
+        if problem.errno not in _NO_ROOM:
+            raise
+        with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - no path
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # what is still in its buffer has nowhere to go
+        err.print(
+            f"[red]error:[/red] what was to be written has no room: {problem.strerror}. Free some, or write elsewhere, "
+            "and run the same command again; what is in the results database stays",
+            soft_wrap=True,
+        )
+        sys.exit(1)
     except HarnessError as problem:
         from harness.evaluation.progress import printable  # noqa: PLC0415
 

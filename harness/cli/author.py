@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from harness.cli.console import STORE, existing_store, out, print_json, say
+from harness.cli.console import STORE, err, existing_store, out, print_json, say
 from harness.cli.options import (
     NOTHING,
     AsJson,
@@ -41,15 +42,25 @@ def new(
 def check(
     path: Annotated[Path, typer.Argument(help="Submission folder.", metavar="PATH")],
     config: Options = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Run it in this process, as you and without isolation: for your debugger.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Try a submission in seconds: import, contract, a small run on a fake language model.
 
-    Runs your code in this process, without limits but one minute of time.
+    It runs as in an evaluation, in the best sandbox that this machine gives, for at most a minute. With --here it runs
+    in this process, with your files and your network: only for code that you have read.
     """
     from harness.evaluation.check import check as checked  # noqa: PLC0415
+    from harness.evaluation.progress import printable  # noqa: PLC0415
+    from harness.sandbox.best_tier import BANNER  # noqa: PLC0415
 
-    report = checked(path, parsed(config))
+    report = checked(path, parsed(config), here=here)
+    if report.get("sandbox") == "0":
+        err.print(f"[bold red]{escape(BANNER)}[/bold red]", soft_wrap=True)
+    if report.get("output"):
+        err.print(escape(printable(report["output"].rstrip())), soft_wrap=True)
     if as_json:
         print_json(report)
         return

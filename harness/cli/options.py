@@ -203,13 +203,15 @@ def parsed(config: list[str] | None) -> dict[str, str]:
     """The options that were given as NAME=VALUE.
 
     Raises:
-        InputError: one of them is no such pair.
+        InputError: one of them is no such pair, or a name comes twice.
     """
-    options = {}
+    options: dict[str, str] = {}
     for item in config or []:
         name, equals, value = item.partition("=")
         if not equals or not name:
             raise InputError(f"--config {item!r}: NAME=VALUE expected")
+        if name in options:
+            raise InputError(f"--config {name} is given twice, as {options[name]!r} and {value!r}; give it once")
         options[name] = value
     return options
 

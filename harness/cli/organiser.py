@@ -143,24 +143,29 @@ def score(
     """
     from harness.cli.tables import scores_table  # noqa: PLC0415
     from harness.errors import counted  # noqa: PLC0415
+    from harness.evaluation.oddities import odd_test  # noqa: PLC0415
     from harness.results import uploads as uploaded  # noqa: PLC0415
     from harness.tracks.examples import Source  # noqa: PLC0415
     from harness.tracks.staging import at_hand  # noqa: PLC0415
+    from harness.tracks.tasks import load_task  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     chosen = load_track(track)
     _, there = (None, None) if data else at_hand(chosen, staged, chosen.tasks, model=False)
     source = Source("kit", data) if data else Source(chosen.data.source, there)
     found = uploaded.score_archive(predictions, chosen, source)
-    missing = uploaded.missing_cells(chosen, found)
+    planned = uploaded.planned_cells(chosen, source)
+    missing = uploaded.missing_cells(planned, found)
     name = str(source) if data else chosen.data.source
-    run = uploaded.keep(open_store(store), entry or predictions.stem, predictions, chosen, name, found)
+    run = uploaded.keep(open_store(store), entry or predictions.stem, predictions, chosen, name, found, planned)
     if as_json:
         cells = [
             {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found
         ]
         print_json({"run": run, "missing": missing, "cells": cells})
         return
+    for line in dict.fromkeys(line for s in found for line in odd_test(load_task(s.task), s.test)):
+        say(f"odd data: {line}")
     out.print(scores_table(found))
     if missing:
         cells_of = counted(len(missing), "cell")

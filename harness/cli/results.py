@@ -87,14 +87,15 @@ def audit(
     from harness.errors import counted  # noqa: PLC0415
     from harness.leaderboard.published import differences  # noqa: PLC0415
     from harness.leaderboard.rank import rank  # noqa: PLC0415
+    from harness.results.at_hand import data_here, labels_at_hand  # noqa: PLC0415
     from harness.results.audit import audit as audited  # noqa: PLC0415
-    from harness.results.audit import labels_at_hand, summary  # noqa: PLC0415
+    from harness.results.audit import summary  # noqa: PLC0415
     from harness.tracks.examples import Source  # noqa: PLC0415
     from harness.tracks.track import load_track, track_tasks  # noqa: PLC0415
 
     chosen, results = load_track(track), existing_store(store)
     source = Source("kit", data) if data else Source("embedded")
-    found = audited(results, labels_at_hand(track_tasks(chosen).values(), source))
+    found = audited(results, labels_at_hand(track_tasks(chosen).values(), source), data_here(chosen, source))
     wrong, differ = [f"{f.table}: {f.row}: {f.fact}" for f in found.findings], []
     if csv_file is not None:
         ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks, prices=chosen.prices)

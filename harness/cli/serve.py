@@ -86,6 +86,8 @@ def serve(
         err.print(f"{evaluation.lm.name} is loaded: queries are answered from now on", markup=False, soft_wrap=True)
         return made
 
+    for line in prepared.oddities:
+        err.print(f"odd data: {line}", markup=False, soft_wrap=True)
     if not kept.tokens():
         err.print(f"there is no token yet; make one with: {_new_token(book)}", markup=False, soft_wrap=True)
     if host not in {"127.0.0.1", "::1", "localhost"}:

@@ -126,7 +126,7 @@ class Answer:
     members: tuple[Member, ...]
     note: dict[str, float] = field(default_factory=dict)
     """Numbers worth keeping beside the answer (e.g. the training loss); shown, never scored. The progress line
-    shows ``loss``."""
+    shows ``loss``. One that is not finite is left out, with a warning."""
 
     @classmethod
     def of(cls, task: Task, prompt: Prompts | None = None, **note: float) -> Answer:

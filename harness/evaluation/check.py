@@ -1,83 +1,155 @@
-"""`harness check`: a submission on the fake language model, in this process, in seconds.
+"""`harness check`: a submission on the fake language model, in seconds.
 
-The fake model has no weights, so of a white-box reference only the source is looked at.
+It runs in a worker, in the best tier of isolation, as it will in an evaluation; or in this process, for authors who
+debug their own code. The fake model has no weights, so of a white-box reference only the source is looked at.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
-import sys
 import time
-import traceback
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.blackbox.fake import FakeLM, fake_shots, fake_task
-from harness.contract import Answer
-from harness.errors import BudgetExhausted, SubmissionError
+from harness.blackbox import wire
+from harness.blackbox.fake import FakeModel, fake_shots, fake_task
+from harness.blackbox.fake_language_model import FakeLanguageModel
+from harness.blackbox.meter import Meter
+from harness.blackbox.pricing import PricedModel
+from harness.blackbox.session import Session
+from harness.errors import SubmissionError
+from harness.evaluation import check_here
+from harness.evaluation.check_here import CALLS, Checked
+from harness.sandbox import best_tier, launch
 from harness.sandbox import submission as submissions
 from harness.sandbox.presets import on_task
+from harness.sandbox.snapshot import as_given, snapshot
+from harness.sandbox.trial import refusal
 from harness.solving import answers
 from harness.solving.metrics import accuracy
+from harness.tracks.track import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from types import FrameType
 
-CALLS = 200
-LONGEST_S = 60
+    from harness.contract import Shots, Task
+
+MEMORY_GB = 4
+_GRACE_S = 5.0
+_LARGEST = 64 << 20
 
 
-def check(path: Path, options: Mapping[str, str]) -> dict[str, Any]:
+def check(path: Path, options: Mapping[str, str], *, here: bool = False) -> dict[str, Any]:
     """Import a submission and run it on a fake model with a budget of `CALLS` calls.
 
-    Returns a report; its `lines` are for people.
+    Args:
+        path: its folder.
+        options: of its Config, as text.
+        here: whether it runs in this process, as the caller and without isolation, to be debugged.
+
+    Returns:
+        A report; its `lines` are for people, and `output` is what the submission printed in its worker.
 
     Raises:
-        SubmissionError: whatever is wrong, with the author's own traceback as its cause.
+        SubmissionError: whatever is wrong, with the author's own traceback.
+        AnswerError: an answer breaks the contract.
+        SandboxError: no worker process comes up.
     """
     found = submissions.find(path)
     if found.access == "white-box":
         return _source_report(found)
+    task = fake_task()
+    shots = fake_shots(task, np.random.default_rng(0))
     started = time.monotonic()
-    before = signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(LONGEST_S)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # what it prints is not the report
-            given, end, lm, shots, task, config = _run(found, options)
-    except _TooLongError as problem:
-        raise SubmissionError(str(problem)) from None
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+    tier = "" if here else best_tier.best().tier
+    checked = check_here.run(found, options, task, shots) if here else _in_a_worker(found, options, task, shots)
     seconds = time.monotonic() - started
-    if not given:
+    if checked.last is None:
         raise SubmissionError(f"{found.path}: tune ended without a single answer; yield one before the budget ends")
-    for answer in given:
-        blob = answers.to_bytes(answer)
-        answers.check(answers.from_bytes(blob), task, lm.info.width)
-    p = answers.probabilities(given[-1], task, lm.free, shots.dev.texts)
+    model = FakeModel(task, 0, *_SHAPE)
+    p = answers.probabilities(checked.last, task, model, shots.dev.texts)
     dev = float(accuracy(p.argmax(axis=1), shots.dev.labels))
-    used = lm.budget.calls_total - lm.budget.calls_left
+    where = "in this process, without isolation" if here else f"in a worker, sandbox tier {tier}"
+    config = ", ".join(f"{name}={value!r}" for name, value in checked.config.items())
     lines = [
-        f"{found.name}: imported, Config({config})",
-        f"{len(given)} answers, {used:,.0f} of {lm.budget.calls_total:,.0f} calls used, {end}, {seconds:.1f} s",
+        f"{found.name}: imported, Config({config}), {where}",
+        f"{checked.answers} answers, {checked.calls:,.0f} of {CALLS:,} calls used, {checked.end}, {seconds:.1f} s",
         f"dev accuracy on the fake model {dev:.2f} (chance {1 / len(task.classes):.2f}, planted prompt about 1)",
-        f"final answer: {len(given[-1].members)} members, {len(answers.to_bytes(given[-1])):,} bytes",
+        f"final answer: {len(checked.last.members)} members, {len(answers.to_bytes(checked.last)):,} bytes",
     ]
     return {
         "submission": found.name,
         "access": found.access,
-        "answers": len(given),
-        "calls": used,
-        "end": end,
+        "sandbox": tier,
+        "answers": checked.answers,
+        "calls": checked.calls,
+        "end": checked.end,
         "dev_accuracy": dev,
+        "output": checked.output,
         "lines": lines,
     }
+
+
+_SHAPE = 3, 16, 4
+"""Layers, width and prompt tokens of the fake model."""
+
+
+@dataclass(frozen=True)
+class _Nowhere:
+    """A ledger that keeps nothing."""
+
+    def record(self, row: object) -> None:
+        """Forget the row."""
+
+
+def _in_a_worker(found: submissions.Submission, options: Mapping[str, str], task: Task, shots: Shots) -> Checked:
+    """Run a submission as an evaluation does: a worker from a snapshot, and a session that serves it."""
+    wall_s = float(check_here.LONGEST_S)
+    limits, meter = Limits(wall_s=wall_s, memory_gb=MEMORY_GB), Meter(CALLS, len(shots.train))
+    model: Any = FakeLanguageModel(task)  # whose "token ids" are words
+    session = Session(PricedModel(model, task, _LARGEST, _LARGEST), meter, _Nowhere())
+    examples = list(shots.train.texts), shots.train.labels.tolist(), list(shots.dev.texts), shots.dev.labels.tolist()
+    info, rows = dataclasses.asdict(model.fake.info), meter.budget.rows_total
+    given = on_task(found, options, task.name)
+    with snapshot(found) as folder:
+        deadline = time.monotonic() + wall_s
+        worker = launch.start(limits, folder, best_tier.best().tier)
+        tuning, grace_s = session.tuning, 0.0
+        try:
+            job = wire.Job(str(folder), dataclasses.asdict(task), *examples, info, rows, given, 0)
+            worker.sock.settimeout(wall_s)
+            worker.sock.sendall(wire.encode(job))
+            session.serve(worker.sock, deadline)
+            grace_s = 0.0 if tuning.end == "timeout" else _GRACE_S
+        except OSError:
+            tuning.end = "closed"
+        finally:
+            left = worker.end(grace_s)
+    detail, output = (as_given(text, folder, found) for text in (tuning.detail, left.output))
+    if tuning.end == "timeout":
+        raise SubmissionError(check_here.too_long())
+    if tuning.config is None and tuning.end in {"crashed", "closed"}:
+        raise refusal(found, detail or f"the worker left with exit code {left.code}\n{output}")
+    if tuning.end == "answer":
+        raise SubmissionError(f"{found.path}: {detail}")
+    if tuning.end in {"crashed", "memory", "closed", "protocol"}:
+        said = detail or f"the worker left with exit code {left.code}\n{output}"
+        raise SubmissionError(f"{found.path} {_HOW[tuning.end]}:\n{said}")
+    used = meter.budget.calls_total - meter.budget.calls_left
+    last = None if tuning.last is None else tuning.last.answer
+    end = "ended by the budget" if tuning.end == "budget" else "returned by itself"
+    return Checked(len(tuning.history), last, used, end, tuning.config or {}, output)
+
+
+_HOW = {
+    "crashed": "raised",
+    "memory": f"took more than {MEMORY_GB} GiB of memory",
+    "closed": "ended its process",
+    "protocol": "broke the protocol",
+}
 
 
 def _source_report(found: submissions.Submission) -> dict[str, Any]:
@@ -87,39 +159,3 @@ def _source_report(found: submissions.Submission) -> dict[str, Any]:
         "it trains with the model's weights, which the fake model has not; it is listed but never ranked",
     ]
     return {"submission": found.name, "access": found.access, "lines": lines}
-
-
-def _run(found: submissions.Submission, options: Mapping[str, str]) -> tuple[list[Answer], str, FakeLM, Any, Any, str]:
-    task = fake_task()
-    shots = fake_shots(task, np.random.default_rng(0))
-    lm = FakeLM.for_task(task, shots, calls=CALLS, seed=0)
-    given: list[Answer] = []
-    end = "returned by itself"
-    try:
-        solver = submissions.load(found.path, on_task(found, options, task.name))
-        for answer in solver.tune(lm, task, shots, np.random.default_rng(0), solver.config):
-            if not isinstance(answer, Answer):
-                raise SubmissionError(f"tune yielded {type(answer).__name__}; yield harness.Answer")
-            given.append(answer)
-    except BudgetExhausted:
-        end = "ended by the budget"
-    except SubmissionError:
-        raise
-    except (Exception, SystemExit) as problem:
-        raise SubmissionError(f"{found.path} raised:\n{traceback.format_exc()}") from problem
-    config = ", ".join(f"{name}={value!r}" for name, value in _fields(solver.config))
-    return given, end, lm, shots, task, config
-
-
-def _fields(config: Any) -> list[tuple[str, Any]]:
-    return [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
-
-
-class _TooLongError(BaseException):
-    """Passes every `except Exception` of a submission."""
-
-
-def _too_long(_signal: int, _frame: FrameType | None) -> None:
-    raise _TooLongError(
-        f"no end after {LONGEST_S} s and no query that met the budget; is there a loop without queries?"
-    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from harness.errors import DataError, InputError
+from harness.evaluation.oddities import oddities
 from harness.evaluation.overrides import backend_of, is_kit
 from harness.evaluation.referee import Cell
 from harness.lm.kinds import kind_of
@@ -20,8 +21,13 @@ from harness.tracks.track import Track, track_tasks
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from harness.contract import Shots
     from harness.evaluation.overrides import Overrides
     from harness.tracks.tasks import TaskFile
+
+
+MOST_ROWS = 2**31
+"""Of a cell's budget: the largest number of `harness.blackbox.wire.Count`."""
 
 
 class Preparation:
@@ -66,31 +72,55 @@ class Preparation:
                 raise InputError(f"{choices.p0}: no pre-trained prompt is there; make one with harness pretrain-prompt")
             if not any(relative_to_p0(cell) for cell in self.cells):
                 raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
-        self.data_sha256 = self._digest(self.cells)
+        self.data_sha256, self.oddities = self._read(self.cells)
+        """Digest of the data; and lines about what is odd in that of the chosen tasks."""
 
-    def _digest(self, cells: Sequence[Cell]) -> str:
-        """Digest of the data of the whole track, the chosen part or not.
+    def _read(self, cells: Sequence[Cell]) -> tuple[str, tuple[str, ...]]:
+        """Digest of the data of the whole track, the chosen part or not, and what is odd about the chosen part.
 
         Reading it is also the check that what will run is there and well-formed; other tasks may be missing.
         """
-        digest = hashlib.sha256()
-        chosen = {cell.file.name for cell in cells}
+        digest, odd = hashlib.sha256(), []
+        chosen: dict[str, set[int]] = {}
+        for cell in cells:
+            chosen.setdefault(cell.file.name, set()).add(cell.split)
         for name, file in self.files.items():
             spec = self.track.tasks[name]
             try:
-                digest.update(examples_sha256(load_test(file, self.source)).encode())
-                drawn = []
+                test = load_test(file, self.source)
+                digest.update(examples_sha256(test).encode())
+                drawn: dict[int, Shots] = {}
                 for split in splits_of(file, self.source, spec, present_only=True):
                     shots = load_shots(file, self.source, split, spec)
-                    drawn.append(shots)
+                    check_budget(spec.calls, len(shots.train))
+                    drawn[split] = shots
                     digest.update((examples_sha256(shots.train) + examples_sha256(shots.dev)).encode())
                 if self.source.test is not None:
-                    check_unseen(file, self.source, drawn)
+                    check_unseen(file, self.source, tuple(drawn.values()))
+                run = {split: shots for split, shots in drawn.items() if split in chosen.get(name, ())}
+                odd += oddities(file, run, test) if run else []
             except DataError:
                 if name in chosen:
                     raise
                 digest.update(b"absent")
-        return digest.hexdigest()[:16]
+        return digest.hexdigest()[:16], tuple(odd)
+
+
+def check_budget(calls: int, train_rows: int) -> None:
+    """Refuse a budget that the wire format cannot count.
+
+    Args:
+        calls: of one cell.
+        train_rows: rows of one call.
+
+    Raises:
+        InputError: with the numbers.
+    """
+    if calls * train_rows > MOST_ROWS:
+        raise InputError(
+            f"{calls:,} calls of {train_rows:,} rows are {calls * train_rows:,} rows; a cell has at most "
+            f"{MOST_ROWS:,}. Take --calls {MOST_ROWS // train_rows:,} or less"
+        )
 
 
 def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, choices: Overrides) -> list[Cell]:

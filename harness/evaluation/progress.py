@@ -58,6 +58,11 @@ class PlainProgress:
         if tier == "0":
             self.console.print(f"[bold red]{escape(BANNER)}[/bold red]", soft_wrap=True)
 
+    def noticed(self, lines: Sequence[str]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        for line in lines:
+            self.console.print(f"odd data: {escape(printable(line))}", soft_wrap=True)
+
     def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""
         finished = len(cells) - len(todo)
@@ -175,6 +180,11 @@ class JsonProgress(PlainProgress):
     def isolated(self, tier: Tier) -> None:
         """See `harness.evaluation.run.Progress`."""
         self._write({"event": "isolated", "sandbox": tier})
+
+    def noticed(self, lines: Sequence[str]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        for line in lines:
+            self._write({"event": "odd data", "line": line})
 
     def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""

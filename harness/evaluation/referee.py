@@ -30,6 +30,7 @@ from harness.lm.fingerprint import fingerprint
 from harness.results.records import CellRecord, KeptAnswer, Usage
 from harness.results.status import COUNTS, MARKS
 from harness.sandbox import best_tier, launch, presets
+from harness.sandbox.snapshot import as_given, snapshot
 from harness.sandbox.submission import loaded
 from harness.sandbox.trial import refusal
 from harness.solving.metrics import cell_score
@@ -38,6 +39,7 @@ from harness.tracks.tiers import REFEREE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from harness.blackbox.session import Incumbent, Tuning
     from harness.contract import ModelInfo, Shots, Task
@@ -117,17 +119,20 @@ def run_cell(
     meter = Meter(cell.spec.calls, len(shots.train))
     begun = _begun(cell, shots, lm)
     frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
-    priced = PricedModel(lm, cell.task, answer, frame, texts, cell.limits.answers)
+    priced = PricedModel(lm, cell.task, answer, frame, texts, cell.limits.answers, cell.spec.tokens_of_a_row)
     session = Session(priced, meter, attempt, watch)
     started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
-    worker = launch.start(cell.limits, submission.path, tier or best_tier.best().tier)
-    tuning, grace_s = session.tuning, 0.0
-    try:
-        _hand_over(worker, _job(cell, shots, info, submission, options, meter), cell.limits.wall_s)
-        session.serve(worker.sock, started + cell.limits.wall_s)
-        grace_s = _GRACE_S if tuning.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
-    finally:
-        left = worker.end(grace_s)
+    with snapshot(submission) as folder, lm.serving():
+        worker = launch.start(cell.limits, folder, tier or best_tier.best().tier)
+        tuning, grace_s = session.tuning, 0.0
+        try:
+            _hand_over(worker, _job(cell, shots, info, folder, options, meter), cell.limits.wall_s)
+            session.serve(worker.sock, started + cell.limits.wall_s)
+            grace_s = _GRACE_S if tuning.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
+        finally:
+            left = worker.end(grace_s)
+    left = dataclasses.replace(left, output=as_given(left.output, folder, submission))
+    tuning.detail = as_given(tuning.detail, folder, submission)
     waited = waited_s() - waited
     tuning_s = time.perf_counter() - before - waited
     status, detail = _status(tuning, left)
@@ -188,6 +193,7 @@ def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
         probe=probe,
         format=lm.format,
         metric=cell.task.metric,
+        row_tokens=cell.spec.tokens_of_a_row,
     )
 
 
@@ -223,11 +229,9 @@ def _hand_over(worker: launch.Worker, job: wire.Job, wall_s: float) -> None:
         worker.sock.sendall(wire.encode(job))
 
 
-def _job(
-    cell: Cell, shots: Shots, info: ModelInfo, submission: Submission, options: Mapping[str, str], meter: Meter
-) -> wire.Job:
+def _job(cell: Cell, shots: Shots, info: ModelInfo, folder: Path, options: Mapping[str, str], meter: Meter) -> wire.Job:
     return wire.Job(
-        str(submission.path),
+        str(folder),
         dataclasses.asdict(cell.task),
         list(shots.train.texts),
         shots.train.labels.tolist(),
@@ -363,7 +367,7 @@ def score_handed(
 def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
     """A reference's code, to be taken out of this process when the stack closes."""
     try:
-        return stack.enter_context(loaded(submission.path, options))
+        return stack.enter_context(loaded(stack.enter_context(snapshot(submission)), options))
     except SubmissionError:
         raise
     except ModuleNotFoundError as problem:

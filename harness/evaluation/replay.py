@@ -197,7 +197,11 @@ def _again(
         scratch = Store(str(Path(folder) / "replay.db"))
         try:
             evaluation = Evaluation(track, choices, scratch)
-            chosen = tuple(cell for cell in evaluation.cells if (cell.task.name, cell.split) in wanted)
+            chosen = tuple(
+                _priced_as(cell, wanted[cell.task.name, cell.split])
+                for cell in evaluation.cells
+                if (cell.task.name, cell.split) in wanted
+            )
             evaluation.plan = dataclasses.replace(evaluation.plan, cells=chosen)
             again = evaluation.run(submission, options, progress)
             second = {(cell.task, cell.split): cell for cell in scratch.cells(again)}
@@ -210,6 +214,12 @@ def _again(
         finally:
             scratch.close()
     return found, run.key
+
+
+def _priced_as(cell: Cell, then: StoredCell) -> Cell:
+    """The cell with rows of the size that they had then."""
+    size = msgspec.UNSET if then.record.row_tokens is None else then.record.row_tokens
+    return dataclasses.replace(cell, spec=msgspec.structs.replace(cell.spec, row_tokens=size))
 
 
 def _compare(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import msgspec
 
-from harness.errors import InputError
+from harness.errors import InputError, SubmissionError
 from harness.evaluation import known_plan
 from harness.evaluation.environment import environment, environment_sha256, onnxruntime_version
 from harness.evaluation.overrides import backend_of
@@ -37,6 +37,10 @@ class Progress(Protocol):
 
     def isolated(self, tier: Tier) -> None:
         """Workers of submissions will run in this tier of isolation."""
+        ...
+
+    def noticed(self, lines: Sequence[str]) -> None:
+        """This is odd about the data; often it is nothing."""
         ...
 
     def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
@@ -174,6 +178,7 @@ class Evaluation:
         self._sandbox = choices.sandbox
         prepared = prepared or Preparation(track, choices)
         self.track, self.device = prepared.track, device.name(prepared.kind)
+        self.oddities = prepared.oddities
         self.lm: LanguageModel = load_model(
             self.track.model, self.track.prompt, device=prepared.kind, numerics=self.track.numerics
         )
@@ -234,10 +239,14 @@ class Evaluation:
         white_box, lm = submission.access == "white-box", self.model_for(cell)
         tier = None if white_box else self.tier  # before anything is recorded
         attempt = self.store.begin(run, cell.task.name, cell.split, replaces)
-        if white_box:
-            with lm.turns:
-                return run_reference(cell, submission, options, lm, attempt, watch)
-        return run_cell(cell, submission, options, lm, attempt, watch, tier)
+        try:
+            if white_box:
+                with lm.turns:
+                    return run_reference(cell, submission, options, lm, attempt, watch)
+            return run_cell(cell, submission, options, lm, attempt, watch, tier)
+        except SubmissionError:
+            attempt.withdraw()
+            raise
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -27,6 +27,7 @@ from harness.lm.backbones import families
 from harness.lm.device import memory_for, seeded
 from harness.results.status import COUNTS
 from harness.solving import cross_entropy, score
+from harness.solving.answers import finite_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -268,7 +269,7 @@ def train(
     with seeded(lm.device, seed):
         try:
             for predictor in solver.tune(lm, task, shots, np.random.default_rng(seed), solver.config):
-                note = {key: float(value) for key, value in predictor.note.items()}
+                note = finite_note(predictor.note)
                 training.last = predictor
                 training.history.append((0, note))
                 watch(0, note)

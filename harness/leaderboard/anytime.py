@@ -100,7 +100,7 @@ class Reference:
 
 def load_reference(track: str, identity: Mapping[str, Any], path: Path = REFERENCES) -> Reference | None:
     """The frozen scores of a track; None where there are none for this version, model and data."""
-    found = tomllib.loads(path.read_text(encoding="utf-8")).get(track)
+    found = tomllib.loads(path.read_text(encoding="utf-8-sig")).get(track)
     if found is None or any(found[name] != identity.get(name) for name in _IDENTITY):
         return None
     return Reference(found["manual"], found["reference"], found["origin"])

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.leaderboard.rank import score_cell
+from harness.results.uploads import PLANNED
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,7 +27,7 @@ class Upload:
     run: str
     cells: tuple[CellScore, ...]
     missing: int
-    """Cells of the track that it has no predictions for."""
+    """Cells that it has no predictions for, of those that the track or, where it leaves them open, the data have."""
 
     def task(self, name: str) -> float | None:
         """Mean over splits; None where it has none of this task."""
@@ -47,16 +48,17 @@ class Upload:
 def uploads(store: Store, track: str, fingerprint: str, planned: Collection[tuple[str, int]]) -> list[Upload]:
     """The newest archive under each name on one version of a track, best average first, incomplete ones last."""
     newest = {
-        run.key.entry: run.id
+        run.key.entry: run
         for run in store.runs()
         if run.key.access == "predictions" and (run.key.track, run.key.track_fingerprint) == (track, fingerprint)
     }
     found = []
     for name, run in newest.items():
-        cells = tuple(map(score_cell, store.cells(run)))
-        missing = len(set(planned) - {(cell.task, cell.split) for cell in cells})
+        cells = tuple(map(score_cell, store.cells(run.id)))
+        wanted = {(str(task), int(split)) for task, split in run.environment.get(PLANNED, planned)}
+        missing = len(wanted - {(cell.task, cell.split) for cell in cells})
         if cells:
-            found.append(Upload(name, run, cells, missing))
+            found.append(Upload(name, run.id, cells, missing))
     return sorted(found, key=lambda upload: (upload.missing, -upload.average, upload.name))
 
 

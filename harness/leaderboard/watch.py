@@ -79,7 +79,7 @@ class Look:
 
 
 def look(store: Store, track: Track, before: Look | None = None, now: float | None = None) -> Look:
-    """Runs of the track that lack cells or have begun one, oldest first; rates are since the look `before`."""
+    """Runs of the track that have begun a cell and lack some, oldest first; rates are since the look `before`."""
     at = time.time() if now is None else now
     planned = len(track.planned)
     newest = {
@@ -90,7 +90,7 @@ def look(store: Store, track: Track, before: Look | None = None, now: float | No
     earlier = {cell.attempt: cell.calls for each in (before.runs if before else ()) for cell in each.open}
     since = before.at if before else at
     found = [_progress(store, track, entry, run, planned, (earlier, since, at)) for (entry, _), run in newest.items()]
-    return Look(at, tuple(each for each in found if each.open or each.finished < planned))
+    return Look(at, tuple(each for each in found if each.open or 0 < each.finished < planned))
 
 
 def watch_view(found: Sequence[Progress], track: str) -> Group | Text:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -42,3 +44,14 @@ def cut_by_reads(lengths: Sequence[int], candidates: int, reads: int, most: int)
         for start in range(0, candidates, size):
             yield slice(first, last), slice(start, min(start + size, candidates))
         first = last
+
+
+def padded(rows: Sequence[tuple[int, ...]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids, padded on the right with `pad`, and where there is a token: both (rows, longest)."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad, dtype=torch.int64)
+    mask = torch.zeros((len(rows), longest), dtype=torch.bool)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+        mask[row, : len(tokens)] = True
+    return ids, mask

@@ -74,8 +74,10 @@ def check_exists(source: str) -> None:
         source: `embedded`, a directory in hub format, or a hub id.
 
     Raises:
-        ModelError: it looks like a path, and there is no such directory.
+        ModelError: it looks like a path, and there is no such directory, or it is a file.
     """
+    if Path(source).is_file():
+        raise ModelError(f"{source} is a file; give the directory that holds it, --model {Path(source).parent}")
     if not Path(source).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise ModelError(f"{source}: no such directory; give one in hub format, or a hub id like owner/name")
 

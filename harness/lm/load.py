@@ -12,6 +12,7 @@ import torch
 
 from harness.errors import ModelError
 from harness.lm.device import apply, memory_for
+from harness.lm.directory import check_directory
 from harness.lm.kinds import check_exists, unavailable
 from harness.lm.model import LanguageModel
 from harness.lm.text import Vocabulary
@@ -78,11 +79,9 @@ def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
     check_exists(spec.source)
     directory = Path(spec.source)
     options: dict[str, Any] = {"revision": spec.revision} if not directory.is_dir() and spec.revision else {}
-    gguf = sorted(directory.glob("*.gguf")) if directory.is_dir() else []
+    gguf = check_directory(spec.source)
     if gguf:
-        options["gguf_file"] = gguf[0].name
-    else:
-        _no_pickle(spec.source)
+        options["gguf_file"] = gguf.name
     auto = getattr(transformers, _AUTO[spec.kind])
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **options)
@@ -126,15 +125,3 @@ def _keep_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
         mallopt(_M_ARENA_MAX, 1)  # an arena of a thread's own hands memory back, whatever the threshold
-
-
-def _no_pickle(source: str) -> None:
-    """Say so at once where a directory's only weights are pickled ones: loading those runs whatever they hold."""
-    if any(Path(source).glob("*.safetensors")) or not Path(source).is_dir():
-        return
-    pickled = sorted(path.name for path in Path(source).glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
-    if pickled:
-        raise ModelError(
-            f"{source}: no *.safetensors, and pickled weights ({', '.join(pickled)}) can run any code: never read. "
-            "Convert them where you trust them: save_pretrained(DIR) of transformers writes model.safetensors"
-        )

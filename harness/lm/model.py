@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
+from harness.blackbox.cells import cell, served_alone
 from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.lock import Turns
 from harness.blackbox.model import Forwarded
@@ -19,10 +20,11 @@ from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, 
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones import choice, families
 from harness.lm.backbones.base import Batch
-from harness.lm.chunks import cut_by_reads, cut_by_tokens
+from harness.lm.checks import check_finite, check_tokenizer
+from harness.lm.chunks import cut_by_reads, cut_by_tokens, padded
 from harness.lm.device import memory_for
-from harness.lm.prompts import TOGETHER, prompt_layers
-from harness.lm.text import SENTINEL, Encoded, Vocabulary, encode, mask_token
+from harness.lm.prompts import TOGETHER, forget, prompt_layers
+from harness.lm.text import SENTINEL, Encoded, TextSet, Vocabulary, encode, mask_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,22 +34,6 @@ if TYPE_CHECKING:
 
 LONGEST = 512
 """Most tokens of an input, whatever the model could take."""
-
-
-@dataclass(frozen=True)
-class TextSet:
-    """Texts under one template, tokenised once."""
-
-    encoded: tuple[Encoded, ...]
-
-    def __len__(self) -> int:
-        """Count the texts."""
-        return len(self.encoded)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all texts, prompt tokens not counted."""
-        return sum(len(e.ids) for e in self.encoded)
 
 
 class LanguageModel:
@@ -71,8 +57,8 @@ class LanguageModel:
         """Wrap a loaded transformers model; `chunk_tokens` and `forward` are those of `Numerics`.
 
         Raises:
-            ModelError: the model is not of the kind that `spec` says, does not fit the prompt, or cannot be computed in
-                its number format.
+            ModelError: the model is not of the kind that `spec` says, does not fit the prompt or the tokenizer, has
+                weights that are not finite, or cannot be computed in its number format.
         """
         self.format = choice.number_format(model, spec, device, forward)
         self.dtype: torch.dtype = torch.float32 if self.format == "int8" else getattr(torch, self.format)
@@ -81,6 +67,7 @@ class LanguageModel:
         self._block = TOGETHER if forward == "invariant" else None
         model = model.eval().requires_grad_(False).to(device, self.dtype)
         self._model, self._zero_head_bias = model, spec.zero_head_bias
+        check_finite(name, model)
         kind = families.kind(model.config)
         if kind != spec.kind:
             raise ModelError(f"{name} is a {kind} model; the track says {spec.kind}. Set model.kind")
@@ -100,6 +87,7 @@ class LanguageModel:
         config = model.config
         self._first_position = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
         self.vocabulary = int(config.vocab_size)
+        check_tokenizer(name, tokenizer, model)
         self._tokens = Vocabulary(name, tokenizer, self.vocabulary)
         positions = getattr(config, "max_position_embeddings", LONGEST) - self._first_position  # T5's are relative
         self.max_tokens = min(int(positions), LONGEST)
@@ -111,7 +99,7 @@ class LanguageModel:
             raise ModelError(f"prompt ids {self._p0[0]}..{self._p0[-1]}; {name} has {self.vocabulary:,} vocabulary ids")
         self._start = 1 if spec.kind == "masked" or self._starts_with_special() else 0
         self.embedding_std = self.backbone.embedding_std()
-        self.text_set = lru_cache(maxsize=256)(self._text_set)
+        self._text_sets = lru_cache(maxsize=256)(self._text_set)
         self._single_ids = lru_cache(maxsize=64)(self._known_ids)
 
     def with_p0(self, values: FloatArray, mode: Mode = "add") -> LanguageModel:
@@ -129,7 +117,7 @@ class LanguageModel:
         """This model, its weights shared, with texts cut so that no input is longer than `tokens`, prompt included."""
         shorter = copy.copy(self)
         shorter.max_tokens = min(self.max_tokens, tokens)
-        shorter.text_set = lru_cache(maxsize=256)(shorter._text_set)  # noqa: SLF001
+        shorter._text_sets = lru_cache(maxsize=256)(shorter._text_set)  # noqa: SLF001
         return shorter
 
     @property
@@ -162,7 +150,22 @@ class LanguageModel:
             clipped,
         )
 
-    def _text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> TextSet:
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Serve one cell: it finds nothing in a cache that another one has left, and leaves nothing."""
+        _ = self.words  # seconds for whoever asks first, so that is not a cell
+        with served_alone() as mine:
+            try:
+                yield
+            finally:
+                with self.turns:
+                    forget(mine)
+
+    def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> TextSet:
+        """The texts under a template, tokenised once in a cell; see `harness.blackbox.model.Model`."""
+        return self._text_sets(cell(), template, texts, mode)
+
+    def _text_set(self, _cell: object, template: str, texts: tuple[Text, ...], mode: Mode | None) -> TextSet:
         longest = self.max_tokens - (0 if mode is None else self.prompt_tokens)
         if mode != "add" and self._separator is not None:  # no p0 stands in the text, so nothing has to part them
             template = template.removeprefix(self._separator).lstrip(" ")
@@ -187,9 +190,9 @@ class LanguageModel:
         Raises:
             QueryError: a word is not a single token; the message names its pieces.
         """
-        return self._single_ids(tuple(words))
+        return self._single_ids(cell(), tuple(words))
 
-    def _known_ids(self, words: tuple[str, ...]) -> tuple[int, ...]:
+    def _known_ids(self, _cell: object, words: tuple[str, ...]) -> tuple[int, ...]:
         if not words:
             raise QueryError("no label words; at least one is needed")
         ids = self.word_ids(words)
@@ -355,7 +358,7 @@ class LanguageModel:
         mode = "add" if prompts is None else _mode(prompts)
         start = 0 if mode == "prepend" else self._start
         rows = [(*e.ids[:start], *self._p0[:count], *e.ids[start:]) for e in encoded]
-        ids, mask = self._padded(rows)
+        ids, mask = padded(rows, self._pad)
         longest = ids.shape[1]
         positions = torch.arange(longest).expand(len(rows), longest).clone()
         if mode == "prepend" and self.kind == "masked":  # the text keeps its own positions, the prompt has none
@@ -366,7 +369,7 @@ class LanguageModel:
         at, decoder = [e.read + count for e in encoded], None
         if self.kind == "seq2seq":
             given = [self._given_to_decoder(row[first:mask_at]) for row, mask_at in zip(rows, at, strict=True)]
-            at, decoder = [len(row) - 1 for row in given], self._padded(given)[0]
+            at, decoder = [len(row) - 1 for row in given], padded(given, self._pad)[0]
         read = torch.tensor([[position, *more] for position in at], dtype=torch.int64)
         ids, positions, mask, read = (t.to(self.device) for t in (ids, positions, mask, read))
         decoder = None if decoder is None else decoder.to(self.device)
@@ -378,16 +381,6 @@ class LanguageModel:
         T5 names the gap and fills it, BART writes the text anew: each as it was trained, and as BBT's code reads them.
         """
         return (self._decoder_start, *(before if self._sentinel is None else (self._sentinel,)))
-
-    def _padded(self, rows: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids, padded on the right, and where there is a token: both (rows, longest)."""
-        longest = max(map(len, rows))
-        ids = torch.full((len(rows), longest), self._pad, dtype=torch.int64)
-        mask = torch.zeros((len(rows), longest), dtype=torch.bool)
-        for row, tokens in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
-            mask[row, : len(tokens)] = True
-        return ids, mask
 
     def _starts_with_special(self) -> bool:
         ids = self.tokenizer("a")["input_ids"]

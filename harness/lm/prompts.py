@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from harness.blackbox import projection
 from harness.blackbox.projection import Kept, generate, matrix
 from harness.contract import Coordinates, Prompt, Prompts
 from harness.lm.backbones.linear import in_blocks
@@ -49,9 +50,13 @@ def _matrix(space: Subspace, layer: int, width: int, device: DeviceKind) -> torc
     if device == "cpu":
         return torch.from_numpy(matrix(space, layer, width))
     size = 4 * space.tokens * width * space.dim
-    return _on_device.get(
-        (space, layer, width), size, lambda: torch.from_numpy(generate(space, layer, width)).to(device)
-    )
+    return _on_device.get(space, layer, width, size, lambda: torch.from_numpy(generate(space, layer, width)).to(device))
+
+
+def forget(whose: object) -> None:
+    """Drop the matrices that a cell (`harness.blackbox.cells`) has kept, here and in main memory."""
+    _on_device.forget(whose)
+    projection.forget(whose)
 
 
 def _shared(values: FloatArray) -> FloatArray:

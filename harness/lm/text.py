@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from harness.blackbox.limits import as_read
 from harness.errors import QueryError
 from harness.tracks.tasks import template_problem
 
@@ -27,6 +28,29 @@ class Encoded:
     ids: tuple[int, ...]
     read: int
     """Position of the mask token, or of the last token for a causal model."""
+    text: int = 0
+    """How many of `ids` are the text's; the others are the template's, or were added."""
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """Texts under one template, tokenised once."""
+
+    encoded: tuple[Encoded, ...]
+
+    def __len__(self) -> int:
+        """Count the texts."""
+        return len(self.encoded)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts, prompt tokens not counted."""
+        return sum(len(e.ids) for e in self.encoded)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Of each text, its own tokens and those of the template."""
+        return tuple((e.text, len(e.ids) - e.text) for e in self.encoded)
 
 
 class Vocabulary:
@@ -64,8 +88,9 @@ def mask_token(tokenizer: Any) -> str | None:
 def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) -> Encoded:
     """Fill `template` with `text` and tokenise it to at most `longest` tokens.
 
-    Text fields lose tokens from their end, the longer field first. A mask token that stands in the text itself is
-    text: the read position is the template's.
+    Of a field of more than `harness.blackbox.limits.LONGEST_TEXT` characters the rest is never tokenised. Text fields
+    lose tokens from their end, the longer field first. A mask token that stands in the text itself is text: the read
+    position is the template's.
 
     Raises:
         QueryError: the template is malformed for this many fields, or does not fit even without text.
@@ -74,7 +99,7 @@ def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) 
     if problem:
         raise QueryError(problem)
     mask = "" if kind == "causal" else mask_token(tokenizer) or ""
-    filled, spans, mask_at = _fill(template, text, mask)
+    filled, spans, mask_at = _fill(template, as_read(text), mask)
     coded = tokenizer(filled, return_offsets_mapping=True, add_special_tokens=True, verbose=False)
     ids, offsets = list(coded["input_ids"]), list(coded["offset_mapping"])
     if kind == "causal" and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
@@ -88,12 +113,12 @@ def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) 
         kept = tuple(ids[i] for i in keep) or (tokenizer.bos_token_id,)
         if kept[0] is None:
             raise QueryError(f"template {template!r} without a text is nothing to read; put a word into it")
-        return Encoded(kept, len(kept) - 1)
+        return Encoded(kept, len(kept) - 1, sum(owner[i] is not None for i in keep))
     mask_id = tokenizer.convert_tokens_to_ids(mask)
     at = next((i for i in keep if ids[i] == mask_id and offsets[i][0] <= mask_at < offsets[i][1]), None)
     if at is None:
         raise QueryError(f"template {template!r}: the tokenizer did not keep {mask!r} as one token")
-    return Encoded(tuple(ids[i] for i in keep), keep.index(at))
+    return Encoded(tuple(ids[i] for i in keep), keep.index(at), sum(owner[i] is not None for i in keep))
 
 
 def _fill(template: str, text: Text, mask: str) -> tuple[str, list[tuple[int, int]], int]:

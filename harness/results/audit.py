@@ -10,30 +10,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from harness.errors import DataError, InputError, counted
-from harness.results import tables
+from harness.errors import InputError, counted
+from harness.results import schema, tables
 from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
 from harness.results.records import cell_record, run_id
 from harness.results.status import COUNTS, MARKS, MEANING
 from harness.solving.metrics import cell_score, score
-from harness.tracks.examples import examples_sha256, load_test
 from harness.tracks.tasks import load_task, with_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
+    from harness.results.at_hand import DataHere
     from harness.results.records import CellRecord
     from harness.results.store import Store
-    from harness.tracks.examples import Source
-    from harness.tracks.tasks import TaskFile
 
 _ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What comes of a damaged value that is not of its column's type."""
@@ -78,33 +74,27 @@ class Audit:
     """Attempts without an outcome: interrupted, or running now. Their queries are chained, their end is open."""
     test_sets_at_hand: int
     """Test sets whose texts were at hand, so that their labels were compared."""
+    other_data: tuple[str, ...] = ()
+    """Where the data of the same name at hand are not those that cells were tuned or scored on, in lines."""
 
 
-def audit(store: Store, test_labels: Mapping[str, bytes] | None = None) -> Audit:
+def audit(store: Store, test_labels: Mapping[str, bytes] | None = None, here: DataHere | None = None) -> Audit:
     """Check a whole results database; `test_labels` are those at hand, by the digest of their test set.
+
+    With the data `here`, cells that were tuned or scored on others of the same name are told.
 
     Raises:
         StoreError: it cannot be read to the end; the message is the database's own.
     """
     with store.snapshot() as connection:
-        return audit_snapshot(connection, test_labels)
+        return audit_snapshot(connection, test_labels, here)
 
 
-def audit_snapshot(connection: sa.Connection, test_labels: Mapping[str, bytes] | None = None) -> Audit:
+def audit_snapshot(
+    connection: sa.Connection, test_labels: Mapping[str, bytes] | None = None, here: DataHere | None = None
+) -> Audit:
     """`audit`, of what one transaction sees; for those who go on to use it."""
-    return _Auditor(connection, test_labels or {}).audit()
-
-
-def labels_at_hand(files: Iterable[TaskFile], source: Source) -> dict[str, bytes]:
-    """Labels of the test sets a source has, as the database keeps them, by digest; those it lacks are passed over."""
-    found = {}
-    for file in files:
-        try:
-            test = load_test(file, source)
-        except DataError:
-            continue
-        found[examples_sha256(test)] = tables.class_bytes(test.labels)
-    return found
+    return _Auditor(connection, test_labels or {}, here).audit()
 
 
 def summary(found: Audit, differs: bool = False) -> list[str]:
@@ -118,6 +108,7 @@ def summary(found: Audit, differs: bool = False) -> list[str]:
         f"{', '.join(rows + kept)}; {counted(sum(len(cell.scores) for cell in found.cells), 'score')} recomputed",
         f"{counted(n['test_sets'], 'test set')}, labels of {found.test_sets_at_hand:,} compared with the texts at hand",
         f"{counted(found.unfinished, 'attempt')} without an outcome: interrupted, or running",
+        *found.other_data,
         *([late] if found.late else []),
         f"{verdict}; digest {found.digest}",
     ]
@@ -133,8 +124,12 @@ class _Attempt:
 
 
 class _Auditor:
-    def __init__(self, connection: sa.Connection, test_labels: Mapping[str, bytes]) -> None:
-        self._connection, self._at_hand = connection, test_labels
+    def __init__(self, connection: sa.Connection, test_labels: Mapping[str, bytes], here: DataHere | None) -> None:
+        self._connection, self._at_hand, self._here = connection, test_labels, here
+        self._data: dict[str, str] = {}
+        """Name of the data of each run."""
+        self._other: Counter[str] = Counter()
+        """Cells by what of their data is not what is here."""
         self._findings: list[Finding] = []
         self._rows: Counter[str] = Counter()
         self._cells: list[Recomputed] = []
@@ -147,13 +142,16 @@ class _Auditor:
 
     def audit(self) -> Audit:
         sqlite = self._connection.dialect.name == "sqlite"
+        if not sqlite:
+            self._other_objects({})
         if not sqlite or self._file():
             for check in (self._all_runs, self._all_test_sets, self._all_answers, self._all_attempts, self._orphans):
                 check()
         at_hand = len(self._tests.keys() & self._at_hand.keys())
         cells, findings = tuple(self._cells), tuple(self._findings)
         rows = {table.name: self._rows[table.name] for table in tables.metadata.sorted_tables}
-        return Audit(self._digest.hexdigest(), findings, rows, cells, self._late, self._unfinished, at_hand)
+        other = tuple(f"{what}, {counted(count, 'cell')}" for what, count in sorted(self._other.items()))
+        return Audit(self._digest.hexdigest(), findings, rows, cells, self._late, self._unfinished, at_hand, other)
 
     def _found(self, table: str, row: str, fact: str) -> None:
         self._findings.append(Finding(table, row, fact))
@@ -173,11 +171,28 @@ class _Auditor:
                 self._found("(file)", "SQLite's integrity check", str(line))
         for table, row, parent, _ in self._connection.exec_driver_sql("PRAGMA foreign_key_check"):
             self._found(str(table), f"SQLite row {row}", f"refers to a row of {parent} that is not there")
-        there, wanted = _shape(self._connection), _wanted_shape()
+        there, (wanted, objects) = schema.shape(self._connection), schema.wanted()
         for name in sorted(there.keys() | wanted.keys()):
             if there.get(name) != wanted.get(name):
                 self._found(name, "its definition", f"{there.get(name)}; {wanted.get(name)} expected")
+        self._other_objects(objects)
         return there == wanted
+
+    def _other_objects(self, wanted: Mapping[schema.Object, str]) -> None:
+        """What else is in the database, or lacks; the digest of a database that is as it was made is left alone."""
+        there = schema.objects(self._connection)
+        for each in sorted(there.keys() | wanted.keys()):
+            if there.get(each) == wanted.get(each):
+                continue
+            kind, name, table = each
+            self._digest.update(f"{each} {there.get(each)}\n".encode())
+            if each not in wanted:
+                fact = "belongs to no results database: it may change what is read or written"
+                self._found(table, f"{kind} {name}", fact)
+            elif each not in there:
+                self._found(table, f"{kind} {name}", "is not there")
+            else:
+                self._found(table, f"{kind} {name}", "was not made as it must be; compare it with a new database's")
 
     def _sealed(self, table: sa.Table, name: str, row: Mapping[str, Any]) -> None:
         if row["seal"] != row_seal(table.name, row):
@@ -189,6 +204,7 @@ class _Auditor:
             try:
                 identity = json.loads(row["identity"])
                 self._entries[row["run"]] = str(identity["entry"])
+                self._data[row["run"]] = str(identity.get("data"))
                 if run_id(identity) != row["run"]:
                     self._found("runs", name, f"its name is not the digest of its identity, {run_id(identity)}")
             except _ODD as problem:
@@ -265,6 +281,8 @@ class _Auditor:
         if any(row[column] != attempt[column] for column in ("run", "task", "split")):
             self._found("outcomes", name, f"is of run {row['run']}, {row['task']}/{row['split']}")
         record, test = cell_record(row["facts"]), self._tests.get(row["test"])
+        if self._here is not None and self._data.get(row["run"]) == self._here.name:
+            self._other.update(self._here.differs(row["task"], row["split"], row["test"], record.shots_sha256))
         if row["status"] not in MEANING:
             self._found("outcomes", name, f"there is no status {row['status']!r}")
         self._sums(name, record, ledger)
@@ -345,36 +363,3 @@ def _linked(previous: str, row: Mapping[str, Any]) -> str:
         return chained(previous, row)
     except _ODD as problem:
         return str(problem)
-
-
-def _shape(connection: sa.Connection) -> dict[str, Any]:
-    """Columns, keys and references of all tables, for comparison; what SQLAlchemy cannot make out is left out."""
-    inspector = sa.inspect(connection)
-    with warnings.catch_warnings(action="ignore", category=sa.exc.SAWarning):
-        return _definitions(inspector)
-
-
-def _definitions(inspector: sa.Inspector) -> dict[str, Any]:
-    return {
-        name: {
-            "columns": [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(name)],
-            "key": inspector.get_pk_constraint(name)["constrained_columns"],
-            "unique": sorted(u["column_names"] for u in inspector.get_unique_constraints(name)),
-            "references": sorted(
-                (f["constrained_columns"], f["referred_table"], f["referred_columns"])
-                for f in inspector.get_foreign_keys(name)
-            ),
-            "indexes": sorted((i["name"] or "", i["column_names"]) for i in inspector.get_indexes(name)),
-        }
-        for name in inspector.get_table_names()
-    }
-
-
-@cache
-def _wanted_shape() -> dict[str, Any]:
-    engine = sa.create_engine("sqlite://")
-    with engine.begin() as connection:
-        tables.metadata.create_all(connection)
-        shape = _shape(connection)
-    engine.dispose()
-    return shape

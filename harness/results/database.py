@@ -8,9 +8,11 @@ once. Who reads sees one moment: SQLite's transactions; ``REPEATABLE READ`` on P
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -92,12 +94,15 @@ def _cause(problem: Exception) -> str:
 
 def _sqlite(where: sa.URL, *, create: bool) -> sa.Engine:
     """Threads share no connection and never wait for one, only for the database's lock."""
-    memory = where.database in {None, "", ":memory:"}
+    memory, frozen = where.database in {None, "", ":memory:"}, False
     if not memory and not str(where.database).startswith("file:"):
         path = Path(str(where.database))
         if not create and not path.is_file():
             raise OSError("no such file")
         path.parent.mkdir(parents=True, exist_ok=True)
+        frozen = not create and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+        if frozen:
+            where = _as_it_lies(where, path)
     engine = sa.create_engine(where) if memory else sa.create_engine(where, max_overflow=-1)
 
     @sa.event.listens_for(engine, "connect")
@@ -106,8 +111,7 @@ def _sqlite(where: sa.URL, *, create: bool) -> sa.Engine:
         cursor = connection.cursor()
         for pragma in (
             f"busy_timeout={WAIT_S['sqlite'] * 1000}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
+            *(() if frozen else ("journal_mode=WAL", "synchronous=FULL")),
             "foreign_keys=ON",
         ):
             cursor.execute(f"PRAGMA {pragma}")
@@ -120,6 +124,17 @@ def _sqlite(where: sa.URL, *, create: bool) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def _as_it_lies(where: sa.URL, path: Path) -> sa.URL:
+    """Open a file that cannot be written, or lies where nothing can be: on a read-only file system, of another user.
+
+    SQLite would write a file beside it even to read. What a writer has not brought into the file yet lies in a second
+    one; where that is, the writer's shared memory must be there, too.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro" if log.is_file() and log.stat().st_size else "immutable=1"
+    return where.set(database=f"file:{quote(str(path.resolve()))}", query={"uri": "true", **dict([how.split("=")])})
 
 
 def _postgresql(where: sa.URL) -> sa.Engine:

@@ -83,7 +83,8 @@ class Run:
     id: str
     key: RunKey
     environment: dict[str, Any]
-    """Versions, processor, threads and numerics (`harness.evaluation.environment`); empty for uploaded predictions."""
+    """Versions, processor, threads and numerics (`harness.evaluation.environment`); of uploaded predictions, the cells
+    that there were to predict (`harness.results.uploads`)."""
     started: float
     """Unix seconds."""
 
@@ -213,6 +214,8 @@ class CellRecord:
     """What the cell is scored by; None where it is the metric that the task file has."""
     replaced: tuple[str, ...] = ()
     """How earlier runs of this cell had ended, failures all, before `--again` replaced their outcomes; oldest first."""
+    row_tokens: int | None = None
+    """Tokens of text in one row; None where a text was one row however long."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -226,14 +229,9 @@ class CellRecord:
             return {"access": self.access} | ({} if self.metric is None else {"metric": self.metric})
         found: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         found["probe"] = None if self.probe is None else asdict(self.probe)
-        if self.format is None:
-            del found["format"]  # as it was stored before there was the field
-        if not self.log:
-            del found["log"]
-        if self.metric is None:
-            del found["metric"]
-        if not self.replaced:
-            del found["replaced"]
+        for later in ("format", "row_tokens", "metric", "log", "replaced"):
+            if not found[later]:
+                del found[later]  # as it was stored before there was the field
         return found
 
     def to_json(self) -> str:

@@ -11,6 +11,7 @@ Every row is sealed (`harness.results.digests`), so that `harness audit` names w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -340,6 +341,15 @@ class Attempt:
             return record
         remove_outcome(connection, self._replaces)
         return replace(record, replaced=(*cell_record(failed.facts).replaced, failed.status))
+
+    def withdraw(self) -> None:
+        """Take the start back, where it came to nothing: the submission was refused before any query was answered.
+
+        An attempt of which something is stored stays, as one that was interrupted.
+        """
+        mine = tables.attempts.c.attempt == self.number
+        with contextlib.suppress(IntegrityError), self._store._writing() as connection:  # noqa: SLF001
+            connection.execute(tables.attempts.delete().where(mine))
 
     def _keep(self, connection: sa.Connection, answer: KeptAnswer) -> str:
         """Write one incumbent with its answer; return its seal."""

@@ -6,6 +6,7 @@ so they are listed and never ranked.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import InputError
+from harness.errors import DataError, InputError
 from harness.results.records import CellRecord, KeptAnswer, RunKey
 from harness.solving.metrics import cell_score
-from harness.tracks.examples import Source, examples_sha256, load_test
+from harness.tracks.examples import Source, examples_sha256, load_test, splits_of
+from harness.tracks.litter import is_litter
 from harness.tracks.track import Track, track_tasks
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from harness.results.store import Store
     from harness.tracks.tasks import TaskFile
 
+PLANNED = "planned"
+"""What a run of predictions keeps beside its identity: the cells that there were to predict."""
 _LARGEST_FILE = 16 << 20
 _MOST_FILES = 1000
 _UNREADABLE = (OSError, EOFError, RuntimeError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
@@ -57,6 +61,7 @@ def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
     Raises:
         InputError: no archive, a file of another layout, a task or split that the track lacks, a file too large, or a
             row that is malformed, missing or too many.
+        DataError: the data lack a task's splits or its test set.
     """
     files = track_tasks(track)
     by_folder = {_folder(file).lower(): file for file in files.values()} | {file.name: file for file in files.values()}
@@ -67,12 +72,11 @@ def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
         if file is None or not re.fullmatch("[0-9]{1,9}", place.stem) or place.is_absolute() or ".." in place.parts:
             folders = ", ".join(sorted(map(_folder, files.values())))
             raise InputError(f"{path}: {name!r}: <Task>/<split>.csv expected, with Task one of {folders}")
-        split, splits = int(place.stem), track.tasks[file.name].splits
-        if splits != "present" and split not in splits:
+        split, splits = int(place.stem), splits_of(file, source, track.tasks[file.name])
+        if split not in splits:
             there = ", ".join(map(str, splits))
-            raise InputError(
-                f"{path}: {name!r}: track {track.name} has no split {split} of {file.name}; it has {there}"
-            )
+            where = f"track {track.name}" if track.tasks[file.name].splits != "present" else str(source.directory)
+            raise InputError(f"{path}: {name!r}: {where} has no split {split} of {file.name}; it has {there}")
         if (file.name, split) in found:
             raise InputError(f"{path}: {name!r}: a second file for {_folder(file)}, split {split}")
         test = load_test(file, source)
@@ -84,16 +88,36 @@ def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
     return [found[key] for key in sorted(found)]
 
 
-def missing_cells(track: Track, scored: Sequence[Scored]) -> list[str]:
-    """Cells of the track, as <task>/<split>, without predictions; unknown, so none, where the data tell the splits."""
+def planned_cells(track: Track, source: Source) -> list[tuple[str, int]]:
+    """All cells (task, split) of a track: those that it names, else those that the data have."""
+    found = list(track.planned)
+    for file in track_tasks(track).values():
+        spec = track.tasks[file.name]
+        if spec.splits == "present":
+            with contextlib.suppress(DataError):  # a task that the data lack altogether
+                found += [(file.name, split) for split in splits_of(file, source, spec)]
+    return found
+
+
+def missing_cells(planned: Sequence[tuple[str, int]], scored: Sequence[Scored]) -> list[str]:
+    """Cells, as <task>/<split>, without predictions."""
     there = {(s.task, s.split) for s in scored}
-    return [f"{name}/{split}" for name, split in track.planned if (name, split) not in there]
+    return [f"{name}/{split}" for name, split in planned if (name, split) not in there]
 
 
-def keep(store: Store, entry: str, path: Path, track: Track, data: str, scored: Sequence[Scored]) -> str:
+def keep(
+    store: Store,
+    entry: str,
+    path: Path,
+    track: Track,
+    data: str,
+    scored: Sequence[Scored],
+    planned: Sequence[tuple[str, int]],
+) -> str:
     """Store uploaded predictions as a run of their own kind, without a budget; return its id.
 
-    The same archive under the same name on the same data is one run, however often it is stored.
+    The same archive under the same name on the same data is one run, however often it is stored. The `planned` cells
+    are stored with it, so that a list of uploads knows how many it lacks.
     """
     tests = "".join(examples_sha256(s.test) for s in scored)
     with path.open("rb") as stream:
@@ -114,7 +138,7 @@ def keep(store: Store, entry: str, path: Path, track: Track, data: str, scored: 
         environment_sha256="",
         access="predictions",
     )
-    run = store.open_run(key, {})
+    run = store.open_run(key, {PLANNED: [list(cell) for cell in planned]})
     finished = store.finished(run)
     for s in scored:
         if (s.task, s.split) not in finished:
@@ -135,7 +159,7 @@ def _members(path: Path) -> Iterator[tuple[str, str]]:
     """Names and texts of the CSV files; sizes are checked before anything is unpacked, nothing is written to disk."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = [e for e in archive.infolist() if not e.is_dir() and not e.filename.startswith("__MACOSX/")]
+            entries = [e for e in archive.infolist() if not e.is_dir() and not is_litter(PurePosixPath(e.filename))]
             if len(entries) > _MOST_FILES:
                 raise InputError(f"{path}: {len(entries)} files; at most {_MOST_FILES} are read")
             for entry in entries:

@@ -20,11 +20,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.errors import SubmissionError
-from harness.sandbox.submission import PAGE, PRESETS
+from harness.sandbox.submission import IMPORTABLE
 from harness.tracks.tasks import tasks_dir
 
-IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
-"""Distributions that submissions may import, beside `harness` and the standard library; what they require comes too."""
 _OWN = ("numpy", "msgspec", "safetensors")  # what the worker's side of `harness` imports
 _PARTS = ("blackbox", "contract", "sandbox", "solving", "__pycache__")
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -47,21 +45,22 @@ class View:
     """Files and directories of installed packages."""
     search: tuple[Path, ...]
     """Directories of packages, for ``sys.path``: their names can be listed."""
-    folders: tuple[Path, ...] = ()
-    """Further directories whose names can be listed: the submission's, of whose files one is no part of it."""
+    own: Path | None = None
+    """The submission's folder, with all that it holds; None for a worker that is only tried."""
     missing: tuple[str, ...] = ()
     """Modules that lie there and cannot be read: an import must not find them, as if they were not installed."""
 
     @property
     def read(self) -> list[Path]:
         """Paths that cover all that can be read and nothing else, where nothing can be taken away from a directory."""
-        return [path for tree in self.trees for path in cut(tree, self.hidden)] + list(self.packages)
+        own = [] if self.own is None else [self.own]
+        return [path for tree in self.trees for path in cut(tree, self.hidden)] + list(self.packages) + own
 
     @property
     def listed(self) -> list[Path]:
         """Directories where imports look for names."""
         cuts = [parent for h in self.hidden for tree in self.trees for parent in _between(tree, h)]
-        return list(dict.fromkeys([*self.search, *cuts, *self.folders]))
+        return list(dict.fromkeys([*self.search, *cuts]))
 
 
 @cache
@@ -89,19 +88,29 @@ def base_view() -> View:
 def view(submission: Path | None) -> View:
     """The view of one submission's worker; without one, that of a worker that is only tried.
 
+    Args:
+        submission: its folder, with what its digest covers and nothing else (`harness.sandbox.snapshot`).
+
     Raises:
         SubmissionError: the folder holds what a submission must not see.
     """
-    base = base_view()
-    if submission is not None and any(path.is_relative_to(submission) for path in (PACKAGE, secret(), *base.search)):
+    if submission is None:
+        return base_view()
+    check_alone(submission)
+    return dataclasses.replace(base_view(), own=submission)
+
+
+def check_alone(folder: Path) -> None:
+    """Refuse a submission's folder that holds more than a submission.
+
+    Raises:
+        SubmissionError: with what to do.
+    """
+    if any(path.is_relative_to(folder) for path in (PACKAGE, secret(), *base_view().search)):
         raise SubmissionError(
-            f"{submission} holds the harness, its tasks or installed packages, and a worker may read all of its own "
+            f"{folder} holds the harness, its tasks or installed packages, and a worker may read all of its own "
             "folder; give the submission a folder that holds nothing else"
         )
-    if submission is None:
-        return base
-    own = tuple(path for path in sorted(submission.iterdir()) if path.name not in {PAGE, PRESETS})
-    return dataclasses.replace(base, trees=(*base.trees, *own), folders=(submission,))
 
 
 def secret() -> Path:

@@ -6,6 +6,7 @@ processes, which the kernel does not apply to root, nor to what root is called i
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from functools import cache
@@ -51,9 +52,19 @@ def command(view: View, devices: Iterable[str], status_fd: int, keep_reading: bo
     return [
         found, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
         *capabilities, "--die-with-parent", "--new-session", "--info-fd", str(status_fd),
-        *_mounts(view, tuple(devices)),
+        *_own(view.own),
+        *_mounts(dataclasses.replace(view, own=None), tuple(devices)),
         "--chdir", "/", "--",
     ]  # fmt: skip
+
+
+def _own(folder: Path | None) -> list[str]:
+    """Bind the submission's folder; the directories above it are empty but for what else is bound."""
+    if folder is None:
+        return []
+    above = [parent for parent in reversed(folder.parents) if parent != Path("/")]
+    made = [part for parent in above for part in ("--perms", "0755", "--dir", str(parent))]
+    return [*made, "--ro-bind", str(folder), str(folder)]
 
 
 @cache

@@ -22,6 +22,7 @@ import socket
 import stat
 import struct
 import sys
+import time
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3, _CAP_DAC_READ_SEARCH = 0x20080522, 2
 _INSTRUCTION_BYTES = 8
+_SCHEDULER_S_CLOCK = 2
+"""CPUCLOCK_SCHED: the time that a process has run, by the clock of the scheduler (linux/posix-timers.h)."""
 
 _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _NEWEST_ABI = 6
@@ -98,13 +101,20 @@ def canaries(policy: dict[str, Any]) -> dict[str, str]:
 
     Each layer has one that it alone stops: a system call, a file that namespaces leave visible, the namespaces' names.
     """
+    other = os.getppid() or 1  # in a namespace of processes its parent may be outside
     found = {
         "read": _refusal(lambda: os.open(policy["secret"], os.O_RDONLY | os.O_CLOEXEC)),
         "network": _refusal(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()),
         "fork": _refusal(_fork),
         "signal": _refusal(lambda: os.kill(os.getppid(), 0)),
+        "clock": _refusal(lambda: time.clock_gettime(~other << 3 | _SCHEDULER_S_CLOCK)),
+        "session": _refusal(lambda: os.getsid(other)),
+        "group": _refusal(lambda: os.getpgid(other)),
+        "affinity": _refusal(lambda: os.sched_getaffinity(other)),
     }
     if policy["landlock_abi"]:
+        for name, place in (("packets", "/proc/self/net/snmp"), ("sockets", f"/proc/self/task/{os.getpid()}/net/unix")):
+            found[name] = _refusal(lambda place=place: os.open(place, os.O_RDONLY | os.O_CLOEXEC))  # type: ignore[misc]
         found["landlock"] = _refusal(lambda: os.open("/proc/version", os.O_RDONLY | os.O_CLOEXEC))
     for name, referees in policy["namespaces"].items():
         found[f"namespace {name}"] = "own" if os.readlink(f"/proc/self/ns/{name}") != referees else "escaped"  # noqa: PTH115

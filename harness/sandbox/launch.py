@@ -39,6 +39,11 @@ _REPORT_S = 60.0
 _LONGEST_REPORT = 1 << 16
 _PR_SET_DUMPABLE = 4
 _UID_AND_THREADS = re.compile(rb"^Uid:\t(\d+).*^Threads:\t(\d+)", re.MULTILINE | re.DOTALL)
+_OWN_FACTS = ("auxv", "cmdline", "comm", "limits", "maps", "smaps_rollup", "stat", "statm", "status")
+"""Files of ``/proc/self`` that a worker may read. The others tell of more than itself: ``net``, for one, of the
+machine's connections and packets, which a process outside can make to send a message."""
+_OWN_LISTS = ("fd", "task")
+"""Directories there whose names can be listed."""
 _OWN_NAMESPACES = ("mnt", "pid", "net", "ipc", "uts")
 
 
@@ -148,14 +153,15 @@ class Worker:
 def start(limits: Limits, submission: Path | None, tier: Tier, *, landlock: int | None = None) -> Worker:
     """Start a worker in a tier; it has tried its walls, and waits for its job on one inherited socket.
 
-    `submission` is the folder it may read. `landlock` holds it to an older version of Landlock's interface.
+    `submission` is the folder it may read, a snapshot. `landlock` holds it to an older version of Landlock's interface.
 
     Raises:
         SandboxError: this machine cannot give that tier: no worker came up, or a canary escaped.
     """
     layers, seen = TIERS[tier], view(submission)
     root = os.geteuid() == 0 and layers.seccomp
-    keep_reading = root and not all(map(open_to_all, (*seen.trees, *seen.packages)))
+    above = () if seen.own is None else (seen.own.parent.parent,)  # the folder itself is for the worker's group
+    keep_reading = root and not all(map(open_to_all, (*seen.trees, *seen.packages, *above)))
     abi = _abi(landlock) if layers.landlock else 0
     policy = _policy(limits, seen, tier, abi, NOBODY if root else None, keep_reading)
     _guard(hide=layers.seccomp)
@@ -206,7 +212,8 @@ def _policy(limits: Limits, seen: View, tier: Tier, abi: int, uid: int | None, k
     found = filter_file()
     if layers.seccomp and found is None:
         raise SandboxError(f"tier {tier}: there is no system call filter for {sys.platform} on {platform.machine()}")
-    more = ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"]
+    more = [f"/proc/self/{name}" for name in _OWN_FACTS]
+    more += ["/proc/cpuinfo", "/proc/meminfo", "/proc/stat"]
     more += [path for path, what in DEVICES.items() if what == "read"]
     return {
         "uid": uid,
@@ -216,7 +223,7 @@ def _policy(limits: Limits, seen: View, tier: Tier, abi: int, uid: int | None, k
         "seccomp": str(found) if layers.seccomp else "",
         "landlock_abi": abi,
         "read": [*map(str, seen.read), *more] if abi else [],
-        "list": [str(path) for path in seen.listed] if abi else [],
+        "list": [*map(str, seen.listed), *(f"/proc/self/{name}" for name in _OWN_LISTS)] if abi else [],
         "write": [path for path, what in DEVICES.items() if what == "write"],
         "missing": list(seen.missing),
         "search": [str(path) for path in seen.search],

@@ -20,7 +20,7 @@ import msgspec
 
 from harness.errors import SubmissionError
 from harness.sandbox.submission import PRESETS
-from harness.tracks.tomlfile import read_toml
+from harness.tracks.tomlfile import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +55,7 @@ def presets(submission: Submission) -> dict[str, Preset]:
     Raises:
         SubmissionError: the file is no such TOML.
     """
-    path = submission.path / PRESETS
-    return read_toml(path, dict[str, Preset], SubmissionError) if path.is_file() else {}
+    return parse_toml(submission.presets, submission.path / PRESETS, dict[str, Preset], SubmissionError)
 
 
 def chosen(submission: Submission, options: Mapping[str, str]) -> Preset | None:

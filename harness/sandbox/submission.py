@@ -25,12 +25,14 @@ import msgspec
 from harness.errors import SubmissionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import CodeType
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
 _LARGEST_SOURCE = 4 << 20
+IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
+"""Distributions that submissions may import, beside `harness` and the standard library; what they require comes too."""
 PAGE = "README.md"
 """The page about a submission: no part of it, so it can be rewritten, and a worker cannot read it."""
 PRESETS = "presets.toml"
@@ -53,6 +55,10 @@ class Submission:
     """The same with the page, as the first release counted: by it, stored runs of that time are found again."""
     access: Access = "black-box"
     """``white-box`` where it trains with the model's weights, as its source declares."""
+    files: tuple[tuple[str, bytes], ...] = dataclasses.field(default=(), repr=False, compare=False)
+    """Names and bytes that `sha256` covers: what a worker is given, whatever becomes of the folder."""
+    presets: bytes = dataclasses.field(default=b"", repr=False, compare=False)
+    """The file `PRESETS`, see `harness.sandbox.presets`."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +94,21 @@ def find(path: str | Path) -> Submission:
     if not _NAME.fullmatch(folder.name):
         raise SubmissionError(f"{folder.name!r} cannot be a submission's name; letters, digits, '-' and '_', up to 64")
     try:
-        files = dict(read_files(folder))
-        files.pop(PRESETS, None)
-        whole = _sha256(files)
-        files.pop(PAGE, None)
-        return Submission(folder.name, folder, _sha256(files), whole, _access(folder / "submission.py"))
+        return of_files(folder, tuple(read_files(folder)))
     except (OSError, RuntimeError, ValueError) as problem:  # links in a circle, or a name that is no text
         raise SubmissionError(f"{folder}: cannot be read: {problem}") from problem
+
+
+def of_files(folder: Path, files: tuple[tuple[str, bytes], ...]) -> Submission:
+    """A submission of the files that were read in `folder`, here or on another machine.
+
+    Raises:
+        SubmissionError: its `access` cannot be read.
+    """
+    whole = tuple((name, data) for name, data in files if name != PRESETS)
+    own = tuple((name, data) for name, data in whole if name != PAGE)
+    access = _access(folder / "submission.py", dict(own)["submission.py"])
+    return Submission(folder.name, folder, _sha256(own), _sha256(whole), access, own, dict(files).get(PRESETS, b""))
 
 
 def entry_name(name: str, options: Mapping[str, str]) -> str:
@@ -108,36 +122,59 @@ def folder_of(entry: str) -> str:
     return entry.partition("[")[0]
 
 
-def _sha256(files: Mapping[str, bytes]) -> str:
+def _sha256(files: Iterable[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
-    for name, data in files.items():
+    for name, data in files:
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()
 
 
 def read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of a submission folder with its bytes, in order of their names; compiled ones are left out.
+    """Every file of a submission folder with its bytes, in order of their names.
+
+    Compiled ones are left out, and what desktops leave in a folder.
 
     Raises:
-        SubmissionError: a link leads out of the folder, or there are too many bytes.
+        SubmissionError: a link leads out of the folder, to a folder or nowhere, a name is not UTF-8, or there are too
+            many bytes.
     """
+    from harness.tracks.litter import is_litter  # noqa: PLC0415 - a worker, which imports this module, has no tracks
+
     left = _LARGEST_FOLDER
     for file in sorted(folder.rglob("*")):
-        if file.is_symlink() and not file.resolve().is_relative_to(folder):
-            raise SubmissionError(f"{file} leads out of the folder; a submission is one folder, copy what it needs")
-        if not file.is_file() or "__pycache__" in file.relative_to(folder).parts:
+        within = file.relative_to(folder)
+        if file.is_symlink():
+            _check_link(file, folder)
+        if not file.is_file() or "__pycache__" in within.parts or is_litter(within):
             continue
-        left -= file.stat().st_size
+        name = within.as_posix()
+        if not name.encode("utf-8", "ignore").decode() == name:  # bytes of another encoding come as surrogates
+            raise SubmissionError(f"{folder}: the name {name!r} is not UTF-8; rename the file")
+        with file.open("rb") as stream:
+            data = stream.read(left + 1)
+        left -= len(data)
         if left < 0:
             raise SubmissionError(
                 f"{folder}: more than {_LARGEST_FOLDER >> 20} MiB; a submission is code and small data"
             )
-        yield file.relative_to(folder).as_posix(), file.read_bytes()
+        yield name, data
 
 
-def _access(file: Path) -> Access:
+def _check_link(file: Path, folder: Path) -> None:
+    """A link to a file of the same folder is that file once more; any other is not what it seems."""
+    try:
+        target = file.resolve(strict=True)
+    except (OSError, RuntimeError) as problem:  # Python's own word for a loop
+        raise SubmissionError(f"{file} is a link that leads nowhere or in a circle; remove it") from problem
+    if not target.is_relative_to(folder):
+        raise SubmissionError(f"{file} leads out of the folder; a submission is one folder, copy what it needs")
+    if target.is_dir():
+        raise SubmissionError(f"{file} is a link to a folder, which is not followed; copy what it needs")
+
+
+def _access(file: Path, source: bytes) -> Access:
     """What a module-level ``access = "..."`` says; black-box without one, or where the source is no Python."""
-    for statement in statements(file):
+    for statement in _statements(source):
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if not any(isinstance(node, ast.Name) and node.id == "access" for node in targets):
             continue
@@ -152,14 +189,17 @@ def _access(file: Path) -> Access:
 
 
 def statements(file: Path) -> list[ast.stmt]:
-    """Top-level statements of a source file; none where it does not parse, which the import will tell better.
+    """Top-level statements of a source file; none where it does not parse, which the import will tell better."""
+    with file.open("rb") as stream:
+        return _statements(stream.read(_LARGEST_SOURCE + 1))
 
-    Nor of a file so large that a syntax tree of it would take the referee's memory.
-    """
-    if file.stat().st_size > _LARGEST_SOURCE:
+
+def _statements(source: bytes) -> list[ast.stmt]:
+    """None of a source so large that a syntax tree of it would take the referee's memory."""
+    if len(source) > _LARGEST_SOURCE:
         return []
     try:
-        return ast.parse(file.read_bytes()).body
+        return ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
 

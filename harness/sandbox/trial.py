@@ -13,6 +13,7 @@ from harness.blackbox import wire
 from harness.contract import ModelInfo, Task
 from harness.errors import ProtocolError, SubmissionError
 from harness.sandbox.launch import start
+from harness.sandbox.snapshot import as_given, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,21 +45,23 @@ def try_config(submission: Submission, options: Mapping[str, str], limits: Limit
         SandboxError: no worker can be isolated so.
         SubmissionError: the submission cannot be imported, or its Config refuses the options.
     """
-    job = wire.Job(str(submission.path), asdict(_NO_TASK), [], [], [], [], asdict(_NO_MODEL), 0, dict(options), 0)
-    worker, frame = start(limits, submission.path, tier), None
-    try:
-        worker.sock.settimeout(min(limits.wall_s, _LONGEST_S))
-        worker.sock.sendall(wire.encode(job))
-        body = wire.receive(worker.sock, _LARGEST_FRAME)
-        frame = None if body is None else wire.decode_request(body)
-    except (OSError, ProtocolError):
-        return
-    finally:
-        left = worker.end(_GRACE_S if frame is None else 0)
+    with snapshot(submission) as folder:
+        job = wire.Job(str(folder), asdict(_NO_TASK), [], [], [], [], asdict(_NO_MODEL), 0, dict(options), 0)
+        worker, frame = start(limits, folder, tier), None
+        try:
+            worker.sock.settimeout(min(limits.wall_s, _LONGEST_S))
+            worker.sock.sendall(wire.encode(job))
+            body = wire.receive(worker.sock, _LARGEST_FRAME)
+            frame = None if body is None else wire.decode_request(body)
+        except (OSError, ProtocolError):
+            return
+        finally:
+            left = worker.end(_GRACE_S if frame is None else 0)
     if isinstance(frame, wire.Finished) and frame.reason == "crashed":
-        raise refusal(submission, frame.detail)
+        raise refusal(submission, as_given(frame.detail, folder, submission))
     if frame is None and left.code != -signal.SIGKILL:  # with that signal the kernel ends what takes too much memory
-        raise refusal(submission, f"the worker left with exit code {left.code} before it was finished\n{left.output}")
+        said = as_given(left.output, folder, submission)
+        raise refusal(submission, f"the worker left with exit code {left.code} before it was finished\n{said}")
 
 
 def refusal(submission: Submission, said: str) -> SubmissionError:

@@ -7,6 +7,7 @@ the Python environment and the submission's own folder is here; nothing can be w
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 import os
 import site
@@ -23,13 +24,15 @@ from harness.blackbox import wire
 from harness.blackbox.client import RemoteBlackBox
 from harness.contract import Budget, Examples, ModelInfo, Shots, Task
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, SubmissionError
-from harness.sandbox.submission import load
+from harness.sandbox.submission import IMPORTABLE, load
 
 if TYPE_CHECKING:
     import socket
 
 _LONGEST_TRACEBACK = 16_000
 _FAREWELL_S = 10
+_HIDDEN = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS}
+_MORE = "docs/sandbox.md says what is visible; `harness check --here` runs without a sandbox, for debugging."
 
 
 def main(sock: socket.socket) -> None:
@@ -90,7 +93,28 @@ def _plain(value: Any) -> Any:
 
 
 def _trace() -> str:
-    return traceback.format_exc()[-_LONGEST_TRACEBACK:]
+    trace = traceback.format_exc()[-_LONGEST_TRACEBACK:]
+    hint = _hint(sys.exc_info()[1])
+    return f"{trace}\n{hint}" if hint else trace
+
+
+def _hint(problem: BaseException | None) -> str:
+    """What an author cannot know of an error: that a thing is there, and the sandbox does not show it."""
+    seen: set[int] = set()
+    while problem is not None and id(problem) not in seen:
+        seen.add(id(problem))
+        if isinstance(problem, ModuleNotFoundError):
+            return (
+                f"In the sandbox there is no module {problem.name!r}, installed or not: a submission imports harness, "
+                f"the standard library and {', '.join(IMPORTABLE)} with what these need, and its own files. {_MORE}"
+            )
+        if isinstance(problem, OSError) and problem.errno in _HIDDEN and problem.filename is not None:
+            return (
+                f"In the sandbox there is no {problem.filename!r}, whether it is on the machine or not: a submission "
+                f"sees its own folder (Path(__file__).parent) and the Python environment, and writes nowhere. {_MORE}"
+            )
+        problem = problem.__cause__ or problem.__context__
+    return ""
 
 
 def _examples(texts: list[tuple[str, ...]], labels: list[int]) -> Examples:

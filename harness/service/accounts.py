@@ -38,6 +38,8 @@ KEPT_REPLIES = 64
 KEPT_BYTES = 128 << 20
 """Most bytes that they take together; the newest one is kept in any case."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_MOST_CALLS = 1_000_000
+"""Of one token, in each cell."""
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
 
 metadata = sa.MetaData()
@@ -198,12 +200,14 @@ class Book:
         """Make a token and return it; it is kept nowhere and cannot be shown again.
 
         Raises:
-            InputError: the name is taken or cannot be one, or `calls` are not positive.
+            InputError: the name is taken or cannot be one, or `calls` are not positive or too many.
         """
         if not _NAME.fullmatch(name):
             raise InputError(f"{name!r} cannot be a token's name; letters, digits, '-' and '_', up to 64")
         if calls is not None and calls <= 0:
             raise InputError(f"--calls {calls}: a positive number of calls is needed")
+        if calls is not None and calls > _MOST_CALLS:
+            raise InputError(f"--calls {calls:,}: at most {_MOST_CALLS:,} calls can be given to a token")
         secret = secrets.token_urlsafe(32)
         row = {"name": name, "sha256": _sha256(secret), "calls": calls, "created": time.time()}
         try:

@@ -9,6 +9,7 @@ A query that got no reply is sent again under its idempotency key, so it is char
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 _LONGEST_WAIT_S = 10.0
+_HERE = ("localhost", "127.0.0.1", "[::1]")
+"""Reached without a proxy, whatever the environment says."""
 
 
 def connect(
@@ -48,7 +51,8 @@ def connect(
 ) -> ServiceBlackBox:
     """Open one cell of a service that `harness serve` runs.
 
-    A server that is still loading its model is waited for.
+    A server that is still loading its model is waited for. Proxies and certificates that the environment names
+    (HTTPS_PROXY, SSL_CERT_FILE) are for https to other machines: in plain HTTP a proxy could read the token.
 
     Args:
         url: address of the service, `http://HOST:PORT`.
@@ -83,7 +87,17 @@ def connect(
             headers={"Authorization": f"Bearer {token}", "Accept": "application/msgpack"},
             timeout=httpx2.Timeout(reply_s, connect=min(10.0, reply_s)),
             transport=transport,
+            trust_env=url.lower().startswith("https://"),
+            mounts=dict.fromkeys((f"all://{host}" for host in _HERE), None),
         )
+    except OSError as problem:
+        named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        given = ", ".join(f"{name}={os.environ[name]}" for name in named) or "the certificates of this machine"
+        raise InputError(
+            f"certificates cannot be read: {problem.strerror or problem} ({given}). Name a file that is there, or none"
+        ) from None
+    except ImportError as problem:  # for a proxy that speaks SOCKS
+        raise InputError(f"the environment's proxy cannot be used: {problem}. Set NO_PROXY for {url}") from None
     except (httpx2.InvalidURL, ValueError, UnicodeError) as problem:
         raise InputError(f"{url!r} or the token cannot be sent over HTTP: {type(problem).__name__}") from None
     box = ServiceBlackBox(client, url, task, split, patience_s)

@@ -57,6 +57,8 @@ class Place:
     info: ModelInfo
     calls: int
     """The track's budget; a token may have another."""
+    row_tokens: int | None = None
+    """Tokens of text in one row, as in `PricedModel`."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,13 @@ class Desk:
         self._lm = lm
         self._priced = {
             where: PricedModel(
-                lm, place.task, limits.answer_bytes, limits.frame_bytes, place.shots.train.texts, limits.answers
+                lm,
+                place.task,
+                limits.answer_bytes,
+                limits.frame_bytes,
+                place.shots.train.texts,
+                limits.answers,
+                place.row_tokens,
             )
             for where, place in places.items()
         }

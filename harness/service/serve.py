@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import socket
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -50,7 +51,8 @@ def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
     for cell in evaluation.cells:
         shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
         info = evaluation.lm.info(shots.train.texts, cell.task.template)
-        found[cell.task.name, cell.split] = Place(cell.task, cell.split, shots, info, cell.spec.calls)
+        rows = cell.spec.tokens_of_a_row
+        found[cell.task.name, cell.split] = Place(cell.task, cell.split, shots, info, cell.spec.calls, rows)
     return found
 
 
@@ -72,8 +74,10 @@ def run(app: FastAPI | Starting, host: str, port: int) -> None:
         port: port to listen on; 0 takes a free one.
 
     Raises:
+        InputError: the address cannot be listened on; this is found before anything is loaded.
         HarnessError: whatever a `Starting` met when it loaded the model.
     """
+    _check_free(host, port)
     server = uvicorn.Server(
         uvicorn.Config(
             AtOnce(app, _AT_ONCE),
@@ -97,6 +101,19 @@ def run(app: FastAPI | Starting, host: str, port: int) -> None:
     server.run()
     if app.problem is not None:
         raise app.problem
+
+
+def _check_free(host: str, port: int) -> None:
+    """Listen for a moment, since uvicorn finds a port in use only when the model is being loaded."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(place)
+            tried.listen(1)
+    except OSError as problem:
+        way_out = "End what listens there, or choose another with --port; 0 takes a free one"
+        raise InputError(f"{host}:{port} cannot be listened on: {problem.strerror}. {way_out}") from problem
 
 
 def settle(evaluation: Evaluation, book: Book, failed: set[int], others: Callable[[], None] = lambda: None) -> bool:

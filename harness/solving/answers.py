@@ -7,6 +7,8 @@ header's metadata. Nothing in it can run: unknown fields, wrong shapes and numbe
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -35,7 +37,7 @@ from harness.contract.heads import BiLstmHead, Head
 from harness.errors import AnswerError, QueryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 SCHEMA = 1
 MOST_MEMBERS = 64
@@ -86,13 +88,15 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def to_bytes(answer: Answer) -> bytes:
     """Serialise an answer; the same answer always gives the same bytes.
 
+    A number of the note that is not finite is left out, with a warning that names it.
+
     Raises:
         AnswerError: a part is not of the type the contract says.
     """
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     try:
         members = tuple(_pack(member, f"{n}", arrays) for n, member in enumerate(answer.members))
-        note = {str(key): float(value) for key, value in sorted(answer.note.items())}
+        note = finite_note(answer.note)
         document = msgspec.to_builtins(_Document(SCHEMA, members, note))
         text = json.dumps(document, sort_keys=True, allow_nan=False)
     except (ArithmeticError, AttributeError, TypeError, ValueError) as problem:
@@ -100,6 +104,33 @@ def to_bytes(answer: Answer) -> bytes:
             f"this answer does not keep to the contract: {type(problem).__name__}: {problem}"
         ) from problem
     return safetensors.numpy.save(arrays, metadata={"answer": text})
+
+
+def finite_note(note: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of a note that can be stored, by name in order; each other one is a warning that names it.
+
+    A note is never scored, so a loss that is NaN is no reason to lose the answer.
+
+    Args:
+        note: as the author gave it.
+
+    Returns:
+        The finite ones, as plain floats.
+
+    Raises:
+        TypeError: a value is no number.
+    """
+    found = {}
+    for key, value in sorted(note.items()):
+        try:
+            number = float(value)
+        except (ArithmeticError, TypeError, ValueError):
+            raise TypeError(f"note {key!r} is {value!r:.60}; a number expected") from None
+        if math.isfinite(number):
+            found[str(key)] = number
+        else:
+            warnings.warn(f"note {key!r} is {number}: it is left out, the answer is kept", stacklevel=3)
+    return found
 
 
 def from_bytes(blob: bytes) -> Answer:

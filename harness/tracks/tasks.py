@@ -17,7 +17,7 @@ import msgspec
 
 from harness.contract import Metric, Task
 from harness.errors import InputError, TaskError
-from harness.tracks.tomlfile import line_of, read_toml
+from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -177,7 +177,7 @@ def load_task(name: str, root: Path | None = None) -> TaskFile:
     problem = next(_problems(file, name), None)
     if problem:
         keys, message = problem
-        raise TaskError(f"{path}:{line_of(path.read_text(encoding='utf-8'), keys)}: {message}")
+        raise TaskError(f"{path}:{line_of(path.read_text(encoding=ENCODING), keys)}: {message}")
     return file
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from harness.errors import InputError
 
 T = TypeVar("T")
+ENCODING = "utf-8-sig"
+"""UTF-8, with or without the mark that some editors put at the beginning."""
 
 
 def read_toml(path: Path, kind: type[T], error: type[InputError]) -> T:
@@ -24,10 +26,22 @@ def read_toml(path: Path, kind: type[T], error: type[InputError]) -> T:
         error: the file is missing, is no TOML, lacks a key, has an unknown key or a wrong type.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_toml(path.read_bytes(), path, kind, error)
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as problem:
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem}") from problem
+
+
+def parse_toml(content: bytes, path: Path, kind: type[T], error: type[InputError]) -> T:
+    """Decode the bytes that were read from `path` strictly into `kind`.
+
+    Raises:
+        error: they are no TOML, lack a key, have an unknown key or a wrong type.
+    """
+    try:
+        text = content.decode(ENCODING)
+    except UnicodeDecodeError as problem:
         raise error(f"{path}: cannot be read: {problem}") from problem
     try:
         data = tomllib.loads(text)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +14,7 @@ import msgspec
 from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
 from harness.errors import InputError, TaskError, TrackError
 from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, load_task, with_metric
-from harness.tracks.tomlfile import line_of, read_toml
+from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +160,14 @@ class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     test_tokens: Positive | msgspec.UnsetType = msgspec.UNSET
     """Most tokens of a test input, prompt included, where that is less than the model takes: the kit's server cut its
     hidden test texts at 256."""
+    row_tokens: Positive | msgspec.UnsetType = msgspec.UNSET
+    """Tokens of text in one row; a longer text costs more rows. Every few-shot text of the track's data fits. Without
+    it a text is one row however long it is."""
+
+    @property
+    def tokens_of_a_row(self) -> int | None:
+        """`row_tokens`, or None where a row has no size."""
+        return None if self.row_tokens is msgspec.UNSET else self.row_tokens
 
 
 class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -270,17 +280,32 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Digest of everything in the track: two runs are comparable only if it is equal.
 
         The list of formats is left out: it says which runs are equal, and older runs had none. So are prices. This
-        project's own wording counts under its first name, with which the published results were measured.
+        project's own wording counts under its first name, with which the published results were measured. The sizes of
+        rows that a track ships with are left out, too: they change no honest query's price, and older runs had none.
         """
         model = msgspec.structs.replace(self.model, formats=msgspec.UNSET)
         profile = OWN_PROFILE_BEFORE if self.profile == OWN_PROFILE else self.profile
-        counted = msgspec.structs.replace(self, model=model, profile=profile, given_prices=msgspec.UNSET)
+        tasks = dict(self.tasks)
+        for name, size in _shipped_rows(self.name).items():
+            if name in tasks and tasks[name].row_tokens == size:
+                tasks[name] = msgspec.structs.replace(tasks[name], row_tokens=msgspec.UNSET)
+        counted = msgspec.structs.replace(self, model=model, profile=profile, tasks=tasks, given_prices=msgspec.UNSET)
         return hashlib.sha256(msgspec.json.encode(counted, order="deterministic")).hexdigest()[:16]
 
     @property
     def rounding(self) -> float:
         """Largest difference of a fixed text's logit that is rounding between two runs of this track."""
         return max(ROUNDING[name] for name in self.model.allowed)
+
+
+@cache
+def _shipped_rows(name: str) -> dict[str, int]:
+    """Tokens of a row by task, as the shipped track of this name says; none where there is no such track."""
+    path = tracks_dir() / f"{name}.toml"
+    if not path.is_file():
+        return {}
+    tasks = tomllib.loads(path.read_text(encoding=ENCODING))["tasks"]
+    return {task: spec["row_tokens"] for task, spec in tasks.items() if "row_tokens" in spec}
 
 
 def tracks_dir() -> Path:
@@ -307,7 +332,7 @@ def load_track(name: str) -> Track:
     problem = next(_problems(track, path.stem), None)
     if problem:
         keys, message = problem
-        raise TrackError(f"{path}:{line_of(path.read_text(encoding='utf-8'), keys)}: {message}")
+        raise TrackError(f"{path}:{line_of(path.read_text(encoding=ENCODING), keys)}: {message}")
     return track
 
 

@@ -321,13 +321,22 @@ def test_all_declared_texts_together_are_bounded(connect: Any, monkeypatch: pyte
     assert isinstance(line.ask(wire.Declare(3, texts=[("",)] * 400)), wire.Rejected)
 
 
+def test_a_text_that_is_too_long_is_cut_and_answered(connect: Any, task: Task) -> None:
+    """A training text of 20,001 characters once made every submission that queried it crash."""
+    line, long = connect(), "w1 " * 6_667  # 20,001 characters
+    for n, text in enumerate((long, long[:20_000])):
+        assert isinstance(line.ask(wire.Declare(n, texts=[(text,)])), wire.Done)
+    whole, cut = (line.ask(query(task, texts=n)) for n in range(2))
+    assert isinstance(whole, wire.Result)
+    assert whole.logits == cut.logits
+
+
 @pytest.mark.parametrize(
     "request_",
     [
         wire.Declare(1),
         wire.Declare(1, texts=TEXTS, space=Subspace(4, (1.0,), 2, 0)),
         wire.Declare(1, texts=[("two", "fields")]),
-        wire.Declare(1, texts=[("x" * 20_001,)]),
         wire.Declare(1, space=Subspace(2**31, (1.0,), 2, 0)),
         wire.Declare(1, space=Subspace(4, (float("nan"),), 2, 0)),
         wire.Declare(1, space=Subspace(4, (1.0,) * 9, 2, 0)),

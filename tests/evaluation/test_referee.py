@@ -47,6 +47,17 @@ def test_a_tune_that_returns_is_ok(arena: Arena) -> None:
     assert run.record.probe == probe(arena.lm, arena.cell().task)
 
 
+def test_a_note_that_is_not_finite_costs_no_answer(arena: Arena) -> None:
+    """It discarded the cell, with a message about JSON."""
+    run = arena.run("""
+        def tune(lm, task, shots, rng, config):
+            yield Answer.of(task, loss=float("nan"), dev=0.5)
+    """)
+    assert run.status == "ok"
+    assert run.record.note == {"dev": 0.5}
+    assert "note 'loss' is nan" in run.record.output
+
+
 def test_the_budget_ends_a_search_exactly(arena: Arena) -> None:
     run = arena.run(SEARCH)
     assert run.status == "budget_exhausted"

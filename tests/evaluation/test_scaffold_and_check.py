@@ -11,8 +11,9 @@ import pytest
 
 from harness.cli.scaffold import create
 from harness.errors import InputError, SubmissionError
-from harness.evaluation import check as checking
+from harness.evaluation import check_here
 from harness.evaluation.check import check
+from harness.sandbox import best_tier
 
 if TYPE_CHECKING:
     from outer_models import Arena
@@ -94,20 +95,23 @@ def test_a_place_that_cannot_be_written_is_an_error() -> None:
         ("def tune(:\n", "SyntaxError"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path: Path, body: str, message: str) -> None:
+@pytest.mark.parametrize("here", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_what_is_wrong_is_said(tmp_path: Path, body: str, message: str, here: bool) -> None:
     with pytest.raises(SubmissionError, match=message):
-        check(write(tmp_path, body), {})
+        check(write(tmp_path, body), {}, here=here)
 
 
-def test_an_answer_that_breaks_the_contract_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("here", [True, False])
+def test_an_answer_that_breaks_the_contract_is_said(tmp_path: Path, here: bool) -> None:
     with pytest.raises(InputError, match="members"):
-        check(write(tmp_path, "def tune(lm, task, shots, rng, config):\n    yield Answer(())\n"), {})
+        check(write(tmp_path, "def tune(lm, task, shots, rng, config):\n    yield Answer(())\n"), {}, here=here)
 
 
+@pytest.mark.parametrize("here", [True, False])
 def test_a_loop_without_end_is_ended_even_if_it_swallows_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool
 ) -> None:
-    monkeypatch.setattr(checking, "LONGEST_S", 1)
+    monkeypatch.setattr(check_here, "LONGEST_S", 1 if here else 3)
     before = signal.getsignal(signal.SIGALRM)
     body = """
 def tune(lm, task, shots, rng, config):
@@ -118,15 +122,57 @@ def tune(lm, task, shots, rng, config):
         except Exception:
             pass
 """
-    with pytest.raises(SubmissionError, match="no end after 1 s"):
-        check(write(tmp_path, body), {})
+    with pytest.raises(SubmissionError, match=r"no end after [13] s"):
+        check(write(tmp_path, body), {}, here=here)
     assert signal.getsignal(signal.SIGALRM) == before
 
 
-def test_what_a_submission_prints_is_not_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check(
-        write(tmp_path, "def tune(lm, task, shots, rng, config):\n    print('hello')\n    yield Answer.of(task)\n"), {}
-    )
+@pytest.mark.parametrize("here", [True, False])
+def test_what_a_submission_prints_is_not_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], here: bool
+) -> None:
+    body = "def tune(lm, task, shots, rng, config):\n    print('hello')\n    yield Answer.of(task)\n"
+    report = check(write(tmp_path, body), {}, here=here)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "hello" in captured.err
+    assert ("hello" in captured.err, "hello" in report["output"]) == (here, not here)
+
+
+def test_both_ways_to_check_report_the_same(tmp_path: Path) -> None:
+    folder = create("mysolver", tmp_path)
+    one, two = (check(folder, {"population": "5"}, here=here) for here in (True, False))
+    same = ("answers", "calls", "end", "dev_accuracy", "submission")
+    assert [one[name] for name in same] == [two[name] for name in same]
+    assert (one["sandbox"], two["sandbox"]) == ("", best_tier.best().tier)
+
+
+STEALS = """
+def tune(lm, task, shots, rng, config):
+    with open({path!r}, "a") as file:
+        file.write("seen")
+    yield Answer.of(task)
+"""
+
+
+@pytest.mark.skipif(best_tier.best().tier == "0", reason="no sandbox holds here")
+def test_a_stranger_s_code_does_not_run_as_the_caller(tmp_path: Path) -> None:
+    """It ran in the caller's own process, root's included."""
+    mine = tmp_path / "diary.txt"
+    mine.write_text("mine", encoding="utf-8")
+    mine.chmod(0o666)
+    place = write(tmp_path, STEALS.format(path=str(mine)))
+    with pytest.raises(SubmissionError) as refused:
+        check(place, {})
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert f"In the sandbox there is no {str(mine)!r}, whether it is on the machine or not" in str(refused.value)
+    assert "docs/sandbox.md" in str(refused.value)
+    check(place, {}, here=True)  # the positive control
+    assert mine.read_text(encoding="utf-8") == "mineseen"
+
+
+@pytest.mark.skipif(best_tier.best().tier == "0", reason="no sandbox holds here")
+@pytest.mark.parametrize("module", ["transformers", "no_such_module"])
+def test_a_module_that_the_sandbox_hides_is_said_to_be_hidden(tmp_path: Path, module: str) -> None:
+    body = f"def tune(lm, task, shots, rng, config):\n    import {module}\n    yield Answer.of(task)\n"
+    with pytest.raises(SubmissionError, match=rf"no module '{module}', installed or not.*numpy, scipy.*sandbox\.md"):
+        check(write(tmp_path, body), {})

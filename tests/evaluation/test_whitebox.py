@@ -257,7 +257,8 @@ def test_a_reference_may_end_as_a_submission_may(arena: Arena, status: str) -> N
 
 def test_probabilities_that_are_not_finite_are_an_invalid_answer(arena: Arena) -> None:
     """A diverged training is a failure, not a class."""
-    run = refer(arena, FIT.replace("config.eta", "float('inf')"))
+    with pytest.warns(UserWarning, match="note 'loss' is nan"):
+        run = refer(arena, FIT.replace("config.eta", "float('inf')"))
     assert run.status == "invalid_answer"
     assert "finite" in run.record.detail
 

@@ -12,9 +12,11 @@ import pytest
 from made_up import key
 from rich.console import Console
 
+from harness.errors import SubmissionError
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.run import Evaluation
 from harness.leaderboard.watch import Look, Open, Progress, look, watch_view
+from harness.results.audit import audit
 from harness.results.records import CellRecord, KeptAnswer, LedgerRow
 from harness.results.store import Store
 from harness.sandbox.submission import find
@@ -179,3 +181,25 @@ def test_a_real_run_is_watched_while_it_runs(tiny_track: Path, tmp_path: Path) -
     (after,) = look(store, chosen).runs
     assert (after.finished, after.open) == (2, ())
     store.close()
+
+
+@pytest.mark.parametrize("body", ["import nothing_there", "def tune(lm, task:"])
+def test_a_submission_that_was_refused_is_not_shown_as_unfinished_for_ever(
+    tiny_track: Path, tmp_path: Path, body: str
+) -> None:
+    from outer_models import write_submission
+
+    store, chosen = Store(str(tmp_path / "results.db")), load_track(str(tiny_track))
+    made = Evaluation(chosen, Overrides(tasks=("sst2",)), store)
+    with pytest.raises(SubmissionError):
+        made.run(find(write_submission(tmp_path, f"{body}\ntune = search")), {}, Curious(tiny_track, tmp_path))
+    assert look(store, chosen).runs == ()
+    assert audit(store).unfinished == 0
+    store.close()
+
+
+def test_an_attempt_with_queries_is_not_taken_back(store: Store) -> None:
+    attempt = store.begin(store.open_run(key("mine"), {}), "sst2", 1)
+    attempt.record(LedgerRow(8, 100, 10, 20, 0.1, 1, "0"))
+    attempt.withdraw()
+    assert audit(store).unfinished == 1

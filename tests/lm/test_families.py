@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from harness.contract import Prompt, Task, Text
 from harness.errors import ModelError
 from harness.evaluation.white_box import WhiteBox
+from harness.lm import directory
 from harness.lm.backbones import families
 from harness.lm.kinds import kind_of
 from harness.lm.load import load_model
@@ -212,6 +213,69 @@ def test_pickled_weights_are_never_read(family: str, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no \*\.safetensors, .*pytorch_model\.bin.* never read\. Convert them"):
         load(family, folder)
+
+
+POINTER = "version https://git-lfs.example/spec/v1\noid sha256:0f\nsize 133466304\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "model.gguf"])
+def test_a_git_lfs_pointer_is_told_from_the_file(name: str, tmp_path: Path) -> None:
+    folder = tiny_models.save("bert", tmp_path)
+    (folder / name).write_text(POINTER, encoding="utf-8")
+    with pytest.raises(ModelError, match=rf"{name} is a Git LFS pointer of 69 bytes.* lfs pull"):
+        load("bert", folder)
+
+
+def test_a_directory_without_a_tokenizer_is_told_what_it_lacks(tmp_path: Path) -> None:
+    folder = tiny_models.save("bert", tmp_path)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    with pytest.raises(ModelError, match=r"no tokenizer there\. Copy tokenizer\.json"):
+        load("bert", folder)
+
+
+def test_a_gguf_file_that_is_none_is_told_by_its_beginning(tmp_path: Path) -> None:
+    folder = tiny_models.save("gpt2", tmp_path)
+    (folder / "model.gguf").write_bytes(b"<!doctype html>")
+    with pytest.raises(ModelError, match=r"model\.gguf is no GGUF file: it begins with b'<!do', b'GGUF' expected"):
+        load("gpt2", folder)
+
+
+def test_a_gguf_file_without_the_extra_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_models.save("gpt2", tmp_path)
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(directory, "find_spec", lambda name: None if name == "gguf" else name)
+    with pytest.raises(ModelError, match=r'packages that are not here: gguf\. Run: pip install -e "\.\[gguf\]"'):
+        load("gpt2", folder)
+
+
+def test_a_file_in_place_of_a_directory_is_told(tmp_path: Path) -> None:
+    folder = tiny_models.save("bert", tmp_path)
+    with pytest.raises(ModelError, match=rf"is a file; give the directory that holds it, --model {folder}"):
+        load("bert", folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_a_tokenizer_with_more_ids_than_the_model_has_embeddings_is_refused(family: str, tmp_path: Path) -> None:
+    """It was an IndexError in the middle of a cell, from the first text with such a token."""
+    folder = tiny_models.save(family, tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["new", "newer"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match=f"its tokenizer has {rows + 2} token ids, the model {rows} embeddings"):
+        load(family, folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(value: float, tmp_path: Path) -> None:
+    """Every submission had an invalid answer instead."""
+    folder = tiny_models.save("bert", tmp_path)
+    state = load_file(folder / "model.safetensors")
+    state["bert.encoder.layer.1.output.dense.bias"][3] = value
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 of 16 values of bert\.encoder\.layer\.1\.output\.dense\.bias are not"):
+        load("bert", folder)
 
 
 @pytest.mark.parametrize("own_type", [True, False])

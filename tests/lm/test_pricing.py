@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any
 
@@ -124,3 +125,45 @@ def test_texts_are_counted_with_those_declared_before() -> None:
         priced.check_texts(TEXTS, declared=(64 << 20) - size + 1)
     with pytest.raises(QueryError, match="2 fields"):
         priced.check_texts((("a", "b"),))
+
+
+# ── the size of a row ────────────────────────────────────────────────────────────────────────────────────────────────
+
+WORDS_OF = {"short": ("one two three",), "full": ("a b c d",), "long": ("a b c d e",), "packed": (" ".join("x" * 12),)}
+
+
+@pytest.mark.parametrize(("name", "rows"), [("short", 1), ("full", 1), ("long", 2), ("packed", 3)])
+@pytest.mark.parametrize("features", [None, "mask", "all"])
+def test_a_text_costs_as_many_rows_as_its_tokens_fill(name: str, rows: int, features: Any) -> None:
+    """Texts packed into one cost what they cost one by one, or nearly so."""
+    desk = Desk()
+    desk.priced = dataclasses.replace(desk.priced, row_tokens=4)
+    answered = desk.ask(Query((WORDS_OF[name],), features=features))
+    assert answered.row.rows == desk.meter.spent == rows
+
+
+def test_each_candidate_pays_for_the_length() -> None:
+    desk = Desk()
+    desk.priced = dataclasses.replace(desk.priced, row_tokens=4)
+    assert desk.ask(Query((WORDS_OF["long"], WORDS_OF["short"]), prompts=SPACE.at(np.ones((2, 2, 4))))).row.rows == 6
+
+
+@pytest.mark.parametrize(("features", "rows"), [(None, 1), ("mask", 1), ("cls", 1), ("all", 3)])
+def test_texts_in_a_template_are_free_unless_the_features_of_all_tokens_are_asked_for(features: Any, rows: int) -> None:
+    """Demonstrations are context; with all features each of them would be answered for."""
+    desk = Desk()
+    desk.priced = dataclasses.replace(desk.priced, row_tokens=4)
+    packed = f"y y y y y y y {TASK.template}"
+    assert desk.ask(Query((WORDS_OF["full"],), template=packed, features=features)).row.rows == rows
+
+
+def test_a_long_text_that_does_not_fit_into_the_budget_costs_nothing() -> None:
+    desk = Desk()
+    desk.priced = dataclasses.replace(desk.priced, row_tokens=1)
+    with pytest.raises(BudgetExhausted, match="12 rows asked, 6 of 6 left"):
+        desk.ask(Query((WORDS_OF["packed"],)))
+    assert (desk.meter.spent, desk.committed, desk.lm.forwards) == (0, [], 0)
+
+
+def test_without_a_size_a_text_is_one_row() -> None:
+    assert Desk().ask(Query((WORDS_OF["packed"],), features="all")).row.rows == 1

@@ -8,6 +8,7 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.blackbox import limits
 from harness.errors import QueryError
 from harness.lm.text import encode, mask_token
 
@@ -149,6 +150,16 @@ def test_spaces_in_the_middle_of_a_text_are_text(tokenizers_: dict[str, Any], fa
     kind = tiny_models.kind(family)
     spaced = encode(tokenizers_[family], kind, "{a} ? {b} {mask}", ("", "0" + "\r\x85\u2028" * 20 + "0"), 12)
     assert len(spaced.ids) <= 12
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_of_a_field_20000_characters_are_read(tokenizers_: dict[str, Any], family: str) -> None:
+    """Wherever it comes from: a query, a test set, `harness predict`."""
+    kind, pair = tiny_models.kind(family), ("village " * 2_500, "film")
+    longer = (pair[0] + "was a story", pair[1])
+    assert len(pair[0]) == limits.LONGEST_TEXT
+    whole, cut = (encode(tokenizers_[family], kind, "{b} ? {a} {mask}", text, 30_000) for text in (longer, pair))
+    assert whole == cut
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

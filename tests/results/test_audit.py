@@ -18,7 +18,8 @@ from harness.errors import InputError, StoreError
 from harness.leaderboard.published import differences
 from harness.leaderboard.rank import rank
 from harness.leaderboard.table import document, write_records
-from harness.results.audit import Audit, audit, labels_at_hand
+from harness.results.at_hand import DataHere, data_here, labels_at_hand
+from harness.results.audit import Audit, audit, summary
 from harness.results.records import CellRecord, KeptAnswer, LedgerRow
 from harness.results.store import Store
 from harness.solving.metrics import score
@@ -324,3 +325,110 @@ def test_the_audit_reads_one_moment_while_others_write(path: Path) -> None:
 def test_findings_are_plain_data(path: Path) -> None:
     change(path, "UPDATE runs SET started = 0")
     assert all(isinstance(value, str) for f in look(path).findings for value in dataclasses.asdict(f).values())
+
+
+# ── what is no row ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+PLANTED = {
+    "trigger": ("outcomes", "CREATE TRIGGER later AFTER INSERT ON outcomes BEGIN DELETE FROM queries; END"),
+    "view": ("best", "CREATE VIEW best AS SELECT * FROM outcomes"),
+    "index": ("runs", "CREATE INDEX seen ON runs (started)"),
+    "table": ("notes", "CREATE TABLE notes (note TEXT)"),
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_whatever_else_is_in_the_database_is_named_and_in_the_digest(kind: str, tmp_path: Path) -> None:
+    """A trigger lets an honest program write something else; rows and seals do not show it."""
+    path = tmp_path / "results.db"
+    fill(path)
+    before = look(path)
+    table, statement = PLANTED[kind]
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute(statement)
+        raw.commit()
+    after = look(path)
+    assert before.findings == ()
+    (planted,) = [found for found in after.findings if found.row.startswith(kind)]
+    assert (planted.table, "belongs to no results database" in planted.fact) == (table, True)
+    assert after.digest != before.digest
+    with closing(sqlite3.connect(path)) as raw:
+        name = statement.split()[2]
+        raw.execute(f"DROP {kind} {name}")
+        raw.commit()
+    assert look(path) == before
+
+
+def test_a_table_that_was_made_with_a_rule_of_its_own_is_named(tmp_path: Path) -> None:
+    """Its columns are as they must be."""
+    path = tmp_path / "results.db"
+    fill(path)
+    before = look(path)
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA writable_schema = ON")
+        raw.execute("UPDATE sqlite_master SET sql = replace(sql, 'status TEXT', 'status TEXT DEFAULT ''ok''') "
+                    "WHERE name = 'outcomes'")  # fmt: skip
+        raw.commit()
+    after = look(path)
+    assert [found.row for found in after.findings] == ["table outcomes"]
+    assert after.digest != before.digest
+
+
+def test_the_planner_s_statistics_are_nobody_s_fault(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    fill(path)
+    before = look(path)
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("ANALYZE")
+        raw.commit()
+    assert (look(path).findings, look(path).digest) == ((), before.digest)
+
+
+def test_cells_that_were_scored_on_other_data_of_the_same_name_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    fill(path)
+    store = Store(str(path))
+    name, digest = store.runs()[0].key.data, examples_sha256(TEST)
+    same, other = DataHere(name, {"sst2": digest}, {}), DataHere(name, {"sst2": "another"}, {})
+    assert audit(store, AT_HAND, same).other_data == ()
+    assert audit(store, AT_HAND, dataclasses.replace(other, name="kit:elsewhere")).other_data == ()
+    found = audit(store, AT_HAND, other)
+    line = f"sst2 was scored on another test set than {name} has now, 4 cells"
+    assert found.other_data == (line,)
+    assert found.findings == ()
+    assert line in summary(found)
+    store.close()
+
+
+def test_splits_are_compared_as_well() -> None:
+    here = data_here(load_track("mini"), Source("embedded"))
+    assert here.name == "embedded"
+    assert len(here.shots) == 15
+    assert here.differs("sst2", 1, here.tests["sst2"], here.shots["sst2", 1]) == []
+    (line,) = here.differs("sst2", 1, here.tests["sst2"], here.shots["sst2", 2])
+    assert line == "sst2/1 was tuned on other examples than embedded has now"
+    assert here.differs("no task", 1, "t", ()) == []
+
+
+def test_a_view_and_a_trigger_are_seen_in_both_kinds_of_database(place: str) -> None:
+    store = Store(place)
+    before = audit(store)
+    statements = ["CREATE VIEW best AS SELECT * FROM outcomes"]
+    if place.startswith("postgresql"):
+        statements += [
+            "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "CREATE TRIGGER later BEFORE INSERT ON queries FOR EACH ROW EXECUTE FUNCTION nothing()",
+        ]
+    else:
+        statements.append("CREATE TRIGGER later AFTER INSERT ON queries BEGIN DELETE FROM outcomes; END")
+    with store.changes() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    after = audit(store)
+    assert before.findings == ()
+    assert {(found.table, found.row) for found in after.findings} >= {
+        ("best", "view best"),
+        ("queries", "trigger later"),
+    }
+    assert after.digest != before.digest
+    store.close()

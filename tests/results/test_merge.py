@@ -13,7 +13,8 @@ from made_up import key
 
 from harness.errors import StoreError
 from harness.leaderboard.rank import rank
-from harness.results.audit import audit, labels_at_hand
+from harness.results.at_hand import labels_at_hand
+from harness.results.audit import audit
 from harness.results.digests import LATE, closing_seal
 from harness.results.merge import Merged, merge
 from harness.results.records import CellRecord, KeptAnswer, LedgerRow

@@ -19,7 +19,7 @@ from harness.leaderboard.rank import rank
 from harness.leaderboard.uploads import upload_records, upload_table, uploads
 from harness.results.records import CellRecord
 from harness.results.store import Store
-from harness.results.uploads import keep, missing_cells, score_archive
+from harness.results.uploads import keep, missing_cells, planned_cells, score_archive
 from harness.tracks.examples import Source, load_test
 from harness.tracks.tasks import load_task
 from harness.tracks.track import load_track, track_tasks
@@ -108,8 +108,10 @@ def test_an_empty_archive_is_an_error(tmp_path: Path) -> None:
         scored(tmp_path, {})
 
 
-def test_what_a_mac_adds_is_skipped(tmp_path: Path) -> None:
-    assert len(scored(tmp_path, {"__MACOSX/SST-2/._1.csv": b"\0", "SST-2/": b"", "SST-2/1.csv": GOOD})) == 1
+def test_what_desktops_leave_is_skipped(tmp_path: Path) -> None:
+    left = {"__MACOSX/SST-2/._1.csv": b"\0", "SST-2/.DS_Store": b"\0", ".DS_Store": b"\0", "SST-2/._1.csv": b"\0"}
+    left |= {"SST-2/Thumbs.db": b"\0", "desktop.ini": b""}
+    assert len(scored(tmp_path, {**left, "SST-2/": b"", "SST-2/1.csv": GOOD})) == 1
 
 
 def test_a_bomb_is_refused_by_its_size(tmp_path: Path) -> None:
@@ -188,7 +190,8 @@ def store(tmp_path: Path) -> Any:
 
 def upload(store: Store, folder: Path, members: dict[str, str | bytes], name: str = "team") -> str:
     path = archive(folder, members)
-    return keep(store, name, path, TRACK, "embedded", score_archive(path, TRACK, EMBEDDED))
+    found = score_archive(path, TRACK, EMBEDDED)
+    return keep(store, name, path, TRACK, "embedded", found, planned_cells(TRACK, EMBEDDED))
 
 
 CELLS = [(name, split) for name in FILES for split in (1, 2, 3)]
@@ -236,15 +239,47 @@ def test_missing_cells_are_named_and_the_complete_archive_comes_first(tmp_path: 
     labels = load_test(FILES["qqp"], EMBEDDED).labels
     qqp = ",pred\n" + "".join(f"{n},{label}\n" for n, label in enumerate(labels))
     part = score_archive(archive(tmp_path, {"SST-2/2.csv": GOOD}), TRACK, EMBEDDED)
-    assert missing_cells(TRACK, part) == ["sst2/1", "sst2/3", "qqp/1", "qqp/2", "qqp/3"]
+    planned = planned_cells(TRACK, EMBEDDED)
+    assert missing_cells(planned, part) == ["sst2/1", "sst2/3", "qqp/1", "qqp/2", "qqp/3"]
     whole: dict[str, str | bytes] = {}
     for n in (1, 2, 3):
         whole |= {f"SST-2/{n}.csv": HALF, f"QQP/{n}.csv": qqp}
-    assert missing_cells(TRACK, score_archive(archive(tmp_path, whole), TRACK, EMBEDDED)) == []
+    assert missing_cells(planned, score_archive(archive(tmp_path, whole), TRACK, EMBEDDED)) == []
     upload(store, tmp_path, {"SST-2/2.csv": GOOD}, "part")
     upload(store, tmp_path, whole, "whole")
     found = uploads(store, "mini", TRACK.fingerprint, CELLS)
     assert [(each.name, each.missing, each.average) for each in found] == [("whole", 0, 0.75), ("part", 5, 1.0)]
+
+
+def small_kit(folder: Path) -> Path:
+    """A competition directory with SST-2 alone, in the splits 8 and 13."""
+    for split in (8, 13):
+        place = folder / "SST-2" / str(split)
+        place.mkdir(parents=True)
+        for name in ("train", "dev"):
+            (place / f"{name}.tsv").write_text("good\tpositive\nbad\tnegative\n")
+    (folder / "SST-2" / "test.tsv").write_text("fine\tpositive\npoor\tnegative\n")
+    return folder
+
+
+def test_a_split_that_the_data_lack_is_refused_with_those_they_have(tmp_path: Path) -> None:
+    """It was scored, and averaged in."""
+    kit = Source("kit", small_kit(tmp_path / "kit"))
+    predicted = ",pred\n0,1\n1,0\n"
+    with pytest.raises(InputError, match=r"SST-2/11\.csv.*has no split 11 of sst2; it has 8, 13"):
+        score_archive(archive(tmp_path, {"SST-2/8.csv": predicted, "SST-2/11.csv": predicted}), load_track("kit"), kit)
+
+
+def test_of_a_data_directory_s_splits_those_without_predictions_are_counted(tmp_path: Path, store: Store) -> None:
+    """The track leaves its splits open, so the list of uploads said that none was missing."""
+    kit, track = Source("kit", small_kit(tmp_path / "kit")), load_track("kit")
+    path = archive(tmp_path, {"SST-2/8.csv": ",pred\n0,1\n1,0\n"})
+    planned, found = planned_cells(track, kit), score_archive(path, track, kit)
+    assert planned == [("sst2", 8), ("sst2", 13)]
+    assert missing_cells(planned, found) == ["sst2/13"]
+    keep(store, "part", path, track, "kit", found, planned)
+    (listed,) = uploads(store, "kit", track.fingerprint, track.planned)
+    assert listed.missing == 1
 
 
 def test_predictions_have_no_answer_to_apply(tmp_path: Path, store: Store) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import re
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tiers import skip_where_missing
 
+from harness.sandbox import launch
 from harness.tracks.tiers import TIERS, Tier
 
 if TYPE_CHECKING:
@@ -33,16 +39,43 @@ def tune(lm, task, shots, rng, config):
     optimizer = nevergrad.optimizers.registry["NGOpt"](parametrization=3, budget=10)
     optimizer.minimize(lambda z: float(z @ z))
     scipy.optimize.minimize(lambda z: float(z @ z), np.ones(3), method="COBYLA")
-    states = [open(f"/proc/self/task/{n}/status").read() for n in os.listdir("/proc/self/task")]
-    print("filters", sorted({line.split()[1] for text in states for line in text.splitlines() if "Seccomp:" in line}))
-    print("threads", len(states))
+    print("threads", len(os.listdir("/proc/self/task")))
+    time.sleep(1)
 """
 
 
 @pytest.mark.slow  # torch and scikit-learn take seconds to import
 @pytest.mark.parametrize("tier", TIERS)
-def test_torch_takes_an_adam_step_and_all_others_run(arena: Arena, tier: Tier) -> None:
+def test_torch_takes_an_adam_step_and_all_others_run(arena: Arena, tier: Tier, monkeypatch: pytest.MonkeyPatch) -> None:
     skip_where_missing(tier)
+    filters: set[str] = set()
+    threads: list[int] = []
+    start = launch.start
+
+    def started(*given: Any) -> launch.Worker:
+        worker = start(*given)
+        threading.Thread(target=look, args=(worker,), daemon=True).start()
+        return worker
+
+    def look(worker: launch.Worker) -> None:
+        """From outside: a worker cannot read what the kernel says of each of its threads."""
+        while True:
+            states = [_read(path) for path in Path(f"/proc/{worker.pid}/task").glob("*/status")]
+            if not states:
+                return
+            threads.append(len(states))
+            filters.update(re.findall(r"^Seccomp:\t(\d)", "\n".join(states), re.MULTILINE))
+            time.sleep(0.05)
+
+    monkeypatch.setattr(launch, "start", started)
     run = arena.run(LIBRARIES, tier=tier)
     assert (run.status, run.record.detail) == ("ok", "")
-    assert f"filters ['{0 if tier == '0' else 2}']" in run.record.output
+    assert filters == {"0" if tier == "0" else "2"}
+    assert f"threads {threads[-1]}" in run.record.output
+
+
+def _read(path: Path) -> str:
+    """What a thread's file says; nothing if the thread has ended."""
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="ascii")
+    return ""

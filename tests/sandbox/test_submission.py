@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -61,6 +62,15 @@ def test_the_digest_covers_every_file_but_caches(tmp_path: Path) -> None:
     assert len({first, second, find(place).sha256}) == 3
 
 
+def test_what_a_desktop_leaves_in_a_folder_is_no_part_of_a_submission(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    first = find(place)
+    (place / "pictures").mkdir()
+    for name in (".DS_Store", "pictures/.DS_Store", "Thumbs.db", "desktop.ini", "._submission.py"):
+        (place / name).write_bytes(b"\0\0\0\1Bud1")
+    assert find(place) == first
+
+
 def test_moving_bytes_between_files_changes_the_digest(tmp_path: Path) -> None:
     place = make(tmp_path)
     (place / "a").write_bytes(b"12")
@@ -113,6 +123,35 @@ def test_a_link_out_of_the_folder_is_an_error(tmp_path: Path) -> None:
     place = make(tmp_path)
     (place / "lib").symlink_to("/usr")
     with pytest.raises(SubmissionError, match="leads out"):
+        find(place)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nowhere", "nowhere or in a circle"),
+        ("loop", "nowhere or in a circle"),
+        ("more", "a link to a folder"),
+    ],
+)
+def test_a_link_that_is_no_file_is_an_error(tmp_path: Path, target: str, message: str) -> None:
+    place = make(tmp_path)
+    (place / "more").mkdir()
+    (place / "loop").symlink_to(target)
+    with pytest.raises(SubmissionError, match=message):
+        find(place)
+
+
+def test_a_link_to_a_file_of_the_folder_is_that_file(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    (place / "again.py").symlink_to("submission.py")
+    assert dict(find(place).files) == {"again.py": b"tune = 1\n", "submission.py": b"tune = 1\n"}
+
+
+def test_a_name_that_cannot_be_hashed_is_an_error(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    Path(os.fsdecode(bytes(place) + b"/\xff.txt")).write_bytes(b"")
+    with pytest.raises(SubmissionError, match="is not UTF-8"):
         find(place)
 
 

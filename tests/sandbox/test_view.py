@@ -44,16 +44,6 @@ def test_a_submission_that_holds_the_harness_or_the_tasks_is_refused(folder: Pat
         view(folder)
 
 
-def test_the_page_about_a_submission_cannot_be_read_and_the_rest_of_its_folder_can() -> None:
-    folder = ROOT / "submissions" / "bbt_rgb"
-    seen = view(folder)
-    readable = seen.read
-    assert folder in seen.listed
-    for path in folder.iterdir():
-        lies_under = [tree for tree in readable if path.is_relative_to(tree)]
-        assert bool(lies_under) == (path.name not in {"README.md", "presets.toml"}), path
-
-
 def test_what_submissions_import_is_readable() -> None:
     readable = base_view().read
     import cma

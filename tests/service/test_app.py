@@ -147,7 +147,6 @@ def test_a_reply_that_is_no_longer_kept_is_refused_and_not_charged_again(
         QueryBody("train", prompt=wire.Array((0, 1, 2, 16), b"")),
         QueryBody("train", prompt=wire.Array((1, 1, 1), b"\0" * 4), space=Subspace(1 << 31, (1.0,), 1, 0)),
         QueryBody("train", prompt=wire.Array((1, 9, 1), b"\0" * 36), space=Subspace(1, (1.0,) * 9, 1, 0)),
-        QueryBody([("x" * 30_000,)]),
     ],
 )  # fmt: skip
 def test_a_query_that_makes_no_sense_is_rejected_and_costs_nothing(
@@ -156,6 +155,13 @@ def test_a_query_that_makes_no_sense_is_rejected_and_costs_nothing(
     refused = asked(client, wrong)
     assert (refused.status_code, fault(refused).code) == (422, "rejected")
     assert house.spent == 0
+
+
+def test_a_text_that_is_too_long_is_cut(client: TestClient, house: House) -> None:
+    """As everywhere: it was refused."""
+    replies = [asked(client, QueryBody([("w1 " * count,)])) for count in (10_000, 6_667)]
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert house.ledger == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import subprocess
 import sys
 from itertools import islice
@@ -266,3 +267,31 @@ def test_a_token_that_cannot_be_one_is_refused_and_not_repeated(token: str) -> N
 def test_a_token_read_from_a_file_may_end_in_a_new_line(house: House, url: str) -> None:
     with harness.connect(url, f"{house.token}\n", task=TASK.name) as box:
         assert box.budget.rows_left > 0
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "nonsense://x"])
+def test_no_proxy_of_the_environment_comes_between(
+    house: House, url: str, name: str, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It broke a connection to this machine, or was sent the token."""
+    monkeypatch.setenv(name, proxy)
+    with harness.connect(url, house.token, task="fake", split=1) as box:
+        assert box.task == TASK
+
+
+def test_in_plain_http_no_proxy_gets_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for another machine; the proxy here would note the request."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.2)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        with pytest.raises(ServiceError):
+            harness.connect("http://harness.invalid", "t.x", task="fake", patience_s=0.1)
+        with pytest.raises(TimeoutError):
+            proxy.accept()
+
+
+def test_certificates_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with pytest.raises(InputError, match=r"certificates cannot be read: .*SSL_CERT_FILE=/nowhere/ca\.pem"):
+        harness.connect("https://harness.invalid", "t.x", task="fake")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 from small_service import TASK, House, served, until
 
 import harness
-from harness.errors import ModelError, ServiceError
+from harness.errors import InputError, ModelError, ServiceError
 from harness.service.serve import run
 from harness.service.starting import Starting
 
@@ -101,3 +102,12 @@ def test_a_server_that_is_ended_while_it_loads_closes_what_it_loaded(slow: Slow)
         pass
     assert slow.house.settled <= 1
     assert app.problem is None
+
+
+def test_a_port_in_use_is_told_before_anything_is_loaded(slow: Slow) -> None:
+    """It was told after "startup complete", when the model was being loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=rf"127\.0\.0\.1:{port} cannot be listened on: .*in use.*--port"):
+            run(Starting(slow.make, "fake"), "127.0.0.1", port)
+    assert not slow.began.is_set()

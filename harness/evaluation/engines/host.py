@@ -6,14 +6,13 @@ Whatever the project raises on purpose is returned, not raised: the message trav
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, SubmissionError
 from harness.results.store import Store
-from harness.sandbox.submission import find, read_files
+from harness.sandbox.submission import PRESETS, of_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,35 +31,29 @@ _THREADS = "OMP_NUM_THREADS"
 class Parcel:
     """A submission folder as it travels: machines need not share a file system for it."""
 
-    name: str
+    path: str
+    """Of the folder, where it was read; for messages."""
     sha256: str
     files: tuple[tuple[str, bytes], ...]
     options: Mapping[str, str]
+    presets: bytes = b""
 
     @classmethod
     def of(cls, submission: Submission, options: Mapping[str, str]) -> Parcel:
-        """Read the folder.
+        """Pack what the digest covers, and the presets."""
+        return cls(str(submission.path), submission.sha256, submission.files, options, submission.presets)
 
-        Raises:
-            SubmissionError: it cannot be read, or is not what it was when it was found.
-        """
-        return cls(submission.name, submission.sha256, tuple(read_files(submission.path)), options)
-
-    def unpack(self, folder: Path) -> Submission:
-        """Write the files below `folder`.
+    def unpack(self) -> Submission:
+        """The submission as it was found; nothing is written.
 
         Raises:
             SubmissionError: what came is not what was sent.
         """
-        for name, data in self.files:
-            path = folder / self.name / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        found = find(folder / self.name)
+        found = of_files(Path(self.path), (*self.files, (PRESETS, self.presets)))
         if found.sha256 != self.sha256:
             raise SubmissionError(
-                f"{self.name}: changed while it was sent: {found.sha256[:12]} arrived, {self.sha256[:12]} was planned. "
-                "Leave its folder alone and run the same command again"
+                f"{self.path}: changed while it was sent: {found.sha256[:12]} arrived, {self.sha256[:12]} was planned. "
+                "Run the same command again"
             )
         return found
 
@@ -73,6 +66,8 @@ class Loaded:
     """What will be run, and as which runs."""
     tier: Tier | None
     """Isolation of its workers; None where none are to run."""
+    oddities: tuple[str, ...] = ()
+    """What is odd about the data it found."""
 
 
 class Host:
@@ -101,7 +96,8 @@ class Host:
 
         try:
             self._evaluation = Evaluation(self._track, self._choices, Store(self._url))
-            return Loaded(self._evaluation.plan, self._evaluation.tier if self._isolated else None)
+            tier = self._evaluation.tier if self._isolated else None
+            return Loaded(self._evaluation.plan, tier, self._evaluation.oddities)
         except HarnessError as problem:
             return problem
 
@@ -119,8 +115,7 @@ class Host:
         try:
             if evaluation.is_done(run, cell, replaces):
                 return None
-            with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-                submission = parcel.unpack(Path(folder))
-                return evaluation.run_cell(run, cell, submission, parcel.options, lambda _rows, _note: None, replaces)
+            submission = parcel.unpack()
+            return evaluation.run_cell(run, cell, submission, parcel.options, lambda _rows, _note: None, replaces)
         except HarnessError as problem:
             return problem

@@ -32,6 +32,7 @@ def run(job: Job, progress: Progress) -> Plan:
         HarnessError: as `Preparation`, `Evaluation` and its `run`.
     """
     prepared = Preparation(job.track, job.choices)
+    progress.noticed(prepared.oddities)
     known = plan_known_before(prepared)
     opened = [known.peek(job.store, each, job.options, again=job.again) for each in job.submissions] if known else []
     if known is not None and not any(run.todo for run in opened):

@@ -272,6 +272,7 @@ class Dealer:
             raise value
         if self._first is None:
             self._first, self._plan = value, value.plan
+            self._progress.noticed(value.oddities)
             if value.tier is not None:
                 self._progress.isolated(value.tier)
         first = self._first

@@ -154,7 +154,7 @@ class World:
     def load(self, host: MadeUpHost) -> Any:
         """Give the plan, as a host has it when it is loaded."""
         self.loads += 1
-        return SimpleNamespace(plan=self.plan, tier="A")
+        return SimpleNamespace(plan=self.plan, tier="A", oddities=())
 
     def outcome(self, run: str, number: int) -> Any:
         """Finish a cell, unless it is finished."""
@@ -168,6 +168,9 @@ class World:
     def isolated(self, tier: str) -> None:
         """See `harness.evaluation.run.Progress`."""
         self.tiers.append(tier)
+
+    def noticed(self, lines: object) -> None:
+        """See `harness.evaluation.run.Progress`."""
 
     def planned(self, entry: str, cells: Any, todo: Any) -> None:
         """See `harness.evaluation.run.Progress`."""
@@ -275,7 +278,7 @@ def test_hosts_that_never_start_end_the_run() -> None:
 def test_nodes_that_compute_differently_are_refused() -> None:
     world = World(4)
     tiers = iter("AAB")
-    world.load = lambda _host: SimpleNamespace(plan=world.plan, tier=next(tiers))  # type: ignore[method-assign]
+    world.load = lambda _host: SimpleNamespace(plan=world.plan, tier=next(tiers), oddities=())  # type: ignore[method-assign]
     with pytest.raises(EngineError, match="nodes differ in sandbox: A and B"):
         deal(world, MadeUpRay(3, random.Random(0), 0))  # noqa: S311
 

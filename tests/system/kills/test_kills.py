@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from outer_models import write_submission
 
-from harness.results.audit import audit, labels_at_hand
+from harness.results.at_hand import labels_at_hand
+from harness.results.audit import audit
 from harness.results.store import Store
 from harness.tracks.examples import Source
 from harness.tracks.tasks import load_task

@@ -18,7 +18,8 @@ from outer_models import write_submission
 
 from harness.errors import StoreError
 from harness.results import database
-from harness.results.audit import audit, labels_at_hand
+from harness.results.at_hand import labels_at_hand
+from harness.results.audit import audit
 from harness.results.records import LedgerRow
 from harness.results.store import Store
 from harness.tracks.examples import Source

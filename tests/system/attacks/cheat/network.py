@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 from typing import Any
 
@@ -93,3 +94,27 @@ def open_a_crypto_socket(at: Any) -> str:
 def queue_system_calls(at: Any) -> int:
     """``io_uring`` does for one what a filter of calls does not see."""
     return 1 + system_call("io_uring_setup", 4, ctypes.create_string_buffer(120))
+
+
+def see_who_listens(at: Any) -> bool:
+    """``/proc/self/net/unix`` lists the sockets of this machine, with their names: a process outside can make one."""
+    with open("/proc/self/net/unix", encoding="utf-8", errors="replace") as file:
+        return at.token in file.read()
+
+
+def see_who_listens_by_a_thread(at: Any) -> bool:
+    """The same file, below each thread."""
+    with open("/proc/thread-self/net/unix", encoding="utf-8", errors="replace") as file:
+        return at.token in file.read()
+
+
+def see_who_listens_by_tcp(at: Any) -> bool:
+    """``/proc/self/net/tcp``: addresses and ports."""
+    with open(f"/proc/{os.getpid()}/net/tcp", encoding="utf-8") as file:
+        return f":{at.tcp:04X} " in file.read()
+
+
+def count_datagrams(at: Any) -> bool:
+    """``/proc/self/net/udp``: a datagram that lies in the queue of a listener outside is a message to the worker."""
+    with open("/proc/self/net/udp", encoding="utf-8") as file:
+        return f":{at.udp:04X} " in file.read()

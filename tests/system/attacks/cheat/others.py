@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,44 @@ def signal_a_group(at: Any) -> str:
     """A process group at once; the decoy leads one of its own."""
     os.killpg(at.decoy, signal.SIGTERM)
     return "sent"
+
+
+def read_another_s_clock(at: Any) -> float:
+    """The time that a process has run is a clock, and its number is the process's: who computes sends a message."""
+    return time.clock_gettime(~at.decoy << 3 | 2) or 1e-9  # CPUCLOCK_SCHED
+
+
+def ask_how_exact_another_s_clock_is(at: Any) -> float:
+    """Tells whether a process is there."""
+    return time.clock_getres(~at.decoy << 3 | 2)
+
+
+def ask_for_another_s_session(at: Any) -> int:
+    """``getsid``: who belongs together, and whether anybody is there."""
+    return os.getsid(at.decoy)
+
+
+def ask_for_another_s_group(at: Any) -> int:
+    """``getpgid``."""
+    return os.getpgid(at.decoy)
+
+
+def ask_for_another_s_affinity(at: Any) -> list[int]:
+    """A set of cores is a message of as many bits."""
+    return sorted(os.sched_getaffinity(at.decoy))
+
+
+def ask_for_another_s_scheduler(at: Any) -> str:
+    """So is a scheduling class."""
+    return f"policy {os.sched_getscheduler(at.decoy)}"
+
+
+def ask_for_another_s_locks(at: Any) -> str:
+    """``get_robust_list`` gives an address in another process."""
+    head, size = ctypes.c_void_p(), ctypes.c_size_t()
+    call_number = 274 if NUMBERS["keyctl"] != 219 else 100
+    number(call_number, at.decoy, ctypes.byref(head), ctypes.byref(size))
+    return "given"
 
 
 def _first(at: Any, name: str) -> bytes:

@@ -1,0 +1,60 @@
+"""What people give by mistake, told before anything is run: options, files with a mark, a full disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.cli.options import parsed
+from harness.errors import InputError
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.preparation import MOST_ROWS, Preparation, check_budget
+from harness.leaderboard.anytime import load_reference
+from harness.tracks.tomlfile import ENCODING
+from harness.tracks.track import load_track, tracks_dir
+
+FULL = Path("/dev/full")
+
+
+def test_an_option_that_is_given_twice_is_refused() -> None:
+    """The last one won, silently."""
+    with pytest.raises(InputError, match="--config dim is given twice, as '10' and '20'"):
+        parsed(["dim=10", "step=1", "dim=20"])
+    assert parsed(["dim=10", "step=dim=20"]) == {"dim": "10", "step": "dim=20"}
+
+
+def test_a_budget_that_cannot_be_counted_is_refused_before_anything_is_loaded() -> None:
+    """It was a traceback of the wire format that blamed the submission."""
+    with pytest.raises(InputError, match=r"99,999,999 calls of 32 rows are 3,199,999,968 rows.*--calls 67,108,864"):
+        Preparation(load_track("mini"), Overrides(calls=99_999_999))
+    check_budget(MOST_ROWS // 32, 32)
+
+
+def test_a_toml_file_may_begin_with_a_mark_of_byte_order(tmp_path: Path) -> None:
+    text = (tracks_dir() / "mini.toml").read_text(encoding="utf-8")
+    own = tmp_path / "mini.toml"
+    own.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert load_track(str(own)) == load_track("mini")
+    wrong = text.replace('name = "mini"', 'name = "other"')
+    own.write_bytes(b"\xef\xbb\xbf" + wrong.encode())
+    with pytest.raises(InputError, match=r"mini\.toml:1: name is 'other'"):
+        load_track(str(own))
+    references = tmp_path / "references.toml"
+    references.write_text("[mini]\nfingerprint = 'x'\n", encoding=ENCODING)
+    assert load_reference("other", {}, references) is None
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", [("tracks",), ("tracks", "--json"), ("--version",)])
+def test_output_that_has_no_room_is_an_error_of_one_line(command: tuple[str, ...]) -> None:
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness.cli", *command],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: what was to be written has no room: No space left on device.")
+    assert done.stderr.count("\n") == 1
