@@ -260,9 +260,11 @@ def moderated(variances: FloatArray, df: float, most: float) -> tuple[FloatArray
     are fitted to the logarithms of the observed ones (Smyth 2004, Statistical Applications in Genetics and Molecular
     Biology 3(1), article 3, section 6.2). Where these spread no more than chance spreads them, all pairs have the mean.
 
-    Deviations from the paper: that mean stands in for its exp of a mean of logarithms where d0 is infinite, the pooled
-    degrees of freedom are a limit (as in R's limma), pairs are not independent, since they share systems, and with
-    fewer degrees of freedom than `_SHOWN` all have the mean, because the fit then follows chance more than differences.
+    Deviations from the paper: no variance is made smaller than it was observed, since a few pairs that vary much more
+    than the others do not follow such a prior, and it drew them down too far; the mean of variances stands in for the
+    exp of a mean of logarithms where d0 is infinite; the pooled degrees of freedom are a limit (as in R's limma); pairs
+    are not independent, since they share systems; and with fewer degrees of freedom than `_SHOWN` all have the mean,
+    because the fit then follows chance more than differences.
 
     Args:
         variances: (pairs,), each with `df` degrees of freedom.
@@ -270,7 +272,8 @@ def moderated(variances: FloatArray, df: float, most: float) -> tuple[FloatArray
         most: of all together.
 
     Returns:
-        (df s^2 + d0 s0^2) / (df + d0) for each pair, and its degrees of freedom df + d0, at most `most`.
+        (df s^2 + d0 s0^2) / (df + d0) for each pair, or s^2 where that is larger; their degrees of freedom, df + d0, at
+        most `most`.
     """
     if len(variances) == 1 or not variances.any():
         return variances, df
@@ -281,7 +284,8 @@ def moderated(variances: FloatArray, df: float, most: float) -> tuple[FloatArray
         return np.full(len(variances), variances.mean()), most
     prior = 2 * _inverse_trigamma(spread)
     scale = np.exp(logs.mean() + special.digamma(prior / 2) - np.log(prior / 2))
-    return np.asarray((df * variances + prior * scale) / (df + prior)), min(df + prior, most)
+    drawn = (df * variances + prior * scale) / (df + prior)
+    return np.asarray(np.maximum(drawn, variances)), min(df + prior, most)
 
 
 def _inverse_trigamma(value: float) -> float:

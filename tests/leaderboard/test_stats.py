@@ -140,13 +140,13 @@ def test_variances_alike_get_their_mean_and_all_degrees_of_freedom() -> None:
 
 
 def test_variances_that_differ_are_drawn_to_the_middle_by_part_of_the_way() -> None:
-    """Each stays on its side, and the degrees of freedom grow by those of the prior."""
+    """Small ones up, large ones not down, and the degrees of freedom grow by those of the prior."""
     own = np.array([0.01, 0.05, 1.0, 2.0, 30.0, 100.0])
     found, df = moderated(own, 10, 50)
     assert 10 < df < 20
     assert (np.diff(found) > 0).all()
     assert found[0] > own[0]
-    assert found[-1] < own[-1]
+    assert found[-1] == own[-1]
 
 
 def test_the_prior_is_found_again() -> None:
@@ -155,7 +155,7 @@ def test_the_prior_is_found_again() -> None:
     observed = 2 * 8 / rng.chisquare(8, 20_000) * rng.chisquare(10, 20_000) / 10
     found, df = moderated(observed, 10, 1e9)
     assert df == pytest.approx(18, rel=0.05)
-    np.testing.assert_allclose(found, (10 * observed + 8 * 2) / 18, rtol=0.05)
+    np.testing.assert_allclose(found, np.maximum((10 * observed + 8 * 2) / 18, observed), rtol=0.05)
 
 
 @pytest.mark.parametrize("own", [[0.0, 0.0, 0.0], [0.0, 1.0, 1.2], [0.0, 0.0, 1.0], [0.3]])
