@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import pytest
 
 from harness.errors import DataError
+from harness.evaluation.replay import _priced_as
 from harness.lm import embedded
 from harness.lm.text import encode
+from harness.results.records import CellRecord, StoredCell
 from harness.tracks.examples import Source, load_shots, splits_of
 from harness.tracks.track import load_track, track_tasks
+
+if TYPE_CHECKING:
+    from outer_models import Arena
 
 KIT = Path(__file__).resolve().parents[3] / "shared" / "data" / "competition"
 
@@ -46,3 +54,15 @@ def test_the_sizes_that_a_track_ships_with_are_no_part_of_its_fingerprint_and_ot
         tasks = mini.tasks | {"sst2": msgspec.structs.replace(mini.tasks["sst2"], row_tokens=size)}
         other = msgspec.structs.replace(mini, tasks=tasks)
         assert (other.fingerprint == mini.fingerprint) == (size is msgspec.UNSET)
+
+
+@pytest.mark.parametrize(("then", "now"), [(None, None), (16, 16)])
+def test_a_replay_prices_a_cell_as_it_was_priced_then(then: int | None, now: int | None, arena: Arena) -> None:
+    """Cells of older versions had rows of any size."""
+    spec = msgspec.structs.replace(arena.cell().spec, row_tokens=64)
+    cell, stored = (
+        dataclasses.replace(arena.cell(), spec=spec),
+        StoredCell("run", "sst2", 1, 1, "ok", CellRecord(row_tokens=then), np.zeros(0), {}, 0.0, {}),
+    )
+    assert _priced_as(cell, stored).spec.tokens_of_a_row == now
+    assert ("row_tokens" in CellRecord(row_tokens=then).plain()) == (then is not None)
