@@ -1,4 +1,4 @@
-"""The language model: loaded once, frozen, and asked for label-word logits. The only place torch runs it."""
+"""The language model: loaded once, frozen, and asked for label-word logits. No other module runs it with torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.tracks.track import DType, Forward, ModelSpec, PromptSpec
 
 LONGEST = 512
-"""Most tokens of an input, whatever the model could take."""
+"""Largest number of tokens of an input, even if the model could take more."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TextSet:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all texts, prompt tokens not counted."""
+        """Number of tokens of all texts, without prompt tokens."""
         return sum(len(e.ids) for e in self.encoded)
 
 
@@ -53,7 +53,7 @@ class LanguageModel:
     """Frozen weights with their tokenizer, on one device, in one number format."""
 
     format: DType
-    """Of those that the track allows, the one that computes here (`harness.lm.formats`)."""
+    """The number format in which this machine computes, one of those that the track allows (`harness.lm.formats`)."""
 
     def __init__(
         self,
@@ -112,9 +112,9 @@ class LanguageModel:
         self._single_ids = lru_cache(maxsize=64)(self._known_ids)
 
     def with_p0(self, values: FloatArray) -> LanguageModel:
-        """This model, its weights shared, with `values` (prompt tokens, width) added to p0 in every query.
+        """Copy this model, sharing its weights, with `values` (prompt tokens, width) added to p0 in every query.
 
-        Every prompt is relative to them; queries without a prompt are as they were.
+        Every prompt is then relative to these values. Queries without a prompt do not change.
         """
         relative = copy.copy(self)
         relative._p0_values = torch.from_numpy(np.array(values, dtype=np.float32)).to(self.device)  # noqa: SLF001
@@ -122,14 +122,14 @@ class LanguageModel:
 
     @property
     def prompt_tokens(self) -> int:
-        """Most prompt tokens a query may use."""
+        """Largest number of prompt tokens that a query may use."""
         return len(self._p0)
 
     def info(self, texts: Sequence[Text], template: str) -> ModelInfo:
-        """What is published, with layer widths measured on `texts` at the zero prompt."""
+        """What is published about the model. The widths of its layers are measured on `texts` at the zero prompt."""
         zero = Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32))
         encoded = self.text_set(template, tuple(texts)).encoded
-        with self.turns:  # all of it: a thread takes torch's number of threads over when it first uses torch
+        with self.turns:  # from here: a thread copies torch's number of threads at its first use of torch
             batch = self._batch(encoded, self._layers(zero), zero, 1)
             asked = (
                 f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured"
@@ -159,20 +159,23 @@ class LanguageModel:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Word of each token id, "" where it is none: special, or not read back as that one token."""
+        """The word of each token id.
+
+        It is "" for a special token, and for a word that is not read back as that one token.
+        """
         return self._tokens.words
 
     def single_ids(self, words: Sequence[str]) -> tuple[int, ...]:
-        """One id per label word.
+        """One id for each label word.
 
         Raises:
-            QueryError: a word is not a single token; the message names its pieces.
+            QueryError: a word is not a single token. The message names its tokens.
         """
         return self._single_ids(tuple(words))
 
     def _known_ids(self, words: tuple[str, ...]) -> tuple[int, ...]:
         if not words:
-            raise QueryError("no label words; at least one is needed")
+            raise QueryError("the query has no label words; give at least one")
         ids = self.word_ids(words)
         for word, pieces in zip(words, ids, strict=True):
             if len(pieces) != 1:
@@ -188,12 +191,13 @@ class LanguageModel:
         """Refuse prompts of a wrong shape before they are charged.
 
         Raises:
-            QueryError: with the shape found and the shape expected; 0 candidates are none.
+            QueryError: the shape is wrong, or there are no candidates. The message gives the shape found and the one
+                expected.
         """
         if prompts is None:
             return
         if self._p0_values is not None and _mode(prompts) != "add":
-            raise QueryError("this run has a pre-trained p0, to which prompts are added; prepend needs a run without")
+            raise QueryError("this run adds prompts to a pre-trained p0; mode prepend needs a run without one")
         width, layers = self.backbone.width, self.backbone.layers
         if isinstance(prompts, Prompt):
             shape = prompts.values.shape
@@ -222,10 +226,11 @@ class LanguageModel:
         features: FeatureKind | None = None,
         normalize: bool = False,
     ) -> Forwarded:
-        """Logits, with `normalize` log-probabilities among the whole vocabulary, and the features asked for; float32.
+        """Logits and the features that were asked for, in float32. With `normalize`, logits are log-probabilities.
 
-        Texts of like length are forwarded together, as many tokens at once as `chunk_tokens` says; which rows share a
-        chunk depends on the query alone. Of several threads one computes, the others wait in `turns`.
+        The log-probabilities are those among the whole vocabulary. Texts of similar length are forwarded together, in
+        chunks of at most `chunk_tokens` tokens. Which rows share a chunk depends on the query alone. Only one thread
+        computes at a time; the others wait for `turns`.
         """
         with self.turns:
             return self._forward(prompts, texts, words, features, normalize)
@@ -252,7 +257,7 @@ class LanguageModel:
             count = members.stop - members.start
             batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, features)
             with memory_for(*self._chunk(count, batch)):
-                hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); label words' is the first
+                hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); the first read is for words
                 q = self.backbone.logits(hidden[:, :, 0], ids)
                 if normalize:
                     q = q - self.backbone.normalizer(hidden[:, :, 0])[..., None]
@@ -265,14 +270,14 @@ class LanguageModel:
         return Forwarded(logits, states, lengths if features == "all" else None)
 
     def _chunk(self, candidates: int, batch: Batch) -> tuple[str, str]:
-        """What a chunk is, and what to do where the device has too little memory for it."""
+        """Describe a chunk, and say what to do if the device has too little memory for it."""
         (texts, tokens), most = batch.ids.shape, self.chunk_tokens
         asked = f"{candidates} candidates x {texts} texts x {tokens} tokens at once (chunk_tokens = {most:,})"
-        fewer = f"Lower chunk_tokens in [numerics] of a track file of your own, to {max(1, most // 2):,} say"
-        return asked, f"{fewer}: another numeric profile is another track, whose runs are ranked by themselves"
+        fewer = f"Lower chunk_tokens in [numerics] of a track file of your own, for example to {max(1, most // 2):,}"
+        return asked, f"{fewer}. Another numeric profile is another track, so its runs are ranked separately"
 
     def _chunks(self, lengths: Sequence[int], candidates: int, reads: int) -> Iterator[tuple[list[int], slice]]:
-        """Cut texts x candidates into what the backbone is given at once, texts of like length together."""
+        """Cut texts x candidates into chunks for the backbone. Texts of similar length are in one chunk."""
         order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         ordered, most = [lengths[i] for i in order], self.chunk_tokens
         if self.backbone.bounded:
@@ -285,13 +290,13 @@ class LanguageModel:
     def outputs(
         self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
     ) -> Outputs:
-        """`forward` from texts and words, for the referee and `harness predict`; unmetered."""
+        """Run `forward` on texts and words, without a meter, for the referee and for `harness predict`."""
         self.check(prompts)
         out = self.forward(prompts, self.text_set(template, tuple(texts)), self.single_ids(words), features)
-        return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # asked for, so they are there
+        return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # not None: they were asked for
 
     def _layers(self, prompts: Prompts) -> tuple[torch.Tensor, ...]:
-        """Prompt values per layer, as `prompt_layers` says, with those of p0 in the first."""
+        """Prompt values per layer, as in `prompt_layers`. The values of p0 are added to those of the first layer."""
         candidates = len(prompts)
         with memory_for(f"the projections and prompts of {candidates} candidates", "Ask for fewer candidates at once"):
             first, *deeper = prompt_layers(prompts, self.backbone.width, self.device, self._block)
@@ -300,15 +305,15 @@ class LanguageModel:
         return (first, *deeper)
 
     def weights(self) -> Any:
-        """A float32 copy of the transformers model, frozen; its head's bias is zero where the track says so."""
-        model = copy.deepcopy(self._model).to(torch.float32)  # .float() is refused for weights that came in GGUF
+        """A frozen float32 copy of the transformers model. The bias of its head is zero if the track says so."""
+        model = copy.deepcopy(self._model).to(torch.float32)  # .float() fails for weights read from GGUF
         bias = families.head_bias(model)
         if self._zero_head_bias and bias is not None:
             bias.data.zero_()
         return model
 
     def batch(self, encoded: Sequence[Encoded], prompted: bool) -> Batch:
-        """Encoded texts as tensors for whoever runs `weights`; with p0's tokens where `prompted`."""
+        """Encoded texts as tensors for code that runs `weights`. If `prompted`, p0's tokens are inserted."""
         zero = Prompt(np.zeros((1, 1, self.prompt_tokens, self.backbone.width), dtype=np.float32))
         layers = prompt_layers(zero, self.backbone.width, self.device) if prompted else ()
         return self._batch(encoded, layers, zero if prompted else None, 1)
@@ -329,7 +334,7 @@ class LanguageModel:
         ids, mask = self._padded(rows)
         longest = ids.shape[1]
         positions = torch.arange(longest).expand(len(rows), longest).clone()
-        if mode == "prepend" and self.kind == "masked":  # the text keeps its own positions, the prompt has none
+        if mode == "prepend" and self.kind == "masked":  # the text keeps its position ids, the prompt gets none
             positions = (positions - count).clamp(min=0)
         positions = (positions + self._first_position).clamp(max=self.max_tokens + self._first_position - 1)
         first = count if mode == "prepend" else 0
@@ -344,14 +349,15 @@ class LanguageModel:
         return Batch(ids, positions, mask, read, layers, start, mode, candidates, decoder)
 
     def _given_to_decoder(self, before: tuple[int, ...]) -> tuple[int, ...]:
-        """What the decoder has read when what it says next fills the mask, whose left context is `before`.
+        """The decoder's input after which its next token fills the mask. `before` is the mask's left context.
 
-        T5 names the gap and fills it, BART writes the text anew: each as it was trained, and as BBT's code reads them.
+        T5 names the gap and then fills it; BART writes the whole text again. Each model was trained in this way, and
+        BBT's code reads them in the same way.
         """
         return (self._decoder_start, *(before if self._sentinel is None else (self._sentinel,)))
 
     def _padded(self, rows: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids, padded on the right, and where there is a token: both (rows, longest)."""
+        """Token ids padded on the right, and a mask that is True at tokens: both (rows, longest)."""
         longest = max(map(len, rows))
         ids = torch.full((len(rows), longest), self._pad, dtype=torch.int64)
         mask = torch.zeros((len(rows), longest), dtype=torch.bool)
