@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class LayerwiseCmaEs:
-    """One CMA-ES per layer, of which one moves at a time, from the bottom up (Sun et al., EMNLP 2022).
+    """One CMA-ES per layer. One layer moves at a time, from the bottom up (Sun et al., EMNLP 2022).
 
-    The layers that do not move are those of the best stack so far, which a candidate replaces if its loss is lower.
+    The other layers keep the values of the best stack so far. A candidate replaces the best stack if its loss is lower.
 
     Args:
         dim: d, coordinates per layer.
         population: candidates per generation, lambda; at least 2.
-        rng: where all random numbers come from.
-        sigmas: first step size of each layer, in units of z; as many as there are layers.
+        rng: the source of all random numbers.
+        sigmas: first step size of each layer, in units of z. Their number is the number of layers.
 
     Attributes:
         best: (layers, dim), the stack with the lowest loss so far; zeros before the first generation.
@@ -50,23 +50,23 @@ class LayerwiseCmaEs:
         return np.stack([search.mean for search in self._searches])
 
     def ask(self) -> npt.NDArray[np.float64]:
-        """Draw one generation of the layer whose turn it is.
+        """Draw one generation of the layer that moves now.
 
         Returns:
-            (population, layers, dim), stacks that differ at this layer alone.
+            (population, layers, dim), stacks that differ at this layer only.
         """
         self._stacks = np.repeat(self.best[None], self._population, axis=0)
         self._stacks[:, self._layer] = self._searches[self._layer].ask()
         return self._stacks
 
     def tell(self, losses: FloatArray) -> None:
-        """Rank the generation that was asked for; the next layer moves then.
+        """Rank the generation that was drawn last. The next layer moves after it.
 
         Args:
-            losses: (population,), in the order of the stacks; the smaller the better.
+            losses: (population,), in the order of the stacks; smaller is better.
 
         Raises:
-            ValueError: another number of losses.
+            ValueError: the number of losses is not `population`.
         """
         search = self._searches[self._layer]
         search.tell(losses)
