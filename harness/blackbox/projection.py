@@ -1,4 +1,4 @@
-"""Random projections: declared by a submission, generated here from the seed, kept while in use. Pure numpy."""
+"""Random projections: a submission declares them, and they are generated here from the seed and cached. Pure numpy."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ class _Sized(Protocol):
 T = TypeVar("T", bound=_Sized)
 
 LARGEST_BYTES = 6 << 30
-"""Most memory the matrices of one subspace may take."""
+"""Largest total size in bytes of the matrices of one subspace."""
 
 
 def check_space(space: Subspace, layers: int, width: int, tokens: int) -> None:
-    """Refuse a subspace the model cannot show or the server cannot hold.
+    """Refuse a subspace that does not fit the model or is too large for the server.
 
     Raises:
-        QueryError: with the numbers.
+        QueryError: the subspace is refused. The message gives the numbers.
     """
     if not 1 <= space.layers <= layers:
-        raise QueryError(f"subspace with {space.layers} layers; the model has {layers}")
+        raise QueryError(f"the subspace has {space.layers} layers; the model has {layers}")
     if not 1 <= space.tokens <= tokens:
-        raise QueryError(f"subspace with {space.tokens} prompt tokens; 1 to {tokens} are allowed on this track")
+        raise QueryError(f"the subspace has {space.tokens} prompt tokens; 1 to {tokens} are allowed on this track")
     if space.dim < 1 or not all(0 <= s < 1e6 for s in space.std):  # noqa: PLR2004
         raise QueryError(
-            f"subspace with dim {space.dim} and widths {space.std}; dim >= 1 and finite widths >= 0 are needed"
+            f"the subspace has dim {space.dim} and widths {space.std}; dim >= 1 and finite widths >= 0 are needed"
         )
     if not 0 <= space.seed <= 2**62 or space.distribution not in {"normal", "uniform"}:
         raise QueryError(
-            f"subspace with seed {space.seed}, {space.distribution!r}; 0..2**62, normal or uniform are needed"
+            f"the subspace has seed {space.seed}, {space.distribution!r}; 0..2**62, normal or uniform are needed"
         )
     size = 4 * space.layers * space.dim * space.tokens * width
     if size > LARGEST_BYTES:
         raise QueryError(
-            f"projections of {size / 2**30:,.1f} GiB; {LARGEST_BYTES / 2**30:.0f} GiB are allowed. Lower dim"
+            f"the projections have {size / 2**30:,.1f} GiB; {LARGEST_BYTES / 2**30:.0f} GiB are allowed. Lower dim"
         )
 
 
 class Kept(Generic[T]):
-    """Matrices in use, the longest unused dropped first; together at most `LARGEST_BYTES`."""
+    """A cache of matrices of at most `LARGEST_BYTES`. The least recently used matrix is dropped first."""
 
     def __init__(self) -> None:
-        """Keep nothing yet."""
+        """Start with an empty cache."""
         self.matrices: OrderedDict[tuple[Subspace, int, int], T] = OrderedDict()
 
     def get(self, key: tuple[Subspace, int, int], size: int, make: Callable[[], T]) -> T:
-        """The matrix of `key`, of `size` bytes; made, after room was made for it, where it is not kept."""
+        """The matrix of `key`, of `size` bytes. If it is not in the cache, room is made and the matrix is computed."""
         if key not in self.matrices:
             while self.matrices and size + sum(a.nbytes for a in self.matrices.values()) > LARGEST_BYTES:
                 self.matrices.popitem(last=False)
@@ -72,13 +72,13 @@ _kept: Kept[FloatArray] = Kept()
 
 
 def matrix(space: Subspace, layer: int, width: int) -> FloatArray:
-    """A_l as `generate` makes it, kept in main memory while in use."""
+    """A_l as `generate` computes it, cached in main memory."""
     size = 4 * space.tokens * width * space.dim
     return _kept.get((space, layer, width), size, lambda: generate(space, layer, width))
 
 
 def generate(space: Subspace, layer: int, width: int) -> FloatArray:
-    """A_l: float32 (tokens * width, dim), from (seed, layer) alone.
+    """A_l, float32 (tokens * width, dim), computed from (seed, layer) alone.
 
     ``normal``: N(0, std^2 / dim), so that z ~ N(0, I) gives values of standard deviation std. ``uniform``:
     std * U(-1/sqrt(dim), 1/sqrt(dim)).
@@ -89,5 +89,5 @@ def generate(space: Subspace, layer: int, width: int) -> FloatArray:
         a = rng.standard_normal(shape, dtype=np.float32)
     else:
         a = rng.random(shape, dtype=np.float32) * 2 - 1
-    a *= np.float32(space.std[layer] / np.sqrt(space.dim))  # in place: it may be as large as memory allows
+    a *= np.float32(space.std[layer] / np.sqrt(space.dim))  # in place, because it may fill most of the memory
     return a

@@ -157,7 +157,8 @@ def test_a_chunk_too_large_for_the_device_is_told_with_its_size_and_the_next_ste
     for fact in (
         "NVIDIA H200 has too little memory for 2 candidates x 3 texts x ", "tokens at once (chunk_tokens = 4,096)",
         "of its 24,576 MiB, this process holds 21,504 MiB, other processes hold 2,048 MiB, and 1,024 MiB are free",
-        "Tried to allocate 2.00 GiB.", "Lower chunk_tokens in [numerics] of a track file of your own, for example to 2,048",
+        "Tried to allocate 2.00 GiB.",
+        "Lower chunk_tokens in [numerics] of a track file of your own, for example to 2,048",
     ):  # fmt: skip
         assert fact in said, said
     assert "documentation" not in said

@@ -137,8 +137,8 @@ ONES = np.ones((1, 1, 2, WIDTH), dtype=np.float32)
 @pytest.mark.parametrize(
     ("blob", "expectation"),
     [
-        (b"", "no answer file"),
-        (b"\xff" * 64, "no answer file"),
+        (b"", "not an answer file"),
+        (b"\xff" * 64, "not an answer file"),
         (safetensors.numpy.save({"x": ONES}), "not an answer of schema 1"),
         (safetensors.numpy.save({"x": ONES}, metadata={"other": "1"}), "not an answer of schema 1"),
         (blob_of("nonsense"), "not an answer of schema 1"),
