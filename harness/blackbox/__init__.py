@@ -1,1 +1,1 @@
-"""One query from a submission's call to the model: what it is, what it costs, how it travels, what it spends."""
+"""One query on its way from a submission's call to the model: its content, limits, price, transport and ledger."""

@@ -1,4 +1,4 @@
-"""A `BlackBox` over the socket: what a submission holds in its hands inside the worker."""
+"""A `BlackBox` over the socket, which a submission uses inside the worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST_REPLY = (1 << 32) - 1
 
 
 class Asking(ABC):
-    """The questions of a `BlackBox`; whoever carries them says how."""
+    """The two queries of a `BlackBox`. A subclass defines how a query is sent."""
 
     def logits(
         self,
@@ -48,20 +48,20 @@ class Asking(ABC):
         """See `BlackBox`."""
         result = self._query(Query.of(prompts, texts, template, words, features, normalize))
         if result.features is None:
-            raise ProtocolError("features were asked for and did not come")
+            raise ProtocolError("the query asked for features, and the reply has none")
         lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
         return Outputs(result.logits.values(3), result.features.values(4 if features == "all" else 3), lengths)
 
     @abstractmethod
     def _query(self, query: Query) -> wire.Result:
-        """Ask; the budget is that after it."""
+        """Send a query and return its result. Afterwards the budget is the one in the result."""
 
 
 class RemoteBlackBox(Asking):
-    """Sends queries, receives logits; texts and subspaces are sent once and named afterwards."""
+    """Sends queries and receives logits. Texts and subspaces are sent once and then referred to by number."""
 
     def __init__(self, sock: socket.socket, info: ModelInfo, task: Task, budget: Budget) -> None:
-        """Talk over `sock`; `task` gives the default template and words."""
+        """Communicate over `sock`. `task` gives the default template and words."""
         self._sock = sock
         self._info = info
         self._task = task
@@ -101,14 +101,14 @@ class RemoteBlackBox(Asking):
         self._ask(wire.Log({name: float(value) for name, value in numbers.items()}))
 
     def ready(self, config: dict[str, object]) -> None:
-        """Tell the referee that the submission was imported, and its full configuration."""
+        """Tell the referee that the submission was imported, and send its full configuration."""
         self._ask(wire.Ready(config))
 
     def offer(self, answer: Answer) -> None:
-        """Hand an answer to the referee; the last one stands.
+        """Hand an answer to the referee. The last answer counts.
 
         Raises:
-            AnswerError: it breaks the contract, or the referee refuses it.
+            AnswerError: the answer breaks the contract, or the referee refuses it.
         """
         if not isinstance(answer, Answer):
             raise AnswerError(f"tune yielded {type(answer).__name__}; yield harness.Answer")
@@ -141,7 +141,7 @@ class RemoteBlackBox(Asking):
     def _ask(self, request: wire.Request) -> wire.Reply:
         frame = wire.encode(request)
         try:
-            wire.decode_request(memoryview(frame)[wire.PREFIX :])  # here, where the traceback shows the author's line
+            wire.decode_request(memoryview(frame)[wire.PREFIX :])  # here, so that the traceback shows the author's line
         except ProtocolError as problem:
             raise QueryError(f"{type(request).__name__} cannot be sent: {problem.__cause__}") from None
         self._sock.sendall(frame)

@@ -1,14 +1,17 @@
-"""A stand-in for the language model: a real `BlackBox`, on a CPU, in microseconds, with a planted optimum.
+"""A stand-in for the language model: a real `BlackBox` that answers on a CPU in microseconds. Its optimum is known.
 
     e = sum over layers of B_l (v_l / hidden_std_l)      # effect of the prompt, (8,)
     g = exp(-|e - e*|^2 / 16)                            # how well it suits the task, in (0, 1]
     q = (1 - g) bias + 4 g^2 evidence(text) + noise(text, e)
 
-Without a prompt g is 0.37: the logits lean to one class and hardly follow the text. With the planted prompt g is 1
-and the text decides. What a text says is a hidden rule over its words: each word speaks for at most one class, and
-the label is the class that most words speak for. Hidden states carry the same evidence, linearly and blurred.
+Without a prompt g is 0.37, so the logits lean to one class and hardly depend on the text. With the planted prompt g is
+1
+and the text decides. A hidden rule over the words of a text gives its label: each word speaks for at most one class,
+and
+the label is the class for which most words speak. Hidden states carry the same evidence, linearly and with noise.
 
-For tests, for authors, and for `harness check`. Every row is computed by itself, so that a candidate has the same
+The fake is for tests, for authors, and for `harness check`. Every row is computed by itself, so a candidate has the
+same
 logits to the last bit in any batch. Modes ``add`` and ``prepend`` are the same here.
 """
 
@@ -48,32 +51,32 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 EFFECTS = 8
-"""Dimensions of the prompt's effect e: what a search really has to find."""
+"""Number of dimensions of the prompt's effect e, which are what a search has to find."""
 MOST_CLASSES = 16
 _VOCABULARY = 30_011
 _GAIN, _NOISE, _JITTER, _BIAS = 4.0, 1.5, 0.3, 3.0
 _REST = 10.0
-"""Log of the sum of exp(logit) over all words that are no label words."""
+"""The logarithm of the sum of exp(logit) over all words that are not label words."""
 
 
 class _Draw(NamedTuple):
-    """What is fixed about one text."""
+    """The fixed random numbers of one text."""
 
-    evidence: Floats  # (classes,) words that speak for each class, centred
+    evidence: Floats  # (classes,) number of words that speak for each class, centred
     noise: Floats  # (classes,)
-    jitter: Floats  # (classes, EFFECTS) how the noise moves with the prompt
+    jitter: Floats  # (classes, EFFECTS) how the noise depends on the prompt
     blur: Floats  # (width,) noise of the hidden state
-    said: Floats  # (words, classes) 1 where a word speaks for a class
+    said: Floats  # (words, classes) 1 if a word speaks for a class
 
 
 class FakeModel:
-    """The fake without a meter; satisfies `harness.solving.answers.Forward`."""
+    """The fake without a meter. It implements `harness.solving.answers.Forward`."""
 
     def __init__(self, task: Task, seed: int, layers: int, width: int, prompt_tokens: int) -> None:
         """Plant an optimum for `task`, drawn from `seed`."""
         classes = len(task.classes)
         if not 2 <= classes <= MOST_CLASSES:  # noqa: PLR2004
-            raise ValueError(f"{classes} classes; the fake model takes 2 to {MOST_CLASSES}")
+            raise ValueError(f"{classes} classes; the fake model supports 2 to {MOST_CLASSES}")
         rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
         hidden_std = tuple(float(s) for s in np.linspace(0.55, 0.73, layers))
         self.task, self.seed = task, seed
@@ -101,11 +104,11 @@ class FakeModel:
         return Prompt(values.reshape(1, 1, info.prompt_tokens, info.width).astype(np.float32))
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
-        """One id per space-separated piece; a leading space belongs to its piece."""
+        """One id for each piece between spaces. A leading space belongs to its piece."""
         return [[_crc(piece) % _VOCABULARY for piece in re.findall(r"\s*\S+", word)] for word in words]
 
     def vocabulary(self) -> tuple[str, ...]:
-        """The label words and the made-up words, each at its id."""
+        """The label words and the made-up words, each at the index of its id."""
         words = [""] * _VOCABULARY
         for word in [*(w for known in _words(len(self.task.classes)).values() for w in known), *self.task.words]:
             words[self.word_ids([word])[0][0]] = word
@@ -115,7 +118,8 @@ class FakeModel:
         """Refuse what the real model refuses, before it is charged.
 
         Raises:
-            QueryError: shape of the prompts, a number that is not finite, the template, the texts or the words.
+            QueryError: the prompts have a wrong shape or a number that is not finite, or the template, texts or words
+                are wrong.
         """
         if prompts is not None:
             self._check_prompts(prompts)
@@ -125,7 +129,7 @@ class FakeModel:
             if problem:
                 raise QueryError(problem)
         if not words:
-            raise QueryError("no label words; at least one is needed")
+            raise QueryError("the query has no label words; give at least one")
         for word, pieces in zip(words, self.word_ids(words), strict=True):
             if len(pieces) != 1:
                 raise QueryError(f"label word {word!r} is {len(pieces)} tokens of fake; choose a single-token word")
@@ -144,7 +148,7 @@ class FakeModel:
         features: FeatureKind = "mask",
         normalize: bool = False,
     ) -> Outputs:
-        """Logits and features as the real model gives them, float32; unmetered.
+        """Logits and features in the form of the real model, float32, without a meter.
 
         Raises:
             QueryError: see `check`.
@@ -169,7 +173,7 @@ class FakeModel:
         return Outputs(columns, h.astype(np.float32))
 
     def _states(self, draws: Sequence[_Draw], g: Floats, e: Floats, tokens: int) -> FloatArray:
-        """Hidden state of every word: what it speaks for, blurred (candidates, texts, tokens, width)."""
+        """Hidden state of every word: the evidence of the word, with noise (candidates, texts, tokens, width)."""
         h = np.zeros((len(g), len(draws), tokens, self.info.width))
         drift = e @ self._drift  # (candidates, 1, width)
         for n, draw in enumerate(draws):
@@ -178,7 +182,7 @@ class FakeModel:
         return h.astype(np.float32)
 
     def _columns(self, q: Floats, texts: Sequence[Text], words: Sequence[str]) -> Floats:
-        """Columns of q (candidates, texts, classes) for `words`; a word that is no label word has noise alone."""
+        """Columns of q (candidates, texts, classes) for `words`. A word that is not a label word has only noise."""
         known = {word: k for k, word in enumerate(self.task.words)}
         columns = [
             q[..., known[word]]
@@ -227,10 +231,10 @@ class FakeModel:
 
 
 class FakeLM:
-    """The fake as a submission sees it: metered. `free` is the same model without the meter, for scoring."""
+    """The fake as a submission sees it, with a meter. `free` is the same model without the meter, for scoring."""
 
     def __init__(self, free: FakeModel, meter: Meter) -> None:
-        """Sell `free` through `meter`."""
+        """Answer queries by `free` and charge them to `meter`."""
         self.free = free
         self.meter = meter
         self.logged: list[tuple[int, dict[str, float]]] = []
@@ -247,7 +251,7 @@ class FakeLM:
         width: int = 16,
         prompt_tokens: int = 4,
     ) -> FakeLM:
-        """Fake model with an optimum planted for `task`, and a budget of `calls` x len(shots.train) rows."""
+        """A fake model with an optimum planted for `task`, and a budget of `calls` x len(shots.train) rows."""
         return cls(FakeModel(task, seed, layers, width, prompt_tokens), Meter(calls, len(shots.train)))
 
     @property
@@ -310,9 +314,9 @@ def fake_task(classes: int = 2, fields: Literal[1, 2] = 1) -> Task:
 
 
 def fake_examples(task: Task, count: int, rng: np.random.Generator) -> Examples:
-    """Texts of nine words with their labels, as many of each class as can be.
+    """Texts of nine words with their labels. The classes are as equal in number as possible.
 
-    Three words speak for the label, none to two for other classes, the others for none.
+    Three words speak for the label, at most two for other classes, and the rest for no class.
     """
     classes = len(task.classes)
     labels = rng.permutation(np.arange(count) % classes).astype(np.int64)
@@ -328,7 +332,7 @@ def fake_examples(task: Task, count: int, rng: np.random.Generator) -> Examples:
 
 
 def fake_shots(task: Task, rng: np.random.Generator, per_class: int = 16) -> Shots:
-    """A few-shot split: `per_class` examples of each class to train on, as many to select by."""
+    """A few-shot split: `per_class` examples of each class for training, and as many for selection."""
     count = per_class * len(task.classes)
     return Shots(fake_examples(task, count, rng), fake_examples(task, count, rng))
 
@@ -343,7 +347,7 @@ def _rng(seed: int, *parts: str) -> np.random.Generator:
 
 @lru_cache(maxsize=8)
 def _words(classes: int) -> dict[int, list[str]]:
-    """Made-up words by the class they speak for; -1 is none."""
+    """Made-up words by the class for which they speak; -1 means none."""
     words: dict[int, list[str]] = {k: [] for k in range(-1, classes)}
     for n in range(40 * MOST_CLASSES):
         speaks = _crc(f"w{n}") % (MOST_CLASSES + 1)

@@ -1,4 +1,4 @@
-"""The fake model with the face that pricing and referee see: for tests and load tests without torch and weights."""
+"""The fake model with the interface of `LanguageModel`, for tests and load tests without torch and weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FakeTexts:
-    """Texts under one template; tokens are their words."""
+    """Texts under one template. Their words count as tokens."""
 
     template: str
     texts: tuple[Text, ...]
@@ -38,7 +38,7 @@ class FakeTexts:
 
 
 class FakeLanguageModel:
-    """`FakeModel` as a `LanguageModel`, whose forward passes take `service_s` seconds."""
+    """`FakeModel` with the interface of `LanguageModel`. A forward pass takes `service_s` seconds."""
 
     name, kind, sha256, device, max_tokens = "fake", "masked", "fake", "cpu", 512
 
@@ -50,7 +50,7 @@ class FakeLanguageModel:
         self.service_s = service_s
         self.forwards = 0
 
-    def info(self, texts: Sequence[Text], template: str) -> ModelInfo:  # noqa: ARG002 - the real one measures on them
+    def info(self, texts: Sequence[Text], template: str) -> ModelInfo:  # noqa: ARG002 - the real model uses them
         """See `LanguageModel`."""
         return self.fake.info
 
@@ -64,7 +64,7 @@ class FakeLanguageModel:
         return self.fake.word_ids(words)
 
     def single_ids(self, words: Sequence[str]) -> tuple[str, ...]:
-        """The words themselves, checked; the fake forwards words.
+        """The words themselves, after a check. The fake is asked by words and not by ids.
 
         Raises:
             QueryError: a word is not a single token.
@@ -76,7 +76,7 @@ class FakeLanguageModel:
         """See `LanguageModel`.
 
         Raises:
-            QueryError: with the shape found and the shape expected.
+            QueryError: the shape is wrong. The message gives the shape found and the one expected.
         """
         if prompts is None:
             return

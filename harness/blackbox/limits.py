@@ -1,4 +1,4 @@
-"""How much one request may ask for: checked before any work is done for it, so that no request can hurt the referee."""
+"""Limits on the size of a request. They are checked before any work is done, so no request can hurt the referee."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ LONGEST_TEXT = 20_000
 """Characters of one field of a text that a model reads; what is longer is cut there, whoever asks about it."""
 LONGEST_TEMPLATE = 4096
 MOST_WORDS = 1 << 18
-"""More than any vocabulary has."""
+"""More words than any vocabulary has."""
 LONGEST_WORD = 256
 MOST_CHARACTERS, TEXT_OVERHEAD = 64 << 20, 64
-"""Of all texts that one solver may ask about at a time; each text counts with an overhead."""
+"""Most characters in all texts that one solver may declare, and the overhead with which each text counts."""
 LARGEST_CONFIG = 64 << 10
 MOST_LOGGED, LONGEST_LOGGED = 16, 32
 """Numbers that are logged at once, and characters of their names."""
 LARGEST_PROMPTS = 1 << 30
-"""Bytes that the prompts of one query may unfold to."""
+"""Largest size in bytes of the prompts of one query, after projection."""
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """A configuration goes into the results as JSON: plain data, and little of it.
+    """Check that a configuration is plain data and small, as it is stored in the results as JSON.
 
     Raises:
-        ProtocolError: it is not.
+        ProtocolError: it is not plain data, or too large.
     """
     try:
         size = len(json.dumps(config, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as problem:
         raise ProtocolError(f"the configuration is not plain data: {problem}") from problem
     if size > LARGEST_CONFIG:
-        raise ProtocolError(f"configuration of {size:,} bytes; {LARGEST_CONFIG:,} are allowed")
+        raise ProtocolError(f"the configuration has {size:,} bytes; {LARGEST_CONFIG:,} are allowed")
 
 
 def as_read(text: Text) -> Text:
@@ -55,7 +55,7 @@ def check_texts(texts: Sequence[Text], fields: int) -> None:
     """Every text has the task's fields.
 
     Raises:
-        QueryError: with the numbers.
+        QueryError: a text is not allowed. The message gives the numbers.
     """
     for text in texts:
         if len(text) != fields:
@@ -63,16 +63,16 @@ def check_texts(texts: Sequence[Text], fields: int) -> None:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Some words, none too long.
+    """Check the number of words and that none is too long.
 
     Raises:
-        QueryError: with the numbers.
+        QueryError: a limit is exceeded. The message gives the numbers.
     """
     if not 1 <= len(words) <= MOST_WORDS:
         raise QueryError(f"{len(words):,} words; 1 to {MOST_WORDS:,} are allowed")
     longest = max(map(len, words))
     if longest > LONGEST_WORD:
-        raise QueryError(f"a word of {longest:,} characters; {LONGEST_WORD} are allowed")
+        raise QueryError(f"a word has {longest:,} characters; {LONGEST_WORD} are allowed")
 
 
 def check_log(numbers: Mapping[str, float]) -> None:
@@ -91,44 +91,46 @@ def check_log(numbers: Mapping[str, float]) -> None:
 
 
 def check_wording(template: str, words: Sequence[str]) -> None:
-    """Words, and a template that is not too long.
+    """Check the words, and that the template is not too long.
 
     Raises:
-        QueryError: with the numbers.
+        QueryError: a limit is exceeded. The message gives the numbers.
     """
     check_words(words)
     if len(template) > LONGEST_TEMPLATE:
-        raise QueryError(f"template of {len(template):,} characters; {LONGEST_TEMPLATE:,} are allowed")
+        raise QueryError(f"the template has {len(template):,} characters; {LONGEST_TEMPLATE:,} are allowed")
 
 
 def check_characters(texts: Sequence[Text], declared: int) -> int:
-    """Texts fit into memory beside those of `declared` characters; return how many they have, with their overhead.
+    """Check that texts fit into memory beside `declared` characters; return their size, with overhead, in characters.
 
     Raises:
-        QueryError: with the numbers.
+        QueryError: they do not fit. The message gives the numbers.
     """
     characters = sum(TEXT_OVERHEAD + sum(map(len, text)) for text in texts)
     most = MOST_CHARACTERS - declared
     if characters > most:
-        raise QueryError(f"texts of {characters:,} characters; {most:,} may still be declared. Reuse text sets")
+        raise QueryError(f"the texts have {characters:,} characters; {most:,} may still be declared. Reuse text sets")
     return characters
 
 
 def check_size(query: Query, words: int, width: int, tokens: int, reply_bytes: int) -> None:
-    """The reply fits into a frame, the unfolded prompts into memory.
+    """Check that the reply fits into a frame and that the projected prompts fit into memory.
 
-    `words` are asked about; `width` and `tokens` are the model's: a reply with the states of all tokens is taken to be
-    of the longest texts.
+    `words` is the number of words asked about. `width` and `tokens` are the model's: a reply with the states of all
+    tokens is priced as if its texts were of the greatest length.
 
     Raises:
-        QueryError: with the numbers.
+        QueryError: something is too large. The message gives the numbers.
     """
     states = {None: 0, "mask": 1, "cls": 1, "all": tokens}[query.features]
     reply = 4 * query.candidates * len(query.texts) * (words + states * width)
     if reply > reply_bytes:
-        raise QueryError(f"a reply of {reply:,} bytes; {reply_bytes:,} are allowed. Ask for fewer rows at once")
+        raise QueryError(
+            f"the reply would have {reply:,} bytes; {reply_bytes:,} are allowed. Ask for fewer rows at once"
+        )
     unfolded = 4 * query.candidates * query.prompt_layers * query.prompt_tokens * width
     if unfolded > LARGEST_PROMPTS:
         raise QueryError(
-            f"prompts of {unfolded:,} bytes; {LARGEST_PROMPTS:,} are allowed. Ask for fewer candidates at once"
+            f"the prompts have {unfolded:,} bytes; {LARGEST_PROMPTS:,} are allowed. Ask for fewer candidates at once"
         )

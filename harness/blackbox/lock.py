@@ -1,7 +1,7 @@
-"""Forward passes one at a time: cells that share a device take turns, and each knows for how long it waited.
+"""A lock for a device: forward passes run one at a time, and each thread knows how long it has waited.
 
-Queries of different cells never share a forward pass: the last digits of a row depend on how many rows are computed
-with it, and a score must not depend on who else was evaluated (docs/scale.md has the measurement).
+Cells can share a device, but queries of different cells never share a forward pass. The last digits of a row depend on
+how many rows are computed with it, and a score must not depend on other evaluations (measured in docs/scale.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _thread = threading.local()
 
 
 def waited_s() -> float:
-    """Seconds that this thread has waited for its turns so far; a cell's clock stands still meanwhile."""
+    """Seconds that this thread has waited for locks so far. A cell's clock does not count this time."""
     return float(getattr(_thread, "waited_s", 0.0))
 
 
@@ -23,18 +23,18 @@ def count_wait(seconds: float) -> None:
 
 
 class Turns:
-    """A lock that its holder may take again; used as ``with turns:``."""
+    """A re-entrant lock that counts the waiting time of each thread; used as ``with turns:``."""
 
     def __init__(self) -> None:
-        """Nobody has the turn."""
+        """Create the lock; no thread holds it."""
         self._lock = threading.RLock()
 
     def __enter__(self) -> None:
-        """Wait for the turn."""
+        """Wait for the lock."""
         before = time.perf_counter()
         self._lock.acquire()
         count_wait(time.perf_counter() - before)
 
     def __exit__(self, *_: object) -> None:
-        """Let the next one have it."""
+        """Release the lock."""
         self._lock.release()

@@ -1,4 +1,4 @@
-"""The meter: prices a query in rows, charges before evaluating, refuses what does not fit. Pure."""
+"""The meter prices a query in rows, charges it before it is evaluated, and refuses a query that does not fit. Pure."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from harness.errors import BudgetExhausted, QueryError
 class Meter:
     """Counts rows against a budget of ``calls * train_rows`` rows.
 
-    Invariants, property-tested: ``0 <= spent <= total``; a refused or malformed charge changes nothing.
+    Invariants, tested as properties: ``0 <= spent <= total``; a refused or malformed charge changes nothing.
     """
 
     def __init__(self, calls: int, train_rows: int, spent: int = 0) -> None:
-        """Start a budget of `calls` calls, each of `train_rows` rows, of which `spent` rows are gone already."""
+        """Start a budget of `calls` calls of `train_rows` rows each, of which `spent` rows are already spent."""
         if calls <= 0 or train_rows <= 0:
             raise ValueError(f"a budget needs positive calls and training rows, got {calls} and {train_rows}")
         if not 0 <= spent <= calls * train_rows:
-            raise ValueError(f"{spent} rows are spent of {calls * train_rows}")
+            raise ValueError(f"{spent} rows cannot be spent already of {calls * train_rows}")
         self._total = calls * train_rows
         self._train_rows = train_rows
         self._spent = spent
 
     @property
     def spent(self) -> int:
-        """Rows charged so far."""
+        """Number of rows charged so far."""
         return self._spent
 
     @property
     def budget(self) -> Budget:
-        """Total and left, as submissions see it."""
+        """The total and the rest of the budget, as a submission sees them."""
         return Budget(self._total, self._total - self._spent, self._train_rows)
 
     def charge(self, candidates: int, texts: int) -> int:
         """Charge candidates x texts rows, a text that is longer than a row counted as several, and return their number.
 
         Raises:
-            QueryError: a count is not positive; nothing is charged.
-            BudgetExhausted: more rows than are left; nothing is charged.
+            QueryError: a count is not positive. Nothing is charged.
+            BudgetExhausted: the query costs more rows than are left. Nothing is charged.
         """
         rows = self.price(candidates, texts)
         self.spend(rows)
         return rows
 
     def price(self, candidates: int, texts: int) -> int:
-        """Number of rows of a query that fits into what is left; nothing is charged yet.
+        """Number of rows of a query that fits into the budget. Nothing is charged yet.
 
         Raises:
             QueryError: a count is not positive.
-            BudgetExhausted: more rows than are left.
+            BudgetExhausted: the query costs more rows than are left.
         """
         candidates, texts = index(candidates), index(texts)  # numpy's integers overflow, Python's do not
         if candidates <= 0 or texts <= 0:
@@ -62,7 +62,7 @@ class Meter:
         return rows
 
     def spend(self, rows: int) -> None:
-        """Charge rows that `price` has just allowed; the budget is not looked at again."""
+        """Charge rows that `price` has just allowed. The budget is not checked again."""
         self._spent += rows
 
     def give_back(self, rows: int) -> None:

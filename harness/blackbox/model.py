@@ -1,4 +1,4 @@
-"""What the black box needs of a language model; `harness.lm.model.LanguageModel` is the real one."""
+"""The interface of a language model that the black box needs. `harness.lm.model.LanguageModel` implements it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Forwarded:
-    """What came of a forward pass."""
+    """The result of a forward pass."""
 
     logits: FloatArray  # (candidates, texts, words)
-    features: FloatArray | None  # (candidates, texts, width), or of all tokens (candidates, texts, tokens, width)
-    lengths: IntArray | None  # (texts,) tokens, with the features of all tokens
+    features: FloatArray | None  # (candidates, texts, width); for all tokens (candidates, texts, tokens, width)
+    lengths: IntArray | None  # (texts,) number of tokens, given with the features of all tokens
 
 
 class Shape(Protocol):
-    """The size of what computes hidden states."""
+    """The size of the part that computes hidden states."""
 
     layers: int
     width: int
@@ -31,21 +31,21 @@ class Model(Protocol):
     """A language model that answers forward passes."""
 
     max_tokens: int
-    """Longest input, prompt included."""
+    """Longest input in tokens, prompt included."""
 
     @property
     def backbone(self) -> Shape:
-        """Its layers and width."""
+        """The model's layers and width."""
         ...
 
     @property
     def prompt_tokens(self) -> int:
-        """Most prompt tokens of a query."""
+        """Largest number of prompt tokens in a query."""
         ...
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Word of each token id, "" where it is none."""
+        """The word of each token id; "" if a query cannot ask for the token."""
         ...
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
@@ -53,7 +53,7 @@ class Model(Protocol):
         ...
 
     def single_ids(self, words: Sequence[str]) -> tuple[int, ...]:
-        """One id per label word.
+        """One id for each label word.
 
         Raises:
             QueryError: a word is not a single token.
@@ -64,7 +64,7 @@ class Model(Protocol):
         """Refuse prompts of a wrong shape before they are charged.
 
         Raises:
-            QueryError: with the shape found and the shape expected.
+            QueryError: the shape is wrong. The message gives the shape found and the one expected.
         """
         ...
 
@@ -84,5 +84,5 @@ class Model(Protocol):
         features: FeatureKind | None = None,
         normalize: bool = False,
     ) -> Forwarded:
-        """Logits, with `normalize` log-probabilities among the whole vocabulary, and the features asked for."""
+        """Logits and the features asked for. With `normalize`, log-probabilities among the whole vocabulary."""
         ...

@@ -1,8 +1,8 @@
-"""What may be asked of a language model, and what it costs: the one place where rows are charged.
+"""What may be asked of a language model and what it costs. Rows are charged only here.
 
-The order is the guarantee: check, charge, forward, commit to the ledger, reply. A query is answered only after its
-ledger row is durable, so no work is ever done off the books. Whoever carries the query, a worker's session or the HTTP
-service, brings the meter and the ledger.
+The order of the steps is the guarantee: check, charge, forward, commit to the ledger, reply. A query is answered only
+after its row of the ledger is on disk, so every computed row is paid for. The caller, which is a worker's session or
+the HTTP service, provides the meter and the ledger.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from harness.contract import Answer, Subspace, Task, Text
 
 _TOKEN_BYTES, _FLOAT_BYTES = 3, 4
-"""Of the nominal formula (BBT, appendix C): two bytes of id and one of mask a token, four a float."""
+"""Bytes in the nominal formula (BBT, appendix C): a token has two of id and one of mask, and a float has four."""
 
 _UNTIMED = AnswerLimits(math.inf)
 
@@ -41,21 +41,21 @@ class Answered:
     """A query that was charged and answered."""
 
     frame: bytes
-    """The reply as it goes over a socket; the ledger row has its digest, whatever it travels over."""
+    """The reply as it is sent over a socket. The ledger row has its digest, whatever the query is sent over."""
     row: LedgerRow
     nominal_up: int
-    """Bytes by the papers' formula, see `harness.results.records.Usage`."""
+    """Bytes by the papers' formula; see `harness.results.records.Usage`."""
     nominal_down: int
 
 
 @dataclass(frozen=True)
 class PricedModel:
-    """A language model as the solvers of one task meet it. Holds nothing of any solver."""
+    """A language model as the solvers of one task use it. It holds no state of any solver."""
 
     lm: Model
     task: Task
     answer_bytes: int
-    """Most bytes of an answer."""
+    """Largest size of an answer in bytes."""
     frame_bytes: int
     """Most bytes of a reply."""
     texts: tuple[Text, ...] = ()
@@ -66,17 +66,17 @@ class PricedModel:
     """Tokens of text in one row; None where a text is one row however long it is."""
 
     def answer(self, query: Query, body: bytes, meter: Meter, commit: Callable[[Answered], None]) -> Answered:
-        """Answer a query that came as the bytes `body`: check, charge, forward, commit.
+        """Answer a query that was received as the bytes `body`: check, charge, forward, commit.
 
         The texts of `query` are checked before, by `check_texts`: a solver names those that it declared, again and
         again. The budget is looked at before texts are tokenised, once more where one of them turns out to be longer
         than a row, and charged when nothing can be wrong with the query any more.
 
         Args:
-            query: what is asked.
-            body: its bytes as they came, for the ledger's digest and count.
-            meter: what the solver may still spend.
-            commit: makes the answer durable; when it returns, the answer survives a crash.
+            query: the query.
+            body: its bytes as they were received, for the ledger's digest and size.
+            meter: the rows that the solver may still spend.
+            commit: makes the answer durable. When it returns, the answer survives a crash.
 
         Returns:
             The answer, with its ledger row.
@@ -141,21 +141,21 @@ class PricedModel:
         return sum(max(1, math.ceil(each / self.row_tokens)) for each in tokens)
 
     def check_texts(self, texts: Sequence[Text], declared: int = 0) -> int:
-        """Refuse texts that no query may ask about; return their size in characters.
+        """Refuse texts that no query may ask about, and return their size in characters.
 
-        `declared` is the size of those that the solver declared before, and may still ask about.
+        `declared` is the size of the texts that the solver has declared before and may still ask about.
 
         Raises:
-            QueryError: with the numbers.
+            QueryError: a limit is exceeded. The message gives the numbers.
         """
         limits.check_texts(texts, self.task.fields)
         return limits.check_characters(texts, declared)
 
     def check_space(self, space: Subspace) -> None:
-        """Refuse a subspace that the model cannot show or the server cannot hold.
+        """Refuse a subspace that does not fit the model or is too large for the server.
 
         Raises:
-            QueryError: with the numbers.
+            QueryError: the subspace is refused. The message gives the numbers.
         """
         shape, most = self.lm.backbone, self.answer_limits.projection_bytes
         check_space(space, shape.layers, shape.width, self.lm.prompt_tokens, most)
@@ -164,13 +164,13 @@ class PricedModel:
         """Token ids of words. Free.
 
         Raises:
-            QueryError: none, too many, or one too long.
+            QueryError: there are no words, too many words, or a word is too long.
         """
         limits.check_words(words)
         return wire.WordIds(self.lm.word_ids(words))
 
     def vocabulary(self) -> wire.WordList:
-        """Every label word there is. Free."""
+        """Every word that can be a label word. Free."""
         return wire.WordList(self.lm.words)
 
     def offered(self, blob: bytes) -> Answer:
@@ -182,7 +182,7 @@ class PricedModel:
         nothing = ("",) * self.task.fields
         try:
             if len(blob) > self.answer_bytes:
-                raise AnswerError(f"answer of {len(blob):,} bytes; {self.answer_bytes:,} are allowed")
+                raise AnswerError(f"the answer has {len(blob):,} bytes; {self.answer_bytes:,} are allowed")
             answer = answers.from_bytes(blob)
             answers.check(answer, self.task, self.lm.backbone.width)
             for member in answer.members:

@@ -1,4 +1,4 @@
-"""Random projections: declared by a submission, generated here from the seed, kept while in use. Pure numpy."""
+"""Random projections: a submission declares them, and they are generated here from the seed and cached. Pure numpy."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def check_space(space: Subspace, layers: int, width: int, tokens: int, most: int
     """Refuse a subspace the model cannot show or the server cannot hold: one of more than `most` bytes.
 
     Raises:
-        QueryError: with the numbers.
+        QueryError: the subspace is refused. The message gives the numbers.
     """
     if not 1 <= space.layers <= layers:
-        raise QueryError(f"subspace with {space.layers} layers; the model has {layers}")
+        raise QueryError(f"the subspace has {space.layers} layers; the model has {layers}")
     if not 1 <= space.tokens <= tokens:
-        raise QueryError(f"subspace with {space.tokens} prompt tokens; 1 to {tokens} are allowed on this track")
+        raise QueryError(f"the subspace has {space.tokens} prompt tokens; 1 to {tokens} are allowed on this track")
     if space.dim < 1 or not all(0 <= s < 1e6 for s in space.std):  # noqa: PLR2004
         raise QueryError(
-            f"subspace with dim {space.dim} and widths {space.std}; dim >= 1 and finite widths >= 0 are needed"
+            f"the subspace has dim {space.dim} and widths {space.std}; dim >= 1 and finite widths >= 0 are needed"
         )
     if not 0 <= space.seed <= 2**62 or space.distribution not in {"normal", "uniform"}:
         raise QueryError(
-            f"subspace with seed {space.seed}, {space.distribution!r}; 0..2**62, normal or uniform are needed"
+            f"the subspace has seed {space.seed}, {space.distribution!r}; 0..2**62, normal or uniform are needed"
         )
     size, most = 4 * space.layers * space.dim * space.tokens * width, min(most, LARGEST_BYTES)
     if size > most:
@@ -82,7 +82,7 @@ _kept: Kept[FloatArray] = Kept()
 
 
 def matrix(space: Subspace, layer: int, width: int) -> FloatArray:
-    """A_l as `generate` makes it, kept in main memory while in use."""
+    """A_l as `generate` computes it, cached in main memory."""
     size = 4 * space.tokens * width * space.dim
     return _kept.get(space, layer, width, size, lambda: generate(space, layer, width))
 
@@ -93,7 +93,7 @@ def forget(whose: object) -> None:
 
 
 def generate(space: Subspace, layer: int, width: int) -> FloatArray:
-    """A_l: float32 (tokens * width, dim), from (seed, layer) alone.
+    """A_l, float32 (tokens * width, dim), computed from (seed, layer) alone.
 
     ``normal``: N(0, std^2 / dim), so that z ~ N(0, I) gives values of standard deviation std. ``uniform``:
     std * U(-1/sqrt(dim), 1/sqrt(dim)).

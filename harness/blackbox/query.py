@@ -1,4 +1,4 @@
-"""One forward request: made of a submission's call, and the same until the model answers it, however it travels."""
+"""One query to the model. It stays the same object from a submission's call to the model's answer, on every way."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Query:
-    """What the two questions of a `BlackBox` ask: `logits` where `features` is None, `outputs` otherwise."""
+    """What a `BlackBox` is asked: `logits` if `features` is None, and `outputs` otherwise."""
 
     texts: tuple[Text, ...]
     template: str | None = None
-    """None is the task's."""
+    """None means the task's."""
     words: tuple[str, ...] | None = None
-    """None are the task's."""
+    """None means the task's."""
     prompts: Prompts | None = None
     features: FeatureKind | None = None
     normalize: bool = False
@@ -40,7 +40,7 @@ class Query:
         features: FeatureKind | None,
         normalize: bool,
     ) -> Self:
-        """Take what a `BlackBox` is given.
+        """Make a query from the arguments of a `BlackBox` method.
 
         Raises:
             QueryError: a text, the template or a word is no string, or the prompts are no prompts. It is looked at
@@ -62,7 +62,7 @@ class Query:
         )
 
     def wording(self, task: Task) -> tuple[str, tuple[str, ...]]:
-        """Template and words, the task's where the query names none."""
+        """Template and words of the query, or the task's where the query has none."""
         return (
             task.template if self.template is None else self.template,
             task.words if self.words is None else self.words,
@@ -70,19 +70,19 @@ class Query:
 
     @property
     def candidates(self) -> int:
-        """Prompts asked about; the bare template is one."""
+        """Number of prompts; the bare template counts as one."""
         return 1 if self.prompts is None else len(self.prompts)
 
     @property
     def prompt_layers(self) -> int:
-        """Layers that get a prompt."""
+        """Number of layers that get a prompt."""
         if self.prompts is None:
             return 0
         return int(self.prompts.values.shape[1]) if isinstance(self.prompts, Prompt) else self.prompts.space.layers
 
     @property
     def prompt_tokens(self) -> int:
-        """Prompt tokens of one candidate."""
+        """Number of prompt tokens of one candidate."""
         if self.prompts is None:
             return 0
         return int(self.prompts.values.shape[2]) if isinstance(self.prompts, Prompt) else self.prompts.space.tokens
@@ -96,7 +96,7 @@ class Query:
 
     @property
     def prompt_floats(self) -> int:
-        """Numbers that say the prompts: values, or coordinates."""
+        """How many numbers are sent for the prompts, as values or as coordinates."""
         if self.prompts is None:
             return 0
         array: FloatArray = self.prompts.values if isinstance(self.prompts, Prompt) else self.prompts.z
@@ -104,7 +104,7 @@ class Query:
 
     @property
     def level(self) -> int:
-        """Access level: 0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
+        """Access level: 0 is text and logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
         return 3 if self.features is not None else min(self.prompt_layers, 2)
 
 
@@ -128,7 +128,7 @@ def _text(text: Text | str) -> Text:
 
 
 def string_of(value: str) -> str:
-    """Check a string, and make numpy's plain: only that travels."""
+    """Check that a value is a string, and convert numpy's strings, because only Python's can be sent."""
     if not isinstance(value, str):
         raise QueryError(f"{value!r} is {type(value).__name__}; a string expected")
     return str(value)

@@ -1,6 +1,6 @@
-"""The conversation with one worker: what it declares, asks and offers, frame by frame, until it ends.
+"""The conversation with one worker until it ends: its declarations, queries and answers, one frame at a time.
 
-What a query may ask and what it costs is `harness.blackbox.pricing`'s.
+`harness.blackbox.pricing` decides what a query may ask and what it costs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ End: TypeAlias = Literal["returned", "budget", "crashed", "memory", "timeout", "
 _MOST_DECLARED = 4096
 _MOST_REJECTED = 1000
 _MOST_REFUSED = 1000
-"""A submission that goes on asking for more than is left is ended by its budget, not by the clock."""
+"""Number of refused queries after which a submission is ended. Otherwise it could ask until its time is over."""
 _MOST_HISTORY = 1000
 _HISTORY = ("dev", "loss")
 """What of each offered answer's note is kept, and of how many answers."""
@@ -39,16 +39,16 @@ _MOST_LOGGED = 4000
 
 
 class Ledger(Protocol):
-    """Where answered queries are made durable."""
+    """The place where answered queries are made durable."""
 
     def record(self, row: LedgerRow) -> None:
-        """Commit a row; when this returns, it survives a crash."""
+        """Commit a row. When this returns, the row survives a crash."""
         ...
 
 
 @dataclass(frozen=True)
 class Incumbent:
-    """An answer offered after `rows` rows had been charged."""
+    """An answer that was offered when `rows` rows had been charged."""
 
     rows: int
     answer: Answer
@@ -57,14 +57,14 @@ class Incumbent:
 
 @dataclass
 class Tuning:
-    """How a submission's `tune` went, as far as its worker told."""
+    """How a submission's `tune` went, as reported by its worker."""
 
     end: End = "closed"
     detail: str = ""
     config: dict[str, object] | None = None
-    """The full configuration, once the submission was imported; None if it never got there."""
+    """The full configuration, or None if the submission was never imported."""
     incumbents: dict[float, Incumbent] = field(default_factory=dict)
-    """Last answer offered at or before each mark."""
+    """The last answer offered at or before each mark."""
     last: Incumbent | None = None
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """Rows charged when each answer came, and what its note says of `_HISTORY`; the first `_MOST_HISTORY` of them."""
@@ -73,12 +73,12 @@ class Tuning:
     refused: int = 0
     rejected: int = 0
     declared_bytes: int = 0
-    """Received to declare texts and subspaces; `bytes_up` counts queries alone."""
+    """Bytes received to declare texts and subspaces. `bytes_up` counts queries alone."""
     usage: Usage = field(default_factory=Usage)
 
 
 class Session:
-    """One worker's counterpart. Serial: one frame in, one frame out."""
+    """The referee's side of the connection to one worker. It is serial: one frame in, one frame out."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Session:
         ledger: Ledger,
         watch: Callable[[int, dict[str, float]], None] = lambda _rows, _note: None,
     ) -> None:
-        """Serve `priced` under `meter`; `watch` is told rows spent and the incumbent's note after each frame."""
+        """Serve `priced` under `meter`. After each frame, `watch` gets the rows spent and the incumbent's note."""
         self._priced, self._meter, self._ledger, self._watch = priced, meter, ledger, watch
         self._texts: dict[int, tuple[Text, ...]] = {}
         self._spaces: dict[int, Subspace] = {}
@@ -95,7 +95,7 @@ class Session:
         self.tuning = Tuning()
 
     def serve(self, sock: socket.socket, deadline: float) -> Tuning:
-        """Answer frames until the worker is finished, gone, out of time (monotonic clock) or off the protocol.
+        """Answer frames until the worker finishes, disconnects, breaks the protocol or runs out of time.
 
         Its clock stands still while it waits for the forward passes of others. The clock is looked at between frames
         and, within a query, between chunks: what is computed at the deadline is not answered and not charged.
@@ -117,7 +117,7 @@ class Session:
                     tuning.end, tuning.detail = request.reason, request.detail[:20_000]
                     return tuning
                 reply = self._reply(request, body)
-                # A worker that does not read its replies runs out of time, too.
+                # The deadline also holds for a worker that does not read its replies.
                 sock.settimeout(_left(deadline + waited_s()))
                 sock.sendall(reply)
                 self._watch(self._meter.spent, tuning.last.answer.note if tuning.last else {})
@@ -133,14 +133,14 @@ class Session:
         return tuning
 
     def _reply(self, request: _Asked, body: bytes) -> bytes:
-        """The frame that replies to one request, whose bytes were `body`.
+        """The frame that replies to one request. `body` holds the request's bytes.
 
         Raises:
             ProtocolError: the protocol does not allow the request.
         """
         if self.tuning.config is None and not isinstance(request, wire.Ready):
             name = "Query" if isinstance(request, wire.QueryFrame) else type(request).__name__
-            raise ProtocolError(f"{name} came before Ready; the submission is not imported yet")
+            raise ProtocolError(f"{name} was sent before Ready; the submission is not imported yet")
         try:
             if isinstance(request, wire.QueryFrame):
                 return self._query(request, body).frame
@@ -155,7 +155,7 @@ class Session:
             return wire.encode(wire.Rejected(str(problem)))
 
     def _free(self, request: _Free, size: int) -> wire.Reply:
-        """The reply to what costs nothing."""
+        """The reply to a request that costs nothing."""
         if isinstance(request, wire.Offer):
             return self._offer(request)
         if isinstance(request, wire.Log):
@@ -167,7 +167,7 @@ class Session:
         return self._ready(request) if isinstance(request, wire.Ready) else self._declare(request, size)
 
     def _ready(self, ready: wire.Ready) -> wire.Done:
-        """Keep the configuration; it goes into the results as JSON, so it must be plain data."""
+        """Keep the configuration. It is stored in the results as JSON, so it must be plain data."""
         if self.tuning.config is not None:
             raise ProtocolError("Ready came twice")
         limits.check_config(ready.config)
@@ -184,7 +184,9 @@ class Session:
         if (request.texts is None) == (request.space is None):
             raise QueryError("declare either texts or a subspace")
         if len(self._texts) + len(self._spaces) >= _MOST_DECLARED:
-            raise QueryError(f"{_MOST_DECLARED:,} text sets and subspaces are declared; reuse those")
+            raise QueryError(
+                f"{_MOST_DECLARED:,} text sets and subspaces are declared, and no more are allowed; reuse them"
+            )
         if request.texts is not None:
             texts = tuple(request.texts)
             self._characters[request.id] = self._priced.check_texts(texts, sum(self._characters.values()))
@@ -243,10 +245,10 @@ def _look(deadline: float) -> None:
 
 
 def _left(deadline: float) -> float:
-    """Seconds to the deadline.
+    """Seconds until the deadline.
 
     Raises:
-        TimeoutError: none.
+        TimeoutError: the deadline has passed.
     """
     left = deadline - time.monotonic()
     if left <= 0:

@@ -1,8 +1,8 @@
-"""What travels between referee and worker: length-prefixed msgpack frames over one inherited socketpair.
+"""The messages between referee and worker: length-prefixed msgpack frames over one inherited socketpair.
 
-A frame is a little-endian u32 length and a msgpack body that decodes into one of the typed structs below;
-nothing else is accepted and nothing is ever unpickled. The length is checked before memory is taken for it,
-array shapes are checked against their bytes, and floats must be finite.
+A frame is a little-endian u32 length and a msgpack body. The body must decode into one of the typed structs below;
+nothing else is accepted, and nothing is unpickled. The length is checked before memory is allocated, array shapes are
+checked against their number of bytes, and floats must be finite.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from harness.contract import Task
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
-_FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 18)  # bound what a small frame can unfold to
+_FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 18)  # bounds on what a frame decodes to
 _LENGTH = struct.Struct("<I")
 PREFIX = _LENGTH.size
-"""Bytes of the length that stands before each body."""
+"""Number of bytes of the length that precedes each body."""
 LARGEST = 1e6
 """Largest magnitude accepted in prompts and coordinates."""
 
@@ -49,18 +49,18 @@ class Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
         return cls(values.shape, np.ascontiguousarray(values, dtype="<f4").tobytes())
 
     def values(self, dimensions: int) -> FloatArray:
-        """Unpack.
+        """Unpack the array.
 
         Raises:
-            QueryError: number of dimensions, bytes, finiteness or magnitude are not as they must be.
+            QueryError: the number of dimensions or bytes is wrong, or a value is not finite or is too large.
         """
         size = math.prod(self.shape)
         if len(self.shape) != dimensions or not size:
-            raise QueryError(f"array of shape {self.shape}; {dimensions} dimensions, none of them 0, expected")
+            raise QueryError(f"array of shape {self.shape}; expected {dimensions} dimensions, none of them 0")
         if size * 4 != len(self.data):
-            raise QueryError(f"array of shape {self.shape} needs {size * 4:,} bytes, {len(self.data):,} came")
+            raise QueryError(f"array of shape {self.shape} needs {size * 4:,} bytes; it has {len(self.data):,}")
         array = np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
-        if not np.abs(array).max() <= LARGEST:  # a NaN fails the comparison, too
+        if not np.abs(array).max() <= LARGEST:  # the comparison is also False for NaN
             raise QueryError(f"array of shape {self.shape} has a value that is not finite or exceeds {LARGEST:g}")
         return array
 
@@ -69,7 +69,7 @@ class Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
 
 
 class Declare(_Frame, frozen=True, forbid_unknown_fields=True):
-    """Name a text set or a subspace by a number; later queries use the number."""
+    """Give a text set or a subspace a number, by which later queries refer to it."""
 
     id: Count
     texts: Annotated[list[Annotated[tuple[str, ...], _FEW]], _MANY] | None = None
@@ -90,15 +90,15 @@ class QueryFrame(_Frame, frozen=True, forbid_unknown_fields=True, tag="Query"):
 
     @classmethod
     def of(cls, query: Query, task: Task, texts: int, space: int | None) -> QueryFrame:
-        """Pack; `texts` and `space` are the numbers under which those of the query were declared."""
+        """Pack a query. `texts` and `space` are the numbers under which its texts and its subspace were declared."""
         prompt, mode = packed(query.prompts)
         return cls(texts, *query.wording(task), prompt, mode, space, query.features, query.normalize)
 
     def query(self, texts: tuple[Text, ...], space: Subspace | None) -> Query:
-        """Unpack; `texts` and `space` are those that were declared under its numbers.
+        """Unpack the query. `texts` and `space` are what was declared under its numbers.
 
         Raises:
-            QueryError: the prompt's array is not as it must be.
+            QueryError: the prompt's array is invalid.
         """
         prompts = unpacked(self.prompt, self.mode, space)
         return Query(texts, self.template, self.words, prompts, self.features, self.normalize)
@@ -111,11 +111,11 @@ class Words(_Frame, frozen=True, forbid_unknown_fields=True):
 
 
 class Vocabulary(_Frame, frozen=True, forbid_unknown_fields=True):
-    """Ask for every label word there is."""
+    """Ask for every word that can be a label word."""
 
 
 class Offer(_Frame, frozen=True, forbid_unknown_fields=True):
-    """An Answer, serialised by `harness.solving.answers`; it replaces the incumbent."""
+    """An answer, serialised by `harness.solving.answers`. It replaces the incumbent."""
 
     answer: bytes
 
@@ -127,13 +127,13 @@ class Log(_Frame, frozen=True, forbid_unknown_fields=True):
 
 
 class Ready(_Frame, frozen=True, forbid_unknown_fields=True):
-    """The submission was imported and its configuration built, here in full."""
+    """The submission was imported and its configuration was built. The message has the full configuration."""
 
     config: dict[str, Any]
 
 
 class Finished(_Frame, frozen=True, forbid_unknown_fields=True):
-    """The submission ended: by itself, by the budget, by an exception, or by an answer that is none."""
+    """The submission ended: by itself, by the budget, by an exception, or because it yielded an invalid answer."""
 
     reason: Literal["returned", "budget", "crashed", "memory", "answer"]
     detail: str = ""
@@ -143,10 +143,10 @@ class Finished(_Frame, frozen=True, forbid_unknown_fields=True):
 
 
 class Job(_Frame, frozen=True, forbid_unknown_fields=True):
-    """All the worker is told: task, shots, model info, budget, configuration, seed. First frame."""
+    """All that the worker is told: task, shots, model info, budget, configuration, seed. It is the first frame."""
 
     submission: str
-    """Its folder."""
+    """The submission's folder."""
     task: dict[str, Any]
     train_texts: list[tuple[str, ...]]
     train_labels: list[int]
@@ -159,17 +159,17 @@ class Job(_Frame, frozen=True, forbid_unknown_fields=True):
 
 
 class Done(_Frame, frozen=True, forbid_unknown_fields=True):
-    """A declaration or offer was taken."""
+    """A declaration or an offer was accepted."""
 
 
 class Result(_Frame, frozen=True, forbid_unknown_fields=True):
-    """Reply to `Query`, with the budget after it."""
+    """Reply to `Query`, with the budget after the query."""
 
     rows_left: Count
     logits: Array
     features: Array | None = None
     lengths: list[Count] | None = None
-    """Tokens of each text, with the features of all tokens."""
+    """Number of tokens of each text, given with the features of all tokens."""
 
 
 class WordIds(_Frame, frozen=True, forbid_unknown_fields=True):
@@ -185,7 +185,7 @@ class WordList(_Frame, frozen=True, forbid_unknown_fields=True):
 
 
 class Refused(_Frame, frozen=True, forbid_unknown_fields=True):
-    """The query does not fit into the budget; nothing was charged."""
+    """The query does not fit into the budget. Nothing was charged."""
 
     rows_asked: int
     rows_left: Count
@@ -193,7 +193,7 @@ class Refused(_Frame, frozen=True, forbid_unknown_fields=True):
 
 
 class Rejected(_Frame, frozen=True, forbid_unknown_fields=True):
-    """The request is malformed; nothing was charged."""
+    """The request is malformed. Nothing was charged."""
 
     message: str
 
@@ -207,18 +207,18 @@ _reply = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(frame: Request | Reply) -> bytes:
-    """Frame as bytes, length first."""
+    """The bytes of a frame, its length first."""
     body = _encoder.encode(frame)
     return _LENGTH.pack(len(body)) + body
 
 
 def decode_request(body: bytes | memoryview) -> Request:
-    """Body of a worker's frame; ProtocolError if it is anything but one of the requests."""
+    """Decode the body of a worker's frame. A ProtocolError is raised for anything that is not a request."""
     return _decode(_request, body)  # type: ignore[no-any-return]
 
 
 def decode_reply(body: bytes) -> Reply:
-    """Body of a referee's frame."""
+    """Decode the body of a referee's frame."""
     return _decode(_reply, body)  # type: ignore[no-any-return]
 
 
@@ -236,12 +236,12 @@ def _decode(decoder: Any, body: bytes | memoryview) -> Any:
 
 
 def receive(sock: socket.socket, largest: int) -> bytes | None:
-    """Body of the next frame, or None where the other side closed in between frames.
+    """The body of the next frame, or None if the other side closed the connection between frames.
 
-    The socket's timeout bounds the frame as a whole, however slowly its bytes drip in.
+    The socket's timeout limits the time of the whole frame, however slowly its bytes arrive.
 
     Raises:
-        ProtocolError: longer than `largest` bytes, of no length, or cut off.
+        ProtocolError: the frame is longer than `largest` bytes, has no length, or was cut off.
         TimeoutError: the socket's timeout ran out.
     """
     timeout = sock.gettimeout()
@@ -253,7 +253,7 @@ def receive(sock: socket.socket, largest: int) -> bytes | None:
         (length,) = _LENGTH.unpack(head)
         if not 0 < length <= largest:
             raise ProtocolError(
-                f"frame of {length:,} bytes; 1 to {largest:,} are accepted. Send coordinates, or less at once"
+                f"frame of {length:,} bytes; 1 to {largest:,} are accepted. Send coordinates, or send less at once"
             )
         body = _exactly(sock, length, deadline)
     finally:
@@ -264,13 +264,13 @@ def receive(sock: socket.socket, largest: int) -> bytes | None:
 
 
 def _exactly(sock: socket.socket, size: int, deadline: float | None) -> bytes | None:
-    """Read `size` bytes; None if the peer closed before the first. Takes memory only for what has come."""
+    """Read `size` bytes, or return None if the peer closed before the first. Memory grows only as bytes arrive."""
     data = bytearray()
     while len(data) < size:
         if deadline is not None:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"{len(data):,} of {size:,} bytes came in time")
+                raise TimeoutError(f"only {len(data):,} of {size:,} bytes arrived in time")
             sock.settimeout(left)
         try:
             chunk = sock.recv(min(size - len(data), 1 << 20))
@@ -279,13 +279,13 @@ def _exactly(sock: socket.socket, size: int, deadline: float | None) -> bytes | 
         if not chunk:
             if not data:
                 return None
-            raise ProtocolError(f"frame was cut off, {size - len(data):,} of {size:,} bytes missing")
+            raise ProtocolError(f"frame was cut off: {size - len(data):,} of {size:,} bytes are missing")
         data += chunk
     return bytes(data)
 
 
 def packed(prompts: Prompts | None) -> tuple[Array | None, Mode]:
-    """The array of a query's prompts and the mode of values; the subspace of coordinates travels beside them."""
+    """The array of a query's prompts, and the mode of values. The subspace of coordinates is sent separately."""
     if prompts is None:
         return None, "add"
     if isinstance(prompts, Coordinates):
@@ -294,10 +294,10 @@ def packed(prompts: Prompts | None) -> tuple[Array | None, Mode]:
 
 
 def unpacked(prompt: Array | None, mode: Mode, space: Subspace | None) -> Prompts | None:
-    """The prompts of a query from their array: coordinates in `space`, or values where there is none.
+    """The prompts of a query from their array: coordinates if there is a `space`, and otherwise values.
 
     Raises:
-        QueryError: see `Array.values`.
+        QueryError: the array is invalid; see `Array.values`.
     """
     if prompt is None:
         return None

@@ -1,11 +1,11 @@
-"""The contract between the harness and a submission: all an author must know.
+"""The contract between the harness and a submission: everything that an author must know.
 
 A submission is one function, a generator::
 
     def tune(lm: BlackBox, task: Task, shots: Shots, rng: Generator, config: Config) -> Iterator[Answer]
 
-It asks `lm` for label-word logits, which costs budget, and yields better and better `Answer`s. When the
-budget or the time is used up the last yielded answer is scored on test texts the submission never sees.
+It asks `lm` for label-word logits, which costs budget, and yields better and better `Answer`s. When the budget or the
+time is used up, the last answer is scored on test texts that the submission never sees.
 
 The price of everything is the *row*: one candidate prompt x one text forwarded once. A *call* is one
 prompt over the whole few-shot training set, as in Sun et al., ICML 2022: `calls = rows / len(train)`.

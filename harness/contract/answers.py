@@ -1,4 +1,4 @@
-"""What a submission yields: answers, which are data."""
+"""What a submission yields: answers. An answer is data."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """One classifier: a cloze, its prompt, and what is done with the label-word logits q.
+    """One classifier: a cloze, its prompt, and how class probabilities follow from the label-word logits q.
 
-    ``p1 = softmax(scale * q + shift)``; with a head, ``p = (1 - alpha) * p1 + alpha * p2`` where p2 is the head
-    on the features. With k words per class (`words` lists them class by class) q is their mean.
+    ``p1 = softmax(scale * q + shift)``. With a head, ``p = (1 - alpha) * p1 + alpha * p2``, where p2 is the head's
+    softmax on the features. With k words per class (`words` lists them class by class), q is their mean.
 
     Args:
         template: with ``{a}``, ``{b}`` and ``{mask}``, as a task's.
@@ -34,7 +34,7 @@ class Member:
         shift: one offset per class.
         head: a classifier on the hidden states.
         alpha: weight of the head.
-        mix: how head and words are joined.
+        mix: how head and words are combined.
         features: which hidden states the head reads.
 
     Example:
@@ -46,13 +46,13 @@ class Member:
     prompt: Prompts | None = None
     """Exactly one candidate, or None for the bare template."""
     scale: tuple[float, ...] | None = None
-    """One factor per class; None is 1."""
+    """One factor per class; None means 1."""
     shift: tuple[float, ...] | None = None
-    """One offset per class; None is 0."""
+    """One offset per class; None means 0."""
     head: Head | None = None
     alpha: float = 0.0
     mix: Mix = "probabilities"
-    """How the two are joined: ``probabilities`` as above, or ``logits``, which is
+    """How the two are combined. ``probabilities`` is the formula above; ``logits`` is
     ``softmax(scale * q + shift + alpha * s)`` with s the head's logits."""
     features: FeatureKind = "mask"
 
@@ -64,13 +64,13 @@ class Member:
         scale: Sequence[float] | None = None,
         shift: Sequence[float] | None = None,
     ) -> Member:
-        """Read the task's own label words in its own template.
+        """Make a member with the task's own label words and template.
 
         Args:
             task: gives template and label words.
-            prompt: as the field; so are `scale` and `shift`, which may be any sequence of numbers.
-            scale: one factor per class.
-            shift: one offset per class.
+            prompt: exactly one candidate; None means the bare template.
+            scale: one factor per class, as any sequence of numbers.
+            shift: one offset per class, as any sequence of numbers.
 
         Returns:
             A member without a head; `dataclasses.replace` adds one.
@@ -86,13 +86,13 @@ class Member:
 
         Args:
             outs: what the model gave for this member's template, words and kind of features, under any prompts.
-            classes: number of classes; None says that each class has one word.
+            classes: number of classes; None means one word per class.
 
         Returns:
             (candidates, texts, classes), in float64.
 
         Raises:
-            ValueError: the words are no multiple of the classes, or a BiLSTM head lacks the lengths of the texts.
+            ValueError: the words are not a multiple of the classes, or a BiLSTM head lacks the lengths of texts.
 
         Example:
             ``p = member.probabilities(lm.outputs(space.at(zs), texts))``
@@ -111,7 +111,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Answer:
-    """All that is needed to classify a text with the model: data, not code.
+    """Everything that is needed to classify a text with the model. It is data and not code.
 
     The predicted class is the argmax of the members' mean probability.
 
@@ -130,12 +130,12 @@ class Answer:
 
     @classmethod
     def of(cls, task: Task, prompt: Prompts | None = None, **note: float) -> Answer:
-        """Answer with the task's own template and label words, and one prompt.
+        """Make an answer of one member, with the task's own template and label words.
 
         Args:
             task: gives template and label words.
-            prompt: exactly one candidate; None is the bare template.
-            **note: numbers to keep beside the answer.
+            prompt: exactly one candidate; None means the bare template.
+            **note: numbers that are kept beside the answer.
 
         Returns:
             An answer of one member.

@@ -1,4 +1,4 @@
-"""Array types and the names of choices, as the whole contract writes them."""
+"""Array types, and the names of choices, that the whole contract uses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Text: TypeAlias = tuple[str, ...]
 Mode: TypeAlias = Literal["add", "prepend"]
 
 Metric: TypeAlias = Literal["accuracy", "macro_f1", "f1"]
-"""``f1`` is that of class 1, for tasks of two classes."""
+"""``f1`` is the F1 of class 1, for tasks with two classes."""
 
 Mix: TypeAlias = Literal["probabilities", "logits"]
 

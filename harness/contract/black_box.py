@@ -29,7 +29,7 @@ class BlackBox(Protocol):
         """Token ids of each word as it would stand at the mask. Free.
 
         Args:
-            words: taken verbatim, a leading space included.
+            words: used exactly as they are, leading spaces included.
 
         Returns:
             The ids of each word; a label word must have exactly one.
@@ -40,10 +40,10 @@ class BlackBox(Protocol):
         ...
 
     def vocabulary(self) -> tuple[str, ...]:
-        """Every label word there is. Free.
+        """Every word that can be a label word. Free.
 
         Returns:
-            Element i is the word of token id i, "" where a query cannot ask for it.
+            Element i is the word of token id i. It is "" if a query cannot ask for that token.
 
         Example:
             ``words = [word for word in lm.vocabulary() if word]``
@@ -82,14 +82,14 @@ class BlackBox(Protocol):
             texts: examples, each a tuple of its text fields.
             template: cloze with ``{a}``, for pairs ``{b}``, and ``{mask}``; None is the task's.
             words: label words; None are the task's.
-            normalize: give log-probabilities among the whole vocabulary, which softmax over `words` cannot tell.
+            normalize: give log-probabilities among the whole vocabulary, not only among `words`.
 
         Returns:
             Logits, float32 (candidates, texts, words).
 
         Raises:
-            BudgetExhausted: the query does not fit into what is left; nothing was charged.
-            QueryError: the query is malformed; nothing was charged.
+            BudgetExhausted: the query costs more rows than are left. Nothing was charged.
+            QueryError: the query is malformed. Nothing was charged.
 
         Example:
             ``losses = cross_entropy(lm.logits(space.at(zs), shots.train.texts), shots.train.labels)``
@@ -105,23 +105,23 @@ class BlackBox(Protocol):
         features: FeatureKind = "mask",
         normalize: bool = False,
     ) -> Outputs:
-        """Logits, and final hidden states. The price and the errors are those of `logits`.
+        """Logits and final hidden states. The price and the errors are those of `logits`.
 
         Args:
             prompts: as in `logits`; so are `texts`, `template`, `words` and `normalize`.
             texts: examples.
             template: cloze.
             words: label words.
-            features: which states: at the mask, at the first token (``cls``), or at ``all`` tokens.
+            features: which states: at the ``mask``, at the first token (``cls``), or at ``all`` tokens.
             normalize: whether logits are log-probabilities.
 
         Returns:
-            Logits (candidates, texts, words) and features (candidates, texts, width); of all tokens (candidates, texts,
-            tokens, width) with the texts' lengths.
+            Logits (candidates, texts, words) and features (candidates, texts, width). The features of all tokens are
+            (candidates, texts, tokens, width), with the lengths of the texts.
 
         Raises:
-            BudgetExhausted: the query does not fit into what is left; nothing was charged.
-            QueryError: the query is malformed; nothing was charged.
+            BudgetExhausted: the query costs more rows than are left. Nothing was charged.
+            QueryError: the query is malformed. Nothing was charged.
 
         Example:
             ``states = lm.outputs(None, shots.train.texts, features="cls").features[0]``

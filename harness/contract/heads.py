@@ -1,7 +1,7 @@
-"""Classifier heads on hidden states: what an `Answer` may carry of them, and the logits they give. Pure numpy.
+"""Classifier heads on hidden states, which an `Answer` may contain, and the logits that they give. Pure numpy.
 
-A head is data. Its `logits` are the formula that the referee applies and that a submission may optimise. This module
-lies below `harness.contract`, which shows the heads to authors; it imports nothing of the harness.
+A head is data. Its `logits` are the formula that the referee applies, and a submission may optimise the same formula.
+`harness.contract` exports the heads to authors; this module imports nothing from the harness.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy.typing as npt
 _Floats: TypeAlias = npt.NDArray[np.floating]
 _Integers: TypeAlias = npt.NDArray[np.int64]
 _GATES = 32 << 20
-"""Most values of an LSTM's gates that are held at once: 256 MiB."""
+"""Largest number of values of an LSTM's gates that are in memory at once: 256 MiB."""
 
 
 def log_softmax(logits: _Floats) -> npt.NDArray[np.float64]:
     """Log-probabilities over the last axis, in float64.
 
     Args:
-        logits: (..., classes), of any size: their maximum is subtracted first.
+        logits: (..., classes), of any magnitude: their maximum is subtracted first.
 
     Returns:
         (..., classes), the logarithm of `softmax`.
@@ -52,7 +52,7 @@ def softmax(logits: _Floats) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class LinearHead:
-    """softmax(weight @ h + bias) on the features.
+    """Softmax regression: softmax(weight @ h + bias) on the features h.
 
     Args:
         weight: (classes, width).
@@ -66,7 +66,7 @@ class LinearHead:
     bias: _Floats  # (classes,)
 
     def logits(self, features: _Floats) -> npt.NDArray[np.float64]:
-        """What softmax is taken of.
+        """The logits, of which softmax is taken.
 
         Args:
             features: (..., width), hidden states.
@@ -83,7 +83,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class MlpHead:
-    """softmax(weight2 @ tanh(weight1 @ h + bias1) + bias2) on the features.
+    """A perceptron: softmax(weight2 @ tanh(weight1 @ h + bias1) + bias2) on the features h.
 
     Args:
         weight1: (hidden, width).
@@ -101,7 +101,7 @@ class MlpHead:
     bias2: _Floats  # (classes,)
 
     def logits(self, features: _Floats) -> npt.NDArray[np.float64]:
-        """What softmax is taken of.
+        """The logits, of which softmax is taken.
 
         Args:
             features: (..., width), hidden states.
@@ -122,7 +122,7 @@ class PrototypeHead:
 
     Args:
         weight: (projection, width).
-        prototypes: (classes, projection), one point a class.
+        prototypes: (classes, projection), one point per class.
         radius: (classes,).
 
     Example:
@@ -134,7 +134,7 @@ class PrototypeHead:
     radius: _Floats  # (classes,)
 
     def logits(self, features: _Floats) -> npt.NDArray[np.float64]:
-        """What softmax is taken of.
+        """The logits, of which softmax is taken.
 
         Args:
             features: (..., width), hidden states.
@@ -153,14 +153,14 @@ class PrototypeHead:
 
 @dataclass(frozen=True)
 class BiLstmHead:
-    """softmax(weight @ [forward; backward] + bias): last states of two LSTMs that read all tokens from either end.
+    """softmax(weight @ [forward; backward] + bias), the last states of two LSTMs that read all tokens from either end.
 
-    Gates are stacked as input, forget, cell, output, as in PyTorch's LSTM with its two biases added up::
+    Gates are stacked in the order input, forget, cell, output, as in PyTorch's LSTM with its two biases added::
 
         i, f, g, o = split(wx @ x_t + wh @ h_{t-1} + b)
         c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),    h_t = sigmoid(o) tanh(c_t)
 
-    Only for a member with `features` = "all".
+    A member with this head needs `features` = "all".
 
     Args:
         wx: (2, 4 * units, width), direction first: forward, backward.
@@ -180,7 +180,7 @@ class BiLstmHead:
     bias: _Floats  # (classes,)
 
     def logits(self, features: _Floats, lengths: _Integers) -> npt.NDArray[np.float64]:
-        """What softmax is taken of.
+        """The logits, of which softmax is taken.
 
         Args:
             features: (..., texts, tokens, width), hidden states of all tokens.
@@ -202,7 +202,7 @@ class BiLstmHead:
     def _last_state(self, direction: int, x: _Floats, lengths: _Integers) -> npt.NDArray[np.float64]:
         """State of one LSTM after its last token: (texts, tokens, width) -> (texts, units). 1 reads backwards.
 
-        Where there are many gates, some texts are read at a time: memory is bounded whatever the head's size is.
+        If there are many gates, only some texts are read at a time, so that memory is bounded for a head of any size.
         """
         at_once = max(1, _GATES // (x.shape[1] * self.wx.shape[1]))
         parts = [slice(first, first + at_once) for first in range(0, max(1, len(x)), at_once)]
@@ -211,7 +211,7 @@ class BiLstmHead:
     def _read(self, direction: int, x: _Floats, lengths: _Integers) -> npt.NDArray[np.float64]:
         texts, tokens, _ = x.shape
         steps = np.arange(tokens)
-        if direction:  # each text from its own last token to its first; what lies behind the end stays there
+        if direction:  # from each text's own last token to its first; padding stays at the end
             steps = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
             x = np.take_along_axis(x, steps[..., None], axis=1)
         wh = self.wh[direction].astype(np.float64)  # (4 * units, units)
@@ -226,7 +226,7 @@ class BiLstmHead:
 
 
 def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(0.5 * (1 + np.tanh(x / 2)), dtype=np.float64)  # no overflow at either end
+    return np.asarray(0.5 * (1 + np.tanh(x / 2)), dtype=np.float64)  # does not overflow for large |x|
 
 
 Head: TypeAlias = LinearHead | MlpHead | PrototypeHead | BiLstmHead
@@ -246,19 +246,19 @@ _DIMENSIONS = {
     "wh": 3,
     "b": 2,
 }
-"""Of a head's arrays; those not named have one."""
+"""Number of dimensions of a head's arrays, where it is not one."""
 
 
 def kind_of(head: Head) -> Kind:
-    """Name under which a head is stored; TypeError for what is no head."""
+    """Name under which a head is stored. Raises a TypeError for anything that is not a head."""
     for kind, type_ in KINDS.items():
         if isinstance(head, type_):
             return kind
-    raise TypeError(f"a head is {type(head).__name__}; one of {', '.join(t.__name__ for t in KINDS.values())} expected")
+    raise TypeError(f"a head is {type(head).__name__}; expected one of {', '.join(t.__name__ for t in KINDS.values())}")
 
 
 def arrays_of(kind: Kind) -> dict[str, int]:
-    """Names of a head's arrays, with their numbers of dimensions."""
+    """Names of a head's arrays, each with its number of dimensions."""
     return {field.name: _DIMENSIONS.get(field.name, 1) for field in fields(KINDS[kind])}
 
 
@@ -274,12 +274,12 @@ def logits(head: Head, features: _Floats, lengths: _Integers | None = None) -> n
         (..., texts, classes), in float64.
 
     Raises:
-        ValueError: a `BiLstmHead` without the lengths of the texts.
+        ValueError: a `BiLstmHead` did not get the lengths of the texts.
     """
     if not isinstance(head, BiLstmHead):
         return head.logits(features)
     if lengths is None:
-        raise ValueError("a bilstm head reads all tokens, and needs the lengths of the texts")
+        raise ValueError("a bilstm head reads all tokens and needs the lengths of the texts")
     return head.logits(features, lengths)
 
 
@@ -304,7 +304,7 @@ def cost(head: Head, classes: int) -> tuple[int, int]:
 
 
 def problem(head: Head | None, classes: int, width: int) -> str | None:
-    """Say what is wrong with a head's shapes, or None."""
+    """Say what is wrong with a head's shapes, or return None."""
     if head is None:
         return None
     if isinstance(head, LinearHead):

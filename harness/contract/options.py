@@ -1,4 +1,4 @@
-"""Types of a Config's fields with bounds. Options are held to them before `tune` starts."""
+"""Types with bounds for the fields of a Config. Options are checked against them before `tune` starts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
-"""An option of at least 1. Options of a Config are held to the bounds of their types before `tune` starts."""
+"""An option of at least 1. Options are checked against the bounds of their types before `tune` starts."""
 
 Several: TypeAlias = Annotated[int, msgspec.Meta(ge=2)]
-"""An option of at least 2, as the population of an evolution strategy."""
+"""An option of at least 2, such as the population of an evolution strategy."""
 
 Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 """An option above 0. Numbers are always finite."""

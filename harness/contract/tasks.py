@@ -1,4 +1,4 @@
-"""What a submission is given: the task, its few-shot examples, what is published of the model, the budget."""
+"""What a submission is given: the task, its few-shot examples, the published facts about the model, and the budget."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from harness.contract.arrays import IntArray, Metric, Text, WidthFrom
 class Task:
     """A classification task as a cloze.
 
-    `template` holds ``{a}`` (first text), for pairs ``{b}`` (second text), and ``{mask}``. For a causal model
-    ``{mask}`` ends the template, and the logits are those of the next token.
+    `template` holds ``{a}`` (first text), for pairs ``{b}`` (second text), and ``{mask}``. For a causal model the
+    template ends with ``{mask}``, and the logits are those of the next token.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Task:
     metric: Metric
     template: str
     words: tuple[str, ...]
-    """One label word (verbalizer) per class, in class order; each a single token of the model."""
+    """One label word (verbalizer) per class, in class order. Each must be a single token of the model."""
     fields: int = 1
     """Text fields per example: 1 or 2."""
 
@@ -41,7 +41,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Shots:
-    """The few-shot data of one split. Forwarding either set costs the same per row."""
+    """The few-shot data of one split. A row of either set costs the same."""
 
     train: Examples
     dev: Examples
@@ -53,17 +53,18 @@ class ModelInfo:
 
     name: str
     kind: Literal["masked", "causal", "seq2seq"]
-    """Where label words are read: at the mask, after the last token, or (encoder-decoder) in the decoder, where it
-    fills the mask. There, prompts, layers and all features but those at the mask are the encoder's."""
+    """Where label words are read: at the mask, after the last token, or (encoder-decoder) in the decoder, where the
+    next token fills the mask. In an encoder-decoder model, prompts, layers and all features but those at the mask are
+    the encoder's."""
     layers: int
     width: int
     vocabulary: int
     max_tokens: int
-    """Longest input in tokens, prompt included; longer texts are cut, the template never is."""
+    """Longest input in tokens, prompt included. Longer texts are cut; the template is never cut."""
     prompt_tokens: int
-    """Most prompt tokens a query may use, and the usual number."""
+    """Largest number of prompt tokens that a query may use, which is also the usual number."""
     embedding_std: float
-    """sigma-hat of the word embeddings: standard deviation of all entries."""
+    """Standard deviation of all entries of the word embeddings (sigma-hat)."""
     hidden_std: tuple[float, ...]
     """(layers,) standard deviation of the input of each layer: at the zero prompt, on the training
     texts, over all positions that hold a token."""
@@ -101,7 +102,7 @@ class Budget:
     rows_total: int
     rows_left: int
     train_rows: int
-    """Rows of one call: the size of the training set."""
+    """Rows of one call, which is the size of the training set."""
 
     @property
     def calls_total(self) -> float:
@@ -110,5 +111,5 @@ class Budget:
 
     @property
     def calls_left(self) -> float:
-        """Calls left; may be fractional, since dev queries are charged by the row too."""
+        """Calls left. The number may be fractional, because queries on dev are charged by the row, too."""
         return self.rows_left / self.train_rows

@@ -1,4 +1,4 @@
-"""How a query is cut into what is computed at once, so that memory stays bounded."""
+"""How a query is cut into chunks that are computed at once, so that memory is bounded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 def cut_by_tokens(
     lengths: Sequence[int], candidates: int, reads: int, most: int, together: bool
 ) -> Iterator[tuple[slice, slice]]:
-    """Texts, longest first, x candidates; pad tokens are at most a fifth of a text's.
+    """Cut texts, longest first, x candidates; pad tokens are at most a fifth of a padded text.
 
-    At most `most` tokens of all candidates, pad tokens counted, where they are computed together; else so many of
-    one candidate, and so many states read of all.
+    If candidates are computed `together`, a chunk has at most `most` tokens over all candidates, pad tokens included.
+    Otherwise it has at most `most` tokens of one candidate, and at most `most` states read over all candidates.
     """
     first = 0
     while first < len(lengths):
@@ -32,7 +32,7 @@ def cut_by_tokens(
 
 
 def cut_by_reads(lengths: Sequence[int], candidates: int, reads: int, most: int) -> Iterator[tuple[slice, slice]]:
-    """Texts of at most `most` tokens x candidates of at most `most` states read."""
+    """Cut texts of at most `most` tokens x candidates of at most `most` states read."""
     first = 0
     while first < len(lengths):
         fit = max(1, most // (reads * candidates))

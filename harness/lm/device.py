@@ -1,4 +1,4 @@
-"""The processor a model computes on, and the numeric profile of the process: the switches that change last digits."""
+"""The device on which a model computes, and the numeric profile of the process: switches that affect last digits."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Kind = Literal["cpu", "cuda"]
 
 
 def chosen(track: Track, wanted: str | None = None) -> Kind:
-    """The kind of device a run uses: `wanted` on the command line, or else the track's.
+    """The kind of device that a run uses: `wanted` from the command line, or else the track's.
 
     Raises:
-        InputError: there is no such kind, or a CUDA device is needed and torch sees none.
+        InputError: the kind is unknown, or the run needs a CUDA device and torch finds none.
     """
     if track.device_kind(wanted) == "cpu":
         return "cpu"
@@ -30,8 +30,8 @@ def chosen(track: Track, wanted: str | None = None) -> Kind:
         names = f" ({track.device_name})" if track.device_name and not wanted else ""
         who = "--device cuda needs" if wanted else f"track {track.name} runs on"
         raise InputError(
-            f"{who} a CUDA device{names}, and torch {torch.__version__} sees none here. Use a machine with one and a "
-            f"CUDA build of torch; or give --device cpu: such a run is {_rank_of_cpu(track)}"
+            f"{who} a CUDA device{names}, and torch {torch.__version__} finds none here. Use a machine with one and a "
+            f"CUDA build of torch; or give --device cpu: the run is then {_rank_of_cpu(track)}"
         )
     return "cuda"
 
@@ -41,25 +41,25 @@ def _rank_of_cpu(track: Track) -> str:
 
 
 def name(kind: Kind) -> str:
-    """The device as its driver names it, or ``cpu``: runs are comparable only if it is equal."""
+    """The device's name from its driver, or ``cpu``. Runs are comparable only if it is equal."""
     return "cpu" if kind == "cpu" else torch.cuda.get_device_name()
 
 
 def facts(kind: Kind) -> dict[str, str]:
-    """Versions that matter on this kind of device alone; none for the CPU."""
+    """Versions that matter only on this kind of device. There are none for the CPU."""
     if kind == "cpu":
         return {}
     return {"gpu": name(kind), "cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
 
 
 def reset_peak(kind: Kind) -> None:
-    """Begin to measure the peak of device memory anew, from what is taken now."""
+    """Restart the measurement of peak device memory, from the memory that is in use now."""
     if kind == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_mb(kind: Kind) -> float | None:
-    """Largest device memory held by tensors since `reset_peak`, MiB; None where there is no device of its own."""
+    """Largest device memory held by tensors since `reset_peak`, in MiB; None on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**20 if kind == "cuda" else None
 
 
@@ -69,7 +69,7 @@ _NO_MEMORY = "can't allocate memory"
 
 @contextlib.contextmanager
 def seeded(kind: Kind, seed: int) -> Iterator[None]:
-    """Torch's global generators, from which dropout draws, begin at `seed` and are put back: the device's own, too."""
+    """Seed torch's global generators, the device's included, and restore them afterwards. Dropout draws from them."""
     with torch.random.fork_rng(devices=[] if kind == "cpu" else [torch.cuda.current_device()]):
         torch.manual_seed(seed)
         yield
@@ -79,10 +79,10 @@ def seeded(kind: Kind, seed: int) -> Iterator[None]:
 def memory_for(asked: str, remedy: str) -> Iterator[None]:
     """Say what was `asked`, what the device has and the `remedy` where its memory, or main memory, does not suffice.
 
-    Nothing is tried again in smaller parts: which rows share a forward pass is part of the numbers.
+    The work is not repeated in smaller parts, because which rows share a forward pass affects the numbers.
 
     Raises:
-        DeviceMemoryError: in place of torch's own.
+        DeviceMemoryError: replaces torch's own error.
     """
     try:
         yield
@@ -91,9 +91,9 @@ def memory_for(asked: str, remedy: str) -> Iterator[None]:
         mine = torch.cuda.memory_reserved()
         others = max(0, total - free - mine)
         raise DeviceMemoryError(
-            f"{torch.cuda.get_device_name()} has too little memory for {asked}: of its {_mib(total)} this process "
-            f"holds {_mib(mine)}, others {_mib(others)}, and {_mib(free)} are free; torch says: "
-            f"{_first_sentences(problem)} {remedy}. Or end what else computes there (nvidia-smi lists it), or take a "
+            f"{torch.cuda.get_device_name()} has too little memory for {asked}: of its {_mib(total)}, this process "
+            f"holds {_mib(mine)}, other processes hold {_mib(others)}, and {_mib(free)} are free; torch says: "
+            f"{_first_sentences(problem)} {remedy}. Or end the other processes there (nvidia-smi lists them), or use a "
             "device with more memory"
         ) from problem
     except (MemoryError, RuntimeError) as problem:
@@ -110,15 +110,15 @@ def _mib(size: int) -> str:
 
 
 def _first_sentences(problem: Exception) -> str:
-    """What was tried and failed; torch's message goes on with advice about its allocator."""
+    """The first sentences of torch's message; advice about its allocator follows them."""
     return ". ".join(str(problem).split(". ")[:2]).strip().rstrip(".") + "."
 
 
 def apply(numerics: Numerics) -> None:
-    """Set the switches of this process to a track's numeric profile, every one of them.
+    """Set every switch of this process to a track's numeric profile.
 
-    They are torch's own and hold for the whole process: of two profiles the one applied last counts. A deterministic
-    profile must be applied before the first work on a CUDA device, which is when cuBLAS reads its workspace's size.
+    The switches are torch's own and hold for the whole process, so the profile that is applied last counts. Apply a
+    deterministic profile before the first work on a CUDA device, because cuBLAS then reads the size of its workspace.
     """
     torch.backends.cuda.matmul.allow_tf32 = numerics.tf32
     torch.backends.cudnn.allow_tf32 = numerics.tf32

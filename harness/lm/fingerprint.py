@@ -1,7 +1,7 @@
-"""The backend fingerprint: what a machine makes of fixed texts, so that drift between machines is seen.
+"""The backend fingerprint: the logits that a machine computes for fixed texts, so that drift becomes visible.
 
-Stored with every cell, compared by the leaderboard, and part of no identity: two machines that differ in the last
-digits still make the same run.
+The fingerprint is stored with every cell and compared by the leaderboard. It is not part of a run's identity: two
+machines that differ in the last digits make the same run.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ TEXTS = (
     "The river is older than the town on its banks. " * 8,
     "Why?",
 )
-"""Texts of different lengths, so that padding and chunks have their part in the numbers."""
+"""Texts of different lengths, so that padding and chunks affect the numbers."""
 _DIM, _SEED = 16, 20_220_628
 _DECIMALS = 2
 _taken: weakref.WeakKeyDictionary[LanguageModel, dict[Task, Fingerprint]] = weakref.WeakKeyDictionary()
-"""Fingerprints of this process: neither a model nor a task's wording changes while it runs."""
+"""Fingerprints computed in this process. Neither a model nor a task's wording changes while the process runs."""
 
 
 def fingerprint(lm: LanguageModel, task: Task) -> Fingerprint:
-    """What `probe` says of a model on a task, asked once in a process: the cells of a task share it."""
+    """The result of `probe`, computed once per process and task. The cells of a task share it."""
     taken = _taken.setdefault(lm, {})
     if task not in taken:
         taken[task] = probe(lm, task)
@@ -43,9 +43,9 @@ def fingerprint(lm: LanguageModel, task: Task) -> Fingerprint:
 def probe(lm: LanguageModel, task: Task) -> Fingerprint:
     """Label-word logits of `TEXTS` in the task's template, at the zero prompt and at one random deep prompt.
 
-    ``logits`` are 2 x texts x words numbers in that order; ``sha256`` is the digest of them rounded to 0.01, for
-    eyes. A pair task gets each text with the next one. The random prompt has the standard deviation of each layer's
-    input and comes through a projection, as with most submissions.
+    ``logits`` are 2 x texts x words numbers in that order. ``sha256`` is the digest of the logits rounded to 0.01; it
+    is short enough for people to compare. For a pair task, each text is paired with the next one. The random prompt has
+    the standard deviation of each layer's input and is computed by a projection, as most submissions do.
     """
     texts = tuple((TEXTS[n:] + TEXTS[:n])[: task.fields] for n in range(len(TEXTS)))
     space = Subspace(_DIM, lm.info(texts, task.template).hidden_std, lm.prompt_tokens, seed=_SEED)

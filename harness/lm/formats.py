@@ -1,8 +1,8 @@
-"""The number format follows the machine: of those that a track calls equal, the fastest one here.
+"""The number format follows the machine: of the formats that a track treats as equal, the fastest one here.
 
-The choice goes by what the processor can do, never by a race: the same machine always chooses the same. What was
-chosen is stored with each cell, and the fingerprint of fixed texts (`harness.lm.fingerprint`) is compared within a
-track's rounding.
+The choice depends only on what the processor can do, not on a measurement, so a machine always makes the same choice.
+The chosen format is stored with each cell, and the fingerprints of fixed texts (`harness.lm.fingerprint`) are compared
+within a track's rounding.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ _LEVELS = (
     "AVX512_CORE_AMX",
     "AVX512_CORE_AMX_FP16",
 )
-"""What ``ONEDNN_MAX_CPU_ISA`` may say, from less to more; each has what stands before it, but for AVX2_VNNI and _2."""
+"""Values of ``ONEDNN_MAX_CPU_ISA``, in rising order. Each level includes the ones before it, except AVX2_VNNI and
+_2."""
 
 
 @dataclass(frozen=True)
 class Processor:
-    """What of a CPU decides in which format it multiplies matrices fastest."""
+    """The features of a CPU that decide in which format it multiplies matrices fastest."""
 
     machine: str
-    """``x86_64`` or ``aarch64``, as ``platform.machine()`` has it; ``arm64`` on macOS."""
+    """``x86_64`` or ``aarch64``, the value of ``platform.machine()``; ``arm64`` on macOS."""
     avx2: bool = False
     """256-bit integer and float32 vectors."""
     vnni: bool = False
@@ -57,23 +58,24 @@ class Processor:
 
 @dataclass(frozen=True)
 class Choice:
-    """A number format, and why it is this one."""
+    """A number format, and the reason for it."""
 
     format: DType
     why: str
 
 
 def fastest(offered: Collection[DType], processor: Processor, *, int8: bool) -> Choice:
-    """The format in `offered` that `processor` computes fastest, by its capabilities alone.
+    """The format in `offered` that `processor` computes fastest, judged by its capabilities alone.
 
     Args:
-        offered: Number formats that a track calls one and the same; at least one.
-        processor: What there is to compute with.
+        offered: Number formats that a track treats as equal; at least one.
+        processor: The processor that computes.
         int8: Whether the model's family has int8 products (`harness.lm.backbones.linear.Int8Linear`).
 
     Returns:
-        The first format in the order of speed, measured in benchmarks/README.md, that is offered and that the processor
-        has units for; float32, which all have, after them. If only emulated formats are offered, the first of those.
+        The first format, in the order of speed measured in benchmarks/README.md, that is offered and that the processor
+        has units for. Every processor has units for float32, which comes last. If only emulated formats are offered,
+        the first of those.
     """
     x86 = processor.machine in {"x86_64", "AMD64"}
     ways: tuple[tuple[DType, bool, str], ...] = (
@@ -87,11 +89,11 @@ def fastest(offered: Collection[DType], processor: Processor, *, int8: bool) -> 
     for name, there, why in ways:
         if there and name in offered:
             return Choice(name, why if len(offered) > 1 else "the track names no other")
-    return Choice(next(iter(offered)), "the track names no format that this processor has units for; it is emulated")
+    return Choice(next(iter(offered)), "the processor has units for none of the track's formats and emulates this one")
 
 
 def check(name: DType, processor: Processor, *, int8: bool) -> None:
-    """Refuse int8 where it cannot be computed.
+    """Refuse int8 if it cannot be computed.
 
     Raises:
         ModelError: the model's family or the processor has no int8 products.
@@ -105,13 +107,13 @@ def check(name: DType, processor: Processor, *, int8: bool) -> None:
         )
     if not processor.avx2:
         raise ModelError(
-            f"int8 needs a processor with AVX2; this one ({processor.machine}) has none that may be used. "
-            "Set model.dtype to float32"
+            f"int8 needs a processor with AVX2; this one ({processor.machine}) has none, or "
+            "ONEDNN_MAX_CPU_ISA forbids it. Set model.dtype to float32"
         )
 
 
 def here(environment: Mapping[str, str] = os.environ) -> Processor:
-    """The processor of this machine, less what ``ONEDNN_MAX_CPU_ISA`` in `environment` forbids oneDNN to use."""
+    """The processor of this machine, without the features that ``ONEDNN_MAX_CPU_ISA`` in `environment` forbids."""
     machine = platform.machine()
     has = torch.cpu.get_capabilities()
     most = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "ALL")).upper()

@@ -1,4 +1,4 @@
-"""Kinds of language models, by the family that a model's configuration names. Needs no torch."""
+"""Kinds of language models, found by the family that a model's configuration names. Needs no torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kind_named(model_type: str) -> Kind:
         How models of this family are read.
 
     Raises:
-        ModelError: the family is not supported; the message lists those that are.
+        ModelError: the family is not supported. The message lists the supported ones.
     """
     if model_type not in KINDS:
         raise ModelError(f"models of type {model_type!r} are not supported; supported: {', '.join(sorted(KINDS))}")
@@ -44,7 +44,7 @@ def kind_named(model_type: str) -> Kind:
 def kind_of(source: str) -> Kind:
     """Whether a model is masked, causal or encoder-decoder, by the family that its configuration names.
 
-    A directory's config.json is read here; for a hub id, transformers is imported and asks the hub's client.
+    A directory's config.json is read here. For a hub id, transformers is imported and asks the hub's client.
 
     Args:
         source: `embedded`, a directory in hub format, or a hub id.
@@ -53,7 +53,7 @@ def kind_of(source: str) -> Kind:
         The model's kind.
 
     Raises:
-        ModelError: the configuration cannot be had, or its family is not supported.
+        ModelError: the configuration cannot be read, or its family is not supported.
     """
     if source == "embedded":
         return "masked"
@@ -62,13 +62,13 @@ def kind_of(source: str) -> Kind:
     check_exists(source)
     try:
         named = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):  # a hub id, or a file on which transformers has more to say
+    except (OSError, ValueError, KeyError, TypeError):  # a hub id, or a file for which transformers has a better error
         return _asked(source)
     return kind_named(str(named))
 
 
 def check_exists(source: str) -> None:
-    """Tell a mistyped directory from a hub id before anything is looked up.
+    """Tell a mistyped directory from a hub id before the model is looked up.
 
     Args:
         source: `embedded`, a directory in hub format, or a hub id.
@@ -86,9 +86,9 @@ def unavailable(source: str, kind: str, problem: Exception) -> ModelError:
     """The error for a model that cannot be loaded.
 
     Args:
-        source: where it was looked for.
-        kind: the kind that was wanted, with a space behind it, or nothing.
-        problem: what was raised.
+        source: where the model was looked for.
+        kind: the kind that was wanted, followed by a space; or "".
+        problem: the exception that was raised.
 
     Returns:
         The error, to be raised from `problem`.
@@ -100,7 +100,7 @@ def unavailable(source: str, kind: str, problem: Exception) -> ModelError:
 
 
 def _asked(source: str) -> Kind:
-    """The kind as transformers reads the configuration."""
+    """The kind, from the configuration that transformers reads."""
     import transformers  # noqa: PLC0415 - seconds to import
 
     try:

@@ -33,20 +33,21 @@ def load_model(
     device: DeviceKind = "cpu",
     numerics: Numerics | None = None,
 ) -> LanguageModel:
-    """Load what a track names: the embedded model, a directory in hub format, or a hub id; None: default numerics.
+    """Load the model that a track names: the embedded model, a directory in hub format, or a hub id.
 
-    The numeric profile is set for the whole process, so of several models the last one's holds.
+    `numerics` None means the default numeric profile. The profile is set for the whole process, so the model that is
+    loaded last decides it.
 
     Raises:
-        ModelError: it cannot be had, is of an unsupported kind, or does not fit the device; the message says what
-            to do.
+        ModelError: the model cannot be loaded, is of an unsupported kind, or does not fit the device. The message says
+        what to do.
     """
     _keep_memory()
     numerics = numerics or Numerics()
     apply(numerics)
     how = (device, numerics.chunk_tokens, "plain" if plain else numerics.forward)
     if spec.source == "embedded":
-        from harness.lm import embedded  # noqa: PLC0415 - the package is looked for only where it is used
+        from harness.lm import embedded  # noqa: PLC0415 - the package is needed only here
 
         model, tokenizer = embedded.load()
         return LanguageModel("minilm-mlm", model, tokenizer, spec, prompt, embedded.weights_sha256(), *how)
@@ -56,7 +57,7 @@ def load_model(
 
 
 def load_tokens(spec: ModelSpec) -> Vocabulary | None:
-    """What a track's model says of words, by its tokenizer alone; None where that is not on this machine."""
+    """The vocabulary of a track's model, by its tokenizer alone; None if the tokenizer is not on this machine."""
     import transformers  # noqa: PLC0415 - seconds to import
 
     if spec.source == "embedded":
@@ -67,7 +68,7 @@ def load_tokens(spec: ModelSpec) -> Vocabulary | None:
         where = {} if Path(spec.source).is_dir() else {"revision": spec.revision, "local_files_only": True}
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **where)
-        except Exception:  # noqa: BLE001 - whatever the reason, it is not at hand; `load_model` would say why
+        except Exception:  # noqa: BLE001 - not available here for any reason; `load_model` reports it
             return None
     return Vocabulary(Path(spec.source).name, tokenizer, len(tokenizer))
 
@@ -107,7 +108,7 @@ def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
 
 
 def _state_sha256(model: Any) -> str:
-    """Digest of all weights by name: the same for every file layout they came in."""
+    """A digest of all weights by name. It does not depend on the layout of the files."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -116,9 +117,9 @@ def _state_sha256(model: Any) -> str:
 
 
 def _keep_memory() -> None:
-    """Let glibc reuse the memory of activations instead of handing each one back to the kernel (Linux).
+    """Make glibc (Linux) reuse the memory of activations and not return it to the kernel.
 
-    Every layer takes and frees arrays of some megabytes; without this each is mapped and zeroed anew.
+    Every layer allocates and frees arrays of some megabytes. Otherwise the kernel maps and clears each of them again.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""The language model: loaded once, frozen, and asked for label-word logits. The only place torch runs it."""
+"""The language model: loaded once, frozen, and asked for label-word logits. No other module runs it with torch."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from harness.tracks.track import DType, Forward, ModelSpec, PromptSpec
 
 LONGEST = 512
-"""Most tokens of an input, whatever the model could take."""
+"""Largest number of tokens of an input, even if the model could take more."""
 
 
 class LanguageModel:
     """Frozen weights with their tokenizer, on one device, in one number format."""
 
     format: DType
-    """Of those that the track allows, the one that computes here (`harness.lm.formats`)."""
+    """The number format in which this machine computes, one of those that the track allows (`harness.lm.formats`)."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class LanguageModel:
 
     @property
     def prompt_tokens(self) -> int:
-        """Most prompt tokens a query may use."""
+        """Largest number of prompt tokens that a query may use."""
         return len(self._p0)
 
     def info(self, texts: Sequence[Text], template: str) -> ModelInfo:
@@ -181,20 +181,23 @@ class LanguageModel:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Word of each token id, "" where it is none: special, or not read back as that one token."""
+        """The word of each token id.
+
+        It is "" for a special token, and for a word that is not read back as that one token.
+        """
         return self._tokens.words
 
     def single_ids(self, words: Sequence[str]) -> tuple[int, ...]:
-        """One id per label word.
+        """One id for each label word.
 
         Raises:
-            QueryError: a word is not a single token; the message names its pieces.
+            QueryError: a word is not a single token. The message names its tokens.
         """
         return self._single_ids(cell(), tuple(words))
 
     def _known_ids(self, _cell: object, words: tuple[str, ...]) -> tuple[int, ...]:
         if not words:
-            raise QueryError("no label words; at least one is needed")
+            raise QueryError("the query has no label words; give at least one")
         ids = self.word_ids(words)
         for word, pieces in zip(words, ids, strict=True):
             if len(pieces) != 1:
@@ -210,7 +213,8 @@ class LanguageModel:
         """Refuse prompts of a wrong shape before they are charged.
 
         Raises:
-            QueryError: with the shape found and the shape expected; 0 candidates are none.
+            QueryError: the shape is wrong, or there are no candidates. The message gives the shape found and the one
+                expected.
         """
         if prompts is None:
             return
@@ -247,7 +251,7 @@ class LanguageModel:
         features: FeatureKind | None = None,
         normalize: bool = False,
     ) -> Forwarded:
-        """Logits, with `normalize` log-probabilities among the whole vocabulary, and the features asked for; float32.
+        """Logits and the features that were asked for, in float32. With `normalize`, logits are log-probabilities.
 
         Texts of like length are forwarded together, as many tokens at once as `chunk_tokens` says; which rows share a
         chunk depends on the query alone. Of several threads one computes, the others wait in `turns`. There is a
@@ -280,7 +284,7 @@ class LanguageModel:
             count = members.stop - members.start
             batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, features)
             with memory_for(*self._chunk(count, batch)):
-                hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); label words' is the first
+                hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); the first read is for words
                 q = self.backbone.logits(hidden[:, :, 0], ids)
                 if normalize:
                     q = q - self.backbone.normalizer(hidden[:, :, 0])[..., None]
@@ -293,14 +297,14 @@ class LanguageModel:
         return Forwarded(logits, states, lengths if features == "all" else None)
 
     def _chunk(self, candidates: int, batch: Batch) -> tuple[str, str]:
-        """What a chunk is, and what to do where the device has too little memory for it."""
+        """Describe a chunk, and say what to do if the device has too little memory for it."""
         (texts, tokens), most = batch.ids.shape, self.chunk_tokens
         asked = f"{candidates} candidates x {texts} texts x {tokens} tokens at once (chunk_tokens = {most:,})"
-        fewer = f"Lower chunk_tokens in [numerics] of a track file of your own, to {max(1, most // 2):,} say"
-        return asked, f"{fewer}: another numeric profile is another track, whose runs are ranked by themselves"
+        fewer = f"Lower chunk_tokens in [numerics] of a track file of your own, for example to {max(1, most // 2):,}"
+        return asked, f"{fewer}. Another numeric profile is another track, so its runs are ranked separately"
 
     def _chunks(self, lengths: Sequence[int], candidates: int, reads: int) -> Iterator[tuple[list[int], slice]]:
-        """Cut texts x candidates into what the backbone is given at once, texts of like length together."""
+        """Cut texts x candidates into chunks for the backbone. Texts of similar length are in one chunk."""
         order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         ordered, most = [lengths[i] for i in order], self.chunk_tokens
         if self.backbone.bounded:
@@ -313,14 +317,14 @@ class LanguageModel:
     def outputs(
         self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
     ) -> Outputs:
-        """`forward` from texts and words, for the referee and `harness predict`; unmetered."""
+        """Run `forward` on texts and words, without a meter, for the referee and for `harness predict`."""
         self.check(prompts)
         encoded = self.text_set(template, tuple(texts), None if prompts is None else _mode(prompts))
         out = self.forward(prompts, encoded, self.single_ids(words), features)
         return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # asked for, so they are there
 
     def _layers(self, prompts: Prompts) -> tuple[torch.Tensor, ...]:
-        """Prompt values per layer, as `prompt_layers` says, with those of p0 in the first."""
+        """Prompt values per layer, as in `prompt_layers`. The values of p0 are added to those of the first layer."""
         candidates = len(prompts)
         with memory_for(f"the projections and prompts of {candidates} candidates", "Ask for fewer candidates at once"):
             first, *deeper = prompt_layers(prompts, self.backbone.width, self.device, self._block)
@@ -329,8 +333,8 @@ class LanguageModel:
         return (first, *deeper)
 
     def weights(self) -> Any:
-        """A float32 copy of the transformers model, frozen; its head's bias is zero where the track says so."""
-        model = copy.deepcopy(self._model).to(torch.float32)  # .float() is refused for weights that came in GGUF
+        """A frozen float32 copy of the transformers model. The bias of its head is zero if the track says so."""
+        model = copy.deepcopy(self._model).to(torch.float32)  # .float() fails for weights read from GGUF
         bias = families.head_bias(model)
         if self._zero_head_bias and bias is not None:
             bias.data.zero_()
@@ -361,7 +365,7 @@ class LanguageModel:
         ids, mask = padded(rows, self._pad)
         longest = ids.shape[1]
         positions = torch.arange(longest).expand(len(rows), longest).clone()
-        if mode == "prepend" and self.kind == "masked":  # the text keeps its own positions, the prompt has none
+        if mode == "prepend" and self.kind == "masked":  # the text keeps its position ids, the prompt gets none
             positions = (positions - count).clamp(min=0)
         positions = (positions + self._first_position).clamp(max=self.max_tokens + self._first_position - 1)
         first = count if mode == "prepend" else 0
@@ -376,9 +380,10 @@ class LanguageModel:
         return Batch(ids, positions, mask, read, layers, start, mode, candidates, decoder)
 
     def _given_to_decoder(self, before: tuple[int, ...]) -> tuple[int, ...]:
-        """What the decoder has read when what it says next fills the mask, whose left context is `before`.
+        """The decoder's input after which its next token fills the mask. `before` is the mask's left context.
 
-        T5 names the gap and fills it, BART writes the text anew: each as it was trained, and as BBT's code reads them.
+        T5 names the gap and then fills it; BART writes the whole text again. Each model was trained in this way, and
+        BBT's code reads them in the same way.
         """
         return (self._decoder_start, *(before if self._sentinel is None else (self._sentinel,)))
 

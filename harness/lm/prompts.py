@@ -1,4 +1,4 @@
-"""Prompt values as tensors, layer by layer, each computed once for all candidates that agree on it."""
+"""Prompt values as tensors, layer by layer. Each is computed once for all candidates that agree on it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from harness.lm.device import Kind as DeviceKind
 
 _on_device: Kept[torch.Tensor] = Kept()
-"""Matrices in use in a GPU's memory."""
+"""Projection matrices in use, in a GPU's memory."""
 
 
 TOGETHER = 16
-"""Candidates projected at once where none's values may depend on the others."""
+"""Number of candidates projected at once when no candidate's values may depend on the others."""
 
 
 def prompt_layers(
     prompts: Prompts, width: int, device: DeviceKind = "cpu", block: int | None = None
 ) -> tuple[torch.Tensor, ...]:
-    """Prompt values per layer: (1, tokens, width) where all candidates agree, else (candidates, tokens, width).
+    """Prompt values per layer: (1, tokens, width) if all candidates agree, else (candidates, tokens, width).
 
-    Agreement is found by comparing what was sent. The product with a projection is computed on `device`, for `block`
-    candidates at a time, or all at once.
+    Agreement is found by comparing the values that were sent. The product with a projection is computed on `device`,
+    for `block` candidates at a time or for all at once.
     """
     if isinstance(prompts, Prompt):
         values = np.asarray(prompts.values, dtype=np.float32)
@@ -46,7 +46,7 @@ def _project(coordinates: Coordinates, layer: int, width: int, device: DeviceKin
 
 
 def _matrix(space: Subspace, layer: int, width: int, device: DeviceKind) -> torch.Tensor:
-    """A_l where it is needed; on a GPU there is no second copy of it in main memory."""
+    """The projection A_l on the device that needs it. On a GPU, main memory keeps no second copy."""
     if device == "cpu":
         return torch.from_numpy(matrix(space, layer, width))
     size = 4 * space.tokens * width * space.dim
@@ -60,5 +60,5 @@ def forget(whose: object) -> None:
 
 
 def _shared(values: FloatArray) -> FloatArray:
-    """A copy that torch may own: one row where all are equal. What comes from the wire is read-only."""
+    """A copy that torch may own, with one row if all rows are equal. Arrays from the wire are read-only."""
     return np.array(values[:1] if (values == values[:1]).all() else values, dtype=np.float32, order="C")

@@ -1,4 +1,4 @@
-"""Words and filled templates -> token ids. The text is cut where it is too long, the template never is."""
+"""From words and filled templates to token ids. A long text is cut; the template is never cut."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.lm.backbones.base import Kind
 
 SENTINEL = "<extra_id_0>"
-"""T5's word for the first gap in a text: what a mask token is to others."""
+"""T5's token for the first gap in a text. It takes the place of a mask token."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class TextSet:
 
 
 class Vocabulary:
-    """What a tokenizer says of words, with or without its model: `harness.tracks.tasks.Tokens`."""
+    """What a tokenizer tells about words, with or without its model. Implements `harness.tracks.tasks.Tokens`."""
 
     def __init__(self, name: str, tokenizer: Any, size: int) -> None:
-        """Of the model `name`, which has `size` token ids."""
+        """Wrap the tokenizer of the model `name`, which has `size` token ids."""
         self.name, self._tokenizer, self._size = name, tokenizer, size
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
@@ -66,7 +66,10 @@ class Vocabulary:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """Word of each token id, "" where it is none: special, or not read back as that one token."""
+        """The word of each token id.
+
+        It is "" for a special token, and for a word that is not read back as that one token.
+        """
         tokenizer, special = self._tokenizer, set(self._tokenizer.all_special_ids)
         known = min(len(tokenizer), self._size)
         words = tokenizer.batch_decode([[i] for i in range(known)], clean_up_tokenization_spaces=False)
@@ -78,7 +81,7 @@ class Vocabulary:
 
 
 def mask_token(tokenizer: Any) -> str | None:
-    """What stands for {mask}: the mask token, or T5's first sentinel; None where there is neither."""
+    """The token that stands for {mask}: the mask token, or T5's first sentinel; None if there is neither."""
     if tokenizer.mask_token_id is not None:
         return str(tokenizer.mask_token)
     known = tokenizer.convert_tokens_to_ids(SENTINEL) not in {None, tokenizer.unk_token_id}
@@ -93,7 +96,7 @@ def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) 
     position is the template's.
 
     Raises:
-        QueryError: the template is malformed for this many fields, or does not fit even without text.
+        QueryError: the template is malformed for this number of fields, or is too long even without a text.
     """
     problem = template_problem(template, len(text), kind == "causal")
     if problem:
@@ -122,7 +125,7 @@ def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) 
 
 
 def _fill(template: str, text: Text, mask: str) -> tuple[str, list[tuple[int, int]], int]:
-    """Filled template, character span of each text field, position of the mask."""
+    """The filled template, the character span of each text field, and the position of the mask."""
     spans = [(0, 0)] * len(text)
     out, mask_at = "", 0
     for piece in re.split(r"(\{(?:a|b|mask)\})", template):
@@ -139,16 +142,16 @@ def _fill(template: str, text: Text, mask: str) -> tuple[str, list[tuple[int, in
 
 
 def _field(filled: str, span: tuple[int, int], fields: list[tuple[int, int]]) -> int | None:
-    """Which text field a token lies in, spaces at its ends aside; None if it is the template's or added."""
+    """The text field in which a token lies, without spaces at its ends; None if the template or tokenizer added it."""
     first, last = span
     token = filled[first:last]
-    if not token.isspace():  # of nothing but spaces, a token is the field's only if it lies in it as it is
+    if not token.isspace():  # a token of spaces only belongs to the field if all of it lies there
         first, last = first + len(token) - len(token.lstrip()), last - len(token) + len(token.rstrip())
     return next((n for n, (start, stop) in enumerate(fields) if start <= first < last <= stop), None)
 
 
 def _kept(owner: list[int | None], excess: int) -> list[int] | None:
-    """Positions that stay when `excess` text tokens are dropped; None if there are too few."""
+    """Positions that remain after `excess` text tokens are dropped; None if there are too few text tokens."""
     fields = {n: [i for i, o in enumerate(owner) if o == n] for n in set(owner) - {None}}
     dropped: set[int] = set()
     for _ in range(excess):

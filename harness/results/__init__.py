@@ -1,1 +1,1 @@
-"""What is kept of a run: typed records, the database that holds them, its checks, uploads."""
+"""What is stored of a run: typed records, the database, its checks, and uploads."""

@@ -1,9 +1,9 @@
-"""`harness audit`: whether a results database still says what was written into it.
+"""`harness audit`: check that a results database still says what was written into it.
 
-Checks every row as it lies: seals, the ledger's chain, answers' checksums, identities, sums of the ledger against the
-outcomes' facts, test labels against the test sets at hand, predictions against labels. Scores are computed anew from
-the predictions. What is wrong is named by table and row. Nothing here trusts the reading side of
-`harness.results.store`.
+The audit checks every row as it is stored: seals, the ledger's chain, the checksums of answers, identities, the sums of
+the ledger against the facts of outcomes, test labels against the available test sets, and predictions against labels.
+It computes scores again from the predictions. It names the table and the row of each fault. It does not use the reading
+methods of `harness.results.store`.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from harness.results.store import Store
 
 _ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What comes of a damaged value that is not of its column's type."""
+"""Exceptions that a damaged value can cause when its type is not that of its column."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it was written."""
+    """A part of the database that differs from what was written."""
 
     table: str
     row: str
-    """Which row: the run with its entry, the cell, the query or mark."""
+    """The row: the run with its entry, the cell, the query or the mark."""
     fact: str
 
 
@@ -55,23 +55,24 @@ class Recomputed:
     split: int
     status: str
     scores: dict[float, float]
-    """Score of the answer that stood at each mark."""
+    """Score of the incumbent at each mark."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit saw."""
+    """The result of an audit."""
 
     digest: str
-    """sha256 over all seals: two databases with the same digest and no findings hold the same facts."""
+    """SHA-256 of all seals. Two databases with the same digest and no findings hold the same facts."""
     findings: tuple[Finding, ...]
     rows: dict[str, int]
-    """Rows read per table."""
+    """Number of rows read in each table."""
     cells: tuple[Recomputed, ...]
     late: int
-    """Finished cells that were sealed when their database was migrated, not when they ended."""
+    """Finished cells that were sealed when their database was migrated and not when they ended."""
     unfinished: int
-    """Attempts without an outcome: interrupted, or running now. Their queries are chained, their end is open."""
+    """Attempts without an outcome, interrupted or still running. Their queries are chained, but nothing covers their
+    end."""
     test_sets_at_hand: int
     """Test sets whose texts were at hand, so that their labels were compared."""
     other_data: tuple[str, ...] = ()
@@ -84,7 +85,7 @@ def audit(store: Store, test_labels: Mapping[str, bytes] | None = None, here: Da
     With the data `here`, cells that were tuned or scored on others of the same name are told.
 
     Raises:
-        StoreError: it cannot be read to the end; the message is the database's own.
+        StoreError: the database cannot be read to the end. The message is the database's own.
     """
     with store.snapshot() as connection:
         return audit_snapshot(connection, test_labels, here)
@@ -98,7 +99,7 @@ def audit_snapshot(
 
 
 def summary(found: Audit, differs: bool = False) -> list[str]:
-    """What was looked at, in lines; `differs` says that something published does, so that all is not ok."""
+    """The result in lines. With `differs`, published results differ from the database, so the verdict is not "ok"."""
     n = found.rows
     rows = (counted(n["runs"], "run"), counted(n["outcomes"], "cell"), counted(n["queries"], "query", "queries"))
     kept = (counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer"))
@@ -116,7 +117,7 @@ def summary(found: Audit, differs: bool = False) -> list[str]:
 
 @dataclass
 class _Attempt:
-    """What the ledger of one attempt adds up to."""
+    """Sums over the ledger of one attempt."""
 
     queries: int = 0
     last_link: str = ""
@@ -157,15 +158,15 @@ class _Auditor:
         self._findings.append(Finding(table, row, fact))
 
     def _select(self, table: sa.Table, order: str, **where: Any) -> Iterator[Mapping[str, Any]]:
-        """Rows as they lie: no column types are applied, since damage may have changed them."""
+        """Rows as they are stored. Column types are not applied, because damage may have changed the values."""
         condition = " AND ".join(f"{name} = :{name}" for name in where) or "1 = 1"
-        query = sa.text(f"SELECT * FROM {table.name} WHERE {condition} ORDER BY {order}")  # noqa: S608 - names of ours
+        query = sa.text(f"SELECT * FROM {table.name} WHERE {condition} ORDER BY {order}")  # noqa: S608 - own names
         for row in self._connection.execute(query, where).mappings():
             self._rows[table.name] += 1
             yield dict(row)
 
     def _file(self) -> bool:
-        """What SQLite itself can tell of its file; returns whether its tables are those that can be read here."""
+        """SQLite's own check of its file. Returns whether the file has the tables that can be read here."""
         for (line,) in self._connection.exec_driver_sql("PRAGMA integrity_check"):
             if line != "ok":
                 self._found("(file)", "SQLite's integrity check", str(line))
@@ -206,7 +207,7 @@ class _Auditor:
                 self._entries[row["run"]] = str(identity["entry"])
                 self._data[row["run"]] = str(identity.get("data"))
                 if run_id(identity) != row["run"]:
-                    self._found("runs", name, f"its name is not the digest of its identity, {run_id(identity)}")
+                    self._found("runs", name, f"its id is not the digest of its identity, {run_id(identity)}")
             except _ODD as problem:
                 self._found("runs", name, f"its identity cannot be read: {problem}")
             self._runs[row["run"]] = row
@@ -254,20 +255,20 @@ class _Auditor:
             self._digest.update(f"{parts}\n".encode())
 
     def _ledger(self, name: str, attempt: Mapping[str, Any]) -> _Attempt:
-        """Follow the chain. After a break it goes on from the link as stored, so that each break is named once."""
+        """Follow the chain. After a break it continues from the stored link, so that each break is reported once."""
         rows = list(self._select(tables.queries, "number", attempt=attempt["attempt"]))
         link = first_link(attempt["run"], attempt["task"], attempt["split"], attempt["attempt"])
         for place, row in enumerate(rows):
             if row["number"] != place:
                 self._found("queries", f"{name}, query {row['number']}", f"query {place} expected: one is missing")
             if row["chain"] != _linked(link, row):
-                self._found("queries", f"{name}, query {row['number']}", "breaks the chain: it or its link was changed")
+                self._found("queries", f"{name}, query {row['number']}", "breaks the chain: query or link was changed")
             link = row["chain"]
         try:
             sums = {name: sum(row[name] for row in rows) for name in ("rows", "tokens", "bytes_up", "bytes_down")}
             sums |= {"level": max((row["level"] for row in rows), default=0), "queries": len(rows)}
             seconds = 0.0
-            for row in rows:  # one by one, as `Service.count` does; `sum` is compensated from Python 3.12 on
+            for row in rows:  # one by one, as `Usage.count` does; `sum` is compensated from Python 3.12 on
                 seconds += row["seconds"]
             sums["seconds"] = seconds
         except _ODD as problem:
@@ -284,10 +285,10 @@ class _Auditor:
         if self._here is not None and self._data.get(row["run"]) == self._here.name:
             self._other.update(self._here.differs(row["task"], row["split"], row["test"], record.shots_sha256))
         if row["status"] not in MEANING:
-            self._found("outcomes", name, f"there is no status {row['status']!r}")
+            self._found("outcomes", name, f"its status {row['status']!r} does not exist")
         self._sums(name, record, ledger)
         if test is None:
-            self._found("outcomes", name, f"its test set {row['test']} is not there")
+            self._found("outcomes", name, f"its test set {row['test']} is missing")
             return
         mark = mark_of(row["seal"])
         run_seal = self._runs.get(row["run"], {}).get("seal", "")
@@ -298,22 +299,22 @@ class _Auditor:
             self._found(
                 "outcomes",
                 name,
-                "its seal does not close over the cell: the outcome was changed, or the ledger's end, predictions, "
+                "its seal does not match the cell: the outcome was changed, or the ledger's end, predictions, "
                 "run or test set were replaced, added or removed",
             )
         self._late += bool(mark)
         self._incumbents(name, record, row, tables.classes_of(test["labels"]), kept)
 
     def _sums(self, name: str, record: CellRecord, ledger: _Attempt) -> None:
-        """The record against the ledger; uploaded predictions have neither."""
+        """Compare the record with the ledger. Uploaded predictions have neither."""
         pairs = {"rows_spent": "rows", "lm_s": "seconds"}
         pairs |= {same: same for same in ("tokens", "bytes_up", "bytes_down", "queries")}
-        if record.access != "white-box":  # whose level says that it had the weights
+        if record.access != "white-box":  # the level of a reference says that it had the weights
             pairs["level"] = "level"
         for fact, column in pairs.items():
             stored, summed = getattr(record, fact), ledger.sums.get(column)
             if stored != summed:
-                self._found("outcomes", name, f"{fact} is {stored}, its queries make {summed}")
+                self._found("outcomes", name, f"{fact} is {stored}, but its queries add up to {summed}")
         if record.rows_spent > record.rows_total:
             self._found("outcomes", name, f"{record.rows_spent} rows spent of {record.rows_total}")
 
@@ -330,7 +331,7 @@ class _Auditor:
             which = f"{name}, mark {each['mark']}"
             self._sealed(tables.incumbents, which, each)
             if each["answer"] not in self._answers:
-                self._found("incumbents", which, f"its answer {each['answer']} is not there")
+                self._found("incumbents", which, f"its answer {each['answer']} is missing")
             if each["mark"] not in MARKS or each["rows"] > each["mark"] * record.rows_total:
                 self._found("incumbents", which, f"offered after {each['rows']} of {record.rows_total} rows")
             predicted = tables.classes_of(each["predictions"])
@@ -338,7 +339,7 @@ class _Auditor:
                 fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {len(file.classes)}"
                 self._found("incumbents", which, fact)
                 continue
-            # The cell's own score is scikit-learn's, so that it checks the vectorised metrics of the ranking.
+            # The score at the last mark is scikit-learn's, which checks the vectorised metrics of the ranking.
             of = cell_score if each["mark"] == MARKS[-1] else score
             scores[each["mark"]] = float(of(file.metric, predicted, labels, len(file.classes)))
         if outcome["status"] in COUNTS and 1.0 not in scores:
@@ -348,7 +349,7 @@ class _Auditor:
         self._cells.append(Recomputed(run, entry, *place, outcome["status"], scores))
 
     def _orphans(self) -> None:
-        """Rows that belong to no attempt."""
+        """Report rows that belong to no attempt."""
         for table in (tables.queries, tables.outcomes, tables.incumbents):
             count = self._connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
             if count != self._rows[table.name]:
@@ -358,7 +359,7 @@ class _Auditor:
 
 
 def _linked(previous: str, row: Mapping[str, Any]) -> str:
-    """`chained`, or what keeps a damaged row from being chained."""
+    """The next link by `chained`, or the problem that prevents it if the row is damaged."""
     try:
         return chained(previous, row)
     except _ODD as problem:

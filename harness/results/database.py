@@ -1,9 +1,11 @@
-"""Connections to SQLite and PostgreSQL that keep the same promises to `harness.results.store`.
+"""Connections to SQLite and PostgreSQL that give `harness.results.store` the same guarantees.
 
-A commit is on disk before it returns. Who writes sees everything that was written before, and nobody else writes
-meanwhile: SQLite's ``BEGIN IMMEDIATE``; on PostgreSQL, where writers would run side by side, an advisory lock that ends
-with the transaction. Who only appends rows of its own does not take that lock: the ledgers of many evaluators grow at
-once. Who reads sees one moment: SQLite's transactions; ``REPEATABLE READ`` on PostgreSQL.
+- A commit is on disk before it returns.
+- A writer sees everything that was written before, and nobody else writes at the same time. On SQLite this is ``BEGIN
+  IMMEDIATE``. On PostgreSQL it is an advisory lock that ends with the transaction.
+- A process that only appends rows of its own does not take that lock, so the ledgers of many evaluators grow at the
+  same time.
+- A reader sees the state of one moment: a transaction on SQLite, ``REPEATABLE READ`` on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -20,28 +22,28 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from harness.errors import StoreError
 
 WAIT_S = {"sqlite": 120, "postgresql": 300}
-"""Seconds that a writer waits for the others."""
+"""Seconds that a writer waits for other writers."""
 _LOCK = int.from_bytes(b"harness\0", "big")
-"""Key of the advisory lock, one per database."""
+"""Key of the advisory lock; there is one per database."""
 _ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "connect_timeout": 30}
-"""libpq's: a server that the network has lost is noticed within a minute."""
+"""Options of libpq, so that a lost connection to the server is noticed within a minute."""
 
 
 def shown(url: str) -> str:
-    """A store's name for messages: without the password, and without what a URL's query may hold beside it."""
+    """A store's name for messages. It has neither the password nor the query part of the URL, which may hold one."""
     if "://" not in url:
         return url
-    hidden = re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", url, count=1, flags=re.DOTALL)  # up to the last @
+    hidden = re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", url, count=1, flags=re.DOTALL)  # the password ends at the last @
     return re.sub(r"(?i)((?:password|passwd|pwd)=)[^&]*", r"\1***", hidden)
 
 
 def open_engine(url: str, *, create: bool = True, name: str = "results database", option: str = "--store") -> sa.Engine:
     """Connect to a database: a path is SQLite, anything with ``://`` is a SQLAlchemy URL.
 
-    `name` and `option` are what messages call it, and how another one is chosen.
+    Messages call the database `name` and tell the user to choose another one with `option`.
 
     Raises:
-        StoreError: it cannot be opened or created; without `create`, where there is no such file.
+        StoreError: the database cannot be opened or created. Without `create`, also if there is no such file.
     """
     try:
         where = sa.make_url(url) if "://" in url else sa.URL.create("sqlite", database=url)
@@ -59,7 +61,7 @@ def open_engine(url: str, *, create: bool = True, name: str = "results database"
 
 
 def address(engine: sa.Engine) -> str:
-    """URL by which other processes reach the same database, password and all; a file's by its whole path."""
+    """The URL by which other processes reach the same database, with its password. A file has its absolute path."""
     url, file = engine.url, engine.url.database
     if url.get_backend_name() == "sqlite" and file and not file.startswith((":memory:", "file:")):
         url = url.set(database=str(Path(file).resolve()))
@@ -67,7 +69,7 @@ def address(engine: sa.Engine) -> str:
 
 
 def identity(connection: sa.Connection) -> tuple[str, ...]:
-    """What tells this database from any other, by whichever name it was reached."""
+    """What distinguishes this database from every other one, whatever name it was opened by."""
     if connection.dialect.name == "sqlite":
         file = next(row.file for row in connection.exec_driver_sql("PRAGMA database_list") if row.name == "main")
         if not file:
@@ -82,7 +84,7 @@ def identity(connection: sa.Connection) -> tuple[str, ...]:
 
 
 def _cause(problem: Exception) -> str:
-    """What went wrong, in words that no part of a URL is in."""
+    """The cause of an error, in words that contain no part of a URL."""
     if isinstance(problem, ModuleNotFoundError) and problem.name == "psycopg":
         return 'psycopg is not installed; run: pip install -e ".[postgres]"'
     if isinstance(problem, ArgumentError) and "Could not parse" in str(problem):
@@ -119,7 +121,7 @@ def _sqlite(where: sa.URL, *, create: bool) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        """Writers take the lock before they read, so that what they read still holds when they write."""
+        """Make writers take the lock before they read, so that what they read is still true when they write."""
         writing = connection.get_execution_options().get("writes", "nothing") != "nothing"
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
@@ -138,7 +140,7 @@ def _as_it_lies(where: sa.URL, path: Path) -> sa.URL:
 
 
 def _postgresql(where: sa.URL) -> sa.Engine:
-    """Connections are tried before they are used, so that a server that was started again is found again."""
+    """Each connection is tested before use, so that a restarted server is found again."""
     if where.drivername not in {"postgresql", "postgresql+psycopg"}:
         raise ArgumentError("PostgreSQL is reached with psycopg: postgresql+psycopg://USER@HOST/DATABASE")
     where = where.set(drivername="postgresql+psycopg")
@@ -165,7 +167,7 @@ def _postgresql(where: sa.URL) -> sa.Engine:
 
 
 def readers(engine: sa.Engine) -> sa.Engine:
-    """The same connections, for transactions that read: each sees the database as it was at one moment."""
+    """The same connections for transactions that only read. Each transaction sees the database at one moment."""
     if engine.dialect.name == "sqlite":
         return engine
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)

@@ -1,4 +1,4 @@
-"""`harness merge`: results databases that were filled apart, brought together in one.
+"""`harness merge`: bring results databases that were filled separately together in one.
 
 Each source is audited first and then comes over in one transaction, whole or not at all. Attempts get the target's
 numbers, so their chains and seals are made anew: over the same facts, in the same way, and late seals stay late. An
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from harness.results.store import Store
 
 _NAMED = 5
-"""Findings or conflicts that a message spells out."""
+"""Number of findings or conflicts that a message lists."""
 _PAGE = 100
-"""Answers held in memory at once; each may be tens of megabytes."""
+"""Number of answers in memory at once; each may have tens of megabytes."""
 _CELL = ("run", "task", "split")
 
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Merged:
-    """What one source brought."""
+    """What was copied from one source."""
 
     source: str
     runs: int
@@ -47,24 +47,24 @@ class Merged:
     queries: int
     cells: int
     agreeing: int
-    """Cells that the target had from elsewhere, with the same result."""
+    """Number of cells that the target already had from another source, with the same result."""
 
 
 def merge(source: Store, target: Store) -> Merged:
-    """Bring all facts of one database into another, in one transaction of the target.
+    """Copy all facts of one database into another, in one transaction of the target.
 
     Raises:
-        StoreError: they are one database, the source's audit has findings, or the two contradict each other; the
-            target is then as it was.
+        StoreError: both are the same database, the audit of the source has findings, or the two contradict each other.
+            The target is then unchanged.
     """
     if source.identity() == target.identity():
-        raise StoreError(f"{source.url} and {target.url} are one database; merge it into another one")
+        raise StoreError(f"{source.url} and {target.url} are the same database; merge it into another one")
     with source.snapshot() as there:
         findings = audit_snapshot(there).findings
         if findings:
             first = "; ".join(f"{f.table}: {f.row}: {f.fact}" for f in findings[:_NAMED])
             raise StoreError(
-                f"{source.url}: {len(findings)} findings of its audit, nothing was merged: {first}. "
+                f"{source.url}: its audit has {len(findings)} findings, and nothing was merged: {first}. "
                 f"See harness audit --store {source.url}"
             )
         with target.changes() as here:
@@ -78,7 +78,10 @@ class _Merge:
         self._conflicts: list[str] = []
 
     def run(self) -> Merged:
-        for table, facts in ((tables.runs, ()), (tables.test_sets, ("labels",))):  # a run's name is its identity
+        for table, facts in (
+            (tables.runs, ()),
+            (tables.test_sets, ("labels",)),
+        ):  # a run's id is a digest
             for row in _rows(self._there, table):
                 self._once(table, row, facts)
         self._answers()
@@ -87,9 +90,9 @@ class _Merge:
         if self._conflicts:
             more = len(self._conflicts) - _NAMED
             raise StoreError(
-                f"{self._source} and {self._target} contradict each other, nothing of the former was merged: "
+                f"{self._source} and {self._target} contradict each other, and nothing of the former was merged: "
                 f"{'; '.join(self._conflicts[:_NAMED])}{f'; and {more} more' if more > 0 else ''}. "
-                "Leave one of the two out, or run these cells again on one machine"
+                "Merge only one of the two, or run these cells again on one machine"
             )
         n = self._count
         return Merged(self._source, n["runs"], n["attempts"], n["queries"], n["cells"], n["agreeing"])
@@ -104,7 +107,7 @@ class _Merge:
             self._conflicts.append(f"{table.name}: {row[key.name]} has another {' and '.join(facts)}")
 
     def _answers(self) -> None:
-        """Each is named by its bytes, which the audit has checked."""
+        """Copy the answers. Each is named by the digest of its bytes, which the audit has checked."""
         answers = tables.answers.c.sha256
         lacking = sorted(_column(self._there, answers) - _column(self._here, answers))
         for start in range(0, len(lacking), _PAGE):
@@ -112,7 +115,7 @@ class _Merge:
             self._here.execute(tables.answers.insert(), [dict(row) for row in self._there.execute(page).mappings()])
 
     def _attempt(self, row: Row) -> None:
-        """Bring an attempt, or what has come to one that is there since it was merged."""
+        """Copy an attempt, or what was added to an attempt since it was last merged."""
         place = {name: row[name] for name in _CELL}
         known = _rows(self._here, tables.attempts, started=row["started"], **place)
         mine = known[0] if known else self._new_attempt(row)
@@ -141,7 +144,7 @@ class _Merge:
     def _new_attempt(self, row: Row) -> Row:
         values = {name: value for name, value in row.items() if name not in {"attempt", "seal"}}
         inserted = self._here.execute(tables.attempts.insert().values(seal="", **values)).inserted_primary_key
-        assert inserted is not None  # noqa: S101 - an integer key that the database chose
+        assert inserted is not None  # noqa: S101 - the database chose an integer key
         mine = values | {"attempt": int(inserted[0])}
         mine["seal"] = row_seal("attempts", mine)
         number = tables.attempts.c.attempt == mine["attempt"]
@@ -150,9 +153,10 @@ class _Merge:
         return mine
 
     def _ledger(self, row: Row, mine: Row, *, ended: bool) -> tuple[int, str] | None:
-        """Bring the queries that are not there yet; return how many there are, and the last link.
+        """Copy the queries that are missing, and return how many there are and the last link.
 
-        None where the two ledgers are not one, of which one or the other was copied earlier.
+        Returns None if the two ledgers contradict each other: they differ in a query, or an attempt that has ended has
+        fewer.
         """
         link = first_link(mine["run"], mine["task"], mine["split"], mine["attempt"])
         theirs = _rows(self._there, tables.queries, attempt=row["attempt"])
@@ -168,7 +172,7 @@ class _Merge:
             for query, link in zip(theirs[len(known) :], links[len(known) :], strict=True)
         ]
         if added and _rows(self._here, tables.outcomes, attempt=mine["attempt"]):
-            return None  # it ended here with fewer
+            return None  # the attempt ended here with fewer queries
         if ended and len(known) > len(theirs):
             return None
         if added:
@@ -197,7 +201,7 @@ class _Merge:
         self._count["cells"] += 1
 
     def _result(self, connection: sa.Connection, outcome: Row) -> tuple[Any, ...]:
-        """What two outcomes must have in common to agree: not times and memory, but all that a score is made of."""
+        """The part of two outcomes that must be equal: everything that a score is made of, but not times and memory."""
         kept = _rows(connection, tables.incumbents, attempt=outcome["attempt"])
         columns = ("mark", "rows", "answer", "predictions")
         incumbents = sorted(tuple(row[name] for name in columns) for row in kept)
@@ -211,7 +215,7 @@ def _replaces(one: Row, other: Row) -> bool:
 
 
 def _rows(connection: sa.Connection, table: sa.Table, **where: Any) -> list[Row]:
-    """Rows in the order of their keys."""
+    """Rows, in the order of their keys."""
     query = sa.select(table).where(*(table.c[name] == value for name, value in where.items()))
     return [dict(row) for row in connection.execute(query.order_by(*table.primary_key.columns)).mappings()]
 

@@ -1,7 +1,7 @@
-"""`harness migrate`: a results database of version 1, copied into one of the present version.
+"""`harness migrate`: copy a results database of version 1 into one of the present version.
 
-Version 1 had a chained ledger and no seals. Every row is copied as it is and sealed; outcomes are marked as sealed
-late, for nothing can tell what happened to them before. The older file stays, under another name.
+Version 1 had a chained ledger and no seals. Every row is copied unchanged and sealed. Outcomes are marked as sealed
+late, because changes before the migration cannot be detected. The older file is kept under another name.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _AT_ONCE = 1000
 
 
 def needed(path: Path) -> bool:
-    """Whether a SQLite file is of an older version; False where it is of the present one.
+    """Whether a SQLite file is of an older version; False if it is of the present one.
 
     Raises:
-        StoreError: no such file, no results database, or one that a newer harness wrote.
+        StoreError: there is no such file, it is not a results database, or a newer harness wrote it.
     """
     try:
         with _opened(path) as old:
@@ -40,20 +40,22 @@ def needed(path: Path) -> bool:
 
 
 def migrate(path: Path) -> Path:
-    """Bring a SQLite file of version 1 up to date in its place; return where the older one is kept.
+    """Replace a SQLite file of version 1 by one of the present version, and return where the older one is kept.
 
-    The new file takes the place of the old one in one step, when it is whole. Killed before, nothing has changed.
+    The complete new file replaces the old one in one step. If the process is killed before this step, nothing has
+    changed.
 
     Raises:
-        StoreError: as `needed`, or it is of the present version, in use, or its older self is kept there already.
+        StoreError: as for `needed`; or the file is of the present version or in use, or the place for the older file is
+            taken.
     """
     kept, new = path.with_name(f"{path.name}.v{_FROM}"), path.with_name(f"{path.name}.new")
     try:
         with _opened(path) as old:
             if _version(old, path) == TO:
                 raise StoreError(f"{path} is of version {TO} already; nothing to do")
-            if kept.exists() and not kept.samefile(path):  # the same where an earlier one was killed at the last step
-                raise StoreError(f"{kept} is there already; move it away, for the older file will be kept as that")
+            if kept.exists() and not kept.samefile(path):  # the same: killed at the last step
+                raise StoreError(f"{kept} exists already; move it away, because the older file will get this name")
             _alone(old, path)
             _remove(new)
             old.execute("BEGIN EXCLUSIVE")
@@ -63,7 +65,7 @@ def migrate(path: Path) -> Path:
             os.replace(new, path)  # noqa: PTH105 - one step, as os.link
     except (sqlite3.Error, OSError, sa.exc.SQLAlchemyError) as problem:
         _remove(new)
-        raise StoreError(f"{path} could not be migrated and is as it was: {problem}") from problem
+        raise StoreError(f"{path} could not be migrated and is unchanged: {problem}") from problem
     return kept
 
 
@@ -74,7 +76,7 @@ def _opened(path: Path) -> closing[sqlite3.Connection]:
 
 
 def _version(old: sqlite3.Connection, path: Path) -> int:
-    """The version that a file is of, an older or the present one."""
+    """The version of a file, which is an older or the present one."""
     names = {name for (name,) in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     row = old.execute("SELECT version FROM schema").fetchone() if {"schema", "runs"} <= names else None
     if row is None or not isinstance(row[0], int) or row[0] < _FROM:
@@ -88,15 +90,15 @@ def _version(old: sqlite3.Connection, path: Path) -> int:
 
 
 def _alone(old: sqlite3.Connection, path: Path) -> None:
-    """Fold the write-ahead log in: SQLite does that only where nobody else has the file open."""
+    """Merge the write-ahead log into the file. SQLite does this only if no other process has the file open."""
     try:
         old.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.OperationalError as problem:
-        raise StoreError(f"{path} is in use ({problem}); end what runs on it, then migrate") from problem
+        raise StoreError(f"{path} is in use ({problem}); end the processes that use it, then migrate") from problem
 
 
 def _copy(old: sqlite3.Connection, new: Path) -> None:
-    """Write all rows and their seals into a new file, in one transaction."""
+    """Write all rows with their seals into a new file, in one transaction."""
     old.row_factory = sqlite3.Row
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(new)))
     try:
@@ -113,7 +115,7 @@ def _copy(old: sqlite3.Connection, new: Path) -> None:
 
 
 def _rows(old: sqlite3.Connection, table: sa.Table) -> Iterator[dict[str, Any]]:
-    return (dict(row) for row in old.execute(f"SELECT * FROM {table.name}"))  # noqa: S608 - a table of ours
+    return (dict(row) for row in old.execute(f"SELECT * FROM {table.name}"))  # noqa: S608 - the name of an own table
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: Iterator[dict[str, Any]]) -> None:
@@ -122,7 +124,7 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: Iterator[dict[str,
 
 
 def _closed(connection: sa.Connection, old: sqlite3.Connection) -> Iterator[dict[str, Any]]:
-    """Outcomes with seals that say they came late."""
+    """Outcomes, with seals that are marked as late."""
     for row in list(_rows(old, tables.outcomes)):
         attempt = row["attempt"]
         links = old.execute("SELECT chain FROM queries WHERE attempt = ? ORDER BY number", (attempt,)).fetchall()

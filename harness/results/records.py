@@ -1,8 +1,8 @@
-"""What the results database keeps, as typed records: runs, cells and answered queries. Pure data, no storage.
+"""What the results database stores, as typed records: runs, cells and answered queries. Pure data, no storage.
 
-A record decodes from the JSON of any older version: a field that was added later has a default, which is what the field
-means where the older version did not store it. The stored JSON is written in the order of the fields, so that a field
-added later stands last and the bytes of the others stay as they are.
+A record can be decoded from the JSON of any older version. A field that was added later has a default, which is what
+its absence means in an older record. The JSON is written in the order of the fields. So a new field is added at the
+end, and the bytes of the others do not change.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 RunAccess: TypeAlias = Literal["black-box", "white-box", "predictions"]
-"""``white-box`` is a reference that was allowed to train with the model's weights; it is listed, never ranked.
-``predictions`` were uploaded: nothing is known of how they were made, and they are listed apart."""
+"""``white-box``: a reference that may train with the model's weights; it is listed and never ranked.
+``predictions``: uploaded; nothing is known of how they were made, and they are listed separately."""
 Note: TypeAlias = Mapping[str, float]
-"""Numbers that a submission keeps beside an answer."""
+"""Numbers that a submission stores beside an answer."""
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """What makes two runs the same run: any difference starts a new one."""
+    """A run's identity. Two runs that differ in any field are different runs."""
 
     entry: str
-    """Name on the leaderboard: the folder, and options that were given."""
+    """Name on the leaderboard: the folder and the options that were given."""
     submission_sha256: str
     options: tuple[tuple[str, str], ...]
     track: str
@@ -45,15 +45,16 @@ class RunKey:
     data: str
     data_sha256: str
     device: str
-    """``cpu``, or the GPU as its driver names it: what was used, whatever the track asks for."""
+    """``cpu``, or the GPU's name from its driver. It is the device that was used, whatever the track says."""
     seed: int
     environment_sha256: str
-    """Of the versions of everything that computes."""
+    """Digest of the versions of everything that computes."""
     modified: tuple[str, ...] = ()
-    """Which of the track's choices were replaced on the command line; a run with any is never ranked with it."""
+    """Names of the track's choices that were replaced on the command line. A run with any is never ranked."""
     access: RunAccess = "black-box"
     external: str = ""
-    """What came from outside data, e.g. a pre-trained prompt with its digest; such a run never ranks with pure ones."""
+    """Origin of outside data, such as a pre-trained prompt with its digest. Such a run is never ranked with pure
+    runs."""
     calls: int | None = None
     """Budget of every cell where it is not the track's; `modified` says so, too."""
     repeat: int = 0
@@ -61,7 +62,7 @@ class RunKey:
 
     @property
     def id(self) -> str:
-        """Digest that names the run."""
+        """The digest that names the run."""
         return run_id(asdict(self))
 
 
@@ -71,14 +72,14 @@ A field that still has this value is left out of the run's digest, so the ids of
 
 
 def run_id(identity: Mapping[str, Any]) -> str:
-    """Digest of a run's identity, a `RunKey` as a dict or as read back from JSON."""
+    """Digest of a run's identity, which is a `RunKey` as a dict or as read from JSON."""
     counted = {name: value for name, value in identity.items() if name not in _LATER or value != _LATER[name]}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, as read back."""
+    """A run as read from the database."""
 
     id: str
     key: RunKey
@@ -99,14 +100,14 @@ class LedgerRow:
     bytes_down: int
     seconds: float
     level: int
-    """0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
+    """0 is text and logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
     sha256: str
-    """Of the request's and the reply's bytes."""
+    """Digest of the request's and the reply's bytes."""
 
 
 @dataclass
 class Usage:
-    """What the answered queries of one cell add up to; counted while they are answered."""
+    """Sums over the answered queries of one cell, counted as they are answered."""
 
     queries: int = 0
     level: int = 0
@@ -115,12 +116,13 @@ class Usage:
     bytes_up: int = 0
     bytes_down: int = 0
     nominal_up: int = 0
-    """Bytes by the papers' formula, which sends the tokens of all texts anew with every candidate, and its floats."""
+    """Bytes by the papers' formula, which counts the tokens of all texts and the prompt's floats for every
+    candidate."""
     nominal_down: int = 0
     lm_s: float = 0.0
 
     def count(self, row: LedgerRow, nominal_up: int, nominal_down: int) -> None:
-        """Add an answered query; the nominal bytes are in no ledger row."""
+        """Add an answered query. No ledger row has its nominal bytes."""
         self.queries += 1
         self.level = max(self.level, row.level)
         self.tokens += row.tokens
@@ -133,10 +135,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a machine makes of fixed texts: see `harness.lm.fingerprint`."""
+    """A backend fingerprint: see `harness.lm.fingerprint`."""
 
     sha256: str
-    """Of the logits rounded to 0.01, for eyes."""
+    """Digest of the logits rounded to 0.01, short enough for people to compare."""
     logits: tuple[float, ...]
 
 
@@ -144,11 +146,12 @@ class Fingerprint:
 class CellRecord:
     """What is known of a finished cell beside its status, answers and predictions: the column ``facts``.
 
-    A cell of uploaded predictions has `access` alone. A white-box reference has no budget and no queries: 0.
+    For a cell of uploaded predictions, only `access` is known. A white-box reference has no budget and no queries, so
+    these fields are 0.
     """
 
     detail: str = ""
-    """Why it failed; the author's traceback where there is one."""
+    """Why the cell failed, with the author's traceback if there is one."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The submission's full configuration."""
     calls_total: int = 0
@@ -158,54 +161,56 @@ class CellRecord:
     """Rows of one call."""
     queries: int = 0
     level: int = 0
-    """Highest access level used; 4 is a reference's."""
+    """Highest access level used; 4 means a reference."""
     tokens: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
     declared_bytes: int | None = None
-    """Received to declare texts and subspaces; `bytes_up` counts queries alone. None where it was not counted yet."""
+    """Bytes received to declare texts and subspaces; `bytes_up` counts queries alone. None in cells from before this
+    count."""
     nominal_up: int | None = None
-    """Bytes by the papers' formula, see `Usage`. None where they were not counted yet."""
+    """Bytes by the papers' formula, see `Usage`. None in cells from before this count."""
     nominal_down: int | None = None
     lm_s: float = 0.0
     """Seconds of pricing and forward passes."""
     waited_s: float = 0.0
-    """Seconds of waiting for the forward passes of other cells; part of no other time."""
+    """Seconds of waiting for the forward passes of other cells. No other time includes them."""
     refused: int = 0
     """Queries that did not fit into the budget."""
     rejected: int = 0
     """Malformed requests."""
     worker_peak_mb: float | None = None
-    """Peak memory of the submission's process, MiB."""
+    """Peak memory of the submission's process, in MiB."""
     referee_peak_mb: float | None = None
-    """Peak main memory of the referee's process up to the end of the cell, MiB."""
+    """Peak main memory of the referee's process until the end of the cell, in MiB."""
     worker_exit: int | None = None
     output: str = ""
-    """The last bytes of what the submission printed."""
+    """The last bytes that the submission printed."""
     note: Note = field(default_factory=dict)
-    """Of the final answer."""
+    """The note of the final answer."""
     history: tuple[tuple[int, Note], ...] | None = None
-    """Rows spent when each answer came, and what its note says; None where offers were not kept yet."""
+    """For each answer, the rows spent when it was offered, and its note. None in cells from before offers were
+    stored."""
     marks: tuple[float, ...] = FIRST_MARKS
-    """Fractions of the budget at which the incumbent was kept: see `harness.results.status`."""
+    """Fractions of the budget at which the incumbent was stored: see `harness.results.status`."""
     template: str = ""
     words: tuple[str, ...] = ()
     shots_sha256: tuple[str, ...] = ()
-    """Of the training and the dev examples."""
+    """Digests of the training and the dev examples."""
     sandbox: str = "none"
-    """Tier of isolation, or what stands in its place: see `harness.tracks.tiers`."""
+    """Tier of isolation, or a word that says why there is none: see `harness.tracks.tiers`."""
     isolation: Mapping[str, Any] = field(default_factory=dict)
-    """What held in the worker, `harness.sandbox.launch.Isolation` as plain data."""
+    """The isolation that was in force in the worker: `harness.sandbox.launch.Isolation` as plain data."""
     seed: int = 0
-    """Of the submission's generator."""
+    """Seed of the submission's generator."""
     access: RunAccess = "black-box"
     tuning_s: float = 0.0
     test_s: float = 0.0
-    """Seconds of applying the answers to the test set."""
+    """Seconds in which the answers were applied to the test set."""
     device_peak_mb: float | None = None
-    """Peak GPU memory in the cell, MiB, the model's weights included; None on a CPU."""
+    """Peak GPU memory during the cell in MiB, the model's weights included; None on a CPU."""
     probe: Fingerprint | None = None
-    """None where there was no fingerprint yet."""
+    """None in cells from before there was a fingerprint."""
     format: str | None = None
     """Number format that computed the cell; None where every cell had the track's own."""
     log: tuple[tuple[int, Note], ...] = ()
@@ -220,7 +225,7 @@ class CellRecord:
 
     @property
     def calls_spent(self) -> float:
-        """Calls used; fractional where dev texts or parts of the training set were asked about."""
+        """Calls used. The number is fractional if queries had texts of dev or parts of the training set."""
         return self.rows_spent / self.train_rows
 
     def plain(self) -> dict[str, Any]:
@@ -235,39 +240,39 @@ class CellRecord:
         return found
 
     def to_json(self) -> str:
-        """The record as it is stored."""
+        """The record in its stored form."""
         return json.dumps(self.plain())
 
 
 def run_key(text: str) -> RunKey:
-    """A run's identity from its JSON.
+    """Read a run's identity from its JSON.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not the JSON of an identity.
     """
     return _decoded(text, RunKey)
 
 
 def cell_record(text: str) -> CellRecord:
-    """A cell's record from its JSON, of this or an older version.
+    """Read a cell's record from its JSON, of this or an older version.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not the JSON of a record.
     """
     return _decoded(text, CellRecord)
 
 
 def _decoded(text: str, kind: type[T]) -> T:
-    """JSON as `kind`; where it is beyond the standard, as Python's own JSON is, by the slower way."""
+    """Decode JSON as `kind`. Python's own JSON goes beyond the standard and is read by a slower way."""
     try:
         return msgspec.json.decode(text, type=kind)
-    except ValueError:  # a reference's loss may be NaN, and output may hold half of a surrogate pair
+    except ValueError:  # a reference's loss may be NaN, and output may have half a surrogate pair
         return msgspec.convert(json.loads(text), kind)
 
 
 @dataclass(frozen=True)
 class KeptAnswer:
-    """An incumbent with what it predicts."""
+    """An incumbent with its predictions."""
 
     mark: float
     rows: int
@@ -277,7 +282,7 @@ class KeptAnswer:
 
 @dataclass(frozen=True)
 class StoredCell:
-    """One finished cell, as read back."""
+    """One finished cell, as read from the database."""
 
     run: str
     task: str
@@ -287,15 +292,15 @@ class StoredCell:
     record: CellRecord
     labels: IntArray
     predictions: dict[float, IntArray]
-    """Predicted classes per mark; empty where there was no answer."""
+    """Predicted classes for each mark; empty if there was no answer."""
     finished: float
     rows: dict[float, int] = field(default_factory=dict)
-    """Rows spent when the answer of each mark was offered."""
+    """For each mark, the rows that were spent when its answer was offered."""
 
 
 @dataclass(frozen=True)
 class OpenCell:
-    """A cell that has begun and not finished."""
+    """A cell that has been started and is not finished."""
 
     attempt: int
     task: str
@@ -303,14 +308,14 @@ class OpenCell:
     started: float
     """Unix seconds."""
     rows: int
-    """Rows answered so far."""
+    """Number of rows answered so far."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How far a run is."""
+    """The progress of a run."""
 
     finished: int
-    """Cells."""
+    """Number of cells."""
     cell_s: float | None
-    """Mean seconds from the start of a finished cell to its end; None before there is one."""
+    """Mean seconds from the start of a finished cell to its end; None if no cell is finished."""

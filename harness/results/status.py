@@ -1,4 +1,4 @@
-"""How a cell may end. Data about statuses, for those who run cells and those who rank them."""
+"""How a cell may end. This is data about statuses, for code that runs cells and code that ranks them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ MEANING = {
     "too_costly": "its answers took more time to apply to the test set than the limit",
 }
 COUNTS = frozenset({"ok", "budget_exhausted", "timeout"})
-"""Statuses whose answer is scored. All others are failures: shown as such, and ranked as the majority class."""
+"""Statuses whose answer is scored. All others are failures; they are shown as failures and ranked as the majority
+class."""
 
 MARKS = (1 / 256, 1 / 64, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Fractions of the budget at which the incumbent is kept and scored for the anytime curve; a cell's facts name them."""
+"""Fractions of the budget at which the incumbent is stored and scored, for the anytime curve. A cell's facts list
+them."""
 FIRST_MARKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Those of older cells, whose facts name none."""
+"""The marks of older cells, whose facts list none."""

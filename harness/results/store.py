@@ -1,12 +1,12 @@
-"""The results database: append-only facts through SQLAlchemy Core. Scores are computed from it, never kept in it.
+"""The results database: append-only facts through SQLAlchemy Core. Scores are computed from it and not stored in it.
 
-It is a SQLite file or a PostgreSQL database; `harness.results.database` makes the two keep the same promises.
+It is a SQLite file or a PostgreSQL database. `harness.results.database` gives both the same guarantees.
 
-A *run* is one submission with one configuration on one track, model, data set, environment and seed. A run has
-*cells* (task x split). Every start of a cell is an *attempt*, whose answered queries go into the ledger one by one,
-each committed before its reply is sent. An attempt that ends writes its *outcome*, answers and predictions in one
-transaction; one outcome per cell, enforced by the database. An interrupted attempt has none: the cell runs again.
-Every row is sealed (`harness.results.digests`), so that `harness audit` names what was changed afterwards.
+A *run* is one submission with one configuration on one track, model, data set, environment and seed. A run has *cells*
+(task x split). Every start of a cell is an *attempt*. Its answered queries go into the ledger one by one, and each is
+committed before its reply is sent. When an attempt ends, its *outcome*, answers and predictions are written in one
+transaction; the database enforces one outcome per cell. An interrupted attempt has no outcome, so the cell runs again.
+Every row is sealed (`harness.results.digests`), so that `harness audit` can name what was changed afterwards.
 """
 
 from __future__ import annotations
@@ -38,24 +38,25 @@ if TYPE_CHECKING:
     from harness.results.records import CellRecord, KeptAnswer, RunKey
 
 _QUERY = tables.queries.insert()
-"""Built once: the ledger takes a row for every query."""
+"""Built once, because the ledger gets a row for every query."""
 
 
 class Store:
     """A results database."""
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        """Open it, and create it where `create`. A path is SQLite; anything with ``://`` is a SQLAlchemy URL.
+        """Open the database, and create it if `create`. A path is SQLite; anything with ``://`` is a SQLAlchemy URL.
 
         Raises:
-            StoreError: it cannot be opened or created, is of another schema, or is no database; without `create`,
-                where there is none.
+            StoreError: it cannot be opened or created, has another schema, or is not a results database. Without
+                `create`, also if it does not exist.
         """
         self.url = shown(url)
-        """Its name, for messages: the password is not in it."""
+        """The store's name for messages, without the password."""
         self._engine = open_engine(url, create=create)
         self.address = address(self._engine)
-        """URL by which other processes reach it, from any directory; it may hold a password, so it is never shown."""
+        """The URL by which other processes reach it from any directory. It may have a password, so it is never
+        shown."""
         self._reader = readers(self._engine)
         self._writer = self._engine.execution_options(writes="anything")
         self._appender = self._engine.execution_options(writes="its own")
@@ -69,20 +70,20 @@ class Store:
         with self._reading() as connection:
             version = self._version(connection)
         if version is None and not create:
-            raise StoreError(f"{self.url}: no results database there, it has no tables; name another")
+            raise StoreError(f"{self.url}: this is not a results database, as it has no tables; name another")
         if version is None:
-            with self._writing() as connection:  # one transaction: a database is whole, or not there
+            with self._writing() as connection:  # one transaction: a database is complete or does not exist
                 version = self._version(connection) or self._create(connection)
         if version != SCHEMA:
             way_out = (
-                f"Bring it up to date, keeping the older file beside it: harness migrate --store {self.url}"
+                f"To bring it up to date and keep the older file beside it, run: harness migrate --store {self.url}"
                 if version == 1
                 else "Keep it for the version that wrote it, and name another with --store"
             )
             raise StoreError(f"{self.url}: schema version {version}, this program reads {SCHEMA}. {way_out}")
 
     def _version(self, connection: sa.Connection) -> int | None:
-        """Schema version; None where there are no tables yet."""
+        """The schema version, or None if there are no tables yet."""
         there = sa.inspect(connection).get_table_names()
         if not there:
             return None
@@ -100,7 +101,7 @@ class Store:
         self._engine.dispose()
 
     def open_run(self, key: RunKey, environment: Mapping[str, Any]) -> str:
-        """Record a run, unless the same one is there; return its id."""
+        """Record a run, unless it is recorded already, and return its id."""
         with self._writing() as connection:
             known = connection.execute(sa.select(tables.runs.c.run).where(tables.runs.c.run == key.id)).scalar()
             if known is None:
@@ -109,7 +110,7 @@ class Store:
         return key.id
 
     def finished(self, run: str) -> set[tuple[str, int]]:
-        """Cells of a run that need not run again."""
+        """Cells of a run that have an outcome and need not run again."""
         query = sa.select(tables.outcomes.c.task, tables.outcomes.c.split).where(tables.outcomes.c.run == run)
         with self._reading() as connection:
             return {(task, split) for task, split in connection.execute(query)}
@@ -137,7 +138,7 @@ class Store:
         """All runs, oldest first.
 
         Raises:
-            StoreError: one of them cannot be read.
+            StoreError: a run cannot be read.
         """
         with self._reading() as connection:
             rows = connection.execute(sa.select(tables.runs).order_by(tables.runs.c.started, tables.runs.c.run)).all()
@@ -160,7 +161,7 @@ class Store:
             return [_cell(row, kept[row.attempt]) for row in rows]
 
     def newest_cell(self, run: str) -> StoredCell | None:
-        """The cell of a run that finished last; None before there is one."""
+        """The cell of a run that finished last; None if no cell is finished."""
         columns = tables.outcomes.c
         query = sa.select(tables.outcomes, tables.test_sets.c.labels).join(tables.test_sets).where(columns.run == run)
         with self._reading() as connection:
@@ -182,9 +183,9 @@ class Store:
         return Pace(finished, mean)
 
     def open_cells(self, run: str) -> list[OpenCell]:
-        """Cells of a run that have begun and not finished, by their last start, in order of task and split.
+        """Cells of a run that have been started and are not finished, by their last start, in order of task and split.
 
-        Each is running, or was interrupted: the database cannot tell the two apart, but rows of one that runs go up.
+        Each is running or was interrupted. The database cannot tell the two apart, but the rows of a running cell grow.
         """
         attempts, outcomes, queries = tables.attempts.c, tables.outcomes.c, tables.queries.c
         ended = sa.exists().where(
@@ -199,7 +200,7 @@ class Store:
             return [OpenCell(*row) for row in connection.execute(query.order_by(attempts.task, attempts.split))]
 
     def answer(self, run: str, task: str, split: int, mark: float = 1.0) -> bytes | None:
-        """An answer's bytes; None where the cell has none."""
+        """The bytes of an answer; None if the cell has none."""
         query = (
             sa.select(tables.answers.c.blob)
             .join(tables.incumbents, tables.incumbents.c.answer == tables.answers.c.sha256)
@@ -229,15 +230,15 @@ class Store:
             return [(row.attempt, row.task, row.split) for row in connection.execute(query.order_by(columns.attempt))]
 
     def snapshot(self) -> AbstractContextManager[sa.Connection]:
-        """One consistent view of all tables, whoever writes meanwhile; for those who check rows as they lie."""
+        """One consistent view of all tables, even while others write, for code that checks rows as they are stored."""
         return self._reading()
 
     def changes(self) -> AbstractContextManager[sa.Connection]:
-        """One transaction that holds off all other writers; for those who bring rows of another database."""
+        """One transaction that keeps all other writers waiting, for code that copies rows from another database."""
         return self._writing()
 
     def identity(self) -> tuple[str, ...]:
-        """What tells this database from any other, by whichever name it was opened."""
+        """What distinguishes this database from every other one, whatever name it was opened by."""
         with self._reading() as connection:
             return identity(connection)
 
@@ -245,7 +246,7 @@ class Store:
         return self._transaction(self._writer)
 
     def _appending(self) -> AbstractContextManager[sa.Connection]:
-        """For rows that nobody else writes, whatever others do: on PostgreSQL it waits for no writer."""
+        """A transaction for rows that nobody else writes. On PostgreSQL it does not wait for other writers."""
         return self._transaction(self._appender)
 
     def _reading(self) -> AbstractContextManager[sa.Connection]:
@@ -253,7 +254,7 @@ class Store:
 
     @contextmanager
     def _decoding(self, what: str) -> Iterator[None]:
-        """Stored JSON that is not what was written comes out as `StoreError`."""
+        """Raise a `StoreError` if stored JSON is not what was written."""
         try:
             yield
         except ValueError as problem:
@@ -264,22 +265,22 @@ class Store:
 
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
-        """A transaction whose failures come out as `StoreError`; constraint violations pass through."""
+        """A transaction whose failures are raised as `StoreError`. Constraint violations pass through."""
         try:
             with engine.begin() as connection:
                 yield connection
         except IntegrityError:
             raise
-        except (SQLAlchemyError, UnicodeDecodeError) as problem:  # a damaged file's own texts come as what they are
+        except (SQLAlchemyError, UnicodeDecodeError) as problem:  # damaged text raises UnicodeDecodeError
             cause = str(getattr(problem, "orig", None) or problem).strip()
             raise StoreError(
-                f"results database {self.url}: {cause}. Nothing half-written is in it; "
-                "free the cause and run the same command again, or name another with --store"
+                f"results database {self.url}: {cause}. It contains nothing half-written; "
+                "remove the cause and run the same command again, or name another with --store"
             ) from problem
 
 
 class Attempt:
-    """A cell being run: takes ledger rows one by one, then the outcome."""
+    """A cell that is being run. It takes ledger rows one by one, and then the outcome."""
 
     def __init__(
         self, store: Store, number: int, run: str, task: str, split: int, seal: str, replaces: int | None
@@ -290,14 +291,14 @@ class Attempt:
         self._queries, self._chain, self._seal = 0, first_link(run, task, split, number), seal
 
     def record(self, row: LedgerRow) -> None:
-        """Commit one answered query, chained to the one before.
+        """Commit one answered query, chained to the query before it.
 
         Raises:
-            StoreError: it could not be made durable; the reply must not be sent.
+            StoreError: the row could not be made durable, so the reply must not be sent.
         """
-        values = vars(row)  # `asdict` copies deeply, which is a tenth of a row's cost
+        values = vars(row)  # `asdict` makes a deep copy, a tenth of a row's cost
         chain = chained(self._chain, values)
-        with self._store._appending() as connection:  # noqa: SLF001 - one module, two halves of one thing
+        with self._store._appending() as connection:  # noqa: SLF001 - two classes of one module
             place = {"attempt": self.number, "number": self._queries, "chain": chain}
             connection.execute(_QUERY, place | values)
         self._chain, self._queries = chain, self._queries + 1
@@ -352,7 +353,7 @@ class Attempt:
             connection.execute(tables.attempts.delete().where(mine))
 
     def _keep(self, connection: sa.Connection, answer: KeptAnswer) -> str:
-        """Write one incumbent with its answer; return its seal."""
+        """Write one incumbent with its answer, and return its seal."""
         digest = hashlib.sha256(answer.blob).hexdigest()
         known = sa.select(tables.answers.c.sha256).where(tables.answers.c.sha256 == digest)
         if connection.execute(known).scalar() is None:
@@ -369,7 +370,7 @@ def remove_outcome(connection: sa.Connection, attempt: int) -> None:
 
 
 def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
-    """A cell from its outcome with the test set's labels, and its incumbents."""
+    """Make a cell from its outcome, the labels of the test set, and its incumbents."""
     kept = sorted(incumbents, key=lambda incumbent: incumbent.mark)
     predictions = {incumbent.mark: tables.classes_of(incumbent.predictions) for incumbent in kept}
     rows = {incumbent.mark: incumbent.rows for incumbent in kept}
@@ -380,7 +381,7 @@ def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
 
 
 def _insert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> str:
-    """Write a row with its seal; return that."""
+    """Write a row with its seal, and return the seal."""
     seal = row_seal(table.name, row)
     connection.execute(table.insert().values(seal=seal, **row))
     return seal

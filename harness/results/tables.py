@@ -1,4 +1,7 @@
-"""Tables of the results database; `harness.results.store` says what they hold, `digests` beside it what seals are."""
+"""Tables of the results database.
+
+`harness.results.store` says what they hold, `harness.results.digests` defines seals.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ SCHEMA = 2
 """Version of these tables. A database of another version is refused; `harness migrate` copies one of version 1."""
 
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-"""Sorted by its bytes in every database, so that rows come in the same order from all of them."""
+"""Text sorted by its bytes, so that every database returns rows in the same order."""
 Large = Integer().with_variant(sa.BigInteger(), "postgresql")
-"""An integer of 64 bits, as every one is in SQLite."""
+"""A 64-bit integer, which every integer is in SQLite."""
 
 metadata = sa.MetaData()
 schema = sa.Table("schema", metadata, Column("version", Integer, primary_key=True))
@@ -65,7 +68,7 @@ outcomes = sa.Table(
     Column("facts", Text, nullable=False),  # JSON of a `harness.results.records.CellRecord`
     Column("test", ForeignKey("test_sets.test"), nullable=False),
     Column("finished", sa.Float, nullable=False),
-    Column("seal", Text, nullable=False, default=""),  # closes over the whole cell: see harness.results.digests
+    Column("seal", Text, nullable=False, default=""),  # covers the whole cell: see harness.results.digests
 )
 test_sets = sa.Table(
     "test_sets",
@@ -94,16 +97,16 @@ incumbents = sa.Table(
 
 
 def class_bytes(classes: IntArray) -> bytes:
-    """Classes of a test set's texts, given or predicted, as they are kept: int16, little-endian."""
+    """Classes of a test set's texts, true or predicted, as stored: int16, little-endian."""
     return np.asarray(classes).astype("<i2").tobytes()
 
 
 def classes_of(blob: bytes) -> IntArray:
-    """The classes that `class_bytes` kept: int64 (texts,)."""
+    """Read the classes that `class_bytes` made: int64 (texts,)."""
     return np.frombuffer(blob, dtype="<i2").astype(np.int64)
 
 
 def seal_of(connection: sa.Connection, table: sa.Table, key: Any) -> str:
-    """Seal of the row with this primary key."""
+    """The seal of the row with this primary key."""
     (column,) = table.primary_key.columns
     return str(connection.execute(sa.select(table.c.seal).where(column == key)).scalar_one())

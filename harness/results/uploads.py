@@ -1,7 +1,7 @@
 """Prediction archives in the competition's upload layout: ``<Task>/<split>.csv``, header ``,pred``.
 
-They are scored like any run's predictions and stored as a run of their own kind: nothing is known of what they cost,
-so they are listed and never ranked.
+They are scored like any run's predictions and stored as a run of their own kind. Nothing is known of what they cost, so
+they are listed and never ranked.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
             where = f"track {track.name}" if track.tasks[file.name].splits != "present" else str(source.directory)
             raise InputError(f"{path}: {name!r}: {where} has no split {split} of {file.name}; it has {there}")
         if (file.name, split) in found:
-            raise InputError(f"{path}: {name!r}: a second file for {_folder(file)}, split {split}")
+            raise InputError(f"{path}: {name!r}: there are two files for {_folder(file)}, split {split}")
         test = load_test(file, source)
         predicted = _column(f"{path}: {name}", text, file, len(test))
         value = cell_score(file.metric, predicted, test.labels, len(file.classes))
         found[file.name, split] = Scored(file.name, split, len(test), file.metric, value, predicted, test)
     if not found:
-        raise InputError(f"{path}: no .csv file in it; <Task>/<split>.csv expected")
+        raise InputError(f"{path}: it has no .csv file; <Task>/<split>.csv expected")
     return [found[key] for key in sorted(found)]
 
 
@@ -151,20 +151,20 @@ def keep(
 
 
 def _folder(file: TaskFile) -> str:
-    """A task's folder in an archive: the competition kit's, or its title where the kit lacks the task."""
+    """A task's folder in an archive: that of the competition kit, or the task's title if the kit lacks the task."""
     return file.kit.folder if file.kit else file.title
 
 
 def _members(path: Path) -> Iterator[tuple[str, str]]:
-    """Names and texts of the CSV files; sizes are checked before anything is unpacked, nothing is written to disk."""
+    """Names and texts of the CSV files. Sizes are checked before unpacking, and nothing is written to disk."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [e for e in archive.infolist() if not e.is_dir() and not is_litter(PurePosixPath(e.filename))]
             if len(entries) > _MOST_FILES:
-                raise InputError(f"{path}: {len(entries)} files; at most {_MOST_FILES} are read")
+                raise InputError(f"{path}: it has {len(entries)} files; at most {_MOST_FILES} are read")
             for entry in entries:
                 if not entry.filename.lower().endswith(".csv"):
-                    raise InputError(f"{path}: {entry.filename}: only <Task>/<split>.csv files belong in it")
+                    raise InputError(f"{path}: {entry.filename}: an archive may contain only <Task>/<split>.csv files")
                 data = b""
                 if entry.file_size <= _LARGEST_FILE:
                     with archive.open(entry) as stream:
@@ -178,7 +178,7 @@ def _members(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _column(where: str, text: str, file: TaskFile, rows: int) -> IntArray:
-    """The `pred` column as class indices; class numbers, class names and the kit's own labels are read."""
+    """The `pred` column as class indices. Class numbers, class names and the kit's own labels are accepted."""
     numbers = tuple(map(str, range(len(file.classes))))
     kinds = (numbers, file.classes, file.kit.labels if file.kit else ())
     names = {label: k for labels in kinds for k, label in enumerate(labels)}

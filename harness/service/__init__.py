@@ -1,1 +1,1 @@
-"""The metered black box over HTTP, for solvers that live elsewhere: `harness serve` and `harness.connect`."""
+"""The metered black box over HTTP, for solvers on other machines: `harness serve` and `harness.connect`."""

@@ -1,11 +1,11 @@
-"""The service's book: tokens, what each has spent, and what each was answered. The only truth about budgets.
+"""The service's database of accounts: tokens, what each has spent, and the replies that each got. It decides budgets.
 
-A database of its own, SQLite unless a SQLAlchemy URL says otherwise. A query's row, its idempotency key and its reply
-are committed in one transaction, before the reply is sent: whatever dies when, what was charged stays charged, and a
-retry of what was charged is answered from here.
+It is a database of its own, SQLite unless a SQLAlchemy URL says otherwise. A query's row, its idempotency key and its
+reply are committed in one transaction before the reply is sent. So a charge survives any crash, and a retry of a
+charged query is answered from here.
 
-Tokens are 256 random bits. They are kept as plain SHA-256: slow, salted hashes protect secrets that can be guessed from
-a dictionary, and among 2^256 equally likely values there is nothing to guess, so the fast one loses nothing.
+Tokens are 256 random bits and are stored as plain SHA-256 hashes. Slow, salted hashes protect secrets that can be
+guessed from a dictionary. Nobody can guess one of 2^256 equally likely values, so a fast hash is as safe.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 DEFAULT = "results/service.db"
 SCHEMA = 1
 KEPT_REPLIES = 64
-"""Replies kept for retries, of each account: the newest ones."""
+"""Number of replies kept for retries of each account, the newest ones."""
 KEPT_BYTES = 128 << 20
-"""Most bytes that they take together; the newest one is kept in any case."""
+"""Largest total size of these replies in bytes. The newest reply is always kept."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MOST_CALLS = 1_000_000
 """Of one token, in each cell."""
@@ -64,7 +64,7 @@ _accounts = sa.Table(
     Column("rows_total", Large, nullable=False),
     Column("rows_spent", Large, nullable=False),
     Column("queries", Integer, nullable=False),
-    Column("answer", LargeBinary),  # what was handed in; the account is closed then
+    Column("answer", LargeBinary),  # the submitted answer, which closes the account
     Column("submitted", Float),
     Column("run", Text),  # of the results database, once the answer is scored
     UniqueConstraint("token", "track", "task", "split"),
@@ -76,7 +76,7 @@ _queries = sa.Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("key", Text, nullable=False),
     Column("request", Text, nullable=False),  # SHA-256
-    Column("reply", LargeBinary),  # null once it is too old
+    Column("reply", LargeBinary),  # null after the reply was dropped
     Column("rows", Large, nullable=False),
     Column("tokens", Large, nullable=False),
     Column("bytes_up", Large, nullable=False),
@@ -93,7 +93,7 @@ _queries = sa.Table(
 
 @dataclass(frozen=True)
 class Token:
-    """Who asks. The secret itself is nowhere."""
+    """The identity of a client. The secret itself is not stored."""
 
     name: str
     calls: int | None
@@ -114,7 +114,7 @@ class Account:
     rows_spent: int
     queries: int
     submitted: float | None
-    """Unix seconds; closed since then."""
+    """Unix seconds of the submission, which closed the account."""
     run: str | None
 
 
@@ -125,12 +125,12 @@ class Answered:
     number: int
     request: str
     reply: bytes | None
-    """None where it is no longer kept."""
+    """None if it is no longer kept."""
 
 
 @dataclass(frozen=True)
 class Charge:
-    """All that is committed for one query."""
+    """Everything that is committed for one query."""
 
     key: str
     request: str
@@ -142,36 +142,36 @@ class Charge:
 
 @dataclass(frozen=True)
 class Charged:
-    """A query as it stands in the book."""
+    """A charged query as it is stored."""
 
     row: LedgerRow
     nominal_up: int
-    """Bytes by the papers' formula, see `harness.results.records.Usage`."""
+    """Bytes by the papers' formula; see `harness.results.records.Usage`."""
     nominal_down: int
     answered: float
     """Unix seconds."""
 
 
 class Moved(StoreError):  # noqa: N818 - reads as the fact it states
-    """Another process charged the account in the meantime, or closed it; nothing was charged by this one."""
+    """Another process charged or closed the account in the meantime. This process charged nothing."""
 
 
 class Book:
-    """The database. Safe for several threads, and for several servers at once."""
+    """The database of accounts. Several threads, and several servers, may use it at once."""
 
     def __init__(self, url: str = DEFAULT) -> None:
-        """Open or create it; a path is SQLite.
+        """Open or create the database; a path is SQLite.
 
         Raises:
-            StoreError: it cannot be opened or is of another schema.
+            StoreError: it cannot be opened or has another schema.
         """
         self.name = shown(url)
-        """For messages: the password is not in it."""
+        """The name for messages, without the password."""
         self._engine = open_engine(url, name="the service's book", option="--book")
         self._reader = readers(self._engine)
         self._founder = self._engine.execution_options(writes="anything")
         self._writer = self._engine.execution_options(writes="its own")
-        """Updates say which state they start from, so that on PostgreSQL they need not wait for each other."""
+        """Updates name the state from which they start. So on PostgreSQL they need not wait for each other."""
         try:
             self._open()
         except StoreError:
@@ -197,7 +197,7 @@ class Book:
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def new_token(self, name: str, calls: int | None = None) -> str:
-        """Make a token and return it; it is kept nowhere and cannot be shown again.
+        """Make a token and return it. It is not stored and cannot be shown again.
 
         Raises:
             InputError: the name is taken or cannot be one, or `calls` are not positive or too many.
@@ -218,10 +218,10 @@ class Book:
         return f"{name}.{secret}"
 
     def revoke(self, name: str) -> None:
-        """Let a token open nothing any more; what it spent stays in the book.
+        """Revoke a token, so that it gives no access. What it spent stays recorded.
 
         Raises:
-            InputError: there is none of that name.
+            InputError: there is no token of that name.
         """
         with self._transaction(self._writer) as connection:
             change = _tokens.update().where(_tokens.c.name == name).values(revoked=time.time())
@@ -236,7 +236,7 @@ class Book:
             return [Token(*row) for row in connection.execute(query)]
 
     def token(self, given: str) -> Token | None:
-        """Whose token it is; None if nobody's. The time it takes tells nothing of the secret."""
+        """The owner of a token, or None. The time of the comparison reveals nothing about the secret."""
         name, _, secret = given.partition(".")
         columns = _tokens.c
         query = sa.select(columns.name, columns.calls, columns.created, columns.revoked, columns.sha256)
@@ -248,7 +248,7 @@ class Book:
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def account(self, token: str, track: str, task: str, split: int, rows_total: int) -> Account:
-        """The account of a token on a cell; one that is new may spend `rows_total` rows."""
+        """The account of a token on a cell. A new account may spend `rows_total` rows."""
         place = {"token": token, "track": track, "task": task, "split": split}
         fresh = {"rows_total": rows_total, "rows_spent": 0, "queries": 0}
         found = self._account(**place)
@@ -257,7 +257,7 @@ class Book:
                 with self._transaction(self._writer) as connection:
                     connection.execute(_accounts.insert().values(**place, **fresh))
             except IntegrityError:
-                pass  # another thread or server was first
+                pass  # another thread or server created it first
             found = self._account(**place)
         if found is None:
             raise StoreError(f"{self.name}: an account that was just opened is gone; is the file being replaced?")
@@ -270,7 +270,7 @@ class Book:
         return None if row is None else Account(*row)
 
     def answered(self, account: int, key: str) -> Answered | None:
-        """The query that was charged under an idempotency key; None if none was."""
+        """The query that was charged under an idempotency key, or None."""
         columns = _queries.c
         query = sa.select(columns.number, columns.request, columns.reply)
         with self._transaction(self._reader) as connection:
@@ -278,11 +278,11 @@ class Book:
         return None if row is None else Answered(*row)
 
     def charge(self, account: Account, charge: Charge) -> None:
-        """Commit an answered query: when this returns, it survives a crash.
+        """Commit an answered query. When this returns, the charge survives a crash.
 
         Raises:
-            Moved: the account is no longer as it was given; nothing is charged.
-            StoreError: it could not be made durable; nothing is charged, and the reply must not be sent.
+            Moved: the account has changed since it was read. Nothing is charged.
+            StoreError: it could not be made durable. Nothing is charged, and the reply must not be sent.
         """
         row = charge.row
         values = {name: getattr(row, name) for name in LedgerRow.__dataclass_fields__}
@@ -313,7 +313,7 @@ class Book:
 
     @staticmethod
     def _forget(connection: sa.Connection, account: int) -> None:
-        """Drop replies that are too old for a retry; their keys stay, so that they are never charged twice."""
+        """Drop replies that are too old for a retry. Their keys stay, so that they are never charged twice."""
         columns = _queries.c
         kept = sa.and_(columns.account == account, columns.reply.is_not(None))
         query = sa.select(columns.number, columns.bytes_down).where(kept)
@@ -325,10 +325,10 @@ class Book:
                 return
 
     def submit(self, account: Account, answer: bytes) -> None:
-        """Keep an answer and close the account.
+        """Store an answer and close the account.
 
         Raises:
-            Moved: it is closed already, or a query was charged in the meantime.
+            Moved: the account is closed already, or a query was charged in the meantime.
         """
         change = _accounts.update().where(
             _accounts.c.account == account.number,
@@ -340,7 +340,7 @@ class Book:
                 raise Moved("the account was moved by another server; ask again")
 
     def submitted(self, account: int) -> bytes | None:
-        """The answer that closed an account."""
+        """The answer that closed an account, or None."""
         with self._transaction(self._reader) as connection:
             return connection.execute(sa.select(_accounts.c.answer).where(_accounts.c.account == account)).scalar()
 
@@ -352,12 +352,12 @@ class Book:
             return [Account(*row) for row in connection.execute(query.order_by(columns.submitted))]
 
     def scored(self, account: int, run: str) -> None:
-        """Note that an answer's cell is in the results database, in this run."""
+        """Record that an answer's cell is in the results database, in this run."""
         with self._transaction(self._writer) as connection:
             connection.execute(_accounts.update().where(_accounts.c.account == account).values(run=run))
 
     def ledger(self, account: int) -> list[Charged]:
-        """All charged queries in order."""
+        """All charged queries, in order."""
         names = (*LedgerRow.__dataclass_fields__, "nominal_up", "nominal_down", "answered")
         query = sa.select(*(_queries.c[name] for name in names)).where(_queries.c.account == account)
         with self._transaction(self._reader) as connection:

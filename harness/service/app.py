@@ -1,7 +1,7 @@
-"""The HTTP face of a `Desk`: who asks, how much and how fast, in which format. The model has one thread of its own.
+"""The HTTP interface of the service: authentication, rate limits and formats. The model has a thread of its own.
 
-Tokens are looked at before a body is read, and bodies are counted while they come. The event loop never computes:
-queries wait in line for the model's thread, and everything else answers meanwhile.
+A token is checked before the body is read, and the size of a body is checked while it arrives. The event loop never
+computes: queries wait for the model's thread, and all other requests are answered meanwhile.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _Credentials = Annotated[HTTPAuthorizationCredentials | None, fastapi.Security(_
 
 
 class Service:
-    """A desk with its thread, its counters and its clients' buckets."""
+    """The query service with its thread, its counters and its clients' rate limits."""
 
     def __init__(self, desk: Desk, settle: Settle) -> None:
         """Serve `desk`; `settle` scores one answer and says whether to go on; it is called on the model's thread."""
@@ -65,7 +65,10 @@ class Service:
         self.waiting = 0
 
     async def turn(self, work: Callable[[], T]) -> T:
-        """Do `work` on the model's thread, after what is in line already; it is done even if the caller goes away."""
+        """Run `work` on the model's thread, after the work that waits already.
+
+        It runs even if the client disconnects.
+        """
         self.waiting += 1
         self.metrics.waiting.inc()
         try:
@@ -86,7 +89,7 @@ class Service:
             return  # the next start takes it up
         except Exception as problem:  # noqa: BLE001 - the answer is in the book, and is taken up at the next start
             _log.exception("an answer could not be scored; it is kept, and is scored at the next start")
-            more = not isinstance(problem, StoreError)  # the database may be full, and would be for the next one
+            more = not isinstance(problem, StoreError)  # a full database fails for the next one, too
         if more:
             self.settle()
 
@@ -95,10 +98,10 @@ class Service:
         self._model.close()
 
     def place(self, task: str, split: int) -> Place:
-        """A cell on offer.
+        """Look up a cell on offer.
 
         Raises:
-            Refusal: there is none.
+            Refusal: there is no such cell.
         """
         found = self.desk.places.get((task, split))
         if found is None:
@@ -108,10 +111,10 @@ class Service:
 
     @asynccontextmanager
     async def client(self, credentials: HTTPAuthorizationCredentials | None) -> AsyncIterator[Token]:
-        """Who asks, for as long as the request lasts.
+        """The client of a request, for the duration of the request.
 
         Raises:
-            Refusal: nobody known, or asking too fast.
+            Refusal: the client is unknown, or asks too often.
         """
         given = credentials.credentials if credentials else ""
         token = await asyncio.to_thread(self.desk.book.token, given) if given else None
@@ -157,7 +160,7 @@ def make_app(desk: Desk, settle: Settle = lambda _others: False) -> FastAPI:
         version=package_version("harness"),
         lifespan=lifespan,
         docs_url=None,
-        redoc_url=None,  # both would load scripts from elsewhere
+        redoc_url=None,  # both would load scripts from other servers
     )
     app.state.service = service
     _faults(app, service)
@@ -182,12 +185,12 @@ def _open_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/cells", **schema.gives(list[messages.CellName]))
     async def cells(request: Request, token: _Client) -> Response:
-        """Cells on offer, with what is left for this token."""
+        """The cells on offer, with the rest of this token's budget."""
         return _reply(request, await asyncio.to_thread(desk.names, token))
 
     @app.get("/v1/vocabulary", **schema.gives(wire.WordList))
-    async def vocabulary(request: Request, token: _Client) -> Response:  # noqa: ARG001 - whoever it is
-        """Every label word there is. Free."""
+    async def vocabulary(request: Request, token: _Client) -> Response:  # noqa: ARG001 - any client
+        """Every word that can be a label word. Free."""
         return _reply(request, await service.turn(desk.vocabulary))
 
 
@@ -210,7 +213,7 @@ def _cell_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/cells/{task}/{split}/query", **schema.takes(messages.QueryBody, wire.Result, idempotent=True))
     async def query(request: Request, task: str, split: int, token: _Client) -> Response:
-        """One forward request: candidates x texts rows. Charged once per idempotency key, before the reply."""
+        """One query: candidates x texts rows. It is charged once per idempotency key, before the reply."""
         place, media, key = service.place(task, split), _media(request), _key(request)
         body = await _body(request, desk.limits.frame_bytes, desk.limits.read_s)
         began = time.perf_counter()
@@ -227,7 +230,7 @@ def _cell_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/cells/{task}/{split}/answer", **schema.takes(messages.Handed, messages.Receipt, status=202))
     async def answer(request: Request, task: str, split: int, token: _Client) -> Response:
-        """Hand in the answer and close the cell. Scored later, on texts that stay here; the score is not told."""
+        """Submit the answer and close the cell. It is scored later on texts that stay here; the score is not told."""
         place, media = service.place(task, split), _media(request)
         body = await _body(request, 2 * desk.limits.answer_bytes, desk.limits.read_s)
         receipt = await service.turn(
@@ -239,7 +242,7 @@ def _cell_routes(app: FastAPI, service: Service) -> None:
 
 
 def _faults(app: FastAPI, service: Service) -> None:
-    """Every refusal is a `Fault` in the format that was asked for."""
+    """Turn every refusal into a `Fault` in the requested format."""
 
     async def refuse(request: Request, problem: Exception) -> Response:
         fault = _fault(problem)
@@ -250,7 +253,7 @@ def _faults(app: FastAPI, service: Service) -> None:
         if fault.code in {"too_fast", "unavailable"}:
             response.headers["Retry-After"] = "1"
         if request.method == "POST" and fault.code not in {"budget_exhausted", "rejected"}:
-            response.headers["Connection"] = "close"  # what is left of the body is not read
+            response.headers["Connection"] = "close"  # the rest of the body is not read
         return response
 
     async def no_route(_request: Request, problem: Exception) -> Response:
@@ -303,7 +306,7 @@ def _key(request: Request) -> str | None:
 
 
 async def _body(request: Request, largest: int, read_s: float) -> bytes:
-    """The body, with no more memory taken than has come."""
+    """The body. Memory grows only as bytes arrive."""
     too_large = Refusal("too_large", f"a body of more than {largest:,} bytes; send coordinates, or less at once")
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared[:20]) > largest:

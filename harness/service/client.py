@@ -4,7 +4,7 @@
     for answer in tune(box, box.task, box.shots, np.random.default_rng(0), Config()): ...
     box.submit(answer)
 
-A query that got no reply is sent again under its idempotency key, so it is charged once however often it travels.
+A query that got no reply is sent again under its idempotency key, so it is charged once however often it is sent.
 """
 
 from __future__ import annotations
@@ -56,25 +56,26 @@ def connect(
 
     Args:
         url: address of the service, `http://HOST:PORT`.
-        token: what `harness serve --new-token` printed.
+        token: the token that `harness serve --new-token` printed.
         task: name of the task.
         split: number of the few-shot split.
-        patience_s: seconds for which a request is sent again while the server says that it is not ready, or, once it
-            has answered, while it does not answer.
-        reply_s: seconds that one reply may take, the wait for other clients' queries included.
-        transport: httpx2's, for tests and special networks.
+        patience_s: seconds for which a request is sent again while the server says that it is not ready or, after its
+            first
+            answer, while it does not answer.
+        reply_s: seconds that one reply may take, including the wait for other clients' queries.
+        transport: a transport of httpx2, for tests and special networks.
 
     Returns:
         The open cell.
 
     Raises:
-        InputError: the token, the task or the split is unknown there.
-        ServiceError: nothing answers at `url`, something else than a service does, or its model is not loaded in time.
+        InputError: the service does not know the token, the task or the split.
+        ServiceError: `url` does not answer, is not a service, or does not load its model in time.
 
     Example:
         ``lm = harness.connect("http://127.0.0.1:8000", token, task="sst2"); lm.logits(None, ["A fine film."])``
     """
-    token = token.strip()  # read from a file, it ends in a new line
+    token = token.strip()  # a token from a file ends in a new line
     if not re.fullmatch(r"[!-~]+", token):
         raise InputError("the token is empty, or has characters that no token has; copy it anew")
     try:
@@ -110,13 +111,14 @@ def connect(
 
 
 class ServiceBlackBox(Asking):
-    """One cell of a service: a `BlackBox` with its `task` and `shots`. For one thread."""
+    """One cell of a service: a `BlackBox` with its `task` and `shots`. Use it in one thread only."""
 
     def __init__(self, client: Any, url: str, task: str, split: int, patience_s: float) -> None:
         """Use `connect`."""
         self._client, self._url, self._patience_s = client, url, patience_s
         self._silence_s = min(patience_s, _LONGEST_WAIT_S)
-        """How long nothing may answer: less until a service has answered once, so that a typing error shows soon."""
+        """How long the service may be silent. Before its first answer this is short, so that a wrong address is noticed
+        soon."""
         self._where = f"/v1/cells/{task}/{split}"
         self._page: messages.CellPage
         self._budget: Budget
@@ -124,25 +126,25 @@ class ServiceBlackBox(Asking):
         self._vocabulary: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
-        """Where it leads; never the token."""
+        """Show the address and the cell, never the token."""
         return f"<{type(self).__name__} {self._url}{self._where}>"
 
     def __enter__(self) -> Self:
-        """Use it as a context, which closes its connections."""
+        """Use the box as a context manager, which closes its connections."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the connections."""
         self.close()
 
     def close(self) -> None:
-        """Close the connections; what was charged stays charged."""
+        """Close the connections. What was charged stays charged."""
         self._client.close()
 
     def reload(self) -> None:
-        """Ask for task, shots and budget anew: the budget may have been spent by another connection."""
+        """Ask for task, shots and budget again, because another connection may have spent the budget."""
         self._page = self._ask("GET", self._where, None, messages.CellPage)
         self._budget = self._page.budget
         self._shots = Shots(_examples(self._page.train), _examples(self._page.dev))
@@ -154,7 +156,7 @@ class ServiceBlackBox(Asking):
 
     @property
     def shots(self) -> Shots:
-        """Its few-shot examples."""
+        """The few-shot examples of this cell."""
         return self._shots
 
     @property
@@ -164,7 +166,7 @@ class ServiceBlackBox(Asking):
 
     @property
     def budget(self) -> Budget:
-        """See `BlackBox`; as of the last reply."""
+        """See `BlackBox`. The budget is the one in the last reply."""
         return self._budget
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
@@ -183,12 +185,12 @@ class ServiceBlackBox(Asking):
         limits.check_log({name: float(value) for name, value in numbers.items()})
 
     def submit(self, answer: Answer) -> str:
-        """Hand in the answer and close the cell; returns its SHA-256. It is scored there, and the score is not told.
+        """Submit the answer and close the cell. Returns the answer's SHA-256. The service does not tell its score.
 
-        The first answer stands. The same one again is no error.
+        The first answer counts. Submitting the same answer again is not an error.
 
         Raises:
-            AnswerError: it breaks the contract, or the service refuses it.
+            AnswerError: the answer breaks the contract, or the service refuses it.
         """
         from harness.solving import answers  # noqa: PLC0415
 
@@ -212,13 +214,13 @@ class ServiceBlackBox(Asking):
         self._budget = Budget(self._budget.rows_total, rows, self._budget.train_rows)
 
     def _ask(self, method: str, path: str, value: Any, kind: type[T], key: str | None = None) -> T:
-        """Send until an answer comes or patience ends."""
+        """Send a request until a reply arrives or the time for it is over."""
         headers, content = {}, None
         if value is not None:
             content = messages.encode(value, messages.MSGPACK)
             headers["Content-Type"] = messages.MSGPACK
             try:
-                messages.decode(content, messages.MSGPACK, type(value))  # here, where the author's line is shown
+                messages.decode(content, messages.MSGPACK, type(value))  # here, for the author's traceback
             except ProtocolError as problem:
                 raise QueryError(f"{type(value).__name__} cannot be sent: {problem.__cause__}") from None
         if key is not None:
@@ -246,7 +248,7 @@ class ServiceBlackBox(Asking):
                     self._silence_s = self._patience_s
                     return response
                 pause_s, problem = max(pause_s, _retry_after(response)), _said(response)
-                if "retry-after" in response.headers:  # a service that is there, and asks to wait
+                if "retry-after" in response.headers:  # the service is running and asks to wait
                     patience_s = self._patience_s
             except httpx2.UnsupportedProtocol:
                 raise InputError(f"{self._url!r} is no address of a service; http://HOST:PORT expected") from None
@@ -259,7 +261,7 @@ class ServiceBlackBox(Asking):
                     f"there, or wait for longer than patience_s={self._patience_s:g}; connect again to go on, nothing "
                     "that was answered is lost"
                 )
-            time.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - clients shall not come back all at once
+            time.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 - so that clients do not return all at once
             pause_s = min(2 * pause_s, _LONGEST_WAIT_S)
 
 
@@ -269,7 +271,7 @@ def _retry_after(response: Any) -> float:
 
 
 def _said(response: Any) -> str:
-    """A refusal in words: its status, and the service's own message where there is one."""
+    """A refusal in words: its status, and the service's message if there is one."""
     status = f"status {response.status_code}"
     try:
         return f"{status}: {messages.decode(response.content, messages.MSGPACK, messages.Fault).message}"

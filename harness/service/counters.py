@@ -1,4 +1,4 @@
-"""What Prometheus reads at ``/metrics``. Labels are tasks, outcomes and reasons; never a token or its name."""
+"""The counters at ``/metrics``, for Prometheus. Labels are tasks, outcomes and reasons, never a token or its name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10,
 
 
 class Metrics:
-    """One server's counters, in a registry of their own."""
+    """The counters of one server, in a registry of their own."""
 
     def __init__(self) -> None:
-        """Start at nothing."""
+        """Start all counters at zero."""
         self._registry = r = CollectorRegistry()
         self._queries = Counter("harness_queries", "Answered queries, retries not counted", ["task"], registry=r)
         self._rows = Counter("harness_rows", "Rows charged", ["task"], registry=r)
@@ -35,7 +35,7 @@ class Metrics:
         self.waiting = Gauge("harness_waiting", "Requests in line for the model", registry=r)
 
     def answered(self, task: str, row: LedgerRow | None, seconds: float) -> None:
-        """Count a query's answer, `row` None for a retry."""
+        """Count the answer to a query; `row` is None for a retry."""
         self._latency.observe(seconds)
         if row is None:
             self._replays.inc()
@@ -52,7 +52,7 @@ class Metrics:
         self._refusals.labels(reason).inc()
 
     def handed_in(self, task: str) -> None:
-        """Count an answer."""
+        """Count a submitted answer."""
         self._answers.labels(task).inc()
 
     def page(self) -> bytes:

@@ -1,7 +1,7 @@
-"""What travels over HTTP: typed bodies as msgpack or JSON, of the same parts as the frames in `harness.blackbox.wire`.
+"""The HTTP messages: typed bodies as msgpack or JSON, of the same parts as the frames in `harness.blackbox.wire`.
 
-Nothing is declared and nothing lasts between requests: each query carries its texts, or names the split's own, and the
-subspace by its seed. JSON is the same structure, with bytes in base64.
+Nothing is declared, and the server keeps no state between requests. Each query contains its texts, or names a set of
+the split, and gives its subspace with the seed. JSON has the same structure, with bytes in base64.
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
-    """One query: `prompt` holds values (4 dimensions), or with `space` coordinates (3); without it, the template."""
+    """One query.
+
+    `prompt` holds values (4 dimensions) or, with `space`, coordinates (3); null means the bare template.
+    """
 
     texts: Literal["train", "dev"] | _Texts
-    """The split's own training or dev texts by name, or texts."""
+    """The name of the split's own training or dev texts, or texts."""
     template: str | None = None
-    """The task's where null."""
+    """Null means the task's."""
     words: _Words | None = None
-    """The task's where null."""
+    """Null means the task's."""
     prompt: Array | None = None
     mode: Mode = "add"
     space: Subspace | None = None
@@ -52,7 +55,7 @@ class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, query: Query, shots: Shots) -> QueryBody:
-        """Pack; the split's own texts go by their name, since the server has them."""
+        """Pack a query. The split's own texts are sent by name, because the server has them."""
         texts: Any = list(query.texts)
         if query.texts == shots.train.texts:
             texts = "train"
@@ -63,10 +66,10 @@ class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
         return cls(texts, query.template, query.words, prompt, mode, space, query.features, query.normalize)
 
     def query(self, shots: Shots) -> Query:
-        """Unpack.
+        """Unpack the query.
 
         Raises:
-            QueryError: the prompt's array is not as it must be.
+            QueryError: the prompt's array is invalid.
         """
         named = {"train": shots.train.texts, "dev": shots.dev.texts}
         texts = named[self.texts] if isinstance(self.texts, str) else tuple(self.texts)
@@ -75,7 +78,7 @@ class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
 
 
 class WordsAsked(_Body, frozen=True, forbid_unknown_fields=True):
-    """Words whose token ids are wanted."""
+    """Words whose token ids are asked for."""
 
     words: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=4096)]
 
@@ -94,11 +97,11 @@ class CellName(_Body, frozen=True, forbid_unknown_fields=True):
     split: int
     budget: Budget
     submitted: bool
-    """Whether an answer was handed in; then the cell is closed."""
+    """Whether an answer was submitted; then the cell is closed."""
 
 
 class CellPage(_Body, frozen=True, forbid_unknown_fields=True):
-    """All that a solver is told of a cell. Test texts and labels are in no message."""
+    """Everything that a solver is told about a cell. No message contains test texts or labels."""
 
     track: str
     task: Task
@@ -111,13 +114,13 @@ class CellPage(_Body, frozen=True, forbid_unknown_fields=True):
 
 
 class Handed(_Body, frozen=True, forbid_unknown_fields=True):
-    """An answer, as `harness.solving.answers.to_bytes` writes it."""
+    """An answer in the bytes of `harness.solving.answers.to_bytes`."""
 
     answer: bytes
 
 
 class Receipt(_Body, frozen=True, forbid_unknown_fields=True):
-    """An answer was taken and the cell is closed. The score stays with the organiser."""
+    """The answer was accepted and the cell is closed. Only the organiser sees the score."""
 
     sha256: str
     rows_spent: int
@@ -140,10 +143,10 @@ class Fault(_Body, frozen=True, forbid_unknown_fields=True):
 
 
 class Health(_Body, frozen=True, forbid_unknown_fields=True):
-    """The server answers; `waiting` queries are in line for the model."""
+    """The server is running; `waiting` queries wait for the model."""
 
     status: Literal["ok", "starting"]
-    """``starting`` while the model is being loaded: everything else is answered with 503 then."""
+    """``starting`` while the model is being loaded. Until then every other request gets a 503."""
     track: str
     waiting: int
 
@@ -152,15 +155,15 @@ T = TypeVar("T")
 
 
 def encode(value: Any, media: Media) -> bytes:
-    """A body in the format asked for; the same value always gives the same bytes."""
+    """A body in the requested format. The same value always gives the same bytes."""
     return msgspec.msgpack.encode(value) if media == MSGPACK else msgspec.json.encode(value)
 
 
 def decode(body: bytes, media: Media, kind: type[T]) -> T:
-    """A body as `kind`.
+    """Decode a body as `kind`.
 
     Raises:
-        ProtocolError: it is anything else.
+        ProtocolError: the body is not of this kind.
     """
     try:
         read = msgspec.msgpack.decode if media == MSGPACK else msgspec.json.decode

@@ -1,7 +1,7 @@
-"""Answers one query of one token: new or retried, priced, refused or forwarded, in the book before the reply is out.
+"""Answers one query of one token. A new query is priced, refused or computed, and committed before the reply.
 
-What a query may ask and what it costs is `harness.blackbox.pricing`'s, the very code that serves workers; the meter
-starts at what the book says was spent. Serial: the caller gives it one thread.
+`harness.blackbox.pricing` decides what a query may ask and what it costs, as it does for workers. The meter starts at
+the stored number of spent rows. The code is serial: the caller runs it in one thread.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _ATTEMPTS = 100
-"""Each that fails is a query of the same account that another server answered meanwhile."""
+"""Number of tries. A try fails only if another server has answered a query of the same account meanwhile."""
 
 
 class Refusal(HarnessError):  # noqa: N818 - reads as the fact it states
-    """A request that gets a `Fault` instead of an answer. Nothing was charged for it."""
+    """A request that gets a `Fault` in place of an answer. Nothing was charged for it."""
 
     def __init__(self, code: FaultCode, message: str, **numbers: int) -> None:
-        """Keep the fault; the message is its message."""
+        """Store the fault. Its message is the exception's message."""
         super().__init__(message)
         self.fault = Fault(code, message, **numbers)
 
@@ -63,7 +63,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may weigh, and how often one token may ask."""
+    """Limits on the size of a request, and on how often one token may ask."""
 
     answer_bytes: int = 64 << 20
     frame_bytes: int = 64 << 20
@@ -71,11 +71,11 @@ class Limits:
     answers: AnswerLimits = AnswerLimits(math.inf)  # noqa: RUF009 - a frozen value
     """What an answer may cost when it is scored."""
     read_s: float = 30.0
-    """A body that has not come by then is not waited for."""
+    """Seconds after which a body that has not arrived is given up."""
     per_s: float = 50.0
     burst: int = 100
     at_once: int = 8
-    """Requests of one token that are worked on at the same time."""
+    """Largest number of requests of one token that are processed at the same time."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ class Answer:
 
     reply: bytes
     row: LedgerRow | None
-    """What was charged; None for a retry."""
+    """The charged row; None for a retry."""
 
 
 class Desk:
-    """All cells of a track on one model and one book."""
+    """Answers queries for all cells of a track, with one model and one database of accounts."""
 
     def __init__(
         self, lm: Any, track: str, places: Mapping[tuple[str, int], Place], book: Book, limits: Limits
     ) -> None:
-        """Serve `places` by (task, split); `track` is name and fingerprint."""
+        """Serve `places` by (task, split). `track` is the track's name and fingerprint."""
         self.track, self.places, self.book, self.limits = track, places, book, limits
         self._lm = lm
         self._priced = {
@@ -110,7 +110,7 @@ class Desk:
         }
 
     def account(self, token: Token, place: Place) -> Account:
-        """What the token has spent here."""
+        """What the token has spent on this cell."""
         rows = (token.calls or place.calls) * len(place.shots.train)
         return self.book.account(token.name, self.track, place.task.name, place.split, rows)
 
@@ -120,7 +120,7 @@ class Desk:
         return [CellName(p.task.name, p.split, _budget(a, p), a.submitted is not None) for p, a in found]
 
     def page(self, token: Token, place: Place) -> CellPage:
-        """What a solver is told of a cell."""
+        """What a solver is told about a cell."""
         account = self.account(token, place)
         train, dev = _labelled(place.shots.train), _labelled(place.shots.dev)
         budget, closed = _budget(account, place), account.submitted is not None
@@ -128,7 +128,7 @@ class Desk:
         return CellPage(name, place.task, place.split, train, dev, place.info, budget, closed)
 
     def word_ids(self, place: Place, words: tuple[str, ...]) -> wire.WordIds:
-        """Token ids, free.
+        """Token ids of words. Free.
 
         Raises:
             Refusal: the words are malformed.
@@ -137,22 +137,22 @@ class Desk:
             return self._of(place).word_ids(words)
 
     def vocabulary(self) -> wire.WordList:
-        """Every label word there is, free."""
+        """Every word that can be a label word. Free."""
         return wire.WordList(self._lm.words)
 
     def query(self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None) -> Answer:
-        """Answer a query that came as `body`; under the idempotency key of one that was answered, give its reply again.
+        """Answer a query that was received as `body`. If its idempotency key was used for it before, repeat the reply.
 
         Raises:
-            Refusal: over budget, malformed, the cell closed, or the key used for something else.
-            ModelError: the model failed; nothing was charged.
-            StoreError: the book cannot be written; nothing was charged.
+            Refusal: the query is over budget or malformed, the cell is closed, or the key was used for another query.
+            ModelError: the model failed. Nothing was charged.
+            StoreError: the accounts cannot be written. Nothing was charged.
         """
         return self._unless_moved(lambda: self._query(token, place, asked, body, key))
 
     def _query(self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None) -> Answer:
         account = self.account(token, place)
-        digest = hashlib.sha256(msgspec.msgpack.encode(asked)).hexdigest()  # the same in JSON and msgpack
+        digest = hashlib.sha256(msgspec.msgpack.encode(asked)).hexdigest()  # the same for JSON and msgpack
         known = None if key is None else self.book.answered(account.number, key)
         if known is not None:
             if known.request != digest:
@@ -178,10 +178,10 @@ class Desk:
         return Answer(_reply(answered), answered.row)
 
     def submit(self, token: Token, place: Place, blob: bytes) -> Receipt:
-        """Take an answer and close the cell; the same answer again gets the same receipt.
+        """Accept an answer and close the cell. The same answer again gets the same receipt.
 
         Raises:
-            Refusal: the answer does not fit, or another one was handed in.
+            Refusal: the answer does not fit, or another answer was submitted.
         """
         return self._unless_moved(lambda: self._submit(token, place, blob))
 
@@ -204,7 +204,7 @@ class Desk:
 
     @staticmethod
     def _unless_moved(work: Callable[[], T]) -> T:
-        """Try again where another server on the same book was faster."""
+        """Try again if another server changed the account first."""
         for left in reversed(range(_ATTEMPTS)):
             try:
                 return work()
@@ -215,13 +215,13 @@ class Desk:
 
 
 def _meter(account: Account, place: Place) -> Meter:
-    """A meter that starts at what was spent."""
+    """A meter that starts at the number of spent rows."""
     train_rows = len(place.shots.train)
     return Meter(account.rows_total // train_rows, train_rows, account.rows_spent)
 
 
 def _reply(answered: Answered) -> bytes:
-    """The reply as it goes over HTTP: the frame without the length that stands before it."""
+    """The reply in its HTTP form: the frame without its length."""
     return answered.frame[wire.PREFIX :]
 
 
@@ -235,7 +235,7 @@ def _labelled(examples: Examples) -> Labelled:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """What pricing refuses comes out as a `Refusal`."""
+    """Raise what pricing refuses as a `Refusal`."""
     try:
         yield
     except BudgetExhausted as refused:

@@ -1,4 +1,4 @@
-"""A token bucket: how often one client may ask."""
+"""A token bucket, which limits how often one client may ask."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass
 class Bucket:
-    """Lets `burst` requests through at once and `per_s` a second in the long run. Times are of a monotonic clock."""
+    """Allows `burst` requests at once and `per_s` per second in the long run. Times are those of a monotonic clock."""
 
     per_s: float
     burst: int
 
     def __post_init__(self) -> None:
-        """Start full."""
+        """Start with a full bucket."""
         self._full_s = -float("inf")  # when the bucket is full again, if nothing is taken
 
     def take(self, now_s: float) -> float:
-        """Take one and return 0, or take nothing and return the seconds until there is one."""
+        """Take one and return 0, or take nothing and return the seconds until one is available."""
         full_s = max(self._full_s, now_s) + 1 / self.per_s
         wait_s = full_s - now_s - self.burst / self.per_s
         if wait_s > 1e-9:  # noqa: PLR2004 - rounding

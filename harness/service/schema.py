@@ -1,4 +1,4 @@
-"""The OpenAPI description: bodies as `harness.service.messages` types them, each as JSON and as msgpack."""
+"""The OpenAPI description. Bodies have the types of `harness.service.messages`, each as JSON and as msgpack."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def takes(body: Any, reply: Any, *, status: int = 200, idempotent: bool = False)
 
 
 def describe(app: FastAPI, places: Collection[tuple[str, int]]) -> None:
-    """Let `app.openapi` hold the types of all bodies, and the cells that are on offer."""
+    """Make `app.openapi` return the types of all bodies and the cells on offer."""
     tasks, splits = sorted({task for task, _ in places}), sorted({split for _, split in places})
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a track to a running server, and from answers that were handed in to stored cells."""
+"""From a track to a running server, and from submitted answers to stored cells."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _GRACE_S = 30
 
 
 def track_id(evaluation: Evaluation) -> str:
-    """Name and digest of what is served: all that identifies a run but the solver. Budgets belong to it."""
+    """Name and digest of what is served: everything that identifies a run except the solver. Budgets depend on it."""
     return f"{evaluation.plan.base.track} {evaluation.plan.base.id}"
 
 
@@ -66,12 +66,12 @@ def service_of(evaluation: Evaluation, book: Book, per_s: float, burst: int) -> 
 
 
 def run(app: FastAPI | Starting, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM. The log has one line per request: path and status, no headers, so no token.
+    """Serve until SIGINT or SIGTERM. The log has a line per request, with path and status but no headers, so no tokens.
 
     Args:
         app: the service, or a `Starting` that becomes one.
         host: address to listen on.
-        port: port to listen on; 0 takes a free one.
+        port: port to listen on; 0 means any free port.
 
     Raises:
         InputError: the address cannot be listened on; this is found before anything is loaded.
@@ -146,10 +146,10 @@ def settle(evaluation: Evaluation, book: Book, failed: set[int], others: Callabl
 
 
 def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> str:
-    """Store ledger, answer and predictions as a cell of the token's run; return the run's id.
+    """Store ledger, answer and predictions as a cell of the token's run, and return the run's id.
 
     Raises:
-        InputError: another answer of the same token stands there.
+        InputError: the store has another answer of the same token.
     """
     (token,) = [each for each in book.tokens() if each.name == account.token]
     store, blob = evaluation.store, book.submitted(account.number) or b""
@@ -183,7 +183,7 @@ def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> 
 
 
 def _run_of(token: Token, plan: Plan, store: Store) -> str:
-    """The run of a token: one with a budget of its own is never ranked with the track."""
+    """The run of a token. A token with a budget of its own gets a run that is never ranked with the track."""
     own = token.calls is not None and "calls" not in plan.base.modified
     return plan.record(
         store,

@@ -1,7 +1,7 @@
-"""Answers while the model is still being loaded: `/health` says so, and every other request is told to wait.
+"""Answers requests while the model is loading: `/health` says so, and every other request is told to wait.
 
-Loading a model takes from seconds to minutes. A server that listened only afterwards could not be told from one that is
-not there, and a proxy or a supervisor would give it up.
+Loading a model takes from seconds to minutes. A server that starts to listen only afterwards looks as if it were down,
+and a proxy or a supervisor would give it up.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ RETRY_AFTER_S = 1
 
 
 class Starting:
-    """An ASGI application that becomes another one as soon as that is made."""
+    """An ASGI application that is replaced by another one as soon as that is ready."""
 
     def __init__(self, make: Callable[[], FastAPI], track: str) -> None:
-        """Answer for `track` until `make`, which is called in a thread, has returned the service.
+        """Answer for `track` until `make`, which runs in a thread, has returned the service.
 
         Args:
-            make: loads the model and returns the application to hand over to.
+            make: loads the model and returns the application that replaces this one.
             track: name of the track, for `/health`.
         """
         self._make, self._track = make, track
         self._service: FastAPI | None = None
         self.problem: BaseException | None = None
-        """What `make` raised."""
+        """The exception that `make` raised."""
         self.give_up: Callable[[], None] = lambda: None
-        """Called when `make` has raised, to end the server."""
+        """Called after `make` has raised, to end the server."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See the ASGI specification."""
@@ -52,7 +52,7 @@ class Starting:
             await self._wait(scope)(scope, receive, send)
 
     async def _live(self, receive: Any, send: Any) -> None:
-        """Start to load when the server starts; close what was loaded when it ends."""
+        """Start loading when the server starts, and close what was loaded when the server ends."""
         await receive()
         async with AsyncExitStack() as stack:
             loading = asyncio.create_task(self._load(stack))
@@ -65,7 +65,7 @@ class Starting:
         try:
             made = await asyncio.to_thread(self._make)
             await stack.enter_async_context(made.router.lifespan_context(made))
-        except Exception as problem:  # noqa: BLE001 - raised again by whoever runs the server
+        except Exception as problem:  # noqa: BLE001 - `run` raises it again
             self.problem = problem
             self.give_up()
             return

@@ -1,10 +1,10 @@
-"""What several solvers share, under the field's names: numpy, pycma and the contract. Nothing here asks the model.
+"""What several solvers share, under the field's names: numpy, pycma and the contract. Nothing here queries the model.
 
 Everything is imported from here::
 
     from harness.solving import Adam, Calibration, CmaEs, Selection, cross_entropy, minibatches, score
 
-A submission keeps what is its own: the loop, what moves, the loss, when dev is looked at, the gradients of its heads.
+A submission contains what is its own: the loop, what moves, the loss, when dev is used, and the gradients of its heads.
 """
 
 import importlib
@@ -65,11 +65,11 @@ _LATER = {
     "minibatches": "batches",
     "Selection": "selection",
 }
-"""Names with their modules, which are loaded when they are asked for: `import harness` needs losses and metrics."""
+"""Names with their modules. A module is loaded when a name is used; `import harness` needs only losses and metrics."""
 
 
 def __getattr__(name: str) -> typing.Any:
-    """Load what only solvers use."""
+    """Load a module when one of its names is first used."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

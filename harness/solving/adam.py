@@ -1,7 +1,7 @@
 """Adam on numpy arrays.
 
-It is written here because no library offers it to a worker: torch's takes seconds and hundreds of megabytes to import,
-and scikit-learn's belongs to its perceptron alone. Where scikit-learn has the classifier itself, use that.
+This module exists because no library offers Adam to a worker. Importing torch takes seconds and hundreds of megabytes,
+and scikit-learn's Adam serves only its perceptron. If scikit-learn has the whole classifier, use that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Adam:
 
     Args:
         lr: the learning rate, in units of the parameters.
-        decay: weight decay, of matrices only; biases are left alone.
+        decay: weight decay, for matrices only; biases do not decay.
 
     Example:
         ``adam = Adam(lr=0.01)``, then ``adam.step((weight, bias), (d_weight, d_bias))`` again and again.
@@ -50,7 +50,7 @@ class Adam:
             gradients: one for each parameter, of its shape.
 
         Raises:
-            ValueError: as many gradients as parameters are needed, and as in the steps before.
+            ValueError: the number of gradients differs from that of parameters, or from that of earlier steps.
         """
         if not self.steps:
             self.moments = [(np.zeros_like(p), np.zeros_like(p)) for p in parameters]

@@ -1,7 +1,7 @@
-"""Save, load and apply an `Answer`. The referee and `harness predict` use the very same code.
+"""Save, load and apply an `Answer`. The referee and `harness predict` use this same code.
 
-An answer travels as one safetensors blob: arrays by name, and the rest as JSON with a schema version in the
-header's metadata. Nothing in it can run: unknown fields, wrong shapes and numbers that are not finite are errors.
+An answer is sent and stored as one safetensors blob: arrays by name, and the rest as JSON with a schema version in the
+header's metadata. It contains no code. Unknown fields, wrong shapes and numbers that are not finite are errors.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ SCHEMA = 1
 MOST_MEMBERS = 64
 _LARGEST_HEADER = 1 << 20
 _LARGEST = 1e6
-"""Largest magnitude accepted in arrays, factors and offsets, as in queries."""
+"""Largest magnitude accepted in arrays, factors and offsets; it is the same for queries."""
 _TEXTS_AT_ONCE = 256
 _VALUES, _PRODUCTS = 32 << 20, 1 << 33
 """Of the words and heads of one slice of texts: float64 values held at once, 256 MiB, and products, about a second."""
 
 
 class Forward(Protocol):
-    """What applying an answer needs of a language model."""
+    """What is needed of a language model to apply an answer."""
 
     def outputs(
         self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
@@ -64,7 +64,7 @@ class _Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="valu
 
 
 class _Coordinates(Subspace, frozen=True, forbid_unknown_fields=True, tag="coordinates"):
-    """A subspace in which the prompt's array holds coordinates."""
+    """A subspace whose prompt array holds coordinates."""
 
 
 class _Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,12 +86,12 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def to_bytes(answer: Answer) -> bytes:
-    """Serialise an answer; the same answer always gives the same bytes.
+    """Serialise an answer. The same answer always gives the same bytes.
 
     A number of the note that is not finite is left out, with a warning that names it.
 
     Raises:
-        AnswerError: a part is not of the type the contract says.
+        AnswerError: a part has another type than the contract says.
     """
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     try:
@@ -100,9 +100,7 @@ def to_bytes(answer: Answer) -> bytes:
         document = msgspec.to_builtins(_Document(SCHEMA, members, note))
         text = json.dumps(document, sort_keys=True, allow_nan=False)
     except (ArithmeticError, AttributeError, TypeError, ValueError) as problem:
-        raise AnswerError(
-            f"this answer does not keep to the contract: {type(problem).__name__}: {problem}"
-        ) from problem
+        raise AnswerError(f"this answer breaks the contract: {type(problem).__name__}: {problem}") from problem
     return safetensors.numpy.save(arrays, metadata={"answer": text})
 
 
@@ -134,15 +132,16 @@ def finite_note(note: Mapping[str, float]) -> dict[str, float]:
 
 
 def from_bytes(blob: bytes) -> Answer:
-    """Read an answer back.
+    """Read an answer from its bytes.
 
     Raises:
-        AnswerError: not such a blob, another schema, an array missing, left over, or not finite.
+        AnswerError: the blob is not an answer, has another schema, or has an array that is missing, extra or not
+            finite.
     """
     try:
         size = int.from_bytes(blob[:8], "little")
         if not 0 < size <= min(_LARGEST_HEADER, len(blob) - 8):
-            raise AnswerError(f"header of {size:,} bytes in {len(blob):,}; this is no answer file")
+            raise AnswerError(f"header of {size:,} bytes in a file of {len(blob):,}; this is not an answer file")
         text = json.loads(blob[8 : 8 + size])["__metadata__"]["answer"]
         document = msgspec.json.decode(text, type=_Document)
         arrays = safetensors.numpy.load(blob)
@@ -151,7 +150,7 @@ def from_bytes(blob: bytes) -> Answer:
     if document.schema != SCHEMA:
         raise AnswerError(f"answer of schema {document.schema}; this version reads schema {SCHEMA}")
     for name, array in arrays.items():
-        if array.dtype != np.float32 or not (np.abs(array) <= _LARGEST).all():  # a NaN fails the comparison, too
+        if array.dtype != np.float32 or not (np.abs(array) <= _LARGEST).all():  # the comparison is also False for NaN
             raise AnswerError(f"array {name!r} is {array.dtype}, or exceeds {_LARGEST:g}; finite float32 expected")
     members = tuple(_unpack(member, f"{n}", arrays) for n, member in enumerate(document.members))
     if arrays:
@@ -160,10 +159,10 @@ def from_bytes(blob: bytes) -> Answer:
 
 
 def check(answer: Answer, task: Task, width: int) -> None:
-    """Say why an answer does not fit a task, before anything is forwarded.
+    """Check that an answer fits a task, before anything is forwarded.
 
     Raises:
-        AnswerError: number of members, classes, words, factors, or the shape of a head.
+        AnswerError: the number of members, classes, words or factors is wrong, or the shape of a head.
     """
     if not 1 <= len(answer.members) <= MOST_MEMBERS:
         raise AnswerError(f"{len(answer.members)} members; 1 to {MOST_MEMBERS} are allowed")
@@ -194,7 +193,7 @@ def probabilities(
     them at once as `_VALUES` and `_PRODUCTS` allow. `between` is called after each such slice.
 
     Raises:
-        AnswerError: a member does not fit the model, or drives it to numbers that are not finite.
+        AnswerError: a member does not fit the model, or leads to numbers that are not finite.
     """
     parts = []
     for member in answer.members:

@@ -16,10 +16,10 @@ def minibatches(count: int, size: int, epochs: int, rng: np.random.Generator) ->
     """Row numbers of each minibatch, in a new random order every epoch.
 
     Args:
-        count: rows there are.
-        size: rows per minibatch; an epoch's last one may be smaller.
+        count: number of rows.
+        size: rows per minibatch. The last minibatch of an epoch may be smaller.
         epochs: passes over all rows.
-        rng: draws the orders, one permutation an epoch, when the epoch begins.
+        rng: draws one permutation per epoch, when the epoch begins.
 
     Yields:
         (size,) row numbers.

@@ -1,6 +1,6 @@
 """Calibration of label-word logits: one factor and one offset per class.
 
-It is written here because scikit-learn calibrates a fitted classifier on labels; this needs the logits alone.
+This module exists because scikit-learn calibrates a fitted classifier on labels, and this needs the logits alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Logits become scale * q + shift, as a `Member` carries it.
+    """Replace logits q by scale * q + shift, as a `Member` does.
 
     Example:
         ``w = Calibration.additive(q)``, then ``Member.of(task, scale=w.scale, shift=w.shift)``
@@ -30,14 +30,14 @@ class Calibration:
     shift: tuple[float, ...]
     """One offset per class."""
     fallback: bool = False
-    """Whether `multiplicative` was asked for and the means forbade it."""
+    """Whether `multiplicative` was asked for but the mean logits did not allow it."""
 
     @classmethod
     def identity(cls, q: FloatArray) -> Calibration:
-        """Leave logits as they are.
+        """Leave the logits as they are.
 
         Args:
-            q: (texts, classes), logits; only their number of classes matters.
+            q: (texts, classes), logits. Only the number of classes matters.
 
         Returns:
             Factors of 1 and offsets of 0.
@@ -46,10 +46,10 @@ class Calibration:
 
     @classmethod
     def additive(cls, q: FloatArray) -> Calibration:
-        """Divide probabilities by their mean, and normalise them again (Zhao et al., ICML 2021), in logits.
+        """Divide probabilities by their mean and normalise them again (Zhao et al., ICML 2021), computed in logits.
 
-        W = diag(mean p)^-1, with the mean over texts of the task in place of content-free ones. A constant added to all
-        logits changes nothing.
+        W = diag(mean p)^-1. The mean is taken over texts of the task, in place of content-free texts. A constant added
+        to all logits changes nothing.
 
         Args:
             q: (texts, classes), logits.
@@ -61,14 +61,14 @@ class Calibration:
 
     @classmethod
     def multiplicative(cls, q: FloatArray, most: float = 5.0) -> Calibration:
-        """W = lambda diag(q_mean)^-1 with lambda the mean of q_mean: all mean logits become lambda.
+        """Multiply by W = lambda diag(q_mean)^-1 with lambda the mean of q_mean, so that all mean logits become lambda.
 
-        A mean near 0 or below would explode or flip its class. Unless every mean exceeds a tenth of their mean
-        magnitude, the means are moved together instead: q - q_mean + lambda.
+        A mean near 0 or below 0 would blow up its class or change its sign. Unless every mean exceeds a tenth of the
+        mean magnitude, offsets make the means equal instead: q - q_mean + lambda.
 
         Args:
-            q: (texts, classes), logits of the texts to calibrate on; one empty text will do.
-            most: the means are moved together, too, if one is more than so many times another.
+            q: (texts, classes), logits of the texts to calibrate on; one empty text is enough.
+            most: offsets are also used if one mean is more than this many times another.
 
         Returns:
             Factors and offsets of 0; or factors of 1, offsets, and `fallback`.
@@ -90,7 +90,7 @@ class Calibration:
         return np.asarray(np.asarray(self.scale) * q.astype(np.float64) + np.asarray(self.shift), dtype=np.float64)
 
     def times(self, weight: float) -> Calibration:
-        """Weigh the calibrated logits, beside those of a head for example.
+        """Weigh the calibrated logits, for example against those of a head.
 
         Args:
             weight: what scale and shift are multiplied by.
@@ -103,7 +103,7 @@ class Calibration:
 
 
 def additive_shift(q: FloatArray) -> npt.NDArray[np.float64]:
-    """Offsets of `Calibration.additive` for each candidate: -log mean p, centred; a mean below 1e-4 counts as that.
+    """Offsets of `Calibration.additive` for each candidate: -log mean p, centred. A mean below 1e-4 counts as 1e-4.
 
     Args:
         q: (..., texts, classes), logits.

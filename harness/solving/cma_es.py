@@ -1,4 +1,4 @@
-"""CMA-ES by pycma, with all its chance from the generator that is handed in."""
+"""CMA-ES by pycma, with all random numbers from a generator that is passed in."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 class CmaEs:
     """CMA-ES (Hansen, The CMA Evolution Strategy: A Tutorial, arXiv 1604.00772) that starts at x = 0.
 
-    Numpy's global generator is left alone. pycma's stops for flat and stagnating losses are off: a loss on a few dozen
-    texts is easily flat, and the budget ends a search.
+    Numpy's global generator is not touched. Pycma's stopping rules for flat and stagnating losses are off: a loss on a
+    few dozen texts is often flat, and the budget ends the search.
 
     Args:
         dim: d, length of x.
         population: candidates per generation, lambda; at least 2.
-        rng: where all random numbers come from.
+        rng: the source of all random numbers.
         sigma: first step size, in units of x.
-        bound: half-width of the box around 0 that candidates and mean stay in; 0 is no box.
+        bound: half-width of the box around 0 in which candidates and mean stay; 0 means no box.
 
     Example::
 
@@ -39,7 +39,7 @@ class CmaEs:
             "popsize": population,
             "randn": lambda *shape: rng.standard_normal(shape),
             "seed": np.nan,  # do not touch numpy's global generator
-            "verbose": -10,  # silent, and no look for a file of signals
+            "verbose": -10,  # silent, and pycma does not look for its file of signals
             "tolfun": 0,
             "tolfunhist": 0,
             "tolflatfitness": np.inf,
@@ -70,28 +70,28 @@ class CmaEs:
         """Draw one generation.
 
         Returns:
-            (population, dim), the candidates whose losses `tell` wants next.
+            (population, dim), the candidates whose losses `tell` expects next.
         """
         self._asked = np.array(self._search.ask())
         return self._asked
 
     def tell(self, losses: FloatArray) -> None:
-        """Rank the generation that was asked for, and move the distribution.
+        """Rank the generation that was drawn last, and move the distribution.
 
         Args:
-            losses: (population,), in the order of the candidates; the smaller the better.
+            losses: (population,), in the order of the candidates; smaller is better.
 
         Raises:
-            ValueError: another number of losses.
+            ValueError: the number of losses is not `population`.
         """
         self._search.tell(list(self._asked), np.asarray(losses).tolist())
 
     def restart_if_converged(self) -> None:
-        """Start again at 0 where pycma says that nothing more can come of it: converged, or degenerate."""
+        """Start again at 0 if pycma reports that the search has converged or has become degenerate."""
         if self._search.stop():
             self._start()
 
     def _start(self) -> None:
-        import cma  # noqa: PLC0415 - half a second, which who imports this package for a loss need not wait for
+        import cma  # noqa: PLC0415 - half a second, which users of a loss need not wait for
 
         self._search: Any = cma.CMAEvolutionStrategy(np.zeros(self._dim), self._sigma, dict(self._options))

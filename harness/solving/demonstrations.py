@@ -1,4 +1,4 @@
-"""Training texts as text: what stands before the input in in-context learning."""
+"""Labelled examples as text, to stand before the input in in-context learning."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def without_braces(text: str) -> str:
-    """Remove the braces, which mean fields in a template.
+    """Remove braces, which mark fields in a template.
 
     Args:
         text: any text.
 
     Returns:
-        The text, to stand in a template as it is.
+        The text, which can stand in a template as it is.
 
     Example:
         ``without_braces("{a} b")  # "a b"``
@@ -24,15 +24,15 @@ def without_braces(text: str) -> str:
 
 
 def demonstration(task: Task, examples: Examples, n: int) -> str:
-    """Fill the template with a text and, at its mask, the text's label word.
+    """Fill the template with an example and, at its mask, the example's label word.
 
     Args:
         task: gives the template and the label words.
-        examples: where the text is from.
-        n: its number among them.
+        examples: the examples.
+        n: the number of the example to use.
 
     Returns:
-        The filled template without braces, to stand before another one.
+        The filled template without braces, which can stand before another one.
 
     Example:
         ``Member(f"{demonstration(task, train, 0)} {task.template}", task.words)``
@@ -41,5 +41,5 @@ def demonstration(task: Task, examples: Examples, n: int) -> str:
     word = without_braces(task.words[examples.labels[n]])
     filled = task.template.replace("{mask}", word.strip() if not before or before[-1].isspace() else word)
     for name, text in zip("ab", examples.texts[n], strict=False):
-        filled = filled.replace(f"{{{name}}}", without_braces(text).strip())  # what stands already has no braces
+        filled = filled.replace(f"{{{name}}}", without_braces(text).strip())  # earlier texts have no braces left
     return filled

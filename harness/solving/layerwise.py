@@ -18,9 +18,9 @@ Accept: TypeAlias = Literal["improve", "best"]
 
 
 class LayerwiseCmaEs:
-    """One CMA-ES per layer, of which one moves at a time, from the bottom up (Sun et al., EMNLP 2022).
+    """One CMA-ES per layer. One layer moves at a time, from the bottom up (Sun et al., EMNLP 2022).
 
-    The layers that do not move are those of the best stack so far, which a candidate replaces if its loss is lower.
+    The other layers keep the values of the best stack so far. A candidate replaces the best stack if its loss is lower.
 
     Args:
         dim: d, coordinates per layer.
@@ -86,10 +86,10 @@ class LayerwiseCmaEs:
         return self._stacks[-1:]
 
     def ask(self) -> npt.NDArray[np.float64]:
-        """Draw one generation of the layer whose turn it is.
+        """Draw one generation of the layer that moves now.
 
         Returns:
-            (population, layers, dim), stacks that differ at this layer alone.
+            (population, layers, dim), stacks that differ at this layer only.
         """
         self._stacks = np.repeat(self.best[None], self._population, axis=0)
         self._stacks[:, self._layer] = self._searches[self._layer].ask()
@@ -99,13 +99,13 @@ class LayerwiseCmaEs:
         """Rank the generation that was asked for; the next layer moves then.
 
         Args:
-            losses: (population,), in the order of the stacks; the smaller the better.
+            losses: (population,), in the order of the stacks; smaller is better.
 
         Returns:
             The number of the candidate that is the stack now; None where the stack stays.
 
         Raises:
-            ValueError: another number of losses.
+            ValueError: the number of losses is not `population`.
         """
         layer, search, k = self._layer, self._searches[self._layer], int(losses.argmin())
         search.tell(losses)

@@ -1,6 +1,6 @@
 """Losses on label-word logits, pure numpy. Each is a mean over the texts.
 
-``logits  # (..., texts, classes)`` and ``labels  # (texts,)`` give ``loss  # (...)``: one per candidate.
+``logits  # (..., texts, classes)`` and ``labels  # (texts,)`` give ``loss  # (...)``, one for each candidate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.contract import FloatArray, IntArray
 
 Loss: TypeAlias = "Callable[[FloatArray, IntArray], npt.NDArray[np.float64]]"
-"""What logits (..., texts, classes) and labels (texts,) cost: (...)."""
+"""A function from logits (..., texts, classes) and labels (texts,) to one loss for each candidate: (...)."""
 
 
 def _of_label(values: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
@@ -44,7 +44,7 @@ def cross_entropy(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float6
 
 
 def negative_log_likelihood(probabilities: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
-    """-mean log p_y for probabilities that were mixed before (AJO); p is clipped at 1e-12.
+    """-mean log p_y for probabilities that are mixed already (AJO). Values of p below 1e-12 count as 1e-12.
 
     Args:
         probabilities: (..., texts, classes).
@@ -66,7 +66,7 @@ def hinge(logits: FloatArray, labels: IntArray, margin: float = 2.0) -> npt.NDAr
     Args:
         logits: (..., texts, classes).
         labels: (texts,).
-        margin: by how much the label's logit must exceed each other one, in units of logits.
+        margin: by how much the label's logit must exceed every other logit, in units of logits.
 
     Returns:
         (...), in units of logits.
@@ -97,7 +97,7 @@ def hinge_of_probabilities(probabilities: FloatArray, labels: IntArray, margin: 
 
 
 def negative_accuracy(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
-    """Minus the share of texts whose largest logit is at the label (first wins a tie).
+    """Minus the share of texts whose largest logit is at the label. In a tie, the first class wins.
 
     Args:
         logits: (..., texts, classes).

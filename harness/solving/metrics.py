@@ -32,12 +32,12 @@ def accuracy(predicted: IntArray, labels: IntArray) -> npt.NDArray[np.float64]:
 
 
 def macro_f1(predicted: IntArray, labels: IntArray, classes: int) -> npt.NDArray[np.float64]:
-    """Unweighted mean over classes of F1 = 2 TP / (predicted + true); a class in neither counts 0.
+    """Unweighted mean over classes of F1 = 2 TP / (predicted + true). A class that occurs in neither counts 0.
 
     Args:
         predicted: (..., texts), class numbers.
         labels: (texts,).
-        classes: their number.
+        classes: number of classes.
 
     Returns:
         (...), from 0 to 1.
@@ -49,7 +49,7 @@ def macro_f1(predicted: IntArray, labels: IntArray, classes: int) -> npt.NDArray
 
 
 def f1(predicted: IntArray, labels: IntArray) -> npt.NDArray[np.float64]:
-    """F1 of class 1, MRPC's metric in GLUE; 0 where class 1 is in neither.
+    """F1 of class 1, which is MRPC's metric in GLUE. It is 0 if class 1 is neither predicted nor true.
 
     Args:
         predicted: (..., texts), class numbers.
@@ -74,13 +74,13 @@ def _f1(predicted: IntArray, labels: IntArray, k: IntArray) -> npt.NDArray[np.fl
 
 
 def score(metric: Metric, predicted: IntArray, labels: IntArray, classes: int) -> npt.NDArray[np.float64]:
-    """Apply the metric of a task, which the referee scores it by.
+    """Apply a task's metric. The referee scores the task by the same metric.
 
     Args:
         metric: `Task.metric`.
         predicted: (..., texts), class numbers.
         labels: (texts,).
-        classes: their number.
+        classes: number of classes.
 
     Returns:
         (...), from 0 to 1.
@@ -94,24 +94,24 @@ def score(metric: Metric, predicted: IntArray, labels: IntArray, classes: int) -
 
 
 def cell_score(metric: Metric, predicted: IntArray, labels: IntArray, classes: int) -> float:
-    """Score one cell's predictions by its task's metric, computed by scikit-learn.
+    """Score the predictions of one cell by its task's metric, computed by scikit-learn.
 
     Args:
         metric: `Task.metric`.
         predicted: (texts,), class numbers.
         labels: (texts,).
-        classes: their number.
+        classes: number of classes.
 
     Returns:
         The score, from 0 to 1.
 
     Raises:
-        ValueError: another number of predictions than of labels.
+        ValueError: there are more or fewer predictions than labels.
 
     Example:
         ``cell_score(task.metric, predicted, test.labels, len(task.classes))``
     """
-    from sklearn.metrics import accuracy_score, f1_score  # noqa: PLC0415 - seconds, which only a finished cell need pay
+    from sklearn.metrics import accuracy_score, f1_score  # noqa: PLC0415 - seconds, which only a finished cell spends
 
     if metric == "accuracy":
         return float(accuracy_score(labels, predicted))
@@ -120,14 +120,14 @@ def cell_score(metric: Metric, predicted: IntArray, labels: IntArray, classes: i
 
 
 def majority_prediction(labels: IntArray) -> IntArray:
-    """Predict the most frequent label everywhere (smallest wins a tie)."""
+    """Predict the most frequent label everywhere. In a tie, the smallest label wins."""
     values, counts = np.unique(np.asarray(labels), return_counts=True)
     return np.full(len(labels), values[np.argmax(counts)], dtype=np.int64)
 
 
 def failed_prediction(metric: Metric, labels: IntArray) -> IntArray:
-    """What a failed cell is ranked as: the majority class everywhere, but class 0 where the metric is F1 of class 1.
+    """Predictions with which a failed cell is ranked: the majority class, or class 0 if the metric is F1 of class 1.
 
-    Most of MRPC's pairs are of class 1, so that saying 1 everywhere scores high: a crash would be rewarded.
+    Most of MRPC's pairs are of class 1, so predicting 1 everywhere scores high and would reward a crash.
     """
     return np.zeros(len(labels), dtype=np.int64) if metric == "f1" else majority_prediction(labels)

@@ -15,13 +15,13 @@ By: TypeAlias = Literal["metric", "loss", "metric-alone"]
 
 
 class Selection:
-    """Keeps the best that dev has seen so far.
+    """Keeps the candidate that is best on dev so far.
 
     Args:
-        task: whose metric decides: accuracy, macro-F1, or F1 of class 1.
-        dev: the examples that candidates are compared on.
-        by: ``metric``, ties by the loss; ``loss``, ties by the metric; or ``metric-alone``, where the first to beat is
-            0 and a tie keeps the earliest, as in BBT's code.
+        task: its metric decides: accuracy, macro-F1, or F1 of class 1.
+        dev: the examples on which candidates are compared.
+        by: ``metric``, with ties decided by the loss; ``loss``, with ties decided by the metric; or ``metric-alone``,
+            as in BBT's code, where the first candidate must beat 0 and the earliest wins a tie.
 
     Example::
 
@@ -39,14 +39,15 @@ class Selection:
         """Compare candidates with the best before them, one after the other.
 
         Args:
-            scores: (candidates, texts, classes) on dev, logits or probabilities: the largest is what is predicted.
-            losses: (candidates,) on dev, the smaller the better.
+            scores: (candidates, texts, classes) on dev, logits or probabilities. The class of the largest is predicted.
+            losses: (candidates,) on dev, smaller is better.
 
         Returns:
-            Number and dev metric of each candidate that beats all before it, those of earlier calls included.
+            Number and dev metric of each candidate that beats all candidates before it, including those of earlier
+            calls.
 
         Raises:
-            ValueError: another number of texts than dev has, or of losses than there are candidates.
+            ValueError: the number of texts differs from dev's, or the number of losses from that of candidates.
         """
         metrics = score(self._task.metric, scores.argmax(axis=-1), self._dev.labels, len(self._task.classes))
         found = []

@@ -1,8 +1,7 @@
 """Examples from the embedded miniatures, a competition kit directory, or public data sets.
 
-Whatever the source, what comes out is `Examples` with labels 0..K-1 in the task's class order. Bad rows are
-errors with file and line; nothing is guessed, and nothing dropped but the rows a public data set marks as
-unlabelled (-1).
+Every source gives `Examples` with labels 0..K-1 in the task's class order. A bad row is an error with file and line.
+Nothing is guessed, and nothing is dropped but the rows that a public data set marks as unlabelled (-1).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A data source, and the directory it is read from where it has one."""
+    """A data source, with its directory if it has one."""
 
     kind: DataSource
     directory: Path | None = None
@@ -44,13 +43,13 @@ class Source:
     """How BBT's code chooses rows of a public data set; None is this project's way."""
 
     def __str__(self) -> str:
-        """Name for messages and stored runs: kind, and directory names."""
+        """Name for messages and stored runs: the kind and the names of directories."""
         name = self.kind if self.directory is None else f"{self.kind}:{self.directory.name}"
         return name if self.test is None else f"{name} + test:{self.test.name}"
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """One line of a miniature; other fields are the writers' notes."""
+    """One line of a miniature. Other fields in it are notes of the writers."""
 
     texts: Text
     label: str
@@ -102,13 +101,13 @@ def load_test(file: TaskFile, source: Source) -> Examples:
 
 
 def check_unseen(file: TaskFile, source: Source, shots: Sequence[Shots]) -> None:
-    """Test sets of `--test-data` hold no text of the public test set, of train or of dev.
+    """Check that the test sets of `--test-data` share no text with the public test set, with train or with dev.
 
     Raises:
-        DataError: some are there; the first is named.
+        DataError: some texts are shared. The message names the first.
     """
     public: set[Text] = {text for each in shots for examples in (each.train, each.dev) for text in examples.texts}
-    with contextlib.suppress(DataError):  # where the test set is not public, there is none to compare with
+    with contextlib.suppress(DataError):  # there may be no public test set to compare with
         public |= set(load_test(file, replace(source, test=None)).texts)
     private = load_test(file, source).texts
     seen = [number for number, text in enumerate(private, start=1) if text in public]
@@ -122,10 +121,10 @@ def check_unseen(file: TaskFile, source: Source, shots: Sequence[Shots]) -> None
 def splits_of(file: TaskFile, source: Source, spec: TrackTask, present_only: bool = False) -> list[int]:
     """Names of the splits to run.
 
-    With `present_only`, splits that the kit directory lacks are left out.
+    With `present_only`, splits that are missing in the kit directory are left out.
 
     Raises:
-        DataError: nothing is left.
+        DataError: no split is left.
     """
     if source.kind != "kit":
         if spec.splits == "present":
@@ -140,17 +139,19 @@ def splits_of(file: TaskFile, source: Source, spec: TrackTask, present_only: boo
 
 
 def kit_splits(file: TaskFile, source: Source) -> list[int]:
-    """Splits a kit directory has for a task."""
+    """Splits that a kit directory has for a task."""
     folders = _kit_folder(file, source).iterdir()
     return sorted(int(path.name) for path in folders if path.is_dir() and re.fullmatch("0|[1-9][0-9]*", path.name))
 
 
 def draw_shots(pool: Examples, classes: int, train: int, dev: int, key: str) -> Shots:
-    """Draw `train` + `dev` examples per class from a pool, the same on every platform.
+    """Draw `train` + `dev` examples per class from a pool. The result is the same on every platform.
 
-    Texts are ordered by SHA-256 of key and text, so the draw depends on neither the order of the file nor any
-    library's random numbers. A text counts once however often it occurs, and never where its labels disagree:
-    train and dev share no text. Labels alternate 0..K-1 in the result.
+    Texts are ordered by the SHA-256 of key and text, so the draw depends neither on the order of the file nor on a
+    library's
+    random numbers. A text that occurs several times counts once, and a text with different labels is not used, so train
+    and
+    dev share no text. Labels alternate 0..K-1 in the result.
 
     Raises:
         DataError: a class has too few examples.
@@ -174,7 +175,7 @@ def draw_shots(pool: Examples, classes: int, train: int, dev: int, key: str) -> 
 
 
 def examples_sha256(examples: Examples) -> str:
-    """Digest of texts and labels, stored with every result."""
+    """Digest of texts and labels, which is stored with every result."""
     payload = json.dumps(
         [[list(text), int(label)] for text, label in zip(examples.texts, examples.labels, strict=True)]
     )
@@ -200,13 +201,13 @@ def read_tsv(path: Path, file: TaskFile) -> Examples:
 
 
 def _private_test(file: TaskFile, directory: Path) -> Examples:
-    """Test set of a directory laid out like a kit's or like `tasks/`."""
+    """The test set of a directory with the layout of a kit or of `tasks/`."""
     kit = None if file.kit is None else directory / file.kit.folder / "test.tsv"
     mini = directory / file.name / "mini" / "test.jsonl"
     here = [path for path in (kit, mini) if path is not None and path.is_file()]
     if len(here) != 1:
         wanted = " or ".join(str(path) for path in (kit, mini) if path is not None)
-        raise DataError(f"{len(here)} test sets of {file.title} in {directory}; one is expected, {wanted}")
+        raise DataError(f"{directory} has {len(here)} test sets of {file.title}; one is expected, {wanted}")
     return _mini(file, "test", directory) if here == [mini] else read_tsv(here[0], file)
 
 
@@ -239,11 +240,11 @@ def _hub(file: TaskFile, source: Source, test: bool) -> Examples:
             table: Any = datasets.load_from_disk(str(source.directory / file.name))[split]
         else:
             table = datasets.load_dataset(hub.dataset, hub.config, split=split, revision=hub.revision)
-        columns = [table[name][:] for name in (*hub.columns, hub.label)]  # whole: row by row takes many times as long
+        columns = [table[name][:] for name in (*hub.columns, hub.label)]  # whole: reading rows takes many times as long
     except Exception as problem:
         raise DataError(
-            f"{file.title}: {where} cannot be had: {type(problem).__name__}: {problem}. "
-            "Fetch it where there is a hub, with `harness fetch`, or give a kit directory with --data DIR"
+            f"{file.title}: {where} cannot be loaded: {type(problem).__name__}: {problem}. "
+            "Fetch it with `harness fetch` on a machine with a network, or give a kit directory with --data DIR"
         ) from problem
     labels = tuple(str(k) for k in range(len(file.classes)))
     rows = [(tuple(row[:-1]), str(row[-1]), n) for n, row in enumerate(zip(*columns, strict=True)) if row[-1] != -1]
@@ -283,7 +284,7 @@ def _kit(file: TaskFile) -> KitSource:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file that end in LF or CRLF; every other character, and a lone CR, belongs to its line."""
+    """Lines of a UTF-8 file, which end in LF or CRLF. Any other character, and a lone CR, belongs to its line."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

@@ -1,12 +1,12 @@
-"""`harness fetch`: a track's model and data sets, staged into one directory, so that nothing needs a network later.
+"""`harness fetch`: stage a track's model and data sets in one directory, so that nothing needs a network later.
 
-    DIR/manifest.json           repository, commit, files, sizes and sha256 of each part that is whole
+    DIR/manifest.json           repository, commit, files, sizes and SHA-256 of each complete part
     DIR/model/<owner>/<name>/   the model in hub format: configuration, tokenizer, safetensors
-    DIR/data/<task>/            the data set's splits, as `datasets` saves them; so is what `pretrain-prompt` trains on
+    DIR/data/<task>/            the data set's splits, as `datasets` saves them; also the data for `pretrain-prompt`
 
-A part is downloaded beside its place, under ``.partial``, and moved there when it is whole. After a break the same
-command goes on with the files that are lacking. Several tracks may share a directory: what they have in common is
-there once.
+A part is downloaded into ``.partial`` beside its place and is moved to its place when it is complete. After an
+interruption the same command continues with the missing files. Several tracks may share a directory; parts that they
+have in common are stored once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
-"""What is taken of a model's repository, top folder alone. Never pickled weights, never code."""
+"""The files that are taken of a model's repository, from its top folder. Pickled weights and code are never taken."""
 _NEEDED = ("config.json", "tokenizer.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PARTIAL = ".partial"
@@ -41,12 +41,12 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 class Want(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One repository that a track needs, and what of it."""
+    """One repository that a track needs, and the part of it that is needed."""
 
     kind: Literal["model", "dataset"]
     repository: str
     revision: str | None
-    """As the track or task file says; None is the newest."""
+    """The revision in the track or task file; None means the newest."""
     config: str | None = None
     splits: tuple[str, ...] = ()
 
@@ -57,10 +57,10 @@ class Want(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StagedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a file must be."""
+    """The size and the digest that a file must have."""
 
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str
 
 
@@ -69,26 +69,26 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     want: Want
     commit: str
-    """The revision that was taken, as a commit of the repository."""
+    """The revision that was downloaded, as a commit of the repository."""
     files: dict[str, StagedFile]
-    """By path inside the part's folder."""
+    """The files by their paths inside the part's folder."""
 
 
 class Manifest(msgspec.Struct, forbid_unknown_fields=True):
-    """What a directory holds: parts by their folder."""
+    """The contents of a directory: parts by their folders."""
 
     parts: dict[str, Part] = {}
 
 
 def default_directory() -> Path:
-    """Where `fetch` stages and evaluation looks unless told otherwise: ``$XDG_CACHE_HOME/harness``."""
+    """The default directory of `fetch` and of evaluation: ``$XDG_CACHE_HOME/harness``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
 
 
 def wants(track: Track, tasks: Collection[str], outside: Sequence[TaskFile] = ()) -> dict[str, Want]:
-    """What a track needs from the hub for some of its tasks, by the folder it is staged into.
+    """What a track needs from the hub for some of its tasks, by the folder in which it is staged.
 
-    `outside` are sets of `harness.tracks.tasks.outside_sets` that are needed beside the track's.
+    `outside` are sets of `harness.tracks.tasks.outside_sets` that are needed in addition.
     """
     found: dict[str, Want] = {}
     source = track.model.source
@@ -103,12 +103,12 @@ def wants(track: Track, tasks: Collection[str], outside: Sequence[TaskFile] = ()
 
 
 def fetch(track: Track, directory: Path, say: Callable[[str], None], outside: Sequence[TaskFile] = ()) -> Manifest:
-    """Stage all that a track needs; parts that are there and whole are left as they are, without a network.
+    """Stage everything that a track needs. Complete parts stay unchanged and need no network.
 
-    `outside` as in `wants`.
+    `outside` is as in `wants`.
 
     Raises:
-        FetchError: a repository cannot be had, another fetch is at work here, or the directory cannot be written.
+        FetchError: a repository cannot be downloaded, another fetch uses this directory, or it cannot be written.
     """
     needed = wants(track, track.tasks, outside)
     if not needed:
@@ -135,23 +135,25 @@ def fetch(track: Track, directory: Path, say: Callable[[str], None], outside: Se
 
 
 def checked(track: Track, directory: Path, outside: Sequence[TaskFile] = ()) -> Manifest:
-    """The manifest of a directory that holds all that a track needs, every byte read again; `outside` as in `wants`.
+    """Read every byte of a directory again and return its manifest, if it has all that a track needs.
+
+    `outside` is as in `wants`.
 
     Raises:
-        FetchError: what is missing or not as the manifest says.
+        FetchError: something is missing or differs from the manifest.
     """
     manifest = read_manifest(directory) or Manifest()
     found = problems(directory, manifest, wants(track, track.tasks, outside), deep=True)
     if found:
         raise FetchError(
-            f"{directory} is not whole for track {track.name}:\n- " + "\n- ".join(found) + "\n"
+            f"{directory} is not complete for track {track.name}:\n- " + "\n- ".join(found) + "\n"
             f"Run: {_command(track, outside, directory)}"
         )
     return manifest
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """What a directory says it holds; None where it has no manifest.
+    """Read the manifest of a directory; None if it has none.
 
     Raises:
         FetchError: the manifest cannot be read.
@@ -166,7 +168,7 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 
 def problems(directory: Path, manifest: Manifest, needed: dict[str, Want], *, deep: bool) -> list[str]:
-    """What of `needed` is not staged as it should be; `deep` reads every byte, otherwise sizes are compared."""
+    """The parts of `needed` that are not staged correctly. `deep` reads every byte; otherwise sizes are compared."""
     found = []
     for folder, want in needed.items():
         part = manifest.parts.get(folder)
@@ -190,13 +192,13 @@ def at_hand(
 ) -> tuple[Track, Path | None]:
     """The track with its staged model as source, and the folder of its staged data sets.
 
-    Looks into `directory`; where none is given into the default one, and then to the hub's client, which serves from
-    its cache where there is no network. Nothing is loaded yet. Without `model`, data sets alone are looked for;
-    `outside` as in `wants`.
+    `directory` is searched, or the default directory if None. If something is missing there, the hub's client is asked,
+    which uses its cache if there is no network. Nothing is loaded yet. Without `model`, only data sets are searched.
+    `outside` is as in `wants`.
 
     Raises:
-        InputError: `directory` is none.
-        FetchError: one message for all that is missing, before any work.
+        InputError: `directory` does not exist.
+        FetchError: something is missing. One message lists all of it, before any work is done.
     """
     _check_directory(directory)
     every = wants(track, tasks, outside)
@@ -218,16 +220,16 @@ def at_hand(
         missing += lacking
     raise FetchError(
         f"track {track.name} cannot start; this is missing:\n- " + "\n- ".join(missing) + "\n"
-        f"Where there is a network, run: {_command(track, outside, directory)}\n"
-        "Without one, copy a directory that was fetched elsewhere, and name it with --from DIR"
+        f"On a machine with a network, run: {_command(track, outside, directory)}\n"
+        "Without a network, copy a directory that was fetched elsewhere, and name it with --from DIR"
     )
 
 
 def staged_model(track: Track, directory: Path | None) -> Track:
-    """The track with its staged model as source where that is whole, else as it is; the hub is not asked.
+    """The track with its staged model as source if the model is complete, else unchanged. The hub is not asked.
 
     Raises:
-        InputError: `directory` is none.
+        InputError: `directory` does not exist.
         FetchError: the manifest cannot be read.
     """
     _check_directory(directory)
@@ -249,25 +251,25 @@ def _from_directory(track: Track, directory: Path) -> Track:
 
 
 def _command(track: Track, outside: Sequence[TaskFile], directory: Path | None) -> str:
-    """What to type to have everything staged."""
+    """The command that stages everything."""
     also = "".join(f" --source {file.name}" for file in outside)
     return f"harness fetch --track {track.name}{also}{f' --to {directory}' if directory else ''}"
 
 
 def _no_network_no_retries() -> None:
-    """Where no hub answers, tell its clients, which would each try for half a minute, and for every data set anew."""
+    """Tell the hub's clients that no hub answers. Otherwise each tries for half a minute, for every data set."""
     import datasets  # noqa: PLC0415 - seconds to import
     from huggingface_hub import constants, get_session  # noqa: PLC0415
 
     try:
         get_session().head(constants.ENDPOINT, timeout=_ANSWER_S)
-    except Exception:  # noqa: BLE001 - whatever the reason, nobody answered
+    except Exception:  # noqa: BLE001 - no answer, for any reason
         constants.HF_HUB_OFFLINE = True
         datasets.config.HF_HUB_OFFLINE = True
 
 
 def _hub_problems(want: Want) -> list[str]:
-    """What of a repository neither the hub nor its client's cache has. Model files are in the cache afterwards."""
+    """The files of a repository that neither the hub nor its client's cache has. Afterwards model files are cached."""
     try:
         if want.kind == "dataset":
             import datasets  # noqa: PLC0415
@@ -275,17 +277,17 @@ def _hub_problems(want: Want) -> list[str]:
             datasets.load_dataset_builder(want.repository, want.config, revision=want.revision)
             return []
         folder = _snapshot(want, want.revision)
-    except Exception as problem:  # noqa: BLE001 - the client's own; whatever it is, the file cannot be had
+    except Exception as problem:  # noqa: BLE001 - the client's own errors, for any of which there is no file
         file = "" if want.kind == "dataset" else f"{_NEEDED[0]} of "
-        return [f"{file}{want}: neither staged, nor cached, nor to be had: {_first_line(problem)}"]
+        return [f"{file}{want}: neither staged nor cached, and it cannot be downloaded: {_first_line(problem)}"]
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if not any((folder / name).is_file() for name in _WEIGHTS):
         missing.append(_WEIGHTS[0])
-    return [f"{name} of {want}: neither staged, nor cached, nor in the repository" for name in missing]
+    return [f"{name} of {want}: neither staged nor cached, and not in the repository" for name in missing]
 
 
 def _stage(directory: Path, folder: str, want: Want, manifest: Manifest) -> Part:
-    """Download one part beside its place and move it there; the manifest names it only then."""
+    """Download one part beside its place and move it there. Only then is it added to the manifest."""
     try:
         commit = _commit(want)
         partial = directory / _PARTIAL / commit / folder
@@ -295,7 +297,7 @@ def _stage(directory: Path, folder: str, want: Want, manifest: Manifest) -> Part
     except Exception as problem:
         raise FetchError(
             f"{want} cannot be fetched: {_first_line(problem)}. "
-            "Whole files are kept; the same command goes on with the others"
+            "Complete files are kept; the same command goes on with the others"
         ) from problem
     part = Part(want, commit, {name: _described(partial / name) for name in _files(partial)})
     place = directory / folder
@@ -325,7 +327,7 @@ def _snapshot(want: Want, revision: str | None, local_dir: Path | None = None) -
 
 def _download_model(want: Want, commit: str, partial: Path) -> None:
     _snapshot(want, commit, partial)
-    shutil.rmtree(partial / ".cache", ignore_errors=True)  # the client's notes about a download that is now over
+    shutil.rmtree(partial / ".cache", ignore_errors=True)  # the client's notes about a download that has finished
     missing = [name for name in _NEEDED if not (partial / name).is_file()]
     if missing or not any(partial.glob("*.safetensors")):
         lacking = missing[0] if missing else "*.safetensors file"
@@ -338,7 +340,7 @@ def _download_data(want: Want, commit: str, partial: Path) -> None:
     cache = partial.parent / f"{partial.name}.cache"
     options = {"revision": commit, "cache_dir": str(cache)}
     tables = {s: datasets.load_dataset(want.repository, want.config, split=s, **options) for s in want.splits}
-    shutil.rmtree(partial, ignore_errors=True)  # one that broke off while being written
+    shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted write
     datasets.DatasetDict(tables).save_to_disk(str(partial))
     shutil.rmtree(cache, ignore_errors=True)
 
@@ -377,7 +379,7 @@ def _first_line(problem: Exception) -> str:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock, which the kernel lets go of when the process ends.
+    """Hold the directory's lock. The kernel releases it when the process ends.
 
     Raises:
         FetchError: another process holds it.
@@ -386,5 +388,5 @@ def _alone(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as problem:
-            raise FetchError(f"another fetch is at work in {directory}; wait for it, or use another --to") from problem
+            raise FetchError(f"another fetch is running in {directory}; wait for it, or use another --to") from problem
         yield

@@ -1,4 +1,4 @@
-"""Tasks as data: ``tasks/<name>/task.toml`` -> `TaskFile` -> `Task`. A new task is a folder, no code.
+"""Tasks as data: ``tasks/<name>/task.toml`` -> `TaskFile` -> `Task`. A new task needs a folder and no code.
 
 The profiles ``kit-2022`` and ``paper-2022`` are the wordings of the competition kit and of BBT's reference code. There
 a text is one string, ``"<p0> . <text> . It was <mask> ."``, with the fixed prompt tokens p0 in front. Here the server
@@ -27,12 +27,13 @@ Kind = Literal["masked", "causal", "seq2seq"]
 OWN_PROFILE = "harness-2026"
 """This project's own wording."""
 OWN_PROFILE_BEFORE = "house"
-"""Its first name, which a solver has as well. Track files and calls with this name still work. A track's fingerprint is
-computed from it (`harness.tracks.track.Track.fingerprint`), so that runs from before the renaming stay comparable."""
+"""The first name of this wording, which is also the name of a solver. Track files and calls with it still work. A
+track's fingerprint uses it (`harness.tracks.track.Track.fingerprint`), so runs from before the new name stay
+comparable."""
 
 
 class Tokens(Protocol):
-    """What a language model says of words; see `harness.lm.model.LanguageModel`."""
+    """What a language model tells about words; see `harness.lm.model.LanguageModel`."""
 
     @property
     def name(self) -> str:
@@ -41,7 +42,7 @@ class Tokens(Protocol):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Word of each token id, "" where it is none."""
+        """The word of each token id; "" if a query cannot ask for the token."""
         ...
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
@@ -50,31 +51,31 @@ class Tokens(Protocol):
 
 
 class Cloze(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Template and label words, taken verbatim: a leading space in a word belongs to it."""
+    """Template and label words, used exactly as written. A leading space belongs to its word."""
 
     template: str
     words: tuple[str, ...]
     first_piece: bool = False
-    """A word stands for the first token the model cuts it into, as in the reference code; see `TaskFile.task`."""
+    """Whether a word stands for its first token, as in the reference code; see `TaskFile.task`."""
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One choice of wording, for masked and for causal models."""
+    """One wording, for masked and for causal models."""
 
     masked: Cloze
     causal: Cloze | None = None
 
 
 class KitSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the competition kit lays this task out: ``<folder>/<split>/{train,dev}.tsv``, ``<folder>/test.tsv``."""
+    """The layout of this task in the competition kit: ``<folder>/<split>/{train,dev}.tsv``, ``<folder>/test.tsv``."""
 
     folder: str
     labels: tuple[str, ...]
-    """Labels as written in the files, in class order."""
+    """Labels as they are written in the files, in class order."""
 
 
 class HubSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which public data set this task is."""
+    """The public data set of this task."""
 
     dataset: str
     columns: tuple[str, ...]
@@ -97,22 +98,26 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metric: Metric
     profiles: dict[str, Profile]
     kit: KitSource | None = None
-    """None for a task the kit does not have."""
+    """None if the competition kit does not have this task."""
     hub: HubSource | None = None
 
     def by_first_piece(self, profile: str, kind: Kind) -> bool:
-        """Whether the label words of a wording stand for their first tokens; arguments and errors as in `task`."""
+        """Whether the label words of a wording stand for their first tokens.
+
+        Arguments and errors are those of `task`.
+        """
         return self._cloze(profile, kind).first_piece
 
     def task(self, profile: str, kind: Kind, model: Tokens | None = None) -> Task:
-        """The task in the wording of `profile`; all but causal models read the masked one.
+        """The task in the wording of `profile`. All models but causal ones use the masked wording.
 
-        With a `model`, label words of a ``first_piece`` wording become their first token's word, so that the task's
-        words are single tokens of this model like all others: what a submission sees is what is read. Without one they
-        stay as written, which is for people.
+        With a `model`, each label word of a ``first_piece`` wording is replaced by the word of its first token. So all
+        label words are single tokens of this model, and a submission sees the words that are read. Without a model the
+        words stay as written, for people.
 
         Raises:
-            TaskError: the profile does not exist or has no wording for this kind of model, or first tokens coincide.
+            TaskError: the profile does not exist or has no wording for this kind of model, or two first tokens are
+                equal.
         """
         cloze = self._cloze(profile, kind)
         words = cloze.words
@@ -134,20 +139,20 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def first_pieces(words: Sequence[str], model: Tokens) -> tuple[str, ...]:
-    """Word of the first token of each word: RoBERTa cuts ``Athlete`` into several tokens, the first is ``A``.
+    """The word of the first token of each word. RoBERTa cuts ``Athlete`` into several tokens; the first is ``A``.
 
-    In byte-pair encoding the first token of a word, written alone, is cut into that token again.
+    In byte-pair encoding, the first token of a word, written alone, is again that single token.
 
     Raises:
-        TaskError: two first tokens coincide, or one is no word by itself.
+        TaskError: two first tokens are equal, or one is not a word by itself.
     """
     pieces = tuple(model.words[ids[0]] if ids else "" for ids in model.word_ids(words))
     for n, piece in enumerate(pieces):
         if not piece:
-            raise TaskError(f"the first token of {words[n]!r} is no word of {model.name}; take another word")
+            raise TaskError(f"the first token of {words[n]!r} is not a word of {model.name}; choose another word")
         if piece in pieces[:n]:
             pair = f"{words[pieces.index(piece)]!r} and {words[n]!r}"
-            raise TaskError(f"{pair} both begin with the token {piece!r} of {model.name}; take another profile")
+            raise TaskError(f"{pair} both begin with the token {piece!r} of {model.name}; choose another profile")
     return pieces
 
 
@@ -159,7 +164,7 @@ def tasks_dir() -> Path:
 
 
 def task_names(root: Path | None = None) -> list[str]:
-    """Names of all tasks there are."""
+    """Names of all tasks."""
     return sorted(path.parent.name for path in (root or tasks_dir()).glob("*/task.toml"))
 
 
@@ -167,7 +172,7 @@ def load_task(name: str, root: Path | None = None) -> TaskFile:
     """Read and validate one task.
 
     Raises:
-        TaskError: unknown name, or a file that breaks a rule; the message has file, line and expectation.
+        TaskError: the name is unknown, or the file breaks a rule. The message names file, line and expectation.
     """
     root = root or tasks_dir()
     path = root / name / "task.toml"
@@ -187,7 +192,7 @@ def with_metric(file: TaskFile, metric: Metric | msgspec.UnsetType | None) -> Ta
 
 
 def outside_sets() -> dict[str, TaskFile]:
-    """Public sets that no track tests on, for `harness pretrain-prompt`: in SNLI's wording and label order."""
+    """Public sets that no track tests on, for `harness pretrain-prompt`, in SNLI's wording and label order."""
     glue, snli = load_task("qqp").hub, load_task("snli")
     revision = glue.revision if glue else None
     columns = ("premise", "hypothesis")
@@ -199,11 +204,11 @@ def outside_set(name: str) -> TaskFile:
     """One of `outside_sets`.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is no set of this name.
     """
     known = outside_sets()
     if name not in known:
-        raise InputError(f"--source {name!r}: there is {', '.join(known)}")
+        raise InputError(f"--source {name!r}: choose one of {', '.join(known)}")
     return known[name]
 
 
@@ -215,7 +220,7 @@ def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:
     if count < 2 or len(set(file.classes)) != count:  # noqa: PLR2004
         yield ["classes"], f"{count} classes, {len(set(file.classes))} distinct; at least 2 distinct are needed"
     if file.metric == "f1" and count != 2:  # noqa: PLR2004
-        yield ["metric"], f"metric f1 is that of class 1 against class 0, and there are {count} classes; take macro_f1"
+        yield ["metric"], f"metric f1 compares class 1 with class 0, and there are {count} classes; use macro_f1"
     if not file.profiles:
         yield ["profiles"], f"no profile; add [profiles.{OWN_PROFILE}] with `masked`"
     for name, profile in file.profiles.items():
@@ -242,7 +247,7 @@ def _cloze_problem(cloze: Cloze, file: TaskFile, causal: bool) -> str | None:
 
 
 def template_problem(template: str, fields: int, causal: bool) -> str | None:
-    """Say what is wrong with a template, or None: it needs {mask} and each text field exactly once."""
+    """Say what is wrong with a template, or return None. It needs {mask} and each text field exactly once."""
     wanted = ["mask", "a"] + (["b"] if fields == 2 else [])  # noqa: PLR2004
     found = re.findall(r"\{([^{}]*)\}", template)
     unknown = sorted(set(found) - set(wanted))

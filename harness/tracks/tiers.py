@@ -1,4 +1,4 @@
-"""The tiers of isolation, and the layers that each has."""
+"""The tiers of isolation, and the layers of each tier."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from harness.errors import InputError
 
 Tier: TypeAlias = Literal["A", "B", "B'", "0"]
 REFEREE = "none (referee process)"
-"""Stands in a cell's facts where the tier does: a reference's code runs in the referee's own process."""
+"""The value in a cell's facts for a reference, which has no tier: its code runs in the referee's own process."""
 ELSEWHERE = "none (a solver elsewhere, over HTTP)"
-"""Stands there, too: the solver ran on a machine of its own, and neither its time nor its means were under control."""
+"""The value for a solver on another machine, whose time and means were not under control."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What a tier is made of, beside resource limits and a scrubbed environment, which all have."""
+    """The layers of a tier. Resource limits and a cleaned environment are in every tier."""
 
     bubblewrap: bool
     """Namespaces of its own: another file system, no other processes, no network."""
     landlock: bool
     """The kernel denies files, TCP and signals to the outside."""
     seccomp: bool
-    """The kernel denies system calls that are not on a list: fork, exec, sockets, …"""
+    """The kernel denies system calls that are not on a list, such as fork, exec and sockets."""
 
 
 TIERS: Final[dict[Tier, Layers]] = {
@@ -32,11 +32,11 @@ TIERS: Final[dict[Tier, Layers]] = {
     "B'": Layers(bubblewrap=True, landlock=False, seccomp=True),
     "0": Layers(bubblewrap=False, landlock=False, seccomp=False),
 }
-"""Best first. ``0`` is no isolation worth the name."""
+"""The tiers, best first. ``0`` isolates almost nothing."""
 
 
 def tier_named(name: str | None) -> Tier | None:
-    """The tier of that name; None for none.
+    """The tier with this name, or None for None.
 
     Raises:
         InputError: there is no such tier.

@@ -1,4 +1,4 @@
-"""Reads a TOML file into a typed struct; what is wrong is told with file, line and expectation."""
+"""Reads a TOML file into a typed struct. An error names the file, the line and what was expected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_toml(path: Path, kind: type[T], error: type[InputError]) -> T:
     """Decode `path` strictly into `kind` (a msgspec Struct).
 
     Raises:
-        error: the file is missing, is no TOML, lacks a key, has an unknown key or a wrong type.
+        error: the file is missing, is not TOML, lacks a key, has an unknown key or a wrong type.
     """
     try:
         return parse_toml(path.read_bytes(), path, kind, error)
@@ -57,7 +57,7 @@ def parse_toml(content: bytes, path: Path, kind: type[T], error: type[InputError
 
 
 def line_of(text: str, keys: Sequence[str]) -> int:
-    """Line of a dotted key in a TOML text, or of the longest beginning of it that has one; 1 if there is none."""
+    """Line of a dotted key in a TOML text, or of its longest prefix that has a line; 1 if there is none."""
     table: list[str] = []
     line, depth = 1, 0
     for number, content in enumerate(text.splitlines(), start=1):
@@ -80,10 +80,10 @@ def _parts(dotted: str) -> list[str]:
 
 
 def _locate(data: dict[str, Any], kind: type[Any], message: str) -> tuple[list[str], str]:
-    """Keys of the field a validation message speaks of, and the message with those keys in it.
+    """The keys of the field that a validation message is about, and the message with those keys in it.
 
-    msgspec writes ``[...]`` where it means some entry of a table of tables: the entry that alone gives the same
-    message is the one.
+    Msgspec writes ``[...]`` for some entry of a table of tables. The entry is found by validating each one alone: it
+    gives the same message.
     """
     path = re.search(r"at `(?:key` in `)?\$([^`]*)`", message)
     keys: list[str] = []

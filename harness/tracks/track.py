@@ -1,4 +1,4 @@
-"""Tracks as data: ``harness/tracks/builtin/<name>.toml`` -> `Track`: everything that is fixed for everybody."""
+"""Tracks as data: ``harness/tracks/builtin/<name>.toml`` -> `Track`, everything that is fixed for all submissions."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ DataSource = Literal["embedded", "kit", "hub"]
 Draw = Literal["hash", "bbt-2022"]
 
 ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1, "int8": 1.0}
-"""Difference of a fixed text's logit that is rounding, by number format; more is another model. In bfloat16 logits of
-the embedded model differ by up to 0.05 between instruction sets (AMX and AVX2). In int8 they differ from those in
-float32 by up to 0.25 on the tasks of two or three classes, and by 0.75 on DBPedia, where their standard deviation is
-2.4."""
+"""Largest difference of a fixed text's logit that counts as rounding, by number format. A larger difference means
+another model. In bfloat16, logits of the embedded model differ by up to 0.05 between instruction sets (AMX and AVX2).
+In int8 they differ from float32 by up to 0.25 on tasks with two or three classes, and by 0.75 on DBPedia, where their
+standard deviation is 2.4."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which weights, and in which numbers they compute."""
+    """The weights and the number format in which they compute."""
 
     source: str
     """``embedded``, a directory in hub format, or a hub id."""
     dtype: DType
-    """Number format of the weights and products. ``int8``: the products of all linear layers in integers
-    (`harness.lm.backbones.linear`), all else in float32; on a CPU, for the families of the fast path."""
+    """Number format of the weights and products. With ``int8``, the products of all linear layers use integers
+    (`harness.lm.backbones.linear`) and everything else float32; only on a CPU and for the families of the fast path."""
     kind: Literal["masked", "causal", "seq2seq"] = "masked"
     revision: str | None = None
     zero_head_bias: bool = False
     """Take the LM head's bias off the logits. No track that ships does: BBT's code sets RoBERTa's ``lm_head.bias`` to
     zero, but its head goes on adding ``decoder.bias``, so that the published numbers contain the bias."""
     formats: tuple[DType, ...] | msgspec.UnsetType = msgspec.UNSET
-    """Number formats that are one and the same to the track, `dtype` among them: each machine takes the one that its
-    processor computes fastest (`harness.lm.formats`). Without the list, `dtype` alone."""
+    """Number formats that the track treats as equal, `dtype` among them. Each machine uses the one that its processor
+    computes fastest (`harness.lm.formats`). Without the list, only `dtype` is used."""
 
     @property
     def allowed(self) -> tuple[DType, ...]:
@@ -150,9 +150,9 @@ class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     calls: Positive
     splits: tuple[int, ...] | Literal["present"]
-    """Split names; ``present`` takes every split the data directory has."""
+    """Split names; ``present`` means every split in the data directory."""
     shots: Positive = 16
-    """Training examples per class, where the split is drawn here."""
+    """Training examples per class, if the split is drawn here."""
     dev: Positive = 16
     """Dev examples per class, where the split is drawn here."""
     metric: Metric | msgspec.UnsetType = msgspec.UNSET
@@ -171,24 +171,26 @@ class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How numbers are computed beside `ModelSpec.dtype`: everything else a track fixes that changes last digits."""
+    """How numbers are computed, apart from `ModelSpec.dtype`: all other settings that affect the last digits."""
 
     tf32: bool = False
-    """Whether a GPU may round the factors of float32 matrix products to TF32, ten bits of mantissa."""
+    """Whether a GPU may round the factors of float32 matrix products to TF32, which has a mantissa of ten bits."""
     attention: Literal["sdpa", "math"] = "sdpa"
-    """``sdpa``: torch's fused attention, by the kernel it finds best here. ``math``: its plain operations alone."""
+    """``sdpa``: torch's fused attention, with the kernel that torch chooses. ``math``: plain operations only."""
     deterministic: bool = False
-    """Whether torch must use deterministic algorithms; where there is none, it fails and says so."""
+    """Whether torch must use deterministic algorithms. If there is none for an operation, torch raises an error."""
     threads: Positive | None = None
-    """CPU threads of the referee; None leaves them to the environment."""
+    """CPU threads of the referee; None leaves the number to the environment."""
     chunk_tokens: Positive = 4096
-    """Tokens forwarded at once, half as many in each CPU thread by the packed path for masked models: memory stays
-    bounded, and which rows share a chunk is part of the numbers."""
+    """Number of tokens forwarded at once. The packed path for masked models gives half as many to each CPU thread. This
+    bounds the memory, and it decides which rows share a chunk and so affects the last digits."""
     forward: Forward = "packed"
-    """``packed``: the fast path where a family has one, without pad tokens. ``invariant``: the same, and slower, so
-    that a row's numbers do not depend to the last bit on the rows it is asked with (such families, on a CPU).
-    ``padded``: with pad tokens (masked models; causal ones as ``plain``). ``plain``: transformers' own forward, a
-    candidate at a time. ``onnxruntime``: ONNX Runtime's kernels, in float32."""
+    """``packed``: the fast path without pad tokens, if the family has one. ``invariant``: the same path, slower, but a
+    row's numbers are the same to the last bit whatever rows share its query (these families, on a CPU). ``padded``:
+    with
+    pad tokens (masked models; causal ones as in ``plain``). ``plain``: the forward method of transformers, one
+    candidate
+    at a time. ``onnxruntime``: ONNX Runtime's kernels, in float32."""
 
 
 class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -219,7 +221,7 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     title: str
     rules: Positive
-    """Version of the rules; runs under different rules never share a ranking."""
+    """Version of the rules. Runs under different rules are never ranked together."""
     profile: str
     device: Literal["cpu", "cuda"]
     model: ModelSpec
@@ -228,9 +230,9 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits
     tasks: dict[str, TrackTask]
     device_name: str | None = None
-    """The one GPU model that ranks, as the driver names it. None takes any, and each kind has a ranking of its own."""
+    """The GPU model that is ranked, by its driver's name. None allows any, and each model has a ranking of its own."""
     given_numerics: Numerics | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="numerics")
-    """The ``[numerics]`` table; without one the fingerprint is what it was before there were such tables."""
+    """The ``[numerics]`` table. Without it, the fingerprint is that of the versions before such tables existed."""
 
     given_prices: Prices | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="prices")
     """The ``[prices]`` table. It changes no score, and may be added to a track that has runs."""
@@ -242,7 +244,7 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def numerics(self) -> Numerics:
-        """The numeric profile, that of a track without the table included."""
+        """The numeric profile, which is the default one for a track without the table."""
         return Numerics() if self.given_numerics is msgspec.UNSET else self.given_numerics
 
     @property
@@ -253,22 +255,22 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [(name, n) for name, spec in self.tasks.items() if spec.splits != "present" for n in spec.splits]
 
     def ranks(self, device: str) -> bool:
-        """Whether runs on a device, named as in `RunKey.device`, are ranked on this track."""
+        """Whether this track ranks runs on a device, named as in `RunKey.device`."""
         if "cpu" in {self.device, device}:
             return self.device == device
         return self.device_name in {None, device}
 
     def device_kind(self, wanted: str | None = None) -> Literal["cpu", "cuda"]:
-        """The kind of device a run is to use, whether there is one here or not.
+        """The kind of device that a run is to use, whether this machine has one or not.
 
         Args:
-            wanted: what the command line says; None takes the track's.
+            wanted: the kind on the command line; None means the track's.
 
         Returns:
             `cpu` or `cuda`.
 
         Raises:
-            InputError: there is no such kind.
+            InputError: the kind is unknown.
         """
         kind = wanted or self.device
         if kind not in {"cpu", "cuda"}:
@@ -277,7 +279,7 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of everything in the track: two runs are comparable only if it is equal.
+        """Digest of everything in the track. Two runs are comparable only if it is equal.
 
         The list of formats is left out: it says which runs are equal, and older runs had none. So are prices. This
         project's own wording counts under its first name, with which the published results were measured. The sizes of
@@ -294,7 +296,7 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def rounding(self) -> float:
-        """Largest difference of a fixed text's logit that is rounding between two runs of this track."""
+        """Largest difference of a fixed text's logit, between two runs of this track, that counts as rounding."""
         return max(ROUNDING[name] for name in self.model.allowed)
 
 
@@ -309,25 +311,27 @@ def _shipped_rows(name: str) -> dict[str, int]:
 
 
 def tracks_dir() -> Path:
-    """The folder of the tracks that ship."""
+    """The folder of the tracks that the package contains."""
     return Path(__file__).resolve().parent / "builtin"
 
 
 def track_names() -> list[str]:
-    """Names of all tracks that ship."""
+    """Names of all tracks that the package contains."""
     return sorted(path.stem for path in tracks_dir().glob("*.toml"))
 
 
 def load_track(name: str) -> Track:
-    """Read and validate a track: a name that ships, or the path of a TOML file.
+    """Read and validate a track, given by the name of one in the package or by the path of a TOML file.
 
     Raises:
-        TrackError: unknown name, or a file that breaks a rule.
+        TrackError: the name is unknown, or the file breaks a rule.
     """
     shipped = not name.endswith(".toml")
     path = tracks_dir() / f"{name}.toml" if shipped else Path(name)
     if shipped and not path.is_file():
-        raise TrackError(f"no track {name!r}; there are {', '.join(track_names())} (or give the path of a .toml file)")
+        raise TrackError(
+            f"no track {name!r}; choose one of {', '.join(track_names())}, or give the path of a .toml file"
+        )
     track = read_toml(path, Track, TrackError)
     problem = next(_problems(track, path.stem), None)
     if problem:

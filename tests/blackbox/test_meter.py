@@ -86,5 +86,5 @@ def test_a_price_alone_charges_nothing() -> None:
 @pytest.mark.parametrize("spent", [-1, 21])
 def test_a_meter_starts_within_its_budget(spent: int) -> None:
     assert Meter(2, 10, 20).budget.rows_left == 0
-    with pytest.raises(ValueError, match="rows are spent of 20"):
+    with pytest.raises(ValueError, match="rows cannot be spent already of 20"):
         Meter(2, 10, spent)

@@ -89,8 +89,8 @@ def test_matrices_kept_never_exceed_the_memory_allowed(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("changes", "expectation"),
     [
-        ({"std": ()}, "subspace with 0 layers; the model has 3"),
-        ({"std": (1.0,) * 4}, "subspace with 4 layers; the model has 3"),
+        ({"std": ()}, "subspace has 0 layers; the model has 3"),
+        ({"std": (1.0,) * 4}, "subspace has 4 layers; the model has 3"),
         ({"tokens": 0}, "0 prompt tokens; 1 to 8"),
         ({"tokens": 9}, "9 prompt tokens; 1 to 8"),
         ({"dim": 0}, "dim 0"),

@@ -212,13 +212,13 @@ def test_an_array_is_packed_row_major_whatever_its_layout_and_type() -> None:
     ("shape", "data", "dimensions", "expectation"),
     [
         ((2, 3), b"\0" * 24, 3, "3 dimensions"),
-        ((2, 3), b"\0" * 20, 2, "needs 24 bytes, 20 came"),
-        ((2, 3), b"\0" * 28, 2, "needs 24 bytes, 28 came"),
+        ((2, 3), b"\0" * 20, 2, "needs 24 bytes; it has 20"),
+        ((2, 3), b"\0" * 28, 2, "needs 24 bytes; it has 28"),
         ((), b"\0" * 4, 1, "1 dimensions"),
         ((0, 3), b"", 2, "none of them 0"),
         ((0, 2**31, 2**31, 2**31), b"", 4, "none of them 0"),
-        ((2**31, 2**31, 2**31), b"\0" * 4, 3, "bytes, 4 came"),
-        ((2**31, 2**31, 4), b"", 3, "bytes, 0 came"),
+        ((2**31, 2**31, 2**31), b"\0" * 4, 3, "bytes; it has 4"),
+        ((2**31, 2**31, 4), b"", 3, "bytes; it has 0"),
     ],
 )
 def test_a_shape_that_does_not_fit_its_bytes_is_refused(
@@ -280,7 +280,7 @@ def test_memory_is_taken_only_for_what_has_come(pair: tuple[socket.socket, socke
     left.close()
     tracemalloc.start()
     try:
-        with pytest.raises(ProtocolError, match=r"cut off, 1,073,741,821 of 1,073,741,824 bytes missing"):
+        with pytest.raises(ProtocolError, match=r"cut off: 1,073,741,821 of 1,073,741,824 bytes are missing"):
             wire.receive(right, 1 << 30)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:

@@ -215,4 +215,4 @@ def test_wrong_commands_say_what_to_do(tiny_track: Path, tmp_path: Path, monkeyp
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 1
-    assert "are one database" in capsys.readouterr().err
+    assert "are the same database" in capsys.readouterr().err

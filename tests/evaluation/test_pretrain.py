@@ -217,7 +217,7 @@ def test_a_source_that_cannot_be_had_is_told(mnli: Path, tmp_path: Path) -> None
         load_source(Pretraining("anli"), Source("hub", mnli))
     with pytest.raises(InputError, match="must be positive"):
         load_source(Pretraining(eta=float("nan")), Source("hub", mnli))
-    with pytest.raises(DataError, match=r"nyu-mll/glue/mnli, split train cannot be had"):
+    with pytest.raises(DataError, match=r"nyu-mll/glue/mnli, split train cannot be loaded"):
         load_source(HOW, Source("hub", tmp_path))
     with pytest.raises(DataError, match="1000 \\+ 100 are needed"):
         load_source(Pretraining(rows=1000), Source("hub", mnli))

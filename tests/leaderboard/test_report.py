@@ -317,7 +317,7 @@ def test_every_cell_is_on_its_entrys_page_with_its_reason(pages: dict[str, Page]
 def test_wrong_predictions_can_be_read(pages: dict[str, Page]) -> None:
     """Texts of the test set, with what they were taken for."""
     (good,) = [page for name, page in pages.items() if name.startswith("submissions/good")]
-    assert re.search(r"wrong in 3 of 3 cells; taken for \w+ \(3\)", good.text)
+    assert re.search(r"wrong in 3 of 3 cells; predicted as \w+ \(3\)", good.text)
     assert "wrong in" in pages["tasks/sst2.html"].text
     assert "It was [MASK] ." in pages["tasks/sst2.html"].text
 
@@ -355,7 +355,7 @@ def test_without_the_data_the_page_says_so(store: Store, tmp_path: Path) -> None
     """A kit that is not there, or texts with other labels than those that were scored."""
     report_site.add(store, "good", 0.8)
     made = build(store, TRACK, tmp_path / "site", Source("kit", tmp_path / "nowhere"), tmp_path)
-    assert "not at hand" in (made.path / "tasks" / "sst2.html").read_text(encoding="utf-8")
+    assert "not available" in (made.path / "tasks" / "sst2.html").read_text(encoding="utf-8")
 
 
 def test_a_report_replaces_a_report_and_nothing_else(store: Store, tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_a_report_replaces_a_report_and_nothing_else(store: Store, tmp_path: Pat
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work", encoding="utf-8")
-    with pytest.raises(InputError, match="is no report"):
+    with pytest.raises(InputError, match="is not a report"):
         build(store, TRACK, mine, Source("embedded"), tmp_path)
     assert (mine / "thesis.tex").read_text(encoding="utf-8") == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["mine", "site"]

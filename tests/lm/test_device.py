@@ -88,7 +88,7 @@ def test_a_missing_gpu_is_one_error_with_the_next_step(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=r"official runs on a CUDA device \(NVIDIA .*--device cpu.*never ranked"):
         device.chosen(OFFICIAL)
-    with pytest.raises(InputError, match=r"--device cuda needs a CUDA device, .*--device cpu.*is ranked"):
+    with pytest.raises(InputError, match=r"--device cuda needs a CUDA device, .*--device cpu.*then ranked"):
         device.chosen(MINI, "cuda")
     assert device.chosen(OFFICIAL, "cpu") == "cpu"
     with pytest.raises(InputError, match="--device tpu: cpu or cuda"):
@@ -157,8 +157,9 @@ def test_a_chunk_too_large_for_the_device_is_told_with_its_size_and_the_next_ste
     said = str(problem.value)
     for fact in (
         "NVIDIA H200 has too little memory for 2 candidates x 3 texts x ", "tokens at once (chunk_tokens = 4,096)",
-        "of its 24,576 MiB this process holds 21,504 MiB, others 2,048 MiB, and 1,024 MiB are free",
-        "Tried to allocate 2.00 GiB.", "Lower chunk_tokens in [numerics] of a track file of your own, to 2,048 say",
+        "of its 24,576 MiB, this process holds 21,504 MiB, other processes hold 2,048 MiB, and 1,024 MiB are free",
+        "Tried to allocate 2.00 GiB.",
+        "Lower chunk_tokens in [numerics] of a track file of your own, for example to 2,048",
     ):  # fmt: skip
         assert fact in said, said
     assert "documentation" not in said

@@ -327,7 +327,7 @@ def test_a_good_prompt_is_not_refused_and_a_bad_subspace_is(tiny: Tiny) -> None:
         with pytest.raises(QueryError, match=r"\(candidates, 2, 6\) expected"):
             tiny.lm.check(replace(good, z=z.astype(np.float32)))
     for bad in (msgspec.structs.replace(space, tokens=5), msgspec.structs.replace(space, std=(1.0,) * 4)):
-        with pytest.raises(QueryError, match="subspace with"):
+        with pytest.raises(QueryError, match="subspace has"):
             tiny.lm.check(bad.at(np.zeros((1, bad.layers, 6))))
 
 

@@ -115,7 +115,9 @@ def test_lengths_candidates_and_chunks_change_nothing(
 def test_other_families_and_formats_are_refused_with_what_to_do(tmp_path: Path) -> None:
     for family, kind in (("gpt2", "causal"), ("albert", "masked")):
         spec = ModelSpec(str(tiny_models.save(family, tmp_path / family)), "float32", kind)  # type: ignore[arg-type]
-        with pytest.raises(ModelError, match=r"backend onnxruntime has bert, distilbert, roberta; use --backend torch"):
+        with pytest.raises(
+            ModelError, match=r"backend onnxruntime supports bert, distilbert, roberta; use --backend torch"
+        ):
             load_model(spec, P0, numerics=ONNX)
     spec = ModelSpec(str(tiny_models.save("bert", tmp_path / "bert")), "bfloat16")
     with pytest.raises(ModelError, match=r"bfloat16: backend onnxruntime computes in float32"):

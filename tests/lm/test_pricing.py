@@ -104,7 +104,7 @@ def test_a_refused_query_costs_nothing_and_reaches_no_model(query: Query, proble
 
 def test_a_reply_that_no_frame_holds_costs_nothing() -> None:
     desk = Desk(reply_bytes=100)
-    with pytest.raises(QueryError, match=r"a reply of 144 bytes; 100 are allowed"):
+    with pytest.raises(QueryError, match=r"the reply would have 144 bytes; 100 are allowed"):
         desk.ask(Query(TEXTS, features="mask"))
     assert (desk.meter.spent, desk.lm.forwards) == (0, 0)
 

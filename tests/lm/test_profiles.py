@@ -186,7 +186,7 @@ def test_first_tokens_that_coincide_or_are_no_words_are_refused(tiny: Tiny) -> N
     with pytest.raises(TaskError, match="'Athlete' and 'Athletic' both begin with the token 'Athl' of "):
         first_pieces(("bad", "Athlete", "Athletic"), tiny.lm)
     for word in ("", "é", "<mask>"):
-        with pytest.raises(TaskError, match=f"the first token of '{word}' is no word of "):
+        with pytest.raises(TaskError, match=f"the first token of '{word}' is not a word of "):
             first_pieces(("bad", word), tiny.lm)
 
 

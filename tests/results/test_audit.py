@@ -169,28 +169,28 @@ def test_a_changed_query_is_named_by_run_cell_attempt_and_number(path: Path) -> 
     (query, *rest) = look(path).findings
     assert query.table == "queries"
     assert query.row.endswith("(entry0), sst2/1, attempt 2, query 3")
-    assert [f"{f.table}: {f.fact}" for f in rest] == ["outcomes: rows_spent is 32, its queries make 31"]
+    assert [f"{f.table}: {f.fact}" for f in rest] == ["outcomes: rows_spent is 32, but its queries add up to 31"]
 
 
 @pytest.mark.parametrize(
     ("statement", "table", "fact"),
     [
-        ("DELETE FROM queries WHERE attempt = 2 AND number = 3", "outcomes", "does not close over the cell"),
+        ("DELETE FROM queries WHERE attempt = 2 AND number = 3", "outcomes", "does not match the cell"),
         ("DELETE FROM queries WHERE attempt = 2 AND number = 1", "queries", "one is missing"),
         ("DELETE FROM incumbents WHERE attempt = 2 AND mark = 1", "outcomes", "without a final answer"),
-        ("DELETE FROM incumbents WHERE attempt = 2 AND mark = 0.5", "outcomes", "does not close over the cell"),
-        ("DELETE FROM answers WHERE sha256 = (SELECT answer FROM incumbents)", "incumbents", "is not there"),
+        ("DELETE FROM incumbents WHERE attempt = 2 AND mark = 0.5", "outcomes", "does not match the cell"),
+        ("DELETE FROM answers WHERE sha256 = (SELECT answer FROM incumbents)", "incumbents", "is missing"),
         ("DELETE FROM runs WHERE rowid = 1", "attempts", "no such run"),
         ("DELETE FROM attempts WHERE attempt = 2", "outcomes", "belong to no attempt"),
-        ("DELETE FROM test_sets", "outcomes", "is not there"),
+        ("DELETE FROM test_sets", "outcomes", "is missing"),
         ("DROP INDEX ix_attempts_run", "attempts", "expected"),
         ("ALTER TABLE outcomes ADD COLUMN score FLOAT", "outcomes", "expected"),
         ("UPDATE queries SET rows = x'00' WHERE attempt = 2 AND number = 0", "queries", "breaks the chain"),
         ("UPDATE outcomes SET facts = '[]' WHERE attempt = 2", "outcomes", "cannot be read"),
         ("UPDATE outcomes SET facts = x'ff' WHERE attempt = 2", "outcomes", "cannot be read"),
-        ("UPDATE outcomes SET seal = 1 WHERE attempt = 2", "outcomes", "does not close"),
+        ("UPDATE outcomes SET seal = 1 WHERE attempt = 2", "outcomes", "does not match the cell"),
         ("UPDATE outcomes SET seal = x'6c6174653a' WHERE attempt = 2", "outcomes", "cannot be read"),
-        ("UPDATE outcomes SET seal = 'late:' || seal WHERE attempt = 2", "outcomes", "does not close"),
+        ("UPDATE outcomes SET seal = 'late:' || seal WHERE attempt = 2", "outcomes", "does not match the cell"),
         ("UPDATE incumbents SET predictions = x'0100' WHERE rowid = 1", "incumbents", "1 predictions for 200 texts"),
         ("UPDATE incumbents SET predictions = 7 WHERE rowid = 1", "outcomes", "cannot be read"),
     ],

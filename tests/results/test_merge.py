@@ -186,21 +186,21 @@ def test_a_source_that_its_audit_finds_changed_is_refused(
     with closing(sqlite3.connect(tmp_path / "a.db")) as raw:
         raw.execute("update queries set rows = 7 where number = 2")
         raw.commit()
-    with pytest.raises(StoreError, match=r"findings of its audit, nothing was merged: queries: .*query 2"):
+    with pytest.raises(StoreError, match=r"its audit has 2 findings, and nothing was merged: queries: .*query 2"):
         merge(parts[0], target)
     assert target.runs() == []
 
 
 def test_a_database_is_not_merged_into_itself(target: Store, place: str, tmp_path: Path) -> None:
     again = Store(place)
-    with pytest.raises(StoreError, match="are one database"):
+    with pytest.raises(StoreError, match="are the same database"):
         merge(again, target)
     again.close()
     if "://" not in place:
         link = tmp_path / "link.db"
         link.symlink_to(place)
         other = Store(f"sqlite:///{link}")
-        with pytest.raises(StoreError, match="are one database"):
+        with pytest.raises(StoreError, match="are the same database"):
             merge(other, target)
         other.close()
 

@@ -99,7 +99,7 @@ def test_nothing_is_written_beside_a_bad_archive(tmp_path: Path) -> None:
 
 
 def test_two_files_for_one_split_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a second file"):
+    with pytest.raises(InputError, match="there are two files"):
         scored(tmp_path, {"SST-2/1.csv": GOOD, "sst2/1.csv": GOOD})
 
 

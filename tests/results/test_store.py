@@ -278,7 +278,7 @@ except StoreError as problem:
 
 def check_full(path: Path, output: str) -> None:
     written, message = output.split("\n", 1)
-    assert "Nothing half-written" in message
+    assert "nothing half-written" in message
     again = Store(str(path))
     (run,) = [found.id for found in again.runs()]
     ((attempt, _, _),) = again.attempts(run)

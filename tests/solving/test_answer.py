@@ -152,8 +152,8 @@ ONES = np.ones((1, 1, 2, WIDTH), dtype=np.float32)
 @pytest.mark.parametrize(
     ("blob", "expectation"),
     [
-        (b"", "no answer file"),
-        (b"\xff" * 64, "no answer file"),
+        (b"", "not an answer file"),
+        (b"\xff" * 64, "not an answer file"),
         (safetensors.numpy.save({"x": ONES}), "not an answer of schema 1"),
         (safetensors.numpy.save({"x": ONES}, metadata={"other": "1"}), "not an answer of schema 1"),
         (blob_of("nonsense"), "not an answer of schema 1"),
@@ -203,7 +203,7 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
     ],
 )
 def test_an_answer_that_breaks_the_contract_fails_where_it_is_made(answer: object, expectation: str) -> None:
-    with pytest.raises(AnswerError, match="does not keep to the contract") as problem:
+    with pytest.raises(AnswerError, match="breaks the contract") as problem:
         answers.to_bytes(answer)  # type: ignore[arg-type]
     assert expectation in str(problem.value)
 
@@ -316,7 +316,7 @@ def test_texts_are_forwarded_in_bounded_batches_and_stay_in_order() -> None:
 
 
 def test_what_the_model_refuses_or_overflows_is_an_answer_error() -> None:
-    with pytest.raises(AnswerError, match="the model refuses this answer: no such template"):
+    with pytest.raises(AnswerError, match="the model refused this answer: no such template"):
         answers.probabilities(Answer((replace(BARE, template="refused"),)), TASK, Fixed(), [("x",)])
 
     class Overflowing(Fixed):

@@ -337,11 +337,11 @@ def test_a_task_without_kit_or_miniature_says_so(tmp_path: Path) -> None:
 
 
 def test_a_public_data_set_that_does_not_fit_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"SNLI: stanfordnlp/snli, split test cannot be had: .* kit directory"):
+    with pytest.raises(DataError, match=r"SNLI: stanfordnlp/snli, split test cannot be loaded: .* kit directory"):
         load_test(SNLI, Source("hub", tmp_path))
     with pytest.raises(DataError, match=r"stanfordnlp/snli, split test:1: unknown label '3'"):
         load_test(SNLI, hub(tmp_path / "a", premise=["p", "q"], hypothesis=["h", "h"], label=[0, 3]))
-    with pytest.raises(DataError, match=r"split test cannot be had: .*hypothesis"):
+    with pytest.raises(DataError, match=r"split test cannot be loaded: .*hypothesis"):
         load_test(SNLI, hub(tmp_path / "b", premise=["p"], conclusion=["h"], label=[0]))
     with pytest.raises(DataError, match=r"split test:0: .* strings expected"):
         load_test(SNLI, hub(tmp_path / "c", premise=["p"], hypothesis=[None], label=[0]))

@@ -322,7 +322,7 @@ def test_a_directory_that_is_not_whole_is_refused_by_name(copied: Place, missing
         at_hand(load_track(str(copied.track)), copied.staged, ["sst2"])
     assert Path(missing).name in str(problem.value)
     assert f"harness fetch --track tiny --to {copied.staged}" in str(problem.value)
-    with pytest.raises(FetchError, match="is not whole"):
+    with pytest.raises(FetchError, match="is not complete"):
         checked(load_track(str(copied.track)), copied.staged)
 
 
@@ -339,7 +339,7 @@ def test_one_fetch_at_a_time(copied: Place, monkeypatch: pytest.MonkeyPatch) -> 
 
     def meanwhile(line: str) -> None:
         said.append(line)
-        with pytest.raises(FetchError, match="another fetch is at work"):
+        with pytest.raises(FetchError, match="another fetch is running"):
             fetch(track, copied.staged, print)
 
     fetch(track, copied.staged, meanwhile)

@@ -136,9 +136,9 @@ def test_first_pieces_are_words_of_their_own_and_a_word_of_one_token_is_its_own(
 @pytest.mark.parametrize(
     ("words", "expectation"),
     [
-        (("ab", "abcd"), "'ab' and 'abcd' both begin with the token 'ab' of letters; take another profile"),
-        (("cd", "zzab"), "the first token of 'zzab' is no word of letters"),
-        (("cd", ""), "the first token of '' is no word of letters"),
+        (("ab", "abcd"), "'ab' and 'abcd' both begin with the token 'ab' of letters; choose another profile"),
+        (("cd", "zzab"), "the first token of 'zzab' is not a word of letters"),
+        (("cd", ""), "the first token of '' is not a word of letters"),
     ],
 )
 def test_first_pieces_that_are_no_words_or_coincide_are_told(words: tuple[str, ...], expectation: str) -> None:
@@ -213,7 +213,7 @@ def test_a_good_file_becomes_a_task(tmp_path: Path) -> None:
             'classes = ["no", "yes"]\nfields = 2\nmetric = "accuracy"',
             'classes = ["no", "yes", "maybe"]\nfields = 2\nmetric = "f1"',
             5,
-            "there are 3 classes; take macro_f1",
+            "there are 3 classes; use macro_f1",
         ),
         ('[" no", " yes"]', '[" no"]', 8, "1 words"),
         ('[" no", " yes"]', '[" no", " no"]', 8, "1 distinct"),

@@ -156,7 +156,7 @@ def test_a_track_without_tasks_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_names_and_paths_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(TrackError, match=r"no track 'maxi'; there are .*mini.*\.toml"):
+    with pytest.raises(TrackError, match=r"no track 'maxi'; choose one of .*mini.*\.toml"):
         load_track("maxi")
     with pytest.raises(TrackError, match="no such file"):
         load_track(str(tmp_path / "maxi.toml"))

@@ -1,1 +1,1 @@
-"""The report: a static site made from the results database; opens from disk, without a server and the network."""
+"""The report: a static site made from the results database. It opens from disk, without a server or a network."""

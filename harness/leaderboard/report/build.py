@@ -1,4 +1,4 @@
-"""Writes the site: beside its place first, then moved, so that nobody sees half of one."""
+"""Writes the site beside its place and then moves it there, so that nobody sees half a site."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 MARKER = ".harness-report"
-"""File by which a directory is known to be a report, and may be replaced by the next."""
+"""The file that marks a directory as a report, which the next report may replace."""
 PLOTTED = {"progress.html", "cost.html", "task.html", "submission.html"}
-"""Templates with plots: only their pages load plotly."""
+"""Templates with plots. Only their pages load plotly."""
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
 
 
 @dataclass(frozen=True)
 class Built:
-    """What was written."""
+    """The result of writing a report."""
 
     path: Path
     pages: int
@@ -51,17 +51,17 @@ class Built:
 
 
 def build(store: Store, track: Track, out: Path, source: Source, submissions: Path) -> Built:
-    """Write the report of a track to the directory `out`, replacing the report that may be there.
+    """Write the report of a track to the directory `out`, and replace the report that is there.
 
-    `submissions` is where the folders of entries are looked for, for their READMEs.
+    `submissions` is the folder in which the folders of entries are looked up, for their READMEs.
 
     Raises:
-        InputError: `out` is something else than a report or an empty directory, or it cannot be written.
+        InputError: `out` is neither a report nor an empty directory, or it cannot be written.
     """
     began = time.monotonic()
     out = out.resolve()
     if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there and is no report; name a new or empty directory with --out")
+        raise InputError(f"{out} exists and is not a report; name a new or empty directory with --out")
     beside = out.parent / f".{out.name}.{os.getpid()}"
     try:
         beside.mkdir(parents=True)
@@ -76,7 +76,7 @@ def build(store: Store, track: Track, out: Path, source: Source, submissions: Pa
 
 
 def environment() -> Environment:
-    """Templates: everything is escaped, and an unknown name is an error."""
+    """The templates' environment: everything is escaped, and an unknown name is an error."""
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -97,13 +97,13 @@ def environment() -> Environment:
 
 
 def breakable(name: str) -> Markup:
-    """A name that may be broken after its marks: in the middle of a word it is hard to read."""
+    """A name with places for line breaks after punctuation, because a break inside a word is hard to read."""
     parts = re.split(r"(?<=[_\[,=/])", name)
     return Markup("<wbr>").join(parts)
 
 
 def _write(facts: Facts, submissions: Path, folder: Path) -> int:
-    """All files; returns the number of pages."""
+    """Write all files and return the number of pages."""
     for name in ("assets", "submissions", "tasks"):
         (folder / name).mkdir()
     for file in (HERE / "static").iterdir():
@@ -123,7 +123,7 @@ def _write(facts: Facts, submissions: Path, folder: Path) -> int:
 
 
 def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
-    """README of each entry whose folder is at hand, and whether the folder has changed since the run; by run."""
+    """By run: the README of its entry, and whether its folder has changed since. Missing folders are left out."""
     found: dict[str, tuple[Markup, bool]] = {}
     known: dict[str, tuple[Markup, Submission]] = {}
     for system in facts.systems:
@@ -150,7 +150,7 @@ def _ran_it(folder: Submission, key: RunKey) -> bool:
 
 
 def _rules() -> Markup | None:
-    """The rules, then the reference behind them; None outside a checkout."""
+    """The rules and then the rules' reference; None outside a checkout."""
     files = (ROOT / "RULES.md", ROOT / "docs" / "rules-reference.md")
     if not all(file.is_file() for file in files):
         return None
@@ -160,7 +160,7 @@ def _rules() -> Markup | None:
 
 
 def _move(made: Path, out: Path) -> None:
-    """Put a finished site in its place; the one that was there is removed after that."""
+    """Move a finished site to its place. The old site is removed afterwards."""
     old = out.parent / f".{out.name}.{os.getpid()}.old"
     if out.exists():
         out.rename(old)

@@ -1,4 +1,4 @@
-"""What the report shows: the ranking's lists with what the measurements can tell, and the texts."""
+"""The facts that the report shows: the ranking's divisions with their statistics, and the texts."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class System:
-    """An entry of the ranking with everything its pages show."""
+    """An entry of the ranking with everything that its pages show."""
 
     entry: Entry
     slug: str
-    """Name of its page: letters, digits and hyphens only, whatever the entry is called."""
+    """Name of its page, made of letters, digits and hyphens only, whatever the entry is called."""
     run: Run
     record: dict[str, Any]
-    """Its line of the CSV."""
+    """The entry's row of the CSV."""
     standing: Standing | None
-    """None where cells are missing, and for references: then there is nothing that is comparable."""
+    """None if cells are missing, and for references, because these are not compared."""
     by_task: dict[str, Interval]
     efficient: Standing | None = None
     """By efficiency; None where that is not known."""
@@ -62,55 +62,55 @@ class System:
 
     @property
     def failed(self) -> int:
-        """Cells that count as failures."""
+        """Number of cells that count as failures."""
         return sum(count for status, count in self.entry.statuses.items() if status not in COUNTS)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A division: what may be compared, and what can be said of it."""
+    """A division: the entries that may be compared, and their comparison."""
 
     division: Division
     systems: tuple[System, ...]
-    """Complete entries, best average first; then those that lack cells; the main division's end with references."""
+    """Complete entries, best average first, and then incomplete ones. The main division ends with references."""
     standings: Standings | None
     efficiency: Standings | None = None
     """The list by efficiency; None where that is not known."""
 
     @property
     def leader(self) -> System | None:
-        """The best entry; None where none is complete."""
+        """The best entry; None if no entry is complete."""
         return self.systems[0] if self.standings else None
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """A task with its texts, as far as they are at hand."""
+    """A task with its texts, as far as they are available."""
 
     file: TaskFile
     labels: IntArray
-    """(items,): classes of the test set that the runs were scored on."""
+    """(items,): classes of the test set on which the runs were scored."""
     test: Examples | None
-    """The test texts; None where the data are not at hand, or are not those that the runs were scored on."""
+    """The test texts. None if the data are not available, or are not those on which the runs were scored."""
     shots: Examples | None
-    """Training examples of the first split; None where the data are not at hand."""
+    """Training examples of the first split. None if the data are not available."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything a report is made from."""
+    """Everything from which a report is made."""
 
     track: Track
     ranking: Ranking
     lists: tuple[Compared, ...]
-    """The divisions, main one first."""
+    """The divisions, the main one first."""
     tasks: dict[str, TaskFacts]
     document: dict[str, Any]
-    """The ranking for machines (`harness.leaderboard.table.document`)."""
+    """The ranking in machine-readable form (`harness.leaderboard.table.document`)."""
     reference: Reference | None
-    """Frozen scores that anytime areas and targets are measured by; None where there are none for these runs."""
+    """Frozen scores on which anytime areas and targets are based. None if there are none for these runs."""
     gaps: tuple[Gap, ...]
-    """Entries that were run on private test sets as well."""
+    """Entries that were also run on private test sets."""
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -119,7 +119,7 @@ class Facts:
 
     @property
     def main(self) -> tuple[System, ...]:
-        """The complete contestants of the main division: those that plots compare."""
+        """The complete contestants of the main division, which the plots compare."""
         return tuple(system for system in self.lists[0].systems if system.standing) if self.lists else ()
 
 
@@ -154,20 +154,20 @@ def gather(store: Store, track: Track, source: Source) -> Facts:
 
 
 def page_name(name: str, run: str) -> str:
-    """A file name for an entry: readable, safe whatever the entry is called, and different for different runs."""
+    """A file name for an entry. It is readable, safe for any name, and different for different runs."""
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-")
     return "-".join(filter(None, [readable, re.sub(r"[^a-z0-9]", "", run.lower())[:8]]))
 
 
 def predictions(cells: Sequence[CellScore], task: str) -> IntArray:
-    """What the cells on a task say whose answer counts: (cells, items), in small integers."""
+    """Predictions of the cells on a task whose answer counts: (cells, items), in small integers."""
     said = [cell.predicted for cell in cells if cell.task == task and cell.status in COUNTS]
     items = next((len(cell.labels) for cell in cells if cell.task == task), 0)
     return np.stack(said) if said else np.empty((0, items), dtype=np.int64)
 
 
 def confusion(said: IntArray, labels: IntArray, classes: int) -> IntArray:
-    """How often a text of each class is taken for each class: (cells, items), (items,) -> (true, predicted)."""
+    """How often a text of each class is predicted as each class: (cells, items), (items,) -> (true, predicted)."""
     pairs = labels * classes + said
     return np.bincount(pairs.ravel(), minlength=classes * classes).reshape(classes, classes)
 

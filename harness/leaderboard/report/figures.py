@@ -1,4 +1,4 @@
-"""The main plots as files for a paper: SVG, PDF and PNG, drawn by matplotlib. The same facts give the same bytes."""
+"""The main plots as SVG, PDF and PNG files for a paper, drawn by matplotlib. The same facts give the same bytes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from harness.leaderboard.report.facts import Facts, System
 
 MOST = 40
-"""Entries in a figure."""
+"""Largest number of entries in a figure."""
 COLOURS = ("#0072b2", "#d55e00", "#008560", "#b0508c", "#8a6a00", "#3f3f46", "#2f8fc7", "#8c4fd0")
 MARKERS = ("o", "s", "D", "^", "P", "X", "*", "v")
 LONGEST_NAME = 28
-"""Characters of a name."""
+"""Largest number of characters of a name."""
 WIDTH = 6.0
-"""Inches: a text column of most papers."""
+"""Width in inches, that of a text column in most papers."""
 STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -42,7 +42,7 @@ STYLE: Any = {
 
 
 def draw_all(facts: Facts, folder: Path) -> bool:
-    """Write every figure in three formats; False where there is no entry with all cells to draw."""
+    """Write every figure in three formats. Returns False if there is no complete entry to draw."""
     systems = facts.main
     if not systems:
         return False
@@ -61,7 +61,7 @@ def draw_all(facts: Facts, folder: Path) -> bool:
 
 
 def ranking(systems: Sequence[System]) -> Figure:
-    """Averages with their intervals, best on top; hollow where tied with the leader."""
+    """Averages with their intervals, best on top. A hollow point is tied with the leader."""
     figure, axes = _figure(0.6 + 0.24 * len(systems))
     for n, system in enumerate(systems):
         if system.average is None:
@@ -98,7 +98,7 @@ def progress(systems: Sequence[System]) -> Figure:
 
 
 def targets(systems: Sequence[System], reference: Reference) -> Figure:
-    """Share of (task, split, target) reached within so many calls."""
+    """Share of (task, split, target) reached within a number of calls."""
     figure, axes = _figure(3.6)
     for n, system in enumerate(systems):
         calls, shares = ecdf(runtimes(system.entry, reference))
@@ -115,7 +115,7 @@ def targets(systems: Sequence[System], reference: Reference) -> Figure:
 
 
 def trade(systems: Sequence[System]) -> Figure:
-    """Score against calls, with the entries that nobody beats in both joined and named."""
+    """Score against calls. The entries of the Pareto front are joined and named."""
     figure, axes = _figure(3.6)
     scores = [100 * system.entry.average for system in systems]
     used = [cost(system.entry, "calls") for system in systems]
@@ -126,7 +126,7 @@ def trade(systems: Sequence[System]) -> Figure:
         [calls[n] for n in best], [scores[n] for n in best], color=COLOURS[1], drawstyle="steps-post", linewidth=1
     )
     axes.plot(calls, scores, "o", color=COLOURS[0])
-    for n in best:  # names of all would cover each other
+    for n in best:  # names of all would overlap
         place = (calls[n], scores[n])
         axes.annotate(_name(systems[n]), place, (-4, 4), textcoords="offset points", fontsize=8, ha="right")
     axes.set_xscale("log")
@@ -139,7 +139,7 @@ def trade(systems: Sequence[System]) -> Figure:
 
 
 def _name(system: System) -> str:
-    """As much of an entry's name as a figure has room for, on one line."""
+    """An entry's name on one line, cut to the space in a figure."""
     name = " ".join(system.entry.name.split())
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 

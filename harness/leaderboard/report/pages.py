@@ -1,4 +1,4 @@
-"""What stands on each page: facts in, (path, template, values) out. Pure; text is made safe by the templates."""
+"""The contents of each page: facts in, (path, template, values) out. Pure; the templates escape all text."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from harness.leaderboard.report.facts import Compared, Facts, System, TaskFacts
 
 LONGEST_LIST = 20
-"""Wrong predictions that a page shows of a task."""
+"""Number of wrong predictions that a page lists for a task."""
 MOST_LISTED = 10
-"""Entries in the list up to an access level."""
+"""Number of entries in the list up to an access level."""
 MOST_OFFERS = 500
-"""Offers that the table below a convergence plot shows."""
+"""Number of offers in the table below a convergence plot."""
 AT_CALLS = (1, 10, 100)
-"""Calls at which the table of targets looks."""
+"""Numbers of calls that are columns in the table of targets."""
 FEW_SPLITS = 10
-"""Splits whose scores have columns of their own on a task's page."""
+"""Largest number of splits that have columns of their own on a task's page."""
 WIDEST = 30
-"""Points that the ranking's bars span at most, so that those at the top can be told apart."""
+"""Largest range of the ranking's bars in points, so that the best entries can be told apart."""
 LEVELS = {name.split()[0]: name for name in ACCESS}
-"""Access as in the CSV -> in words."""
+"""Access levels: from the CSV's name to words."""
 
 Page = tuple[str, str, dict[str, Any]]
 """Path, template, values."""
@@ -48,14 +48,14 @@ Page = tuple[str, str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Hard:
-    """A test text that is got wrong."""
+    """A test text that is often predicted wrongly."""
 
     texts: tuple[str, ...]
     label: str
     wrong: int
     cells: int
     taken: str
-    """The classes it is taken for, most frequent first."""
+    """The predicted classes, most frequent first."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class Axis:
     high: int
 
     def at(self, share: float) -> float:
-        """Place of a score on the axis, in percent; what is off the axis is at its end."""
+        """Position of a score on the axis in percent. A score beyond the axis is at its end."""
         place = 100 * (100 * share - self.low) / (self.high - self.low)
         return round(min(max(place, 0.0), 100.0), 2)
 
 
 def pages(facts: Facts, readmes: dict[str, tuple[Markup, bool]], rules: Markup | None, figures: bool) -> Iterator[Page]:
-    """All pages; `readmes` holds (README, whether its folder has changed since the run) by run."""
+    """All pages. For each run, `readmes` has its README and whether its folder has changed since the run."""
     yield "index.html", "ranking.html", ranking(facts) | {"figures": figures}
     yield "progress.html", "progress.html", progress(facts) | {"figures": figures}
     yield "cost.html", "cost.html", costs(facts) | {"figures": figures}
@@ -87,7 +87,7 @@ def pages(facts: Facts, readmes: dict[str, tuple[Markup, bool]], rules: Markup |
 
 
 def site(facts: Facts) -> dict[str, Any]:
-    """What is the same on every page."""
+    """Values that are the same on every page."""
     newest = max((system.run.started for system in facts.systems), default=0.0)
     day = dt.datetime.fromtimestamp(newest, dt.UTC)
     return {
@@ -107,7 +107,7 @@ def site(facts: Facts) -> dict[str, Any]:
 
 
 def ranking(facts: Facts) -> dict[str, Any]:
-    """A table for each division, and the lists by access level in it."""
+    """A table for each division, and its lists by access level."""
     return {
         "lists": [_list(facts, compared) for compared in facts.lists],
         "several": len(facts.lists) > 1,
@@ -121,7 +121,7 @@ def ranking(facts: Facts) -> dict[str, Any]:
 
 
 def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
-    """One division: rows with the ranks shown, and the first entries up to each access level."""
+    """One division: its rows with ranks, and the first entries up to each access level."""
     division, complete = compared.division, facts.ranking.complete(compared.division)
     by_name = {system.entry.name: system for system in compared.systems if system.standing}
     ranks = [system.standing.rank for system in compared.systems if system.standing and system.standing.rank]
@@ -166,7 +166,7 @@ def _efficient(compared: Compared) -> list[tuple[System, str]]:
 
 
 def progress(facts: Facts) -> dict[str, Any]:
-    """Anytime curves and targets: of black-box entries with all cells, since a reference has no budget."""
+    """Anytime curves and targets of complete black-box entries. A reference has no budget, so it is not shown."""
     systems = facts.main
     rows = [(s, [plots.anytime(s, mark) for mark in MARKS]) for s in systems]
     values = {"rows": rows, "spec": plots.progress(systems), "names": plots.MARK_NAMES, "drawn": plots.DRAWN}
@@ -190,7 +190,7 @@ def progress(facts: Facts) -> dict[str, Any]:
 
 
 def costs(facts: Facts) -> dict[str, Any]:
-    """Score against cost in the main division; the table has everybody with all cells."""
+    """Score against cost in the main division. The table has all complete entries."""
     rows = [(s, s.record["pareto"].split()) for s in facts.systems if not s.entry.missing]
     slugs = {system.entry.run: system.slug for system in facts.systems}
     every = (*facts.ranking.entries, *facts.ranking.elsewhere)
@@ -330,13 +330,13 @@ def _ran(system: System) -> list[tuple[str, str]]:
 
 
 def _best(facts: Facts, task: str) -> System | None:
-    """Whose score on a task is highest in the main division."""
+    """The system with the highest score on a task in the main division."""
     ranked = [system for system in facts.main if task in system.entry.tasks]
     return max(ranked, key=lambda system: system.entry.task(task)[0], default=None)
 
 
 def _axis(systems: Sequence[System]) -> Axis:
-    """From the lowest to the highest limit of all intervals, in multiples of 5 points; those far below are left off."""
+    """The range of all intervals in multiples of 5 points. Entries far below the best are off the axis."""
     limits = [(100 * s.average.low, 100 * s.average.high) for s in systems if s.average] or [(0.0, 100.0)]
     highest = max(high for _, high in limits)
     lowest = min((low for low, _ in limits if low > highest - WIDEST), default=highest - WIDEST)
@@ -345,7 +345,7 @@ def _axis(systems: Sequence[System]) -> Axis:
 
 
 def _mistakes(task: TaskFacts, said: IntArray) -> tuple[list[Hard], int]:
-    """Test texts most often wrong first, up to the longest list, and how many more there are; said: (cells, items)."""
+    """Test texts that are most often wrong, at most as many as are listed, and how many more there are."""
     texts = task.test.texts if task.test else ()
     wrong = (said != task.labels).sum(axis=0)
     order = [int(n) for n in np.argsort(-wrong, kind="stable") if wrong[n]]
@@ -358,7 +358,7 @@ def _mistakes(task: TaskFacts, said: IntArray) -> tuple[list[Hard], int]:
 
 
 def _examples(task: TaskFacts, most: int = 6) -> list[tuple[tuple[str, ...], str]]:
-    """Training examples, of different classes where there are some."""
+    """Training examples, of different classes if there are several."""
     if task.shots is None:
         return []
     labels = task.shots.labels.tolist()
@@ -368,5 +368,5 @@ def _examples(task: TaskFacts, most: int = 6) -> list[tuple[tuple[str, ...], str
 
 
 def _filled(template: str, texts: tuple[str, ...]) -> str:
-    """The template with an example's texts in it."""
+    """The template filled with an example's texts."""
     return template.replace("{mask}", "[MASK]").replace("{a}", texts[0]).replace("{b}", texts[-1])

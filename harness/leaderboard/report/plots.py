@@ -1,8 +1,8 @@
-"""Plots as data, in plotly's own terms: what `static/site.js` hands to plotly.js.
+"""Plots as data in plotly's format, which `static/site.js` passes to plotly.js.
 
-A plot is {"data": traces, "layout": …}; `meta` of a trace is the number of its colour, which the style sheet gives
-for light and for dark. A plot may have "choices": other x values and axes for the same traces. Names come from
-submissions, and plotly reads a kind of HTML in them, so they are escaped.
+A plot is {"data": traces, "layout": …}. `meta` of a trace is the number of its colour, which the style sheet defines
+for light and for dark mode. A plot may have "choices": other x values and axes for the same traces. Names come from
+submissions, and plotly interprets some HTML in them, so they are escaped.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ COLOURS = 8
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 DRAWN = 24
-"""Entries that a plot of curves can show; more cannot be told apart. The table below it has all."""
+"""Largest number of entries in a plot of curves; more cannot be told apart. The table below the plot has all
+entries."""
 SHOWN = 8
-"""Of them, entries that it shows at first: one for each colour."""
+"""Number of these entries that the plot shows at first, one for each colour."""
 MARK_NAMES = tuple("1" if mark == 1 else f"1/{1 / mark:.0f}" for mark in MARKS)
 PROFILED = 2
 """Which of `harness.leaderboard.anytime.TARGETS` performance profiles are about."""
@@ -44,7 +45,7 @@ COSTS = {
 
 
 def style(n: int) -> dict[str, Any]:
-    """Colour, dash and symbol of the n-th series: told apart without colour, too."""
+    """Colour, dash and symbol of the n-th series, so that series differ without colour, too."""
     return {
         "meta": n % COLOURS,
         "line": {"dash": DASHES[n // COLOURS % len(DASHES)], "width": 2},
@@ -53,9 +54,10 @@ def style(n: int) -> dict[str, Any]:
 
 
 def progress(systems: Sequence[System], task: str | None = None, calls: int | None = None) -> Plot:
-    """Score of the incumbent against the share of the budget, on average or on a task: the anytime curve.
+    """The anytime curve: score of the incumbent against the share of the budget, on average or on one task.
 
-    Against calls where the budget of a task's cells is given: tasks have different ones.
+    The x axis is in calls if the budget of the task's cells is given. On average it is a share, because tasks have
+    different budgets.
     """
     x_of = [mark * (calls or 1) for mark in MARKS]
     traces = []
@@ -71,7 +73,7 @@ def progress(systems: Sequence[System], task: str | None = None, calls: int | No
 
 
 def targets(systems: Sequence[System], times: Sequence[FloatArray]) -> Plot:
-    """Share of (task, split, target) reached within so many calls, from each system's calls to them."""
+    """Share of (task, split, target) reached within a number of calls, from each system's calls to the targets."""
     furthest = max((float(own[np.isfinite(own)].max(initial=1.0)) for own in times), default=1.0)
     traces = []
     for n, (system, own) in enumerate(zip(systems[:DRAWN], times, strict=False)):
@@ -102,16 +104,16 @@ def profiles(systems: Sequence[System], times: Sequence[FloatArray]) -> Plot:
 
 
 def anytime(system: System, mark: float, task: str | None = None) -> float | None:
-    """Score of the incumbents at a mark in points: mean over splits, then over tasks where no task is named.
+    """Score of the incumbents at a mark in points: mean over splits, then over tasks if no task is named.
 
-    None where some were not kept.
+    None if some incumbents were not stored.
     """
     value = system.entry.at(mark, task)
     return None if value is None else round(100 * value, 3)
 
 
 def trade(systems: Sequence[System]) -> Plot:
-    """Score against cost, with the front of those that nobody beats in both; one choice for each kind of cost."""
+    """Score against cost, with the Pareto front. There is one choice for each kind of cost."""
     scores = [100 * system.entry.average for system in systems]
     names = [escape(system.entry.name) for system in systems]
     points: dict[str, Any] = {
@@ -141,7 +143,7 @@ def trade(systems: Sequence[System]) -> Plot:
         on_front = front(scores, values)
         best = sorted((n for n in range(len(systems)) if on_front[n]), key=values.__getitem__)
         line = {"x": [x[n] for n in best], "y": [scores[n] for n in best]}
-        beside = [name if n in best else "" for n, name in enumerate(names)]  # all of them would cover each other
+        beside = [name if n in best else "" for n, name in enumerate(names)]  # labels for all would overlap
         choices.append(
             {"name": kind, "x": [line["x"], x], "y": [line["y"], scores], "text": [[], beside], "xaxis": axis}
         )
@@ -155,7 +157,7 @@ def trade(systems: Sequence[System]) -> Plot:
 
 
 def convergence(cells: Sequence[CellScore], tasks: Sequence[str]) -> Plot | None:
-    """Dev score of every offered answer against calls: one series a task, one line a split; None without any."""
+    """Dev score of every offered answer against calls: a series per task, a line per split. None without dev scores."""
     traces = []
     for n, task in enumerate(tasks):
         x: list[float | None] = []
@@ -176,7 +178,7 @@ def convergence(cells: Sequence[CellScore], tasks: Sequence[str]) -> Plot | None
 
 
 def offered(cell: CellScore) -> list[tuple[float, float]]:
-    """(calls, dev score) of each answer that a cell offered with a dev score."""
+    """(calls, dev score) of each answer with a dev score that a cell offered."""
     rows = cell.record.train_rows
     return [(spent / rows, float(note["dev"])) for spent, note in cell.record.history or () if "dev" in note]
 
@@ -190,7 +192,7 @@ def _points(title: str) -> dict[str, Any]:
 
 
 def log_with_zero(values: Sequence[float], title: str) -> tuple[list[float], dict[str, Any]]:
-    """Places on a logarithmic axis that has a place for 0, one decade left of the smallest power of ten."""
+    """Positions on a logarithmic axis with a position for 0, one decade left of the smallest power of ten."""
     positive = [value for value in values if value > 0] or [1.0]
     low, high = int(np.floor(np.log10(min(positive)))), int(np.ceil(np.log10(max(positive))))
     zero = 10.0 ** (low - 1)

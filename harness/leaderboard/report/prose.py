@@ -1,7 +1,7 @@
-"""Markdown that others wrote, as HTML that can do nothing.
+"""Markdown that others wrote, as HTML that is harmless.
 
-Raw HTML is shown as text. Links are text with their address behind them, pictures their description: a README cannot
-send its reader, or a request, anywhere.
+Raw HTML is shown as text. Links become text with their address, and pictures become their description. So a README
+cannot send its reader, or a request, anywhere.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 LONGEST = 200_000
-"""Characters of a text that are shown."""
+"""Largest number of characters of a text that are shown."""
 
 
 def rendered(text: str, under: int = 2) -> Markup:
-    """HTML of a Markdown text, its headings `under` levels below those it has.
+    """HTML of a Markdown text. Its headings are moved down by `under` levels.
 
-    Links within the project lead nowhere in the report, so their text alone is kept; addresses outside are shown.
+    A link within the project would lead nowhere in the report, so only its text is kept. Addresses outside are shown.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text[:LONGEST])
@@ -44,7 +44,7 @@ def rendered(text: str, under: int = 2) -> Markup:
 
 
 def _address(tokens: Sequence[Token], n: int, *_: object) -> str:
-    """The address of the link that ends here, where it leads out of the project."""
+    """The address of the link that ends here, if it leads out of the project."""
     opened = next(token for token in reversed(tokens[:n]) if token.type == "link_open")
     href = str(opened.attrs.get("href", ""))
     shown = "".join(token.content for token in tokens[tokens.index(opened) + 1 : n])

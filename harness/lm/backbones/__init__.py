@@ -1,1 +1,1 @@
-"""How families of models compute hidden states: the fast paths, the plain path, ONNX Runtime."""
+"""How families of models compute hidden states: fast paths, the plain path and ONNX Runtime."""

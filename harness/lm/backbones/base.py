@@ -1,4 +1,4 @@
-"""The seam between what is asked of a language model and how a family of models computes it."""
+"""The interface between a query to a language model and the way in which a family of models computes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from harness.contract import Mode
 
 Kind: TypeAlias = Literal["masked", "causal", "seq2seq"]
-"""Label words are read at the mask, at the last token, or in the decoder of an encoder-decoder model."""
+"""Where label words are read: at the mask, at the last token, or in the decoder of an encoder-decoder model."""
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,18 @@ class Batch:
     """Some texts under some candidate prompts, padded on the right to one length."""
 
     ids: torch.Tensor  # (texts, tokens) int64
-    positions: torch.Tensor  # (texts, tokens) int64, position ids as the model counts them
+    positions: torch.Tensor  # (texts, tokens) int64, the model's position ids
     mask: torch.Tensor  # (texts, tokens) bool, True where there is a token
-    read: torch.Tensor  # (texts, reads) int64, positions whose final hidden state is wanted, label words' first
+    read: torch.Tensor  # (texts, reads) int64, positions whose final hidden state is read, the label words' first
     prompts: tuple[torch.Tensor, ...] = ()
-    """Per prompted layer: (1, prompt tokens, width) if all candidates agree there, else (candidates, ...)."""
+    """For each prompted layer: (1, prompt tokens, width) if all candidates agree there, else (candidates, ...)."""
     start: int = 0
     """Position of the first prompt token."""
     mode: Mode = "add"
     candidates: int = 1
     decoder: torch.Tensor | None = None
-    """(texts, decoder tokens) int64, what the decoder is given; the first read is a position in it. The prompts, and
-    all other reads, are the encoder's."""
+    """(texts, decoder tokens) int64, the decoder's input. The first read is a position in the decoder; the prompts and
+    all other reads belong to the encoder."""
 
 
 class Backbone(Protocol):
@@ -40,9 +40,9 @@ class Backbone(Protocol):
     layers: int
     width: int
     bounded: bool
-    """Whether `hidden` cuts a batch itself so that its memory stays bounded, up to what it returns."""
+    """Whether `hidden` itself cuts a batch so that its memory is bounded, apart from the result."""
     together: bool
-    """Whether `hidden` computes candidates together; else one after the other."""
+    """Whether `hidden` computes candidates together, and not one after the other."""
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Final hidden states at the read positions, float32 (candidates, texts, reads, width)."""
@@ -56,11 +56,11 @@ class Backbone(Protocol):
         ...
 
     def logits(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """LM head of `hidden` (..., width) at vocabulary ids `words`: float32 (..., words)."""
+        """LM-head logits of `hidden` (..., width) for the vocabulary ids `words`: float32 (..., words)."""
         ...
 
     def normalizer(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Log of the sum of exp(logit) over the whole vocabulary: (..., width) -> float32 (...)."""
+        """The logarithm of the sum of exp(logit) over the whole vocabulary: (..., width) -> float32 (...)."""
         ...
 
     def embedding_std(self) -> float:

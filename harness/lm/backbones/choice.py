@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 
 def number_format(model: Any, spec: ModelSpec, device: DeviceKind, forward: Forward) -> DType:
-    """The number format that `model` is computed in: the track's own on a GPU and by ONNX Runtime."""
+    """The number format in which `model` is computed. On a GPU and by ONNX Runtime it is the track's own."""
     if device != "cpu" or forward == "onnxruntime":
         return spec.dtype
     masked = EncoderBackbone.fits(model) and forward != "plain"
     causal = DecoderBackbone.fits(model) and forward in {"packed", "invariant"}
     processor = formats.here()
-    # A causal model's int8 is taken only where a track's `dtype` asks for it: SmolLM2's logits were off by up to 1.4 of
-    # their standard deviation (benchmarks/README.md), so there it is not one and the same as other formats.
+    # A causal model is computed in int8 only if the track's `dtype` asks for int8. SmolLM2's logits were off by up to
+    # 1.4
+    # of their standard deviation (benchmarks/README.md), so int8 does not count as equal to the other formats there.
     chosen = formats.fastest(spec.allowed, processor, int8=masked or (causal and spec.allowed == ("int8",))).format
     formats.check(chosen, processor, int8=masked or causal)
     return chosen
@@ -33,13 +34,13 @@ def number_format(model: Any, spec: ModelSpec, device: DeviceKind, forward: Forw
 def backbone(
     model: Any, zero_head_bias: bool, device: DeviceKind, chunk_tokens: int, forward: Forward, int8: bool
 ) -> Backbone:
-    """What computes `model`, as `Numerics.forward` says; with `int8`, by one that has int8 products."""
+    """The backbone for `model` that `Numerics.forward` names. With `int8`, one that has int8 products."""
     if forward == "onnxruntime":
         try:
             from harness.lm.backbones.onnx import OnnxBackbone  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as problem:
             raise ModelError(
-                f'backend onnxruntime needs a package not here: {problem.name}. Run: pip install -e ".[onnx]"'
+                f'backend onnxruntime needs the package {problem.name}, which is missing. Run: pip install -e ".[onnx]"'
             ) from problem
         return OnnxBackbone(model, zero_head_bias, device)
     masked, causal = EncoderBackbone.fits(model), DecoderBackbone.fits(model)

@@ -1,16 +1,16 @@
-"""Llama and GPT-2, computed by ourselves over the loaded weights, without what nobody reads.
+"""Llama and GPT-2, computed here from the loaded weights, without work whose result nobody reads.
 
-Differs from the plain path only in work left out, never in the mathematics (tests hold it to `plain.py`):
+The mathematics is that of the plain path (tests compare both). Only work is left out:
 
-- No pad tokens: the tokens of all texts stand in one row, and attention finds each text's own in it.
-- The prompt, and what stands before it, is in that row once: a token does not see what comes after it, so the states
-  of a shared beginning are the same under every text. That it is shared is found by comparing tokens.
-- Candidates are computed together, and up to the first layer where their prompts differ they are one.
+- There are no pad tokens. The tokens of all texts form one row, and attention finds each text's own tokens in it.
+- The prompt and the tokens before it are in the row once. A token does not see later tokens, so a shared beginning has
+  the same states under every text. Whether it is shared is found by comparing tokens.
+- Candidates are computed together. Below the first layer where their prompts differ, they are computed once.
 - The last layer is computed at the read positions alone.
 
-A row's numbers are the same to the last bit whatever rows it is asked with, if on a CPU its products are computed in
-equal blocks. That is why no more than the prompt is shared, although texts often go on alike: how far would depend on
-which texts are asked together.
+On a CPU, if products are computed in blocks of equal size, a row's numbers are the same to the last bit whatever rows
+share its query. For that reason only the prompt is shared. Texts often begin alike, but how far they do depends on
+which texts are in the query.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from harness.lm.backbones.base import Batch
 
 _ROPE = {"default", "linear", "llama3", "yarn"}
-"""Kinds of rotary embeddings whose angles depend on a token's position alone."""
+"""Kinds of rotary embeddings whose angles depend only on a token's position."""
 _GELU = {"gelu_new", "gelu_pytorch_tanh"}
 
 
 class DecoderBackbone(PlainBackbone):
-    """The fast path for Llama and GPT-2; head and statistics are the plain path's."""
+    """The fast path for Llama and GPT-2. Head and statistics come from the plain path."""
 
     bounded = together = True
 
@@ -49,10 +49,10 @@ class DecoderBackbone(PlainBackbone):
         batch_invariant: bool = False,
         int8: bool = False,
     ) -> None:
-        """Lay out the weights; at most `chunk_tokens` keys, or one candidate's, are attended to at once.
+        """Lay out the weights. Attention gets at most `chunk_tokens` keys at once, or the keys of one candidate.
 
-        Each text has the keys of the shared tokens, too. `batch_invariant` makes a row's numbers independent of the
-        rows it is asked with, on a CPU. With `int8`, products are `Int8Linear`'s.
+        Each text's keys include those of the shared tokens. With `batch_invariant`, on a CPU, a row's numbers do not
+        depend on the rows that share its query. With `int8`, products are those of `Int8Linear`.
         """
         super().__init__(model, zero_head_bias)
         self._chunk_tokens = chunk_tokens
@@ -63,7 +63,7 @@ class DecoderBackbone(PlainBackbone):
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether the model's family and all that its configuration asks for are computed here."""
+        """Whether this module computes the model's family and everything that its configuration asks for."""
         config = model.config
         if config.model_type == "llama":
             return config.hidden_act == "silu" and config.rope_parameters["rope_type"] in _ROPE
@@ -72,7 +72,7 @@ class DecoderBackbone(PlainBackbone):
         return False
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """See `Backbone`. The layers up to the first where candidates differ are computed once."""
+        """See `Backbone`. The layers below the first one where candidates differ are computed once."""
         row = _packed(batch, batch.start + batch.prompts[0].shape[1] if batch.prompts else 0)
         if row is None:
             return super().hidden(batch)
@@ -94,7 +94,7 @@ class DecoderBackbone(PlainBackbone):
     def _through(
         self, x: torch.Tensor, depths: range, batch: Batch, row: _Row, rotation: tuple[torch.Tensor, ...]
     ) -> torch.Tensor:
-        """Through the layers `depths`: (1 or candidates, tokens, width); after the last, (..., texts, reads, width)."""
+        """Run the layers `depths`: (1 or candidates, tokens, width); after the last, (..., texts, reads, width)."""
         for depth in depths:
             if depth < len(batch.prompts):
                 x = _prompted(x, batch, depth)
@@ -108,7 +108,7 @@ class DecoderBackbone(PlainBackbone):
         return x
 
     def _embedded(self, row: _Row) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Input of the first layer (1, tokens, width), and Llama's cosines and sines (tokens, half a head's width)."""
+        """The first layer's input (1, tokens, width), and Llama's cosines and sines (tokens, half a head's width)."""
         body, ids, positions = self._model.base_model, row.ids[None], row.positions[None]
         if self._model.config.model_type == "gpt2":
             return body.wte(ids) + body.wpe(positions), ()
@@ -126,9 +126,9 @@ class DecoderBackbone(PlainBackbone):
 
 @dataclass(frozen=True)
 class _Group:
-    """Texts that attend in one call: keys are the shared tokens, then a text's own, then repetitions of its last."""
+    """Texts that attend in one call. Their keys: the shared tokens, the text's own, and repetitions of its last."""
 
-    slots: torch.Tensor  # (group, slots) int64, the packed token in each slot behind the shared ones
+    slots: torch.Tensor  # (group, slots) int64, the packed token in each slot after the shared ones
     causal: torch.Tensor  # (slots, shared + slots) bool, which keys the token in each slot sees
     texts: torch.Tensor  # (group,) int64
     sees: torch.Tensor  # (group, 1, reads, shared + slots) bool, which keys the token at each read position sees
@@ -136,24 +136,24 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Row:
-    """Tokens of a batch: the shared ones once, then each text's own."""
+    """The tokens of a batch: the shared ones once, then each text's own."""
 
     ids: torch.Tensor  # (tokens,) int64
     positions: torch.Tensor  # (tokens,) int64
     shared: int
     reads: torch.Tensor  # (texts, reads) int64, packed tokens
     groups: tuple[_Group, ...]
-    back: torch.Tensor  # (own tokens,) int64, where each is among the slots of all groups, one group after the other
-    by_group: torch.Tensor  # (texts,) int64, where each text is among the texts of all groups
+    back: torch.Tensor  # (own tokens,) int64, the index of each token in the concatenated slots of all groups
+    by_group: torch.Tensor  # (texts,) int64, the index of each text in the concatenated texts of all groups
 
     @property
     def keys(self) -> int:
-        """Keys that one candidate's attention is given, those of the shared tokens once for each text."""
+        """Number of keys in one candidate's attention. Those of the shared tokens count once for each text."""
         return self.shared + sum(group.sees.shape[0] * group.sees.shape[3] for group in self.groups)
 
 
 def _packed(batch: Batch, shared: int) -> _Row | None:
-    """The batch in one row, its first `shared` tokens once; None if texts differ in them."""
+    """The batch as one row with its first `shared` tokens once, or None if texts differ in those tokens."""
     device, longest = batch.ids.device, batch.ids.shape[1]
     ids, positions, mask = batch.ids.cpu(), batch.positions.cpu(), batch.mask.cpu()
     same = (ids == ids[:1]) & (positions == positions[:1]) & mask
@@ -162,7 +162,7 @@ def _packed(batch: Batch, shared: int) -> _Row | None:
     own = mask & (torch.arange(longest) >= shared)
     lengths = mask.sum(dim=1)
     starts = shared + (lengths - shared).cumsum(dim=0) - (lengths - shared)
-    at = torch.minimum(batch.read.cpu(), lengths[:, None] - 1)  # of a pad token nothing is read
+    at = torch.minimum(batch.read.cpu(), lengths[:, None] - 1)  # pad tokens are not read
     reads = torch.where(at < shared, at, starts[:, None] + at - shared)
     sizes = -(-lengths // SLOTS) * SLOTS - shared
     groups, order, back, before = [], [], torch.empty(int(own.sum()), dtype=torch.int64), 0
@@ -220,7 +220,7 @@ def _read(row: _Row, layer: _Layer, qkv: torch.Tensor) -> torch.Tensor:
 def _group_attention(
     row: _Row, layer: _Layer, qkv: torch.Tensor, queries: torch.Tensor, group: _Group, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Of `queries` (candidates, group, queries, heads, head width): -> (candidates, group, queries, width)."""
+    """Attention of `queries` (candidates, group, queries, heads, head width) -> (candidates, group, queries, width)."""
     candidates, texts = queries.shape[:2]
     kv = qkv[:, :, layer.heads :]
     shared = kv[:, None, : row.shared].expand(-1, texts, -1, -1, -1)
@@ -231,14 +231,17 @@ def _group_attention(
 
 
 def _gathered(x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """(candidates, tokens, ...) at (texts, slots) -> (candidates, texts, slots, ...)."""
+    """Select from (candidates, tokens, ...) at (texts, slots) -> (candidates, texts, slots, ...)."""
     return x.index_select(1, at.flatten()).view(len(x), *at.shape, *x.shape[2:])
 
 
 def _attention(
     layer: _Layer, q: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor | None = None, causal: bool = False
 ) -> torch.Tensor:
-    """(rows, queries, heads, head width) of (rows, keys, 2 * key heads, head width) -> (rows, queries, width)."""
+    """Attention of q (rows, queries, heads, head width) to kv (rows, keys, 2 * key heads, head width).
+
+    The result has the shape (rows, queries, width).
+    """
     q, kv = q.transpose(1, 2), kv.transpose(1, 2)
     k, v = kv.chunk(2, dim=1)
     grouped = k.shape[1] < q.shape[1]
@@ -251,7 +254,7 @@ def _attention(
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weights of one pre-norm transformer layer, query, key and value in one matrix."""
+    """Weights of one pre-norm transformer layer. Query, key and value are one matrix."""
 
     heads: int
     head_width: int
@@ -261,11 +264,11 @@ class _Layer:
     out: Linear
     norm2: Callable[[torch.Tensor], torch.Tensor]
     inner: Callable[[torch.Tensor], torch.Tensor]
-    """From the normalized states to what `down` is given."""
+    """The function from the normalised states to the input of `down`."""
     down: Linear
 
     def projected(self, x: torch.Tensor, rotation: tuple[torch.Tensor, ...], block: int | None) -> torch.Tensor:
-        """Queries, keys and values, rotated where there is a rotation.
+        """Queries, keys and values, rotated if the model has rotary embeddings.
 
         (candidates, tokens, width) -> (candidates, tokens, heads + 2 * key heads, head width)
         """
@@ -285,7 +288,7 @@ class _Layer:
         return out
 
     def finished(self, x: torch.Tensor, attended: torch.Tensor, block: int | None) -> torch.Tensor:
-        """The layer's output from its input and its attention's output, all of one shape (candidates, rows, width)."""
+        """The layer's output from its input and its attention's output, all (candidates, rows, width)."""
         out = in_blocks(self._finished, x.shape[2], block, x.flatten(0, 1), attended.flatten(0, 1))
         return out.view(x.shape)
 
@@ -331,5 +334,5 @@ def _rms_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _transposed(linear: type[Linear], module: Any) -> Linear:
-    """Of a `Conv1D`, whose weight is (in, out)."""
+    """The linear layer of a `Conv1D`, whose weight is (in, out)."""
     return linear(module.weight.T.contiguous(), module.bias)

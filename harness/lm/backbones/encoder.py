@@ -1,9 +1,9 @@
-"""BERT, RoBERTa and DistilBERT, computed by ourselves over the loaded weights, without what nobody reads.
+"""BERT, RoBERTa and DistilBERT, computed here from the loaded weights, without work whose result nobody reads.
 
-Differs from the plain path only in work left out, never in the mathematics (tests hold it to `plain.py`): texts are
-packed without pad tokens, candidates that agree on the prompts of layers 0..l share one computation up to l, and the
-last layer is computed at the read positions alone. With `batch_invariant`, on a CPU, a row's numbers do not depend to
-the last bit on the rows it is asked with.
+The mathematics is that of the plain path (tests compare both). Only work is left out: texts are packed without pad
+tokens; candidates that agree on the prompts of layers 0..l share one computation up to layer l; and the last layer is
+computed at the read positions alone. With `batch_invariant`, on a CPU, a row's numbers are the same to the last bit
+whatever rows share its query.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from harness.lm.backbones.packing import Layout
 
 _ACTIVATION = {"bert": "hidden_act", "roberta": "hidden_act", "distilbert": "activation"}
-"""Name of the activation in each family's configuration."""
+"""Name of the activation function in each family's configuration."""
 _FEW = 256
-"""Tokens of which a CPU thread has at least so many at once, if there are: fewer waste its matrix units."""
+"""Smallest number of tokens that a CPU thread computes at once, if there are so many. Fewer waste its matrix units."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weights of one post-norm transformer layer, key and value in one matrix."""
+    """Weights of one post-norm transformer layer. Key and value are one matrix."""
 
     q: Linear
     kv: Linear
@@ -44,7 +44,7 @@ class _Layer:
 
 
 class EncoderBackbone(PlainBackbone):
-    """The fast path for the families in `_ACTIVATION`; head and statistics are the plain path's."""
+    """The fast path for the families in `_ACTIVATION`. Head and statistics come from the plain path."""
 
     bounded = together = True
 
@@ -57,11 +57,10 @@ class EncoderBackbone(PlainBackbone):
         batch_invariant: bool = False,
         int8: bool = False,
     ) -> None:
-        """Lay out the weights; at most `chunk_tokens` go through a layer at once, padded or packed.
+        """Lay out the weights. At most `chunk_tokens` tokens, padded or packed, pass a layer at once.
 
-        With `int8`, products are `Int8Linear`'s.
-
-        On a CPU, at most half of them in each thread: a product's output beyond 32 MiB is mapped anew in every call.
+        On a CPU each thread gets at most half of them: the kernel maps the memory of an output above 32 MiB again in
+        every call. With `int8`, products are those of `Int8Linear`.
         """
         super().__init__(model, zero_head_bias)
         self._heads = int(model.config.num_attention_heads)
@@ -74,12 +73,12 @@ class EncoderBackbone(PlainBackbone):
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether the model's family and activation are the ones computed here."""
+        """Whether this module computes the model's family and activation function."""
         name = _ACTIVATION.get(model.config.model_type)
         return name is not None and getattr(model.config, name) == "gelu"
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """See `Backbone`. The layers up to the first where candidates differ are computed once for all texts."""
+        """See `Backbone`. The layers below the first one where candidates differ are computed once for all texts."""
         lengths: list[int] = batch.mask.sum(1).tolist()
         apart = next((depth for depth, values in enumerate(batch.prompts) if len(values) > 1), self.layers)
         with torch.inference_mode():
@@ -95,7 +94,10 @@ class EncoderBackbone(PlainBackbone):
     def _in_parts(
         self, x: torch.Tensor, depths: range, batch: Batch, lengths: list[int], candidates: int
     ) -> torch.Tensor:
-        """(1, tokens, width) through the layers `depths`, part by part; after the last layer, what `hidden` returns."""
+        """Run (1, tokens, width) through the layers `depths`, part by part.
+
+        After the last layer, the result is what `hidden` returns.
+        """
         longest = None if self._packing else batch.ids.shape[1]
         rooms = [longest or length for length in lengths]
         last = depths.stop == self.layers
@@ -137,7 +139,10 @@ class EncoderBackbone(PlainBackbone):
         prompts: tuple[torch.Tensor, ...],
         read: torch.Tensor,
     ) -> torch.Tensor:
-        """Through the layers `depths`: (1 or candidates, tokens, width); after the last layer, of the reads alone."""
+        """Run the layers `depths`: (1 or candidates, tokens, width).
+
+        The last layer computes the read positions alone.
+        """
         for depth in depths:
             if depth < len(prompts):
                 x = _prompted(x, prompts[depth], packed, batch.start, replace=batch.mode == "prepend" and depth == 0)
@@ -147,7 +152,7 @@ class EncoderBackbone(PlainBackbone):
     def _layer(self, x: torch.Tensor, layer: _Layer, packed: Layout, read: torch.Tensor | None) -> torch.Tensor:
         """(candidates, tokens, width) -> the same, or with `read` (candidates, texts, reads, width)."""
         kv = in_blocks(layer.kv, 2 * self.width, self._block, x.reshape(-1, self.width)).view(*x.shape[:2], -1)
-        if read is not None:  # only the read positions ask, all positions answer
+        if read is not None:  # queries at the read positions only, keys and values at all
             x = x[:, torch.minimum(packed.starts[:, None] + read, packed.ends[:, None])]
         rows = x.reshape(-1, self.width)
         q = in_blocks(layer.q, self.width, self._block, rows).view(x.shape)
@@ -161,7 +166,7 @@ class EncoderBackbone(PlainBackbone):
         return in_blocks(rest, self.width, self._block, attended, rows).view(x.shape)
 
     def _attend(self, q: torch.Tensor, kv: torch.Tensor, packed: Layout, reads: bool) -> torch.Tensor:
-        """Each token, or read position, of q to all tokens of its text; of the shape of q."""
+        """Attention of each token, or each read position, in q to all tokens of its text. The result has q's shape."""
         candidates, found = len(q), []
         for group in packed.groups:
             slots = group.slots.flatten()
@@ -175,12 +180,15 @@ class EncoderBackbone(PlainBackbone):
         return together.index_select(1, packed.by_group if reads else packed.back)
 
     def _split(self, t: torch.Tensor, texts: int) -> torch.Tensor:
-        """Rows of width, those of a text together -> (texts, heads, tokens, head width)."""
+        """Split rows, those of one text together, into heads: -> (texts, heads, tokens, head width)."""
         return t.reshape(texts, -1, self._heads, self.width // self._heads).transpose(1, 2)
 
 
 def _prompted(x: torch.Tensor, values: torch.Tensor, packed: Layout, start: int, replace: bool) -> torch.Tensor:
-    """Values (1 or candidates, prompt tokens, width) added to each text's tokens from `start` on, or in their place."""
+    """Add values (1 or candidates, prompt tokens, width) to each text's tokens from `start` on.
+
+    With `replace`, the values take the place of the tokens.
+    """
     at = (packed.starts[:, None] + start + torch.arange(values.shape[1], device=x.device)).flatten()
     values = values.to(x.dtype).repeat(1, len(packed.starts), 1)
     x = x.expand(max(len(x), len(values)), -1, -1).clone()

@@ -1,7 +1,7 @@
-"""What differs between families of models: the kind, where the layers are, how a batch is run, and the head.
+"""What differs between families of models: the kind, the place of the layers, how a batch is run, and the head.
 
-All of it works on the transformers model itself, with gradients where there are any, so that the black box and the
-white-box references run the same computation.
+All functions work on the transformers model itself and keep gradients. So the black box and the white-box references
+run the same computation.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
     from harness.lm.backbones.base import Batch, Kind
 
 Edit: TypeAlias = "Callable[[int, torch.Tensor], torch.Tensor]"
-"""Depth and input of a layer, (texts, tokens, width) -> its input."""
+"""From the depth and the input of a layer, (texts, tokens, width), to the input that replaces it."""
 
 
 @dataclass(frozen=True)
 class _Family:
     layers: Callable[[Any], Iterable[Any]]
-    """Layer modules in the order in which they run, one for each depth; of an encoder-decoder model, the encoder's."""
+    """The modules of the layers in the order in which they run, one for each depth. For an encoder-decoder model, the
+    encoder's."""
     transform: Callable[[Any, torch.Tensor], torch.Tensor] = lambda _model, h: h
-    """What the head does to a state before the product with the output embeddings."""
+    """What the head computes from a state before the product with the output embeddings."""
 
 
 def _albert_layers(model: Any) -> list[Any]:
-    """The group that runs at each depth, by transformers' own rule, and in it its layers."""
+    """The layers of the group that runs at each depth, by the rule of transformers."""
     config, groups = model.config, model.albert.encoder.albert_layer_groups
     per_group = config.num_hidden_layers / config.num_hidden_groups
     return [layer for at in range(config.num_hidden_layers) for layer in groups[int(at / per_group)].albert_layers]
@@ -73,21 +74,21 @@ def kind(config: Any) -> Kind:
     """How a model with this transformers configuration is read.
 
     Raises:
-        ModelError: it is of a family that is not supported; the message lists those that are.
+        ModelError: its family is not supported. The message lists the supported ones.
     """
     return kind_named(config.model_type)
 
 
 def layers(model: Any) -> list[Any]:
-    """The layer that runs at each depth, first to last; of an encoder-decoder model, its encoder's.
+    """The layer that runs at each depth, first to last. For an encoder-decoder model, its encoder's layers.
 
-    ALBERT runs the same module at many depths; it stands in the list once for each.
+    ALBERT runs the same module at several depths, so the module is in the list once for each depth.
     """
     return list(_family(model.config).layers(model))
 
 
 def edit_inputs(model: Any, edit: Edit) -> list[Any]:
-    """Have `edit` change what each layer is given, in every forward until the handles returned are removed."""
+    """Let `edit` change each layer's input in every forward pass, until the returned handles are removed."""
     depths: dict[Any, list[int]] = {}
     for depth, layer in enumerate(layers(model)):
         depths.setdefault(layer, []).append(depth)
@@ -95,7 +96,7 @@ def edit_inputs(model: Any, edit: Edit) -> list[Any]:
 
 
 def _hook(depths: list[int], edit: Edit) -> Callable[..., Any]:
-    """Hook of a module that runs at `depths`, one after the other, in each forward."""
+    """The hook of a module that runs at `depths`, one after the other, in each forward pass."""
     calls = itertools.cycle(depths)
 
     def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -108,9 +109,9 @@ def _hook(depths: list[int], edit: Edit) -> Callable[..., Any]:
 
 
 def states(model: Any, batch: Batch) -> torch.Tensor:
-    """Final hidden states at the read positions (texts, reads, width), the model run as it is, without prompts.
+    """Final hidden states at the read positions (texts, reads, width). The model runs as it is, without prompts.
 
-    Of an encoder-decoder model the first read is the decoder's, the others are the encoder's.
+    For an encoder-decoder model the first read is in the decoder and the others are in the encoder.
     """
     mask = batch.mask.long()
     if batch.decoder is None:
@@ -124,7 +125,7 @@ def states(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def transform(model: Any, h: torch.Tensor) -> torch.Tensor:
-    """What the head does to states (..., width) before the product with the output embeddings."""
+    """What the head computes from states (..., width) before the product with the output embeddings."""
     return _family(model.config).transform(model, h)
 
 
@@ -135,14 +136,14 @@ def head(model: Any, h: torch.Tensor) -> torch.Tensor:
 
 
 def head_bias(model: Any) -> torch.Tensor | None:
-    """The head's bias (vocabulary,), or None where the family has none: T5, GPT-2, Llama."""
+    """The head's bias (vocabulary,), or None if the family has none: T5, GPT-2, Llama."""
     if hasattr(model, "final_logits_bias"):  # BART's, a buffer
         return model.final_logits_bias[0]  # type: ignore[no-any-return]
     return model.get_output_embeddings().bias  # type: ignore[no-any-return]
 
 
 def _family(config: Any) -> _Family:
-    kind_named(config.model_type)  # an error where it is not supported
+    kind_named(config.model_type)  # raises if the family is not supported
     return _FAMILIES[config.model_type]
 
 

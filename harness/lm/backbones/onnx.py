@@ -1,11 +1,12 @@
-"""The encoder families by ONNX Runtime: a graph built from the loaded weights, on its CPU or CUDA provider.
+"""The encoder families computed by ONNX Runtime, on its CPU or CUDA provider.
 
-The graph runs from the embeddings' output to the hidden states that are read. Prompts of all layers are its inputs, so
-one graph serves every query; candidates are a dimension of its own only from the layer where they differ, and the
-last layer is computed at the read positions alone. Embeddings, head and statistics are the plain path's. Float32: on a
-CPU the provider has no other format that computes the same numbers (its int8 does not).
+The graph is built from the loaded weights. It runs from the output of the embeddings to the hidden states that are
+read. The prompts of all layers are inputs, so one graph serves every query. Candidates become a dimension only at the
+layer where they first differ, and the last layer is computed at the read positions alone. Embeddings, head and
+statistics come from the plain path.
 
-Operators beside ONNX's own are the runtime's ``com.microsoft`` ones, which both providers have.
+The number format is float32. The CPU provider has no other format that computes the same numbers (its int8 does not).
+Operators that ONNX itself lacks are the runtime's ``com.microsoft`` ones, which both providers have.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ _PARTS = {
     ),
 }  # fmt: skip
 _PARTS["roberta"] = _PARTS["bert"]
-"""Modules of a layer by family: query, key, value, output, its norm, up, down, its norm."""
+"""Names of a layer's modules for each family: query, key, value, output, its norm, up, down, its norm."""
 
 
 class OnnxBackbone(PlainBackbone):
-    """The families of `EncoderBackbone` in float32, padded; a batch must be of a bounded size."""
+    """The families of `EncoderBackbone` in float32 and with padding. The caller bounds the size of a batch."""
 
     together = True
 
@@ -55,14 +56,14 @@ class OnnxBackbone(PlainBackbone):
         """Build the graph and the session.
 
         Raises:
-            ModelError: the family, the number format or the device is none that is computed here.
+            ModelError: this backbone does not compute the family, the number format or the device.
         """
         super().__init__(model, zero_head_bias)
         name = type(model).__name__
         if not EncoderBackbone.fits(model):
-            raise ModelError(f"{name}: backend onnxruntime has {', '.join(sorted(_PARTS))}; use --backend torch")
+            raise ModelError(f"{name}: backend onnxruntime supports {', '.join(sorted(_PARTS))}; use --backend torch")
         if model.dtype != torch.float32:
-            raise ModelError(f"{name} in {model.dtype}: backend onnxruntime computes in float32; set model.dtype")
+            raise ModelError(f"{name} in {model.dtype}: backend onnxruntime computes in float32. Set model.dtype")
         provider, there = _PROVIDERS[device], onnxruntime.get_available_providers()
         if provider not in there:
             raise ModelError(
@@ -74,14 +75,14 @@ class OnnxBackbone(PlainBackbone):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch's threads need the cores, too
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to torch's threads
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in graph.weights.values()]
         options.add_external_initializers(list(graph.weights), values)
-        self._kept = (graph.weights, values)  # the session reads them where they are
+        self._kept = (graph.weights, values)  # the session reads this memory, so keep it alive
         self._session = onnxruntime.InferenceSession(graph.model(), options, providers=[provider])
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """See `Backbone`. Prompts of layers where candidates agree keep what is below the first other one shared."""
+        """See `Backbone`. Candidates share all computation below the first layer where their prompts differ."""
         with torch.inference_mode():
             embedded = self._embed(input_ids=batch.ids, position_ids=batch.positions)
             tokens, count = batch.ids.shape[1], batch.prompts[0].shape[1] if batch.prompts else 1
@@ -103,7 +104,7 @@ class OnnxBackbone(PlainBackbone):
 
 @dataclass
 class _Graph:
-    """Nodes as they are added, and the weights they name."""
+    """Collects the nodes of a graph and the weights that they name."""
 
     width: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -112,43 +113,43 @@ class _Graph:
     small: list[onnx.TensorProto] = field(default_factory=list)
 
     def input(self, name: str, kind: int, *shape: int | str) -> str:
-        """An input of the graph."""
+        """Declare an input of the graph."""
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def add(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """A node with one output; return the output's name."""
+        """Add a node with one output and return the output's name."""
         name = f"n{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], domain=domain, **attributes))
         return name
 
     def weight(self, tensor: torch.Tensor) -> str:
-        """Numbers of the model, kept out of the graph's own bytes."""
+        """Name a weight of the model. Its numbers stay outside the graph's own bytes."""
         name = f"w{len(self.weights)}"
         self.weights[name] = np.ascontiguousarray(_array(tensor))
         return name
 
     def integers(self, *values: int) -> str:
-        """A constant (values,) int64."""
+        """Add a constant (values,) int64."""
         name = f"i{len(self.small)}"
         self.small.append(helper.make_tensor(name, TensorProto.INT64, (len(values),), values))
         return name
 
     def shape(self, *parts: str | int) -> str:
-        """A shape of constants and of names of (1,) int64."""
+        """Add a shape, made of constants and of names of (1,) int64 tensors."""
         return self.add("Concat", *(p if isinstance(p, str) else self.integers(p) for p in parts), axis=0)
 
     def norm(self, x: str, skip: str, bias: torch.Tensor, module: Any) -> str:
-        """LayerNorm(x + bias + skip)."""
+        """Add LayerNorm(x + bias + skip)."""
         parts = (self.weight(module.weight), self.weight(module.bias), self.weight(bias))
         return self.add("SkipLayerNormalization", x, skip, *parts, domain=_DOMAIN, epsilon=float(module.eps))
 
     def product(self, x: str, module: Any) -> str:
-        """X @ weight.T, without the bias."""
+        """Add x @ weight.T, without the bias."""
         return self.add("MatMul", x, self.weight(module.weight.T))
 
     def model(self) -> bytes:
-        """The graph as ONNX Runtime reads it; the session is given the weights."""
+        """Serialise the graph for ONNX Runtime. The session gets the weights separately."""
         outside = [_outside(name, value.shape) for name, value in self.weights.items()]
         state = helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [None, None, None, self.width])
         graph = helper.make_graph(self.nodes, "encoder", self.inputs, [state], [*self.small, *outside])
@@ -157,7 +158,7 @@ class _Graph:
 
 
 def _graph(model: Any, layers: int, width: int) -> _Graph:
-    """Embeddings' output, mask, reads and prompts -> states (1 or candidates, texts, reads, width)."""
+    """Build the graph: embeddings, mask, reads and prompts -> states (1 or candidates, texts, reads, width)."""
     g = _Graph(width)
     x = g.input("embedded", TensorProto.FLOAT, "texts", "tokens", width)
     mask = g.input("mask", TensorProto.INT32, "texts", "tokens")
@@ -179,7 +180,7 @@ def _graph(model: Any, layers: int, width: int) -> _Graph:
         held = g.add("Expand", mask, g.shape(candidates, texts, tokens))
         held = g.add("Reshape", held, g.shape(-1, tokens))
         asks = x
-        if depth == layers - 1:  # only the read positions ask, all positions answer
+        if depth == layers - 1:  # queries at the read positions only, keys and values at all
             at = g.add("Expand", read, g.shape(candidates, texts, reads))
             asks = g.add("GatherND", x, g.add("Reshape", at, g.shape(-1, reads, 1)), batch_dims=1)
         q, k, v = g.product(asks, query), g.product(x, key), g.product(x, value)
@@ -193,7 +194,7 @@ def _graph(model: Any, layers: int, width: int) -> _Graph:
 
 
 def _outside(name: str, shape: Sequence[int]) -> onnx.TensorProto:
-    """A weight that the graph names and the session is given."""
+    """A weight that the graph refers to by name and that the session is given."""
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="weights")
     return tensor

@@ -1,9 +1,9 @@
-"""Texts of different lengths side by side without pad tokens, and where attention finds each of them.
+"""Texts of different lengths in one row without pad tokens, and where attention finds each of them.
 
-Everything but attention works on tokens one by one, so tokens of all texts stand in one row, text after text. Attention
-takes texts whose lengths round up to the same multiple of `SLOTS` together; the empty slots are masked. Softmax over
-a length that is no such multiple is up to twice as slow on a CPU (``benchmarks/README.md``). What a text is rounded up
-to depends on its own length alone, so no text's numbers depend on its neighbours.
+All operations but attention treat each token by itself, so the tokens of all texts form one row, text after text.
+Attention computes those texts together whose lengths round up to the same multiple of `SLOTS`, and masks the empty
+slots. On a CPU, softmax over any other length takes up to twice as long (``benchmarks/README.md``). The rounded length
+depends only on the text's own length, so a text's numbers do not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SLOTS = 16
-"""Attention is given numbers of keys that are multiples of this: CPU kernels are up to twice as slow at others."""
+"""The number of keys in attention is a multiple of this: CPU kernels take up to twice as long at other numbers."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,23 @@ class Group:
     """Texts that attend in one call."""
 
     texts: torch.Tensor  # (group,) int64
-    slots: torch.Tensor  # (group, slots) int64, the packed token in each slot; an empty one repeats the text's last
-    mask: torch.Tensor | None  # (group, 1, 1, slots) bool, True where there is a token; None where there is everywhere
+    slots: torch.Tensor  # (group, slots) int64, the packed token in each slot; an empty slot repeats the text's last
+    mask: torch.Tensor | None  # (group, 1, 1, slots) bool, True at tokens; None if there are no empty slots
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Some texts' tokens in one row, in the texts' order."""
+    """The tokens of some texts in one row, in the order of the texts."""
 
     starts: torch.Tensor  # (texts,) int64, first token of each text in the row
     ends: torch.Tensor  # (texts,) int64, its last one
     groups: tuple[Group, ...]
-    back: torch.Tensor  # (tokens,) int64, where each token is among the slots of all groups, one group after the other
-    by_group: torch.Tensor  # (texts,) int64, where each text is among the texts of all groups
+    back: torch.Tensor  # (tokens,) int64, the index of each token in the concatenated slots of all groups
+    by_group: torch.Tensor  # (texts,) int64, the index of each text in the concatenated texts of all groups
 
 
 def layout(lengths: Sequence[int], longest: int | None, device: torch.device) -> Layout:
-    """How texts of `lengths` tokens are packed; with `longest`, each keeps its pad tokens up to that many."""
+    """How texts of `lengths` tokens are packed. With `longest`, each text keeps its pad tokens up to that length."""
     rooms = [longest or length for length in lengths]
     starts = list(itertools.accumulate(rooms, initial=0))
     sizes = [longest or -(-room // SLOTS) * SLOTS for room in rooms]
@@ -53,7 +53,7 @@ def layout(lengths: Sequence[int], longest: int | None, device: torch.device) ->
         first = torch.tensor([starts[n] for n in texts])[:, None]
         room = torch.tensor([rooms[n] for n in texts])[:, None]
         slots = first + torch.minimum(slot, room - 1)
-        held = slot < room  # (group, slots), True where a token of the row is
+        held = slot < room  # (group, slots), True if the slot holds a token of the row
         back[slots[held]] = before + torch.arange(slots.numel()).view_as(slots)[held]
         real = slot < torch.tensor([lengths[n] for n in texts])[:, None]
         mask = None if bool(real.all()) else real[:, None, None].to(device)
@@ -67,9 +67,10 @@ def layout(lengths: Sequence[int], longest: int | None, device: torch.device) ->
 
 
 def parts(rooms: Sequence[int], candidates: int, most: int) -> Iterator[tuple[slice, slice]]:
-    """Cut texts x candidates into (texts, candidates) of at most `most` tokens, or one text of one candidate.
+    """Cut texts x candidates into parts (texts, candidates) of at most `most` tokens, or one text of one candidate.
 
-    All texts of some candidates where they fit, else some texts of one candidate; parts are about equal.
+    A part holds all texts of some candidates if they fit, and otherwise some texts of one candidate. Parts have about
+    equal sizes.
     """
     runs = -(-sum(rooms) // most)
     enough = min(most, -(-sum(rooms) // runs) + max(rooms) // 2)

@@ -1,7 +1,7 @@
-"""Any supported transformers model, by its own forward with a hook on every layer.
+"""Any supported transformers model, computed by its own forward method with a hook on every layer.
 
-The plain path: exact by construction, padded, all layers, whole last layer. It serves the families that have no other,
-and tests hold `encoder.py`, `decoder.py` and `onnx.py` to it.
+This is the plain path. It keeps padding and computes every layer at every position, so it is exact by construction. It
+serves the families without a faster path, and tests compare `encoder.py`, `decoder.py` and `onnx.py` with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PlainBackbone:
 
     bounded = together = False
     _block: int | None = None
-    """Rows of equal blocks in which products are computed, where no row's numbers may depend on the others."""
+    """Rows per block of equal size, if the numbers of a row must not depend on the other rows; else None."""
 
     def __init__(self, model: Any, zero_head_bias: bool = False) -> None:
         """Take the model as it is, in evaluation mode and frozen."""
@@ -70,7 +70,7 @@ class PlainBackbone:
             return torch.cat([logits.logsumexp(dim=-1) for logits in some]).reshape(hidden.shape[:-1])
 
     def _head(self, words: torch.Tensor | slice) -> Callable[[torch.Tensor], torch.Tensor]:
-        """From states (rows, width) to logits of `words` (rows, words), the matrix made float32 once."""
+        """The function from states (rows, width) to logits of `words` (rows, words). It converts the matrix once."""
         output, bias = self._output[words].float(), None if self._bias is None else self._bias[words].float()
 
         def head(rows: torch.Tensor) -> torch.Tensor:

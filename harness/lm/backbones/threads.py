@@ -1,7 +1,8 @@
-"""Parts of a query side by side, each in one CPU thread.
+"""Compute parts of a query side by side, each in one CPU thread.
 
-Threads inside an operation wait for each other at its end, some hundred times a pass, and wait long where another
-program has a core. Parts that are independent meet once, and their numbers do not depend on how many threads there are.
+PyTorch's own threads synchronise after every operation, several hundred times per forward pass. If another process
+occupies a core, each barrier waits for the slowest thread. Here each thread computes one part of the query from start
+to end, so the threads synchronise once. The numbers do not depend on how many threads there are.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ if TYPE_CHECKING:
 
 
 def side_by_side(work: Callable[[slice, slice], None], parts: Sequence[tuple[slice, slice]]) -> None:
-    """`work` on every part, as many at once as torch has threads here, all operations in one thread.
+    """Call `work` on every part, with as many parts at once as torch has threads. Each operation uses one thread.
 
     Raises:
-        Exception: what `work` raised on the first part that failed, once none is at work any more.
+        Exception: the exception that `work` raised on the first part that failed. It is raised when no part is running
+        any more.
     """
     threads = torch.get_num_threads()
 
     def alone(texts: slice, members: slice) -> None:
-        torch.set_num_threads(1)  # of this thread; MKL's is the process's
+        torch.set_num_threads(1)  # for this thread; MKL has one number for the process
         with torch.inference_mode():
             work(texts, members)
 
@@ -50,5 +52,5 @@ def side_by_side(work: Callable[[slice, slice], None], parts: Sequence[tuple[sli
 
 @cache
 def _pool(threads: int, _process: int) -> ThreadPoolExecutor:
-    """Kept, as oneDNN remembers by thread what it has prepared; a forked process has none of its parent's threads."""
+    """A pool that stays alive, because oneDNN caches by thread. A forked process has none of its parent's threads."""
     return ThreadPoolExecutor(threads, thread_name_prefix="forward")
