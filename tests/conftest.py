@@ -1,4 +1,4 @@
-"""What several folders of tests share."""
+"""Fixtures for several folders of tests."""
 
 from __future__ import annotations
 

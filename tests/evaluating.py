@@ -1,4 +1,4 @@
-"""What tests of whole evaluations share: a watcher, submissions, and looks at a results database."""
+"""Helpers for tests of whole evaluations: a watcher, submissions, and reads of a results database."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def tune(lm, task, shots, rng, config):
 
 
 class Watcher:
-    """Keeps what it is told."""
+    """Records all progress messages."""
 
     def __init__(self) -> None:
         self.plans: list[tuple[int, int]] = []
@@ -82,7 +82,7 @@ class Watcher:
 
 
 def check(path: Path, run: str, cells: int) -> None:
-    """The database is whole, each cell has one outcome, and the books agree with it."""
+    """The database is complete, each cell has one outcome, and the ledger agrees with it."""
     with sqlite3.connect(path) as raw:
         assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert raw.execute("PRAGMA foreign_key_check").fetchall() == []

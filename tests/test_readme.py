@@ -1,4 +1,4 @@
-"""What the README says can be typed, can be typed."""
+"""The commands in the README work."""
 
 from __future__ import annotations
 

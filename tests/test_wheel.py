@@ -1,4 +1,4 @@
-"""The wheel holds everything an installation outside the checkout needs."""
+"""The wheel contains everything that an installation outside the checkout needs."""
 
 from __future__ import annotations
 

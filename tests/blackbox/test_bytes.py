@@ -1,4 +1,4 @@
-"""What travels and what is stored, byte for byte as the version before wrote it: the ledger's digests cover it."""
+"""Sent and stored bytes equal those of the previous version, because the ledger's digests cover them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ANSWER = Answer(
 
 
 def ask(box: BlackBox) -> None:
-    """Every kind of query, some of which name texts and subspaces again."""
+    """Every kind of query, some of which refer to declared texts and subspaces again."""
     box.logits(None, TEXTS)
     box.logits(Prompt(np.arange(8).reshape(2, 1, 2, WIDTH) / 7), ["a film", "b film"], normalize=True)  # type: ignore[list-item]
     box.logits(Prompt(np.ones((1, 3, 2, WIDTH)), "prepend"), TEXTS, "{a} {mask}", [" x", np.str_(" y")])

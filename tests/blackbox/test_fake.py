@@ -64,7 +64,7 @@ def test_coordinates_are_the_projected_prompt() -> None:
 
 
 def test_a_row_is_the_same_in_any_batch() -> None:
-    """Order and company of candidates and texts change no bit."""
+    """The order of candidates and texts, and the other rows of a query, do not change a bit."""
     lm = make()
     space = Subspace(30, (0.5, 0.1, 0.1), 4, seed=1)
     z = np.random.default_rng(1).normal(size=(6, 3, 30))
@@ -150,7 +150,7 @@ def test_columns_follow_the_words() -> None:
 
 
 def test_hidden_states_carry_the_label_linearly() -> None:
-    """Least squares on many texts beats the bare template; the first token is blurrier than the mask."""
+    """Least squares on many texts beats the bare template. The first token has more noise than the mask."""
     lm = make(calls=500)
     task = lm.free.task
     train, test = (fake_examples(task, 1000, np.random.default_rng(n)) for n in (5, 6))
@@ -164,7 +164,7 @@ def test_hidden_states_carry_the_label_linearly() -> None:
 
 
 def test_states_of_all_words_add_up_to_what_the_text_says() -> None:
-    """Summed over words they tell the label, too; a shorter text has zeros behind its end."""
+    """Their sum over words predicts the label, too. A shorter text has zeros after its end."""
     lm = make(calls=500)
     task = lm.free.task
     train = fake_examples(task, 600, np.random.default_rng(5))
@@ -190,7 +190,7 @@ def test_its_vocabulary_and_its_log_probabilities_fit_together() -> None:
 
 @pytest.mark.parametrize("classes", [2, 5])
 def test_labels_are_balanced_and_pairs_have_two_fields(classes: int) -> None:
-    """As many of each class as can be."""
+    """The numbers of examples per class differ by at most one."""
     task = fake_task(classes, fields=2)
     shots = fake_shots(task, np.random.default_rng(0), per_class=3)
     assert np.bincount(shots.train.labels).tolist() == [3] * classes

@@ -1,4 +1,4 @@
-"""Random projections: from the seed alone, of the width declared, within memory."""
+"""Random projections depend on the seed alone, have the declared width, and stay within memory."""
 
 import hashlib
 import tracemalloc

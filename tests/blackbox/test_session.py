@@ -73,7 +73,7 @@ class Line:
         return self.take()
 
     def end(self) -> Tuning:
-        """Hang up and wait for the session."""
+        """Close the socket and wait for the session."""
         self.sock.close()
         return self.wait()
 
@@ -379,7 +379,7 @@ def test_frames_of_another_shape_are_off_the_protocol(connect: Any, body: Any) -
 
 
 def test_states_of_all_tokens_come_with_their_number(connect: Any, task: Task) -> None:
-    """Longest text 5 words: with start, end and template every row has as many states, zeros behind its own."""
+    """The longest text has 5 words. With start, end and template, every row has that many states, padded with zeros."""
     line = connect()
     reply = line.ask(query(task, features="all"))
     assert isinstance(reply, wire.Result)

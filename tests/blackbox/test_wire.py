@@ -1,4 +1,4 @@
-"""Frames: what is sent comes back, and whatever else comes is a ProtocolError before it can do harm."""
+"""A frame is decoded to what was encoded, and all other bytes raise a ProtocolError before they can do harm."""
 
 import socket
 import struct
@@ -327,7 +327,7 @@ def test_a_slow_sender_is_waited_for_within_the_timeout(pair: tuple[socket.socke
 
 
 def test_a_sender_that_drips_is_cut_off_when_the_frames_time_is_up(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Each byte comes well within the timeout; the frame as a whole does not."""
+    """Each byte arrives within the timeout, but the whole frame does not."""
     left, right = pair
     right.settimeout(0.2)
     finish = drip(left, struct.pack("<I", 1000) + b"x" * 1000, 0.02)

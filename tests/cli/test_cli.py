@@ -150,7 +150,7 @@ def test_tracks_and_tasks_are_listed(harness: Any) -> None:
 def test_label_words_whose_first_token_is_read_are_said_to_be_as_written_without_the_tokenizer(
     harness: Any, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    """In an empty cache; `test_official.py` has them as they are read. Other wordings say nothing of it."""
+    """The cache is empty here; `test_official.py` tests the other case. Other wordings print no such note."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: 1 / 0)
     shown = " ".join(harness("tasks", "--track", "official").out.split())
@@ -351,7 +351,7 @@ def test_a_leaderboard_of_a_track_that_never_ran_is_an_error_and_writes_nothing(
 
 
 def test_a_run_on_another_device_is_listed_apart(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
-    """Stored with what it used, shown, and not ranked."""
+    """It is stored with the device that it used, shown, and not ranked."""
     text = tiny_track.read_text(encoding="utf-8")
     Path("tiny.toml").write_text(text.replace('device = "cpu"', 'device = "cuda"'), encoding="utf-8")
     place = write_submission(tmp_path, "tune = search")
@@ -385,7 +385,7 @@ def test_the_cost_table_is_printed_and_written(harness: Any, tiny_track: Path, t
 def test_backends_that_differ_are_told(
     evaluated: Done, harness: Any, tiny_track: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ranking of one machine says nothing; here the tolerance is below what is equal."""
+    """A ranking of one machine prints no warning. Here the tolerance is set so low that equal backends differ."""
     assert evaluated.code == 0
     assert "backends differ" not in harness("leaderboard", "--track", tiny_track).out
     assert harness("leaderboard", "--track", tiny_track, "--json").json["drift"] == []

@@ -22,10 +22,10 @@ HEAD = LinearHead(RNG.normal(size=(2, WIDTH)), RNG.normal(size=2))
 
 
 class Recorded:
-    """A model that gave `OUTS`; one candidate after the other is asked for by a prompt of its number."""
+    """A model whose outputs are `OUTS`. A prompt selects a candidate by its number."""
 
     def outputs(self, prompts: object, texts: object, *_: object) -> Outputs:
-        """Of the candidate that the first coordinate names."""
+        """Outputs of the candidate whose number is the first coordinate."""
         return OUTS[int(prompts.z[0, 0, 0])]  # type: ignore[attr-defined]
 
 
@@ -74,7 +74,7 @@ def test_several_words_of_a_class_are_averaged_where_the_number_of_classes_is_sa
 
 
 def test_a_bilstm_head_reads_all_candidates_or_says_what_it_lacks() -> None:
-    """Each candidate as it would be alone."""
+    """Each candidate gets the same result as alone."""
     draw = np.random.default_rng(1).normal
     head = BiLstmHead(*(draw(size=s) for s in ((2, 8, WIDTH), (2, 8, 2), (2, 8), (2, 4), (2,))))
     member = replace(Member.of(TASK), head=head, alpha=1.0, features="all")
@@ -88,7 +88,7 @@ def test_a_bilstm_head_reads_all_candidates_or_says_what_it_lacks() -> None:
 
 
 def test_one_candidate_of_many_is_a_query_of_one() -> None:
-    """From either end; with the lengths of the texts, and without a hold on the others."""
+    """Negative numbers count from the end. The lengths are kept, and the memory of other candidates is not."""
     outs = replace(OUTS, lengths=np.arange(6))
     for k in (0, 3, -1):
         one = outs[k]
@@ -102,7 +102,7 @@ def test_one_candidate_of_many_is_a_query_of_one() -> None:
 
 
 def test_a_member_of_a_task_reads_its_words_in_its_template() -> None:
-    """Numbers of any kind become plain ones."""
+    """Numbers of any type become Python floats."""
     assert Member.of(TASK) == Member("{a} {mask}", (" bad", " good"))
     member = Member.of(TASK, None, np.array([1, 2], dtype=np.float32), [np.float64(0.5), 0])
     assert (member.scale, member.shift) == ((1.0, 2.0), (0.5, 0.0))
@@ -110,7 +110,7 @@ def test_a_member_of_a_task_reads_its_words_in_its_template() -> None:
 
 
 def test_a_deep_subspace_is_as_wide_as_each_layers_input() -> None:
-    """Times alpha at the input, times the other one above; its seed is the generator's."""
+    """The widths are multiplied by alpha at the input and by alpha_deep above. The generator draws the seed."""
     info = ModelInfo("toy", "masked", 3, WIDTH, 100, 64, 4, 0.1, (0.5, 2.0, 4.0))
     space = Subspace.deep(info, 7, np.random.default_rng(3), alpha=1.0, alpha_deep=0.5)
     assert space == Subspace(7, (0.5, 1.0, 2.0), 4, seed=int(np.random.default_rng(3).integers(2**62)))

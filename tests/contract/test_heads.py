@@ -102,7 +102,7 @@ def test_no_head_is_no_problem() -> None:
 
 
 def test_a_bilstm_head_of_any_size_is_applied_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some texts at a time where its gates are many."""
+    """A head with many gates reads only some texts at a time."""
     head, rng = bilstm(4), np.random.default_rng(3)
     x, lengths = rng.standard_normal((7, 5, WIDTH)), rng.integers(1, 6, size=7)
     whole = heads.logits(head, x, lengths)

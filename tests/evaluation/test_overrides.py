@@ -1,4 +1,4 @@
-"""Every option that replaces a track's choice is decided on: in identity, ranking, plans, paths and replay."""
+"""Every option that replaces a track's choice is handled in identity, ranking, plans, paths and replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans: every line runs its cell or says why not, and all lines together are one evaluation."""
+"""Every line of a plan runs its cell or says why not, and all lines together are one evaluation."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def harness(*arguments: object, cwd: Path, code: int = 0) -> subprocess.Complete
 
 
 def results(url: str, track: Path) -> Any:
-    """Everything that counts: what is ranked, and every cell's queries and answers."""
+    """The ranking, and every cell's queries and answers."""
     store, chosen = Store(url), load_track(str(track))
     try:
         assert audit(store).findings == ()

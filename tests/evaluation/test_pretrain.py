@@ -89,7 +89,7 @@ def test_a_p0_of_zeros_changes_nothing(tiny_lm: LanguageModel, prompt: Any) -> N
 
 
 def test_every_prompt_is_relative_to_p0(tiny_lm: LanguageModel) -> None:
-    """In layer 0 alone, token by token; a shorter prompt has p0's first tokens; the bare template has none."""
+    """p0 is added in layer 0 only, token by token. A shorter prompt uses p0's first tokens, the bare template none."""
     p0 = values()
     relative = tiny_lm.with_p0(p0)
     deep = prompts()[1].values
@@ -158,7 +158,7 @@ def test_what_is_written_is_read_back(tiny_lm: LanguageModel, tmp_path: Path) ->
 def test_a_prompt_for_something_else_is_refused(
     tiny_lm: LanguageModel, tmp_path: Path, array: FloatArray, changes: dict[str, str], message: str
 ) -> None:
-    """With what it is for."""
+    """The message names what the prompt is for."""
     write_p0(tmp_path / "p0.safetensors", array, about(tiny_lm, **changes))
     with pytest.raises(InputError, match=message):
         read_p0(tmp_path / "p0.safetensors", tiny_lm)
@@ -166,7 +166,7 @@ def test_a_prompt_for_something_else_is_refused(
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense", b"\xff" * 64])
 def test_what_is_no_prompt_is_told(tiny_lm: LanguageModel, tmp_path: Path, content: bytes | None) -> None:
-    """With the command that makes one."""
+    """The message names the command that makes a prompt."""
     path = tmp_path / "p0.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -180,7 +180,7 @@ def test_what_is_no_prompt_is_told(tiny_lm: LanguageModel, tmp_path: Path, conte
 
 
 def test_training_lowers_the_loss_that_the_black_box_shows(tiny_lm: LanguageModel, mnli: Path) -> None:
-    """What was trained on the weights is what the server adds; the same seed trains the same."""
+    """The server adds the values that were trained on the weights. The same seed trains the same values."""
     file, shots = load_source(HOW, Source("hub", mnli))
     assert np.bincount(shots.train.labels).tolist() == [8, 8, 8]
     said: list[str] = []
@@ -309,7 +309,7 @@ def evaluate(track: Path, folder: Path, store: Store, p0: Path | None) -> str:
 def test_a_run_with_it_is_listed_as_external_and_never_ranked_with_pure_ones(
     tiny_track: Path, tiny_lm: LanguageModel, tmp_path: Path
 ) -> None:
-    """Pair tasks are relative to p0, others are as they were; of zeros, all are."""
+    """Pair tasks are relative to p0, and other tasks do not change. With a p0 of zeros, no task changes."""
     store = Store(str(tmp_path / "results.db"))
     write_p0(tmp_path / "zeros", np.zeros((TOKENS, WIDTH), dtype=np.float32), about(tiny_lm))
     write_p0(tmp_path / "p0", 3 * values(), about(tiny_lm))

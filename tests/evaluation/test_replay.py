@@ -1,4 +1,4 @@
-"""The replay: an honest run is reproduced bit for bit, and what was tampered with is named."""
+"""A replay reproduces an honest run bit for bit, and names what was changed in any other."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_sample_is_drawn_by_seed_and_never_larger_than_the_run(folder: Path, t
 
 
 def test_a_changed_reply_is_named_by_its_query(folder: Path, tiny_track: Path) -> None:
-    """As if a reply had been edited before it was sent: its digest is another one."""
+    """A reply that was edited before it was sent has another digest."""
     change(folder, "UPDATE queries SET sha256 = 'f00d' WHERE number = 3 AND attempt = 1")
     found = again(folder, tiny_track, sample=None)
     assert found.verdict == "not reproduced"
@@ -167,7 +167,7 @@ def test_another_model_is_told_by_identity_and_by_the_fixed_texts(
 
 
 def test_logits_that_differ_by_rounding_are_told_apart_from_another_model(folder: Path, tiny_track: Path) -> None:
-    """A fingerprint moved by less than rounding and a digest that differs, as on another processor."""
+    """The fingerprint differs by less than rounding and the digest differs, as on another processor."""
     with closing(sqlite3.connect(folder / "results.db", isolation_level=None)) as raw:
         for attempt, text in raw.execute("SELECT attempt, facts FROM outcomes").fetchall():
             facts = json.loads(text)

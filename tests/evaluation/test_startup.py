@@ -1,4 +1,4 @@
-"""What need not wait for torch or the model does not: refusals, listings, and commands that are finished."""
+"""Refusals, listings, and commands with nothing to do do not wait for torch or the model."""
 
 from __future__ import annotations
 

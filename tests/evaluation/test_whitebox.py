@@ -141,7 +141,7 @@ def test_each_copy_is_fresh_and_the_black_box_stays(arena: Arena) -> None:
 
 
 def test_training_lowers_the_loss_and_dev_only_rises(arena: Arena) -> None:
-    """The start has no note; each later predictor has a better dev score, and keeps what it was."""
+    """The first predictor has no note. Each later one has a better dev score and does not change afterwards."""
     white, shots = opened(arena)
     given, then = [], []
     for predictor in white.fit(
@@ -177,7 +177,7 @@ def test_dev_is_looked_at_every_ten_steps_and_patience_counts_steps(arena: Arena
 
 
 def test_the_last_epoch_is_looked_at(arena: Arena) -> None:
-    """However few the steps, a trained predictor comes after the start."""
+    """Even after few steps, a trained predictor follows the first one."""
     white, shots = opened(arena)
     given = list(white.fit(list(white.module.parameters()), shots, np.random.default_rng(0), Recipe(1e-3, 32, 1, 50)))
     assert [set(predictor.note) for predictor in given] == [set(), {"loss", "dev"}]
@@ -195,7 +195,7 @@ def test_only_what_is_given_is_trained(arena: Arena) -> None:
 
 
 def test_time_ends_training_between_steps(arena: Arena) -> None:
-    """The start was given before."""
+    """The first predictor was given before."""
     white, shots = opened(arena, deadline=time.monotonic() - 1)
     fit = white.fit(list(white.module.parameters()), shots, np.random.default_rng(0), Recipe(1e-2, 4, 10, 50))
     assert next(fit).note == {}
@@ -246,7 +246,7 @@ ENDS = {
 
 @pytest.mark.parametrize("status", ENDS)
 def test_a_reference_may_end_as_a_submission_may(arena: Arena, status: str) -> None:
-    """Only the timeout leaves something to score; the reason is kept."""
+    """Only after a timeout is there an answer to score. The reason is stored."""
     body, reason = ENDS[status]
     limit = 1 if status == "timeout" else 60
     run = refer(arena, f"def tune(lm, task, shots, rng, config):\n{body}", wall_s=limit)
@@ -285,7 +285,7 @@ def test_a_reference_that_cannot_be_imported_is_a_status_of_its_cell(
 def test_a_reference_leaves_no_module_behind_and_prints_no_result(
     arena: Arena, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two references with modules of the same name do not meet."""
+    """Two references may have modules of the same name."""
     body = (
         "def tune(lm, task, shots, rng, config):\n    import helper\n    print(helper.NAME)\n    yield uniform(task)\n"
     )
@@ -300,7 +300,7 @@ def test_a_reference_leaves_no_module_behind_and_prints_no_result(
 
 
 def test_no_answer_of_a_reference_can_be_taken_for_predictions(arena: Arena) -> None:
-    """`harness predict` says why, instead of an unreadable answer."""
+    """`harness predict` explains this and does not report an unreadable answer."""
     run = arena.store.open_run(key("tuned", access="white-box"), {})
     cell = arena.cell()
     attempt = arena.store.begin(run, cell.task.name, cell.split)
@@ -312,7 +312,7 @@ def test_no_answer_of_a_reference_can_be_taken_for_predictions(arena: Arena) -> 
 
 
 def test_a_check_looks_at_the_source_alone(tmp_path: Path) -> None:
-    """The fake model has no weights to train; tune and Config must be there."""
+    """The fake model has no weights to train. The check finds tune and Config in the source."""
     place = write(tmp_path, "def tune(lm, task, shots, rng, config):\n    yield None\n\nraise SystemExit('ran')\n")
     report = check(place, {})
     assert (report["submission"], report["access"]) == ("reference", "white-box")

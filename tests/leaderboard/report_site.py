@@ -1,4 +1,4 @@
-"""A store with everything a report must cope with, made through the real store; and the site of it."""
+"""A store with all kinds of entries that a report must handle, and the site of this store."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FROZEN = tomllib.loads(REFERENCES.read_text(encoding="utf-8"))["mini"]
 
 
 def add(store: Store, entry: str, right: float, status: str = "ok", cells: Any = CELLS, **identity: Any) -> str:
-    """A run that predicts about such a share of the test texts right; the same for the same name and share."""
+    """A run that predicts about this share of the test texts correctly. Equal names and shares give equal runs."""
     same = {name: FROZEN[name] for name in ("track_fingerprint", "model_sha256", "data_sha256")}
     same |= {"track": "mini", "submission_sha256": f"{entry} {right}"}
     run = store.open_run(key(entry, **same | identity), {"packages": {"torch": "1"}, "cpu": SCRIPT})
@@ -81,7 +81,7 @@ def fill(store: Store) -> None:
 
 
 def submissions(folder: Path) -> Path:
-    """A folder of submissions with one README, by somebody who means harm."""
+    """A folder of submissions with one malicious README."""
     evil = folder / "submissions" / "evil"
     evil.mkdir(parents=True)
     (evil / "submission.py").write_text("raise RuntimeError('never run by a report')\n", encoding="utf-8")

@@ -79,12 +79,12 @@ def test_marks_without_an_answer_have_no_step() -> None:
 
 
 def test_a_failed_cell_is_flat() -> None:
-    """It has its score, that of the majority class, from the beginning."""
+    """Its curve has the score of the majority class from the beginning."""
     assert curve(cell([0.4] * 5, [0] * 5, status="crashed")).scores == (0.4,)
 
 
 def test_an_area_by_hand() -> None:
-    """Budget 100, two decades: 0.5 until 10 calls, 0.7 from then on. Before an answer, what is passed."""
+    """Budget 100, two decades: 0.5 until 10 calls, then 0.7. Before the first answer, the given score counts."""
     assert Curve((0, 10), (0.5, 0.7), 100, 100).area(0.0) == pytest.approx(0.6)
     assert Curve((10,), (0.7,), 100, 100).area(0.3) == pytest.approx(0.5)
     assert Curve((), (), 100, 0).area(0.3) == 0.3
@@ -94,7 +94,7 @@ def test_an_area_by_hand() -> None:
 
 @given(steps=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 1)), max_size=6), before=st.floats(0, 1))
 def test_an_area_lies_between_the_scores(steps: list[tuple[float, float]], before: float) -> None:
-    """It is their mean, and grows by what all scores grow by."""
+    """It is a mean of the scores, and grows by the amount by which all scores grow."""
     steps = sorted(steps)
     found = Curve(tuple(c for c, _ in steps), tuple(s for _, s in steps), 100, 100)
     held = [before, *found.scores]
@@ -134,13 +134,13 @@ def test_targets_are_between_manual_and_reference() -> None:
 
 
 def test_a_runtime_is_the_first_time_a_target_is_met() -> None:
-    """Also where the incumbent is worse later; never is inf; rounding of a target costs nothing."""
+    """Later, worse incumbents do not matter. A target that is never met has inf. Rounding of a target costs nothing."""
     found = Curve((0, 10, 50), (0.5, 0.7, 0.6), 100, 50)
     assert [found.runtime(t) for t in (0.5, 0.55, 0.7, 0.7 + 1e-12, 0.8)] == [0, 10, 10, 10, INF]
 
 
 def test_runtimes_of_an_entry_by_cell_and_target() -> None:
-    """After no call 25 % of the way is reached, after 10 all of it."""
+    """At 0 calls 25 % of the way is reached, after 10 calls all of it."""
     times = runtimes(entry(cell([0.55, 0.7, 0.7, 0.7, 0.7], [0, 320, 320, 320, 320])), REFERENCE)
     assert times.tolist() == [[0, 10, 10, 10, 10]]
 
@@ -168,7 +168,7 @@ def test_an_average_runtime_by_hand() -> None:
 
 
 def test_references_hold_for_one_version_of_a_track(tmp_path: Path) -> None:
-    """Another model, other data or another track file have none."""
+    """There are none for another model, other data or another track file."""
     path = tmp_path / "references.toml"
     path.write_text(
         'tiny.track_fingerprint = "f"\ntiny.model_sha256 = "m"\ntiny.data_sha256 = "d"\ntiny.origin = "runs"\n'

@@ -68,7 +68,7 @@ def test_differences_are_by_task_split_and_text(store: Store) -> None:
 
 
 def test_the_other_way_round_is_the_negative(store: Store) -> None:
-    """Intervals included."""
+    """This includes the intervals."""
     add(store, "a", {1: [0], 2: [0, 1]})
     add(store, "b", {1: [1, 2, 3], 2: [0, 1]})
     ranking = rank(store, "tiny")
@@ -77,7 +77,7 @@ def test_the_other_way_round_is_the_negative(store: Store) -> None:
 
 
 def test_an_entry_does_not_differ_from_itself(store: Store) -> None:
-    """Not by a hair."""
+    """All differences are exactly 0."""
     add(store, "a", {1: [0]})
     average = compare(rank(store, "tiny"), "a", "a").average.difference
     assert (average.value, average.low, average.high) == (0, 0, 0)

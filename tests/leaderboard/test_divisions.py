@@ -64,7 +64,7 @@ def test_external_runs_have_a_list_of_their_own(store: Store) -> None:
 
 
 def test_sandbox_tiers_are_not_compared(store: Store) -> None:
-    """Each tier has places from 1 on; the one with more complete entries is the main one."""
+    """Each tier has ranks from 1 on. The tier with more complete entries is the main division."""
     add(store, "weak", 40, facts={"sandbox": "B"})
     for name, right in (("a", 30), ("b", 20)):
         add(store, name, right)
@@ -76,7 +76,7 @@ def test_sandbox_tiers_are_not_compared(store: Store) -> None:
 
 
 def test_runs_without_isolation_are_listed_and_ranked_only_if_that_is_allowed(store: Store) -> None:
-    """After those that are ranked, and before those that lack cells; with leave, apart and among themselves."""
+    """They come after ranked entries and before incomplete ones. If allowed, they are a division of their own."""
     add(store, "isolated", 20)
     for name, right in (("second", 30), ("first", 40)):
         add(store, name, right, facts={"sandbox": "0"})
@@ -97,7 +97,7 @@ def test_runs_without_isolation_are_listed_and_ranked_only_if_that_is_allowed(st
 
 
 def test_one_cell_without_isolation_is_enough(store: Store) -> None:
-    """A run that was begun isolated and went on without."""
+    """The run was started with isolation and continued without it."""
     run = store.open_run(key("mixed"), {"packages": {}})
     for split, tier in ((1, "A"), (2, "0")):
         kept = [KeptAnswer(1.0, 32, b"a", LABELS)]
@@ -107,7 +107,7 @@ def test_one_cell_without_isolation_is_enough(store: Store) -> None:
 
 
 def test_runs_made_before_there_were_tiers_are_ranked_among_themselves(store: Store) -> None:
-    """They say `process`."""
+    """Their cells say `process`."""
     for name, right in (("a", 30), ("b", 20)):
         add(store, name, right, facts={"sandbox": "process"})
     add(store, "new", 10)
@@ -128,7 +128,7 @@ def test_another_device_is_another_division(store: Store) -> None:
 
 
 def test_a_lower_ceiling_ranks_those_below_it_anew(store: Store) -> None:
-    """Up to input prompts the second is first; the whole list stays as it is."""
+    """In the list up to input prompts the second entry is first. The whole list does not change."""
     add(store, "deep", 40, facts={"level": 2})
     add(store, "input", 30)
     add(store, "text", 20, facts={"level": 0})

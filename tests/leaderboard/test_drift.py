@@ -27,14 +27,14 @@ def test_the_largest_difference_of_each_task_is_found_with_the_two_that_differ()
 
 
 def test_cells_without_a_fingerprint_are_not_compared() -> None:
-    """Those of earlier versions have none; another number of label words is another question."""
+    """Cells of earlier versions have none. Different numbers of label words are not compared."""
     assert drift([entry("a", ("sst2", None))]) == []
     (found,) = drift([entry("a", ("sst2", None), ("sst2", [1.0])), entry("b", ("sst2", [1.0, 9.0]), ("sst2", [2.0]))])
     assert (found.difference, found.between) == (1.0, ("a", "b"))
 
 
 def test_two_cells_of_one_entry_may_differ() -> None:
-    """A run that went on on another machine."""
+    """The run was continued on another machine."""
     (found,) = drift([entry("a", ("sst2", [1.0]), ("sst2", [1.25]))])
     assert found == Drift("sst2", 0.25, ("a", "a"))
 

@@ -1,4 +1,4 @@
-"""Who is beaten in score and cost at once."""
+"""Entries that are beaten in score and cost at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def entry(score: float, **facts: Any) -> Entry:
 
 
 def test_a_front_by_hand() -> None:
-    """Best, cheapest and one between are on it; more cost for less or for the same score is not."""
+    """The best, the cheapest and one between are on it. More cost for a lower or equal score is not."""
     assert front([0.9, 0.5, 0.7, 0.6, 0.7], [100, 0, 10, 20, 11]).tolist() == [True, True, True, False, False]
 
 

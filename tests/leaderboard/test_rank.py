@@ -141,7 +141,7 @@ def test_where_an_older_cell_had_an_answer_that_was_not_kept_nothing_is_said(sto
 
 
 def test_a_cell_that_names_its_marks_is_taken_at_its_word(store: Store) -> None:
-    """It kept none at the first marks, so there was none."""
+    """It has no incumbent at the first marks, so there was none."""
     entry = kept_from(store, 20, HALF | {"marks": MARKS})
     assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (6 / 8, 6 / 8, 1)
 
@@ -214,7 +214,7 @@ def test_the_tracks_device_is_ranked_and_others_are_listed_apart(store: Store) -
 
 
 def test_without_a_run_on_the_tracks_device_nobody_is_ranked(store: Store) -> None:
-    """The others are listed all the same."""
+    """The other runs are still listed."""
     add(store, "a", {("sst2", 1): 8}, device="cpu")
     ranking = rank(store, "tiny", ranks=lambda device: device != "cpu")
     assert ranking.entries == ()

@@ -44,7 +44,7 @@ LOADING = {"src", "srcset", "action", "data", "poster", "background", "formactio
 
 
 class Page(HTMLParser):
-    """What a test asks of a page: attributes, ids, links, tables, and the JSON of plots."""
+    """The parts of a page that tests need: attributes, ids, links, tables, and the JSON of plots."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ def test_ties_are_marked(pages: dict[str, Page]) -> None:
 
 
 def test_what_lacks_cells_says_so_and_its_scores_are_told_apart(built: Built, tmp_path: Path) -> None:
-    """An entry's and a reference's: how many cells there are, in grey, and no interval."""
+    """For an entry and a reference: the number of finished cells, grey scores, and no interval."""
     store = Store(str(tmp_path / "results.db"))
     report_site.add(store, "whole", 0.8)
     report_site.add(store, "reference", 0.9, cells=CELLS[:4], access="white-box")
@@ -187,7 +187,7 @@ def test_what_lacks_cells_says_so_and_its_scores_are_told_apart(built: Built, tm
 
 
 def test_nothing_that_is_not_metered_is_shown_as_nothing(pages: dict[str, Page]) -> None:
-    """A reference has no calls, tokens and bytes: a dash is no zero."""
+    """A reference has no calls, tokens and bytes. They are shown as a dash and not as zero."""
     (cost,) = [row for row in pages["cost.html"].rows("cost") if ">tuned<" in row[0]]
     assert [cell.split(">")[1] for cell in cost[2:6]] == ["\N{EN DASH}"] * 4
     (tuned,) = [page for name, page in pages.items() if name.startswith("submissions/tuned")]
@@ -196,7 +196,7 @@ def test_nothing_that_is_not_metered_is_shown_as_nothing(pages: dict[str, Page])
 
 
 def test_names_stand_beside_the_dots_of_the_front_alone(pages: dict[str, Page]) -> None:
-    """All of them would cover each other; the others show where the pointer is."""
+    """All names would overlap. The others are shown at the pointer."""
     trade = pages["cost.html"].plots[0]
     for choice in trade["choices"]:
         named = {name for name in choice["text"][1] if name}
@@ -261,7 +261,7 @@ def test_strings_of_submissions_do_nothing(pages: dict[str, Page]) -> None:
 
 
 def test_a_hostile_name_is_shown_as_it_is(pages: dict[str, Page]) -> None:
-    """It names a page with a harmless name, and stands on it letter by letter."""
+    """Its page has a harmless file name and shows the name letter by letter."""
     (name,) = [name for name in pages if name.startswith("submissions/script")]
     assert re.fullmatch(r"submissions/[a-z0-9-]+\.html", name)
     heading = re.search(r"<h1>(.*?)</h1>", pages[name].text)
@@ -315,7 +315,7 @@ def test_every_cell_is_on_its_entrys_page_with_its_reason(pages: dict[str, Page]
 
 
 def test_wrong_predictions_can_be_read(pages: dict[str, Page]) -> None:
-    """Texts of the test set, with what they were taken for."""
+    """The page lists texts of the test set with the predicted classes."""
     (good,) = [page for name, page in pages.items() if name.startswith("submissions/good")]
     assert re.search(r"wrong in 3 of 3 cells; predicted as \w+ \(3\)", good.text)
     assert "wrong in" in pages["tasks/sst2.html"].text
@@ -352,7 +352,7 @@ def test_an_empty_database_has_a_report_that_says_what_to_do(store: Store, tmp_p
 
 
 def test_without_the_data_the_page_says_so(store: Store, tmp_path: Path) -> None:
-    """A kit that is not there, or texts with other labels than those that were scored."""
+    """The kit is missing, or its texts have other labels than those that were scored."""
     report_site.add(store, "good", 0.8)
     made = build(store, TRACK, tmp_path / "site", Source("kit", tmp_path / "nowhere"), tmp_path)
     assert "not available" in (made.path / "tasks" / "sst2.html").read_text(encoding="utf-8")

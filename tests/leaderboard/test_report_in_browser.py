@@ -119,7 +119,7 @@ def test_axe_finds_nothing_serious(watched: Watched, site: Path) -> None:
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=list(SIZES))
 def test_no_page_is_wider_than_the_screen(browser: Browser, site: Path, size: tuple[int, int]) -> None:
-    """Tables scroll by themselves; the page never does sideways."""
+    """Only tables scroll sideways."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     made = Watched(context.new_page())
     for path in sorted(site.rglob("*.html")):
@@ -181,7 +181,7 @@ def test_the_cost_axis_can_be_chosen(watched: Watched, site: Path) -> None:
 
 
 def test_colours_follow_the_scheme(browser: Browser, site: Path) -> None:
-    """Plots are drawn anew when the reader turns the lights off."""
+    """Plots are drawn again when the colour scheme changes."""
     context = browser.new_context(color_scheme="light")
     page = Watched(context.new_page()).open(site / "progress.html")
     line = page.locator("#progress .scatterlayer .trace .lines path").first

@@ -1,4 +1,4 @@
-"""What is running, from the database alone."""
+"""What is running, read from the database alone."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_run_in_progress_is_seen_cell_by_cell(store: Store) -> None:
 
 
 def test_rates_are_those_since_the_last_look(store: Store) -> None:
-    """So a cell whose worker was killed stands still, and nothing is said of when it ends."""
+    """A cell whose worker was killed makes no progress, and no end is predicted for it."""
     attempt = store.begin(store.open_run(key("mine", track="mini"), {}), "sst2", 1)
     attempt.record(ROWS)
     first = look(store, TRACK)
@@ -94,7 +94,7 @@ def test_cells_that_run_at_once_have_a_bar_each_and_one_begun_again_has_one(stor
 
 
 def test_a_finished_run_is_not_shown(store: Store) -> None:
-    """There is nothing to watch."""
+    """A finished run has no progress to show."""
     run = store.open_run(key("done", track="mini"), {})
     for task, spec in TRACK.tasks.items():
         for split in spec.splits:
@@ -113,7 +113,7 @@ def test_names_are_shown_as_they_are_and_hours_as_hours() -> None:
 
 
 def test_a_look_reads_no_ledger_and_the_predictions_of_one_cell(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest is counted in the database: a look at a large store costs what one at a small store does."""
+    """The database counts the rest, so reading a large store costs as much as reading a small one."""
     run = store.open_run(key("mine", track="mini"), {})
     for split in range(1, 60):
         store.begin(run, "sst2", split).finish("ok", CellRecord(**FACTS), "t", LABELS, KEPT)

@@ -48,7 +48,7 @@ def gpt2(**options: Any) -> Any:
 
 
 def seeded(make: Callable[[], Any]) -> Any:
-    """A model whose biases and norms, which start at 0 and 1, have something to say."""
+    """A model with random biases and norms, which otherwise start at 0 and 1 and have no effect."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = make()
@@ -168,7 +168,7 @@ def test_lengths_prompts_and_common_beginnings_do_not_matter(
     mode: Any,
     seed: int,
 ) -> None:
-    """Texts that are one another's beginning, too, and texts without a token of their own."""
+    """This includes texts that are beginnings of others, and texts without a token of their own."""
     lengths = [min(length + common, LONGEST - 1 - tokens) for length in lengths]
     common = min(common, *lengths)
     batch = made(lengths, candidates if deep else 1, tuple(deep), tokens=tokens, common=common, mode=mode, seed=seed)
@@ -176,7 +176,7 @@ def test_lengths_prompts_and_common_beginnings_do_not_matter(
 
 
 def test_texts_that_differ_among_the_prompts_tokens_are_left_to_the_plain_path(pair: Pair) -> None:
-    """What is shared is what is equal, not what a batch says is the prompt."""
+    """Only equal tokens are shared, whatever the batch says is the prompt."""
     batch = made([5, 7], 2, (True,))
     ids = batch.ids.clone()
     ids[1, 2] = (ids[1, 2] + 1) % VOCABULARY
@@ -186,7 +186,7 @@ def test_texts_that_differ_among_the_prompts_tokens_are_left_to_the_plain_path(p
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("make", [llama, gpt2])
 def test_a_rows_numbers_do_not_depend_on_the_rows_it_is_asked_with(make: Callable[[], Any], dtype: torch.dtype) -> None:
-    """Not in one bit: one text of one candidate gives what it gives among others, cut into parts or not."""
+    """A single text gives the same bits as in a larger query, cut into parts or not."""
     lengths, deep = [5, 9, 30, 2, 17, 17, 8, 40], (True, False, True)
     model = make().to(dtype)
     fast = DecoderBackbone(model, chunk_tokens=300, batch_invariant=True)
@@ -231,13 +231,13 @@ def test_a_prompt_is_computed_once_a_candidate_and_no_pad_token_is(monkeypatch: 
 
 
 def test_a_query_without_a_prompt_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How much texts have in common depends on which are asked together; numbers do not."""
+    """The beginning that texts share depends on the query. Numbers must not depend on the query."""
     batch = made([5, 9], 1, (), common=5)
     assert rows_of(DecoderBackbone(llama()), batch, monkeypatch) == [4 + 5 + 4 + 9] * LAYERS
 
 
 def test_candidates_are_one_below_the_layer_where_they_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And where they differ nowhere, everywhere."""
+    """If they differ at no layer, they are computed once at all layers."""
     row = 4 + 5 + 9
     for deep, expected in (((False, False, True), [row, row, 7 * row]), ((False, False, False), [row] * LAYERS)):
         with monkeypatch.context() as patch:

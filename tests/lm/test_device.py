@@ -43,7 +43,7 @@ OFFICIAL, MINI = load_track("official"), load_track("mini")
 
 @pytest.fixture
 def process() -> Iterator[None]:
-    """Torch's switches, put back."""
+    """Restores torch's switches after the test."""
     threads = torch.get_num_threads()
     yield
     device.apply(Numerics())
@@ -52,7 +52,7 @@ def process() -> Iterator[None]:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine with a GPU."""
+    """Simulates a machine with a GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
 
@@ -119,7 +119,7 @@ def test_a_profile_sets_every_switch_and_the_default_sets_them_back(
 
 
 def test_the_cpu_has_no_device_memory_of_its_own() -> None:
-    """Its peak is none, not 0."""
+    """Its peak is None and not 0."""
     device.reset_peak("cpu")
     assert device.peak_mb("cpu") is None
 
@@ -150,7 +150,7 @@ def forward(lm: LanguageModel, candidates: int) -> None:
 def test_a_chunk_too_large_for_the_device_is_told_with_its_size_and_the_next_step(
     full: None, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was asked, what there is, what to change; torch's advice about its allocator is left out."""
+    """The message has the request, the memory and the remedy, but not torch's advice about its allocator."""
     monkeypatch.setattr(tiny_lm.backbone, "hidden", runs_out)
     with pytest.raises(DeviceMemoryError) as problem:
         forward(tiny_lm, 2)
@@ -168,7 +168,7 @@ def test_a_chunk_too_large_for_the_device_is_told_with_its_size_and_the_next_ste
 def test_a_chunk_is_not_tried_again_in_smaller_parts(
     full: None, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which rows share one is part of the numbers."""
+    """Which rows share a chunk affects the numbers."""
     tried: list[int] = []
 
     def hidden(batch: Batch) -> Any:
@@ -285,7 +285,7 @@ def test_a_fingerprint_is_taken_once_for_a_model_and_a_task(tiny_lm: LanguageMod
 
 
 def test_a_fingerprint_sees_another_number_format(tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the values; a difference below a hundredth mostly leaves the digest as it is."""
+    """The values differ. A difference below 0.01 usually does not change the digest."""
     task = load_task("sst2").task("harness-2026", "masked")
     before = probe(tiny_lm, task)
     rounded = copy.deepcopy(tiny_lm._model).bfloat16().float()

@@ -33,7 +33,7 @@ def test_decoder_is_the_word_embeddings() -> None:
 
 
 def test_loading_twice_gives_the_same_numbers() -> None:
-    """Nothing in the model is left to chance."""
+    """Loading the model uses no random numbers."""
     (first, _), (second, _) = embedded.load(), embedded.load()
     state = second.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in first.state_dict().items())
@@ -58,7 +58,7 @@ def test_alike_texts_lean_to_yes() -> None:
 
 
 def test_recorded_checksum_is_sixty_four_hexadecimal_digits() -> None:
-    """What runs are stored with."""
+    """Runs are stored with this checksum."""
     assert len(embedded.weights_sha256()) == 64
     assert int(embedded.weights_sha256(), 16)
 

@@ -81,7 +81,7 @@ def test_the_white_box_starts_as_the_black_box_answers(family: str, zeroed: bool
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_reach_every_layers_input(family: str, tmp_path: Path) -> None:
-    """Through shared layers and into the encoder, too; a layer that is not there cannot be edited."""
+    """This includes shared layers and the encoder. A layer that does not exist cannot be edited."""
     lm = load(family, tiny_models.save(family, tmp_path))
     white = WhiteBox(lm, Task("made-up", ("a", "b"), "accuracy", template(family), WORDS), TEXTS)
     added = [torch.zeros(WIDTH, requires_grad=True) for _ in white.layers]
@@ -155,7 +155,7 @@ def test_a_t5_with_a_head_of_its_own_is_not_rescaled(tmp_path: Path) -> None:
 
 
 def test_bart_is_told_what_stands_before_the_mask_and_nothing_behind_it(tmp_path: Path) -> None:
-    """p0 included, a prepended prompt not; the decoder is as short as that."""
+    """The decoder's input includes p0 but no prepended prompt, and nothing more."""
     lm = load("bart", tiny_models.save("bart", tmp_path))
     (encoded,) = lm.text_set("{a} {mask} . No film .", (("a film",),)).encoded
     for prompted in (False, True):
@@ -203,7 +203,7 @@ def test_a_cell_runs_on_every_new_family(arena: Arena, family: str, tmp_path: Pa
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
 def test_pickled_weights_are_never_read(family: str, tmp_path: Path) -> None:
-    """Alone they are refused, with the way out; beside safetensors they are left alone, whatever they hold."""
+    """Alone they are refused with a next step. Beside safetensors they are ignored, whatever they contain."""
     folder = tiny_models.save(family, tmp_path)
     (folder / "pytorch_model.bin").write_bytes(b"not even a pickle")
     expected = load(family, folder).sha256
@@ -300,7 +300,7 @@ def test_code_that_comes_with_a_model_is_not_run(own_type: bool, tmp_path: Path)
 
 
 def test_a_checkpoint_without_its_head_is_refused(tmp_path: Path) -> None:
-    """Transformers would draw one at random, another in each run."""
+    """Transformers would draw a new random head in each run."""
     folder = tiny_models.save("bert", tmp_path)
     state = load_file(folder / "model.safetensors")
     body = {name: tensor for name, tensor in state.items() if name.startswith("bert.")}

@@ -229,7 +229,7 @@ def test_padding_changes_no_texts_logits(pair: Pair, mode: Any) -> None:
 
 
 def test_a_zero_prompt_is_p0_alone_and_another_text_than_none(pair: Pair) -> None:
-    """Adding nothing leaves the fixed tokens standing; no prompt has none."""
+    """A zero prompt keeps the fixed tokens. A query without a prompt does not have them."""
     zero = pair.served(Prompt(np.zeros((1, LAYERS, TOKENS, WIDTH), dtype=np.float32)))
     for n, (text,) in enumerate(TEXTS):
         ids = pair.ids(text, with_p0=True)

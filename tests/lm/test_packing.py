@@ -1,4 +1,4 @@
-"""Texts side by side without pad tokens: the layout by itself, and the same numbers however rows are put together."""
+"""Packing of texts without pad tokens: the layout, and equal numbers however rows are combined."""
 
 import threading
 from pathlib import Path
@@ -153,7 +153,7 @@ def test_a_model_that_cannot_be_invariant_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["packed", "half"])
 def test_the_bits_do_not_depend_on_the_number_of_threads(models: Models, how: str) -> None:
-    """A part is computed in one thread, and the cut does not ask how many there are."""
+    """Each part is computed in one thread, and the cut does not depend on the number of threads."""
     lm, found, threads = models[how], [], torch.get_num_threads()
     values = np.random.default_rng(5).normal(size=(7, 2, 4, WIDTH)).astype(np.float32)
     values[:, 0] = values[0, 0]
@@ -198,7 +198,7 @@ def test_no_more_than_a_chunk_goes_through_a_layer(
 
 
 def test_of_the_last_layer_only_what_is_read_is_computed(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One position a text here: no other asks in the last layer, or goes through its feed-forward products."""
+    """Each text has one read position here. Only that one has a query and a feed-forward product in the last layer."""
     backbone, seen = models["packed"].backbone, []
     assert isinstance(backbone, encoder.EncoderBackbone)
     own = Linear.gelu

@@ -1,4 +1,4 @@
-"""The price of a query, whoever carries it: checked, charged, forwarded and committed, in this order."""
+"""A query is checked, charged, forwarded and committed in this order, whatever it is sent over."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPACE = Subspace(4, (1.0, 1.0), 2, seed=1)
 
 
 class Watched(Meter):
-    """A meter that counts how often the budget is looked at."""
+    """A meter that counts how often the budget is checked."""
 
     looks = 0
 

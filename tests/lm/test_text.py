@@ -1,4 +1,4 @@
-"""Templates and texts become tokens: the text is cut, the template never, and the mask is the template's."""
+"""From templates and texts to tokens: only the text is cut, and the mask is the template's."""
 
 from typing import Any
 

@@ -199,7 +199,7 @@ HALF = ",pred\n" + "".join(f"{n},{label if n % 2 else 1 - label}\n" for n, label
 
 
 def test_an_archive_is_stored_as_predictions_without_a_budget(tmp_path: Path, store: Store) -> None:
-    """Once, however often it is scored; another archive of the same name is another run, and the newest is listed."""
+    """It is stored once. Another archive of that name is another run; the newest is listed."""
     first = upload(store, tmp_path, {"SST-2/1.csv": GOOD, "SST-2/2.csv": HALF})
     assert upload(store, tmp_path, {"SST-2/1.csv": GOOD, "SST-2/2.csv": HALF}) == first
     (run,) = store.runs()
@@ -222,7 +222,7 @@ def test_an_archive_is_stored_as_predictions_without_a_budget(tmp_path: Path, st
 
 
 def test_uploads_change_nothing_about_the_ranking(tmp_path: Path, store: Store) -> None:
-    """Perfect predictions, and the metered run stays first and alone; the leaderboard without it stays empty."""
+    """Even with perfect uploads, only the metered run is ranked. Without that run, the leaderboard is empty."""
     upload(store, tmp_path, {"SST-2/1.csv": GOOD})
     assert rank(store, "mini", TRACK.fingerprint).entries == ()
     metered = key("metered", track="mini", track_fingerprint=TRACK.fingerprint)

@@ -44,7 +44,7 @@ def test_of_uploaded_predictions_nothing_but_that_is_stored() -> None:
 
 
 def test_a_cell_of_the_first_version_reads_with_what_it_did_not_store_yet() -> None:
-    """It kept neither offers, marks, nominal bytes nor fingerprints."""
+    """It stored neither offers, marks, nominal bytes nor fingerprints."""
     later = {
         "declared_bytes", "nominal_up", "nominal_down", "waited_s", "refused", "history", "marks", "template", "words",
         "isolation", "access", "device_peak_mb", "probe",
@@ -80,7 +80,7 @@ def test_what_is_no_record_is_refused(text: str) -> None:
 
 
 def test_every_cell_says_what_its_queries_add_up_to() -> None:
-    """So that none of the sums can be counted and not stored."""
+    """No sum may be counted without being stored."""
     assert {each.name for each in dataclasses.fields(Usage)} <= {each.name for each in dataclasses.fields(CellRecord)}
 
 

@@ -1,4 +1,4 @@
-"""The results database: facts once written stay, and everything that can go wrong says what to do."""
+"""The results database keeps facts once written, and every error says what to do."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def in_file(path: Path) -> Any:
 
 
 def ask(place: str, query: str) -> list[Any]:
-    """What another process would see."""
+    """Read what another process would see."""
     other = Store(place)
     with other.snapshot() as connection:
         rows = connection.exec_driver_sql(query).all()

@@ -1,4 +1,4 @@
-"""What a Config's source tells of its options, without a line of it being run."""
+"""What a Config's source tells about its options, without running it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CONTRACT = "from harness import Count, Share\n"
 
 
 def said(config: type, options: Mapping[str, str]) -> str:
-    """What the worker's own code says of options: the reference."""
+    """What the worker's own code says about options, which is the reference."""
     try:
         config(**parse_options(config, options))
     except (SubmissionError, ValueError) as problem:

@@ -1,4 +1,4 @@
-"""Which tier is chosen where something is missing, or only pretends to be there."""
+"""The tier that is chosen if something is missing or does not do what it claims."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LANDLOCK = ["landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_s
 
 
 def best_without(calls: list[str], error: str, *, clone: bool) -> tuple[Tier, dict[str, str]]:
-    """What is chosen in a process that the kernel denies these system calls."""
+    """The tier that is chosen in a process to which the kernel denies these system calls."""
     pytest.importorskip("pyseccomp", exc_type=(ImportError, RuntimeError))
     program = DENIED.format(calls=calls, error=f"errno.{error}", clone=clone)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

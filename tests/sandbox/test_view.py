@@ -1,4 +1,4 @@
-"""What a worker can read, as a list: nothing that is secret lies on it or below it."""
+"""The list of paths that a worker can read: no secret is in it or below it."""
 
 from __future__ import annotations
 

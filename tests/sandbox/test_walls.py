@@ -1,4 +1,4 @@
-"""What holds in every isolated tier: limits, threads, what is left behind. Attacks one by one are in tests/attacks."""
+"""Properties of every isolated tier: limits, threads, nothing left behind. Single attacks are in system/attacks."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_nobody_of_the_same_user_reads_the_memory_of_the_referee(tier: Tier) -> 
 
 
 def test_modules_that_cannot_be_read_are_not_there(arena: Arena, tier: Tier) -> None:
-    """As if they were not installed, so that packages get over it."""
+    """They look as if they were not installed, which packages can handle."""
     run = arena.run(
         """
         def tune(lm, task, shots, rng, config):

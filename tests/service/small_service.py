@@ -100,7 +100,7 @@ def served(app: FastAPI, **settings: Any) -> Iterator[str]:
 
 
 def until(true: Callable[[], bool], longest_s: float = 30.0) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     end = time.monotonic() + longest_s
     while not true():
         assert time.monotonic() < end, "it did not come about"

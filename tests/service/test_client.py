@@ -1,4 +1,4 @@
-"""`harness.connect`: a black box like the others, over a network that loses things."""
+"""`harness.connect` is a black box like the others, even over a network that loses messages."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Fate = str
 
 
 class Lossy(httpx2.BaseTransport):
-    """A network with a fate for each request: ``ok``, ``lost`` on the way, ``cut`` on the way back, ``busy``."""
+    """A network with a result for each request: ``ok``, request ``lost``, reply ``cut``, or server ``busy``."""
 
     def __init__(self, fates: list[Fate]) -> None:
-        """Then all goes well."""
+        """After these results, every request succeeds."""
         self.fates, self.inner, self.keys = list(fates), httpx2.HTTPTransport(), []
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Let the next fate happen."""
+        """Apply the next result."""
         fate = self.fates.pop(0) if self.fates and request.method == "POST" else "ok"
         self.keys.append(request.headers.get("Idempotency-Key"))
         if fate == "lost":

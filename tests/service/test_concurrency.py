@@ -30,7 +30,7 @@ _CLIENTS = st.lists(st.lists(_ONE, min_size=1, max_size=6), min_size=2, max_size
 
 
 def run_all(clients: list[list[Any]], ask: Any) -> list[Any]:
-    """Let all clients start at once; what each got, in one list."""
+    """Start all clients at once, and return all their replies in one list."""
     gate = threading.Barrier(len(clients))
 
     def work(mine: list[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What docs/service.md says can be typed, can be typed, and its solver solves."""
+"""The commands in docs/service.md work, and its solver runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI description: it is whole, and requests made from it find no 5xx and no reply it does not describe."""
+"""The OpenAPI description is complete. Requests made from it get no 5xx and only the replies that it describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selection on dev: by the task's metric, whichever it is."""
+"""Selection on dev uses the task's metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AJO: what is asked, what the search is told, what is kept, and what the head learns, seen from outside."""
+"""AJO, seen from outside: its queries, the losses of its search, the kept stacks, and what the head learns."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_layers_move_one_at_a_time_around_the_stack_that_was_kept(bench: Bench, 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_the_search_is_told_the_loss_of_the_classifier_that_is_answered(bench: Bench, options: dict[str, Any]) -> None:
-    """That of the mixture under the present head; without `joint`, of the calibrated logits alone."""
+    """The loss is that of the mixture with the present head; without `joint`, that of the calibrated logits alone."""
     generations, lm, task, shots = play(bench, **options)
     checked = 0
     for generation in generations:
@@ -125,7 +125,7 @@ def test_the_search_is_told_the_loss_of_the_classifier_that_is_answered(bench: B
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_a_stack_is_replaced_if_the_loss_falls_under_the_present_head(bench: Bench, options: dict[str, Any]) -> None:
-    """Its own loss is taken again, for the head has moved since: where an answer shows the head, both are computed."""
+    """The loss of the stored stack is computed again, because the head has changed since."""
     generations, lm, task, shots = play(bench, **options)
     best, kept = np.zeros((LAYERS, DIM), dtype=np.float32), []
     for n, (generation, following) in enumerate(pairwise(generations)):

@@ -39,7 +39,7 @@ def _plain(kind: object) -> object:
 
 @pytest.mark.parametrize("name", SUBMISSIONS)
 def test_every_number_has_bounds_and_is_held_to_them(name: str) -> None:
-    """-1 and what is no number make no sense for any of them."""
+    """For each of them, -1 and values that are not numbers are refused."""
     for option, kinds in numbers(name).items():
         assert (name, option) in OWN_CHECK or all(k not in {int, float} for k in kinds), f"{option} has no bounds"
         for value in ("-1", "nan", "inf", "1e400"):

@@ -296,7 +296,7 @@ def predicted(calls: int, population: int, dev_every: int, train: int = 32, dev:
 @pytest.mark.parametrize("calls", [1, 2, 3, 20, 21, 22, 23, 24, 41, 103, 104, 299, 300])
 @pytest.mark.parametrize(("population", "dev_every"), [(20, 5), (10, 3), (4, 1)])
 def test_budget_is_as_predicted(bench: Bench, calls: int, population: int, dev_every: int) -> None:
-    """To the row, and what is left holds no further generation and look; an answer comes in any case."""
+    """The rest is too small for another generation with its look. There is always an answer."""
     answers, lm = run(bench, calls, population=population, dev_every=dev_every)
     assert answers
     assert lm.meter.spent == predicted(calls, population, dev_every)

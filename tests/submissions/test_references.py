@@ -139,7 +139,7 @@ def test_lora_has_rank_8_and_a_weight_of_2(arena: Arena, monkeypatch: pytest.Mon
 def test_counts_below_one_are_refused_and_one_is_taken(
     arena: Arena, monkeypatch: pytest.MonkeyPatch, name: str, option: str
 ) -> None:
-    """A 0 that is asked for is no 0 that was left out."""
+    """An explicit 0 is not treated as a missing value."""
     for value in ("0", "-1"):
         with (
             pytest.raises(SubmissionError, match=f"option {option}='{value}': .*>= 1"),

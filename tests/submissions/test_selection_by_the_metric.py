@@ -40,7 +40,7 @@ SELECTING: dict[str, dict[str, Any]] = {
 
 
 def possible(metric: Metric, labels: NDArray[np.int64]) -> list[Any]:
-    """All values that a metric can have on these labels, of two classes: by the hits in either."""
+    """All values that a metric can have on these labels of two classes, by the number of hits in each."""
     ones, zeros = int((labels == 1).sum()), int((labels == 0).sum())
     order = np.argsort(-labels, kind="stable")
     found = np.zeros(((ones + 1) * (zeros + 1), len(labels)), dtype=np.int64)

@@ -127,7 +127,7 @@ def predicted(calls: int, directions: int, dev_every: int, train: int = 32, dev:
 @pytest.mark.parametrize("calls", [1, 2, 3, 13, 24, 100, 104, 105, 299, 300])
 @pytest.mark.parametrize(("directions", "dev_every"), [(1, 100), (5, 100), (10, 40), (20, 7)])
 def test_budget_is_as_predicted(bench: Bench, calls: int, directions: int, dev_every: int) -> None:
-    """To the row, by the formula of the README; what is left holds no further step and look."""
+    """The spent rows equal the README's formula. The rest is too small for another step with its look at dev."""
     train, _, lm = queries(bench, calls, directions=directions, dev_every=dev_every)
     steps, rows = predicted(calls, directions, dev_every)
     assert (len(train), lm.meter.spent) == (steps, rows)

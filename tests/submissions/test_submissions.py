@@ -1,4 +1,4 @@
-"""What holds for every submission, on the fake model."""
+"""Properties of every submission, on the fake model."""
 
 from __future__ import annotations
 

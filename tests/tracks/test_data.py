@@ -1,4 +1,4 @@
-"""Examples: what is malformed is told with file and line, and draws are the same everywhere."""
+"""Malformed examples are reported with file and line, and draws are the same everywhere."""
 
 import json
 from collections.abc import Sequence

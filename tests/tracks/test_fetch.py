@@ -1,4 +1,4 @@
-"""Staging: whole or not there, fetched once, and everything after it without a network.
+"""A part is staged completely or not at all, fetched once, and used without a network afterwards.
 
 The hub's own clients are used as users use them: in processes of their own, told by environment variables.
 """
@@ -184,7 +184,7 @@ def test_a_damaged_file_is_found_and_its_part_alone_fetched_again(copied: Place)
 def test_a_download_that_breaks_off_leaves_nothing_half_written_and_is_taken_up(
     repositories: Path, tmp_path: Path
 ) -> None:
-    """Files that came whole are not asked for again."""
+    """Complete files are not downloaded again."""
     with serving(repositories) as hub:
         place = Place(tmp_path / "user", hub)
         hub.cut["model.safetensors"] = 1000
@@ -327,7 +327,7 @@ def test_a_directory_that_is_not_whole_is_refused_by_name(copied: Place, missing
 
 
 def test_a_manifest_that_is_none_is_told(tmp_path: Path) -> None:
-    """Not read as empty: what it names would be fetched again."""
+    """It is not treated as empty, because all its files would be fetched again."""
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(FetchError, match="delete it"):
         read_manifest(tmp_path)

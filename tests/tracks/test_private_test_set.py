@@ -48,7 +48,7 @@ HONEST = "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)"
 
 
 class Silent:
-    """Nobody watches."""
+    """Ignores all progress."""
 
     def planned(self, *_: Any) -> None:
         """See `harness.evaluation.run.Progress`."""
@@ -85,7 +85,7 @@ def private(folder: Path, task: str = "sst2", drop: int = 0) -> Path:
 
 
 def cheat(folder: Path) -> Path:
-    """A submission with the public test set in its pocket."""
+    """A submission that contains the public test set."""
     place = write_submission(folder, CHEAT, "cheat")
     test = load_test(load_task("sst2"), Source("embedded"))
     (place / "known.json").write_text(json.dumps({"texts": test.texts, "labels": test.labels.tolist()}))

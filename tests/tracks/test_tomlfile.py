@@ -1,4 +1,4 @@
-"""What is wrong in a TOML file is told with file, line and expectation."""
+"""An error in a TOML file is reported with file, line and expectation."""
 
 from pathlib import Path
 from typing import Annotated

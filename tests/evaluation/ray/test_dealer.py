@@ -1,4 +1,4 @@
-"""Dealing cells to hosts, on a cluster made up in this process: deaths come where hypothesis puts them."""
+"""Scheduling of cells on a simulated cluster in this process. Hypothesis decides when hosts and nodes die."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RayTaskError(RayError):
 
 
 class MadeUpRay:
-    """As much of Ray as the dealer uses. Time passes in `wait`: there calls end, and hosts and nodes die by chance."""
+    """The part of Ray that the scheduler uses. Time passes in `wait`: calls end, and hosts and nodes die at random."""
 
     def __init__(self, nodes: int, chance: random.Random, deaths: int, hostname: str | None = None) -> None:
         self.chance, self.deaths = chance, deaths
@@ -112,7 +112,7 @@ class MadeUpRay:
 
 
 class MadeUpHost:
-    """An actor; `outcomes` is the store, which takes one outcome per cell."""
+    """An actor. `outcomes` is the store, which accepts one outcome per cell."""
 
     def __init__(self, ray: MadeUpRay, node: str, world: World) -> None:
         self.ray, self.node, self.world, self.dead = ray, node, world, False
@@ -152,7 +152,7 @@ class World:
         return SimpleNamespace(id=submission.name, entry=submission.name, todo=todo, replaces=lambda _cell: None)
 
     def load(self, host: MadeUpHost) -> Any:
-        """Give the plan, as a host has it when it is loaded."""
+        """Return the plan that a loaded host has."""
         self.loads += 1
         return SimpleNamespace(plan=self.plan, tier="A", oddities=())
 
@@ -222,7 +222,7 @@ def deal(world: World, ray: MadeUpRay, workers: int | None = None, store: str = 
 def test_whatever_dies_every_cell_is_finished_once_and_told_at_most_once(
     nodes: int, submissions: int, workers: int | None, deaths: int, seed: int
 ) -> None:
-    """Fewer deaths than give up a cell; a cell whose host died after it had finished is in the store and not told."""
+    """Too few hosts die to give up a cell. A cell that finished before its host died is stored, not reported."""
     world, ray = World(submissions), MadeUpRay(nodes, random.Random(seed), deaths)  # noqa: S311
     deal(world, ray, workers)
     assert set(world.outcomes) == {(f"s{s}", n) for s in range(submissions) for n in range(CELLS)}

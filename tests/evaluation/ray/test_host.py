@@ -1,4 +1,4 @@
-"""What a host does by itself, without a cluster: unpacks submissions, runs cells at once, answers for errors."""
+"""A host without a cluster: it unpacks submissions, runs cells at once, and reports errors."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_thread_counts_what_it_waits_for_others_and_not_for_itself() -> None:
 
 
 def run(evaluation: Evaluation, store: Store, path: Path, at_once: int) -> str:
-    """All cells of a submission, some at once."""
+    """Run all cells of a submission, several at once."""
     submission = find(path)
     opened = evaluation.plan.open(store, submission, {})
 
@@ -102,7 +102,7 @@ def test_cells_at_once_have_the_numbers_of_cells_one_by_one(tiny_track: Path, tm
 
 @pytest.mark.slow
 def test_waiting_for_others_takes_nothing_from_a_cells_time(tiny_track: Path, tmp_path: Path) -> None:
-    """Somebody holds the device for longer than the cell's whole clock; the cell ends by its budget all the same."""
+    """Another thread holds the device for longer than the cell's time limit. The cell still ends by its budget."""
     store = Store(str(tmp_path / "results.db"))
     evaluation = Evaluation(load_track(str(tiny_track)), Overrides(tasks=("qqp",)), store)
     (cell,) = evaluation.cells

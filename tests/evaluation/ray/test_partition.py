@@ -1,4 +1,4 @@
-"""A node that is cut off and goes on computing: its cells are run elsewhere, and no cell counts twice.
+"""A node loses its network and goes on computing. Its cells are run elsewhere, and no cell counts twice.
 
 Needs root and network namespaces; skips with a message without them.
 """
@@ -128,7 +128,7 @@ def island(monkeypatch: pytest.MonkeyPatch) -> Iterator[Island]:
 def test_a_node_cut_off_in_the_middle_loses_and_doubles_nothing(
     tiny_track: Path, tmp_path: Path, island: Island
 ) -> None:
-    """Its cell goes on there and reaches the same database, and is dealt again to the node that is left."""
+    """The cell continues there and reaches the same database. It is also scheduled again on the remaining node."""
     two_submissions(tmp_path, SLOWER)
     path = tmp_path / "results.db"
     process = start(tmp_path, "results.db", tiny_track, "--engine", "ray", "--address", island.address)

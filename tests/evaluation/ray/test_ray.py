@@ -1,4 +1,4 @@
-"""Whole evaluations on Ray: the numbers of one machine, and nothing lost or doubled whatever is killed."""
+"""Whole evaluations on Ray give the numbers of one machine. Nothing is lost or doubled, whatever is killed."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_its_own_cluster_listens_on_loopback_alone_and_ends_with_it(tiny_track: 
 
 
 def environment(process: psutil.Process) -> dict[str, str]:
-    """Its environment; none of one that has ended meanwhile."""
+    """The environment of a process, or an empty one if the process has ended."""
     with contextlib.suppress(psutil.Error):
         return dict(process.environ())
     return {}
@@ -148,7 +148,7 @@ def connections(process: psutil.Process) -> list[Any]:
 def test_hosts_nodes_and_drivers_killed_at_random_lose_and_double_nothing(
     tiny_track: Path, tmp_path: Path, nodes: Any
 ) -> None:
-    """A kill -9 on a host, then on a node with all it runs, then on the driver; the last driver finds the rest."""
+    """SIGKILL hits a host, then a node with all its processes, then the driver. The last driver runs the rest."""
     chance = random.Random(8)  # noqa: S311
     two_submissions(tmp_path, SLOW)
     path = tmp_path / "results.db"

@@ -392,7 +392,7 @@ def test_the_limit_of_those_children_holds() -> None:
 
 
 def gigabyte() -> None:
-    """Take it."""
+    """Allocate a gigabyte."""
     assert bytearray(1 << 30)
 
 

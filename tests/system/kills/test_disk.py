@@ -121,7 +121,7 @@ def test_an_evaluation_makes_no_connection_and_looks_up_no_name(
 
 
 def test_the_denial_of_sockets_works() -> None:
-    """What the test above relies on: the same program ends where it does connect."""
+    """The test above relies on this: the same program fails when it connects."""
     program = OFFLINE.partition("from harness.cli")[0] + 'import socket\nsocket.create_connection(("127.0.0.1", 9), 1)'
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1

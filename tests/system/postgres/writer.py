@@ -1,4 +1,4 @@
-"""A process of a test: evaluators' writing without a model, into the database that its first argument names."""
+"""A test process that writes as an evaluator does, without a model. Its first argument is the database."""
 
 # ruff: noqa: T201 - each acknowledged row is told to the test
 from __future__ import annotations
