@@ -16,17 +16,18 @@ Cases are MODEL/TASK/METHOD. Models: `mini`, the embedded one; `roberta-large`, 
 for the layer in the middle of the stack; `bbtv2-mean`, the mean over layers evenly spaced from the first to the last;
 `features`, as bbt with the hidden state; `growth`, as bbt with 1 to 20 times the candidates, time and memory.
 
-**Peers** are what a user would pick instead, `--peer` names them (benchmarks/peers.py says how each gets the model):
-the same query, all layers, read at the same position. OpenVINO's need `pip install openvino`, its int8 `nncf`, too.
-Beside a peer's speed, and ours, stands how well its logits agree with the plain path's, over all rows of the query.
+**Peers** are libraries that a user could choose instead. `--peer` names them, and benchmarks/peers.py says how each
+gets the model. They answer the same query with all layers, read at the same position. OpenVINO needs `pip install
+openvino`, and its int8 also needs `nncf`. The table shows each speed with the agreement of its logits with those of the
+plain path, over all rows of the query.
 
-A rate is the median of --repeats; plain, ours, peers and the ceiling take turns. The ceiling is a matrix product of
-4096 x 1024 x 4096 in the number format of ours, and in float32. TFLOP/s counts what cannot be left out: two operations
-a weight and useful token, the layers below the first one where candidates differ once for all of them, of the last
-layer keys, values and what is read, a causal model's prompt once a candidate; neither attention nor head nor padding.
-So a share of the ceiling is never flattered.
-Where others use the machine, too, `--clock cpu --threads 1` counts processor time. `--profile` adds what share of our
-time each of torch's operations takes. Numbers: benchmarks/README.md.
+A rate is the median of --repeats. The plain path, ours, the peers and the ceiling are measured in turns. The ceiling is
+a matrix product of 4096 x 1024 x 4096 in the number format of ours, and in float32. TFLOP/s counts only the operations
+that no implementation can leave out: two per weight and useful token. The layers below the first one where candidates
+differ count once for all candidates. The last layer counts keys, values and the read positions. A causal model's prompt
+counts once per candidate. Attention, head and padding do not count. So the share of the ceiling is not overstated. If
+other programs use the machine, `--clock cpu --threads 1` measures processor time. `--profile` adds the share of our
+time that each of torch's operations takes. Numbers: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ CUT = 32
 
 @dataclass(frozen=True)
 class Model:
-    """How a case's model is had, prompted and worded."""
+    """How a case's model is loaded, prompted and worded."""
 
     prompt: PromptSpec
     profile: str
@@ -101,7 +102,7 @@ METHODS = ("bbt", "bbtv2-mid", "bbtv2-mean", "features", "growth")
 
 
 class NotHereError(Exception):
-    """A case cannot run on this machine; the message says what is missing."""
+    """A case cannot run on this machine. The message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,12 @@ class Measured:
 
     @property
     def share(self) -> float:
-        """Of the ceiling in the number format of ours."""
+        """Share of the ceiling in the number format of our path."""
         return self.tflops / self.ceiling
 
 
 class Reference:
-    """The plain path: transformers' forward with a hook on every layer, one candidate a call."""
+    """The plain path: transformers' forward method with a hook on every layer, one candidate per call."""
 
     def __init__(self, model: Any, batch: Batch, words: tuple[int, ...]) -> None:
         """Read `words` of a float32 model at the first read position of each text in `batch`."""
@@ -188,7 +189,7 @@ class Bench:
     """One model, loaded for both paths."""
 
     def __init__(self, name: str, given: argparse.Namespace) -> None:
-        """Load `name`; NotHereError where it cannot be had."""
+        """Load `name`. Raises NotHereError if it is not available."""
         self.name, self.given, self.model = name, given, MODELS[name]
         source = source_of(name, given.cache)
         numerics = Numerics(threads=given.threads, forward=given.forward)
@@ -445,7 +446,7 @@ def peak_mb(kind: DeviceKind) -> float:
 
 
 def spread(depth: int) -> list[int]:
-    """Layers that stand for all `depth`."""
+    """A sample of the `depth` layers that represents all of them."""
     few = depth if depth <= 2 * MEAN_OVER else MEAN_OVER
     return [round(x) for x in np.linspace(0, depth - 1, few)]
 
@@ -456,7 +457,7 @@ def replace_dtype(spec: ModelSpec, dtype: str) -> ModelSpec:
 
 
 def source_of(name: str, cache: Path) -> str:
-    """What `load_model` is to load."""
+    """The specification of the model to load."""
     if name == "mini":
         return "embedded"
     if name == "roberta-large":
@@ -490,7 +491,7 @@ def random_roberta_large(cache: Path) -> Path:
 
 
 def show(measured: Measured) -> None:
-    """One line."""
+    """Format one line."""
     m = measured
     print(
         f"{m.case:30} {m.candidates:3} x {m.texts:3} rows  {m.tokens_useful:7,} tokens ({m.tokens_padded:7,} padded)  "

@@ -1,12 +1,12 @@
-"""What a query costs beside the forward pass, and what a submission costs on its own side.
+"""The cost of a query without its forward pass, and the cost of a submission's own computation.
 
 python benchmarks/bench_loop.py                  all of it, a minute or two
 python benchmarks/bench_loop.py --store DIR      the ledger on another disk than the one of the temporary directory
 
-**session**: queries over a real socketpair to a worker's real session, in front of the fake model; what is left of the
-round trip without the fake's own time is packing, checking, pricing, the ledger and unpacking, on both sides. The
-ledger is a list in memory, then SQLite as the harness runs it: a commit that has reached the disk before the reply is
-sent. Where others use the machine, too, processor time says more than elapsed time, which counts waiting for the disk.
+**session**: queries over a real socketpair to a worker's real session with the fake model. The round trip minus the
+fake's own time is packing, checking, pricing, the ledger and unpacking, on both sides. The ledger is first a list in
+memory and then SQLite as in the harness, with each commit on disk before the reply is sent. If other programs use the
+machine, processor time is more reliable than elapsed time, which includes waiting for the disk.
 **cma**: ask and tell of one generation as `bbt` does them. **projections**: generated once, and the product of a
 query with them. **worker**: memory of a real worker process that runs `bbtv2` on a model of RoBERTa-large's shape
 (24 layers, d = 500 each). Numbers: benchmarks/README.md.
@@ -63,7 +63,7 @@ FAKE_WIDTH, FAKE_TOKENS = 16, 4
 
 
 class FakeServed:
-    """The fake model where pricing expects a `LanguageModel`: of RoBERTa-large's shape, as far as one can see."""
+    """The fake model with the interface of `LanguageModel` and the visible shape of RoBERTa-large."""
 
     device, prompt_tokens, max_tokens = "cpu", TOKENS, 512
 
@@ -77,15 +77,15 @@ class FakeServed:
         self.forward_s = self.forward_cpu_s = 0.0
 
     def info(self, _texts: Sequence[Text], _template: str) -> ModelInfo:
-        """RoBERTa-large's, but for the numbers of its vocabulary."""
+        """The facts of RoBERTa-large, except those of its vocabulary."""
         std = (1.0,) * LAYERS
         return ModelInfo("fake-large", "masked", LAYERS, WIDTH, 50_265, 512, TOKENS, 1.0, std)
 
     def check(self, _prompts: Prompts | None) -> None:
-        """Nothing is wrong."""
+        """Accept all prompts."""
 
     def text_set(self, _template: str, texts: tuple[Text, ...]) -> TextSet:
-        """One token a text; the texts are found again by the set's identity."""
+        """Count one token per text. The texts are found again by the identity of the set."""
         if texts not in self._texts.values():
             self._sets = getattr(self, "_sets", {})
             made = TextSet(tuple(Encoded((0,), 0) for _ in texts))
@@ -94,7 +94,7 @@ class FakeServed:
         return self._sets[texts]
 
     def single_ids(self, words: Sequence[str]) -> tuple[int, ...]:
-        """Numbers for words."""
+        """Ids of words."""
         ids = tuple(range(len(words)))
         self._words[ids] = tuple(words)
         return ids
@@ -107,7 +107,7 @@ class FakeServed:
         features: FeatureKind | None = None,
         normalize: bool = False,
     ) -> Forwarded:
-        """What the fake says, its time counted."""
+        """The fake's outputs; its time is counted."""
         wall, cpu = time.perf_counter(), time.thread_time()
         out = self._outputs(prompts, self._texts[id(texts)], self._words[tuple(words)], features or "mask", normalize)
         self.forward_s += time.perf_counter() - wall
@@ -122,7 +122,7 @@ class FakeServed:
         words: Sequence[str],
         features: FeatureKind,
     ) -> Outputs:
-        """For the test set."""
+        """The outputs for the test set."""
         return self._outputs(prompts, tuple(texts), tuple(words), features, normalize=False)
 
     def _outputs(
@@ -141,7 +141,7 @@ class FakeServed:
 
 
 class InMemory:
-    """A ledger that forgets."""
+    """A ledger that keeps nothing."""
 
     def record(self, row: LedgerRow) -> None:
         """Keep nothing."""
@@ -156,7 +156,7 @@ class Line:
 
 
 def line(task: Task, texts: tuple[Text, ...], ledger: Ledger) -> Iterator[Line]:
-    """Open a line, yield it, hang up."""
+    """Open a connection, yield it, and close it."""
     ours, theirs = socket.socketpair()
     model, meter = FakeServed(task), Meter(10**7, len(texts))
     served: Any = model
@@ -172,7 +172,7 @@ def line(task: Task, texts: tuple[Text, ...], ledger: Ledger) -> Iterator[Line]:
 
 
 def session_overhead(store: Path, repeats: int) -> None:
-    """Round trip less forward, for queries of several sizes."""
+    """Round trip without the forward pass, for queries of several sizes."""
     file = load_task("sst2")
     task = file.task("harness-2026", "masked")
     texts = load_shots(file, Source("embedded"), 1, TrackTask(calls=1, splits=(1,))).train.texts
@@ -241,7 +241,7 @@ def cma_generation(generations: int) -> None:
 
 
 def projections(layers: int) -> None:
-    """What generating A_l costs once, and a query's product with it."""
+    """The cost of generating A_l once, and of a query's product with it."""
     space = Subspace(DIM, (1.0,) * layers, TOKENS, seed=3)
     z = np.random.default_rng(0).normal(size=(1, layers, DIM))
     z = np.repeat(z, POPULATION, axis=0)

@@ -4,10 +4,10 @@
     python benchmarks/bench_official.py --dtype bfloat16
     python benchmarks/bench_official.py --device cuda
 
-A call is one prompt over the training set. Values do not matter to time and memory, so the weights are random, and
-nothing is downloaded; 1.4 GB are written, once. Seconds are medians of `--repeats`, after a query on one text that is
-not counted, which makes the projections. Beside those of the clock stand those of the processor, which other work on
-the machine changes little; they are seconds of one core where OMP_NUM_THREADS=1.
+A call is one prompt over the training set. Time and memory do not depend on the values, so the weights are
+random and nothing is downloaded; 1.4 GB are written once. Seconds are medians of `--repeats`. An uncounted query on one
+text makes the projections first. Elapsed time and processor time are both given; other work on the machine affects
+processor time little. With OMP_NUM_THREADS=1 it is the time of one core.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def seconds(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
 
 
 def peak_mib() -> int:
-    """Largest main memory of this process so far."""
+    """Peak main memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 

@@ -1,11 +1,12 @@
-"""What a layer's parts cost on one CPU thread: products, what is fused into them, attention by the length of texts.
+"""The cost of a layer's parts on one CPU thread: products, fused operations, and attention by the length of texts.
 
     python benchmarks/bench_products.py
 
-Processor time, least of --repeats calls. `Linear` lays weights out once for oneDNN and fuses what follows a product;
-"as they are" is torch.nn.functional.linear. Attention is torch's own over 1,024 tokens in texts of one length, as it is
-and with the length rounded up to 16 and masked, which is what packing does. Last, all products of a layer of width
-1,024: of one layer again and again, whose weights are in the cache then, and of 24 layers in turn, as in a pass.
+Times are processor time, the smallest of --repeats calls. `Linear` lays weights out once for oneDNN and fuses what
+follows a product; "as they are" is torch.nn.functional.linear. Attention is torch's own over 1,024 tokens in texts of
+one length, as it is and with the length rounded up to 16 and masked, which is what packing does. Last, all products of
+a layer of width 1,024: of one layer again and again, whose weights are in the cache then, and of 24 layers in turn, as
+in a pass.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def least_ms(compute: Callable[[], object], repeats: int) -> float:
 
 
 def products(width: int, rows: int, repeats: int) -> list[float]:
-    """Up as it is, laid out, GELU alone, up with GELU; down, laid out, addition alone, down with addition."""
+    """Products up and down: plain, laid out, the following operation alone, and both fused."""
     x, inner = (torch.randn(rows, n, dtype=torch.bfloat16) for n in (width, 4 * width))
     ups = torch.randn(4 * width, width, dtype=torch.bfloat16), torch.randn(4 * width, dtype=torch.bfloat16)
     downs = torch.randn(width, 4 * width, dtype=torch.bfloat16), torch.randn(width, dtype=torch.bfloat16)
@@ -57,7 +58,7 @@ def products(width: int, rows: int, repeats: int) -> list[float]:
 
 
 def attention(length: int, repeats: int) -> tuple[float, float]:
-    """As it is, and rounded up with a mask."""
+    """Attention at the given length, and at the rounded length with a mask."""
     texts, slots = TOKENS // length, -(-length // SLOTS) * SLOTS
     plain, padded = (torch.randn(texts, HEADS, n, HEAD, dtype=torch.bfloat16) for n in (length, slots))
     mask = (torch.arange(slots) < length)[None, None, None]

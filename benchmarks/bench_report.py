@@ -1,12 +1,12 @@
-"""How long a report takes, how large it is and how fast it opens: a store of made-up entries on `mini`, and its report.
+"""The time, size and loading time of a report, for a store of made-up entries on `mini`.
 
     python benchmarks/bench_report.py --entries 50 --splits 5
     python benchmarks/bench_report.py --entries 500 --splits 40                   # 100,000 cells
     python benchmarks/bench_report.py --entries 500 --splits 40 --store made.db   # filled once, and kept
 
-Every entry has all five tasks on so many splits. The store is filled by plain SQL through the project's own tables,
-since one transaction per cell would be most of the time; what is read back is what `harness evaluate` writes. Pages are
-then opened in headless Chromium by playwright.
+Every entry has all five tasks on the given number of splits. The store is filled by plain SQL through the project's own
+tables, because one transaction per cell would take most of the time. Its rows have the form that `harness evaluate`
+writes. Pages are then opened in headless Chromium by playwright.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def track_with(splits: int) -> Track:
 
 
 def fill(path: Path, track: Track, entries: int) -> int:
-    """Write so many entries; returns the number of cells."""
+    """Write the entries and return the number of cells."""
     store, rng, cell = Store(str(path)), np.random.default_rng(0), 0
     labels = {name: load_test(load_task(name), Source("embedded")).labels for name in track.tasks}
     engine = sa.create_engine(f"sqlite:///{path}")
@@ -96,7 +96,7 @@ def record(rng: np.random.Generator, number: int) -> CellRecord:
 
 
 def main() -> None:
-    """Fill, report, say."""
+    """Fill the store, build the report, and print the times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entries", type=int, default=50)
     parser.add_argument("--splits", type=int, default=5)

@@ -1,10 +1,10 @@
-"""What isolation costs: the start of a worker, and a query over its socket, in each tier and in one run.
+"""The cost of isolation: the start of a worker, and a query over its socket, in each tier and in one run.
 
     python benchmarks/bench_sandbox.py [--starts 15] [--queries 1000]
 
 Tier 0 is the plain process: the same imports, socket and limits, without walls. A start lasts until the worker has
-imported its submission. Tiers take turns, so that what else the machine does falls on all alike; smallest and median
-are printed, and how much more they are than those of tier 0. On a busy machine the smallest is the one to read.
+imported its submission. Tiers are measured in turns, so that other work on the machine affects all of them alike. The
+smallest value, the median, and their difference to tier 0 are printed. On a busy machine, read the smallest value.
 """
 
 from __future__ import annotations

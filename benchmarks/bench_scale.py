@@ -1,4 +1,4 @@
-"""What growth costs: a simulated competition on 1 to 64 logical workers.
+"""The cost of growth: a simulated competition on 1 to 64 logical workers.
 
     python benchmarks/bench_scale.py --sweep                         # 1, 4, 16 and 64 workers, a few cells each
     python benchmarks/bench_scale.py --entries 1000 --report         # 1,000 submissions x 25 cells on 64 workers
@@ -55,7 +55,7 @@ HERE = Path(__file__).parent
 
 
 def made_up_plan(track: Track) -> Plan:
-    """25 cells of `mini`, and a model that nobody has."""
+    """A track of 25 cells of `mini`, with a model that does not exist."""
     cells = []
     for name, spec in track.tasks.items():
         file = load_task(name)
@@ -69,7 +69,7 @@ def made_up_plan(track: Track) -> Plan:
 
 
 class SimulatedHost:
-    """Does with the store what a host does; waits where a host would compute."""
+    """Uses the store as a host does, and waits where a host would compute."""
 
     def __init__(self, track: Track, store: str, service_s: float, queries: int) -> None:
         """Take `service_s` seconds and `queries` ledger rows for a cell."""
@@ -114,7 +114,7 @@ class SimulatedHost:
 
 
 def as_stored(queries: int) -> CellRecord:
-    """As large as that of a real cell: a dozen offers and a fingerprint."""
+    """A record as large as that of a real cell, with a dozen offers and a fingerprint."""
     history = tuple((int(rows), {"dev": 0.5, "loss": 0.5}) for rows in np.linspace(0, 9_600, 12))
     return CellRecord(
         config={"dim": 500}, calls_total=300, rows_total=9_600, rows_spent=9_600, train_rows=32, queries=queries,
@@ -126,7 +126,7 @@ def as_stored(queries: int) -> CellRecord:
 
 @dataclass(frozen=True)
 class Timed(Verdict):
-    """A verdict with what a simulated cell took."""
+    """The result of a simulated cell, with its times."""
 
     took_s: float
     store_s: list[float]
@@ -135,7 +135,7 @@ class Timed(Verdict):
 
 @dataclass
 class Clock:
-    """Watches the dealer: when each cell was dealt, and when it was back."""
+    """Records when the scheduler dealt out each cell, and when the cell came back."""
 
     dealt: dict[tuple[str, str, int], float] = field(default_factory=dict)
     overheads_s: list[float] = field(default_factory=list)
@@ -176,7 +176,7 @@ def simulated_track() -> Track:
 
 
 def compete(store: str, entries: int, workers: int, service_s: float, queries: int) -> dict[str, float]:
-    """Run so many entries on so many workers; what it cost."""
+    """Run the entries on the workers and return the costs."""
     import ray  # noqa: PLC0415 - after the environment is set
     import ray.util.scheduling_strategies  # noqa: PLC0415
 
@@ -211,7 +211,7 @@ def compete(store: str, entries: int, workers: int, service_s: float, queries: i
 
 
 def report(store: str) -> dict[str, float]:
-    """How long the ranking and the site of this store take, on the clock and in processor time."""
+    """Elapsed and processor time of the ranking and the report of this store."""
     from harness.leaderboard.rank import rank  # noqa: PLC0415
     from harness.leaderboard.report.build import build  # noqa: PLC0415
 
@@ -241,7 +241,7 @@ def append(row: dict[str, float], path: Path) -> None:
 
 
 def plot(path: Path) -> None:
-    """Throughput and overhead over workers, beside the CSV file."""
+    """Plot throughput and overhead against workers, beside the CSV file."""
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("svg")
@@ -272,7 +272,7 @@ def plot(path: Path) -> None:
 
 
 def main() -> None:
-    """Compete, report, plot; say what came out."""
+    """Run the competition, the report and the plot, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entries", type=int, default=0, help="submissions of 25 cells each")
     parser.add_argument("--workers", type=int, default=64)

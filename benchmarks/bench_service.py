@@ -1,9 +1,9 @@
-"""What a query costs through the service and through the worker's socketpair: queries per second, latency, overhead.
+"""The cost of a query through the service and through the worker's socketpair: rate, latency, overhead.
 
     python benchmarks/bench_service.py                    # a model that takes a set time, and computes nothing
     python benchmarks/bench_service.py --model embedded   # the embedded model, sst2
 
-The model runs in a process of its own behind either face; both commit every query to a SQLite file before the reply.
+In both cases the model runs in a process of its own, and every query is committed to a SQLite file before the reply.
 A query is that of a BBT generation: 20 candidates in 500 dimensions x 32 texts x 2 words, 40 kB up and 5 kB down.
 """
 
@@ -51,7 +51,7 @@ LIMITS = Limits(per_s=1e9, burst=1_000_000_000, at_once=1000)
 
 
 class Still(FakeLanguageModel):
-    """Takes its time and answers zeros."""
+    """Waits for the set time and answers zeros."""
 
     def forward(self, prompts: Any, texts: Any, words: Any, features: Any = None, normalize: bool = False) -> Any:
         """Sleep."""
@@ -78,7 +78,7 @@ def stage(model: str, service_s: float) -> tuple[Any, Task, Shots]:
 
 
 def http_server(model: str, service_s: float, folder: str, line: Any) -> None:
-    """A service on a free port; tells the port and a token."""
+    """A service on a free port; it sends the port and a token."""
     lm, task, shots = stage(model, service_s)
     book = Book(f"{folder}/service.db")
     token = book.new_token("bench")
@@ -102,7 +102,7 @@ def pair_server(model: str, service_s: float, folder: str, sock: socket.socket, 
 
 
 def loads(asks: list[Callable[[], Any]], queries: int) -> dict[str, float]:
-    """Each of `asks` in a thread of its own, `queries` times altogether after a warm-up."""
+    """Call each of `asks` in a thread of its own, `queries` times in all after a warm-up."""
     for ask in asks:
         ask()
         ask()
@@ -128,7 +128,7 @@ def loads(asks: list[Callable[[], Any]], queries: int) -> dict[str, float]:
 
 
 def over_pair(model: str, service_s: float, queries: int) -> dict[str, float]:
-    """The worker's way."""
+    """Measure queries over the worker's socketpair."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = socket.socketpair()
     line, far = context.Pipe()
@@ -149,7 +149,7 @@ def over_pair(model: str, service_s: float, queries: int) -> dict[str, float]:
 
 
 def over_http(model: str, service_s: float, queries: int, connections: int, media: str) -> dict[str, float]:
-    """The service's way."""
+    """Measure queries over the service."""
     context = multiprocessing.get_context("spawn")
     line, far = context.Pipe()
     with tempfile.TemporaryDirectory() as folder:

@@ -49,7 +49,7 @@ def _cells(
 
 
 def main() -> None:
-    """Make up, time, print."""
+    """Make up predictions, measure, and print."""
     parser = argparse.ArgumentParser(description="Time the statistics of a ranking.")
     parser.add_argument("--submissions", type=int, default=50)
     parser.add_argument("--splits", type=int, default=5)

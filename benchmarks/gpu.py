@@ -1,9 +1,9 @@
-"""What is to be known of a GPU, in ten minutes: the GPU tests, rates at RoBERTa-large's shape, what could be faster.
+"""Ten minutes of measurements on a GPU: the GPU tests, rates at RoBERTa-large's shape, and possible speed-ups.
 
 python benchmarks/gpu.py --out gpu.json                  on a machine with a CUDA device
 python benchmarks/gpu.py --device cpu --model mini --seconds 2 --without tests,bench_lm      the script itself, anywhere
 
-Steps, each in a process of its own, most wanted first; what no time is left for is skipped and said to be:
+Each step runs in a process of its own, the most important first. Steps without time left are reported as skipped:
 
 - `tests`: ``pytest -m gpu``.
 - `bbt`, `bbtv2`: queries as BBT and BBTv2 send them, a population of 20 over 32 texts of SST-2, for --seconds; from
@@ -12,7 +12,7 @@ Steps, each in a process of its own, most wanted first; what no time is left for
 - `attention`: attention over packed texts, by our groups of like length, by padding, by `torch.nn.attention.varlen`.
 - `graph`: a stack of encoder layers as single launches and as one captured CUDA graph.
 
-The last two are no part of the package: they say what `harness/lm/backbones/encoder.py` would gain from either.
+The last two are not part of the package. They show what `harness/lm/backbones/encoder.py` would gain from either.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def graph(device: str, shape: tuple[int, int, int], texts: int, tokens: int) -> 
 
 
 def median_s(work: Callable[[], object], device: str) -> float:
-    """Median seconds of `work`, the device waited for."""
+    """Median seconds of `work`, including the wait for the device."""
     times = []
     for _ in range(REPEATS + 1):
         before = time.perf_counter()
@@ -234,7 +234,7 @@ def measured(step: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def started(step: str, given: argparse.Namespace, left_s: float) -> dict[str, Any]:
-    """Run a step in a process of its own, for at most `left_s`; what it found, or why there is nothing."""
+    """Run a step in a process of its own for at most `left_s`. Return its results, or why there are none."""
     out = given.out.with_suffix(f".{step}.json")
     out.unlink(missing_ok=True)
     commands = {

@@ -1,4 +1,4 @@
-"""Whether number formats and the fast path change conclusions: scores of submissions under several numeric profiles.
+"""Scores of submissions under several numeric profiles: do number formats and the fast path change conclusions?
 
 python benchmarks/numerics.py                                            manual and dect, all tasks and splits of mini
 python benchmarks/numerics.py --profile packed32 --profile int8          two profiles
@@ -31,7 +31,7 @@ PROFILES = {
 
 
 def save_track(folder: Path, name: str, calls: int | None) -> Path:
-    """The track `mini` in the numbers of a profile."""
+    """The track `mini` with the numerics of a profile."""
     dtype, forward = PROFILES[name]
     text = (ROOT / "harness" / "tracks" / "builtin" / "mini.toml").read_text(encoding="utf-8")
     text = text.replace('name = "mini"', f'name = "{name}"').replace('dtype = "bfloat16"', f'dtype = "{dtype}"')
@@ -44,7 +44,7 @@ def save_track(folder: Path, name: str, calls: int | None) -> Path:
 
 
 def harness(*arguments: object) -> str:
-    """What a command of the harness prints."""
+    """Run a command of the harness and return its output."""
     command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 

@@ -1,8 +1,9 @@
-"""What a user would pick in place of the harness: the same weights by ONNX Runtime and by OpenVINO.
+"""Peers, which a user could choose in place of the harness: the same weights in ONNX Runtime and OpenVINO.
 
-Each peer gets the model as its own documentation says. The input of the first layer comes from torch, so that a prompt
-can be added to it; the graph has all layers, the whole last one, and the head for the label words at the position that
-is read. Rows, a candidate with a text, are sorted by length and padded to the longest of each batch of `BATCH`.
+Each peer gets the model in the way that its own documentation describes. The input of the first layer comes from torch,
+so that a prompt can be added to it; the graph has all layers, the whole last one, and the head for the label words at
+the position that is read. Rows, a candidate with a text, are sorted by length and padded to the longest of each batch
+of `BATCH`.
 
 Neither OpenVINO nor NNCF is a dependency of the project: ``pip install openvino nncf``.
 """
@@ -44,7 +45,7 @@ HOW = {
 
 
 class MissingError(Exception):
-    """A peer's package is not installed; the message says which."""
+    """A peer's package is not installed. The message names it."""
 
 
 class Run(Protocol):
@@ -211,7 +212,7 @@ def _quantised(model: Any, samples: list[tuple[np.ndarray, ...]], precision: str
 
 @dataclass(frozen=True)
 class Agreement:
-    """Logits of label words beside those of the plain path."""
+    """Agreement of label-word logits with those of the plain path."""
 
     same: float
     """Share of rows with the same largest logit."""
@@ -220,7 +221,7 @@ class Agreement:
 
 
 def agreement(found: np.ndarray, expected: np.ndarray) -> Agreement:
-    """Of (candidates, texts, words)."""
+    """Compare logits of shape (candidates, texts, words)."""
     same = float((found.argmax(-1) == expected.argmax(-1)).mean())
     a, b = (x - x.mean(-1, keepdims=True) for x in (found, expected))
     return Agreement(same, float(np.sqrt(((a - b) ** 2).mean()) / b.std()))

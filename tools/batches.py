@@ -1,4 +1,4 @@
-"""Batches of a training run, each a pure function of (seed, step), so that a resumed run draws the same."""
+"""Batches of a training run. Each is a pure function of (seed, step), so a resumed run draws the same batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_PROMPT_TOKENS = 10
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass and what is wanted of it."""
+    """One forward pass and its targets."""
 
     name: str
     ids: torch.Tensor
@@ -34,13 +34,13 @@ class Batch:
     attention: torch.Tensor
     """(rows, tokens)"""
     places: torch.Tensor
-    """(targets,) flat positions that are read out."""
+    """(targets,) flat positions that are read."""
     labels: torch.Tensor | None
-    """(targets,) token ids; None where a distribution is wanted"""
+    """(targets,) token ids; None if the target is a distribution."""
     words: torch.Tensor
     """(words,) token ids"""
     chances: torch.Tensor
-    """(targets, words) distribution over them; both are empty where there are labels."""
+    """(targets, words) distribution over `words`; both are empty if there are labels."""
 
     @property
     def tokens(self) -> int:
@@ -161,7 +161,7 @@ class Batches:
         return self._cloze(name, texts, words, sharpness * scores, rng)
 
     def _chunk(self, drawn: np.ndarray, lengths: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
-        """Some of the texts drawn, of about one length, so that little is padding."""
+        """Some of the drawn texts, of similar lengths, so that there is little padding."""
         start = int(rng.integers(len(drawn) - rows + 1))
         return drawn[np.argsort(lengths, kind="stable")][start : start + rows]
 

@@ -111,7 +111,7 @@ class Check:
     rows: tuple[str, ...] = ()
     """The rows to look at if it fails."""
     hint: str = ""
-    """What to know about a failure beyond its rows."""
+    """What to know about a failure, apart from its rows."""
     passed: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,7 +122,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """Numbers worth reading that no limit is set on."""
+    """Numbers without a limit, for the reader."""
 
     name: str
     numbers: Mapping[str, float]
@@ -130,7 +130,7 @@ class Report:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Everything found out about one task."""
+    """All results for one task."""
 
     task: str
     checks: tuple[Check, ...]
@@ -346,7 +346,7 @@ def judge_guess(name: str, found: Guess | None, limit: float | None) -> Check | 
 
 
 def judge_shallow_cues(pool: Sequence[Row], test: Sequence[Row], spec: TaskSpec) -> list[Check | Report]:
-    """What each shallow classifier makes of the task."""
+    """The accuracy of each shallow classifier on the task."""
     possible = len({row.label for row in pool}) > 1 and len(test) > 0
 
     def by_words(text_of: Callable[[Row], str]) -> Guess | None:

@@ -9,7 +9,7 @@ class LowRank(torch.nn.Module):
     """y = W x + b + B (A x); B starts at zero."""
 
     def __init__(self, linear: torch.nn.Linear, rank: int, generator: torch.Generator) -> None:
-        """Keep the layer as it is; A and B learn."""
+        """Keep the layer unchanged; A and B are trained."""
         super().__init__()
         self.linear = linear
         self.down = torch.nn.Parameter(
@@ -24,7 +24,7 @@ class LowRank(torch.nn.Module):
 
 
 def add_low_rank(encoder: torch.nn.Module, rank: int, seed: int) -> list[torch.nn.Parameter]:
-    """Put factors beside every linear layer; the parameters that learn."""
+    """Add factors to every linear layer and return the parameters that are trained."""
     generator = torch.Generator().manual_seed(seed)
     made: list[torch.nn.Parameter] = []
     for name, module in list(encoder.named_modules()):

@@ -2,9 +2,9 @@
 
 python tools/make_results.py --store results/harness.db --track mini --out docs/results-mini.md
 
-Several `--store` are read as one. Of each entry's runs the one with the most cells counts, the newest of equals. What
-stands between `<!-- findings -->` and `<!-- end findings -->` of an existing page is kept as it is; everything else
-is written anew, and the same stores give the same page. Without a run on the track the page is left alone.
+Several `--store` are read as one. Of each entry's runs, the one with the most cells counts, and the newest of several.
+The text between `<!-- findings -->` and `<!-- end findings -->` of an existing page is kept; everything else is written
+again, and the same stores give the same page. If there is no run on the track, the page is not changed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def kept_findings(text: str) -> str:
     """The findings of an existing page, markers included.
 
     Raises:
-        ValueError: it has none; writing the page anew could lose what somebody wrote.
+        ValueError: it has none, and writing the page again could lose somebody's text.
     """
     found = FINDINGS.search(text)
     if found is None:

@@ -1,7 +1,7 @@
 """Writes the system call filters of the sandbox, ``harness/sandbox/seccomp-<machine>.bpf``, with libseccomp.
 
-What is not allowed does not exist (ENOSYS), so that the C library takes its older way (clone3 -> clone, openat2 ->
-openat); what programs expect to be refused now and then is refused (EPERM). Run again after an edit:
+A call that is not allowed fails as if it did not exist (ENOSYS), so the C library uses an older one (clone3 -> clone,
+openat2 -> openat). A call whose refusal programs can handle fails with EPERM. Run this again after an edit:
 
     python tools/make_seccomp.py            # write
     python tools/make_seccomp.py --check    # compare with what is there
@@ -37,7 +37,7 @@ ALLOWED = """
     getrandom rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack
     alarm pause setitimer getitimer
 """
-"""Computing, reading, waiting, and talking over sockets that are open already."""
+"""Computing, reading, waiting, and using sockets that are open already."""
 
 REFUSED = """
     fork vfork execve execveat kill tkill tgkill ptrace setsid setpgid setpriority
@@ -49,7 +49,7 @@ REFUSED = """
     setuid setgid setreuid setregid setresuid setresgid setgroups setrlimit
     sched_setaffinity sched_setparam sched_setscheduler shmget shmat shmctl msgget semget
 """
-"""What libraries try and get over: the rest of the kernel's calls do not exist at all."""
+"""Calls that libraries try and whose refusal they handle. All other calls of the kernel seem not to exist."""
 
 OF_A_PROCESS = "getpgid getsid get_robust_list sched_getaffinity sched_getparam sched_getscheduler"
 """Calls about any process whose number is given: here about the caller alone, which is number 0."""
@@ -96,7 +96,7 @@ def build(machine: str) -> bytes:
 
 
 def shipped(machine: str) -> Path:
-    """Where the filter lies."""
+    """Path of the filter."""
     return ROOT / "harness" / "sandbox" / f"seccomp-{machine}.bpf"
 
 

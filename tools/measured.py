@@ -40,7 +40,7 @@ class Runs:
         self.by_id = dict(sorted(found.items(), key=lambda item: (len(self.cells(item[0])), item[1].started)))
 
     def runs(self) -> list[Run]:
-        """Fullest last, and the newest of equally full ones: the last run of an entry is the one that counts."""
+        """Runs in the order of their number of cells, then of age. The last run of an entry is the one that counts."""
         return list(self.by_id.values())
 
     def cells(self, run: str) -> list[StoredCell]:
@@ -54,7 +54,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a page is made of."""
+    """The data of a page."""
 
     track: Track
     ranking: Ranking
@@ -98,13 +98,13 @@ def measure(stores: Sequence[Store], track: Track) -> Measured | None:
 
 @dataclass(frozen=True)
 class Race:
-    """How soon a system is as good on dev as a reference ends up: budget shares, an array (splits,) per task."""
+    """How soon a system reaches the final dev score of a reference: budget shares, an array (splits,) per task."""
 
     tasks: tuple[str, ...]
     system: tuple[FloatArray, ...]
     reference: tuple[FloatArray, ...]
     without_target: int
-    """Cells left out because the reference offers no dev score."""
+    """Number of cells left out because the reference offers no dev score."""
 
 
 def race(system: Sequence[StoredCell], reference: Sequence[StoredCell]) -> Race | None:
@@ -132,7 +132,7 @@ def _last_dev(cell: StoredCell) -> float | None:
 
 
 def _share(cell: StoredCell, target: float) -> float:
-    """Share of the budget spent when the target was first reached, one row at least; inf where it never was."""
+    """Share of the budget spent when the target was first reached, at least one row; inf if it was never reached."""
     offers = cell.record.history or ()
     first = next((rows for rows, note in offers if note.get("dev", -math.inf) >= target), math.inf)
     return float(max(first, 1) / cell.record.rows_total)

@@ -1,7 +1,7 @@
 """Texts to train on, cut from any plain text: sentences, questions, altered copies, pairs of them.
 
-Nothing here knows a label. Pairs are candidates only; what they are worth is said by the
-untouched sentence encoder (`teacher.py`), which is distilled into the cloze "A ? [MASK] , B".
+No labels are used here. Pairs are only candidates. The unchanged sentence encoder (`teacher.py`)
+scores them and is distilled into the cloze "A ? [MASK] , B".
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ VERB_FRAMES = (
 
 @dataclass
 class Units:
-    """Single texts that pairs are made of."""
+    """Single texts from which pairs are made."""
 
     texts: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Units:
     """Units of the same passage or dictionary entry share a group."""
 
     def add(self, text: str, kind: str, group: int) -> int:
-        """Append one unit; its index."""
+        """Append one unit and return its index."""
         self.texts.append(text)
         self.kinds.append(kind)
         self.groups.append(group)
@@ -91,7 +91,7 @@ def is_english(text: str) -> bool:
 
 
 def register(line: str) -> str:
-    """What a line is by its looks: "review", "gloss", "dictionary" or "prose"."""
+    """The kind of a line by its form: "review", "gloss", "dictionary" or "prose"."""
     if ENTRY.match(line) and line[-1] not in "?!" and "#" not in line[:40] and not line[: line.index(":")].isupper():
         return "gloss"
     if (

@@ -1,4 +1,4 @@
-"""What the untouched sentence encoder knows, turned into targets for clozes.
+"""Targets for clozes, computed by the unchanged sentence encoder.
 
 Three kinds of target, all computed from plain text by the encoder's own mean-pooled vectors:
 
@@ -147,7 +147,7 @@ def prepare(
     size: int,
     seed: int,
 ) -> Prepared:
-    """Cut the text, ask the encoder, keep what training needs.
+    """Cut the text, run the encoder, and keep what training needs.
 
     Args:
         lines: passages, one a line.
@@ -209,7 +209,7 @@ def _texts_for_clozes(
 
 
 def _mix(kept: list[str], registers: np.ndarray, rng: np.random.Generator) -> list[str]:
-    """Old dictionary entries are half of many corpora and little like the rest: keep one in three."""
+    """Keep one in three old dictionary entries: they are half of many corpora and differ from the rest."""
     keep = (registers != "dictionary") | (rng.random(len(kept)) < 1 / 3)
     return [line for line, kept_line in zip(kept, keep, strict=True) if kept_line]
 

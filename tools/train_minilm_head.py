@@ -3,8 +3,8 @@
     python tools/train_minilm_head.py corpus.txt.xz --out harness/models/minilm-mlm --work build/minilm
 
 Needs one text file and two CPU cores. The work folder keeps the prepared texts and the state of
-the run: kill it at any moment, give the same command again, and it goes on from the last saved
-step, drawing the very batches it would have drawn.
+the run. If the run is killed, the same command continues from the last saved step with the same
+batches.
 """
 
 from __future__ import annotations
@@ -128,10 +128,10 @@ def prepared(
 
 
 class Run:
-    """One training run; all that changes is in the model, the optimiser and the step."""
+    """One training run. Its state is the model, the optimiser and the step."""
 
     def __init__(self, options: argparse.Namespace, model: BertForMaskedLM, batches: Batches) -> None:
-        """Choose what learns, and go on from a saved state if there is one."""
+        """Choose the trained parameters, and continue from a saved state if there is one."""
         self.options, self.model, self.batches = options, model, batches
         model.requires_grad_(requires_grad=False)
         head = [*model.cls.predictions.transform.parameters(), model.cls.predictions.bias]
@@ -185,14 +185,14 @@ class Run:
                 self._report()
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Scores (targets, vocabulary) at the places read out, and nowhere else."""
+        """Scores (targets, vocabulary) at the read positions only."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = self.model.bert(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
             scores: torch.Tensor = self.model.cls(hidden.flatten(0, 1)[batch.places])
         return scores.float()
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, float]:
-        """Cross-entropy at the places read out, and the least it could be."""
+        """Cross-entropy at the read positions, and its lower bound."""
         chances = torch.log_softmax(self.logits(batch), dim=1)
         if batch.labels is not None:
             return -chances.gather(1, batch.labels[:, None]).mean(), 0.0
@@ -244,7 +244,7 @@ def rate(step: int, steps: int) -> float:
 
 
 def export(model: BertForMaskedLM, train: str, out: Path) -> str:
-    """Write the trained tensors as bfloat16, and their sha256 beside them; both aside first."""
+    """Write the trained tensors as bfloat16 and their SHA-256, both by temporary files that are then renamed."""
     state = merged_state(model)
     wanted = (
         "cls.predictions.transform.",

@@ -1,4 +1,4 @@
-"""WordNet's dictionary files, read just far enough to substitute words.
+"""Reads as much of WordNet's dictionary files as is needed to substitute words.
 
 Reads `data.noun`, `data.verb`, `data.adj` and `data.adv` (format: wndb(5WN), as installed by
 Debian's `wordnet-base`). Only lemmas of one word are kept.

@@ -1,10 +1,10 @@
-"""How much the embedded model knows before any example: a table on a competition kit.
+"""Accuracy of the embedded model without examples: a table on a competition kit.
 
     python tools/zero_shot.py --data DIR
 
 DIR holds <Task>/test.tsv and <Task>/<split>/{train,dev}.tsv, tab-separated, label last. Accuracy is
-given twice: of the label words' logits as they are, and centred (each word's mean over the rows
-taken away, which needs no labels). Rows: `test` is test.tsv, `splits` all rows of train and dev.
+given twice: for the label words' logits as they are, and for centred logits (minus each word's
+mean over the rows, which needs no labels). Rows: `test` is test.tsv, `splits` all rows of train and dev.
 """
 
 from __future__ import annotations
