@@ -67,9 +67,9 @@ def main() -> None:
     pairs = (time.process_time() - before - first) / min(10, given.submissions)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{given.submissions} submissions x {len(TASKS) * given.splits} cells x {given.items:,} items: {first:.1f} s of CPU time; "
-        f"one submission against all others {pairs:.2f} s; peak {peak:,.0f} MiB; {groups} ranks, "
-        f"resolution {(found.resolution or 0) * 100:.2f} points"
+        f"{given.submissions} submissions x {len(TASKS) * given.splits} cells x {given.items:,} items: "
+        f"{first:.1f} s of CPU time; one submission against all others {pairs:.2f} s; "
+        f"peak {peak:,.0f} MiB; {groups} ranks, resolution {(found.resolution or 0) * 100:.2f} points"
     )
 
 
