@@ -37,9 +37,9 @@ from harness.contract import Subspace
 from harness.results.records import RunKey
 from harness.results.store import Store
 from harness.service import messages
-from harness.service.accounts import Book
+from harness.service.accounts import Accounts
 from harness.service.app import make_app
-from harness.service.queries import Desk, Limits, Place
+from harness.service.queries import Limits, Place, QueryHandler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,10 +80,10 @@ def stage(model: str, service_s: float) -> tuple[Any, Task, Shots]:
 def http_server(model: str, service_s: float, folder: str, line: Any) -> None:
     """A service on a free port; it sends the port and a token."""
     lm, task, shots = stage(model, service_s)
-    book = Book(f"{folder}/service.db")
+    book = Accounts(f"{folder}/service.db")
     token = book.new_token("bench")
     place = Place(task, 1, shots, lm.info(shots.train.texts, task.template), CALLS)
-    app = make_app(Desk(lm, "bench 0", {(task.name, 1): place}, book, LIMITS))
+    app = make_app(QueryHandler(lm, "bench 0", {(task.name, 1): place}, book, LIMITS))
     sock = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sends at once (TCP_NODELAY) only where it is named
     sock.bind(("127.0.0.1", 0))
     line.send((sock.getsockname()[1], token))

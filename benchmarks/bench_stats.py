@@ -49,7 +49,7 @@ def _cells(
 
 
 def main() -> None:
-    """Make up predictions, measure, and print."""
+    """Make up, time, print."""
     parser = argparse.ArgumentParser(description="Time the statistics of a ranking.")
     parser.add_argument("--submissions", type=int, default=50)
     parser.add_argument("--splits", type=int, default=5)
@@ -68,8 +68,8 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{given.submissions} submissions x {len(TASKS) * given.splits} cells x {given.items:,} items: "
-        f"{first:.1f} s of CPU time; one submission against all others {pairs:.2f} s; peak {peak:,.0f} MiB; "
-        f"{groups} ranks, resolution {(found.resolution or 0) * 100:.2f} points"
+        f"{first:.1f} s of CPU time; one submission against all others {pairs:.2f} s; "
+        f"peak {peak:,.0f} MiB; {groups} ranks, resolution {(found.resolution or 0) * 100:.2f} points"
     )
 
 

@@ -22,8 +22,8 @@ def count_wait(seconds: float) -> None:
     _thread.waited_s = waited_s() + seconds
 
 
-class Turns:
-    """A re-entrant lock that counts the waiting time of each thread; used as ``with turns:``."""
+class DeviceLock:
+    """A re-entrant lock that counts the waiting time of each thread; used as ``with device_lock:``."""
 
     def __init__(self) -> None:
         """Create the lock; no thread holds it."""

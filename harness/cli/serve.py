@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from harness.evaluation.overrides import Overrides
-    from harness.service.accounts import Book
+    from harness.service.accounts import Accounts
 
 _BOOK = "results/service.db"
 commands = typer.Typer()
@@ -60,7 +60,7 @@ def serve(
     the same command goes on with the same budgets.
     """
     try:
-        from harness.service.accounts import Book  # noqa: PLC0415 - keeps `--help` quick
+        from harness.service.accounts import Accounts  # noqa: PLC0415 - keeps `--help` quick
         from harness.service.serve import run, service_of  # noqa: PLC0415
         from harness.service.starting import Starting  # noqa: PLC0415
     except ModuleNotFoundError as problem:
@@ -73,7 +73,7 @@ def serve(
 
     if (tokens or revoke_token is not None) and not is_there(book):
         raise InputError(f"{shown(book)}: no such book; make it with its first token: {_new_token(book)}")
-    kept = Book(book)
+    kept = Accounts(book)
     if new_token is not None or revoke_token is not None or tokens:
         _change_tokens(kept, book, new_token, overrides.calls, revoke_token)
         return
@@ -99,7 +99,7 @@ def serve(
     run(Starting(offered, chosen.name), host, port)
 
 
-def _change_tokens(kept: Book, book: str, new: str | None, calls: int | None, revoked: str | None) -> None:
+def _change_tokens(kept: Accounts, book: str, new: str | None, calls: int | None, revoked: str | None) -> None:
     """Make a token, revoke one, or list them all."""
     if new is not None:
         typer.echo(kept.new_token(new, calls))

@@ -241,7 +241,7 @@ class Evaluation:
         attempt = self.store.begin(run, cell.task.name, cell.split, replaces)
         try:
             if white_box:
-                with lm.turns:
+                with lm.device_lock:
                     return run_reference(cell, submission, options, lm, attempt, watch)
             return run_cell(cell, submission, options, lm, attempt, watch, tier)
         except SubmissionError:

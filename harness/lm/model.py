@@ -13,7 +13,7 @@ import torch
 
 from harness.blackbox.cells import cell, served_alone
 from harness.blackbox.checkpoints import checkpoint
-from harness.blackbox.lock import Turns
+from harness.blackbox.lock import DeviceLock
 from harness.blackbox.model import Forwarded
 from harness.blackbox.projection import check_space
 from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
@@ -63,7 +63,7 @@ class LanguageModel:
         self.format = choice.number_format(model, spec, device, forward)
         self.dtype: torch.dtype = torch.float32 if self.format == "int8" else getattr(torch, self.format)
         self.device, self.chunk_tokens = device, chunk_tokens
-        self.turns = Turns()
+        self.device_lock = DeviceLock()
         self._block = TOGETHER if forward == "invariant" else None
         model = model.eval().requires_grad_(False).to(device, self.dtype)
         self._model, self._zero_head_bias = model, spec.zero_head_bias
@@ -129,7 +129,7 @@ class LanguageModel:
         """What is published, with layer widths measured on `texts` at the zero prompt."""
         zero = self._zero(self._p0_mode)
         encoded = self.text_set(template, tuple(texts), self._p0_mode).encoded
-        with self.turns:  # all of it: a thread takes torch's number of threads over when it first uses torch
+        with self.device_lock:  # all of it: a thread takes torch's number of threads over when it first uses torch
             batch = self._batch(encoded, self._layers(zero), zero, 1)
             asked = (
                 f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured"
@@ -158,7 +158,7 @@ class LanguageModel:
             try:
                 yield
             finally:
-                with self.turns:
+                with self.device_lock:
                     forget(mine)
 
     def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> TextSet:
@@ -254,11 +254,11 @@ class LanguageModel:
         """Logits and the features that were asked for, in float32. With `normalize`, logits are log-probabilities.
 
         Texts of like length are forwarded together, as many tokens at once as `chunk_tokens` says; which rows share a
-        chunk depends on the query alone. Of several threads one computes, the others wait in `turns`. There is a
+        chunk depends on the query alone. Of several threads one computes, the others wait in `device_lock`. There is a
         checkpoint before each chunk.
         """
         asked = f"the reply to {1 if prompts is None else len(prompts)} candidates x {len(texts)} texts"
-        with self.turns, memory_for(asked, "Ask for fewer at once"):
+        with self.device_lock, memory_for(asked, "Ask for fewer at once"):
             return self._forward(prompts, texts, words, features, normalize)
 
     def _forward(

@@ -156,7 +156,7 @@ class Moved(StoreError):  # noqa: N818 - reads as the fact it states
     """Another process charged or closed the account in the meantime. This process charged nothing."""
 
 
-class Book:
+class Accounts:
     """The database of accounts. Several threads, and several servers, may use it at once."""
 
     def __init__(self, url: str = DEFAULT) -> None:

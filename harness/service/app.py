@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from harness.service.messages import FaultCode, Media
-    from harness.service.queries import Desk, Place
+    from harness.service.queries import Place, QueryHandler
 
 Settle: TypeAlias = "Callable[[Callable[[], None]], bool]"
 """Scores one answer, with what is to be called whenever others may be let through; whether there may be more."""
@@ -55,9 +55,9 @@ _Credentials = Annotated[HTTPAuthorizationCredentials | None, fastapi.Security(_
 class Service:
     """The query service with its thread, its counters and its clients' rate limits."""
 
-    def __init__(self, desk: Desk, settle: Settle) -> None:
-        """Serve `desk`; `settle` scores one answer and says whether to go on; it is called on the model's thread."""
-        self.desk, self.metrics = desk, Metrics()
+    def __init__(self, handler: QueryHandler, settle: Settle) -> None:
+        """Serve `handler`; `settle` scores one answer and says whether to go on; it is called on the model's thread."""
+        self.handler, self.metrics = handler, Metrics()
         self._settle = settle
         self._model = Line()
         self._buckets: dict[str, Bucket] = {}
@@ -103,9 +103,9 @@ class Service:
         Raises:
             Refusal: there is no such cell.
         """
-        found = self.desk.places.get((task, split))
+        found = self.handler.places.get((task, split))
         if found is None:
-            there = ", ".join(f"{name}/{number}" for name, number in self.desk.places)
+            there = ", ".join(f"{name}/{number}" for name, number in self.handler.places)
             raise Refusal("unknown_cell", f"no cell {task[:64]}/{split} here; there are {there}")
         return found
 
@@ -117,10 +117,10 @@ class Service:
             Refusal: the client is unknown, or asks too often.
         """
         given = credentials.credentials if credentials else ""
-        token = await asyncio.to_thread(self.desk.book.token, given) if given else None
+        token = await asyncio.to_thread(self.handler.book.token, given) if given else None
         if token is None:
             raise Refusal("unauthorized", "a token is needed: Authorization: Bearer NAME.SECRET")
-        limits = self.desk.limits
+        limits = self.handler.limits
         bucket = self._buckets.setdefault(token.name, Bucket(limits.per_s, limits.burst))
         wait_s = bucket.take(time.monotonic())
         if wait_s:
@@ -142,9 +142,9 @@ async def _client(request: Request, credentials: _Credentials) -> AsyncIterator[
 _Client = Annotated[Token, Depends(_client)]
 
 
-def make_app(desk: Desk, settle: Settle = lambda _others: False) -> FastAPI:
-    """The service of a desk as an ASGI application; what was handed in before is settled when it starts."""
-    service = Service(desk, settle)
+def make_app(handler: QueryHandler, settle: Settle = lambda _others: False) -> FastAPI:
+    """The service of a handler as an ASGI application; what was handed in before is settled when it starts."""
+    service = Service(handler, settle)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -166,17 +166,17 @@ def make_app(desk: Desk, settle: Settle = lambda _others: False) -> FastAPI:
     _faults(app, service)
     _open_routes(app, service)
     _cell_routes(app, service)
-    schema.describe(app, desk.places)
+    schema.describe(app, handler.places)
     return app
 
 
 def _open_routes(app: FastAPI, service: Service) -> None:
-    desk = service.desk
+    handler = service.handler
 
     @app.get("/health", **schema.gives(messages.Health, auth=False))
     async def health(request: Request) -> Response:
         """Answer at once, whatever the model is doing."""
-        return _reply(request, messages.Health("ok", desk.track.partition(" ")[0], service.waiting))
+        return _reply(request, messages.Health("ok", handler.track.partition(" ")[0], service.waiting))
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
     async def metrics() -> Response:
@@ -186,40 +186,40 @@ def _open_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/cells", **schema.gives(list[messages.CellName]))
     async def cells(request: Request, token: _Client) -> Response:
         """The cells on offer, with the rest of this token's budget."""
-        return _reply(request, await asyncio.to_thread(desk.names, token))
+        return _reply(request, await asyncio.to_thread(handler.names, token))
 
     @app.get("/v1/vocabulary", **schema.gives(wire.WordList))
     async def vocabulary(request: Request, token: _Client) -> Response:  # noqa: ARG001 - any client
         """Every word that can be a label word. Free."""
-        return _reply(request, await service.turn(desk.vocabulary))
+        return _reply(request, await service.turn(handler.vocabulary))
 
 
 def _cell_routes(app: FastAPI, service: Service) -> None:
-    desk = service.desk
+    handler = service.handler
 
     @app.get("/v1/cells/{task}/{split}", **schema.gives(messages.CellPage))
     async def cell(request: Request, task: str, split: int, token: _Client) -> Response:
         """Task, few-shot examples, model and budget of a cell. Free."""
         place = service.place(task, split)
-        return _reply(request, await asyncio.to_thread(desk.page, token, place))
+        return _reply(request, await asyncio.to_thread(handler.page, token, place))
 
     @app.post("/v1/cells/{task}/{split}/words", **schema.takes(messages.WordsAsked, wire.WordIds))
     async def words(request: Request, task: str, split: int, token: _Client) -> Response:  # noqa: ARG001
         """Token ids of words. Free."""
         place, media = service.place(task, split), _media(request)
-        body = await _body(request, _SMALL, desk.limits.read_s)
+        body = await _body(request, _SMALL, handler.limits.read_s)
         asked = messages.decode(body, media, messages.WordsAsked)
-        return _reply(request, await service.turn(lambda: desk.word_ids(place, asked.words)))
+        return _reply(request, await service.turn(lambda: handler.word_ids(place, asked.words)))
 
     @app.post("/v1/cells/{task}/{split}/query", **schema.takes(messages.QueryBody, wire.Result, idempotent=True))
     async def query(request: Request, task: str, split: int, token: _Client) -> Response:
         """One query: candidates x texts rows. It is charged once per idempotency key, before the reply."""
         place, media, key = service.place(task, split), _media(request), _key(request)
-        body = await _body(request, desk.limits.frame_bytes, desk.limits.read_s)
+        body = await _body(request, handler.limits.frame_bytes, handler.limits.read_s)
         began = time.perf_counter()
 
         def work() -> tuple[bytes, Any]:
-            found = desk.query(token, place, messages.decode(body, media, messages.QueryBody), body, key)
+            found = handler.query(token, place, messages.decode(body, media, messages.QueryBody), body, key)
             if _accepted(request) == MSGPACK:
                 return found.reply, found.row
             return messages.encode(messages.decode(found.reply, MSGPACK, wire.Result), JSON), found.row
@@ -232,9 +232,9 @@ def _cell_routes(app: FastAPI, service: Service) -> None:
     async def answer(request: Request, task: str, split: int, token: _Client) -> Response:
         """Submit the answer and close the cell. It is scored later on texts that stay here; the score is not told."""
         place, media = service.place(task, split), _media(request)
-        body = await _body(request, 2 * desk.limits.answer_bytes, desk.limits.read_s)
+        body = await _body(request, 2 * handler.limits.answer_bytes, handler.limits.read_s)
         receipt = await service.turn(
-            lambda: desk.submit(token, place, messages.decode(body, media, messages.Handed).answer)
+            lambda: handler.submit(token, place, messages.decode(body, media, messages.Handed).answer)
         )
         service.metrics.handed_in(task)
         service.settle()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.blackbox.pricing import Answered
     from harness.contract import Examples, ModelInfo, Shots, Task
     from harness.results.records import LedgerRow
-    from harness.service.accounts import Account, Book, Token
+    from harness.service.accounts import Account, Accounts, Token
     from harness.service.messages import FaultCode, QueryBody
 
 T = TypeVar("T")
@@ -87,11 +87,11 @@ class Answer:
     """The charged row; None for a retry."""
 
 
-class Desk:
+class QueryHandler:
     """Answers queries for all cells of a track, with one model and one database of accounts."""
 
     def __init__(
-        self, lm: Any, track: str, places: Mapping[tuple[str, int], Place], book: Book, limits: Limits
+        self, lm: Any, track: str, places: Mapping[tuple[str, int], Place], book: Accounts, limits: Limits
     ) -> None:
         """Serve `places` by (task, split). `track` is the track's name and fingerprint."""
         self.track, self.places, self.book, self.limits = track, places, book, limits

@@ -18,7 +18,7 @@ from harness.results.records import Usage
 from harness.service.app import make_app
 from harness.service.connections import AtOnce, connections
 from harness.service.line import Closing
-from harness.service.queries import Desk, Limits, Place
+from harness.service.queries import Limits, Place, QueryHandler
 from harness.service.starting import Starting
 from harness.solving import answers
 from harness.tracks.examples import load_shots
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.evaluation.referee import Cell
     from harness.evaluation.run import Evaluation, Plan
     from harness.results.store import Store
-    from harness.service.accounts import Account, Book, Token
+    from harness.service.accounts import Account, Accounts, Token
 
 _AT_ONCE = 256
 _MOST_TRIES = 5
@@ -56,13 +56,13 @@ def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
     return found
 
 
-def service_of(evaluation: Evaluation, book: Book, per_s: float, burst: int) -> FastAPI:
+def service_of(evaluation: Evaluation, book: Accounts, per_s: float, burst: int) -> FastAPI:
     """The service of an evaluation's cells as an ASGI application."""
     limits = evaluation.track.limits
     allowed = Limits(limits.answer_mb << 20, limits.frame_mb << 20, limits.answers, per_s=per_s, burst=burst)
-    desk = Desk(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed)
+    handler = QueryHandler(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed)
     failed: set[int] = set()
-    return make_app(desk, lambda others: settle(evaluation, book, failed, others))
+    return make_app(handler, lambda others: settle(evaluation, book, failed, others))
 
 
 def run(app: FastAPI | Starting, host: str, port: int) -> None:
@@ -116,7 +116,7 @@ def _check_free(host: str, port: int) -> None:
         raise InputError(f"{host}:{port} cannot be listened on: {problem.strerror}. {way_out}") from problem
 
 
-def settle(evaluation: Evaluation, book: Book, failed: set[int], others: Callable[[], None] = lambda: None) -> bool:
+def settle(evaluation: Evaluation, book: Accounts, failed: set[int], others: Callable[[], None] = lambda: None) -> bool:
     """Score the oldest answer that was handed in for a cell of this evaluation and is not in its store yet.
 
     Returns False where there is none. An answer that could not be scored goes into `failed` and is passed over, so
@@ -145,7 +145,7 @@ def settle(evaluation: Evaluation, book: Book, failed: set[int], others: Callabl
     return False
 
 
-def _score(evaluation: Evaluation, book: Book, account: Account, cell: Cell) -> str:
+def _score(evaluation: Evaluation, book: Accounts, account: Account, cell: Cell) -> str:
     """Store ledger, answer and predictions as a cell of the token's run, and return the run's id.
 
     Raises:

@@ -33,7 +33,7 @@ TEXTS = [(f"film number {n}",) for n in range(TRAIN)]
 LARGEST = 1 << 20
 
 
-class Book:
+class Accounts:
     """A ledger in memory."""
 
     def __init__(self, fail_at: int | None = None) -> None:
@@ -54,7 +54,7 @@ class Line:
     sock: socket.socket
     thread: threading.Thread
     session: Session
-    book: Book
+    book: Accounts
     raised: list[StoreError]
 
     def send(self, *frames: wire.Request | bytes) -> None:
@@ -93,10 +93,10 @@ def task() -> Task:
 def connect(tiny_lm: LanguageModel, task: Task) -> Iterator[Any]:
     ends = []
 
-    def open_line(wall_s: float = 30, ready: bool = True, book: Book | None = None) -> Line:
+    def open_line(wall_s: float = 30, ready: bool = True, book: Accounts | None = None) -> Line:
         ours, theirs = socket.socketpair()
         theirs.settimeout(30)
-        kept = book or Book()
+        kept = book or Accounts()
         made = Session(PricedModel(tiny_lm, task, LARGEST, LARGEST), Meter(CALLS, TRAIN), kept)
         raised: list[StoreError] = []
 
@@ -174,7 +174,7 @@ def test_hanging_up_with_answered_queries_unread_still_counts_them(connect: Any,
 
 
 def test_the_ledger_is_written_before_the_reply_is_sent(connect: Any, task: Task) -> None:
-    line = connect(book=Book(fail_at=1))
+    line = connect(book=Accounts(fail_at=1))
     assert isinstance(line.ask(query(task)), wire.Result)
     line.send(query(task))
     assert wire.receive(line.sock, 1 << 20) is None

@@ -18,7 +18,7 @@ from outer_models import write_submission
 
 from harness import cli
 from harness.results.store import Store
-from harness.service.accounts import Book
+from harness.service.accounts import Accounts
 from harness.tracks.examples import Source, load_test
 from harness.tracks.tasks import load_task
 from harness.tracks.track import ROUNDING
@@ -461,7 +461,7 @@ def test_a_book_that_is_not_there_is_not_made_by_looking_into_it(harness: Any, t
         assert f"{book}: no such book; make it with its first token" in done.err
         assert f"harness serve --new-token NAME --book {book}" in done.err
     assert list(tmp_path.iterdir()) == []
-    Book("service.db").close()
+    Accounts("service.db").close()
     done = harness("serve", "--book", book, "--tokens")
     assert done.code == 0
     assert f"no tokens in {book}; make one with: harness serve --new-token NAME --book {book}\n" in done.out

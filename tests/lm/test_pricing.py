@@ -38,7 +38,7 @@ class Watched(Meter):
         return super().price(candidates, texts)
 
 
-class Desk:
+class QueryHandler:
     """One model, one meter, and what was committed."""
 
     def __init__(self, reply_bytes: int = 1 << 20) -> None:
@@ -53,13 +53,13 @@ class Desk:
 
 
 def test_the_budget_is_looked_at_once_on_the_way() -> None:
-    desk = Desk()
+    desk = QueryHandler()
     desk.ask(Query(TEXTS))
     assert desk.meter.looks == 1
 
 
 def test_a_query_is_charged_forwarded_and_committed_with_the_digest_of_both_ways() -> None:
-    desk = Desk()
+    desk = QueryHandler()
     answered = desk.ask(Query(TEXTS, prompts=SPACE.at(np.ones((2, 2, 4)))))
     assert desk.committed == [answered]
     assert (desk.meter.spent, desk.lm.forwards) == (4, 1)
@@ -74,7 +74,7 @@ def test_a_query_is_charged_forwarded_and_committed_with_the_digest_of_both_ways
 
 
 def test_nothing_is_sent_that_could_not_be_committed() -> None:
-    desk = Desk()
+    desk = QueryHandler()
 
     def full(_answered: Answered) -> None:
         raise StoreError("disk full")
@@ -96,14 +96,14 @@ def test_nothing_is_sent_that_could_not_be_committed() -> None:
     ],
 )
 def test_a_refused_query_costs_nothing_and_reaches_no_model(query: Query, problem: type[Exception]) -> None:
-    desk = Desk()
+    desk = QueryHandler()
     with pytest.raises(problem):
         desk.ask(query)
     assert (desk.meter.spent, desk.lm.forwards, desk.committed) == (0, 0, [])
 
 
 def test_a_reply_that_no_frame_holds_costs_nothing() -> None:
-    desk = Desk(reply_bytes=100)
+    desk = QueryHandler(reply_bytes=100)
     with pytest.raises(QueryError, match=r"the reply would have 144 bytes; 100 are allowed"):
         desk.ask(Query(TEXTS, features="mask"))
     assert (desk.meter.spent, desk.lm.forwards) == (0, 0)
@@ -111,14 +111,14 @@ def test_a_reply_that_no_frame_holds_costs_nothing() -> None:
 
 def test_a_query_of_more_than_is_left_is_refused_before_its_texts_are_read() -> None:
     """So that nobody has the referee tokenise for nothing."""
-    desk = Desk()
+    desk = QueryHandler()
     desk.lm.text_set = None
     with pytest.raises(BudgetExhausted, match="8 rows asked, 6 of 6 left"):
         desk.ask(Query(TEXTS * 4))
 
 
 def test_texts_are_counted_with_those_declared_before() -> None:
-    priced = Desk().priced
+    priced = QueryHandler().priced
     size = priced.check_texts(TEXTS)
     assert size == 2 * 64 + 8 + 5
     with pytest.raises(QueryError, match="Reuse text sets"):
@@ -136,14 +136,14 @@ WORDS_OF = {"short": ("one two three",), "full": ("a b c d",), "long": ("a b c d
 @pytest.mark.parametrize("features", [None, "mask", "all"])
 def test_a_text_costs_as_many_rows_as_its_tokens_fill(name: str, rows: int, features: Any) -> None:
     """Texts packed into one cost what they cost one by one, or nearly so."""
-    desk = Desk()
+    desk = QueryHandler()
     desk.priced = dataclasses.replace(desk.priced, row_tokens=4)
     answered = desk.ask(Query((WORDS_OF[name],), features=features))
     assert answered.row.rows == desk.meter.spent == rows
 
 
 def test_each_candidate_pays_for_the_length() -> None:
-    desk = Desk()
+    desk = QueryHandler()
     desk.priced = dataclasses.replace(desk.priced, row_tokens=4)
     assert desk.ask(Query((WORDS_OF["long"], WORDS_OF["short"]), prompts=SPACE.at(np.ones((2, 2, 4))))).row.rows == 6
 
@@ -151,14 +151,14 @@ def test_each_candidate_pays_for_the_length() -> None:
 @pytest.mark.parametrize(("features", "rows"), [(None, 1), ("mask", 1), ("cls", 1), ("all", 3)])
 def test_texts_in_a_template_are_free_unless_the_features_of_all_tokens_are_asked_for(features: Any, rows: int) -> None:
     """Demonstrations are context; with all features each of them would be answered for."""
-    desk = Desk()
+    desk = QueryHandler()
     desk.priced = dataclasses.replace(desk.priced, row_tokens=4)
     packed = f"y y y y y y y {TASK.template}"
     assert desk.ask(Query((WORDS_OF["full"],), template=packed, features=features)).row.rows == rows
 
 
 def test_a_long_text_that_does_not_fit_into_the_budget_costs_nothing() -> None:
-    desk = Desk()
+    desk = QueryHandler()
     desk.priced = dataclasses.replace(desk.priced, row_tokens=1)
     with pytest.raises(BudgetExhausted, match="12 rows asked, 6 of 6 left"):
         desk.ask(Query((WORDS_OF["packed"],)))
@@ -166,4 +166,4 @@ def test_a_long_text_that_does_not_fit_into_the_budget_costs_nothing() -> None:
 
 
 def test_without_a_size_a_text_is_one_row() -> None:
-    assert Desk().ask(Query((WORDS_OF["packed"],), features="all")).row.rows == 1
+    assert QueryHandler().ask(Query((WORDS_OF["packed"],), features="all")).row.rows == 1

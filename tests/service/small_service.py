@@ -13,9 +13,9 @@ import uvicorn
 
 from harness.blackbox.fake import fake_shots, fake_task
 from harness.blackbox.fake_language_model import FakeLanguageModel
-from harness.service.accounts import Book
+from harness.service.accounts import Accounts
 from harness.service.app import make_app
-from harness.service.queries import Desk, Limits, Place
+from harness.service.queries import Limits, Place, QueryHandler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,21 +37,21 @@ def place(calls: int = CALLS, split: int = 1) -> Place:
     return Place(TASK, split, shots, FakeLanguageModel(TASK).info((), ""), calls)
 
 
-def desk(book: Book, lm: Any = None, limits: Limits = FAST, calls: int = CALLS) -> Desk:
-    """A desk with two cells."""
+def handler(book: Accounts, lm: Any = None, limits: Limits = FAST, calls: int = CALLS) -> QueryHandler:
+    """A handler with two cells."""
     offered = {(TASK.name, split): place(calls, split) for split in (1, 2)}
-    return Desk(lm or FakeLanguageModel(TASK), "fake 0123", offered, book, limits)
+    return QueryHandler(lm or FakeLanguageModel(TASK), "fake 0123", offered, book, limits)
 
 
 class House:
-    """A book in a folder, a token, and a desk on both."""
+    """A book in a folder, a token, and a handler on both."""
 
     def __init__(self, folder: Path, lm: Any = None, limits: Limits = FAST, calls: int = CALLS) -> None:
         """Open everything."""
         self.lm = lm or FakeLanguageModel(TASK)
-        self.book = Book(str(folder / "service.db"))
+        self.book = Accounts(str(folder / "service.db"))
         self.token = self.book.new_token("alice")
-        self.desk = desk(self.book, self.lm, limits, calls)
+        self.handler = handler(self.book, self.lm, limits, calls)
         self.settled = 0
 
     def settle(self, others: Callable[[], None]) -> bool:
@@ -62,21 +62,21 @@ class House:
     @property
     def app(self) -> FastAPI:
         """A fresh application."""
-        return make_app(self.desk, self.settle)
+        return make_app(self.handler, self.settle)
 
     @property
     def spent(self) -> int:
         """Rows that the book says were spent on split 1."""
         found = self.book.token(self.token)
         assert found is not None
-        return self.desk.account(found, self.desk.places[TASK.name, 1]).rows_spent
+        return self.handler.account(found, self.handler.places[TASK.name, 1]).rows_spent
 
     @property
     def ledger(self) -> list[int]:
         """Rows of each charged query of split 1."""
         found = self.book.token(self.token)
         assert found is not None
-        number = self.desk.account(found, self.desk.places[TASK.name, 1]).number
+        number = self.handler.account(found, self.handler.places[TASK.name, 1]).number
         return [charged.row.rows for charged in self.book.ledger(number)]
 
 

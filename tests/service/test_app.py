@@ -64,7 +64,7 @@ def test_a_query_is_charged_by_the_row_until_the_budget_refuses_it(client: TestC
 
 
 def test_the_logits_are_those_of_the_model(client: TestClient, house: House) -> None:
-    place = house.desk.places[TASK.name, 1]
+    place = house.handler.places[TASK.name, 1]
     space = Subspace(3, (0.5, 0.5), 2, seed=5)
     z = np.random.default_rng(0).standard_normal((2, 2, 3)).astype(np.float32)
     got = result(asked(client, QueryBody("train", prompt=wire.Array.of(z), space=space)))
@@ -210,7 +210,7 @@ def test_a_cell_that_is_not_there_is_said_so(client: TestClient, path: str) -> N
 
 def test_a_page_tells_all_of_a_cell_and_nothing_of_its_test_set(client: TestClient, house: House) -> None:
     page = msgspec.json.decode(client.get(WHERE).content, type=messages.CellPage)
-    place = house.desk.places[TASK.name, 1]
+    place = house.handler.places[TASK.name, 1]
     assert page.task == TASK
     assert tuple(page.train.texts) == place.shots.train.texts
     assert page.dev.labels == place.shots.dev.labels.tolist()

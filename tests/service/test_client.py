@@ -78,7 +78,7 @@ def here(house: House) -> FakeLM:
 
 def test_it_is_a_black_box(box: ServiceBlackBox, house: House) -> None:
     typed: BlackBox = box
-    place = house.desk.places[TASK.name, 1]
+    place = house.handler.places[TASK.name, 1]
     assert typed.info == place.info
     assert box.task == TASK
     assert box.shots.train.texts == place.shots.train.texts

@@ -12,17 +12,17 @@ import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_service import ROWS, TASK, TRAIN, WHERE, House, desk, served
+from small_service import ROWS, TASK, TRAIN, WHERE, House, handler, served
 
 from harness.contract import Answer
 from harness.service import messages
-from harness.service.accounts import Book
+from harness.service.accounts import Accounts
 from harness.service.messages import MSGPACK, QueryBody
 from harness.service.queries import Refusal
 from harness.solving.answers import to_bytes
 
 if TYPE_CHECKING:
-    from harness.service.queries import Desk
+    from harness.service.queries import QueryHandler
 
 TEXTS = [(f"w{n}",) for n in range(ROWS + 5)]
 _ONE = st.tuples(st.integers(0, 7), st.integers(1, 2 * TRAIN))  # key, texts
@@ -60,14 +60,14 @@ def check(replies: list[Any], spent: int, ledger: list[int]) -> None:
 @given(_CLIENTS)
 def test_any_interleaving_of_two_servers_on_one_book_charges_each_key_once(clients: list[list[Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        books = [Book(str(Path(folder) / "service.db")) for _ in range(2)]
+        books = [Accounts(str(Path(folder) / "service.db")) for _ in range(2)]
         token = books[0].token(books[0].new_token("alice"))
         assert token is not None
-        desks, turns = [desk(book) for book in books], [threading.Lock() for _ in books]
+        handlers, turns = [handler(book) for book in books], [threading.Lock() for _ in books]
 
         def ask(key: int, count: int) -> tuple[str, bytes]:
             here = (key + count) % 2
-            asked, served_by = QueryBody(TEXTS[:count]), desks[here]
+            asked, served_by = QueryBody(TEXTS[:count]), handlers[here]
             try:
                 with turns[here]:
                     found = served_by.query(token, place_of(served_by), asked, b"", str(key))
@@ -76,13 +76,13 @@ def test_any_interleaving_of_two_servers_on_one_book_charges_each_key_once(clien
             return "ok", found.reply
 
         replies = run_all(clients, ask)
-        account = desks[0].account(token, place_of(desks[0]))
+        account = handlers[0].account(token, place_of(handlers[0]))
         check(replies, account.rows_spent, [charged.row.rows for charged in books[1].ledger(account.number)])
         for book in books:
             book.close()
 
 
-def place_of(served_by: Desk) -> Any:
+def place_of(served_by: QueryHandler) -> Any:
     return served_by.places[TASK.name, 1]
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
-from small_service import TASK, TRAIN, desk, until
+from small_service import TASK, TRAIN, handler, until
 
 import harness
-from harness.service.accounts import Book
+from harness.service.accounts import Accounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.mark.slow
 def test_a_killed_server_goes_on_where_it_was_and_charges_every_query_once(server: Server) -> None:
     """Two connections of one token ask while the server is killed three times and started again."""
-    book = Book(str(server.folder / "service.db"))
+    book = Accounts(str(server.folder / "service.db"))
     token = book.new_token("alice")
     found = book.token(token)
     assert found is not None
@@ -103,7 +103,7 @@ def test_a_killed_server_goes_on_where_it_was_and_charges_every_query_once(serve
         solver.join(120)
     assert not problems
     assert server.end(signal.SIGTERM) in {0, -signal.SIGTERM}
-    place = desk(book).places[TASK.name, 1]
+    place = handler(book).places[TASK.name, 1]
     account = book.account("alice", "fake 0123", TASK.name, 1, 0)
     ledger = [charged.row.rows for charged in book.ledger(account.number)]
     assert len(ledger) == counts["asked"] > 20
@@ -113,7 +113,7 @@ def test_a_killed_server_goes_on_where_it_was_and_charges_every_query_once(serve
 
 
 def test_the_log_has_no_token_whatever_is_sent(server: Server) -> None:
-    book = Book(str(server.folder / "service.db"))
+    book = Accounts(str(server.folder / "service.db"))
     token = book.new_token("alice")
     server.start()
     secret, wrong = token.split(".")[1], "alice.wr0ngs3cret"
@@ -140,7 +140,7 @@ def test_the_log_has_no_token_whatever_is_sent(server: Server) -> None:
 
 
 def test_a_retry_after_the_restart_is_answered_bit_for_bit(server: Server) -> None:
-    book = Book(str(server.folder / "service.db"))
+    book = Accounts(str(server.folder / "service.db"))
     headers = {"Authorization": f"Bearer {book.new_token('alice')}", "Idempotency-Key": "a"}
     url = f"{server.url}/v1/cells/fake/1/query"
     server.start()

@@ -17,7 +17,7 @@ from harness.evaluation.overrides import Overrides
 from harness.evaluation.run import Evaluation
 from harness.results.audit import audit
 from harness.results.store import Store
-from harness.service.accounts import Book
+from harness.service.accounts import Accounts
 from harness.service.line import Closing
 from harness.service.serve import service_of, settle, track_id
 from harness.solving.answers import to_bytes
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    made = Book(str(tmp_path / "service.db"))
+def book(tmp_path: Path) -> Iterator[Accounts]:
+    made = Accounts(str(tmp_path / "service.db"))
     yield made
     made.close()
 
@@ -60,7 +60,7 @@ def dear(task: Task, members: int = 30) -> Answer:
     return Answer((Member("word " * 60 + task.template, task.words),) * members)
 
 
-def hand_in(evaluation: Evaluation, book: Book, answer: Answer, name: str = "mallory") -> int:
+def hand_in(evaluation: Evaluation, book: Accounts, answer: Answer, name: str = "mallory") -> int:
     cell = evaluation.cells[0]
     book.new_token(name)
     account = book.account(name, track_id(evaluation), cell.task.name, cell.split, 80)
@@ -72,7 +72,9 @@ def stored(evaluation: Evaluation) -> list[tuple[str, str]]:
     return [(run.key.entry, cell.status) for run in evaluation.store.runs() for cell in evaluation.store.cells(run.id)]
 
 
-def test_an_answer_above_the_track_s_price_is_refused_when_it_is_handed_in(evaluation: Evaluation, book: Book) -> None:
+def test_an_answer_above_the_track_s_price_is_refused_when_it_is_handed_in(
+    evaluation: Evaluation, book: Accounts
+) -> None:
     token = book.new_token("mallory")
     with served(service_of(evaluation, book, 1000, 1000)) as url:
         with harness.connect(url, token, task="sst2", split=1) as box:
@@ -84,7 +86,7 @@ def test_an_answer_above_the_track_s_price_is_refused_when_it_is_handed_in(evalu
 
 
 def test_nobody_waits_while_a_dear_answer_is_scored_and_it_ends_as_what_it_is(
-    evaluation: Evaluation, book: Book
+    evaluation: Evaluation, book: Accounts
 ) -> None:
     """A chunk is 20 ms; without slices a query would wait for the 2 s that the answer is given."""
     token = book.new_token("alice")
@@ -107,7 +109,7 @@ def test_nobody_waits_while_a_dear_answer_is_scored_and_it_ends_as_what_it_is(
 
 
 def test_a_server_that_ends_leaves_the_answer_for_the_next_start_but_not_for_ever(
-    evaluation: Evaluation, book: Book
+    evaluation: Evaluation, book: Accounts
 ) -> None:
     hand_in(evaluation, book, dear(evaluation.cells[0].task))
 
@@ -127,7 +129,7 @@ def test_a_server_that_ends_leaves_the_answer_for_the_next_start_but_not_for_eve
     assert book.unscored(track_id(evaluation)) == []
 
 
-def test_the_server_ends_in_the_midst_of_scoring(evaluation: Evaluation, book: Book) -> None:
+def test_the_server_ends_in_the_midst_of_scoring(evaluation: Evaluation, book: Accounts) -> None:
     hand_in(evaluation, book, dear(evaluation.cells[0].task))
     with served(service_of(evaluation, book, 1000, 1000)):
         until(lambda: bool(evaluation.store.runs()) and bool(evaluation.store.attempts(evaluation.store.runs()[0].id)))

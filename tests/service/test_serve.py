@@ -22,7 +22,7 @@ from harness.leaderboard.rank import rank
 from harness.results.audit import audit
 from harness.results.store import Store
 from harness.service import serve
-from harness.service.accounts import Book
+from harness.service.accounts import Accounts
 from harness.service.serve import places, service_of, settle, track_id
 from harness.solving.answers import to_bytes
 from harness.tracks.tiers import ELSEWHERE
@@ -40,14 +40,14 @@ def evaluation(tiny_track: Path, tmp_path: Path) -> Iterator[Evaluation]:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    made = Book(str(tmp_path / "service.db"))
+def book(tmp_path: Path) -> Iterator[Accounts]:
+    made = Accounts(str(tmp_path / "service.db"))
     yield made
     made.close()
 
 
 def test_a_solver_elsewhere_ends_up_on_the_leaderboard_in_a_division_of_its_own(
-    evaluation: Evaluation, book: Book
+    evaluation: Evaluation, book: Accounts
 ) -> None:
     token = book.new_token("alice")
     with served(service_of(evaluation, book, 1000, 1000)) as url:
@@ -81,7 +81,7 @@ def test_a_solver_elsewhere_ends_up_on_the_leaderboard_in_a_division_of_its_own(
         assert evaluation.store.answer(run, stored.task, stored.split) is not None
 
 
-def test_an_answer_is_scored_as_the_referee_scores_it(evaluation: Evaluation, book: Book) -> None:
+def test_an_answer_is_scored_as_the_referee_scores_it(evaluation: Evaluation, book: Accounts) -> None:
     from harness.solving import answers
     from harness.tracks.examples import load_test
 
@@ -97,7 +97,7 @@ def test_an_answer_is_scored_as_the_referee_scores_it(evaluation: Evaluation, bo
     np.testing.assert_array_equal(stored.labels, test.labels)
 
 
-def hand_in(evaluation: Evaluation, book: Book, answer: Answer, calls: int | None = None) -> None:
+def hand_in(evaluation: Evaluation, book: Accounts, answer: Answer, calls: int | None = None) -> None:
     cell = evaluation.cells[0]
     if not book.tokens():
         book.new_token("alice", calls)
@@ -106,7 +106,7 @@ def hand_in(evaluation: Evaluation, book: Book, answer: Answer, calls: int | Non
 
 
 def test_settling_twice_or_after_a_crash_between_store_and_book_stores_one_cell(
-    evaluation: Evaluation, book: Book, monkeypatch: pytest.MonkeyPatch
+    evaluation: Evaluation, book: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hand_in(evaluation, book, Answer.of(evaluation.cells[0].task))
     with monkeypatch.context() as patched:
@@ -121,14 +121,14 @@ def test_settling_twice_or_after_a_crash_between_store_and_book_stores_one_cell(
     assert len(evaluation.store.cells(run)) == 1
 
 
-def test_what_was_handed_in_while_no_server_ran_is_scored_at_the_start(evaluation: Evaluation, book: Book) -> None:
+def test_what_was_handed_in_while_no_server_ran_is_scored_at_the_start(evaluation: Evaluation, book: Accounts) -> None:
     hand_in(evaluation, book, Answer.of(evaluation.cells[0].task))
     with TestClient(service_of(evaluation, book, 10, 10)):
         until(lambda: not book.unscored(track_id(evaluation)), 60)
     assert len(evaluation.store.runs()) == 1
 
 
-def test_an_answer_under_another_budget_is_never_ranked_with_the_track(evaluation: Evaluation, book: Book) -> None:
+def test_an_answer_under_another_budget_is_never_ranked_with_the_track(evaluation: Evaluation, book: Accounts) -> None:
     hand_in(evaluation, book, Answer.of(evaluation.cells[0].task), calls=77)
     settle(evaluation, book, set())
     (run,) = evaluation.store.runs()
@@ -156,7 +156,7 @@ def test_budgets_do_not_depend_on_how_the_model_s_place_is_spelled(
 
 
 def test_an_answer_that_cannot_be_scored_holds_up_nobody(
-    evaluation: Evaluation, book: Book, monkeypatch: pytest.MonkeyPatch
+    evaluation: Evaluation, book: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell, failed = evaluation.cells[0], set[int]()
     for name in ("mallory", "alice"):
@@ -176,7 +176,7 @@ def test_an_answer_that_cannot_be_scored_holds_up_nobody(
 
 
 def test_a_token_with_its_own_budget_has_one_run_though_some_tasks_have_the_same(
-    evaluation: Evaluation, book: Book
+    evaluation: Evaluation, book: Accounts
 ) -> None:
     own = evaluation.cells[0].spec.calls
     book.new_token("carol", own)
@@ -191,18 +191,18 @@ def test_a_token_with_its_own_budget_has_one_run_though_some_tasks_have_the_same
 
 
 def test_a_token_of_the_same_name_in_another_book_has_a_run_of_its_own(
-    evaluation: Evaluation, book: Book, tmp_path: Path
+    evaluation: Evaluation, book: Accounts, tmp_path: Path
 ) -> None:
     hand_in(evaluation, book, Answer.of(evaluation.cells[0].task))
     settle(evaluation, book, set())
-    second = Book(str(tmp_path / "second season.db"))
+    second = Accounts(str(tmp_path / "second season.db"))
     hand_in(evaluation, second, Answer.of(evaluation.cells[0].task, loss=1.0))
     settle(evaluation, second, set())
     second.close()
     assert len(evaluation.store.runs()) == 2
 
 
-def test_a_run_over_http_cannot_be_replayed_and_says_why(evaluation: Evaluation, book: Book) -> None:
+def test_a_run_over_http_cannot_be_replayed_and_says_why(evaluation: Evaluation, book: Accounts) -> None:
     hand_in(evaluation, book, Answer.of(evaluation.cells[0].task))
     settle(evaluation, book, set())
     (run,) = evaluation.store.runs()
@@ -215,7 +215,7 @@ def test_the_command_line_makes_lists_and_revokes_tokens(tmp_path: Path) -> None
     made = runner.invoke(cli, ["serve", "--book", book, "--new-token", "alice", "--calls", "5"])
     assert made.exit_code == 0
     token = made.stdout.strip()
-    kept = Book(book)
+    kept = Accounts(book)
     found = kept.token(token)
     assert found is not None
     assert found.calls == 5

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from outer_models import ROWS, write_submission
 
-from harness.blackbox.lock import Turns, waited_s
+from harness.blackbox.lock import DeviceLock, waited_s
 from harness.errors import InputError, SubmissionError
 from harness.evaluation.engines import ray as on_ray
 from harness.evaluation.engines.host import Host, Parcel
@@ -53,7 +53,7 @@ def test_a_submission_that_changed_on_the_way_is_refused(tmp_path: Path) -> None
 
 
 def test_a_thread_counts_what_it_waits_for_others_and_not_for_itself() -> None:
-    turns, waits = Turns(), {}
+    turns, waits = DeviceLock(), {}
 
     def hold(name: str, delay_s: float) -> None:
         time.sleep(delay_s)
@@ -120,7 +120,7 @@ def test_waiting_for_others_takes_nothing_from_a_cells_time(tiny_track: Path, tm
 
     def hog() -> None:
         started.wait(60)
-        with evaluation.lm.turns:
+        with evaluation.lm.device_lock:
             time.sleep(22)
 
     evaluation.lm._forward = slow  # type: ignore[method-assign]

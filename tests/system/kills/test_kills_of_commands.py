@@ -31,7 +31,7 @@ from harness.evaluation.run import Evaluation
 from harness.results.audit import audit
 from harness.results.records import CellRecord, KeptAnswer, LedgerRow
 from harness.results.store import Store
-from harness.service.accounts import Book
+from harness.service.accounts import Accounts
 from harness.service.serve import track_id
 from harness.solving.answers import to_bytes
 from harness.tracks.examples import Source, examples_sha256, load_test
@@ -61,7 +61,7 @@ from harness.evaluation.run import Evaluation
 from harness.results.merge import merge
 from harness.results.store import Store
 from harness.sandbox.submission import find
-from harness.service.accounts import Book
+from harness.service.accounts import Accounts
 from harness.service.serve import settle
 from harness.tracks.track import load_track
 
@@ -90,7 +90,7 @@ def failing(folder):
 
 def scoring(folder):
     evaluation.store = Store(f"{folder}/results.db")
-    while settle(evaluation, Book(f"{folder}/service.db"), set()):
+    while settle(evaluation, Accounts(f"{folder}/service.db"), set()):
         pass
 
 
@@ -294,7 +294,7 @@ def kill_scorings(nursery: Nursery, folder: Path, track: Path, kills: int) -> tu
     """Three answers that were handed in: each is scored once, and none is lost."""
     prepared = folder / "prepared"
     prepared.mkdir()
-    store, book = Store(str(prepared / "results.db")), Book(str(prepared / "service.db"))
+    store, book = Store(str(prepared / "results.db")), Accounts(str(prepared / "service.db"))
     evaluation = Evaluation(load_track(str(track)), Overrides(), store)
     book.new_token("alice")
     for cell in evaluation.cells:
@@ -305,7 +305,7 @@ def kill_scorings(nursery: Nursery, folder: Path, track: Path, kills: int) -> tu
     book.close()
 
     def look(place: Path) -> Any:
-        kept = Book(str(place / "service.db"))
+        kept = Accounts(str(place / "service.db"))
         waiting = len(kept.unscored(name))
         kept.close()
         found = facts(place / "results.db")

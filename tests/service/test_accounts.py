@@ -12,7 +12,7 @@ from harness.results.audit import audit
 from harness.results.records import LedgerRow
 from harness.results.store import Store
 from harness.service import accounts as books
-from harness.service.accounts import Account, Book, Charge, Moved
+from harness.service.accounts import Account, Accounts, Charge, Moved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def book(place: str) -> Iterator[Book]:
-    made = Book(place)
+def book(place: str) -> Iterator[Accounts]:
+    made = Accounts(place)
     made.new_token("alice")
     yield made
     made.close()
 
 
-def account(book: Book, split: int = 1, total: int = 100) -> Account:
+def account(book: Accounts, split: int = 1, total: int = 100) -> Account:
     return book.account("alice", "mini f", "sst2", split, total)
 
 
@@ -37,7 +37,7 @@ def charge(key: str, rows: int = 10, reply: bytes = b"reply", down: int | None =
 
 
 def test_a_token_is_nowhere_in_the_file(tmp_path: Path) -> None:
-    book = Book(str(tmp_path / "deep" / "service.db"))
+    book = Accounts(str(tmp_path / "deep" / "service.db"))
     token = book.new_token("bob")
     name, secret = token.split(".")
     assert name == "bob"
@@ -48,7 +48,7 @@ def test_a_token_is_nowhere_in_the_file(tmp_path: Path) -> None:
     assert not any(secret.encode() in file.read_bytes() for file in files)
 
 
-def test_a_token_opens_what_its_name_says_until_it_is_revoked(book: Book) -> None:
+def test_a_token_opens_what_its_name_says_until_it_is_revoked(book: Accounts) -> None:
     token = book.new_token("bob", calls=7)
     found = book.token(token)
     assert found is not None
@@ -66,31 +66,31 @@ def test_a_token_opens_what_its_name_says_until_it_is_revoked(book: Book) -> Non
         lambda _: "b" * 100_000, lambda t: t.replace(".", "\0"), lambda t: "' OR 1=1 --." + t,
     ],
 )  # fmt: skip
-def test_anything_but_the_token_opens_nothing(book: Book, change: object) -> None:
+def test_anything_but_the_token_opens_nothing(book: Accounts, change: object) -> None:
     token = book.new_token("bob")
     assert book.token(change(token)) is None  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("name", ["", "alice", "a.b", "a b", "-a", "a" * 65, "ä", "a\n"])
-def test_a_name_that_is_taken_or_none_is_refused(book: Book, name: str) -> None:
+def test_a_name_that_is_taken_or_none_is_refused(book: Accounts, name: str) -> None:
     with pytest.raises(InputError):
         book.new_token(name)
 
 
-def test_two_tokens_are_never_alike(book: Book) -> None:
+def test_two_tokens_are_never_alike(book: Accounts) -> None:
     secrets = {book.new_token(f"t{n}").split(".")[1] for n in range(50)}
     assert len(secrets) == 50
 
 
-def test_an_account_is_opened_once_and_keeps_its_budget(book: Book) -> None:
+def test_an_account_is_opened_once_and_keeps_its_budget(book: Accounts) -> None:
     first = account(book, total=100)
     assert account(book, total=999) == first
     assert account(book, split=2).number != first.number
 
 
-def test_what_was_charged_is_there_after_it_is_opened_again(book: Book, place: str) -> None:
+def test_what_was_charged_is_there_after_it_is_opened_again(book: Accounts, place: str) -> None:
     book.charge(account(book), charge("k", rows=40))
-    again = Book(place)
+    again = Accounts(place)
     opened = account(again)
     assert (opened.rows_spent, opened.queries) == (40, 1)
     answered = again.answered(opened.number, "k")
@@ -101,7 +101,7 @@ def test_what_was_charged_is_there_after_it_is_opened_again(book: Book, place: s
     again.close()
 
 
-def test_a_charge_on_an_account_that_moved_changes_nothing(book: Book) -> None:
+def test_a_charge_on_an_account_that_moved_changes_nothing(book: Accounts) -> None:
     stale = account(book)
     book.charge(stale, charge("first"))
     with pytest.raises(Moved):
@@ -111,13 +111,13 @@ def test_a_charge_on_an_account_that_moved_changes_nothing(book: Book) -> None:
     assert book.answered(now.number, "second") is None
 
 
-def test_the_budget_is_the_database_s_business_as_well(book: Book) -> None:
+def test_the_budget_is_the_database_s_business_as_well(book: Accounts) -> None:
     with pytest.raises(Moved):
         book.charge(account(book, total=9), charge("k", rows=10))
     assert account(book).rows_spent == 0
 
 
-def test_a_closed_account_takes_no_charge_and_no_second_answer(book: Book) -> None:
+def test_a_closed_account_takes_no_charge_and_no_second_answer(book: Accounts) -> None:
     book.submit(account(book), b"answer")
     for work in (lambda: book.charge(account(book), charge("k")), lambda: book.submit(account(book), b"other")):
         with pytest.raises(Moved):
@@ -125,7 +125,7 @@ def test_a_closed_account_takes_no_charge_and_no_second_answer(book: Book) -> No
     assert book.submitted(account(book).number) == b"answer"
 
 
-def test_old_replies_are_dropped_and_their_keys_stay(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_replies_are_dropped_and_their_keys_stay(book: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(books, "KEPT_REPLIES", 3)
     for n in range(6):
         book.charge(account(book), charge(str(n), reply=b"r%d" % n))
@@ -134,7 +134,7 @@ def test_old_replies_are_dropped_and_their_keys_stay(book: Book, monkeypatch: py
 
 
 def test_kept_replies_are_bounded_in_bytes_and_the_newest_is_always_kept(
-    book: Book, monkeypatch: pytest.MonkeyPatch
+    book: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(books, "KEPT_BYTES", 100)
     for n, down in enumerate((60, 50, 40, 500)):
@@ -145,7 +145,7 @@ def test_kept_replies_are_bounded_in_bytes_and_the_newest_is_always_kept(
         ][n]  # fmt: skip
 
 
-def test_answers_wait_to_be_scored_until_they_are(book: Book) -> None:
+def test_answers_wait_to_be_scored_until_they_are(book: Accounts) -> None:
     for split in (1, 2):
         book.submit(account(book, split), b"answer")
     assert [a.split for a in book.unscored("mini f")] == [1, 2]
@@ -156,30 +156,30 @@ def test_answers_wait_to_be_scored_until_they_are(book: Book) -> None:
 
 def test_a_book_of_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "service.db"
-    Book(str(path)).close()
+    Accounts(str(path)).close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE service_schema SET version = 99")
     connection.close()
     with pytest.raises(StoreError, match="version 99"):
-        Book(str(path))
+        Accounts(str(path))
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "service.db"
     path.write_bytes(b"no database " * 100)
     with pytest.raises(StoreError, match=r"service\.db"):
-        Book(str(path))
+        Accounts(str(path))
 
 
 def test_a_password_in_the_address_is_in_no_message() -> None:
     with pytest.raises(StoreError) as caught:
-        Book("nosuchdialect://user:hunter2@host/db")
+        Accounts("nosuchdialect://user:hunter2@host/db")
     assert "hunter2" not in str(caught.value)
 
 
 def test_a_results_database_is_no_book_and_stays_as_it_is(place: str) -> None:
     store = Store(place)
     with pytest.raises(StoreError, match="something else than a service's book"):
-        Book(place)
+        Accounts(place)
     assert audit(store).findings == ()
     store.close()
