@@ -148,7 +148,7 @@ def test_a_query_that_only_fits_in_part_is_refused_whole(connect: Any, task: Tas
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 5, 40, -1])
-def test_hanging_up_in_the_middle_of_a_frame_is_off_the_protocol_and_counts_nothing(
+def test_closing_in_the_middle_of_a_frame_is_a_protocol_error_and_charges_nothing(
     connect: Any, task: Task, cut: int
 ) -> None:
     line = connect()

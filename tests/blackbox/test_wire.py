@@ -249,7 +249,7 @@ def test_prompts_that_are_none_fail_where_they_are_sent() -> None:
 # ── the socket ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_frames_arrive_whole_and_in_order_and_a_close_between_them_is_none(
+def test_frames_arrive_complete_and_in_order_and_a_close_between_them_gives_none(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     left, right = pair

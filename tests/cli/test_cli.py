@@ -147,7 +147,7 @@ def test_tracks_and_tasks_are_listed(harness: Any) -> None:
     assert "[ Category : {mask} ]" in harness("tasks").out
 
 
-def test_label_words_whose_first_token_is_read_are_said_to_be_as_written_without_the_tokenizer(
+def test_without_the_tokenizer_label_words_are_shown_as_written_with_a_note(
     harness: Any, monkeypatch: Any, tmp_path: Path
 ) -> None:
     """The cache is empty here; `test_official.py` tests the other case. Other wordings print no such note."""

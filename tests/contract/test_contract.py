@@ -62,7 +62,7 @@ def test_the_formula_by_hand() -> None:
     np.testing.assert_allclose(member.probabilities(OUTS), expected)
 
 
-def test_several_words_of_a_class_are_averaged_where_the_number_of_classes_is_said() -> None:
+def test_several_words_per_class_are_averaged_if_the_number_of_classes_is_given() -> None:
     """Words are listed class by class."""
     member = Member("{a} {mask}", (" bad", " awful", " good", " great"))
     outs = Outputs(RNG.normal(size=(1, 3, 4)), np.zeros((1, 3, WIDTH)))

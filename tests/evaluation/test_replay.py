@@ -166,7 +166,7 @@ def test_another_model_is_told_by_identity_and_by_the_fixed_texts(
         assert cell.difference.startswith("query 0: sha256 ")
 
 
-def test_logits_that_differ_by_rounding_are_told_apart_from_another_model(folder: Path, tiny_track: Path) -> None:
+def test_rounding_differences_are_distinguished_from_another_model(folder: Path, tiny_track: Path) -> None:
     """The fingerprint differs by less than rounding and the digest differs, as on another processor."""
     with closing(sqlite3.connect(folder / "results.db", isolation_level=None)) as raw:
         for attempt, text in raw.execute("SELECT attempt, facts FROM outcomes").fetchall():

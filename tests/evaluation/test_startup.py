@@ -103,7 +103,7 @@ REFUSED = [
 LISTED = [["--help"], ["--version"], ["tracks"], ["tasks"], ["plan", BBT]]
 
 
-def test_what_is_wrong_is_refused_and_what_is_listed_is_listed_without_torch(tmp_path: Path) -> None:
+def test_refusals_and_listings_work_without_torch(tmp_path: Path) -> None:
     commands = [given for given, _ in REFUSED] + LISTED
     done = command(tmp_path, json.dumps(commands), program=WITHOUT_TORCH + MANY, COLUMNS="1000")
     assert done.returncode == 0, done.stderr

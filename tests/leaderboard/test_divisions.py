@@ -156,7 +156,7 @@ def test_references_make_no_division_unless_alone(store: Store) -> None:
     assert ceilings(both.entries) == (1,)
 
 
-def test_an_entry_that_lacks_cells_stands_nowhere(store: Store) -> None:
+def test_an_incomplete_entry_has_no_rank(store: Store) -> None:
     """It changes nothing about the others, either."""
     add(store, "a", 30)
     add(store, "part", 40, splits=1)

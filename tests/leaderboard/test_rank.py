@@ -123,7 +123,7 @@ def kept_from(store: Store, rows: int, facts: dict[str, Any], marks: tuple[float
     return by_name(rank(store, "tiny"))["old"]
 
 
-def test_a_mark_that_an_older_cell_did_not_keep_is_known_where_its_incumbent_is(store: Store) -> None:
+def test_a_missing_mark_of_an_older_cell_is_inferred_from_a_known_incumbent(store: Store) -> None:
     """The incumbent of 1/16 had been offered after 5 rows: by 1/64 (8 rows), not by 1/256 (2 rows)."""
     entry = kept_from(store, 5, {"rows_total": 512, "history": [[1, {}], [5, {}]]})
     assert entry.at(1 / 64) == entry.at(1 / 16) == entry.at(1 / 64, "sst2") == 1
@@ -135,7 +135,7 @@ def test_before_the_first_offer_an_older_cell_counts_as_the_bare_template(store:
     assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (6 / 8, 6 / 8, 1)
 
 
-def test_where_an_older_cell_had_an_answer_that_was_not_kept_nothing_is_said(store: Store) -> None:
+def test_an_older_cell_whose_answer_was_not_stored_has_no_value(store: Store) -> None:
     entry = kept_from(store, 20, HALF)
     assert (entry.at(1 / 256), entry.at(1 / 64), entry.at(1 / 16)) == (None, None, 1)
 
@@ -222,7 +222,7 @@ def test_without_a_run_on_the_tracks_device_nobody_is_ranked(store: Store) -> No
     assert ranking.tasks == ("sst2",)
 
 
-def test_of_several_devices_that_rank_the_one_with_the_most_entries_counts(store: Store) -> None:
+def test_if_several_devices_may_rank_the_one_with_most_entries_is_shown(store: Store) -> None:
     """A track that takes any GPU has one ranking for each kind, and shows the largest."""
     for name in ("a", "b"):
         add(store, name, {("sst2", 1): 6}, device="NVIDIA A100")

@@ -175,7 +175,7 @@ def test_lengths_prompts_and_common_beginnings_do_not_matter(
     assert pair.differ(batch) < 1e-5
 
 
-def test_texts_that_differ_among_the_prompts_tokens_are_left_to_the_plain_path(pair: Pair) -> None:
+def test_texts_that_differ_in_the_prompts_tokens_use_the_plain_path(pair: Pair) -> None:
     """Only equal tokens are shared, whatever the batch says is the prompt."""
     batch = made([5, 7], 2, (True,))
     ids = batch.ids.clone()
@@ -287,6 +287,6 @@ def test_of_the_last_layer_only_what_is_read_is_finished(monkeypatch: pytest.Mon
         lambda: gpt2(add_cross_attention=True),
     ],
 )
-def test_a_configuration_that_asks_for_something_else_is_left_to_the_plain_path(make: Callable[[], Any]) -> None:
+def test_an_unsupported_configuration_uses_the_plain_path(make: Callable[[], Any]) -> None:
     """Another activation, rotary angles that depend on the length of the batch, cross-attention."""
     assert not DecoderBackbone.fits(make())

@@ -310,7 +310,7 @@ def test_a_checkpoint_without_its_head_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["bart", "gpt2"])
-def test_a_checkpoint_of_the_body_alone_is_enough_where_the_head_is_the_embeddings(family: str, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_head_is_enough_if_the_head_is_the_embeddings(family: str, tmp_path: Path) -> None:
     """As the published files of BART and GPT-2 are: names without the body's prefix, and no bias."""
     folder = tiny_models.save(family, tmp_path)
     state = load_file(folder / "model.safetensors")

@@ -107,7 +107,7 @@ def test_logits_are_those_of_the_filled_string_in_transformers(tiny: Tiny, name:
         np.testing.assert_allclose(got, tiny.expected(task, words, texts, prompt), atol=1e-5, rtol=1e-5)
 
 
-def test_zeroing_the_bias_as_bbts_code_does_changes_nothing_and_ours_takes_off_the_words_biases(
+def test_bbts_way_to_zero_the_bias_has_no_effect_and_ours_removes_the_words_biases(
     tmp_path: Path,
 ) -> None:
     """Their `lm_head.bias = zeros` leaves `decoder.bias`, which is what is added; ours changes logits by the bias."""

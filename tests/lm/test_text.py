@@ -43,9 +43,7 @@ def test_a_filled_masked_template_is_the_tokenizers_own(
 
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
-def test_what_stands_for_the_mask_is_the_tokenizers_mask_or_its_first_sentinel(
-    tokenizers_: dict[str, Any], family: str
-) -> None:
+def test_the_mask_is_the_tokenizers_mask_token_or_its_first_sentinel(tokenizers_: dict[str, Any], family: str) -> None:
     """Causal models have neither."""
     assert mask_token(tokenizers_[family]) == (tiny_models.mask(family) or None)
 

@@ -43,7 +43,7 @@ def test_of_uploaded_predictions_nothing_but_that_is_stored() -> None:
     assert CellRecord(access="predictions").to_json() == '{"access": "predictions"}'
 
 
-def test_a_cell_of_the_first_version_reads_with_what_it_did_not_store_yet() -> None:
+def test_a_cell_of_the_first_version_gets_defaults_for_later_fields() -> None:
     """It stored neither offers, marks, nominal bytes nor fingerprints."""
     later = {
         "declared_bytes", "nominal_up", "nominal_down", "waited_s", "refused", "history", "marks", "template", "words",

@@ -95,7 +95,7 @@ def test_a_request_that_is_cut_off_costs_nothing(open_house: Any) -> None:
     assert house.ledger == [TRAIN]
 
 
-def test_who_leaves_before_the_reply_was_charged_and_gets_it_when_asking_again(open_house: Any) -> None:
+def test_a_client_that_leaves_before_the_reply_is_charged_and_gets_it_by_a_retry(open_house: Any) -> None:
     house, where = open_house
     with line(where) as sock:
         sock.sendall(head(house, len(BODY), "Idempotency-Key: a") + BODY)

@@ -58,7 +58,7 @@ def check(replies: list[Any], spent: int, ledger: list[int]) -> None:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_CLIENTS)
-def test_any_interleaving_of_two_servers_on_one_book_charges_each_key_once(clients: list[list[Any]]) -> None:
+def test_any_interleaving_of_two_servers_on_one_database_charges_each_key_once(clients: list[list[Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         books = [Accounts(str(Path(folder) / "service.db")) for _ in range(2)]
         token = books[0].token(books[0].new_token("alice"))

@@ -22,7 +22,7 @@ def says(*predicted: list[int]) -> np.ndarray:
     return np.eye(2)[np.array(predicted)]
 
 
-def test_on_mrpcs_metric_the_order_of_two_predictions_is_the_other_one() -> None:
+def test_on_mrpcs_metric_the_order_of_two_predictions_is_reversed() -> None:
     """22 of 32 pairs are of class 1. Saying 1 everywhere has the higher F1 of class 1 and the lower macro-F1."""
     labels = [1] * 22 + [0] * 10
     ones = [1] * 32

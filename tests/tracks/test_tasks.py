@@ -128,7 +128,7 @@ class Letters:
         return [[self.words.index("" if pair == "zz" else pair) for pair in found] for found in pairs]
 
 
-def test_first_pieces_are_words_of_their_own_and_a_word_of_one_token_is_its_own() -> None:
+def test_first_tokens_are_words_and_a_word_of_one_token_stays() -> None:
     """Cut after two letters."""
     assert first_pieces(("abcd", "cd", "dcba"), Letters()) == ("ab", "cd", "dc")
 

@@ -219,7 +219,7 @@ def deal(world: World, ray: MadeUpRay, workers: int | None = None, store: str = 
 )  # fmt: skip
 @example(nodes=3, submissions=2, workers=None, deaths=3, seed=3_451_077)  # a new host while the old one's call is out
 @settings(max_examples=200, deadline=None)
-def test_whatever_dies_every_cell_is_finished_once_and_told_at_most_once(
+def test_whatever_dies_every_cell_finishes_once_and_is_reported_at_most_once(
     nodes: int, submissions: int, workers: int | None, deaths: int, seed: int
 ) -> None:
     """Too few hosts die to give up a cell. A cell that finished before its host died is stored, not reported."""

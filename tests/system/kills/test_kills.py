@@ -252,7 +252,7 @@ def test_referees_killed_for_a_minute_lose_and_double_nothing(nursery: Nursery, 
     print("kills, stores:", kill_referees(nursery, tmp_path, seconds, seed=2))
 
 
-def test_killed_workers_end_their_cell_alone_and_are_told_as_what_they_are(nursery: Nursery, tmp_path: Path) -> None:
+def test_killed_workers_end_only_their_own_cell_and_are_reported_as_killed(nursery: Nursery, tmp_path: Path) -> None:
     ends = kill_workers(nursery, tmp_path, count=3, seed=3)
     assert set(ends) <= {"budget_exhausted", "out_of_memory", "crashed"}
     assert ends["budget_exhausted"] >= 6

@@ -126,7 +126,7 @@ def power_cuts(folder: Path, seconds: float, seed: int, report: Callable[[str], 
     return copies
 
 
-def test_what_was_acknowledged_is_there_after_a_power_cut_and_what_is_there_is_whole(tmp_path: Path) -> None:
+def test_after_a_power_cut_every_acknowledged_commit_is_complete(tmp_path: Path) -> None:
     assert power_cuts(tmp_path, seconds=3, seed=1, report=print) >= 2
 
 
