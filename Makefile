@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
+RESULTS ?= leaderboard/measured.db.xz
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: run test test-slow check audit-dependencies setup setup-run format rules results clean
+.PHONY: run test test-slow check audit-dependencies setup setup-run format rules results publish clean
 
 run: setup-run ## evaluate the champion on the embedded track, then print the leaderboard
 	$(BIN)/harness evaluate submissions/ajo
@@ -53,9 +54,12 @@ format: setup
 rules: setup ## refresh the generated tables of docs/rules-reference.md
 	$(BIN)/python tools/make_rules.py
 
-results: setup ## write docs/results-mini.md and, where there are runs on kit, docs/results-kit.md from results/harness.db
-	$(BIN)/python tools/make_results.py --store results/harness.db --track mini --out docs/results-mini.md
-	$(BIN)/python tools/make_results.py --store results/harness.db --track kit --out docs/results-kit.md
+results: setup ## write docs/results-mini.md and docs/results-kit.md from the published database; RESULTS=FILE takes another
+	$(BIN)/python tools/make_results.py --store $(RESULTS) --track mini --out docs/results-mini.md
+	$(BIN)/python tools/make_results.py --store $(RESULTS) --track kit --out docs/results-kit.md
+
+publish: setup ## publish results/harness.db: audited and compressed, for everybody to audit and rank again
+	$(BIN)/python tools/publish.py --store results/harness.db --out $(RESULTS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from harness.errors import StoreError
+from harness.results.packed import SUFFIX, unpacked
 
 WAIT_S = {"sqlite": 120, "postgresql": 300}
 """Seconds that a writer waits for other writers."""
@@ -40,6 +41,7 @@ def shown(url: str) -> str:
 def open_engine(url: str, *, create: bool = True, name: str = "results database", option: str = "--store") -> sa.Engine:
     """Connect to a database: a path is SQLite, anything with ``://`` is a SQLAlchemy URL.
 
+    A path that ends in ``.xz`` is a compressed SQLite file, which can only be read: see `harness.results.packed`.
     Messages call the database `name` and tell the user to choose another one with `option`.
 
     Raises:
@@ -101,8 +103,12 @@ def _sqlite(where: sa.URL, *, create: bool) -> sa.Engine:
         path = Path(str(where.database))
         if not create and not path.is_file():
             raise OSError("no such file")
+        packed = path.suffix == SUFFIX
+        if packed and create:
+            raise OSError(f"a compressed database can only be read; unpack it first: xz --decompress --keep {path}")
+        path = unpacked(path) if packed else path
         path.parent.mkdir(parents=True, exist_ok=True)
-        frozen = not create and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+        frozen = packed or (not create and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)))
         if frozen:
             where = _as_it_lies(where, path)
     engine = sa.create_engine(where) if memory else sa.create_engine(where, max_overflow=-1)

@@ -1,0 +1,94 @@
+"""A compressed database is read like any other one, and never written; a damaged one is told."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from test_audit import fill
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.errors import StoreError
+from harness.results.audit import audit
+from harness.results.packed import pack
+from harness.results.store import Store
+from tools import publish
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = sorted((ROOT / "leaderboard").glob("*.db.xz"))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    made = tmp_path / "results.db"
+    fill(made)
+    return made
+
+
+def digest(path: Path) -> str:
+    store = Store(str(path), create=False)
+    try:
+        found = audit(store)
+    finally:
+        store.close()
+    assert found.findings == ()
+    return found.digest
+
+
+def test_a_compressed_copy_holds_the_same_facts(database: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy.db.xz"
+    pack(database, out)
+    assert digest(out) == digest(database)
+    assert out.stat().st_size < database.stat().st_size
+    assert not list(tmp_path.glob("*.part"))
+    found = CliRunner().invoke(app, ["audit", "--store", str(out)])
+    assert found.exit_code == 0, found.output
+    assert digest(out)[:40] in found.output
+
+
+def test_nothing_is_written_to_a_compressed_database(database: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy.db.xz"
+    pack(database, out)
+    before = out.read_bytes()
+    with pytest.raises(StoreError, match="xz --decompress --keep"):
+        Store(str(out))
+    assert out.read_bytes() == before
+
+
+def test_a_cut_or_foreign_file_is_an_error(database: Path, tmp_path: Path) -> None:
+    out, cut, other = tmp_path / "copy.db.xz", tmp_path / "cut.db.xz", tmp_path / "other.db.xz"
+    pack(database, out)
+    cut.write_bytes(out.read_bytes()[:-100])
+    other.write_bytes(b"no archive at all")
+    for path in (cut, other):
+        with pytest.raises(StoreError, match="not a complete xz file"):
+            Store(str(path), create=False)
+    with pytest.raises(StoreError, match="no such"):
+        Store(str(tmp_path / "missing.db.xz"), create=False)
+
+
+def test_a_changed_database_is_not_published(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the published file stays as it was."""
+    out = tmp_path / "measured.db.xz"
+    assert publish.main(["--store", str(database), "--out", str(out)]) == 0
+    before = out.read_bytes()
+    bad = shutil.copy(database, tmp_path / "bad.db")
+    with closing(sqlite3.connect(bad, isolation_level=None)) as raw:
+        raw.execute("UPDATE queries SET tokens = tokens + 1")
+    with pytest.raises(SystemExit):
+        publish.main(["--store", str(bad), "--out", str(out)])
+    assert "findings" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.glob("*.xz")) == [out.name]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)
+def test_what_is_published_can_be_audited(path: Path) -> None:
+    assert path.stat().st_size <= publish.LARGEST_MB << 20
+    assert len(digest(path)) == 64
