@@ -215,7 +215,7 @@ def test_a_tier_that_does_not_exist_is_refused(harness: Any, tiny_track: Path, t
         (["check", "submissions/a", "-c", "size=1"], 2, "no option 'size'"),
         (["new", "1st"], 2, "1st"),
         (["new", "a"], 2, "exists already"),
-        (["fetch", "--source", "anli"], 2, "--source 'anli': there is mnli"),
+        (["fetch", "--source", "anli"], 2, "--source 'anli': choose one of mnli"),
         (["score", "nowhere.zip", "--track", "mini"], 2, "nowhere.zip"),
         (["score", "submissions/a/submission.py", "--track", "mini"], 2, "zip"),
         (["score", "submissions/a/submission.py", "--track", "mini"], 2, "make one of <Task>/<split>.csv"),

@@ -213,7 +213,7 @@ def test_a_source_is_worded_as_snli_and_pinned_as_glue() -> None:
 
 def test_a_source_that_cannot_be_had_is_told(mnli: Path, tmp_path: Path) -> None:
     """An unknown name, an impossible number, a directory without it, too few examples."""
-    with pytest.raises(InputError, match="--source 'anli': there is mnli"):
+    with pytest.raises(InputError, match="--source 'anli': choose one of mnli"):
         load_source(Pretraining("anli"), Source("hub", mnli))
     with pytest.raises(InputError, match="must be positive"):
         load_source(Pretraining(eta=float("nan")), Source("hub", mnli))

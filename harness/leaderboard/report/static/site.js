@@ -1,4 +1,4 @@
-// Sorting, filtering and plots of the report. No page needs it to be read: without it, tables stand as they are.
+// Sorting, filtering and plots of the report. Every page can be read without this script; tables are then static.
 "use strict";
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -7,7 +7,7 @@ function announce(text) {
   document.getElementById("said").textContent = text;
 }
 
-// Sortable tables: a header is a button; the order is told by aria-sort and announced.
+// Sortable tables: a header is a button, and the order is given by aria-sort and announced.
 function value(row, column) {
   const cell = row.cells[column];
   const given = cell.dataset.v ?? cell.textContent.trim();
@@ -16,7 +16,7 @@ function value(row, column) {
 }
 
 function compare(a, b, sign) {
-  if (a === "" || b === "") return (a === "") - (b === ""); // what is missing stays last
+  if (a === "" || b === "") return (a === "") - (b === ""); // missing values stay last
   if (typeof a === "number" && typeof b === "number") return sign * (a - b);
   return sign * String(a).localeCompare(String(b));
 }
@@ -50,7 +50,7 @@ function filter(form) {
   form.querySelector("output").textContent = `${shown} of ${table.tBodies[0].rows.length} shown`;
 }
 
-// Plots: the data stand in the page as JSON, the colours in the style sheet.
+// Plots: the data are in the page as JSON, the colours in the style sheet.
 function colours(figure) {
   const styles = getComputedStyle(figure);
   const of = (name) => styles.getPropertyValue(name).trim();
@@ -88,7 +88,7 @@ function draw(figure) {
   const theme = colours(figure);
   const { data, layout } = figure.spec;
   const canvas = figure.querySelector(".canvas");
-  const narrow = canvas.clientWidth < 600; // names beside dots would cover each other; they are in the table
+  const narrow = canvas.clientWidth < 600; // names beside dots would overlap; they are in the table
   const options = { displayModeBar: false, responsive: true, showLink: false };
   const traces = data.map((trace) => ({ ...themed(trace, theme), mode: narrow ? trace.mode.replace("+text", "") : trace.mode }));
   Plotly.react(canvas, traces, laid(layout, theme), options);
