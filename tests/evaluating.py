@@ -73,6 +73,9 @@ class Watcher:
         """See `harness.evaluation.run.Progress`."""
         self.cells.append((cell.task.name, cell.split, verdict.status))
 
+    def noticed(self, lines: Sequence[str]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+
     def isolated(self, tier: Tier) -> None:
         """See `harness.evaluation.run.Progress`."""
 

@@ -85,6 +85,9 @@ class ModelInfo:
 
         Raises:
             ValueError: a service of an older version does not publish the clipped widths.
+
+        Example:
+            ``Subspace(500, (lm.info.widths("embedding")[0],), lm.info.prompt_tokens, seed=1)``
         """
         if width_from == "unit":
             return (1.0,) * self.layers

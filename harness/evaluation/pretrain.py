@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -215,7 +214,7 @@ def import_p0(path: Path, lm: LanguageModel, mode: Mode) -> tuple[FloatArray, di
     """
     try:
         held: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as problem:
+    except Exception as problem:
         raise InputError(f"{path}: no file of tensors alone that torch can read: {problem}") from problem
     wanted = (lm.prompt_tokens, lm.backbone.width)
     each = list(held.values()) if isinstance(held, dict) else [held]

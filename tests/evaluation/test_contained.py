@@ -72,7 +72,7 @@ def unread(folder: Path) -> dict[str, str]:
     itself = folder / "itself"
     itself.symlink_to(itself)
     told = {
-        str(place["loop"]): "cannot be read", str(place["outside"]): "leads out of the folder",
+        str(place["loop"]): "in a circle", str(place["outside"]): "leads out of the folder",
         str(place["unnamed file"]): "cannot be a submission's name", str(place["accessible"]): "access must be",
         str(folder / "empty"): "no submission.py there", str(white): "white-box reference", str(itself): "",
     }  # fmt: skip

@@ -12,7 +12,6 @@ import pytest
 from made_up import key
 from rich.console import Console
 
-from harness.errors import SubmissionError
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.run import Evaluation
 from harness.leaderboard.watch import Look, Open, Progress, look, watch_view
@@ -191,9 +190,10 @@ def test_a_submission_that_was_refused_is_not_shown_as_unfinished_for_ever(
 
     store, chosen = Store(str(tmp_path / "results.db")), load_track(str(tiny_track))
     made = Evaluation(chosen, Overrides(tasks=("sst2",)), store)
-    with pytest.raises(SubmissionError):
-        made.run(find(write_submission(tmp_path, f"{body}\ntune = search")), {}, Curious(tiny_track, tmp_path))
-    assert look(store, chosen).runs == ()
+    made.run(find(write_submission(tmp_path, f"{body}\ntune = search")), {}, Curious(tiny_track, tmp_path))
+    (run,) = look(store, chosen).runs
+    assert (run.finished, run.open) == (2, ())
+    assert {cell.status for cell in store.cells(store.runs()[0].id)} == {"crashed"}
     assert audit(store).unfinished == 0
     store.close()
 

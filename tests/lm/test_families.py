@@ -158,9 +158,9 @@ def test_bart_is_told_what_stands_before_the_mask_and_nothing_behind_it(tmp_path
     """The decoder's input includes p0 but no prepended prompt, and nothing more."""
     lm = load("bart", tiny_models.save("bart", tmp_path))
     (encoded,) = lm.text_set("{a} {mask} . No film .", (("a film",),)).encoded
-    for prompted in (False, True):
-        batch = lm.batch([encoded], prompted)
-        p0 = list(range(FIRST_ID, FIRST_ID + TOKENS)) if prompted else []
+    for mode in (None, "add"):
+        batch = lm.batch([encoded], mode)
+        p0 = list(range(FIRST_ID, FIRST_ID + TOKENS)) if mode else []
         before = [encoded.ids[0], *p0, *encoded.ids[1 : encoded.read]]
         assert batch.decoder is not None
         assert batch.decoder.tolist() == [[2, *before]]

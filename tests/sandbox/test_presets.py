@@ -93,7 +93,7 @@ def test_an_unknown_preset_lists_those_there_are(submission: Submission) -> None
         presets.chosen(submission, {"preset": "second"})
     (submission.path / "presets.toml").unlink()
     with pytest.raises(SubmissionError, match=r"no preset 'first': no presets\.toml"):
-        presets.chosen(submission, {"preset": "first"})
+        presets.chosen(find(submission.path), {"preset": "first"})
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_an_unknown_preset_lists_those_there_are(submission: Submission) -> None
 def test_a_bad_file_is_told_with_its_line(submission: Submission, old: str, new: str, says: str) -> None:
     (submission.path / "presets.toml").write_text(FILE.replace(old, new), encoding="utf-8")
     with pytest.raises(SubmissionError, match=says):
-        presets.presets(submission)
+        presets.presets(find(submission.path))
 
 
 def test_a_wrong_option_in_a_preset_is_refused_before_anything_runs(submission: Submission) -> None:
     (submission.path / "presets.toml").write_text(FILE.replace("dim = 5", "dims = 5"), encoding="utf-8")
     with pytest.raises(SubmissionError, match="no option 'dims'"):
-        check_options(submission, {"preset": "first"})
+        check_options(find(submission.path), {"preset": "first"})
 
 
 def test_a_new_preset_makes_no_run_stale_and_a_changed_one_those_with_it(submission: Submission) -> None:

@@ -316,7 +316,7 @@ def test_texts_are_forwarded_in_bounded_batches_and_stay_in_order() -> None:
 
 
 def test_what_the_model_refuses_or_overflows_is_an_answer_error() -> None:
-    with pytest.raises(AnswerError, match="the model refused this answer: no such template"):
+    with pytest.raises(AnswerError, match="the model refuses this answer: no such template"):
         answers.probabilities(Answer((replace(BARE, template="refused"),)), TASK, Fixed(), [("x",)])
 
     class Overflowing(Fixed):
