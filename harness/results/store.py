@@ -27,8 +27,10 @@ from harness.results import tables
 from harness.results.database import address, identity, open_engine, readers, shown
 from harness.results.digests import chained, closing_seal, first_link, row_seal
 from harness.results.records import LedgerRow, OpenCell, Pace, Run, StoredCell, cell_record, run_key
+from harness.results.rulings import check_new
+from harness.results.rulings import read as read_rulings
 from harness.results.status import COUNTS
-from harness.results.tables import SCHEMA
+from harness.results.tables import READABLE, SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from harness.contract import IntArray
     from harness.results.records import CellRecord, KeptAnswer, RunKey
+    from harness.results.rulings import Ruling
 
 _QUERY = tables.queries.insert()
 """Built once, because the ledger gets a row for every query."""
@@ -74,7 +77,7 @@ class Store:
         if version is None:
             with self._writing() as connection:  # one transaction: a database is complete or does not exist
                 version = self._version(connection) or self._create(connection)
-        if version != SCHEMA:
+        if version not in READABLE:
             way_out = (
                 f"To bring it up to date and keep the older file beside it, run: harness migrate --store {self.url}"
                 if version == 1
@@ -100,11 +103,17 @@ class Store:
         """Close all connections."""
         self._engine.dispose()
 
-    def open_run(self, key: RunKey, environment: Mapping[str, Any]) -> str:
-        """Record a run, unless it is recorded already, and return its id."""
+    def open_run(self, key: RunKey, environment: Mapping[str, Any], *, ruled: bool = True) -> str:
+        """Record a run, unless it is recorded already, and return its id. `ruled` False takes any run.
+
+        Raises:
+            SubmissionError: it is new, and a ruling does not allow it (`harness.results.rulings`).
+        """
         with self._writing() as connection:
             known = connection.execute(sa.select(tables.runs.c.run).where(tables.runs.c.run == key.id)).scalar()
             if known is None:
+                if ruled:
+                    check_new(connection, key)
                 texts = {"identity": json.dumps(asdict(key)), "environment": json.dumps(dict(environment))}
                 _insert(connection, tables.runs, {"run": key.id, "started": time.time(), **texts})
         return key.id
@@ -144,6 +153,11 @@ class Store:
             rows = connection.execute(sa.select(tables.runs).order_by(tables.runs.c.started, tables.runs.c.run)).all()
         with self._decoding("runs"):
             return [Run(row.run, run_key(row.identity), json.loads(row.environment), row.started) for row in rows]
+
+    def rulings(self) -> list[Ruling]:
+        """What was decided about entries, oldest first."""
+        with self._reading() as connection:
+            return read_rulings(connection)
 
     def cells(self, run: str) -> list[StoredCell]:
         """Finished cells of a run, in order of task and split."""

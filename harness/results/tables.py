@@ -14,8 +14,11 @@ from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, UniqueConstrain
 if TYPE_CHECKING:
     from harness.contract import IntArray
 
-SCHEMA = 2
-"""Version of these tables. A database of another version is refused; `harness migrate` copies one of version 1."""
+SCHEMA = 3
+"""Version of these tables."""
+READABLE = (2, SCHEMA)
+"""Versions that are used as they are. Version 2 lacks the table `rulings` and gets it with the first ruling. A database
+of another version is refused; `harness migrate` copies an older one."""
 
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text sorted by its bytes, so that every database returns rows in the same order."""
@@ -93,6 +96,18 @@ incumbents = sa.Table(
     Column("predictions", LargeBinary, nullable=False),  # int16 class per test text
     Column("seal", Text, nullable=False, default=""),
     UniqueConstraint("attempt", "mark"),
+)
+rulings = sa.Table(
+    "rulings",
+    metadata,
+    Column("ruling", Text, primary_key=True),  # digest of the others, see harness.results.rulings
+    Column("kind", Text, nullable=False),
+    Column("track", Text, nullable=False),
+    Column("entry", Text, nullable=False),  # empty: every entry of the track
+    Column("number", Integer),  # of a cap
+    Column("reason", Text, nullable=False),
+    Column("made", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),
 )
 
 
