@@ -380,6 +380,9 @@ class _Auditor:
             if count != self._rows[table.name]:
                 self._found(table.name, f"{count - self._rows[table.name]} rows", "belong to no attempt")
         (version,) = [row["version"] for row in self._select(tables.schema, "version")]
+        wanted = tables.SCHEMA if rulings.there(self._connection) else tables.READABLE[0]
+        if version != wanted:
+            self._found("schema", "its version", f"{version}, {wanted} expected of these tables")
         self._digest.update(f"{version}".encode())
 
 

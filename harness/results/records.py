@@ -240,7 +240,7 @@ class CellRecord:
     """Tokens of text in one row; None where a text was one row however long."""
     test_texts: int | None = None
     """Texts of the test set, those of train and dev aside, that the submission queried: it knew them from elsewhere.
-    They are compared as a model reads them (`harness.tracks.reading`). None in cells from before this count."""
+    They are compared as a model reads them (`harness.lm.reading`). None in cells from before this count."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property

@@ -18,7 +18,6 @@ import sqlalchemy as sa
 
 from harness.errors import InputError, SubmissionError, counted
 from harness.results import tables
-from harness.results.digests import row_seal
 from harness.results.records import run_key
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def insert(connection: sa.Connection, ruling: Ruling) -> None:
         "reason": ruling.reason,
         "made": ruling.made,
     }
-    connection.execute(tables.rulings.insert().values(seal=row_seal("rulings", row), **row))
+    tables.insert_sealed(connection, tables.rulings, row)
 
 
 def bring_up_to_date(connection: sa.Connection) -> None:

@@ -104,18 +104,18 @@ class Store:
         self._engine.dispose()
 
     def open_run(self, key: RunKey, environment: Mapping[str, Any], *, ruled: bool = True) -> str:
-        """Record a run, unless it is recorded already, and return its id. `ruled` False takes any run.
+        """Record a run, unless it is recorded already, and return its id.
 
         Raises:
-            SubmissionError: it is new, and a ruling does not allow it (`harness.results.rulings`).
+            SubmissionError: it is new, and a ruling does not allow it (`harness.results.rulings`), if it is `ruled`.
         """
         with self._writing() as connection:
             known = connection.execute(sa.select(tables.runs.c.run).where(tables.runs.c.run == key.id)).scalar()
+            if known is None and ruled:
+                check_new(connection, key)
             if known is None:
-                if ruled:
-                    check_new(connection, key)
-                texts = {"identity": json.dumps(asdict(key)), "environment": json.dumps(dict(environment))}
-                _insert(connection, tables.runs, {"run": key.id, "started": time.time(), **texts})
+                row = {"identity": json.dumps(asdict(key)), "environment": json.dumps(dict(environment))}
+                tables.insert_sealed(connection, tables.runs, row | {"run": key.id, "started": time.time()})
         return key.id
 
     def finished(self, run: str) -> set[tuple[str, int]]:
@@ -374,7 +374,9 @@ class Attempt:
             connection.execute(tables.answers.insert().values(sha256=digest, blob=answer.blob))
         values = {"mark": float(answer.mark), "rows": int(answer.rows), "answer": digest}
         predictions = tables.class_bytes(answer.predictions)
-        return _insert(connection, tables.incumbents, {"attempt": self.number, "predictions": predictions, **values})
+        return tables.insert_sealed(
+            connection, tables.incumbents, {"attempt": self.number, "predictions": predictions, **values}
+        )
 
 
 def remove_outcome(connection: sa.Connection, attempt: int) -> None:
@@ -394,13 +396,6 @@ def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
     )
 
 
-def _insert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> str:
-    """Write a row with its seal, and return the seal."""
-    seal = row_seal(table.name, row)
-    connection.execute(table.insert().values(seal=seal, **row))
-    return seal
-
-
 def _once(connection: sa.Connection, table: sa.Table, key: str, row: dict[str, Any]) -> None:
     if connection.execute(sa.select(table.c[key]).where(table.c[key] == row[key])).scalar() is None:
-        _insert(connection, table, row)
+        tables.insert_sealed(connection, table, row)

@@ -11,6 +11,8 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, UniqueConstraint
 
+from harness.results.digests import row_seal
+
 if TYPE_CHECKING:
     from harness.contract import IntArray
 
@@ -119,6 +121,13 @@ def class_bytes(classes: IntArray) -> bytes:
 def classes_of(blob: bytes) -> IntArray:
     """Read the classes that `class_bytes` made: int64 (texts,)."""
     return np.frombuffer(blob, dtype="<i2").astype(np.int64)
+
+
+def insert_sealed(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> str:
+    """Write a row with its seal, and return the seal."""
+    seal = row_seal(table.name, row)
+    connection.execute(table.insert().values(seal=seal, **row))
+    return seal
 
 
 def seal_of(connection: sa.Connection, table: sa.Table, key: Any) -> str:
