@@ -118,8 +118,8 @@ class _Merge:
 
     def _rulings(self) -> None:
         """Copy the rulings that are missing. Each is named by the digest of what it says."""
-        known = {each.id for each in rulings.read(self._here)}
-        for each in rulings.read(self._there):
+        known = {each.id for each in rulings.decided(self._here)}
+        for each in rulings.decided(self._there):
             if each.id not in known:
                 rulings.insert(self._here, each)
                 self._count["rulings"] += 1

@@ -58,7 +58,7 @@ class Ruling:
         return self.track == track and self.entry in {"", label, label.partition("[")[0]}
 
 
-def read(connection: sa.Connection) -> list[Ruling]:
+def decided(connection: sa.Connection) -> list[Ruling]:
     """All rulings, oldest first; none of a database that was made before there were any."""
     if not there(connection):
         return []
@@ -144,7 +144,7 @@ def check_new(connection: sa.Connection, key: RunKey) -> None:
     Raises:
         SubmissionError: the entry is withdrawn, frozen, or has as many runs as it may have.
     """
-    rulings = read(connection)
+    rulings = decided(connection)
     for kind, said in (("withdraw", "is withdrawn"), ("freeze", "is frozen: no new run of it is begun")):
         ruling = in_force(rulings, kind, key.track, key.label)  # type: ignore[arg-type]  # both are kinds
         if ruling is not None:

@@ -27,8 +27,7 @@ from harness.results import tables
 from harness.results.database import address, identity, open_engine, readers, shown
 from harness.results.digests import chained, closing_seal, first_link, row_seal
 from harness.results.records import LedgerRow, OpenCell, Pace, Run, StoredCell, cell_record, run_key
-from harness.results.rulings import check_new
-from harness.results.rulings import read as read_rulings
+from harness.results.rulings import check_new, decided
 from harness.results.status import COUNTS
 from harness.results.tables import READABLE, SCHEMA
 
@@ -104,10 +103,10 @@ class Store:
         self._engine.dispose()
 
     def open_run(self, key: RunKey, environment: Mapping[str, Any], *, ruled: bool = True) -> str:
-        """Record a run, unless it is recorded already, and return its id.
+        """Record a run, unless it is recorded already, and return its id. If `ruled`, rulings count.
 
         Raises:
-            SubmissionError: it is new, and a ruling does not allow it (`harness.results.rulings`), if it is `ruled`.
+            SubmissionError: it is new, and a ruling does not allow it.
         """
         with self._writing() as connection:
             known = connection.execute(sa.select(tables.runs.c.run).where(tables.runs.c.run == key.id)).scalar()
@@ -157,7 +156,7 @@ class Store:
     def rulings(self) -> list[Ruling]:
         """What was decided about entries, oldest first."""
         with self._reading() as connection:
-            return read_rulings(connection)
+            return decided(connection)
 
     def cells(self, run: str) -> list[StoredCell]:
         """Finished cells of a run, in order of task and split."""
