@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.leaderboard.stats import FloatArray, Interval
     from harness.leaderboard.ties import Comparison
     from harness.results.records import Run, StoredCell
+    from harness.results.rulings import Ruling
     from harness.results.store import Store
     from harness.tracks.track import Track
 
@@ -37,6 +38,8 @@ class Runs:
                     found[run.id] = run
                     united = {(cell.task, cell.split): cell for cell in (*self.cells(run.id), *store.cells(run.id))}
                     self._cells[run.id] = [united[place] for place in sorted(united)]
+        rulings = {each.id: each for store in stores for each in store.rulings()}
+        self._rulings = sorted(rulings.values(), key=lambda each: (each.made, each.id))
         self.by_id = dict(sorted(found.items(), key=lambda item: (len(self.cells(item[0])), item[1].started)))
 
     def runs(self) -> list[Run]:
@@ -46,6 +49,10 @@ class Runs:
     def cells(self, run: str) -> list[StoredCell]:
         """Finished cells of a run, in order of task and split."""
         return self._cells.get(run, [])
+
+    def rulings(self) -> list[Ruling]:
+        """What was decided in any of the databases, oldest first."""
+        return self._rulings
 
     def rank(self, track: Track) -> Ranking:
         """The leaderboard, by the same rules as `harness leaderboard`."""

@@ -18,7 +18,7 @@ from harness.results.status import MARKS
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from harness.blackbox.meter import Meter
     from harness.blackbox.pricing import Answered, PricedModel
@@ -86,8 +86,13 @@ class Session:
         meter: Meter,
         ledger: Ledger,
         watch: Callable[[int, dict[str, float]], None] = lambda _rows, _note: None,
+        asked: Callable[[Sequence[Text]], None] = lambda _texts: None,
     ) -> None:
-        """Serve `priced` under `meter`. After each frame, `watch` gets the rows spent and the incumbent's note."""
+        """Serve `priced` under `meter`. After each frame, `watch` gets the rows spent and the incumbent's note.
+
+        `asked` gets each declared set of texts when the first query on it has been answered.
+        """
+        self._asked, self._new = asked, set[int]()
         self._priced, self._meter, self._ledger, self._watch = priced, meter, ledger, watch
         self._texts: dict[int, tuple[Text, ...]] = {}
         self._spaces: dict[int, Subspace] = {}
@@ -191,6 +196,7 @@ class Session:
             texts = tuple(request.texts)
             self._characters[request.id] = self._priced.check_texts(texts, sum(self._characters.values()))
             self._texts[request.id] = texts
+            self._new.add(request.id)
         elif request.space is not None:
             self._priced.check_space(request.space)
             self._spaces[request.id] = request.space
@@ -206,7 +212,11 @@ class Session:
             space = self._spaces.get(frame.space)
             if space is None:
                 raise QueryError(f"subspace {frame.space} was never declared")
-        return self._priced.answer(frame.query(texts, space), body, self._meter, self._commit)
+        answered = self._priced.answer(frame.query(texts, space), body, self._meter, self._commit)
+        if frame.texts in self._new:
+            self._new.remove(frame.texts)
+            self._asked(texts)
+        return answered
 
     def _commit(self, answered: Answered) -> None:
         self._ledger.record(answered.row)

@@ -17,9 +17,12 @@ from harness.cli.options import (
     NOTHING,
     OPTIONS,
     AsJson,
+    Names,
     Options,
     StoreUrl,
+    Teams,
     TrackName,
+    identities,
     overriding,
     parsed,
     submissions_in,
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.evaluation.engines.job import Job
-    from harness.evaluation.failures import Failure
+    from harness.evaluation.failures import Entrant, Failure
     from harness.evaluation.overrides import Overrides
     from harness.evaluation.progress import PlainProgress
     from harness.evaluation.run import Plan
@@ -55,6 +58,7 @@ class Engine(StrEnum):
     "  harness evaluate submissions/ajo\n\n"
     "  harness evaluate submissions/bbt --track kit --data ../kit --task sst2\n\n"
     "  harness evaluate submissions/nevergrad --config optimizer=PSO\n\n"
+    "  harness evaluate a/mysolver b/mysolver --team alice --team bob\n\n"
     "  harness evaluate --cell LINE  (of harness plan)"
 )
 @overriding(*OPTIONS)
@@ -63,6 +67,8 @@ def evaluate(
     track: TrackName = "mini",
     overrides: Overrides = NOTHING,
     config: Options = None,
+    team: Teams = None,
+    name: Names = None,
     repeats: Annotated[
         int | None,
         typer.Option(
@@ -95,17 +101,25 @@ def evaluate(
     Finished cells are never run again: the same command takes up where it was.
     One cell is one task on one few-shot split.
 
+    An entry is told by its team, its name and the content of its folder. The newest run under a team and name counts.
+
     Each submission is on its own: one that fails, in whatever way, is a status of its cells, and the others go on.
     What failed is listed at the end, and the exit code is 1 then.
     """
     _check(paths, overrides, config, repeats, cell)
+    if cell is not None and (team or name):
+        raise InputError("--cell says which entry of which team it is; leave out --team and --as")
     if engine is Engine.LOCAL and (address is not None or workers is not None):
         raise InputError("--address and --workers are for --engine ray")
     from harness.evaluation.engines import local  # noqa: PLC0415
     from harness.evaluation.engines import ray as on_ray  # noqa: PLC0415
+    from harness.evaluation.failures import Entrant, replacing  # noqa: PLC0415
     from harness.evaluation.progress import JsonProgress, LiveProgress, PlainProgress  # noqa: PLC0415
 
-    job, unusable = _job(paths or (), track, overrides, parsed(config), cell, store)
+    given = identities(paths or (), team, name) if cell is None else [Entrant(path) for path in paths or ()]
+    job, unusable = _job(given, track, overrides, parsed(config), cell, store)
+    for line in replacing(job):
+        err.print(line, markup=False, soft_wrap=True)
     choices = [dataclasses.replace(job.choices, repeat=n) for n in range(repeats)] if repeats else [job.choices]
     jobs = [dataclasses.replace(job, choices=each, again=again) for each in choices]
     results, chosen = job.store, job.track
@@ -135,7 +149,7 @@ def evaluate(
 
 
 def _job(
-    paths: Sequence[Path], track: str, overrides: Overrides, options: dict[str, str], cell: str | None, store: str
+    given: Sequence[Entrant], track: str, overrides: Overrides, options: dict[str, str], cell: str | None, store: str
 ) -> tuple[Job, list[Failure]]:
     """What is to be run, and the submissions that cannot be.
 
@@ -152,10 +166,10 @@ def _job(
     if cell is not None:
         one = CellId.parse(cell)
         chosen = load_track(one.track if track == "mini" else track)
-        overrides, submission = planned(one, chosen, overrides, paths)
+        overrides, submission = planned(one, chosen, overrides, [each.path for each in given])
         check_access(submission, overrides.white_box)
         return Job(chosen, overrides, open_store(store), (submission,), dict(one.options)), []
-    found, unusable = entrants(paths, options, overrides.white_box)
+    found, unusable = entrants(given, options, overrides.white_box)
     chosen = load_track(track)
     for each in unusable:
         err.print(f"{escape(each.entry)} is not run: {escape(printable(each.why))}", soft_wrap=True)
@@ -256,6 +270,8 @@ def plan(
     track: TrackName = "mini",
     overrides: Overrides = NOTHING,
     config: Options = None,
+    team: Teams = None,
+    name: Names = None,
     form: Annotated[str, typer.Option("--format", help="lines, one cell each, or json.")] = "lines",
 ) -> None:
     """Print the cells of an evaluation, one a line, for a cluster's scheduler: `harness evaluate --cell LINE`.
@@ -269,7 +285,7 @@ def plan(
     if form not in {"lines", "json"}:
         raise InputError(f"--format {form}: lines or json is needed")
     options = parsed(config)
-    cells = planned(load_track(track), overrides, submissions_in(paths, options), options)
+    cells = planned(load_track(track), overrides, submissions_in(paths, options, team, name), options)
     if form == "json":
         print_json([{"cell": str(cell)} | dataclasses.asdict(cell) | {"options": dict(cell.options)} for cell in cells])
         return

@@ -21,6 +21,7 @@ from harness.tracks.tiers import tier_named
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.evaluation.failures import Entrant
     from harness.sandbox.submission import Submission
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -197,6 +198,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 Options = Annotated[
     list[str] | None, typer.Option("--config", "-c", help="NAME=VALUE of the submission's Config; repeatable.")
 ]
+Teams = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--team",
+        help="Whose entry it is: entries of two teams are two, whatever they are called. Once for all folders, or once "
+        "for each, in their order.",
+        metavar="TEAM",
+    ),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--as",
+        help="Name of the entry instead of the folder's; once for each folder, in their order.",
+        metavar="NAME",
+    ),
+]
 
 
 def parsed(config: list[str] | None) -> dict[str, str]:
@@ -216,12 +234,42 @@ def parsed(config: list[str] | None) -> dict[str, str]:
     return options
 
 
-def submissions_in(paths: Sequence[Path], options: dict[str, str]) -> list[Submission]:
-    """The submissions in these folders; an option that one of them does not have is refused at once."""
-    from harness.sandbox.config_source import check_options  # noqa: PLC0415
-    from harness.sandbox.submission import find  # noqa: PLC0415
+def identities(paths: Sequence[Path], teams: Sequence[str] | None, names: Sequence[str] | None) -> list[Entrant]:
+    """Each folder with the name and the team that it was given.
 
-    found = [find(path) for path in paths]
+    Raises:
+        InputError: there are not as many names or teams as folders.
+    """
+    from harness.evaluation.failures import Entrant  # noqa: PLC0415
+
+    for option, given in (("--team", teams or ()), ("--as", names or ())):
+        for_all = option == "--team" and len(given) == 1
+        if given and not for_all and len(given) != len(paths):
+            once = "once for all of them, or " if option == "--team" else ""
+            raise InputError(
+                f"{option} is given {len(given)} times for {len(paths)} folders; give it {once}once for each"
+            )
+    whose = [*(teams or [None])] * (len(paths) if len(teams or [None]) == 1 else 1)  # type: ignore[list-item]
+    called = [*(names or [None] * len(paths))]  # type: ignore[list-item]
+    return [Entrant(*each) for each in zip(paths, called, whose, strict=True)]
+
+
+def submissions_in(
+    paths: Sequence[Path],
+    options: dict[str, str],
+    teams: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> list[Submission]:
+    """The submissions in these folders; an option that one of them does not have is refused at once.
+
+    Raises:
+        InputError: also where one name stands for two contents, see `harness.evaluation.failures.check_names`.
+    """
+    from harness.evaluation.failures import check_names  # noqa: PLC0415
+    from harness.sandbox.config_source import check_options  # noqa: PLC0415
+
+    found = [each.found() for each in identities(paths, teams, names)]
+    check_names(found)
     for each in found:
         check_options(each, options)
     return found

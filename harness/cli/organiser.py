@@ -134,6 +134,7 @@ def score(
     data: DataDir = None,
     staged: StagedDir = None,
     entry: Annotated[str | None, typer.Option(help="Name to list them under; default the file's name.")] = None,
+    team: Annotated[str | None, typer.Option("--team", help="Whose they are.", metavar="TEAM")] = None,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
@@ -145,6 +146,7 @@ def score(
     from harness.errors import counted  # noqa: PLC0415
     from harness.evaluation.oddities import odd_test  # noqa: PLC0415
     from harness.results import uploads as uploaded  # noqa: PLC0415
+    from harness.sandbox.submission import check_team  # noqa: PLC0415
     from harness.tracks.examples import Source  # noqa: PLC0415
     from harness.tracks.staging import at_hand  # noqa: PLC0415
     from harness.tracks.tasks import load_task  # noqa: PLC0415
@@ -157,7 +159,9 @@ def score(
     planned = uploaded.planned_cells(chosen, source)
     missing = uploaded.missing_cells(planned, found)
     name = str(source) if data else chosen.data.source
-    run = uploaded.keep(open_store(store), entry or predictions.stem, predictions, chosen, name, found, planned)
+    whose = check_team(team) if team is not None else ""
+    kept = open_store(store)
+    run = uploaded.keep(kept, entry or predictions.stem, predictions, chosen, name, found, planned, whose)
     if as_json:
         cells = [
             {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found

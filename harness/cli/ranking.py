@@ -42,8 +42,9 @@ def leaderboard(
 ) -> None:
     """Rank what the database holds, by score and by efficiency, and write leaderboard/<track>.csv and .json.
 
-    Scores are recomputed from stored predictions every time. Each entry counts with its newest run. Below the table
-    stands how large a lead must be to be seen.
+    Scores are recomputed from stored predictions every time. Each entry, told by its team and name, counts with its
+    newest run; "runs" says how often it was tried. Below the table stands how large a lead must be to be seen, who
+    queried test texts, and what was replaced or withdrawn.
     """
     from harness.leaderboard.drift import drift  # noqa: PLC0415
     from harness.leaderboard.private import gap_records, gap_table, gaps  # noqa: PLC0415
@@ -60,7 +61,9 @@ def leaderboard(
     results = existing_store(store)
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
     uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
-    listed = bool(ranking.entries or ranking.elsewhere)  # files that list nothing must not replace good ones
+    listed = bool(
+        ranking.entries or ranking.elsewhere or ranking.withdrawn
+    )  # files that list nothing must not replace good ones
     first = _first_run(track, chosen, store)
     if not (listed or ranking.left_out or uploaded):
         raise StoreError(f"no finished cell of track {name} in {shown(store)}, nothing is written; run: {first}")
@@ -81,7 +84,7 @@ def leaderboard(
         return
     if not ranking.entries:
         say(f"no ranked runs on track {name} in {shown(store)}; run: {first}")
-    if ranking.entries or ranking.elsewhere:
+    if listed:
         wide.print(terminal_table(ranking))
     for d in drifts:
         say(
@@ -230,5 +233,5 @@ def _not_ranked(ranking: Ranking, runs: list[Run]) -> list[str]:
         left_out = counted(ranking.left_out, "run")
         lines.append(f"{left_out} left out: other data, model, seed or track version, or choices replaced")
     own = [run.key for run in runs if run.key.track == ranking.track]
-    replaced = {f"{each.entry}: replaced {', '.join(each.modified)}" for each in own if each.modified}
+    replaced = {f"{each.label}: replaced {', '.join(each.modified)}" for each in own if each.modified}
     return lines + [f"  {line}" for line in sorted(replaced)]

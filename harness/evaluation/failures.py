@@ -6,18 +6,20 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.errors import InputError
+from harness.errors import InputError, SubmissionError
 from harness.evaluation.run import check_access
 from harness.results.status import COUNTS
 from harness.sandbox.config_source import check_options
-from harness.sandbox.submission import find
+from harness.sandbox.presets import identity_sha256
+from harness.sandbox.submission import entry_name, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from harness.evaluation.engines.job import Job
     from harness.evaluation.run import Plan
-    from harness.results.records import StoredCell
+    from harness.results.records import RunKey, StoredCell
     from harness.results.store import Store
     from harness.sandbox.submission import Submission
 
@@ -33,31 +35,67 @@ class Failure:
     why: str
 
 
+@dataclass(frozen=True)
+class Entrant:
+    """A folder that was given, and what its entry is called."""
+
+    path: Path
+    name: str | None = None
+    """Instead of the folder's."""
+    team: str | None = None
+
+    def found(self) -> Submission:
+        """The submission in the folder.
+
+        Raises:
+            SubmissionError: there is none, or it cannot be called so.
+        """
+        return find(self.path).called(self.name, self.team)
+
+
+def check_names(found: Iterable[Submission]) -> None:
+    """Refuse one name for two contents: the run of one would take the other's place in the ranking.
+
+    Raises:
+        InputError: which folders, and how to tell them apart.
+    """
+    known: dict[tuple[str, str], Submission] = {}
+    for each in found:
+        first = known.setdefault((each.team, each.name), each)
+        if first.sha256 != each.sha256:
+            whose = f" of team {each.team}" if each.team else ""
+            raise InputError(
+                f"{first.path} and {each.path} are both called {each.name}{whose} and are not the same (sha256 "
+                f"{first.sha256[:12]} and {each.sha256[:12]}): one would take the other's place in the ranking. Say "
+                "whose they are with --team, or what they are called with --as, once for each folder"
+            )
+
+
 def entrants(
-    paths: Iterable[Path], options: Mapping[str, str], white_box: bool
+    given: Iterable[Entrant], options: Mapping[str, str], white_box: bool
 ) -> tuple[list[Submission], list[Failure]]:
     """The submissions in these folders, and what is wrong with those that cannot be run.
 
     One that does not take the options is run all the same, if another one does: that is a status of its cells.
 
     Args:
-        paths: folders, in the order in which they are to be run.
+        given: folders, in the order in which they are to be run.
         options: of every submission's Config, as NAME=VALUE.
         white_box: whether references may run.
 
     Raises:
-        InputError: no submission can be run; the first one's reason.
+        InputError: no submission can be run, with the first one's reason; or one name stands for two contents.
     """
     found: list[Submission] = []
     unusable: list[Failure] = []
     problems: list[InputError] = []
     good = 0
-    for path in paths:
+    for each in given:
         try:
-            submission = find(path)
+            submission = each.found()
             check_access(submission, white_box)
         except InputError as problem:
-            unusable.append(Failure(str(path), "not run", (), str(problem)))
+            unusable.append(Failure(str(each.path), "not run", (), str(problem)))
             problems.append(problem)
             continue
         found.append(submission)
@@ -68,7 +106,34 @@ def entrants(
             problems.append(problem)
     if problems and not good:
         raise problems[0]
+    check_names(found)
     return found, unusable
+
+
+def replacing(job: Job) -> list[str]:
+    """Of what is about to run, the entries whose place in the ranking is another content's until now, in lines."""
+    if job.choices.modified(job.track):
+        return []  # not ranked
+    newest: dict[tuple[str, str], RunKey] = {}
+    for run in job.store.runs():
+        key = run.key
+        if key.track == job.track.name and key.access != "predictions" and not (key.modified or key.repeat):
+            newest[key.team, key.entry] = key
+    lines = []
+    for each in dict.fromkeys(job.submissions):
+        entry = entry_name(each.name, job.options)
+        before = newest.get((each.team, entry))
+        try:
+            now = identity_sha256(each, job.options)
+        except SubmissionError:
+            continue  # no such preset, which its cells will say
+        if before is not None and before.submission_sha256 not in {now, each.sha256_with_page}:
+            lines.append(
+                f"{before.label} was run before with other content (sha256 {before.submission_sha256[:12]}, now "
+                f"{now[:12]}): the new run takes its place in the ranking. If this one is somebody else's, give --team "
+                "or --as"
+            )
+    return lines
 
 
 def failures(

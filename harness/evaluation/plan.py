@@ -42,6 +42,7 @@ class CellId:
     basis: str
     """Digest of the track's content and of the choices given beside it, see `basis_of`."""
     submission: str
+    """Name of the entry, behind ``TEAM/`` where it is a team's."""
     sha256: str
     """How the digest of the submission's folder begins."""
     task: str
@@ -89,8 +90,9 @@ def plan(
     cells = chosen_cells(changed, track_tasks(changed), source_of(track, choices), choices)
     basis, given = basis_of(track, choices), tuple(sorted(options.items()))
     found = [
-        CellId(track.name, basis, each.name, each.sha256[:_SHA256], cell.task.name, cell.split, given)
+        CellId(track.name, basis, entry, each.sha256[:_SHA256], cell.task.name, cell.split, given)
         for each in submissions
+        for entry in [f"{each.team}/{each.name}" if each.team else each.name]
         for cell in cells
     ]
     if len(set(found)) != len(found):
@@ -118,15 +120,17 @@ def planned(cell: CellId, track: Track, choices: Overrides, folders: Sequence[Pa
             f"cell {cell} was planned with another version of track {track.name}, or with other choices: give evaluate "
             "the plan's --data, --model, --calls, --seed, --device, --backend, --p0 and --test-data, or plan again"
         )
-    known = [find(folder) for folder in folders or [Path("submissions") / cell.submission]]
-    named = [each for each in known if each.name == cell.submission]
+    team, _, name = cell.submission.rpartition("/")
+    known = [find(folder) for folder in folders or [Path("submissions") / name]]
+    # A folder of another name was planned with --as: it is known by what is in it.
+    named = [each for each in known if each.name == name] or [e for e in known if e.sha256.startswith(cell.sha256)]
     if not named:
         there = ", ".join(each.name for each in known)
-        raise InputError(f"cell {cell} is of submission {cell.submission}, and only {there} is given")
+        raise InputError(f"cell {cell} is of submission {name}, and only {there} is given")
     same = [each for each in named if each.sha256.startswith(cell.sha256)]
     if not same:
         raise InputError(
             f"cell {cell} was planned with another version of {named[0].path}, whose digest is "
             f"{named[0].sha256[:_SHA256]} now, {cell.sha256} then; bring that version back, or plan again"
         )
-    return choices.only(cell.task, cell.split), same[0]
+    return choices.only(cell.task, cell.split), same[0].called(name, team)

@@ -47,7 +47,7 @@ def stored_answer(results: Store, entry: str, track: str, task: str, split: int,
     """
     for run in reversed(results.runs()):
         key = run.key
-        if (key.entry, key.track, "model" in key.modified) == (entry, track, other_model):
+        if (key.label, key.track, "model" in key.modified) == (entry, track, other_model):
             if key.external:
                 continue  # relative to a pre-trained p0, which is not at hand here
             blob = results.answer(run.id, task, split)

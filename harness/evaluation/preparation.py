@@ -13,6 +13,7 @@ from harness.evaluation.oddities import oddities
 from harness.evaluation.overrides import backend_of, is_kit
 from harness.evaluation.referee import Cell
 from harness.lm.kinds import kind_of
+from harness.lm.reading import Reading
 from harness.tracks.bbt_2022 import RowsOf2022
 from harness.tracks.examples import Source, check_unseen, examples_sha256, load_shots, load_test, splits_of
 from harness.tracks.staging import at_hand
@@ -81,6 +82,7 @@ class Preparation:
         Reading it is also the check that what will run is there and well-formed; other tasks may be missing.
         """
         digest, odd = hashlib.sha256(), []
+        reading = Reading.of_source(self.track.model.source) if self.source.test is not None else tuple
         chosen: dict[str, set[int]] = {}
         for cell in cells:
             chosen.setdefault(cell.file.name, set()).add(cell.split)
@@ -96,7 +98,7 @@ class Preparation:
                     drawn[split] = shots
                     digest.update((examples_sha256(shots.train) + examples_sha256(shots.dev)).encode())
                 if self.source.test is not None:
-                    check_unseen(file, self.source, tuple(drawn.values()))
+                    check_unseen(file, self.source, tuple(drawn.values()), reading)
                 run = {split: shots for split, shots in drawn.items() if split in chosen.get(name, ())}
                 odd += oddities(file, run, test) if run else []
             except DataError:

@@ -26,7 +26,9 @@ from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
 from harness.errors import SubmissionError
 from harness.evaluation.applying import Applied, apply
+from harness.evaluation.queried import QueriedTexts
 from harness.lm.fingerprint import fingerprint
+from harness.lm.reading import Reading
 from harness.results.records import CellRecord, KeptAnswer, Usage
 from harness.results.status import COUNTS, MARKS
 from harness.sandbox import best_tier, launch, presets
@@ -120,7 +122,8 @@ def run_cell(
     begun = _begun(cell, shots, lm)
     frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
     priced = PricedModel(lm, cell.task, answer, frame, texts, cell.limits.answers, cell.spec.tokens_of_a_row)
-    session = Session(priced, meter, attempt, watch)
+    queried = QueriedTexts(Reading.of_tokenizer(lm.tokenizer))
+    session = Session(priced, meter, attempt, watch, queried.add)
     started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
     with snapshot(submission) as folder, lm.serving():
         worker = launch.start(cell.limits, folder, tier or best_tier.best().tier)
@@ -160,6 +163,7 @@ def run_cell(
         sandbox=worker.isolation.tier,
         isolation=dataclasses.asdict(worker.isolation),
         tuning_s=tuning_s,
+        test_texts=queried.of_test(test, shots),
     )
     return _finished(cell, attempt, status, record, applied, lm)
 

@@ -105,7 +105,7 @@ def find_run(store: Store, name: str) -> Run:
     """
     runs = store.runs()[::-1]
     for run in runs:
-        if name in {run.id, run.key.entry}:
+        if name in {run.id, run.key.label}:
             return run
     begun = [run for run in runs if name and run.id.startswith(name)]
     if len(begun) > 1:
@@ -124,10 +124,10 @@ def choices_of(key: RunKey, cells: Sequence[StoredCell], track: Track, given: Ov
     """
     if key.access != "black-box" or not cells:
         why = f"it is {key.access}" if key.access != "black-box" else "none of its cells is finished"
-        raise InputError(f"run of {key.entry!r} cannot be replayed: {why}. Only metered runs have queries and answers")
+        raise InputError(f"run of {key.label!r} cannot be replayed: {why}. Only metered runs have queries and answers")
     if any(cell.record.sandbox == ELSEWHERE for cell in cells):
         raise InputError(
-            f"run of {key.entry!r} cannot be replayed: its solver ran elsewhere, over HTTP, and its code was "
+            f"run of {key.label!r} cannot be replayed: its solver ran elsewhere, over HTTP, and its code was "
             "never here. harness audit checks what is stored of it"
         )
     return given.repeating(key, cells, track)
@@ -179,7 +179,7 @@ def replay(
         found += replayed
     pairs = {name: (getattr(key, name), getattr(now, name)) for name in _IDENTITY}
     changed = (f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now)
-    return Replay(run.id, key.entry, tuple(changed), tuple(found))
+    return Replay(run.id, key.label, tuple(changed), tuple(found))
 
 
 def _again(

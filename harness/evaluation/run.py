@@ -83,6 +83,7 @@ class Plan:
 
         Raises:
             InputError: it is a white-box reference, and the choices do not allow it.
+            SubmissionError: an organiser's ruling does not allow it.
         """
         self._check(submission)
         run = self.record(store, submission.access, **_own(submission, options))
@@ -107,9 +108,18 @@ class Plan:
         run = self._key(submission.access, **_own(submission, options)).id
         return self._opened(store, run, submission, options, again)
 
-    def record(self, store: Store, access: Access, **own: Any) -> str:
-        """Record a run, unless it is there, and return its id; `own` are the fields of `RunKey` that tell it apart."""
-        return store.open_run(self._key(access, **own), self.environments[access] | {"numerics": self.numerics})
+    def record(self, store: Store, access: Access, *, ruled: bool = True, **own: Any) -> str:
+        """Record a run, unless it is there, and return its id; `own` are the fields of `RunKey` that tell it apart.
+
+        Raises:
+            SubmissionError: it is new, and an organiser's ruling does not allow it; with `ruled` False, none counts.
+        """
+        environment = self.environments[access] | {"numerics": self.numerics}
+        return store.open_run(self._key(access, **own), environment, ruled=ruled)
+
+    def label(self, submission: Submission, options: Mapping[str, str]) -> str:
+        """The entry as people see it."""
+        return dataclasses.replace(self.base, entry=entry_name(submission.name, options), team=submission.team).label
 
     def _key(self, access: Access, **own: Any) -> RunKey:
         digest = environment_sha256(self.environments[access])
@@ -128,14 +138,15 @@ class Plan:
         failed = store.failed(run) if again else {}
         finished = store.finished(run) - set(failed)
         todo = tuple(c for c in self.cells if (c.task.name, c.split) not in finished)
-        return OpenRun(run, entry_name(submission.name, options), todo, failed)
+        return OpenRun(run, self.label(submission, options), todo, failed)
 
 
 def _own(submission: Submission, options: Mapping[str, str]) -> dict[str, Any]:
     """The fields of `RunKey` that come with a submission."""
     given = tuple(sorted(options.items()))
     entry = entry_name(submission.name, options)
-    return {"entry": entry, "submission_sha256": identity_sha256(submission, options), "options": given}
+    digest = identity_sha256(submission, options)
+    return {"entry": entry, "team": submission.team, "submission_sha256": digest, "options": given}
 
 
 @dataclass(frozen=True)

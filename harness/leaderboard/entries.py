@@ -114,6 +114,7 @@ class Entry:
     """Place by average in its division: 1 is best, equal averages share one; None where cells are missing, and for
     white-box references. Ranks shared by all who cannot be told apart are in `Ranking.standing`."""
     name: str
+    """With its team: ``team/name[options]``."""
     run: str
     cells: tuple[CellScore, ...]
     missing: int
@@ -124,6 +125,16 @@ class Entry:
     """What it ran on: ``cpu``, or the GPU as its driver names it."""
     external: str = ""
     """What came from outside data, as in `RunKey`; such an entry is never ranked with pure ones."""
+    runs: int = 1
+    """How often it was tried on the track: runs under its team and name, whatever their code, options and choices, and
+    however they ended (`harness.results.rulings.tries`)."""
+
+    @property
+    def test_texts(self) -> int | None:
+        """How many texts of test sets it queried, over its cells; None where some cell does not say."""
+        found = [each.record.test_texts for cell in self.cells for each in cell.repeats or (cell,)]
+        known = [number for number in found if number is not None]
+        return sum(known) if len(known) == len(found) else None
 
     @property
     def division(self) -> Division:

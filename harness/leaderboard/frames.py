@@ -68,7 +68,7 @@ def cells(store: str | Path | Store) -> pd.DataFrame:
                 rows.append(
                     {
                         "run": run.id,
-                        "entry": run.key.entry,
+                        "entry": run.key.label,
                         "track": run.key.track,
                         "task": cell.task,
                         "split": cell.split,

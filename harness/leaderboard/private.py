@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.results.store import Store
 
 _SAME = (
-    "entry", "submission_sha256", "options", "model_sha256", "device", "seed", "environment_sha256", "track",
+    "team", "entry", "submission_sha256", "options", "model_sha256", "device", "seed", "environment_sha256", "track",
     "track_fingerprint", "rules", "access", "external", "calls",
 )  # fmt: skip
 

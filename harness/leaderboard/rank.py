@@ -23,6 +23,7 @@ from harness.leaderboard.efficiency import efficiency_standings
 from harness.leaderboard.entries import CellScore, Division, Entry
 from harness.leaderboard.repeats import averaged, repeats_of
 from harness.leaderboard.standing import Standing, Standings, standings
+from harness.results.rulings import in_force, tries
 from harness.results.status import COUNTS, MARKS
 from harness.solving.metrics import failed_prediction, score
 from harness.tracks.tasks import load_task, with_metric
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from harness.contract import IntArray, Metric
     from harness.results.records import Run, RunKey, StoredCell
+    from harness.results.rulings import Ruling
     from harness.tracks.tasks import TaskFile
     from harness.tracks.track import Prices
 
@@ -49,6 +51,33 @@ class Results(Protocol):
     def cells(self, run: str) -> Iterable[StoredCell]:
         """Finished cells of a run, in order of task and split."""
         ...
+
+    def rulings(self) -> list[Ruling]:
+        """What was decided about entries, oldest first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """An entry that was taken out of the ranking."""
+
+    name: str
+    run: str
+    """Its newest."""
+    reason: str
+    made: float
+    """When, in Unix seconds."""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A run that counts, in the place of older runs of the same name with other content."""
+
+    name: str
+    run: str
+    sha256: str
+    older: tuple[str, ...]
+    """Digests of what ran before under that name, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +99,10 @@ class Ranking:
     """Score of the bare template on each task, which stands before the first answer; None where it is not known."""
     prices: Prices | None = None
     """The track's price list, if it has one."""
+    withdrawn: tuple[Withdrawn, ...] = ()
+    """By name. Their runs have no part in anything else."""
+    replaced: tuple[Replaced, ...] = ()
+    """By name."""
 
     @property
     def unsandboxed(self) -> int:
@@ -152,18 +185,19 @@ def rank(
     complete run has all `planned` cells (task, split), and every cell that any other run has which had the same device
     and outside data. White-box references follow, best average first; they have a say in nothing of this, unless there
     is nobody else. Runs without isolation are listed like those that lack cells, unless `allow_unsandboxed`. `prices`
-    is the track's price list.
+    is the track's price list. Entries that an organiser has withdrawn are told and have a part in nothing.
     """
-    runs = [
-        run
-        for run in store.runs()
-        if run.key.track == track and run.key.access != "predictions"  # see `harness.leaderboard.uploads`
-    ]
+    own = [run for run in store.runs() if run.key.track == track]
+    counts, rulings = tries(run.key for run in own), store.rulings()
+    runs = [run for run in own if run.key.access != "predictions"]  # see `harness.leaderboard.uploads`
+    taken = _withdrawn(runs, rulings)
+    runs = [run for run in runs if run.key.label not in taken]
+    withdrawn = tuple(taken[name] for name in sorted(taken))
     plain = [run for run in runs if not run.key.modified]
     version = fingerprint or (_deciding(plain)[-1].track_fingerprint if plain else "")
     plain = [run for run in plain if run.key.track_fingerprint == version]
     if not plain:
-        return Ranking(track, (), (), len(runs))
+        return Ranking(track, (), (), len(runs), withdrawn=withdrawn)
     decide = _deciding(plain)
     chosen = _largest_group([key for key in decide if ranks(key.device)] or decide)
     shared = tuple(chosen[name] for name in _ALIKE)
@@ -181,7 +215,16 @@ def rank(
         if not who.white_box:
             wanted[who.means] |= places[who]
     found = {
-        who: Entry(None, who.name, run.id, scored[who], len(wanted[who.means] - places[who]), run.environment, *who[1:])
+        who: Entry(
+            None,
+            who.name,
+            run.id,
+            scored[who],
+            len(wanted[who.means] - places[who]),
+            run.environment,
+            *who[1:],
+            runs=counts[run.key.tried],
+        )
         for who, run in newest.items()
         if scored[who]
     }
@@ -192,7 +235,33 @@ def rank(
     elsewhere = sorted((entry for who, entry in found.items() if who not in here), key=lambda e: (e.device, e.name))
     tasks = tuple(sorted({task for task, _ in set(planned).union(*places.values())}))
     left_out = len(runs) - len(alike)
-    return Ranking(track, tasks, tuple(ranked), left_out, tuple(elsewhere), chosen, allow_unsandboxed, bare, prices)
+    replaced = _replaced(alike, newest)
+    listed = tuple(ranked), left_out, tuple(elsewhere)
+    return Ranking(track, tasks, *listed, chosen, allow_unsandboxed, bare, prices, withdrawn, replaced)
+
+
+def _withdrawn(runs: list[Run], rulings: list[Ruling]) -> dict[str, Withdrawn]:
+    """Entries that are withdrawn, by name."""
+    found: dict[str, Withdrawn] = {}
+    for run in runs:
+        ruling = in_force(rulings, "withdraw", run.key.track, run.key.label)
+        if ruling is not None:
+            found[run.key.label] = Withdrawn(run.key.label, run.id, ruling.reason, ruling.made)
+    return found
+
+
+def _replaced(runs: list[Run], newest: Mapping[_Contestant, Run]) -> tuple[Replaced, ...]:
+    """Where the newest run of a name took the place of other content."""
+    older: dict[_Contestant, list[str]] = {}
+    for run in runs:
+        older.setdefault(_contestant(run.key), []).append(run.key.submission_sha256)
+    found = []
+    for who, run in newest.items():
+        sha256 = run.key.submission_sha256
+        others = tuple(each for each in dict.fromkeys(older[who]) if each != sha256)
+        if others:
+            found.append(Replaced(who.name, run.id, sha256, others))
+    return tuple(sorted(found, key=lambda each: (each.name, each.run)))
 
 
 def _before_answers(entry: Entry, bare: Mapping[str, float]) -> Entry:
@@ -260,6 +329,7 @@ class _Contestant(NamedTuple):
     """Whose newest run counts."""
 
     name: str
+    """With its team."""
     white_box: bool
     device: str
     external: str
@@ -271,7 +341,7 @@ class _Contestant(NamedTuple):
 
 
 def _contestant(key: RunKey) -> _Contestant:
-    return _Contestant(key.entry, key.access == "white-box", key.device, key.external)
+    return _Contestant(key.label, key.access == "white-box", key.device, key.external)
 
 
 def _values(key: RunKey, names: tuple[str, ...]) -> tuple[Any, ...]:
@@ -283,7 +353,7 @@ def _largest_group(keys: list[RunKey]) -> dict[str, Any]:
     entries: dict[tuple[Any, ...], set[str]] = {}
     for key in keys:
         group = _values(key, _COMPARABLE)
-        entries[group] = entries.pop(group, set()) | {key.entry}
+        entries[group] = entries.pop(group, set()) | {key.label}
     largest = max(reversed(entries), key=lambda group: len(entries[group]))
     return dict(zip(_COMPARABLE, largest, strict=True))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.contract import IntArray
     from harness.results.records import Run
 
-_SAME = ("entry", "submission_sha256", "options", "access", "device", "external", "environment_sha256")
+_SAME = ("team", "entry", "submission_sha256", "options", "access", "device", "external", "environment_sha256")
 
 
 def repeats_of(first: Iterable[Run], runs: Iterable[Run]) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,9 @@ def document(ranking: Ranking) -> dict[str, Any]:
         for division in ranking.divisions
         if (found := ranking.efficiency(division))
     ]
-    common = {"track": ranking.track, "identity": ranking.identity, "left_out": ranking.left_out}
+    common: dict[str, Any] = {"track": ranking.track, "identity": ranking.identity, "left_out": ranking.left_out}
+    common["withdrawn"] = [dataclasses.asdict(each) for each in ranking.withdrawn]
+    common["replaced"] = [dataclasses.asdict(each) for each in ranking.replaced]
     return common | {"efficiency": efficiency} | {"lists": lists, "entries": records(ranking)}
 
 
@@ -160,6 +163,8 @@ def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: 
         "pareto": " ".join(pareto),
         "statuses": " ".join(f"{name}:{count}" for name, count in entry.statuses.items()),
         "missing_cells": entry.missing,
+        "runs": entry.runs,
+        "test_texts": _blank(entry.test_texts),
         "device": entry.device,
         "sandbox": " ".join(sorted({cell.record.sandbox for cell in entry.cells})),
         "versions": " ".join(f"{name}={value}" for name, value in sorted(entry.environment["packages"].items())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -9,12 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import counted
 from harness.leaderboard.divisions import ACCESS, ceilings
 from harness.leaderboard.pareto import cost, money
 from harness.leaderboard.stats import FEWEST_DF
 from harness.results.status import COUNTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from harness.leaderboard.entries import Division, Entry
     from harness.leaderboard.rank import Ranking
     from harness.leaderboard.standing import Standing, Standings
@@ -37,8 +41,44 @@ def terminal_table(ranking: Ranking) -> Group:
         shown += [Text(line, style="bold") for line in filter(None, [cheaper(ranking, division)])]
         shown.append(_table(f"track {ranking.track}{of_several}", ranking, entries))
         shown += [Text(line, style="dim") for line in notes(ranking, division)]
+        shown += [Text(line, style="bold") for line in known_texts(entries)]
         shown += _efficiency(f"track {ranking.track}{of_several}: efficiency", ranking, division)
-    return Group(*shown)
+    return Group(*shown, *withdrawn_lines(ranking), *(Text(line, style="dim") for line in replaced_lines(ranking)))
+
+
+def known_texts(entries: Iterable[Entry]) -> list[str]:
+    """Which entries queried texts of the test set, in words."""
+    return [
+        f"{entry.name} queried {counted(entry.test_texts, 'test text')} over its cells, which no cell gives: see "
+        "docs/leaderboard.md"
+        for entry in entries
+        if entry.test_texts
+    ]
+
+
+def withdrawn_lines(ranking: Ranking) -> list[Text]:
+    """Entries that were taken out of the ranking, struck through, with the reason."""
+    return [
+        Text.assemble((each.name, "strike"), f" withdrawn on {day(each.made)}: {each.reason}")
+        for each in ranking.withdrawn
+    ]
+
+
+def replaced_lines(ranking: Ranking) -> list[str]:
+    """Where the newest run of a name took the place of other content, in words."""
+    lines = []
+    for each in ranking.replaced:
+        others = ", ".join(sha256[:12] for sha256 in each.older)
+        lines.append(
+            f"{each.name}: its newest run counts, of content {each.sha256[:12]}; it replaced runs of {others}. Entries "
+            "of different teams are told apart by evaluate --team"
+        )
+    return lines
+
+
+def day(at: float) -> str:
+    """A day of Unix seconds, in UTC."""
+    return f"{dt.datetime.fromtimestamp(at, dt.UTC):%Y-%m-%d}"
 
 
 def shown_rank(entry: Entry, standing: Standing | None, ranks: list[int]) -> str:
@@ -101,6 +141,7 @@ def _table(title: str, ranking: Ranking, entries: list[Entry]) -> Table:
     table.add_column("average", justify="right", style="bold", no_wrap=True)
     table.add_column("calls", justify="right")
     table.add_column("min", justify="right")
+    table.add_column("runs", justify="right")
     states = [_state(entry) for entry in entries]
     if any(states):
         table.add_column("failed", justify="right")
@@ -114,6 +155,7 @@ def _table(title: str, ranking: Ranking, entries: list[Entry]) -> Table:
             _average(entry, standing),
             f"{entry.calls:,.0f}",
             f"{entry.wall_s / 60:.1f}",
+            f"{entry.runs:,}",
             *([state] if any(states) else []),
         )
     return table

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.leaderboard.rank import score_cell
+from harness.results.rulings import in_force
 from harness.results.uploads import PLANNED
 
 if TYPE_CHECKING:
@@ -46,11 +47,16 @@ class Upload:
 
 
 def uploads(store: Store, track: str, fingerprint: str, planned: Collection[tuple[str, int]]) -> list[Upload]:
-    """The newest archive under each name on one version of a track, best average first, incomplete ones last."""
+    """The newest archive under each name on one version of a track, best average first, incomplete ones last.
+
+    Those that an organiser has withdrawn are left out.
+    """
+    rulings = store.rulings()
     newest = {
-        run.key.entry: run
+        run.key.label: run
         for run in store.runs()
         if run.key.access == "predictions" and (run.key.track, run.key.track_fingerprint) == (track, fingerprint)
+        if in_force(rulings, "withdraw", track, run.key.label) is None
     }
     found = []
     for name, run in newest.items():

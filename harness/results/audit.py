@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from harness.errors import InputError, counted
-from harness.results import schema, tables
+from harness.results import rulings, schema, tables
 from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
 from harness.results.records import cell_record, run_id
 from harness.results.status import COUNTS, MARKS, MEANING
@@ -102,11 +102,12 @@ def summary(found: Audit, differs: bool = False) -> list[str]:
     """The result in lines. With `differs`, published results differ from the database, so the verdict is not "ok"."""
     n = found.rows
     rows = (counted(n["runs"], "run"), counted(n["outcomes"], "cell"), counted(n["queries"], "query", "queries"))
-    kept = (counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer"))
+    kept = [counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer")]
+    kept += [counted(n["rulings"], "ruling")] * bool(n["rulings"])
     late = f"{counted(found.late, 'cell')} sealed when migrated, not when finished"
     verdict = "not as written" if found.findings else "the database is as written" if differs else "ok"
     return [
-        f"{', '.join(rows + kept)}; {counted(sum(len(cell.scores) for cell in found.cells), 'score')} recomputed",
+        f"{', '.join([*rows, *kept])}; {counted(sum(len(cell.scores) for cell in found.cells), 'score')} recomputed",
         f"{counted(n['test_sets'], 'test set')}, labels of {found.test_sets_at_hand:,} compared with the texts at hand",
         f"{counted(found.unfinished, 'attempt')} without an outcome: interrupted, or running",
         *found.other_data,
@@ -146,7 +147,8 @@ class _Auditor:
         if not sqlite:
             self._other_objects({})
         if not sqlite or self._file():
-            for check in (self._all_runs, self._all_test_sets, self._all_answers, self._all_attempts, self._orphans):
+            facts = (self._all_runs, self._all_test_sets, self._all_answers, self._all_attempts, self._all_rulings)
+            for check in (*facts, self._orphans):
                 check()
         at_hand = len(self._tests.keys() & self._at_hand.keys())
         cells, findings = tuple(self._cells), tuple(self._findings)
@@ -172,7 +174,8 @@ class _Auditor:
                 self._found("(file)", "SQLite's integrity check", str(line))
         for table, row, parent, _ in self._connection.exec_driver_sql("PRAGMA foreign_key_check"):
             self._found(str(table), f"SQLite row {row}", f"refers to a row of {parent} that is not there")
-        there, (wanted, objects) = schema.shape(self._connection), schema.wanted()
+        there = schema.shape(self._connection)
+        wanted, objects = schema.wanted(rulings="rulings" in there or self._version() != tables.READABLE[0])
         for name in sorted(there.keys() | wanted.keys()):
             if there.get(name) != wanted.get(name):
                 self._found(name, "its definition", f"{there.get(name)}; {wanted.get(name)} expected")
@@ -253,6 +256,28 @@ class _Auditor:
                     self._found("incumbents", name, f"{len(kept)} of them, and no outcome")
             parts = [row["seal"], ledger.queries, ledger.last_link, *(outcome["seal"] for outcome in outcomes)]
             self._digest.update(f"{parts}\n".encode())
+
+    def _version(self) -> int | None:
+        """Of the schema; None where it cannot be told."""
+        try:
+            return int(self._connection.exec_driver_sql("SELECT version FROM schema").scalar_one())
+        except (sa.exc.SQLAlchemyError, *_ODD):
+            return None
+
+    def _all_rulings(self) -> None:
+        """What was decided; a database of version 2 has nothing to add to its digest."""
+        if not rulings.there(self._connection):
+            return
+        for row in self._select(tables.rulings, "made, ruling"):
+            name = f"ruling {row['ruling']}"
+            self._sealed(tables.rulings, name, row)
+            try:
+                columns = ("kind", "track", "entry", "number", "reason", "made")
+                if rulings.Ruling(*(row[column] for column in columns)).id != row["ruling"]:
+                    self._found("rulings", name, "its id is not the digest of what it says")
+            except _ODD as problem:
+                self._found("rulings", name, f"cannot be read: {problem}")
+            self._digest.update(f"{row['seal']}\n".encode())
 
     def _ledger(self, name: str, attempt: Mapping[str, Any]) -> _Attempt:
         """Follow the chain. After a break it continues from the stored link, so that each break is reported once."""
@@ -355,6 +380,9 @@ class _Auditor:
             if count != self._rows[table.name]:
                 self._found(table.name, f"{count - self._rows[table.name]} rows", "belong to no attempt")
         (version,) = [row["version"] for row in self._select(tables.schema, "version")]
+        wanted = tables.SCHEMA if rulings.there(self._connection) else tables.READABLE[0]
+        if version != wanted:
+            self._found("schema", "its version", f"{version}, {wanted} expected of these tables")
         self._digest.update(f"{version}".encode())
 
 

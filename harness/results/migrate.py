@@ -1,7 +1,8 @@
-"""`harness migrate`: copy a results database of version 1 into one of the present version.
+"""`harness migrate`: copy a results database of an older version into one of the present version.
 
 Version 1 had a chained ledger and no seals. Every row is copied unchanged and sealed. Outcomes are marked as sealed
-late, because changes before the migration cannot be detected. The older file is kept under another name.
+late, because changes before the migration cannot be detected. Version 2 lacked the table of rulings, and its rows are
+copied with their seals. The older file is kept under another name.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import sqlalchemy as sa
 from harness.errors import StoreError
 from harness.results import tables
 from harness.results.digests import LATE, closing_seal, first_link, row_seal
+from harness.results.rulings import bring_up_to_date
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FROM, TO = 1, tables.SCHEMA
+_FIRST, TO = 1, tables.SCHEMA
 _AT_ONCE = 1000
 
 
@@ -34,13 +36,13 @@ def needed(path: Path) -> bool:
     """
     try:
         with _opened(path) as old:
-            return _version(old, path) == _FROM
+            return _version(old, path) != TO
     except sqlite3.Error as problem:
         raise StoreError(f"{path} cannot be read as a results database: {problem}; name another with --store") from None
 
 
 def migrate(path: Path) -> Path:
-    """Replace a SQLite file of version 1 by one of the present version, and return where the older one is kept.
+    """Replace a SQLite file of an older version by one of the present version, and return where the older one is kept.
 
     The complete new file replaces the old one in one step. If the process is killed before this step, nothing has
     changed.
@@ -49,17 +51,23 @@ def migrate(path: Path) -> Path:
         StoreError: as for `needed`; or the file is of the present version or in use, or the place for the older file is
             taken.
     """
-    kept, new = path.with_name(f"{path.name}.v{_FROM}"), path.with_name(f"{path.name}.new")
+    new = path.with_name(f"{path.name}.new")
     try:
         with _opened(path) as old:
-            if _version(old, path) == TO:
+            version = _version(old, path)
+            kept = path.with_name(f"{path.name}.v{version}")
+            if version == TO:
                 raise StoreError(f"{path} is of version {TO} already; nothing to do")
             if kept.exists() and not kept.samefile(path):  # the same: killed at the last step
                 raise StoreError(f"{kept} exists already; move it away, because the older file will get this name")
             _alone(old, path)
             _remove(new)
-            old.execute("BEGIN EXCLUSIVE")
-            _copy(old, new)
+            if version == _FIRST:
+                old.execute("BEGIN EXCLUSIVE")
+                _copy(old, new)
+            else:
+                _extend(old, new)
+                old.execute("BEGIN EXCLUSIVE")
             with suppress(FileExistsError):
                 os.link(path, kept)
             os.replace(new, path)  # noqa: PTH105 - one step, as os.link
@@ -67,6 +75,18 @@ def migrate(path: Path) -> Path:
         _remove(new)
         raise StoreError(f"{path} could not be migrated and is unchanged: {problem}") from problem
     return kept
+
+
+def _extend(old: sqlite3.Connection, new: Path) -> None:
+    """Copy a file of version 2 as it is, and make the table that it lacks."""
+    with closing(sqlite3.connect(new)) as copied:
+        old.backup(copied)
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(new)))
+    try:
+        with engine.begin() as connection:
+            bring_up_to_date(connection)
+    finally:
+        engine.dispose()
 
 
 def _opened(path: Path) -> closing[sqlite3.Connection]:
@@ -79,11 +99,11 @@ def _version(old: sqlite3.Connection, path: Path) -> int:
     """The version of a file, which is an older or the present one."""
     names = {name for (name,) in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     row = old.execute("SELECT version FROM schema").fetchone() if {"schema", "runs"} <= names else None
-    if row is None or not isinstance(row[0], int) or row[0] < _FROM:
+    if row is None or not isinstance(row[0], int) or row[0] < _FIRST:
         raise StoreError(f"{path}: not a results database of this project; name another with --store")
     if row[0] > TO:
         raise StoreError(
-            f"{path}: version {row[0]}, written by a newer harness; this one migrates {_FROM} to {TO}. "
+            f"{path}: version {row[0]}, written by a newer harness; this one migrates {_FIRST} to {TO}. "
             "Keep it for that version"
         )
     return row[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -34,7 +34,7 @@ class RunKey:
     """A run's identity. Two runs that differ in any field are different runs."""
 
     entry: str
-    """Name on the leaderboard: the folder and the options that were given."""
+    """Name on the leaderboard: that of the folder, or the one that was given, and the options; see `label`."""
     submission_sha256: str
     options: tuple[tuple[str, str], ...]
     track: str
@@ -59,6 +59,23 @@ class RunKey:
     """Budget of every cell where it is not the track's; `modified` says so, too."""
     repeat: int = 0
     """Number of the repeat: the same cells with other chance of the submission's own; 0 is the first."""
+    team: str = ""
+    """Whose entry it is; empty where nobody said. Entries of two teams are two, whatever they are called."""
+
+    @property
+    def label(self) -> str:
+        """The entry as people see it, with its team: ``team/name[options]``."""
+        return f"{self.team}/{self.entry}" if self.team else self.entry
+
+    @property
+    def tried(self) -> tuple[str, str, str]:
+        """What tries are counted by: track, team and name, whatever the code and the options."""
+        return self.track, self.team, self.entry.partition("[")[0]
+
+    @property
+    def as_first(self) -> RunKey:
+        """The first repeat of the same run."""
+        return replace(self, repeat=0)
 
     @property
     def id(self) -> str:
@@ -66,7 +83,7 @@ class RunKey:
         return run_id(asdict(self))
 
 
-_LATER: dict[str, str | int | None] = {"access": "black-box", "external": "", "calls": None, "repeat": 0}
+_LATER: dict[str, str | int | None] = {"access": "black-box", "external": "", "calls": None, "repeat": 0, "team": ""}
 """Fields of `RunKey` that were added after the first release, each with the value that every older run implicitly had.
 A field that still has this value is left out of the run's digest, so the ids of older runs do not change."""
 
@@ -221,6 +238,9 @@ class CellRecord:
     """How earlier runs of this cell had ended, failures all, before `--again` replaced their outcomes; oldest first."""
     row_tokens: int | None = None
     """Tokens of text in one row; None where a text was one row however long."""
+    test_texts: int | None = None
+    """Texts of the test set, those of train and dev aside, that the submission queried: it knew them from elsewhere.
+    They are compared as a model reads them (`harness.lm.reading`). None in cells from before this count."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -237,6 +257,8 @@ class CellRecord:
         for later in ("format", "row_tokens", "metric", "log", "replaced"):
             if not found[later]:
                 del found[later]  # as it was stored before there was the field
+        if self.test_texts is None:
+            del found["test_texts"]
         return found
 
     def to_json(self) -> str:

@@ -27,8 +27,9 @@ from harness.results import tables
 from harness.results.database import address, identity, open_engine, readers, shown
 from harness.results.digests import chained, closing_seal, first_link, row_seal
 from harness.results.records import LedgerRow, OpenCell, Pace, Run, StoredCell, cell_record, run_key
+from harness.results.rulings import check_new, decided
 from harness.results.status import COUNTS
-from harness.results.tables import SCHEMA
+from harness.results.tables import READABLE, SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from harness.contract import IntArray
     from harness.results.records import CellRecord, KeptAnswer, RunKey
+    from harness.results.rulings import Ruling
 
 _QUERY = tables.queries.insert()
 """Built once, because the ledger gets a row for every query."""
@@ -74,7 +76,7 @@ class Store:
         if version is None:
             with self._writing() as connection:  # one transaction: a database is complete or does not exist
                 version = self._version(connection) or self._create(connection)
-        if version != SCHEMA:
+        if version not in READABLE:
             way_out = (
                 f"To bring it up to date and keep the older file beside it, run: harness migrate --store {self.url}"
                 if version == 1
@@ -100,13 +102,19 @@ class Store:
         """Close all connections."""
         self._engine.dispose()
 
-    def open_run(self, key: RunKey, environment: Mapping[str, Any]) -> str:
-        """Record a run, unless it is recorded already, and return its id."""
+    def open_run(self, key: RunKey, environment: Mapping[str, Any], *, ruled: bool = True) -> str:
+        """Record a run, unless it is recorded already, and return its id. If `ruled`, rulings count.
+
+        Raises:
+            SubmissionError: it is new, and a ruling does not allow it.
+        """
         with self._writing() as connection:
             known = connection.execute(sa.select(tables.runs.c.run).where(tables.runs.c.run == key.id)).scalar()
+            if known is None and ruled:
+                check_new(connection, key)
             if known is None:
-                texts = {"identity": json.dumps(asdict(key)), "environment": json.dumps(dict(environment))}
-                _insert(connection, tables.runs, {"run": key.id, "started": time.time(), **texts})
+                row = {"identity": json.dumps(asdict(key)), "environment": json.dumps(dict(environment))}
+                tables.insert_sealed(connection, tables.runs, row | {"run": key.id, "started": time.time()})
         return key.id
 
     def finished(self, run: str) -> set[tuple[str, int]]:
@@ -144,6 +152,11 @@ class Store:
             rows = connection.execute(sa.select(tables.runs).order_by(tables.runs.c.started, tables.runs.c.run)).all()
         with self._decoding("runs"):
             return [Run(row.run, run_key(row.identity), json.loads(row.environment), row.started) for row in rows]
+
+    def rulings(self) -> list[Ruling]:
+        """What was decided about entries, oldest first."""
+        with self._reading() as connection:
+            return decided(connection)
 
     def cells(self, run: str) -> list[StoredCell]:
         """Finished cells of a run, in order of task and split."""
@@ -360,7 +373,9 @@ class Attempt:
             connection.execute(tables.answers.insert().values(sha256=digest, blob=answer.blob))
         values = {"mark": float(answer.mark), "rows": int(answer.rows), "answer": digest}
         predictions = tables.class_bytes(answer.predictions)
-        return _insert(connection, tables.incumbents, {"attempt": self.number, "predictions": predictions, **values})
+        return tables.insert_sealed(
+            connection, tables.incumbents, {"attempt": self.number, "predictions": predictions, **values}
+        )
 
 
 def remove_outcome(connection: sa.Connection, attempt: int) -> None:
@@ -380,13 +395,6 @@ def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
     )
 
 
-def _insert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> str:
-    """Write a row with its seal, and return the seal."""
-    seal = row_seal(table.name, row)
-    connection.execute(table.insert().values(seal=seal, **row))
-    return seal
-
-
 def _once(connection: sa.Connection, table: sa.Table, key: str, row: dict[str, Any]) -> None:
     if connection.execute(sa.select(table.c[key]).where(table.c[key] == row[key])).scalar() is None:
-        _insert(connection, table, row)
+        tables.insert_sealed(connection, table, row)

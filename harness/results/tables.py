@@ -11,11 +11,16 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, UniqueConstraint
 
+from harness.results.digests import row_seal
+
 if TYPE_CHECKING:
     from harness.contract import IntArray
 
-SCHEMA = 2
-"""Version of these tables. A database of another version is refused; `harness migrate` copies one of version 1."""
+SCHEMA = 3
+"""Version of these tables."""
+READABLE = (2, SCHEMA)
+"""Versions that are used as they are. Version 2 lacks the table `rulings` and gets it with the first ruling. A database
+of another version is refused; `harness migrate` copies an older one."""
 
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text sorted by its bytes, so that every database returns rows in the same order."""
@@ -94,6 +99,18 @@ incumbents = sa.Table(
     Column("seal", Text, nullable=False, default=""),
     UniqueConstraint("attempt", "mark"),
 )
+rulings = sa.Table(
+    "rulings",
+    metadata,
+    Column("ruling", Text, primary_key=True),  # digest of the others, see harness.results.rulings
+    Column("kind", Text, nullable=False),
+    Column("track", Text, nullable=False),
+    Column("entry", Text, nullable=False),  # empty: every entry of the track
+    Column("number", Integer),  # of a cap
+    Column("reason", Text, nullable=False),
+    Column("made", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),
+)
 
 
 def class_bytes(classes: IntArray) -> bytes:
@@ -104,6 +121,13 @@ def class_bytes(classes: IntArray) -> bytes:
 def classes_of(blob: bytes) -> IntArray:
     """Read the classes that `class_bytes` made: int64 (texts,)."""
     return np.frombuffer(blob, dtype="<i2").astype(np.int64)
+
+
+def insert_sealed(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> str:
+    """Write a row with its seal, and return the seal."""
+    seal = row_seal(table.name, row)
+    connection.execute(table.insert().values(seal=seal, **row))
+    return seal
 
 
 def seal_of(connection: sa.Connection, table: sa.Table, key: Any) -> str:

@@ -113,11 +113,16 @@ def keep(
     data: str,
     scored: Sequence[Scored],
     planned: Sequence[tuple[str, int]],
+    team: str = "",
 ) -> str:
     """Store uploaded predictions as a run of their own kind, without a budget; return its id.
 
     The same archive under the same name on the same data is one run, however often it is stored. The `planned` cells
-    are stored with it, so that a list of uploads knows how many it lacks.
+    are stored with it, so that a list of uploads knows how many it lacks. Archives of two `team`s are two, whatever
+    they are called.
+
+    Raises:
+        SubmissionError: an organiser's ruling does not allow it.
     """
     tests = "".join(examples_sha256(s.test) for s in scored)
     with path.open("rb") as stream:
@@ -137,6 +142,7 @@ def keep(
         seed=0,
         environment_sha256="",
         access="predictions",
+        team=team,
     )
     run = store.open_run(key, {PLANNED: [list(cell) for cell in planned]})
     finished = store.finished(run)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_TEAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
 _LARGEST_SOURCE = 4 << 20
 IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
@@ -59,6 +60,19 @@ class Submission:
     """Names and bytes that `sha256` covers: what a worker is given, whatever becomes of the folder."""
     presets: bytes = dataclasses.field(default=b"", repr=False, compare=False)
     """The file `PRESETS`, see `harness.sandbox.presets`."""
+    team: str = ""
+    """Whose it is; empty where nobody said."""
+
+    def called(self, name: str | None, team: str | None) -> Submission:
+        """The same under another name than its folder's, or as a team's; None leaves what there is.
+
+        Raises:
+            SubmissionError: it cannot be called so.
+        """
+        if name is not None and not _NAME.fullmatch(name):
+            raise SubmissionError(f"--as {name!r}: a letter, then letters, digits, '-' and '_', up to 64, are needed")
+        whose = self.team if team is None else check_team(team)
+        return dataclasses.replace(self, name=self.name if name is None else name, team=whose)
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,19 @@ class Solver:
 
     tune: Callable[..., Any]
     config: Any
+
+
+def check_team(team: str) -> str:
+    """The name of a team; an empty one is nobody's.
+
+    Raises:
+        SubmissionError: it has other characters than a name may have.
+    """
+    if team and not _TEAM.fullmatch(team):
+        raise SubmissionError(
+            f"--team {team!r}: a letter or digit, then letters, digits, '.', '-' and '_', up to 64, are needed"
+        )
+    return team
 
 
 def find(path: str | Path) -> Submission:
@@ -118,8 +145,8 @@ def entry_name(name: str, options: Mapping[str, str]) -> str:
 
 
 def folder_of(entry: str) -> str:
-    """The submission's folder, of a name that `entry_name` made."""
-    return entry.partition("[")[0]
+    """The submission's folder, of a name that `entry_name` made, with or without the team."""
+    return entry.partition("[")[0].rpartition("/")[2]
 
 
 def _sha256(files: Iterable[tuple[str, bytes]]) -> str:

@@ -188,6 +188,7 @@ def _run_of(token: Token, plan: Plan, store: Store) -> str:
     return plan.record(
         store,
         "black-box",
+        ruled=False,  # its answer was taken; what is withdrawn is left out when it is ranked
         entry=f"{token.name}@service",
         submission_sha256=hashlib.sha256(f"service {token.name} {token.created!r}".encode()).hexdigest(),
         modified=(*plan.base.modified, "calls") if own else plan.base.modified,

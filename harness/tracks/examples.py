@@ -21,7 +21,7 @@ from harness.errors import DataError
 from harness.tracks.tasks import TaskFile, tasks_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from harness.tracks.bbt_2022 import RowsOf2022
@@ -100,8 +100,12 @@ def load_test(file: TaskFile, source: Source) -> Examples:
     return _hub(file, source, test=True) if source.rows is None else source.rows.kept(_hub(file, source, True), file)
 
 
-def check_unseen(file: TaskFile, source: Source, shots: Sequence[Shots]) -> None:
+def check_unseen(
+    file: TaskFile, source: Source, shots: Sequence[Shots], read: Callable[[Text], Text] = lambda text: text
+) -> None:
     """Check that the test sets of `--test-data` share no text with the public test set, with train or with dev.
+
+    Texts are compared as `read` gives them: spaces, for example, or an uncased model's upper case make no other text.
 
     Raises:
         DataError: some texts are shared. The message names the first.
@@ -110,11 +114,13 @@ def check_unseen(file: TaskFile, source: Source, shots: Sequence[Shots]) -> None
     with contextlib.suppress(DataError):  # there may be no public test set to compare with
         public |= set(load_test(file, replace(source, test=None)).texts)
     private = load_test(file, source).texts
-    seen = [number for number, text in enumerate(private, start=1) if text in public]
+    known = set(map(read, public))
+    seen = [number for number, text in enumerate(private, start=1) if read(text) in known]
     if seen:
         raise DataError(
             f"{source.test}: {len(seen):,} of {len(private):,} test texts of {file.title} are public, in the test set "
-            f"or in a split, the first in row {seen[0]:,}: {private[seen[0] - 1][0][:60]!r}. Take them out"
+            f"or in a split, as the model reads them, the first in row {seen[0]:,}: "
+            f"{private[seen[0] - 1][0][:60]!r}. Take them out"
         )
 
 

@@ -22,6 +22,7 @@ from harness.tracks.tasks import load_task
 from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
+    from harness.results.rulings import Ruling
     from harness.tracks.track import Track
 
 GIVEN: dict[str, Any] = {
@@ -199,6 +200,10 @@ class Results:
     def runs(self) -> list[Run]:
         """See `harness.leaderboard.rank.Results`."""
         return self._runs
+
+    def rulings(self) -> list[Ruling]:
+        """See `harness.leaderboard.rank.Results`."""
+        return []
 
     def cells(self, run: str) -> list[StoredCell]:
         """See `harness.leaderboard.rank.Results`."""

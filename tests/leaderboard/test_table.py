@@ -71,15 +71,15 @@ SNAPSHOT = (
     "average_low,average_high,behind,behind_low,behind_high,behind_p,efficiency_rank,efficiency_rank_low,"
     "efficiency_rank_high,efficiency,efficiency_low,efficiency_high,anytime_area,average_at_1_256,"
     "average_at_1_64,average_at_1_16,average_at_1_8,average_at_1_4,average_at_1_2,calls,tokens,bytes_up,"
-    "bytes_down,wall_s,lm_s,money,pareto,statuses,missing_cells,device,sandbox,versions,run\n"
+    "bytes_down,wall_s,lm_s,money,pareto,statuses,missing_cells,runs,test_texts,device,sandbox,versions,run\n"
     "1,nevergrad[optimizer=PSO],L1,pure / cpu / sandbox process,1,1,0.85,0.0577,4,0.85,0.0577,4,0.85,0.6782,"
     "1.0,,,,,1,1,1,0.85,0.6782,1.0,,0.85,0.85,0.85,0.85,0.85,0.85,16.0,56,40,48,240.0,2.0,,"
-    "calls tokens bytes seconds,budget_exhausted:8,0,cpu,process,numpy=2.0 torch=2.6,run1\n"
+    "calls tokens bytes seconds,budget_exhausted:8,0,1,,cpu,process,numpy=2.0 torch=2.6,run1\n"
     "2,worse,L1,pure / cpu / sandbox process,2,2,0.45,0.0577,4,0.45,0.0577,4,0.45,0.1978,0.7022,0.4,0.1661,"
     "0.6339,0.0029,2,2,2,0.45,0.1978,0.7022,,0.45,0.45,0.45,0.45,0.45,0.45,16.0,56,40,48,240.0,2.0,,,"
-    "budget_exhausted:8,0,cpu,process,numpy=2.0 torch=2.6,run3\n"
+    "budget_exhausted:8,0,1,,cpu,process,numpy=2.0 torch=2.6,run3\n"
     ",part,L1,pure / cpu / sandbox process,,,,,0,0.9,0.0,1,0.9,,,,,,,,,,,,,,0.9,0.9,0.9,0.9,0.9,0.9,2.0,7,5,6,"
-    "30.0,0.2,,,budget_exhausted:1,2,cpu,process,numpy=2.0 torch=2.6,run2\n"
+    "30.0,0.2,,,budget_exhausted:1,2,1,,cpu,process,numpy=2.0 torch=2.6,run2\n"
 )
 
 

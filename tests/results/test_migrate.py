@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 from made_up import key
-from test_audit import TABLES, dump, fill, look
+from test_audit import FIRST_TABLES, fill, look
 
 from harness.errors import StoreError
 from harness.results.digests import LATE
 from harness.results.migrate import migrate, needed
 from harness.results.records import CellRecord
+from harness.results.rulings import add
 from harness.results.store import Store
 
 
@@ -29,7 +30,15 @@ def age(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
         for table in ("runs", "attempts", "outcomes", "test_sets", "incumbents"):
             raw.execute(f"ALTER TABLE {table} DROP COLUMN seal")
+        raw.execute("DROP TABLE rulings")
         raw.execute("UPDATE schema SET version = 1")
+
+
+def without_rulings(path: Path) -> None:
+    """Make of a database what version 2 wrote."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("DROP TABLE rulings")
+        raw.execute("UPDATE schema SET version = 2")
 
 
 @pytest.fixture
@@ -44,7 +53,7 @@ def columns(path: Path, *names: str) -> dict[str, list[tuple[object, ...]]]:
     """Everything but seals."""
     with closing(sqlite3.connect(path)) as raw:
         found = {}
-        for table in TABLES:
+        for table in FIRST_TABLES:
             there = [row[1] for row in raw.execute(f"PRAGMA table_info({table})") if row[1] != "seal"]
             found[table] = sorted(raw.execute(f"SELECT {', '.join(there)} FROM {table}"), key=repr)
     return found
@@ -52,7 +61,7 @@ def columns(path: Path, *names: str) -> dict[str, list[tuple[object, ...]]]:
 
 def test_a_store_of_version_1_is_refused_with_the_command_that_helps(old: Path) -> None:
     before = old.read_bytes()
-    with pytest.raises(StoreError, match=f"schema version 1, this program reads 2.*harness migrate --store {old}"):
+    with pytest.raises(StoreError, match=f"schema version 1, this program reads 3.*harness migrate --store {old}"):
         Store(str(old))
     assert old.read_bytes() == before
 
@@ -119,10 +128,10 @@ def test_what_is_not_of_version_1_is_refused_and_stays(tmp_path: Path) -> None:
 
 def test_a_store_of_a_newer_version_is_refused_and_stays(old: Path) -> None:
     with closing(sqlite3.connect(old, isolation_level=None)) as raw:
-        raw.execute("UPDATE schema SET version = 3")
+        raw.execute("UPDATE schema SET version = 4")
     before = old.read_bytes()
     for ask in (needed, migrate):
-        with pytest.raises(StoreError, match=r"version 3, written by a newer harness; this one migrates 1 to 2\. Keep"):
+        with pytest.raises(StoreError, match=r"version 4, written by a newer harness; this one migrates 1 to 3\. Keep"):
             ask(old)
     assert old.read_bytes() == before
 
@@ -131,7 +140,7 @@ def test_a_store_of_the_present_version_needs_no_migration(old: Path) -> None:
     assert needed(old)
     migrate(old)
     assert not needed(old)
-    with pytest.raises(StoreError, match="of version 2 already; nothing to do"):
+    with pytest.raises(StoreError, match="of version 3 already; nothing to do"):
         migrate(old)
 
 
@@ -187,6 +196,68 @@ def test_a_migration_killed_anywhere_leaves_an_old_store_or_a_new_one(tmp_path: 
 
 
 def test_the_real_facts_are_the_same_before_and_after(old: Path) -> None:
-    before = dump(old)
+    before = columns(old)
     kept = migrate(old)
-    assert dump(kept) == before
+    assert columns(kept) == before
+    assert columns(old) == before
+
+
+# ── version 2, which had no rulings ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    path = tmp_path / "results.db"
+    fill(path)
+    without_rulings(path)
+    return path
+
+
+def version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as raw:
+        return int(raw.execute("SELECT version FROM schema").fetchone()[0])
+
+
+def test_a_store_of_version_2_is_read_and_written_as_it_is(second: Path) -> None:
+    digest = look(second).digest
+    assert look(second).findings == ()
+    store = Store(str(second))
+    assert store.rulings() == []
+    store.open_run(key("entry9"), {})
+    store.close()
+    assert version(second) == 2
+    assert look(second).digest != digest
+
+
+def test_the_first_ruling_makes_a_store_of_version_2_one_of_the_present_version(second: Path) -> None:
+    before = columns(second)
+    store = Store(str(second))
+    with store.changes() as connection:
+        add(connection, "withdraw", "tiny", "entry0", "why")
+    assert [each.reason for each in store.rulings()] == ["why"]
+    store.close()
+    assert version(second) == 3
+    assert columns(second) == before
+    assert look(second).findings == ()
+
+
+def test_a_store_of_version_2_is_migrated_with_its_seals(second: Path) -> None:
+    before, digest = columns(second), look(second).digest
+    assert needed(second)
+    kept = migrate(second)
+    assert kept.name == "results.db.v2"
+    assert (version(kept), version(second)) == (2, 3)
+    assert columns(kept) == columns(second) == before
+    found = look(second)
+    assert (found.findings, found.late) == ((), 0)
+    assert look(kept).digest == digest
+    assert not needed(second)
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE rulings", "UPDATE schema SET version = 2"])
+def test_a_version_and_tables_that_do_not_go_together_are_found(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "results.db"
+    fill(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute(statement)
+    assert {finding.table for finding in look(path).findings} & {"rulings", "schema"}

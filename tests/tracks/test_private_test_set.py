@@ -13,9 +13,15 @@ from outer_models import write_submission
 from harness import cli
 from harness.errors import DataError, InputError
 from harness.evaluation.overrides import Overrides
+from harness.evaluation.preparation import Preparation
+from harness.evaluation.queried import QueriedTexts
 from harness.evaluation.run import Evaluation
 from harness.leaderboard.private import gap_records, gap_table, gaps
 from harness.leaderboard.rank import rank
+from harness.leaderboard.table import records
+from harness.leaderboard.terminal import known_texts
+from harness.lm.reading import Reading
+from harness.results.records import CellRecord, cell_record
 from harness.results.store import Store
 from harness.sandbox.submission import find
 from harness.tracks.examples import Source, check_unseen, load_shots, load_test
@@ -25,6 +31,8 @@ from harness.tracks.track import load_track
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from outer_models import Arena
 
 CHEAT = '''
 def tune(lm, task, shots, rng, config):
@@ -196,3 +204,93 @@ def test_a_run_without_a_public_partner_has_no_gap(tiny_track: Path, store: Stor
     ranking = rank(store, "tiny", track.fingerprint)
     assert ranking.entries == ()
     assert gaps(store, ranking) == []
+
+
+def test_texts_that_a_model_reads_alike_are_public_too(store: Store, tmp_path: Path) -> None:
+    """The embedded model is uncased: neither upper case nor spaces make another text of a public one."""
+    unseen, track = private(tmp_path), load_track("mini")
+    path = unseen / "sst2" / "mini" / "test.jsonl"
+    lines = (tasks_dir() / "sst2" / "mini" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    row = json.loads(lines[7])
+    for changed in (row["texts"][0].upper(), row["texts"][0].replace(" ", "  \u00a0"), f" {row['texts'][0]}\t"):
+        path.write_text(json.dumps({"texts": [changed], "label": row["label"]}) + "\n", encoding="utf-8")
+        with pytest.raises(DataError, match=r"1 of 1 test texts of SST-2 are public.*as the model reads them"):
+            Preparation(track, Overrides(tasks=("sst2",), test_data=unseen))
+    path.write_text(json.dumps({"texts": [f"{row['texts'][0]} indeed"], "label": row["label"]}) + "\n")
+    Preparation(track, Overrides(tasks=("sst2",), test_data=unseen))
+
+
+def test_a_cased_model_tells_cases_apart_and_an_unknown_one_does_not(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))  # noqa: S106 - a word
+    cased, embedded = Reading.of_source(str(tmp_path)), Reading.of_source("embedded")
+    assert cased(("A  film ", "b")) == ("A film", "b") != cased(("a film", "b"))
+    assert embedded(("A  F\u00edlm ",)) == ("a film",)
+    (tmp_path / "tokenizer.json").write_text("no JSON")
+    for source in (str(tmp_path), str(tmp_path / "none"), "owner/name"):
+        assert Reading.of_source(source)(("A  Film",)) == ("a film",)
+
+
+ASKS = """
+def tune(lm, task, shots, rng, config):
+    import json
+    from pathlib import Path
+    texts = [tuple(text) for text in json.loads((Path(__file__).parent / "known.json").read_text())["texts"]]
+    lm.logits(None, [tuple(field.upper() for field in text) for text in texts[:3]])
+    lm.logits(None, texts[:2] + [tuple(shots.train.texts[0])])
+    lm.logits(None, [(texts[5][0] + " and more",)])
+    yield Answer.of(task)
+"""
+
+
+def test_test_texts_that_were_queried_are_counted_and_shown(
+    tiny_track: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that were queried, not those of train, each once, as the model reads them."""
+    place = write_submission(tmp_path, ASKS, "asks")
+    shutil.copy(cheat(tmp_path) / "known.json", place)
+    track = load_track(str(tiny_track))
+    evaluation = Evaluation(track, Overrides(tasks=("sst2",)), store)
+    for folder in (place, write_submission(tmp_path, HONEST, "honest"), write_submission(tmp_path, "tune = search")):
+        evaluation.run(find(folder), {}, Silent())
+    uncased = evaluation.lm.tokenizer.backend_tokenizer.normalizer is not None
+    assert uncased
+    ranking = rank(store, "tiny", track.fingerprint)
+    found = {entry.name: entry.test_texts for entry in ranking.entries}
+    assert found == {"asks": 6, "honest": 0, "entry": 0}  # three in each of two cells
+    assert {
+        cell.record.test_texts for cell in store.cells(next(e.run for e in ranking.entries if e.name == "asks"))
+    } == {3}
+    assert {row["submission"]: row["test_texts"] for row in records(ranking)} == found
+    (line,) = known_texts(ranking.entries)
+    assert line.startswith("asks queried 6 test texts over its cells")
+    where = ["--track", str(tiny_track), "--store", str(tmp_path / "results.db")]
+    cli.app(["leaderboard", *where, "--out", str(tmp_path / "x.csv")], standalone_mode=False)
+    assert "asks queried 6 test texts" in capsys.readouterr().out
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra `report`")
+    cli.app(["report", "--out", str(tmp_path / "site"), *where], standalone_mode=False)
+    (page,) = (tmp_path / "site" / "submissions").glob("asks-*.html")
+    text = page.read_text(encoding="utf-8")
+    assert "6 test texts queried" in text
+    assert "Runs of this entry" in text
+
+
+def test_a_set_that_is_declared_and_not_queried_does_not_count(arena: Arena, tmp_path: Path) -> None:
+    known = QueriedTexts(lambda text: text)
+    test = load_test(load_task("sst2"), Source("embedded"))
+    spec = msgspec.structs.replace(load_track("mini").tasks["sst2"], shots=4, dev=4)
+    shots = load_shots(load_task("sst2"), Source("embedded"), 1, spec)
+    assert known.of_test(test, shots) == 0
+    known.add(shots.train.texts)
+    known.add([*test.texts[:4], test.texts[0]])
+    assert known.of_test(test, shots) == 4
+    silent = arena.run("def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)")
+    assert silent.stored.record.test_texts == 0
+
+
+def test_a_record_of_before_says_nothing_of_test_texts() -> None:
+    assert cell_record("{}").test_texts is None
+    assert "test_texts" not in CellRecord().plain()
+    assert CellRecord(test_texts=0).plain()["test_texts"] == 0
+    assert cell_record(CellRecord(test_texts=3).to_json()).test_texts == 3

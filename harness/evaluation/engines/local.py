@@ -11,7 +11,6 @@ from harness.evaluation.run import Evaluation, keep, plan_known_before
 from harness.sandbox import best_tier
 from harness.sandbox.config_source import check_options
 from harness.sandbox.presets import variants
-from harness.sandbox.submission import entry_name
 from harness.sandbox.trial import try_config
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def _run(evaluation: Evaluation, job: Job, submission: Submission, progress: Pro
     Raises:
         HarnessError: what would meet the others as well: a database, data or a model that cannot be used.
     """
-    entry = entry_name(submission.name, job.options)
+    entry = evaluation.plan.label(submission, job.options)
     try:
         evaluation.run(submission, job.options, progress, again=job.again)
     except (SandboxError, SubmissionError) as problem:

@@ -137,7 +137,9 @@ def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
             known[name] = rendered(text), folder
         if name in known:
             readme, folder = known[name]
-            found[system.entry.run] = readme, not _ran_it(folder, system.run.key)
+            ran_it = _ran_it(folder, system.run.key)
+            if ran_it or not system.run.key.team:  # a team's folder is not the one of this name
+                found[system.entry.run] = readme, not ran_it
     return found
 
 

@@ -15,7 +15,7 @@ from harness.leaderboard.divisions import ACCESS, ceilings
 from harness.leaderboard.report import plots
 from harness.leaderboard.report.facts import confusion, predictions
 from harness.leaderboard.stats import LEVEL
-from harness.leaderboard.terminal import cheaper, no_ranks, shown_rank
+from harness.leaderboard.terminal import cheaper, day, no_ranks, replaced_lines, shown_rank
 from harness.results.status import COUNTS, MARKS, MEANING
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def ranking(facts: Facts) -> dict[str, Any]:
         "levels": LEVELS | {"white-box": "references"},
         "model": facts.systems[0].run.key.model if facts.systems else facts.track.model.source,
         "left_out": facts.ranking.left_out,
+        "withdrawn": [(each, day(each.made)) for each in facts.ranking.withdrawn],
+        "replaced": replaced_lines(facts.ranking),
         "gaps": facts.gaps,
         "level": f"{LEVEL:.0%}",
     }
@@ -310,6 +312,9 @@ def _ran(system: System) -> list[tuple[str, str]]:
     ]
     said = [
         ("Run", system.entry.run),
+        ("Team", key.team),
+        ("Runs of this entry", f"{system.entry.runs:,}"),
+        ("Test texts queried", "" if system.entry.test_texts is None else f"{system.entry.test_texts:,}"),
         ("Submission, SHA-256", key.submission_sha256),
         ("Preset", dict(key.options).get("preset", "")),
         ("Options", ", ".join(f"{name}={value}" for name, value in key.options)),
