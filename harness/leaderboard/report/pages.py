@@ -12,10 +12,11 @@ import numpy as np
 from harness.leaderboard.anytime import TARGETS, normalised_area, runtimes
 from harness.leaderboard.cost import costs as cost_by_task
 from harness.leaderboard.divisions import ACCESS, ceilings
+from harness.leaderboard.headline import headline
 from harness.leaderboard.report import plots
 from harness.leaderboard.report.facts import confusion, predictions
 from harness.leaderboard.stats import LEVEL
-from harness.leaderboard.terminal import cheaper, no_ranks, shown_rank
+from harness.leaderboard.terminal import no_ranks, shown_rank
 from harness.results.status import COUNTS, MARKS, MEANING
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
         "axis": _axis(compared.systems),
         "tells": found.power.sentence() if found and found.power else None,
         "no_ranks": no_ranks(found) if found and not found.ranked else None,
-        "cheaper": cheaper(facts.ranking, division),
+        "headline": headline(facts.ranking, division),
         "efficiency": _efficient(compared),
         "currency": facts.ranking.prices.currency if facts.ranking.prices else None,
         "below": below,
