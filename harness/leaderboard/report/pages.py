@@ -81,7 +81,7 @@ def pages(facts: Facts, readmes: dict[str, tuple[Markup, bool]], rules: Markup |
     yield "tasks.html", "tasks.html", {"tasks": [(task, _best(facts, name)) for name, task in facts.tasks.items()]}
     yield "rules.html", "rules.html", {"text": rules}
     for name in facts.tasks:
-        yield f"tasks/{name}.html", "task.html", task_page(facts, name)
+        yield f"tasks/{name}.html", "task.html", task_page(facts, name) | {"figures": figures}
     for system in facts.systems:
         values = submission(facts, system, *readmes.get(system.entry.run, (None, False)))
         yield f"submissions/{system.slug}.html", "submission.html", values
@@ -131,7 +131,10 @@ def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
     for level in ceilings(complete)[:-1]:
         found = facts.ranking.standings(division, level)
         if found and found.ranked:
-            ordered = [(found.entries[name].rank, by_name[name]) for name in found.names]
+            within = [each.rank for each in found.entries.values() if each.rank]
+            ordered = [
+                (shown_rank(by_name[name].entry, found.entries[name], within), by_name[name]) for name in found.names
+            ]
             below.append((ACCESS[level], ordered[:MOST_LISTED], len(ordered)))
     rows, previous = [], 1
     for system in compared.systems:
