@@ -191,7 +191,8 @@ def report(
             {"path": str(built.path), "pages": built.pages, "bytes": built.bytes, "seconds": round(built.seconds, 1)}
         )
         return
-    say(f"{built.pages} pages, {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s; open {(built.path / 'index.html').as_uri()}")
+    address = (built.path / "index.html").as_uri()
+    say(f"{built.pages} pages, {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s; open {address}")
 
 
 def _first_run(track: str, chosen: Track, store: str) -> str:
