@@ -10,9 +10,12 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .NOTPARALLEL:
 .PHONY: run test test-slow check audit-dependencies setup setup-run format rules results publish clean
 
-run: setup-run ## evaluate the champion on the embedded track, then print the leaderboard
+run: setup-run ## evaluate the champion on the embedded track, then print the leaderboard, and write the report where its extra is
 	$(BIN)/harness evaluate submissions/ajo
 	$(BIN)/harness leaderboard
+	@if $(BIN)/python -c "import jinja2, markdown_it, matplotlib, plotly" 2>/dev/null; \
+	then $(BIN)/harness report --out report; \
+	else echo 'for the leaderboard as a page: $(BIN)/python -m pip install -c constraints.txt -e ".[report]", then make run again'; fi
 
 # The models of the fast tests are tiny: with more threads than one they wait for each other on a busy machine.
 test: export OMP_NUM_THREADS ?= 1

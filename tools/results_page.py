@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.leaderboard.headline import cheaper
 from harness.leaderboard.pareto import cost
 from harness.leaderboard.speed import speed_up
 from harness.leaderboard.stats import LEVEL
-from harness.leaderboard.terminal import cheaper, notes, shown_rank
+from harness.leaderboard.terminal import notes, shown_rank
 from harness.results.status import COUNTS
 from harness.sandbox.submission import folder_of
 from harness.tracks.track import track_tasks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,10 +16,13 @@ from harness.cli.options import (
     TrackName,
 )
 from harness.errors import InputError, StoreError
+from harness.leaderboard.formats import Format, beside, format_of
 
 if TYPE_CHECKING:
     from harness.leaderboard.rank import Ranking
+    from harness.leaderboard.uploads import Upload
     from harness.results.records import Run
+    from harness.results.store import Store
     from harness.tracks.track import Track
 
 commands = typer.Typer()
@@ -30,10 +33,21 @@ def leaderboard(
     track: TrackName = "mini",
     store: StoreUrl = STORE,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="CSV file, the JSON goes beside it; default leaderboard/<track>.csv.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="File to write; its ending says the format: .csv (x.json and x-cells.csv go beside it), .json, .md, "
+            ".tex, .html. Default: leaderboard/<track>.csv.",
+        ),
+    ] = None,
+    form: Annotated[
+        Format | None,
+        typer.Option(
+            "--format", help="Print the ranking in this format and nothing else; with --out, write it to that file."
+        ),
     ] = None,
     cost: Annotated[
-        bool, typer.Option("--cost", help="What entries cost instead: time, memory, traffic; <track>-cost.csv.")
+        bool, typer.Option("--cost", help="What entries cost instead: time, memory, traffic; x-cost.csv beside x.csv.")
     ] = False,
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Rank runs without isolation, too, among themselves.")
@@ -43,60 +57,45 @@ def leaderboard(
     """Rank what the database holds, by score and by efficiency, and write leaderboard/<track>.csv and .json.
 
     Scores are recomputed from stored predictions every time. Each entry, told by its team and name, counts with its
-    newest run; "runs" says how often it was tried. Below the table stands how large a lead must be to be seen, who
-    queried test texts, and what was replaced or withdrawn.
+    newest run; "runs" says how often it was tried. The first line says who leads, by how much, and who ties for less.
+    Below the table stands how large a lead must be to be seen, who queried test texts, and what was replaced or
+    withdrawn. leaderboard/<track>-cells.csv has every cell at every mark of the budget.
     """
-    from harness.leaderboard.drift import drift  # noqa: PLC0415
-    from harness.leaderboard.private import gap_records, gap_table, gaps  # noqa: PLC0415
     from harness.leaderboard.rank import rank  # noqa: PLC0415
-    from harness.leaderboard.table import document, json_beside, write_document  # noqa: PLC0415
-    from harness.leaderboard.terminal import terminal_table  # noqa: PLC0415
-    from harness.leaderboard.uploads import upload_records, upload_table, uploads  # noqa: PLC0415
+    from harness.leaderboard.uploads import uploads  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
+    if form and as_json:
+        raise InputError(f"--format {form} and --json: give one of them")
     chosen = load_track(track)
     name = chosen.name
-    path = out_file or Path("leaderboard") / f"{name}{'-cost' if cost else ''}.csv"
-    json_path = json_beside(path)
+    path = out_file or Path("leaderboard") / f"{name}.csv"
+    written_as = form or format_of(path)
+    path = beside(path, "cost") if cost else path
     results = existing_store(store)
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
     uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
-    listed = bool(
-        ranking.entries or ranking.elsewhere or ranking.withdrawn
-    )  # files that list nothing must not replace good ones
+    # Files that list nothing must not replace good ones.
+    listed = bool(ranking.entries or ranking.elsewhere or ranking.withdrawn)
     first = _first_run(track, chosen, store)
     if not (listed or ranking.left_out or uploaded):
         raise StoreError(f"no finished cell of track {name} in {shown(store)}, nothing is written; run: {first}")
+    if form:
+        _export(ranking, form, path if out_file else None, cost)
+        return
     wide = Console(highlight=False, width=None if out.is_terminal else 120)
     if cost:
-        _costs(ranking, path, wide, as_json)
+        _costs(ranking, path, written_as, wide, as_json)
         return
-    apart = gaps(results, ranking)
-    written = document(ranking)
-    if listed:
-        write_document(written, path, json_path)
-    tolerance = chosen.rounding
-    drifts = [each for each in drift(ranking.entries) if each.difference > tolerance]
+    files = _write(ranking, path, written_as) if listed else []
     if as_json:
-        differ = [{"task": d.task, "difference": d.difference, "between": d.between} for d in drifts]
-        found_apart = {"drift": differ, "uploads": upload_records(uploaded), "private": gap_records(apart)}
-        print_json(written | found_apart)
+        print_json(_for_machines(results, ranking, uploaded, chosen.rounding))
         return
     if not ranking.entries:
         say(f"no ranked runs on track {name} in {shown(store)}; run: {first}")
-    if listed:
-        wide.print(terminal_table(ranking))
-    for d in drifts:
-        say(
-            f"backends differ on {d.task}: logits of fixed texts by up to {d.difference:.3g} between "
-            f"{' and '.join(d.between)} ({tolerance:g} is rounding in {', '.join(chosen.model.allowed)}); "
-            "run both again on one machine with one set of versions"
-        )
-    for table in [upload_table(uploaded)] * bool(uploaded) + [gap_table(apart)] * bool(apart):
-        wide.print(table)
-    for line in _not_ranked(ranking, [] if listed else results.runs()):
-        say(line)
-    say(f"written: {path} and {json_path}" if listed else f"{path} is not written: there is nothing to list in it")
+    _print(results, ranking, uploaded, chosen, wide)
+    say("\n".join([*_not_ranked(ranking, [] if listed else results.runs()), _written(listed, *(files or [path]))]))
+    _draw(ranking)
 
 
 @commands.command()
@@ -194,7 +193,8 @@ def report(
             {"path": str(built.path), "pages": built.pages, "bytes": built.bytes, "seconds": round(built.seconds, 1)}
         )
         return
-    say(f"{built.pages} pages, {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s; open {built.path}/index.html")
+    address = (built.path / "index.html").as_uri()
+    say(f"{built.pages} pages, {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s; open {address}")
 
 
 def _first_run(track: str, chosen: Track, store: str) -> str:
@@ -204,19 +204,110 @@ def _first_run(track: str, chosen: Track, store: str) -> str:
     return f"harness evaluate submissions/ajo --track {track}{data}{where}"
 
 
-def _costs(ranking: Ranking, path: Path, wide: Console, as_json: bool) -> None:
+def _export(ranking: Ranking, form: Format, path: Path | None, cost: bool) -> None:
+    """Print the ranking, or what entries cost, in a format; with a path, write it there if it lists anything."""
+    from harness.leaderboard.exports import exported  # noqa: PLC0415
+    from harness.leaderboard.table import write_text  # noqa: PLC0415
+
+    text = _cost_text(ranking, form) if cost else exported(ranking, form)
+    if path is None:
+        typer.echo(text, nl=False)
+        return
+    listed = bool(ranking.entries or ranking.elsewhere)
+    if listed:
+        write_text(text, path)
+    say(_written(listed, path))
+
+
+def _draw(ranking: Ranking) -> None:
+    """Draw a bar for each entry, in a terminal."""
+    from harness.leaderboard.terminal import bars  # noqa: PLC0415
+
+    if out.is_terminal:
+        out.print(bars(ranking))
+
+
+def _written(listed: bool, *paths: Path) -> str:
+    """Which files were written; why none was."""
+    if not listed:
+        return f"{paths[0]} is not written: there is nothing to list in it"
+    names = [str(path) for path in paths]
+    return f"written: {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}"
+
+
+def _write(ranking: Ranking, path: Path, form: Format) -> list[Path]:
+    """Write the ranking, a CSV with its JSON and its cells beside it; the files."""
+    from harness.leaderboard.exports import exported, tidy_cells  # noqa: PLC0415
+    from harness.leaderboard.table import document, write_document, write_records, write_text  # noqa: PLC0415
+
+    if form != "csv":
+        write_text(exported(ranking, form), path)
+        return [path]
+    files = [path, path.with_suffix(".json"), beside(path, "cells")]
+    write_document(document(ranking), files[0], files[1])
+    write_records(tidy_cells(ranking), files[2])
+    return files
+
+
+def _for_machines(results: Store, ranking: Ranking, uploaded: list[Upload], tolerance: float) -> dict[str, Any]:
+    """The document of the ranking, and what is found beside it."""
+    from harness.leaderboard.drift import drift  # noqa: PLC0415
+    from harness.leaderboard.private import gap_records, gaps  # noqa: PLC0415
+    from harness.leaderboard.table import document  # noqa: PLC0415
+    from harness.leaderboard.uploads import upload_records  # noqa: PLC0415
+
+    differ = [
+        {"task": d.task, "difference": d.difference, "between": d.between}
+        for d in drift(ranking.entries)
+        if d.difference > tolerance
+    ]
+    private = gap_records(gaps(results, ranking))
+    return document(ranking) | {"drift": differ, "uploads": upload_records(uploaded), "private": private}
+
+
+def _print(results: Store, ranking: Ranking, uploaded: list[Upload], chosen: Track, wide: Console) -> None:
+    """Print the tables, and what is to be said of machines that compute differently."""
+    from harness.leaderboard.drift import drift  # noqa: PLC0415
+    from harness.leaderboard.private import gap_table, gaps  # noqa: PLC0415
+    from harness.leaderboard.terminal import terminal_table  # noqa: PLC0415
+    from harness.leaderboard.uploads import upload_table  # noqa: PLC0415
+
+    if ranking.entries or ranking.elsewhere or ranking.withdrawn:
+        wide.print(terminal_table(ranking))
+    tolerance = chosen.rounding
+    for d in drift(ranking.entries):
+        if d.difference > tolerance:
+            say(
+                f"backends differ on {d.task}: logits of fixed texts by up to {d.difference:.3g} between "
+                f"{' and '.join(d.between)} ({tolerance:g} is rounding in {', '.join(chosen.model.allowed)}); "
+                "run both again on one machine with one set of versions"
+            )
+    apart = gaps(results, ranking)
+    for table in [upload_table(uploaded)] * bool(uploaded) + [gap_table(apart)] * bool(apart):
+        wide.print(table)
+
+
+def _cost_text(ranking: Ranking, form: Format) -> str:
+    """What entries cost, in a format."""
+    from harness.leaderboard.cost import cost_records, costs  # noqa: PLC0415
+    from harness.leaderboard.exports import exported_rows  # noqa: PLC0415
+
+    return exported_rows(f"Cost, track {ranking.track}", cost_records(costs(ranking)), form)
+
+
+def _costs(ranking: Ranking, path: Path, form: Format, wide: Console, as_json: bool) -> None:
     """Print what entries cost, and write it where there are any."""
     from harness.leaderboard.cost import cost_records, cost_table, costs  # noqa: PLC0415
-    from harness.leaderboard.table import write_records  # noqa: PLC0415
+    from harness.leaderboard.table import write_text  # noqa: PLC0415
 
     found = costs(ranking)
     if found:
-        write_records(cost_records(found), path)
+        write_text(_cost_text(ranking, form), path)
     if as_json:
         print_json({"track": ranking.track, "costs": cost_records(found)})
         return
     wide.print(cost_table(found, ranking.track))
-    say(f"written: {path}" if found else f"{path} is not written: there is nothing to list in it")
+    say(_written(bool(found), path))
 
 
 def _not_ranked(ranking: Ranking, runs: list[Run]) -> list[str]:

@@ -67,7 +67,7 @@ def costs(ranking: Ranking) -> list[Cost]:
 
 
 def cost_records(found: Sequence[Cost]) -> list[dict[str, Any]]:
-    """Flat records for the CSV and for JSON: rounded, yes and no, "" for what there is not."""
+    """Flat records for the CSV and for JSON: rounded, yes and no, None for what there is not."""
     return [{name: _plain(value) for name, value in dataclasses.asdict(cost).items()} for cost in found]
 
 
@@ -136,7 +136,7 @@ def _per_query(records: list[CellRecord], count: Callable[[CellRecord], int | No
 def _plain(value: object) -> object:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else round(value, 4) if isinstance(value, float) else value
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _shown(value: float | None) -> str:

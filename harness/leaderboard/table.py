@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError
@@ -16,7 +17,6 @@ from harness.leaderboard.ties import ALPHA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import pandas as pd
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from harness.leaderboard.rank import Ranking
     from harness.leaderboard.ties import Comparison
 
+VERSION = 1
+"""Version of the JSON document; another number means that a field was renamed, removed, or means something else."""
+SCHEMA = Path(__file__).with_name("leaderboard.schema.json")
+"""JSON Schema of the document (draft 2020-12)."""
 _MARKS = {"1_256": 1 / 256, "1_64": 1 / 64, "1_16": 1 / 16, "1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2}
 
 
@@ -47,7 +51,7 @@ def document(ranking: Ranking) -> dict[str, Any]:
         for level in ceilings(ranking.complete(division)):
             found = ranking.standings(division, level)
             ranks = {name: standing.rank for name, standing in found.entries.items()} if found else {}
-            resolution = _rounded(found.resolution) if found else ""
+            resolution = _rounded(found.resolution) if found else None
             power = found.power.record() if found and found.power else None
             where = {"division": division.title, "up_to": f"L{level}"}
             lists.append({**where, "resolution": resolution, "power": power, "ranks": ranks})
@@ -56,21 +60,13 @@ def document(ranking: Ranking) -> dict[str, Any]:
         for division in ranking.divisions
         if (found := ranking.efficiency(division))
     ]
-    common: dict[str, Any] = {"track": ranking.track, "identity": ranking.identity, "left_out": ranking.left_out}
-    common["withdrawn"] = [dataclasses.asdict(each) for each in ranking.withdrawn]
-    common["replaced"] = [dataclasses.asdict(each) for each in ranking.replaced]
-    return common | {"efficiency": efficiency} | {"lists": lists, "entries": records(ranking)}
-
-
-def json_beside(csv_path: Path) -> Path:
-    """Where the JSON goes that is written with a CSV: beside it, under the same name.
-
-    Raises:
-        InputError: the CSV would be overwritten by it.
-    """
-    if not csv_path.name or csv_path.suffix.lower() == ".json":
-        raise InputError(f"{csv_path} cannot be a CSV with its JSON beside it; name the CSV, e.g. x.csv for x.json")
-    return csv_path.with_suffix(".json")
+    common = {"version": VERSION, "track": ranking.track, "tasks": list(ranking.tasks), "identity": ranking.identity}
+    taken_out = {
+        "left_out": ranking.left_out,
+        "withdrawn": [dataclasses.asdict(each) for each in ranking.withdrawn],
+        "replaced": [dataclasses.asdict(each) for each in ranking.replaced],
+    }
+    return common | taken_out | {"efficiency": efficiency, "lists": lists, "entries": records(ranking)}
 
 
 def write_document(found: dict[str, Any], csv_path: Path, json_path: Path) -> None:
@@ -80,7 +76,17 @@ def write_document(found: dict[str, Any], csv_path: Path, json_path: Path) -> No
         InputError: a file cannot be written.
     """
     write_records(found["entries"], csv_path)
-    _write(json.dumps(found, indent=2, allow_nan=False) + "\n", json_path)
+    write_text(as_json(found), json_path)
+
+
+def as_json(found: dict[str, Any]) -> str:
+    """A document as JSON text: strict, what there is not is null."""
+    return json.dumps(found, indent=2, allow_nan=False) + "\n"
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Records as CSV text, by pandas: what there is not is empty."""
+    return frame(rows).to_csv(index=False, lineterminator="\n")
 
 
 def write_records(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -89,7 +95,7 @@ def write_records(rows: Sequence[dict[str, Any]], path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    _write(frame(rows).to_csv(index=False, lineterminator="\n"), path)
+    write_text(as_csv(rows), path)
 
 
 def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -99,7 +105,7 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["rank", "submission"], dtype=object)
 
 
-def _write(text: str, path: Path) -> None:
+def write_text(text: str, path: Path) -> None:
     """Write a file beside its final place and move it there, so that a reader never sees half of it.
 
     Raises:
@@ -119,12 +125,12 @@ def _write(text: str, path: Path) -> None:
 def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: Reference | None) -> dict[str, Any]:
     standing = ranking.standing(entry)
     row: dict[str, Any] = {
-        "rank": _blank(standing.rank) if standing else entry.rank or "",
+        "rank": standing.rank if standing else entry.rank,
         "submission": entry.name,
         "access": "white-box" if entry.white_box else f"L{entry.access}",
         "division": entry.division.title,
-        "rank_low": _blank(standing.rank_low if standing else None),
-        "rank_high": _blank(standing.rank_high if standing else None),
+        "rank_low": standing.rank_low if standing else None,
+        "rank_high": standing.rank_high if standing else None,
     }
     for task in ranking.tasks:
         mean, std, splits = entry.task(task) if task in entry.tasks else (None, None, 0)
@@ -137,14 +143,14 @@ def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: 
         "behind": _rounded(behind.difference.value if behind else None),
         "behind_low": _rounded(behind.difference.low if behind else None),
         "behind_high": _rounded(behind.difference.high if behind else None),
-        "behind_p": _rounded_p(behind) if behind else "",
+        "behind_p": _rounded_p(behind) if behind else None,
     }
     efficient = ranking.efficient(entry)
     area = normalised_area(entry, reference) if reference and not entry.missing else None
     row |= {
-        "efficiency_rank": _blank(efficient.rank if efficient else None),
-        "efficiency_rank_low": _blank(efficient.rank_low if efficient else None),
-        "efficiency_rank_high": _blank(efficient.rank_high if efficient else None),
+        "efficiency_rank": efficient.rank if efficient else None,
+        "efficiency_rank_low": efficient.rank_low if efficient else None,
+        "efficiency_rank_high": efficient.rank_high if efficient else None,
         "efficiency": _rounded(efficient.average.value if efficient else None),
         "efficiency_low": _rounded(efficient.average.low if efficient else None),
         "efficiency_high": _rounded(efficient.average.high if efficient else None),
@@ -164,7 +170,7 @@ def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: 
         "statuses": " ".join(f"{name}:{count}" for name, count in entry.statuses.items()),
         "missing_cells": entry.missing,
         "runs": entry.runs,
-        "test_texts": _blank(entry.test_texts),
+        "test_texts": entry.test_texts,
         "device": entry.device,
         "sandbox": " ".join(sorted({cell.record.sandbox for cell in entry.cells})),
         "versions": " ".join(f"{name}={value}" for name, value in sorted(entry.environment["packages"].items())),
@@ -173,15 +179,11 @@ def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: 
     return row
 
 
-def _rounded(value: float | None) -> float | str:
-    return "" if value is None else round(value, 4)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _rounded_p(comparison: Comparison) -> float:
     """A p-value that stays on its side of the level when it is rounded."""
     rounded = round(comparison.p, 4)
     return rounded if (rounded > ALPHA) == comparison.tied else round(ALPHA + 1e-4, 4)
-
-
-def _blank(value: int | None) -> int | str:
-    return "" if value is None else value

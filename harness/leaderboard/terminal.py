@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from rich.bar import Bar
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from harness.errors import counted
 from harness.leaderboard.divisions import ACCESS, ceilings
+from harness.leaderboard.headline import headline, tied
 from harness.leaderboard.pareto import cost, money
 from harness.leaderboard.stats import FEWEST_DF
 from harness.results.status import COUNTS
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from harness.leaderboard.rank import Ranking
     from harness.leaderboard.standing import Standing, Standings
 
-CHEAP = 0.5
-"""Share of the best entry's calls that an entry uses at most to be named as the cheaper one."""
+BAR = 50
+"""Characters of a bar that stands for 100 points."""
+LONGEST_NAME = 40
+"""Characters of a name beside its bar."""
 
 
 def terminal_table(ranking: Ranking) -> Group:
@@ -38,7 +42,7 @@ def terminal_table(ranking: Ranking) -> Group:
     for number, division in enumerate(ranking.divisions):
         entries = [entry for entry in contestants if entry.division == division] + ([] if number else references)
         of_several = f": {division.title}" if len(ranking.divisions) > 1 else ""
-        shown += [Text(line, style="bold") for line in filter(None, [cheaper(ranking, division)])]
+        shown += [Text(line, style="bold") for line in filter(None, [headline(ranking, division)])]
         shown.append(_table(f"track {ranking.track}{of_several}", ranking, entries))
         shown += [Text(line, style="dim") for line in notes(ranking, division)]
         shown += [Text(line, style="bold") for line in known_texts(entries)]
@@ -81,6 +85,22 @@ def day(at: float) -> str:
     return f"{dt.datetime.fromtimestamp(at, dt.UTC):%Y-%m-%d}"
 
 
+def bars(ranking: Ranking) -> Table:
+    """A bar for each complete contestant, from 0 to 100 points, best first; the leader and its ties are bold."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("submission", overflow="ellipsis", no_wrap=True, max_width=LONGEST_NAME)
+    table.add_column("bar")
+    table.add_column("points", justify="right", no_wrap=True)
+    for division in ranking.divisions:
+        alike = [entry.name for entry in tied(ranking, division)]
+        for place, entry in enumerate(ranking.complete(division)):
+            first = not place or entry.name in alike
+            name = Text(_apart(entry) if entry in ranking.elsewhere else entry.name, style="bold" if first else "")
+            bar = Bar(100, 0, 100 * entry.average, width=BAR, color="green" if first else "default")
+            table.add_row(name, bar, f"{entry.average * 100:.1f}")
+    return table
+
+
 def shown_rank(entry: Entry, standing: Standing | None, ranks: list[int]) -> str:
     """Shared rank as people see it, ``3=`` where others in `ranks` have it, too; ``-`` where there is none."""
     if standing is None:
@@ -88,22 +108,6 @@ def shown_rank(entry: Entry, standing: Standing | None, ranks: list[int]) -> str
     if standing.rank is None:
         return "-"
     return f"{standing.rank}=" if ranks.count(standing.rank) > 1 else str(standing.rank)
-
-
-def cheaper(ranking: Ranking, division: Division) -> str | None:
-    """Who cannot be told from the best entry and needs far fewer calls, in words; None where nobody does."""
-    found, complete = ranking.standings(division), ranking.complete(division)
-    if found is None or not found.ranked or len(complete) < 2:  # noqa: PLR2004 - nobody to compare
-        return None
-    best = complete[0]
-    alike = [e for e in complete[1:] if not found.pairs.better[0, found.names.index(e.name)]]
-    least = min(alike, key=lambda e: (e.calls, -e.average), default=best)
-    if least.calls > CHEAP * best.calls:
-        return None
-    return (
-        f"{least.name} has {100 * least.average:.1f} points at {least.calls:,.0f} calls and cannot be told apart from "
-        f"{best.name}, {100 * best.average:.1f} points at {best.calls:,.0f} calls"
-    )
 
 
 def notes(ranking: Ranking, division: Division) -> list[str]:

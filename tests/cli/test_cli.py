@@ -176,7 +176,7 @@ def test_a_run_without_isolation_says_so_and_has_no_rank(harness: Any, tiny_trac
     assert "NO ISOLATION" in done.err
     assert "NO ISOLATION" not in done.out
     (entry,) = harness("leaderboard", *where, "--json").json["entries"]
-    assert (entry["rank"], entry["division"]) == ("", "pure / cpu / sandbox 0")
+    assert (entry["rank"], entry["division"]) == (None, "pure / cpu / sandbox 0")
     assert "1 entry ran without isolation" in harness("leaderboard", *where).out
     (entry,) = harness("leaderboard", *where, "--json", "--allow-unsandboxed").json["entries"]
     assert entry["rank"] == 1
@@ -205,7 +205,7 @@ def test_a_tier_that_does_not_exist_is_refused(harness: Any, tiny_track: Path, t
         (["evaluate", "submissions/a", "--model", "./nowhere"], 1, "no such directory"),
         (["evaluate"], 2, "name a submission folder"),
         (["leaderboard"], 2, "no such results database"),
-        (["leaderboard", "--out", "x.json"], 2, "x.json cannot be a CSV with its JSON beside it"),
+        (["leaderboard", "--out", "x.txt"], 2, "x.txt: the name says no format; end it with one of .csv, .json"),
         (["predict", "text"], 2, "--answer FILE"),
         (["predict", "text", "--entry", "bbt"], 2, "no such results database"),
         (["predict", "text", "--answer", "nowhere"], 2, "cannot be read"),
@@ -307,6 +307,44 @@ def test_the_leaderboard_is_printed_and_written(evaluated: Done, harness: Any, t
     assert Path("x.csv").is_file()
 
 
+def test_a_ranking_is_printed_in_a_format_or_written_to_a_file_of_its_own(
+    evaluated: Done, harness: Any, tiny_track: Path
+) -> None:
+    """The ending of --out is the format; --format alone prints it, and no file is made."""
+    assert evaluated.code == 0
+    where = ("leaderboard", "--track", tiny_track)
+    before = set(Path.cwd().iterdir())
+    printed = harness(*where, "--format", "md")
+    assert "| # | submission | average | behind |" in printed.out
+    assert "written" not in printed.out
+    assert json.loads(harness(*where, "--format", "json").out)["version"] == 1
+    assert set(Path.cwd().iterdir()) == before
+    assert "written: x.md\n" in harness(*where, "--out", "x.md").out
+    assert Path("x.md").read_text(encoding="utf-8") == printed.out
+    assert harness(*where, "--format", "latex", "--out", "table.txt").out == "written: table.txt\n"
+    assert "\\toprule" in Path("table.txt").read_text(encoding="utf-8")
+    assert {path.name for path in set(Path.cwd().iterdir()) - before} == {"x.md", "table.txt"}
+    assert "give one of them" in harness(*where, "--format", "md", "--json").err
+    assert harness(*where, "--format", "xls").code == 2
+
+
+def test_costs_and_cells_lie_beside_the_ranking_and_replace_nothing(
+    evaluated: Done, harness: Any, tiny_track: Path
+) -> None:
+    assert evaluated.code == 0
+    where = ("leaderboard", "--track", tiny_track, "--out", "x.csv")
+    assert "written: x.csv, x.json and x-cells.csv" in harness(*where).out
+    before = Path("x.csv").read_bytes()
+    assert "written: x-cost.csv" in harness(*where, "--cost").out
+    assert Path("x.csv").read_bytes() == before
+    assert Path("x-cost.csv").read_text(encoding="utf-8").startswith("submission,task,splits,device")
+    with Path("x-cells.csv").open(encoding="utf-8") as file:
+        cells = list(csv.DictReader(file))
+    assert {(row["entry"], row["task"], row["split"]) for row in cells} == {
+        ("entry", "qqp", "1"), ("entry", "sst2", "1"), ("entry", "sst2", "2"),
+    }  # fmt: skip
+
+
 def test_an_evaluation_may_be_looked_at_before_it_is_whole(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
     place = write_submission(tmp_path, "tune = search")
     done = harness("evaluate", place, "--track", tiny_track, "--task", "qqp")
@@ -315,7 +353,7 @@ def test_an_evaluation_may_be_looked_at_before_it_is_whole(harness: Any, tiny_tr
     assert "entry: 1 cell\n" in done.err
     assert "harness leaderboard" in done.out
     (entry,) = harness("leaderboard", "--track", tiny_track, "--json").json["entries"]
-    assert (entry["rank"], entry["missing_cells"]) == ("", 2)
+    assert (entry["rank"], entry["missing_cells"]) == (None, 2)
 
 
 def test_a_trial_is_stored_and_not_ranked(harness: Any, tiny_track: Path, tmp_path: Path) -> None:
@@ -361,7 +399,7 @@ def test_a_run_on_another_device_is_listed_apart(harness: Any, tiny_track: Path,
     assert "no ranked runs" in shown.out
     assert "entry on cpu" in shown.out
     (entry,) = harness("leaderboard", "--track", "tiny.toml", "--json").json["entries"]
-    assert (entry["rank"], entry["device"]) == ("", "cpu")
+    assert (entry["rank"], entry["device"]) == (None, "cpu")
     assert harness("evaluate", place, "--track", "tiny.toml", "--device", "tpu").code == 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import html
+import itertools
 import json
 import os
 import re
@@ -125,7 +126,8 @@ def test_the_numbers_of_the_ranking_are_those_of_the_csv(built: Built, pages: di
         keys = [re.findall(r'data-v="([^"]*)"', cell) for cell in row]
         tasks = sorted(TRACK.tasks)
         calls = "" if record["access"] == "white-box" else record["calls"]  # nothing of a reference's is metered
-        given = [record["rank"], record["average"], *(record[t] for t in tasks), calls, record["wall_s"]]
+        given = [record["rank"], record["average"], record["behind"], calls, record["wall_s"]]
+        given += [record[t] for t in tasks]
         assert [key[0] for n, key in enumerate(keys) if key and n != len(row) - 1] == given
         shown = re.search(r">([\d.]+)", row[2])
         assert shown
@@ -138,10 +140,12 @@ def test_the_numbers_of_the_ranking_are_those_of_the_csv(built: Built, pages: di
 
 
 def test_the_json_beside_it_is_that_of_the_leaderboard(built: Built) -> None:
-    """The same entries as in the CSV, with their ranks."""
+    """The same entries as in the CSV, with their ranks; null where the CSV is empty."""
     document = json.loads((built.path / "ranking.json").read_text(encoding="utf-8"))
     records = in_csv(built)
-    assert [str(entry["rank"]) for entry in document["entries"]] == [record["rank"] for record in records]
+    assert ["" if entry["rank"] is None else str(entry["rank"]) for entry in document["entries"]] == [
+        record["rank"] for record in records
+    ]
 
 
 def test_the_efficiency_list_stands_with_the_ranking(built: Built, pages: dict[str, Page]) -> None:
@@ -157,6 +161,53 @@ def test_the_efficiency_list_stands_with_the_ranking(built: Built, pages: dict[s
     ]
     assert "What this can tell:" in text
     assert "is seen in 9 of 10 cases" in text
+
+
+def test_the_first_words_say_who_leads_by_how_much_and_who_ties(pages: dict[str, Page]) -> None:
+    """Right below the title; the interval of the lead is that of the table."""
+    text = pages["index.html"].text
+    said = html.unescape(re.sub(r"<[^>]+>", "", text[text.index("</h1>") :].partition("</p>")[0])).strip()
+    found = re.fullmatch(r"good leads by ([\d.]+) points (\[[\d.]+, [\d.]+\]) over poor; nearly ties with it\.", said)
+    assert found, said
+    rows = {row[1].split(">")[2].split("<")[0]: row for row in pages["index.html"].rows("ranking-1")}
+    behind = re.sub(r"<[^>]+>", "", rows["poor"][3].partition(">")[2]).strip()
+    assert behind == f"{found[1]} {found[2]}"
+    assert re.sub(r"<[^>]+>", "", rows["good"][3].partition(">")[2]).strip() == ""
+
+
+def test_headings_are_in_order(pages: dict[str, Page]) -> None:
+    """One first, and no level left out on the way down; READMEs of others included."""
+    for page in pages.values():
+        levels = [int(tag[1]) for tag in page.tags if re.fullmatch(r"h[1-6]", tag)]
+        assert levels[0] == 1, page.path
+        assert levels.count(1) == 1, page.path
+        assert all(after <= before + 1 for before, after in itertools.pairwise(levels)), (page.path, levels)
+
+
+def test_every_dot_and_interval_is_drawn_as_svg(pages: dict[str, Page]) -> None:
+    """Since paper shows no backgrounds: a line and a circle for each entry with an interval."""
+    rows = pages["index.html"].rows("ranking-1")
+    drawn = [cell for row in rows for cell in row if "<svg" in cell]
+    assert len(drawn) == len([row for row in rows if "limits" in row[2]]) > 0
+    assert all(("<circle" in cell and "<line" in cell) or "off the scale" in cell for cell in drawn)
+
+
+def test_each_plot_has_a_figure_or_a_word_for_those_without_scripts(pages: dict[str, Page]) -> None:
+    for page in pages.values():
+        assert page.text.count("<noscript>") == len(page.plots), page.path
+    assert pages["progress.html"].text.count('class="still"') == 3
+    assert 'src="../figures/progress-sst2.svg"' in pages["tasks/sst2.html"].text
+
+
+def test_lists_with_less_access_show_ties_as_the_table_does(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "results.db"))
+    report_site.add(store, "good", 0.80)
+    report_site.add(store, "nearly", 0.795)
+    report_site.add(store, "deep", 0.9, level=3)
+    site = build(store, TRACK, tmp_path / "site", Source("embedded"), tmp_path)
+    store.close()
+    text = (site.path / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'class="place">([^<]+)</span> <a[^>]+>(\w+)<', text) == [("1=", "good"), ("1=", "nearly")]
 
 
 def test_ties_are_marked(pages: dict[str, Page]) -> None:
@@ -248,7 +299,9 @@ def test_every_link_leads_somewhere(pages: dict[str, Page], built: Built) -> Non
 def test_strings_of_submissions_do_nothing(pages: dict[str, Page]) -> None:
     """Names, details, output, configurations and READMEs with markup in them add no element to any page."""
     for page in pages.values():
-        assert "img" not in page.tags, page.path
+        pictures = [value for tag, name, value in page.attributes if tag == "img" and name == "src"]
+        assert page.tags.count("img") == len(pictures), page.path
+        assert all(re.fullmatch(r"(\.\./)?figures/[a-z0-9_-]+\.svg", each) for each in pictures), page.path
         assert not any(name.startswith("on") for _, name, _ in page.attributes), page.path
         assert not any(page.scripts), page.path
         assert page.tags.count("script") <= 2 + len(page.plots), page.path

@@ -143,8 +143,16 @@ def test_headers_sort_by_mouse_and_keyboard(page: Page, site: Path) -> None:
     assert header.get_attribute("aria-sort") == "ascending"
     assert [float(key) for key in column(page, 3)] == averages[::-1]
     page.locator("th", has=page.get_by_role("button", name="qnli")).first.get_by_role("button").click()
-    assert column(page, 7)[-1] == "" or "" not in column(page, 7)
+    assert column(page, 10)[-1] == "" or "" not in column(page, 10)
     assert page.locator("th[aria-sort]").count() == 1
+
+
+def test_the_first_press_on_a_cost_sorts_the_cheapest_first(page: Page) -> None:
+    header = page.locator("th", has=page.get_by_role("button", name="Calls")).first
+    header.get_by_role("button").click()
+    assert header.get_attribute("aria-sort") == "ascending"
+    calls = [float(key) for key in column(page, 5) if key]
+    assert calls == sorted(calls)
 
 
 def test_the_filter_narrows_by_name_and_access(page: Page) -> None:
@@ -214,4 +222,53 @@ def test_pages_can_be_read_without_scripts(browser: Browser, site: Path) -> None
     page.goto((site / "index.html").as_uri())
     assert page.locator("#ranking-1 tbody tr").count() == 8
     assert not page.locator("form.filter").first.is_visible()
+    context.close()
+
+
+def test_without_scripts_every_plot_is_a_figure_and_no_box_is_empty(browser: Browser, site: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    for path in sorted(site.rglob("*.html")):
+        page.goto(path.as_uri())
+        for figure in page.locator("figure.plot").all():
+            assert not figure.locator(".canvas").is_visible(), path
+            assert figure.locator("img.still, noscript p").first.is_visible(), path
+            assert not figure.locator("img.paper").first.is_visible() if figure.locator("img.paper").count() else True
+        for picture in page.locator("img.still").all():
+            assert picture.bounding_box()["height"] > 100, path  # type: ignore[index]
+    context.close()
+
+
+@pytest.mark.parametrize("width", [186, 192], ids=["A4", "letter"])
+def test_paper_has_every_column_dot_and_figure(browser: Browser, site: Path, width: int) -> None:
+    """Between margins of 12 mm no table of the ranking is cut, and figures stand in place of what scripts draw."""
+    pixels = int(width / 25.4 * 96)
+    context = browser.new_context(viewport={"width": pixels, "height": 1000})
+    made = Watched(context.new_page())
+    made.page.emulate_media(media="print")
+    made.page.goto((site / "index.html").as_uri())
+    assert made.page.evaluate("document.documentElement.scrollWidth") <= pixels
+    tables = made.page.locator("table").all()
+    assert max(table.bounding_box()["width"] for table in tables) <= pixels + 1  # type: ignore[index]
+    for dot in made.page.locator("svg.dot circle").all():
+        assert dot.bounding_box()["width"] > 4  # type: ignore[index]
+    made.page.goto((site / "progress.html").as_uri())
+    assert made.page.locator("img.paper:visible").count() == made.page.locator("figure.plot").count()
+    assert made.page.locator(".canvas:visible").count() == 0
+    assert made.page.evaluate("document.documentElement.scrollWidth") <= pixels
+    assert made.page.pdf(format="A4" if width == 186 else "Letter").startswith(b"%PDF")
+    assert made.wrong == []
+    context.close()
+
+
+def test_on_a_phone_the_first_columns_are_those_that_matter(browser: Browser, site: Path) -> None:
+    """Rank, name, average, distance to the leader and calls are seen without scrolling sideways."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = Watched(context.new_page()).open(site / "index.html")
+    shown = [
+        header.inner_text().strip()
+        for header in page.locator("#ranking-1 thead th").all()
+        if header.bounding_box()["x"] + header.bounding_box()["width"] <= 390  # type: ignore[index]
+    ]
+    assert shown[:5] == ["#", "Submission", "Average", "Behind", "Calls"]
     context.close()

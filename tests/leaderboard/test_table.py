@@ -12,15 +12,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from rich.console import Console
 
 from harness.errors import InputError
 from harness.leaderboard.entries import CellScore, Entry
+from harness.leaderboard.headline import headline
 from harness.leaderboard.rank import Ranking
-from harness.leaderboard.table import document, json_beside, records, write_document, write_records
-from harness.leaderboard.terminal import terminal_table
+from harness.leaderboard.table import SCHEMA, document, records, write_document, write_records
+from harness.leaderboard.terminal import BAR, bars, terminal_table
 from harness.results.records import CellRecord
 from harness.results.status import FIRST_MARKS, MARKS
 from harness.tracks.track import Prices
@@ -125,14 +127,41 @@ def test_marks_that_an_old_run_did_not_keep_are_empty() -> None:
     old = dataclasses.replace(cell("qqp", 1, 0.5), anytime=dict.fromkeys(FIRST_MARKS, 0.5))
     entry = Entry(1, "old", "run1", (old, cell("sst2", 1, 0.9)), 0, {"packages": {}})
     (record,) = records(Ranking("tiny", ("qqp", "sst2"), (entry,), 0))
-    assert [record[f"average_at_1_{n}"] for n in (256, 64, 16)] == ["", "", 0.7]
+    assert [record[f"average_at_1_{n}"] for n in (256, 64, 16)] == [None, None, 0.7]
 
 
-@pytest.mark.parametrize("name", ["x.json", "x.JSON", "."])
-def test_a_csv_that_its_own_json_would_overwrite_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="name the CSV"):
-        json_beside(Path(name))
-    assert json_beside(Path("deep/x.y.csv")) == Path("deep/x.y.json")
+@pytest.mark.parametrize("of", ["ranked", "unranked", "empty", "elsewhere"])
+def test_the_json_is_valid_by_the_schema_that_ships(of: str, tmp_path: Path) -> None:
+    apart = dataclasses.replace(ranked().entries[1], name="apart", device="NVIDIA H200")
+    made = {
+        "ranked": ranked(prices=Prices("EUR", per_call=0.5)),
+        "unranked": ranking(),
+        "empty": Ranking("tiny", (), (), 3),
+        "elsewhere": dataclasses.replace(ranked(), elsewhere=(apart,), identity={"seed": 0}),
+    }[of]
+    write_document(document(made), tmp_path / "x.csv", tmp_path / "x.json")
+    found = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(found, schema, jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("rank", ""), ("average", "0.85"), ("average", 85.0), ("access", "L9"), ("run", None)]
+)
+def test_the_schema_refuses_what_no_ranking_says(field: str, value: object) -> None:
+    found = document(ranked())
+    found["entries"][0][field] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(found, json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def test_the_schema_names_every_column() -> None:
+    """In the order of the CSV; those of tasks are left open, since tracks have different ones."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    columns = [name for name in records(ranked())[0] if not name.startswith(("qqp", "sst2"))]
+    assert schema["$defs"]["entry"]["required"] == list(schema["$defs"]["entry"]["properties"]) == columns
+    assert list(document(ranked())) == schema["required"]
 
 
 def test_names_with_commas_and_quotes_stay_one_column(tmp_path: Path) -> None:
@@ -184,6 +213,12 @@ def shown(width: int, found: Ranking | None = None) -> str:
     return console.file.getvalue()
 
 
+def rows(text: str) -> list[str]:
+    """The lines of the first table, and what follows."""
+    lines = text.splitlines()
+    return lines[1 + next(n for n, line in enumerate(lines) if line.lstrip().startswith("#")) :]
+
+
 def test_the_terminal_table_shows_names_scores_and_failures() -> None:
     text = shown(100)
     assert "nevergrad[optimizer=PSO]" in text
@@ -198,18 +233,20 @@ def test_who_cannot_be_told_apart_shares_a_rank_and_it_is_seen() -> None:
     first, second = ranked().entries
     near = dataclasses.replace(second, cells=(*first.cells[:7], cell("sst2", 4, 0.8)))
     text = shown(100, dataclasses.replace(ranked(), entries=(first, near)))
-    assert [line.split()[0] for line in text.splitlines()[2:4]] == ["1=", "1="]
+    assert [line.split()[0] for line in rows(text)[:2]] == ["1=", "1="]
     assert "= cannot be told apart from anybody of the same rank" in text
     assert "what this can tell: with 2 entries, a lead of" in " ".join(text.split())
-    assert shown(100, ranked()).splitlines()[3].split()[0] == "2"
+    assert rows(shown(100, ranked()))[1].split()[0] == "2"
 
 
 def test_a_design_without_ranks_says_so() -> None:
     """Three cells of two tasks: intervals alone, no rank in the table, in the CSV and in the JSON."""
     text = " ".join(shown(100).split())
     assert "no ranks, intervals alone: 2 x 1 (tasks x splits)" in text
-    assert shown(100).splitlines()[2].split()[0] == "-"
-    assert [(row["rank"], row["rank_low"], row["efficiency_rank"]) for row in records(ranking())] == [("", "", "")] * 3
+    assert rows(shown(100))[0].split()[0] == "-"
+    assert [(row["rank"], row["rank_low"], row["efficiency_rank"]) for row in records(ranking())] == [
+        (None, None, None)
+    ] * 3
     assert document(ranking())["lists"][0]["ranks"] == {"nevergrad[optimizer=PSO]": None, "worse": None}
 
 
@@ -221,7 +258,7 @@ def test_the_efficiency_list_stands_below_with_what_it_cost() -> None:
         ["1", "nevergrad[optimizer=PSO]"], ["2", "worse"],
     ]  # fmt: skip
     (first, _), priced = records(ranked()), ranked(prices=Prices("EUR", per_call=0.5, per_hour=60))
-    assert (first["efficiency"], first["efficiency_rank"], first["money"]) == (0.85, 1, "")
+    assert (first["efficiency"], first["efficiency_rank"], first["money"]) == (0.85, 1, None)
     assert records(priced)[0]["money"] == 16 * 0.5 + 4.0
     assert "EUR" in shown(100, priced)
     assert "EUR" not in text
@@ -233,15 +270,21 @@ def test_without_the_bare_template_there_is_no_efficiency_list() -> None:
     assert "no efficiency list: the bare template's score is not known for these runs; run submissions/manual" in text
 
 
-def test_who_is_as_good_for_far_fewer_calls_is_the_first_thing_seen() -> None:
-    """A line above the table; none where nobody is."""
-    first, second = ranked().entries
-    few = tuple(dataclasses.replace(c, record=CellRecord(**FACTS | {"rows_spent": 3})) for c in first.cells[:7])
-    near = dataclasses.replace(second, cells=(*few, cell("sst2", 4, 0.8)))
-    text = shown(200, dataclasses.replace(ranked(), entries=(first, near)))
-    said = "worse has 83.7 points at 3 calls and cannot be told apart from nevergrad[optimizer=PSO], 85.0 points at 16"
-    assert text.startswith(said)
-    assert "cannot be told apart from nevergrad" not in shown(200, ranked())
+def test_the_first_words_say_who_leads_and_who_ties_for_less() -> None:
+    """As `harness.leaderboard.headline` has them, above the table."""
+    found = ranked()
+    assert shown(200, found).splitlines()[0].strip() == headline(found, found.divisions[0])
+
+
+def test_each_complete_entry_has_a_bar_as_long_as_its_score() -> None:
+    """Of fifty characters for 100 points; entries that lack cells have none."""
+    console = Console(file=io.StringIO(), width=100, highlight=False)
+    console.print(bars(snapshot()))
+    assert isinstance(console.file, io.StringIO)
+    drawn = [line.split() for line in console.file.getvalue().splitlines()]
+    assert [(name, points) for name, *_, points in drawn] == [("nevergrad[optimizer=PSO]", "85.0"), ("worse", "45.0")]
+    lengths = [len(line[1]) for line in drawn]
+    assert lengths == [pytest.approx(0.85 * BAR, abs=1), pytest.approx(0.45 * BAR, abs=1)]
 
 
 def test_the_first_under_a_lower_access_level_is_named() -> None:
@@ -260,7 +303,7 @@ def test_other_devices_are_listed_last_with_their_names(tmp_path: Path) -> None:
     assert [(row["rank"], row["submission"], row["division"]) for row in records(found)] == [
         (1, "nevergrad[optimizer=PSO]", "pure / cpu / sandbox process"),
         (2, "worse", "pure / cpu / sandbox process"),
-        ("", "part", "pure / cpu / sandbox process"),
+        (None, "part", "pure / cpu / sandbox process"),
         (1, "apart", "pure / NVIDIA H200 / sandbox process"),
     ]
     assert "track tiny: pure / NVIDIA H200 / sandbox process" in shown(100, found)
@@ -272,8 +315,8 @@ def test_a_reference_is_marked_white_box_and_has_no_anytime_scores(tmp_path: Pat
     tuned = Entry(None, "lora", "run3", (cell("sst2", 1, 0.9, "ok"),), 0, {"packages": {}}, white_box=True)
     found = Ranking("tiny", ("sst2",), (tuned,), 0)
     (row,) = records(found)
-    assert (row["rank"], row["access"], row["average"]) == ("", "white-box", 0.9)
-    assert {value for name, value in row.items() if name.startswith("average_at")} == {""}
+    assert (row["rank"], row["access"], row["average"]) == (None, "white-box", 0.9)
+    assert {value for name, value in row.items() if name.startswith("average_at")} == {None}
     write_records(records(found), tmp_path / "tiny.csv")
     assert next(csv.DictReader(io.StringIO((tmp_path / "tiny.csv").read_text())))["access"] == "white-box"
     console = Console(file=io.StringIO(), width=100, highlight=False)

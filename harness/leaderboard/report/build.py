@@ -15,11 +15,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from harness.errors import HarnessError, InputError
+from harness.leaderboard.exports import exported, tidy_cells
+from harness.leaderboard.formats import Format
 from harness.leaderboard.report.facts import gather
 from harness.leaderboard.report.figures import draw_all
 from harness.leaderboard.report.pages import pages, site
 from harness.leaderboard.report.prose import LONGEST, rendered
-from harness.leaderboard.table import write_document
+from harness.leaderboard.table import write_document, write_records, write_text
 from harness.sandbox.presets import identity_sha256
 from harness.sandbox.submission import find, folder_of
 
@@ -76,11 +78,12 @@ def build(store: Store, track: Track, out: Path, source: Source, submissions: Pa
 
 
 def environment() -> Environment:
-    """The templates' environment: everything is escaped, and an unknown name is an error."""
+    """The templates' environment: everything is escaped, an unknown name is an error, and None is empty."""
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: "" if value is None else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -111,6 +114,9 @@ def _write(facts: Facts, submissions: Path, folder: Path) -> int:
     (folder / "assets" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     (folder / MARKER).write_text("A report by `harness report`, which may replace this directory.\n", encoding="utf-8")
     write_document(facts.document, folder / "ranking.csv", folder / "ranking.json")
+    write_records(tidy_cells(facts.ranking), folder / "cells.csv")
+    write_text(exported(facts.ranking, Format.LATEX), folder / "ranking.tex")
+    write_text(exported(facts.ranking, Format.MARKDOWN), folder / "ranking.md")
     drawn = draw_all(facts, folder / "figures")
     templates, count = environment(), 0
     common: dict[str, Any] = {"site": site(facts)}

@@ -56,6 +56,11 @@ class System:
         return self.standing.average if self.standing else None
 
     @property
+    def behind(self) -> Interval | None:
+        """Distance to the best of its division, simultaneous for all pairs; None for the best."""
+        return self.standing.behind.difference if self.standing and self.standing.behind else None
+
+    @property
     def tied(self) -> bool:
         """Whether it shares the first rank with a higher score: nobody of the rank can be told apart."""
         return self.standing is not None and self.standing.rank == 1 and self.standing.behind is not None

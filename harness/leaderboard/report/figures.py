@@ -6,11 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
-from harness.leaderboard.anytime import ecdf, runtimes
+from harness.leaderboard.anytime import ecdf, profile, runtimes
 from harness.leaderboard.pareto import cost, front
-from harness.leaderboard.report.plots import MARK_NAMES, SHOWN, anytime, log_with_zero
+from harness.leaderboard.report.plots import MARK_NAMES, PROFILED, SHOWN, anytime, log_with_zero
 from harness.results.status import MARKS
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def draw_all(facts: Facts, folder: Path) -> bool:
             ("progress", progress(systems[:SHOWN])),
             ("cost", trade(systems[:MOST])),
             *([("ecdf", targets(systems[:SHOWN], facts.reference))] if facts.reference else []),
+            *([("profiles", profiles(systems[:SHOWN], facts.reference))] if facts.reference else []),
+            *((f"progress-{task}", progress(_with(task, systems)[:SHOWN], task)) for task in facts.tasks),
         ):
             made.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
             made.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
@@ -76,11 +79,11 @@ def ranking(systems: Sequence[System]) -> Figure:
     return figure
 
 
-def progress(systems: Sequence[System]) -> Figure:
-    """Score of the incumbent against the share of the budget."""
+def progress(systems: Sequence[System], task: str | None = None) -> Figure:
+    """Score of the incumbent against the share of the budget: on a task, or on average."""
     figure, axes = _figure(3.6)
     for n, system in enumerate(systems):
-        y = [math.nan if (score := anytime(system, mark)) is None else score for mark in MARKS]
+        y = [math.nan if (score := anytime(system, mark, task)) is None else score for mark in MARKS]
         shown: dict[str, Any] = {
             "color": COLOURS[n % 8],
             "marker": MARKERS[n % 8],
@@ -91,7 +94,7 @@ def progress(systems: Sequence[System]) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks(MARKS, MARK_NAMES)
     axes.set_xlabel("share of the budget")
-    axes.set_ylabel("average score (points)")
+    axes.set_ylabel("average score (points)" if task is None else f"score on {task} (points)")
     axes.grid(linewidth=0.4)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -100,15 +103,34 @@ def progress(systems: Sequence[System]) -> Figure:
 def targets(systems: Sequence[System], reference: Reference) -> Figure:
     """Share of (task, split, target) reached within a number of calls."""
     figure, axes = _figure(3.6)
+    end = max([1.0, *(float(cell.record.calls_total) for system in systems for cell in system.entry.cells)])
     for n, system in enumerate(systems):
         calls, shares = ecdf(runtimes(system.entry, reference))
-        x, y = [1.0, *calls], [0.0, *(100 * shares)]
+        x, y = [1.0, *calls, end], [0.0, *(100 * shares), 100 * shares[-1] if len(shares) else 0.0]
         axes.plot(x, y, color=COLOURS[n % 8], drawstyle="steps-post", label=_name(system))
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
+    axes.minorticks_off()
     axes.set_ylim(0, 100)
     axes.set_xlabel("calls")
     axes.set_ylabel("targets reached (%)")
+    axes.grid(linewidth=0.4)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def profiles(systems: Sequence[System], reference: Reference) -> Figure:
+    """Share of cells in which an entry gets to a target within so many times the fewest calls of anybody."""
+    figure, axes = _figure(3.6)
+    ratios, shares = profile(np.stack([runtimes(system.entry, reference)[:, PROFILED] for system in systems]))
+    for n, (system, own) in enumerate(zip(systems, shares, strict=True)):
+        axes.plot(ratios, 100 * own, color=COLOURS[n % 8], drawstyle="steps-post", label=_name(system))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:,.0f}")
+    axes.minorticks_off()
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("calls, as a multiple of the fewest")
+    axes.set_ylabel("cells (%)")
     axes.grid(linewidth=0.4)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -136,6 +158,11 @@ def trade(systems: Sequence[System]) -> Figure:
     axes.set_ylabel("average score (points)")
     axes.grid(linewidth=0.4)
     return figure
+
+
+def _with(task: str, systems: Sequence[System]) -> list[System]:
+    """Systems that have cells of a task."""
+    return [system for system in systems if task in system.entry.tasks]
 
 
 def _name(system: System) -> str:

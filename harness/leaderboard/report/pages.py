@@ -12,10 +12,11 @@ import numpy as np
 from harness.leaderboard.anytime import TARGETS, normalised_area, runtimes
 from harness.leaderboard.cost import costs as cost_by_task
 from harness.leaderboard.divisions import ACCESS, ceilings
+from harness.leaderboard.headline import headline
 from harness.leaderboard.report import plots
 from harness.leaderboard.report.facts import confusion, predictions
 from harness.leaderboard.stats import LEVEL
-from harness.leaderboard.terminal import cheaper, day, no_ranks, replaced_lines, shown_rank
+from harness.leaderboard.terminal import day, no_ranks, replaced_lines, shown_rank
 from harness.results.status import COUNTS, MARKS, MEANING
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def pages(facts: Facts, readmes: dict[str, tuple[Markup, bool]], rules: Markup |
     yield "tasks.html", "tasks.html", {"tasks": [(task, _best(facts, name)) for name, task in facts.tasks.items()]}
     yield "rules.html", "rules.html", {"text": rules}
     for name in facts.tasks:
-        yield f"tasks/{name}.html", "task.html", task_page(facts, name)
+        yield f"tasks/{name}.html", "task.html", task_page(facts, name) | {"figures": figures}
     for system in facts.systems:
         values = submission(facts, system, *readmes.get(system.entry.run, (None, False)))
         yield f"submissions/{system.slug}.html", "submission.html", values
@@ -132,7 +133,10 @@ def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
     for level in ceilings(complete)[:-1]:
         found = facts.ranking.standings(division, level)
         if found and found.ranked:
-            ordered = [(found.entries[name].rank, by_name[name]) for name in found.names]
+            within = [each.rank for each in found.entries.values() if each.rank]
+            ordered = [
+                (shown_rank(by_name[name].entry, found.entries[name], within), by_name[name]) for name in found.names
+            ]
             below.append((ACCESS[level], ordered[:MOST_LISTED], len(ordered)))
     rows, previous = [], 1
     for system in compared.systems:
@@ -150,7 +154,7 @@ def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
         "axis": _axis(compared.systems),
         "tells": found.power.sentence() if found and found.power else None,
         "no_ranks": no_ranks(found) if found and not found.ranked else None,
-        "cheaper": cheaper(facts.ranking, division),
+        "headline": headline(facts.ranking, division),
         "efficiency": _efficient(compared),
         "currency": facts.ranking.prices.currency if facts.ranking.prices else None,
         "below": below,
