@@ -111,6 +111,10 @@ class Plan:
         """Record a run, unless it is there, and return its id; `own` are the fields of `RunKey` that tell it apart."""
         return store.open_run(self._key(access, **own), self.environments[access] | {"numerics": self.numerics})
 
+    def run_id(self, access: Access, **own: Any) -> str:
+        """The id that `record` gives a run, without recording it."""
+        return self._key(access, **own).id
+
     def _key(self, access: Access, **own: Any) -> RunKey:
         digest = environment_sha256(self.environments[access])
         return dataclasses.replace(self.base, access=access, environment_sha256=digest, **own)

@@ -98,6 +98,7 @@ def nevergrad(problem: Problem, rng: np.random.Generator, method: str = "NGOpt")
     parts += [ng.p.Choice(range(len(each.values))) for each in choices]
     parametrization = ng.p.Tuple(*parts) if choices else parts[0]
     parametrization.random_state = np.random.RandomState(int(rng.integers(LARGEST_SEED)))
+    vars(ng.optimization.metamodel)["float"] = _number  # NGOpt's metamodel fails with numpy 2.4 otherwise
     search = ng.optimizers.registry[method](parametrization, budget=problem.budget_left, num_workers=1)
     while True:
         asked = search.ask()
@@ -203,7 +204,9 @@ def as_ioh(problem: Problem, name: str = "harness") -> Any:
         InputError: `ioh` is not installed.
 
     Example:
-        ``f = as_ioh(problem); f.attach_logger(ioh.logger.Analyzer(root="logs")); f(numpy.zeros(f.meta_data.n_variables))``
+        ``logger = ioh.logger.Analyzer(); f = as_ioh(problem); f.attach_logger(logger); f(np.zeros(problem.dimension))``
+
+    Keep the logger in a variable: IOHexperimenter does not hold it, and reads freed memory once it is gone.
     """
     library: Any = _library("ioh")
     made = library.wrap_problem(
@@ -249,6 +252,11 @@ def _global_chance(rng: np.random.Generator) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(before)  # noqa: NPY002
+
+
+def _number(value: Any) -> float:
+    """A float of a number, or of an array that holds one, which numpy 2.4's own conversion refuses."""
+    return float(np.asarray(value).reshape(()))
 
 
 def _rounds(problem: Problem) -> Iterator[int]:

@@ -95,6 +95,10 @@ class PlannedRun:
         entry = entry_name(self.name, self.options)
         return {"entry": entry, "submission_sha256": digest, "options": given, "seed": self.seed}
 
+    def id(self, evaluation: Evaluation) -> str:
+        """The run's id, without recording it."""
+        return evaluation.plan.run_id("black-box", **self._own)
+
     def record(self, evaluation: Evaluation, store: Store) -> str:
         """Record the run, unless it is there, and return its id."""
         return evaluation.plan.record(store, "black-box", **self._own)

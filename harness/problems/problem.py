@@ -240,6 +240,7 @@ class Problem:
         if z is not None:
             (point,) = self.space.checked(np.asarray(z)[None])
             self._cell.offer(Answer((self.space.member(point),), {"loss": best.loss, "train": best.train_score}))
+        self._cell.lm.log(evaluation=self.evaluations, loss=best.loss, variables=self.dimension)
         self._score = self._cell.finish()
         self._finished = True
         return self._score
