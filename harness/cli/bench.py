@@ -49,9 +49,7 @@ def bench(
         int | None, typer.Option("--budget", help="Calls of each trial; default the track's.", min=1)
     ] = None,
     space: Annotated[str, typer.Option("--space", help="input, deep, words or mixed.")] = "input",
-    loss: Annotated[
-        str, typer.Option("--loss", help="cross_entropy, hinge or negative_accuracy.")
-    ] = "cross_entropy",
+    loss: Annotated[str, typer.Option("--loss", help="cross_entropy, hinge or negative_accuracy.")] = "cross_entropy",
     minibatch: Annotated[
         int | None, typer.Option("--minibatch", help="Training texts of one evaluation: a noisy loss.", min=1)
     ] = None,
@@ -126,7 +124,9 @@ class _Lines:
         """See `harness.problems.bench.Progress`."""
         what = "finished before" if again else f"{trial.seconds:.1f} s"
         numbers = f"train loss {trial.loss:.4f}  test {100 * trial.test_score:.1f}"
-        err.print(f"  [{number}/{of}] {job}  {numbers}  {trial.evaluations} evaluations  {what}", markup=False, soft_wrap=True)
+        err.print(
+            f"  [{number}/{of}] {job}  {numbers}  {trial.evaluations} evaluations  {what}", markup=False, soft_wrap=True
+        )
 
     def failed(self, number: int, of: int, job: Job, problem: str) -> None:
         """See `harness.problems.bench.Progress`."""

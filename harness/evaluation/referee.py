@@ -334,6 +334,8 @@ class HandedIn:
     """The answers at all marks, where they are known: of an optimizer in this process."""
     log: tuple[tuple[int, Note], ...] = ()
     config: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    rows_after: int = 0
+    """Rows that were spent after the answer was handed in."""
 
 
 def score_handed(
@@ -363,7 +365,7 @@ def score_handed(
     record = dataclasses.replace(
         _used(begun, handed.usage),
         detail=applied.problem,
-        rows_spent=handed.incumbent.rows,
+        rows_spent=handed.incumbent.rows + handed.rows_after,
         note=handed.incumbent.answer.note,
         history=handed.history,
         log=handed.log,

@@ -36,7 +36,7 @@ class Division:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether solvers ran where nothing was under control: on machines of their own, or in the referee's process."""
+        """Whether nothing was under control: solvers ran on machines of their own, or in the referee's process."""
         return ELSEWHERE in self.sandbox or IN_PROCESS in self.sandbox
 
     @property

@@ -52,7 +52,7 @@ def random(problem: Problem, rng: np.random.Generator, method: str = "uniform") 
 
 
 def cma(problem: Problem, rng: np.random.Generator, method: str = "CMAEvolutionStrategy") -> None:
-    """pycma's CMA-ES from the centre of the bounds, with a fifth of their width as step size; restarts if it stops.
+    """CMA-ES of pycma from the centre of the bounds, with a fifth of their width as step size; restarts if it stops.
 
     Args:
         problem: what is minimised.

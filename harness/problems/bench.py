@@ -14,8 +14,6 @@ from harness.problems.opening import on_cell, planned, prepare
 from harness.problems.trials import trial_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from harness.evaluation.run import Evaluation
     from harness.problems.spec import Spec
     from harness.problems.trials import Trial

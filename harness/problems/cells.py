@@ -131,6 +131,7 @@ class LocalCell:
         self._model, self._owns_store = evaluation.model_for(cell), owns_store
         self.task, self.shots = cell.task, load_shots(cell.file, cell.source, cell.split, cell.spec)
         meter = Meter(cell.spec.calls, len(self.shots.train))
+        self._meter = meter
         self._session = Session(priced_model(cell, self.shots, self._model), meter, self)
         info = self._model.info(self.shots.train.texts, cell.task.template)
         self.lm = _InProcess(self._session, info, cell.task, meter.budget)
@@ -161,7 +162,7 @@ class LocalCell:
             raise InputError("no candidate was evaluated yet, so there is no answer to score")
         handed = HandedIn(
             tuning.last, tuple(tuning.history), tuning.usage, time.perf_counter() - self._began, tuning.incumbents,
-            tuple(tuning.log), tuning.config or {},
+            tuple(tuning.log), tuning.config or {}, self._meter.spent - tuning.last.rows,
         )  # fmt: skip
         verdict = score_handed(self._cell, handed, self._model, self._attempt, IN_PROCESS)
         self.stored = verdict.stored
@@ -197,6 +198,7 @@ class ServiceCell:
         if self._last is None:
             raise InputError("no candidate was evaluated yet, so there is no answer to submit")
         self.lm.submit(self._last)
+        return None
 
     def digests(self) -> tuple[str, ...]:
         """See `ProblemCell`."""
@@ -235,5 +237,3 @@ class FakeCell:
 
     def close(self) -> None:
         """See `ProblemCell`."""
-
-

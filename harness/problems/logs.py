@@ -10,7 +10,7 @@ import importlib.util
 import itertools
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,9 @@ def write_coco(folder: Path, trials: Sequence[Trial], bound: float) -> list[Path
     """
     cells = sorted({(trial.task, trial.split) for trial in trials})
     if len(cells) > _COCO_FUNCTIONS:
-        raise InputError(f"{len(cells)} tasks and splits; COCO's suite bbob has {_COCO_FUNCTIONS} functions. Take fewer")
+        raise InputError(
+            f"{len(cells)} tasks and splits; COCO's suite bbob has {_COCO_FUNCTIONS} functions. Take fewer"
+        )
     number = {cell: n for n, cell in enumerate(cells, start=1)}
     made = {}
     for optimizer, own in _grouped(trials):
@@ -77,7 +79,7 @@ def _coco_data(place: Path, optimizer: str, function: int, variables: int, trial
         "measured fitness | best measured fitness or single-digit g-values | x1 | x2...\n"
     )
     text, ends = "", []
-    for instance, trial in enumerate(sorted(trials, key=lambda each: each.seed), start=1):
+    for instance, trial in enumerate(trials, start=1):
         steps = [*trial.trajectory]
         if steps[-1][0] < trial.evaluations:
             steps.append((trial.evaluations, trial.loss))
@@ -107,20 +109,21 @@ def write_ioh(folder: Path, trials: Sequence[Trial]) -> list[Path]:
     """
     if importlib.util.find_spec("ioh") is None:
         raise InputError('ioh is not installed; run: pip install -e ".[optimizers]", or leave out --logs ioh')
-    import ioh  # noqa: PLC0415 - an extra
-
+    ioh: Any = importlib.import_module("ioh")
     made = []
     for optimizer, own in _grouped(trials):
         logger = ioh.logger.Analyzer(
             root=str(folder), folder_name=file_name(optimizer), algorithm_name=optimizer, store_positions=False
         )
         for (task, split, variables), some in _by_function(own):
-            losses = itertools.chain.from_iterable(_observed(each) for each in some)
-            function = ioh.wrap_problem(
-                lambda _z, told=losses: next(told), name=f"{task}-{split}", dimension=variables, lb=-5, ub=5
-            )
+            told = itertools.chain.from_iterable(_observed(each) for each in some)
+
+            def next_loss(_: object, told: Iterator[float] = told) -> float:
+                return next(told)
+
+            function = ioh.wrap_problem(next_loss, name=f"{task}-{split}", dimension=variables, lb=-5, ub=5)
             function.attach_logger(logger)
-            for each in sorted(some, key=lambda trial: trial.seed):
+            for each in some:
                 for _ in range(each.evaluations):
                     function(np.zeros(variables))
                 function.reset()

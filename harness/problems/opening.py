@@ -82,7 +82,9 @@ def problem(
     if budget is not None and budget < 1:
         raise InputError(f"budget={budget}: a positive number of calls is needed")
     if url is not None and (budget is not None or store is not None or model is not None or data is not None):
-        raise InputError("a service has its own model, data, budget and ledger; leave out budget, store, model and data")
+        raise InputError(
+            "a service has its own model, data, budget and ledger; leave out budget, store, model and data"
+        )
     spec = Spec(space, dim, loss, minibatch, alpha, _fixed(templates), None if words is None else _each(words))
     if url is not None:
         from harness.problems.cells import ServiceCell  # noqa: PLC0415

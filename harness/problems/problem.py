@@ -58,7 +58,9 @@ class Problem:
             raise InputError(f"no loss {loss!r}; there are {', '.join(get_args(Loss))}")
         train = cell.shots.train
         if minibatch is not None and not 1 <= minibatch <= len(train):
-            raise InputError(f"minibatch={minibatch}: 1 to {len(train)} texts are possible, the size of the training set")
+            raise InputError(
+                f"minibatch={minibatch}: 1 to {len(train)} texts are possible, the size of the training set"
+            )
         self._cell, self.space, self.loss, self._size = cell, space, loss, minibatch or len(train)
         drawn = minibatches(len(train), self._size, _MINIBATCHES, rng)
         self._batches = itertools.cycle(list(itertools.islice(drawn, _MINIBATCHES)) if minibatch else [None])
@@ -235,7 +237,9 @@ class Problem:
         best = self.best
         if self._finished:
             if z is not None:
-                raise InputError("test_score was asked before: it is told once, for one candidate. Open another problem")
+                raise InputError(
+                    "test_score was asked before: it is told once, for one candidate. Open another problem"
+                )
             return self._score
         if z is not None:
             (point,) = self.space.checked(np.asarray(z)[None])

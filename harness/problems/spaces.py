@@ -7,6 +7,7 @@ optimizer that knows real numbers alone searches mixed spaces, too.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -28,7 +29,7 @@ BOUND = 5.0
 """Coordinates are searched in [-BOUND, BOUND], as BBOB's are. Others are evaluated all the same."""
 WORDS = 32
 """Label words that each class may choose from, where the caller names none."""
-_SHORTEST_WORD = 3
+_WORD = re.compile(r"[^\W\d_]\w{2,}")
 
 
 @dataclass(frozen=True)
@@ -189,18 +190,14 @@ def _drawn(task: Task, vocabulary: Sequence[str], rng: np.random.Generator) -> t
     Raises:
         InputError: the vocabulary has too few words that look like label words.
     """
-    spaced = task.words[0].startswith(" ") and any(word.startswith(" ") for word in vocabulary)
-    bare = {word.strip() for word in task.words}
-    known = dict.fromkeys(word for word in vocabulary if word.startswith(" ") == spaced)
-    fit = [word for word in known if word.strip().isalpha() and len(word.strip()) >= _SHORTEST_WORD]
-    fit = [word for word in fit if word.strip() not in bare]
+    named = [word for word in vocabulary if word]
+    marked = 2 * sum(word.startswith(" ") for word in named) > len(named)  # a tokenizer that has the space in the word
+    lead = " " if task.words[0].startswith(" ") else ""
+    own = {word.strip() for word in task.words}
+    known = dict.fromkeys(word.strip() for word in named if word.startswith(" ") == (marked and bool(lead)))
+    fit = [word for word in known if _WORD.fullmatch(word) and word not in own]
     classes, each = len(task.words), WORDS - 1
     if len(fit) < classes * each:
-        raise InputError(
-            f"the vocabulary has {len(fit)} words of letters for {classes} classes; give words=(('bad', ...), ...)"
-        )
+        raise InputError(f"the vocabulary has {len(fit)} words for {classes} classes; give words=(('bad', ...), ...)")
     drawn = rng.choice(len(fit), size=(classes, each), replace=False)
-    lead = " " if task.words[0].startswith(" ") else ""
-    return tuple(
-        (own, *(lead + fit[i].strip() for i in row)) for own, row in zip(task.words, drawn.tolist(), strict=True)
-    )
+    return tuple((first, *(lead + fit[i] for i in row)) for first, row in zip(task.words, drawn.tolist(), strict=True))

@@ -92,10 +92,9 @@ def ranking(trials: Sequence[Trial]) -> list[dict[str, object]]:
     if not common:
         return []
     table = [[known[name, place] for place in common] for name in optimizers]
-    loss, train, test = (
-        np.array([[value(trial) for trial in row] for row in table])
-        for value in (lambda t: t.loss, lambda t: t.train_score, lambda t: t.test_score)
-    )  # (optimizers, problems) each
+    loss = np.array([[trial.loss for trial in row] for row in table])  # (optimizers, problems)
+    train = np.array([[trial.train_score for trial in row] for row in table])
+    test = np.array([[trial.test_score for trial in row] for row in table])
     by_loss, by_test = rankdata(loss, axis=0).mean(axis=1), rankdata(-test, axis=0).mean(axis=1)
     rows: list[dict[str, object]] = [
         {
