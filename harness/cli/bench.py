@@ -138,11 +138,11 @@ def _table(rows: Sequence[dict[str, object]]) -> Table:
     """The ranking, for a terminal."""
     table = Table(box=None, pad_edge=False)
     names = {
-        "optimizer": "optimizer", "rank_by_train_loss": "rank, train loss", "rank_by_test_score": "rank, test",
+        "optimizer": "optimizer", "rank_by_train_loss": "loss rank", "rank_by_test_score": "test rank",
         "train_loss": "train loss", "train_score": "train", "test_score": "test", "gap": "gap", "problems": "problems",
     }  # fmt: skip
     for name in names.values():
-        table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=name == "optimizer")
+        table.add_column(name, justify="left" if name == "optimizer" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(_shown(name, row[name]) for name in names))
     return table
