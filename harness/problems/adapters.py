@@ -221,6 +221,18 @@ OPTIMIZERS = {"random": random, "cma": cma, "nevergrad": nevergrad, "scipy": sci
 """The adapters by the name of their library; a method follows after a colon."""
 
 
+def parsed(optimizer: str) -> tuple[str, str]:
+    """Library and method of an optimizer's name; no method where the library's first is meant.
+
+    Raises:
+        InputError: no adapter has this name.
+    """
+    library, colon, method = optimizer.partition(":")
+    if library not in OPTIMIZERS or (colon and not method):
+        raise InputError(f"no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}, and LIBRARY:METHOD")
+    return library, method
+
+
 def minimize(optimizer: str, problem: Problem, seed: int) -> None:
     """Minimise until the budget is spent or the optimizer ends.
 
@@ -232,9 +244,7 @@ def minimize(optimizer: str, problem: Problem, seed: int) -> None:
     Raises:
         InputError: there is no such optimizer, or its library is not installed.
     """
-    library, _, method = optimizer.partition(":")
-    if library not in OPTIMIZERS:
-        raise InputError(f"no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}, and LIBRARY:METHOD")
+    library, method = parsed(optimizer)
     rng = np.random.default_rng(seed)
     with _global_chance(rng), contextlib.suppress(BudgetExhausted):
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from harness.errors import InputError, ModelError, StoreError
 from harness.evaluation.environment import package_version
-from harness.problems.adapters import OPTIMIZERS, minimize
+from harness.problems.adapters import minimize, parsed
 from harness.problems.opening import on_cell, planned, prepare
 from harness.problems.trials import trial_of
 
@@ -72,9 +72,7 @@ class Suite:
             if not values or len(set(values)) != len(values):
                 raise InputError(f"--{name} {','.join(map(str, values))}: at least one is needed, and each once")
         for optimizer in self.optimizers:
-            library = optimizer.partition(":")[0]
-            if library not in OPTIMIZERS:
-                raise InputError(f"no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}, and LIBRARY:METHOD")
+            library, _ = parsed(optimizer)
             if package_version(_DISTRIBUTIONS.get(library, library)) == "absent":
                 raise InputError(f'{library} is not installed; run: pip install -e ".[optimizers]"')
         if min(self.dims) < 1 or min(self.seeds) < 0:
@@ -143,7 +141,7 @@ def run(suite: Suite, store: Store, progress: Progress) -> list[Trial]:
 
 def entry_of(optimizer: str) -> str:
     """Name of an optimizer's runs: with its version, for another one may search otherwise."""
-    library = optimizer.partition(":")[0]
+    library, _ = parsed(optimizer)
     distribution = _DISTRIBUTIONS.get(library, library)
     return f"{optimizer}@{distribution}-{package_version(distribution)}"
 

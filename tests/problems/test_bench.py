@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -132,7 +134,7 @@ def test_ioh_logs_hold_the_runs(tmp_path: Path, command: Any, tiny_track: Path) 
     [
         (["--optimizers", "adam"], "no optimizer"),
         (["--optimizers", "cma,cma"], "each once"),
-        (["--optimizers", "cma:"], ""),
+        (["--optimizers", "cma:"], "no optimizer"),
         (["--dims", "0"], "at least 1"),
         (["--dims", "ten"], "whole numbers"),
         (["--seeds", "1,,2"], "commas between"),
@@ -147,11 +149,8 @@ def test_ioh_logs_hold_the_runs(tmp_path: Path, command: Any, tiny_track: Path) 
 )
 def test_what_is_given_wrongly_is_exit_code_2(command: Any, tiny_track: Path, arguments: list[str], says: str) -> None:
     code, _, err = command("--track", str(tiny_track), "--dims", "3", "--budget", "2", *arguments)
-    if says:
-        assert code == 2
-        assert says in err
-    else:
-        assert code == 0
+    assert code == 2
+    assert says in err
 
 
 def test_an_optimizer_that_raises_ends_its_own_trial_alone(
@@ -177,6 +176,44 @@ def test_an_optimizer_that_raises_ends_its_own_trial_alone(
     code, out, _ = command(*arguments, "--json")
     assert code == 0
     assert len(json.loads(out)["trials"]) == 2
+
+
+def test_an_interrupted_suite_is_taken_up_where_it_was(
+    command: Any, tiny_track: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = bench.minimize
+
+    def interrupted(name: str, problem: Any, seed: int) -> None:
+        if name == "cma":
+            problem.evaluate([[0.0] * problem.dimension])
+            raise KeyboardInterrupt
+        real(name, problem, seed)
+
+    arguments = ["--optimizers", "random,cma", "--dims", "3", "--budget", "5", "--track", str(tiny_track)]
+    monkeypatch.setattr(bench, "minimize", interrupted)
+    code, _, err = command(*arguments)
+    assert code == 130
+    assert "takes up where it was" in err
+    monkeypatch.setattr(bench, "minimize", real)
+    code, out, err = command(*arguments, "--json")
+    assert code == 0
+    assert err.count("finished before") == 1
+    assert [row["evaluations"] for row in json.loads(out)["trials"]] == [5, 5]
+
+
+@pytest.mark.slow
+def test_cocopp_draws_what_bench_writes(command: Any, tiny_track: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cocopp", reason='needs pip install -e ".[optimizers]"')
+    code, _, err = command(
+        "--optimizers", "random,cma", "--dims", "2,5", "--seeds", "1,2", "--budget", "20", "--track", str(tiny_track)
+    )
+    assert code == 0, err
+    folders = [str(tmp_path / "results" / "bench" / "coco" / name) for name in ("random", "cma")]
+    subprocess.run(
+        [sys.executable, "-m", "cocopp", "-o", str(tmp_path / "drawn"), *folders],
+        check=True, capture_output=True, timeout=300, cwd=tmp_path, env=os.environ | {"MPLBACKEND": "Agg"},
+    )  # fmt: skip
+    assert list((tmp_path / "drawn").rglob("pprldmany_05D_*.svg"))
 
 
 def test_ranks_are_means_over_the_problems_that_all_have() -> None:
