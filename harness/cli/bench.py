@@ -82,11 +82,11 @@ def bench(
         track, model, data,
     )  # fmt: skip
     suite.check()
-    results, told = open_store(store), _Lines()
+    results, lines = open_store(store), _Lines()
     try:
-        trials = run(suite, results, told)
+        trials = run(suite, results, lines)
     except KeyboardInterrupt:
-        err.print("interrupted; finished trials are kept, and the same command takes up where it was")
+        err.print("interrupted; finished trials are kept, and the same command takes up where it was", soft_wrap=True)
         raise typer.Exit(130) from None
     finally:
         results.close()
@@ -101,11 +101,11 @@ def bench(
         write_ioh(folder / "ioh", trials)
         written.append("ioh/")
     if as_json:
-        print_json({"ranking": rows, "trials": [trial.row() for trial in trials], "failed": told.lost})
+        print_json({"ranking": rows, "trials": [trial.row() for trial in trials], "failed": lines.lost})
     else:
         out.print(_table(rows))
         say(f"written to {folder}: {', '.join(written)}; ledgers are in {store}")
-    if told.lost:
+    if lines.lost:
         raise typer.Exit(1)
 
 
