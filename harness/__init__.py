@@ -40,6 +40,7 @@ from harness.solving import (
 
 if typing.TYPE_CHECKING:
     from harness.leaderboard.frames import cells, ranking
+    from harness.problems.opening import problem
     from harness.service.client import connect
 
 __all__ = [
@@ -79,13 +80,19 @@ __all__ = [
     "macro_f1",
     "negative_accuracy",
     "negative_log_likelihood",
+    "problem",
     "ranking",
     "softmax",
 ]
 
 
 _FRAMES = "harness.leaderboard.frames"
-_LATER = {"cells": _FRAMES, "connect": "harness.service.client", "ranking": _FRAMES}
+_LATER = {
+    "cells": _FRAMES,
+    "connect": "harness.service.client",
+    "problem": "harness.problems.opening",
+    "ranking": _FRAMES,
+}
 """What is loaded when it is asked for: it is for organisers and notebooks, and no worker can see its module."""
 
 

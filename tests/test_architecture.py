@@ -20,7 +20,7 @@ STANDARD = sys.stdlib_module_names
 
 ROOMS = (
     "errors < contract < solving tracks < results < blackbox < lm sandbox < evaluation leaderboard < service testing"
-    " < cli"
+    " < problems < cli"
 )
 """A room may import from the rooms left of its own `<`, and from itself; also for types."""
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS.split(" < ")) for room in rooms.split()}
@@ -61,7 +61,7 @@ def test_no_module_imports_itself_over_others() -> None:
 
 def test_the_house_stays_small() -> None:
     at_the_top = [path for path in (ROOT / "harness").iterdir() if not path.name.startswith(("_tasks", "__pycache__"))]
-    assert len(at_the_top) <= 16
+    assert len(at_the_top) <= 17
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert not {str(path): lines for path, lines in lengths.items() if lines > 400}
 

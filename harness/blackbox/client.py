@@ -144,13 +144,17 @@ class RemoteBlackBox(Asking):
             wire.decode_request(memoryview(frame)[wire.PREFIX :])  # here, so that the traceback shows the author's line
         except ProtocolError as problem:
             raise QueryError(f"{type(request).__name__} cannot be sent: {problem.__cause__}") from None
-        self._sock.sendall(frame)
-        body = wire.receive(self._sock, _LARGEST_REPLY)
-        if body is None:
-            raise ProtocolError("the referee closed the connection")
-        reply = wire.decode_reply(body)
+        reply = wire.decode_reply(self._exchange(frame))
         if isinstance(reply, wire.Refused):
             raise BudgetExhausted(reply.rows_asked, reply.rows_left, reply.rows_total)
         if isinstance(reply, wire.Rejected):
             raise QueryError(reply.message)
         return reply
+
+    def _exchange(self, frame: bytes) -> bytes:
+        """Send a frame, and return the body of the frame that replies to it."""
+        self._sock.sendall(frame)
+        body = wire.receive(self._sock, _LARGEST_REPLY)
+        if body is None:
+            raise ProtocolError("the referee closed the connection")
+        return body

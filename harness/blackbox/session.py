@@ -137,6 +137,17 @@ class Session:
             tuning.end, tuning.detail = "protocol", str(problem)
         return tuning
 
+    def reply(self, body: bytes) -> bytes:
+        """The frame that replies to the body of one frame, for an optimizer in this process: no socket and no clock.
+
+        Raises:
+            ProtocolError: the bytes are no request, or the protocol does not allow it.
+        """
+        request = wire.decode_request(body)
+        if isinstance(request, wire.Finished):
+            raise ProtocolError("Finished ends a worker's conversation; there is no worker here")
+        return self._reply(request, body)
+
     def _reply(self, request: _Asked, body: bytes) -> bytes:
         """The frame that replies to one request. `body` holds the request's bytes.
 

@@ -120,10 +120,8 @@ def run_cell(
     info = lm.info(shots.train.texts, cell.task.template)
     meter = Meter(cell.spec.calls, len(shots.train))
     begun = _begun(cell, shots, lm)
-    frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
-    priced = PricedModel(lm, cell.task, answer, frame, texts, cell.limits.answers, cell.spec.tokens_of_a_row)
     queried = QueriedTexts(Reading.of_tokenizer(lm.tokenizer))
-    session = Session(priced, meter, attempt, watch, queried.add)
+    session = Session(priced_model(cell, shots, lm), meter, attempt, watch, queried.add)
     started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
     with snapshot(submission) as folder, lm.serving():
         worker = launch.start(cell.limits, folder, tier or best_tier.best().tier)
@@ -166,6 +164,12 @@ def run_cell(
         test_texts=queried.of_test(test, shots),
     )
     return _finished(cell, attempt, status, record, applied, lm)
+
+
+def priced_model(cell: Cell, shots: Shots, lm: LanguageModel) -> PricedModel:
+    """The model with the limits and prices of a cell."""
+    frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
+    return PricedModel(lm, cell.task, answer, frame, texts, cell.limits.answers, cell.spec.tokens_of_a_row)
 
 
 def _settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
@@ -330,6 +334,12 @@ class HandedIn:
     history: tuple[tuple[int, Note], ...]
     usage: Usage
     tuning_s: float
+    incumbents: Mapping[float, Incumbent] = dataclasses.field(default_factory=dict)
+    """The answers at all marks, where they are known: of an optimizer in this process."""
+    log: tuple[tuple[int, Note], ...] = ()
+    config: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    rows_after: int = 0
+    """Rows that were spent after the answer was handed in."""
 
 
 def score_handed(
@@ -354,14 +364,17 @@ def score_handed(
     if problem:
         applied = Applied(test, (), 0.0, "too_costly", problem)
     else:
-        applied = apply({1.0: handed.incumbent}, cell.task, test, tested_by(lm, cell.spec), limits.seconds)
+        kept = handed.incumbents or {1.0: handed.incumbent}
+        applied = apply(kept, cell.task, test, tested_by(lm, cell.spec), limits.seconds)
     record = dataclasses.replace(
         _used(begun, handed.usage),
         detail=applied.problem,
-        rows_spent=handed.incumbent.rows,
+        rows_spent=handed.incumbent.rows + handed.rows_after,
         note=handed.incumbent.answer.note,
         history=handed.history,
-        marks=(1.0,),
+        log=handed.log,
+        config=handed.config,
+        marks=MARKS if handed.incumbents else (1.0,),
         sandbox=where,
         tuning_s=handed.tuning_s,
     )

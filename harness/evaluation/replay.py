@@ -30,7 +30,7 @@ from harness.results.store import Store
 from harness.sandbox.presets import identity_sha256
 from harness.solving import answers
 from harness.tracks.examples import load_test
-from harness.tracks.tiers import ELSEWHERE
+from harness.tracks.tiers import ELSEWHERE, IN_PROCESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +129,11 @@ def choices_of(key: RunKey, cells: Sequence[StoredCell], track: Track, given: Ov
         raise InputError(
             f"run of {key.label!r} cannot be replayed: its solver ran elsewhere, over HTTP, and its code was "
             "never here. harness audit checks what is stored of it"
+        )
+    if any(cell.record.sandbox == IN_PROCESS for cell in cells):
+        raise InputError(
+            f"run of {key.entry!r} cannot be replayed: its optimizer is no submission. The same seeds ask the same "
+            "queries: run harness bench again with another --store, and compare the digests (docs/optimizers.md)"
         )
     return given.repeating(key, cells, track)
 

@@ -121,6 +121,10 @@ class Plan:
         """The entry as people see it."""
         return dataclasses.replace(self.base, entry=entry_name(submission.name, options), team=submission.team).label
 
+    def run_id(self, access: Access, **own: Any) -> str:
+        """The id that `record` gives a run, without recording it."""
+        return self._key(access, **own).id
+
     def _key(self, access: Access, **own: Any) -> RunKey:
         digest = environment_sha256(self.environments[access])
         return dataclasses.replace(self.base, access=access, environment_sha256=digest, **own)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.tracks.tiers import ELSEWHERE
+from harness.tracks.tiers import ELSEWHERE, IN_PROCESS
 
 if TYPE_CHECKING:
     from harness.contract import IntArray, Metric
@@ -36,8 +36,8 @@ class Division:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether solvers ran on machines of their own, over HTTP."""
-        return ELSEWHERE in self.sandbox
+        """Whether nothing was under control: solvers ran on machines of their own, or in the referee's process."""
+        return ELSEWHERE in self.sandbox or IN_PROCESS in self.sandbox
 
     @property
     def title(self) -> str:

@@ -12,6 +12,8 @@ REFEREE = "none (referee process)"
 """The value in a cell's facts for a reference, which has no tier: its code runs in the referee's own process."""
 ELSEWHERE = "none (a solver elsewhere, over HTTP)"
 """The value for a solver on another machine, whose time and means were not under control."""
+IN_PROCESS = "none (an optimizer in the referee's process)"
+"""The value for an optimizer that was given the black box as a problem (`harness.problems`)."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ ROOT = Path(cli.__file__).resolve().parents[2]
 KIT = ROOT.parent / "shared" / "data" / "competition"
 COMMANDS = (
     "evaluate",
+    "bench",
     "plan",
     "merge",
     "leaderboard",

@@ -1,0 +1,239 @@
+"""Where a problem's queries go: a cell in this process, a cell of a service, or the fake model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from harness.blackbox import wire
+from harness.blackbox.client import RemoteBlackBox
+from harness.blackbox.fake import FakeLM, fake_examples, fake_shots, fake_task
+from harness.blackbox.meter import Meter
+from harness.blackbox.session import Session
+from harness.errors import HarnessError, InputError
+from harness.evaluation.referee import HandedIn, priced_model, score_handed
+from harness.sandbox.submission import entry_name
+from harness.solving import answers
+from harness.solving.metrics import cell_score
+from harness.tracks.examples import load_shots
+from harness.tracks.tiers import IN_PROCESS
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from harness.contract import Answer, BlackBox, Budget, ModelInfo, Shots, Task
+    from harness.evaluation.referee import Cell
+    from harness.evaluation.run import Evaluation
+    from harness.results.records import LedgerRow
+    from harness.results.store import Attempt, Store
+    from harness.service.client import ServiceBlackBox
+
+FAKE_TEST = 400
+"""Test texts of the fake task."""
+
+
+class ProblemCell(Protocol):
+    """One cell as a problem uses it."""
+
+    @property
+    def lm(self) -> BlackBox:
+        """The metered black box."""
+        ...
+
+    @property
+    def task(self) -> Task:
+        """The cell's task."""
+        ...
+
+    @property
+    def shots(self) -> Shots:
+        """The few-shot examples."""
+        ...
+
+    def offer(self, answer: Answer) -> None:
+        """Hand over the best answer so far."""
+        ...
+
+    def finish(self) -> float | None:
+        """Test score of the last answer, from 0 to 1; None where it is not told."""
+        ...
+
+    def digests(self) -> tuple[str, ...]:
+        """The digest of each answered query, as the ledger has it; none where the ledger is not here."""
+        ...
+
+    def close(self) -> None:
+        """Free what the cell holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """The run that a problem's cell belongs to, before anything of it is recorded."""
+
+    name: str
+    """Of the optimizer, as the leaderboard shows it."""
+    options: Mapping[str, str]
+    """What tells the problem from others on the same cell; a part of the run's identity."""
+    seed: int
+    """Of the problem and the optimizer."""
+    config: Mapping[str, object]
+    """All arguments, stored with the outcome."""
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        """The fields of `RunKey` that tell it apart."""
+        given = tuple(sorted(self.options.items()))
+        digest = hashlib.sha256(f"problem {self.name} {json.dumps(given)}".encode()).hexdigest()
+        entry = entry_name(self.name, self.options)
+        return {"entry": entry, "submission_sha256": digest, "options": given, "seed": self.seed}
+
+    def id(self, evaluation: Evaluation) -> str:
+        """The run's id, without recording it."""
+        return evaluation.plan.run_id("black-box", **self._own)
+
+    def record(self, evaluation: Evaluation, store: Store) -> str:
+        """Record the run, unless it is there, and return its id."""
+        return evaluation.plan.record(store, "black-box", **self._own)
+
+
+class _InProcess(RemoteBlackBox):
+    """The client of a worker, whose frames go to a session in this process instead of a socket."""
+
+    def __init__(self, session: Session, info: ModelInfo, task: Task, budget: Budget) -> None:
+        nowhere: Any = None
+        sock: socket.socket = nowhere
+        super().__init__(sock, info, task, budget)
+        self._session = session
+
+    def _exchange(self, frame: bytes) -> bytes:
+        return self._session.reply(frame[wire.PREFIX :])[wire.PREFIX :]
+
+
+class LocalCell:
+    """A cell of a track in this process. Its queries, prices and rows of the ledger are those of a worker's.
+
+    Run and attempt are recorded when the first query is answered.
+    """
+
+    def __init__(
+        self, evaluation: Evaluation, cell: Cell, store: Store, run: PlannedRun, *, owns_store: bool = False
+    ) -> None:
+        """Use `cell` as part of `run`. With `owns_store`, `close` closes the store."""
+        self._evaluation, self._cell, self._store, self._run = evaluation, cell, store, run
+        self._model, self._owns_store = evaluation.model_for(cell), owns_store
+        self.task, self.shots = cell.task, load_shots(cell.file, cell.source, cell.split, cell.spec)
+        meter = Meter(cell.spec.calls, len(self.shots.train))
+        self._meter = meter
+        self._session = Session(priced_model(cell, self.shots, self._model), meter, self)
+        info = self._model.info(self.shots.train.texts, cell.task.template)
+        self.lm = _InProcess(self._session, info, cell.task, meter.budget)
+        self.lm.ready(dict(run.config))
+        self._began, self.stored = time.perf_counter(), False
+
+    @cached_property
+    def _attempt(self) -> Attempt:
+        run = self._run.record(self._evaluation, self._store)
+        return self._store.begin(run, self._cell.task.name, self._cell.split)
+
+    def record(self, row: LedgerRow) -> None:
+        """See `harness.blackbox.session.Ledger`."""
+        self._attempt.record(row)
+
+    def offer(self, answer: Answer) -> None:
+        """See `ProblemCell`."""
+        self.lm.offer(answer)
+
+    def finish(self) -> float | None:
+        """See `ProblemCell`. The outcome is stored, unless the run has one of this cell.
+
+        Raises:
+            HarnessError: the answer cannot be applied.
+        """
+        tuning = self._session.tuning
+        if tuning.last is None:
+            raise InputError("no candidate was evaluated yet, so there is no answer to score")
+        handed = HandedIn(
+            tuning.last, tuple(tuning.history), tuning.usage, time.perf_counter() - self._began, tuning.incumbents,
+            tuple(tuning.log), tuning.config or {}, self._meter.spent - tuning.last.rows,
+        )  # fmt: skip
+        verdict = score_handed(self._cell, handed, self._model, self._attempt, IN_PROCESS)
+        self.stored = verdict.stored
+        if verdict.score is None:
+            raise HarnessError(f"the best candidate could not be scored: {verdict.status}, {verdict.record.detail}")
+        return verdict.score
+
+    def digests(self) -> tuple[str, ...]:
+        """See `ProblemCell`."""
+        asked = self._session.tuning.usage.queries
+        return tuple(row.sha256 for row in self._store.ledger(self._attempt.number)) if asked else ()
+
+    def close(self) -> None:
+        """See `ProblemCell`."""
+        if self._owns_store:
+            self._store.close()
+
+
+class ServiceCell:
+    """A cell of `harness serve`, whose test score the service does not tell."""
+
+    def __init__(self, box: ServiceBlackBox) -> None:
+        """Use a box that `harness.connect` opened."""
+        self.lm, self.task, self.shots = box, box.task, box.shots
+        self._last: Answer | None = None
+
+    def offer(self, answer: Answer) -> None:
+        """See `ProblemCell`. It is kept here, for a service takes one answer alone."""
+        self._last = answer
+
+    def finish(self) -> float | None:
+        """See `ProblemCell`. Submits the answer, which closes the cell."""
+        if self._last is None:
+            raise InputError("no candidate was evaluated yet, so there is no answer to submit")
+        self.lm.submit(self._last)
+        return None
+
+    def digests(self) -> tuple[str, ...]:
+        """See `ProblemCell`."""
+        return ()
+
+    def close(self) -> None:
+        """See `ProblemCell`."""
+        self.lm.close()
+
+
+class FakeCell:
+    """The fake model with its made-up task: microseconds a query, no torch, nothing stored."""
+
+    def __init__(self, split: int, calls: int, classes: int = 2) -> None:
+        """Draw the examples of a split; the model and the test set are the same for all splits."""
+        self.task = fake_task(classes)
+        self.shots = fake_shots(self.task, np.random.default_rng(split))
+        self._test = fake_examples(self.task, FAKE_TEST, np.random.default_rng(0))
+        self.lm = FakeLM.for_task(self.task, self.shots, calls)
+        self._last: Answer | None = None
+
+    def offer(self, answer: Answer) -> None:
+        """See `ProblemCell`."""
+        self._last = answer
+
+    def finish(self) -> float | None:
+        """See `ProblemCell`."""
+        if self._last is None:
+            raise InputError("no candidate was evaluated yet, so there is no answer to score")
+        p = answers.probabilities(self._last, self.task, self.lm.free, self._test.texts)
+        return cell_score(self.task.metric, p.argmax(axis=1), self._test.labels, len(self.task.classes))
+
+    def digests(self) -> tuple[str, ...]:
+        """See `ProblemCell`."""
+        return ()
+
+    def close(self) -> None:
+        """See `ProblemCell`."""

@@ -1,0 +1,197 @@
+"""`harness.problem`: from names to a `Problem`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import InputError
+from harness.problems.spec import Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.evaluation.run import Evaluation
+    from harness.problems.cells import PlannedRun
+    from harness.problems.problem import Problem
+    from harness.results.store import Store
+
+FAKE = "fake"
+FAKE_BUDGET = 300
+
+
+def problem(
+    task: str,
+    split: int = 1,
+    budget: int | None = None,
+    space: str = "input",
+    dim: int = 100,
+    *,
+    seed: int = 0,
+    loss: str = "cross_entropy",
+    minibatch: int | None = None,
+    alpha: float = 1.0,
+    templates: Sequence[str] | None = None,
+    words: Sequence[Sequence[str]] | None = None,
+    track: str = "mini",
+    model: str | None = None,
+    data: str | Path | None = None,
+    store: str | None = None,
+    name: str = "problem",
+    url: str | None = None,
+    token: str = "",
+) -> Problem:
+    """Open a task as an optimisation problem: a function of a vector, with a real language model behind it.
+
+    Every evaluation is metered and has its row in the ledger, as a submission's queries have. The same arguments on
+    the same machine give the same numbers.
+
+    Args:
+        task: name of a task of the track, or ``fake`` for the fake model, which answers in microseconds.
+        split: number of the few-shot split.
+        budget: calls; one candidate on the whole training set costs one. None is the track's budget.
+        space: ``input`` (soft prompt at the input), ``deep`` (at every layer), ``words`` (label words), ``template``
+            (one of `templates`), or ``mixed`` (a soft prompt at the input, label words, and `templates` if given).
+        dim: number of coordinates of the soft prompt; in ``deep`` for each layer.
+        seed: of the random projection, the words that are drawn and the minibatches.
+        loss: ``cross_entropy``, ``hinge`` or ``negative_accuracy``.
+        minibatch: evaluate on so many training texts, drawn for each call, at the price of these; None means all. The
+            losses are noisy then.
+        alpha: standard deviation of the prompts at z ~ N(0, I), in units of that of each layer's input.
+        templates: texts with ``{a}`` and ``{mask}`` to choose from.
+        words: for each class, the label words to choose from; None draws 31 beside the task's own from the vocabulary.
+        track: a track that ships, or a .toml file.
+        model: another model than the track's, as ``harness evaluate --model``.
+        data: another directory of data, as ``harness evaluate --data``.
+        store: results database that keeps ledger and result; None keeps them in memory alone. It has one result for
+            the same arguments, the first one.
+        name: what the optimizer is called in the store.
+        url: address of a service that ``harness serve`` runs; the model is there, and so is the ledger.
+        token: for the service.
+
+    Returns:
+        The problem.
+
+    Raises:
+        InputError: an argument makes no sense, with what is possible.
+        HarnessError: the model or the store cannot be opened, or the service does not answer.
+
+    Example:
+        ``problem = harness.problem("sst2", split=1, budget=300, space="input", dim=100); problem(np.zeros(100))``
+    """
+    if budget is not None and budget < 1:
+        raise InputError(f"budget={budget}: a positive number of calls is needed")
+    if url is not None and (budget is not None or store is not None or model is not None or data is not None):
+        raise InputError(
+            "a service has its own model, data, budget and ledger; leave out budget, store, model and data"
+        )
+    spec = Spec(space, dim, loss, minibatch, alpha, _fixed(templates), None if words is None else _each(words))
+    if url is not None:
+        from harness.problems.cells import ServiceCell  # noqa: PLC0415
+        from harness.service.client import connect  # noqa: PLC0415
+
+        return spec.on(ServiceCell(connect(url, token, task=task, split=split)), seed)
+    if task == FAKE:
+        from harness.problems.cells import FakeCell  # noqa: PLC0415
+
+        return spec.on(FakeCell(split, FAKE_BUDGET if budget is None else budget), seed)
+    from harness.results.store import Store  # noqa: PLC0415
+
+    kept = Store(store or "sqlite://")
+    try:
+        evaluation = prepare(kept, track, (task,), (split,), budget, model=model, data=data)
+        return on_cell(evaluation, kept, name, task, split, seed, spec, owns_store=True)
+    except BaseException:
+        kept.close()
+        raise
+
+
+def _fixed(texts: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Templates as a tuple.
+
+    Raises:
+        InputError: they are a single string.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"templates={texts!r}: several are needed to choose from, as a list")
+    return None if texts is None else tuple(texts)
+
+
+def _each(words: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Words of each class as tuples.
+
+    Raises:
+        InputError: the words of a class are a single string.
+    """
+    for some in words:
+        if isinstance(some, str):
+            raise InputError(f"words={words!r}: a list of words for each class is needed, [[...], [...]]")
+    return tuple(tuple(some) for some in words)
+
+
+def prepare(
+    store: Store,
+    track: str,
+    tasks: Sequence[str],
+    splits: Sequence[int],
+    budget: int | None,
+    *,
+    model: str | None = None,
+    data: str | Path | None = None,
+) -> Evaluation:
+    """Load a track's model and data; the arguments are those of `problem`.
+
+    Raises:
+        InputError: there is no such track, task or split.
+        HarnessError: the model cannot be loaded.
+    """
+    from harness.evaluation.overrides import Overrides  # noqa: PLC0415 - torch, as the next
+    from harness.evaluation.run import Evaluation  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
+
+    chosen = load_track(track)
+    usual = {spec.calls for name, spec in chosen.tasks.items() if name in tasks}
+    calls = None if budget is None or usual == {budget} else budget  # the track's own is no trial
+    folder = None if data is None else Path(data)
+    overrides = Overrides(model=model, calls=calls, data=folder, tasks=tuple(tasks), splits=tuple(splits))
+    return Evaluation(chosen, overrides, store)
+
+
+def on_cell(
+    evaluation: Evaluation,
+    store: Store,
+    name: str,
+    task: str,
+    split: int,
+    seed: int,
+    spec: Spec,
+    *,
+    owns_store: bool = False,
+) -> Problem:
+    """A problem on one cell of a loaded track, as part of a run.
+
+    Args:
+        evaluation: made by `prepare`.
+        store: where ledger and result are kept.
+        name: of the optimizer.
+        task: of the cell.
+        split: of the cell.
+        seed: of the run.
+        spec: what is searched.
+        owns_store: whether closing the problem closes the store.
+
+    Raises:
+        InputError: what is searched makes no sense on this cell.
+    """
+    from harness.problems.cells import LocalCell  # noqa: PLC0415 - torch
+
+    (cell,) = [each for each in evaluation.cells if (each.task.name, each.split) == (task, split)]
+    run = planned(name, seed, spec)
+    return spec.on(LocalCell(evaluation, cell, store, run, owns_store=owns_store), seed)
+
+
+def planned(name: str, seed: int, spec: Spec) -> PlannedRun:
+    """The run of an optimizer on a problem, before anything of it is recorded."""
+    from harness.problems.cells import PlannedRun  # noqa: PLC0415 - torch
+
+    return PlannedRun(name, spec.options(), seed, {"seed": seed, **spec.plain()})
