@@ -159,7 +159,7 @@ def test_bart_is_told_what_stands_before_the_mask_and_nothing_behind_it(tmp_path
     lm = load("bart", tiny_models.save("bart", tmp_path))
     (encoded,) = lm.text_set("{a} {mask} . No film .", (("a film",),)).encoded
     for prompted in (False, True):
-        batch = lm.batch([encoded], prompted)
+        batch = lm.batch([encoded], "add" if prompted else None)
         p0 = list(range(FIRST_ID, FIRST_ID + TOKENS)) if prompted else []
         before = [encoded.ids[0], *p0, *encoded.ids[1 : encoded.read]]
         assert batch.decoder is not None

@@ -64,5 +64,5 @@ class Backbone(Protocol):
         ...
 
     def embedding_std(self) -> float:
-        """Population standard deviation of all entries of the word-embedding matrix."""
+        """Population standard deviation of all entries of the word-embedding matrix, scaled as the model scales it."""
         ...
