@@ -19,7 +19,7 @@ from harness.blackbox.projection import check_space
 from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones import choice, families
-from harness.lm.backbones.base import Batch
+from harness.lm.backbones.base import LONGEST, Batch
 from harness.lm.checks import check_finite, check_tokenizer
 from harness.lm.chunks import cut_by_reads, cut_by_tokens, padded
 from harness.lm.device import memory_for
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
     from harness.lm.device import Kind as DeviceKind
     from harness.tracks.track import DType, Forward, ModelSpec, PromptSpec
-
-LONGEST = 512
-"""Largest number of tokens of an input, even if the model could take more."""
 
 
 class LanguageModel:

@@ -6,6 +6,7 @@ more of the families that have been here for longer.
 
 from __future__ import annotations
 
+import itertools
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ from tiny_models import LAYERS, WIDTH
 
 from harness.contract import Mode, Prompt, Task, Text
 from harness.evaluation.white_box import WhiteBox
+from harness.lm.backbones import decoder, encoder
+from harness.lm.backbones.decoder import DecoderBackbone
+from harness.lm.backbones.encoder import EncoderBackbone
+from harness.lm.backbones.plain import PlainBackbone
 from harness.lm.load import load_model
 from harness.tracks.track import ModelSpec, PromptSpec
 
@@ -45,10 +50,11 @@ CASES: dict[str, tuple[int, Mode] | None] = {
 
 @dataclass(frozen=True)
 class Pair:
-    """The model as the harness serves it, and the same weights as transformers runs them."""
+    """The model as the harness serves it, by its plain path too, and the same weights as transformers runs them."""
 
     name: str
     lm: LanguageModel
+    plain: LanguageModel
     raw: Any
 
     @property
@@ -61,6 +67,15 @@ class Pair:
         """With the mask inside where there is one."""
         return "{a} . It was {mask} ." if self.masked else "{a} . It was{mask}"
 
+    def ids(self, text: str) -> list[int]:
+        """Token ids of the filled template, without p0."""
+        filled = self.template.replace("{a}", text).replace("{mask}", "<mask>" * self.masked)
+        return list(self.lm.tokenizer(filled)["input_ids"])
+
+    def read(self, ids: list[int]) -> int:
+        """Where label words are read in a text without a prompt."""
+        return ids.index(self.lm.tokenizer.mask_token_id) if self.masked else len(ids) - 1
+
     def positions(self, tokens: int, before: int) -> dict[str, torch.Tensor]:
         """Position ids of a text behind `before` prepended vectors, where the text must keep its own."""
         places = getattr(getattr(self.raw.base_model, "embeddings", None), "position_embeddings", None)
@@ -72,14 +87,11 @@ class Pair:
 
     def expected(self, values: torch.Tensor | None, mode: Mode, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Logits of the label words, and the final states of all tokens, for one text: (words,), (tokens, width)."""
-        tokenizer = self.lm.tokenizer
-        ids: list[int] = tokenizer(self.template.replace("{a}", text).replace("{mask}", "<mask>" * self.masked))[
-            "input_ids"
-        ]
+        tokenizer, ids = self.lm.tokenizer, self.ids(text)
         count = 0 if values is None else TOKENS
         start = 1 if self.masked and mode == "add" else 0
         before = count if mode == "prepend" else 0
-        at = (ids.index(tokenizer.mask_token_id) if self.masked else len(ids) - 1) + count
+        at = self.read(ids) + count
         positions = self.positions(len(ids), before)
         ids = [*ids[:start], *range(FIRST_ID, FIRST_ID + count), *ids[start:]]
         span = slice(start, start + count)
@@ -124,9 +136,10 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     name: str = request.param
     folder = more_families.save(name, tmp_path_factory.mktemp("model"))
     kind: Any = more_families.MODELS[name].kind
-    lm = load_model(ModelSpec(str(folder), "float32", kind), PromptSpec(TOKENS, FIRST_ID))
+    spec, p0 = ModelSpec(str(folder), "float32", kind), PromptSpec(TOKENS, FIRST_ID)
+    lm, plain = load_model(spec, p0), load_model(spec, p0, plain=True)
     auto: Any = transformers.AutoModelForMaskedLM if kind == "masked" else transformers.AutoModelForCausalLM
-    return Pair(name, lm, auto.from_pretrained(folder).eval())
+    return Pair(name, lm, plain, auto.from_pretrained(folder).eval())
 
 
 def prompt_of(case: str) -> Prompt | None:
@@ -139,25 +152,42 @@ def prompt_of(case: str) -> Prompt | None:
     return Prompt(values.astype(np.float32), mode)
 
 
+def test_families_with_a_fast_path_take_it(pair: Pair) -> None:
+    """A family that should have one, and silently has none, is slow."""
+    family = pair.raw.config.model_type
+    fast = EncoderBackbone if family in encoder.FAMILIES else DecoderBackbone if family in decoder.FAMILIES else None
+    assert type(pair.lm.backbone) is (PlainBackbone if fast is None or "window" in pair.name else fast)
+    assert type(pair.plain.backbone) is PlainBackbone
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_logits_and_features_are_transformers_own(pair: Pair, case: str) -> None:
     """The harness's come from a padded batch of two candidates."""
     prompt = prompt_of(case)
-    outputs = {kind: pair.lm.outputs(prompt, TEXTS, pair.template, WORDS, kind) for kind in ("mask", "cls", "all")}
-    assert outputs["all"].lengths is not None
-    before = TOKENS if case.startswith("prepend") else 0
-    for candidate, values in enumerate([None] if prompt is None else torch.tensor(prompt.values)):
-        for n, (text,) in enumerate(TEXTS):
-            logits, states = pair.expected(values, "add" if prompt is None else prompt.mode, text)
+    mode: Mode = "add" if prompt is None else prompt.mode
+    before = TOKENS if mode == "prepend" else 0
+    expected = [
+        [pair.expected(values, mode, text) for (text,) in TEXTS]
+        for values in ([None] if prompt is None else torch.tensor(prompt.values))
+    ]
+    for lm in (pair.lm, pair.plain):
+        outputs = {kind: lm.outputs(prompt, TEXTS, pair.template, WORDS, kind) for kind in ("mask", "cls", "all")}
+        lengths = outputs["all"].lengths
+        assert lengths is not None
+        for (candidate, of_texts), n in itertools.product(enumerate(expected), range(len(TEXTS))):
+            logits, states = of_texts[n]
+            assert lengths[n] == len(states)
+            close(outputs["all"].features[candidate, n, : len(states)], states)
+            close(outputs["cls"].features[candidate, n], states[before])
+            read = pair.read(pair.ids(TEXTS[n][0])) + (0 if prompt is None else TOKENS)
+            close(outputs["mask"].features[candidate, n], states[read])
             for out in outputs.values():
-                np.testing.assert_allclose(out.logits[candidate, n], logits, atol=2e-5, rtol=2e-5)
-            length = outputs["all"].lengths[n]
-            assert length == len(states)
-            got = outputs["all"].features[candidate, n]
-            np.testing.assert_allclose(got[:length], states, atol=2e-5, rtol=2e-5)
-            np.testing.assert_allclose(outputs["cls"].features[candidate, n], states[before], atol=2e-5, rtol=2e-5)
-            mask = outputs["mask"].features[candidate, n]
-            assert np.abs(states - mask).max(axis=1).min() < 2e-5
+                close(out.logits[candidate, n], logits)
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    """Equal but for the last digits."""
+    np.testing.assert_allclose(found, expected, atol=2e-5, rtol=2e-5)
 
 
 def test_every_prompt_moves_the_logits(pair: Pair) -> None:
