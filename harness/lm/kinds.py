@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ModelError
+from harness.lm.packages import located
 
 if TYPE_CHECKING:
     from harness.lm.backbones.base import Kind
@@ -54,16 +55,17 @@ def kind_of(source: str) -> Kind:
     A directory's config.json is read here. For a hub id, transformers is imported and asks the hub's client.
 
     Args:
-        source: `embedded`, a directory in hub format, or a hub id.
+        source: `embedded`, ``package:NAME==VERSION``, a directory in hub format, or a hub id.
 
     Returns:
         The model's kind.
 
     Raises:
-        ModelError: the configuration cannot be read, or its family is not supported.
+        ModelError: the package is not installed, the configuration cannot be read, or its family is not supported.
     """
     if source == "embedded":
         return "masked"
+    source = located(source)
     if list(Path(source).glob("*.gguf")):
         return "causal"
     check_exists(source)

@@ -7,29 +7,31 @@ more of the families that have been here for longer.
 from __future__ import annotations
 
 import itertools
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import more_families
 import numpy as np
 import pytest
+import tiny_models
 import torch
 import transformers
 from tiny_models import LAYERS, WIDTH
 
 from harness.contract import Mode, Prompt, Task, Text
 from harness.evaluation.white_box import WhiteBox
-from harness.lm.backbones import decoder, encoder
+from harness.lm.backbones import decoder, encoder, families
 from harness.lm.backbones.decoder import DecoderBackbone
 from harness.lm.backbones.encoder import EncoderBackbone
 from harness.lm.backbones.plain import PlainBackbone
+from harness.lm.kinds import KINDS
 from harness.lm.load import load_model
 from harness.tracks.track import ModelSpec, PromptSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.lm.model import LanguageModel
 
 TOKENS, FIRST_ID = 4, 20
@@ -240,3 +242,35 @@ def test_rotary_frequencies_stay_in_float32(name: str, tmp_path: Path) -> None:
         assert torch.equal(served[place], expected)
         assert torch.equal(whole[place], expected)
     assert lm.weights().get_input_embeddings().weight.dtype is torch.float32
+
+
+def rows_of_the_table() -> dict[str, list[str]]:
+    """Cells of the table of families in docs/models.md, by model type."""
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    lines = text[text.index("| family |") :].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {name.strip("` "): row for row in rows for name in row[1].split(",")}
+
+
+def test_the_table_of_families_is_the_code() -> None:
+    """Kinds, and which path computes a family."""
+    rows = rows_of_the_table()
+    assert {name: row[2].strip("`") for name, row in rows.items()} == KINDS
+    fast = {name for name, row in rows.items() if row[3] == "fast path"}
+    assert fast == {*encoder.FAMILIES, *decoder.FAMILIES}
+    assert {row[3] for row in rows.values()} == {"fast path", "plain path"}
+
+
+def test_the_table_names_the_heads_bias(pair: Pair) -> None:
+    """The parameter that `zero_head_bias` leaves out."""
+    told = re.findall(r"`([\w.]+)`", rows_of_the_table()[pair.raw.config.model_type][4])
+    bias = families.head_bias(pair.raw)
+    found = {name for name, each in pair.raw.named_parameters(remove_duplicate=False) if each is bias}
+    assert bool(found & set(told)) is bool(told)
+    assert (bias is not None) is bool(told)
+
+
+def test_every_family_is_tested() -> None:
+    """Here, or in `test_model.py` and its neighbours."""
+    here = {name.split(",")[0] for name in more_families.MODELS}
+    assert here | set(tiny_models.FAMILIES) == set(KINDS)
