@@ -244,6 +244,13 @@ def test_rotary_frequencies_stay_in_float32(name: str, tmp_path: Path) -> None:
     assert lm.weights().get_input_embeddings().weight.dtype is torch.float32
 
 
+def test_the_spread_of_the_embeddings_is_that_of_what_the_model_adds_up(pair: Pair) -> None:
+    """Prompts are scaled by it. Gemma and Granite multiply their word embeddings."""
+    vectors = pair.raw.get_input_embeddings()(torch.arange(pair.lm.vocabulary)).detach()
+    factor = getattr(pair.raw.config, "embedding_multiplier", 1.0)
+    assert pair.lm.embedding_std == pytest.approx(float(vectors.std(correction=0)) * factor, rel=1e-5)
+
+
 def rows_of_the_table() -> dict[str, list[str]]:
     """Cells of the table of families in docs/models.md, by model type."""
     text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
