@@ -291,11 +291,12 @@ class _Layer:
         if rotation:
             cos, sin = (t[:, None] for t in rotation)
             heads = out.view(len(out), -1, self.head_width)
-            queries, keys, _ = heads.split([self.heads, *[(heads.shape[1] - self.heads) // 2] * 2], dim=1)
+            keys_end = (heads.shape[1] + self.heads) // 2
             if self.norm_q and self.norm_k:
+                queries, keys = heads[:, : self.heads], heads[:, self.heads : keys_end]
                 queries.copy_(self.norm_q(queries))
                 keys.copy_(self.norm_k(keys))
-            a, b = heads[:, : queries.shape[1] + keys.shape[1]].chunk(2, dim=-1)
+            a, b = heads[:, :keys_end].chunk(2, dim=-1)
             moved = a * sin
             a.mul_(cos).addcmul_(b, sin, value=-1)
             b.mul_(cos).add_(moved)

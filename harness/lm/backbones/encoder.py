@@ -76,7 +76,8 @@ class EncoderBackbone(PlainBackbone):
         config = model.config
         if config.model_type not in FAMILIES or getattr(config, "is_decoder", False):
             return False
-        return getattr(config, "activation" if config.model_type == "distilbert" else "hidden_act") == "gelu"
+        name = "activation" if config.model_type == "distilbert" else "hidden_act"
+        return str(getattr(config, name)) == "gelu"
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`. The layers below the first one where candidates differ are computed once for all texts."""
