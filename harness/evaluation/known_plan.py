@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from harness.evaluation.environment import PACKAGES, REFERENCE_PACKAGES, package_version
+from harness.lm.packages import located
 from harness.results.records import RunKey  # noqa: TC001 - msgspec reads the types
 from harness.sandbox.submission import Access  # noqa: TC001
 from harness.tracks.staging import default_directory
@@ -120,6 +121,7 @@ def _model(source: str) -> Any:
         return _files(
             (_HARNESS / "models",)
         )  # the encoder's own package is among `PACKAGES`, and its files are checked
+    source = located(source)
     return _files((Path(source).resolve(),)) if Path(source).is_dir() else None
 
 

@@ -102,7 +102,7 @@ def check(name: DType, processor: Processor, *, int8: bool) -> None:
         return
     if not int8:
         raise ModelError(
-            "int8 is for BERT, RoBERTa, DistilBERT, GPT-2 and Llama by torch on a CPU, with forward packed, padded or "
+            "int8 is for families with a fast path (docs/models.md) by torch on a CPU, with forward packed, padded or "
             "invariant; set model.dtype to float32"
         )
     if not processor.avx2:

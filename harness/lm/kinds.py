@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ModelError
+from harness.lm.packages import located
 
 if TYPE_CHECKING:
     from harness.lm.backbones.base import Kind
 
+_MASKED = (
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta",
+    "xlm-roberta",
+)  # fmt: skip
+_CAUSAL = (
+    "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neo", "gpt_neox", "granite", "llama", "mistral", "olmo2",
+    "opt", "phi", "phi3", "qwen2", "qwen3", "smollm3",
+)  # fmt: skip
+_SEQ2SEQ = ("bart", "t5")
 KINDS: dict[str, Kind] = {
-    "albert": "masked",
-    "bart": "seq2seq",
-    "bert": "masked",
-    "distilbert": "masked",
-    "gpt2": "causal",
-    "llama": "causal",
-    "roberta": "masked",
-    "t5": "seq2seq",
+    **dict.fromkeys(_MASKED, "masked"),
+    **dict.fromkeys(_CAUSAL, "causal"),
+    **dict.fromkeys(_SEQ2SEQ, "seq2seq"),
 }
 """Kind of each supported family, by transformers' `model_type`."""
 
@@ -34,10 +39,13 @@ def kind_named(model_type: str) -> Kind:
         How models of this family are read.
 
     Raises:
-        ModelError: the family is not supported. The message lists the supported ones.
+        ModelError: the family is not supported. The message lists the supported ones, and says how one is added.
     """
     if model_type not in KINDS:
-        raise ModelError(f"models of type {model_type!r} are not supported; supported: {', '.join(sorted(KINDS))}")
+        raise ModelError(
+            f"models of type {model_type!r} are not supported; supported: {', '.join(sorted(KINDS))}. "
+            'Most families need one line: see "Add a family" in docs/models.md'
+        )
     return KINDS[model_type]
 
 
@@ -47,16 +55,17 @@ def kind_of(source: str) -> Kind:
     A directory's config.json is read here. For a hub id, transformers is imported and asks the hub's client.
 
     Args:
-        source: `embedded`, a directory in hub format, or a hub id.
+        source: `embedded`, ``package:NAME==VERSION``, a directory in hub format, or a hub id.
 
     Returns:
         The model's kind.
 
     Raises:
-        ModelError: the configuration cannot be read, or its family is not supported.
+        ModelError: the package is not installed, the configuration cannot be read, or its family is not supported.
     """
     if source == "embedded":
         return "masked"
+    source = located(source)
     if list(Path(source).glob("*.gguf")):
         return "causal"
     check_exists(source)

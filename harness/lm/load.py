@@ -1,4 +1,4 @@
-"""Loads a language model: embedded, a directory in hub format, or a hub id. Safetensors or GGUF, never pickle."""
+"""Loads a language model: embedded, from a package, a directory or a hub id. Safetensors or GGUF, never pickle."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from harness.lm.device import apply, memory_for
 from harness.lm.directory import check_directory
 from harness.lm.kinds import check_exists, unavailable
 from harness.lm.model import LanguageModel
+from harness.lm.packages import PREFIX, located
 from harness.lm.text import Vocabulary
 from harness.tracks.track import Numerics
 
@@ -33,7 +34,7 @@ def load_model(
     device: DeviceKind = "cpu",
     numerics: Numerics | None = None,
 ) -> LanguageModel:
-    """Load the model that a track names: the embedded model, a directory in hub format, or a hub id.
+    """Load the model that a track names: the embedded one, one in a package, a directory in hub format, or a hub id.
 
     `numerics` None means the default numeric profile. The profile is set for the whole process, so the model that is
     loaded last decides it.
@@ -53,7 +54,7 @@ def load_model(
         return LanguageModel("minilm-mlm", model, tokenizer, spec, prompt, embedded.weights_sha256(), *how)
     model, tokenizer, sha256 = _from_hub_format(spec)
     with memory_for(f"{spec.source} in {spec.dtype}", "Give a smaller one with --model"):
-        return LanguageModel(Path(spec.source).name, model, tokenizer, spec, prompt, sha256, *how)
+        return LanguageModel(_name(spec.source), model, tokenizer, spec, prompt, sha256, *how)
 
 
 def load_tokens(spec: ModelSpec) -> Vocabulary | None:
@@ -65,30 +66,40 @@ def load_tokens(spec: ModelSpec) -> Vocabulary | None:
 
         tokenizer: Any = embedded.tokenizer(embedded.package_folder())
     else:
-        where = {} if Path(spec.source).is_dir() else {"revision": spec.revision, "local_files_only": True}
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **where)
+            source = located(spec.source)
+            where: dict[str, Any] = {"revision": spec.revision, "local_files_only": True}
+            if Path(source).is_dir():
+                gguf = check_directory(source)
+                where = {} if gguf is None else {"gguf_file": gguf.name}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
         except Exception:  # noqa: BLE001 - not available here for any reason; `load_model` reports it
             return None
-    return Vocabulary(Path(spec.source).name, tokenizer, len(tokenizer))
+    return Vocabulary(_name(spec.source), tokenizer, len(tokenizer))
+
+
+def _name(source: str) -> str:
+    """What a model is called: by its package, or by the last name of its directory or hub id."""
+    return Path(source.removeprefix(PREFIX).partition("==")[0] if source.startswith(PREFIX) else source).name
 
 
 def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
     import transformers  # noqa: PLC0415 - seconds to import
 
     transformers.utils.logging.disable_progress_bar()
-    check_exists(spec.source)
-    directory = Path(spec.source)
+    source = located(spec.source)
+    check_exists(source)
+    directory = Path(source)
     options: dict[str, Any] = {"revision": spec.revision} if not directory.is_dir() and spec.revision else {}
-    gguf = check_directory(spec.source)
+    gguf = check_directory(source)
     if gguf:
         options["gguf_file"] = gguf.name
     auto = getattr(transformers, _AUTO[spec.kind])
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
         use_safetensors = {} if gguf else {"use_safetensors": True}
         model, report = auto.from_pretrained(
-            spec.source,
+            source,
             dtype=torch.float32,
             trust_remote_code=False,
             output_loading_info=True,

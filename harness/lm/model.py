@@ -19,7 +19,7 @@ from harness.blackbox.projection import check_space
 from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones import choice, families
-from harness.lm.backbones.base import Batch
+from harness.lm.backbones.base import LONGEST, Batch
 from harness.lm.checks import check_finite, check_tokenizer
 from harness.lm.chunks import cut_by_reads, cut_by_tokens, padded
 from harness.lm.device import memory_for
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
     from harness.lm.device import Kind as DeviceKind
     from harness.tracks.track import DType, Forward, ModelSpec, PromptSpec
-
-LONGEST = 512
-"""Largest number of tokens of an input, even if the model could take more."""
 
 
 class LanguageModel:
@@ -65,7 +62,7 @@ class LanguageModel:
         self.device, self.chunk_tokens = device, chunk_tokens
         self.device_lock = DeviceLock()
         self._block = TOGETHER if forward == "invariant" else None
-        model = model.eval().requires_grad_(False).to(device, self.dtype)
+        model = families.in_format(model.eval().requires_grad_(False), device, self.dtype)
         self._model, self._zero_head_bias = model, spec.zero_head_bias
         check_finite(name, model)
         kind = families.kind(model.config)
@@ -85,7 +82,8 @@ class LanguageModel:
             raise ModelError(f"{name}: its configuration names no decoder_start_token_id; add it to config.json")
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         config = model.config
-        self._first_position = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
+        self._first_position = families.first_position(model)
+        self._absolute = families.position_embeddings(model) is not None
         self.vocabulary = int(config.vocab_size)
         check_tokenizer(name, tokenizer, model)
         self._tokens = Vocabulary(name, tokenizer, self.vocabulary)
@@ -334,7 +332,7 @@ class LanguageModel:
 
     def weights(self) -> Any:
         """A frozen float32 copy of the transformers model. The bias of its head is zero if the track says so."""
-        model = copy.deepcopy(self._model).to(torch.float32)  # .float() fails for weights read from GGUF
+        model = families.in_format(copy.deepcopy(self._model), self.device, torch.float32)
         bias = families.head_bias(model)
         if self._zero_head_bias and bias is not None:
             bias.data.zero_()
@@ -365,7 +363,7 @@ class LanguageModel:
         ids, mask = padded(rows, self._pad)
         longest = ids.shape[1]
         positions = torch.arange(longest).expand(len(rows), longest).clone()
-        if mode == "prepend" and self.kind == "masked":  # the text keeps its position ids, the prompt gets none
+        if mode == "prepend" and self._absolute:  # the text keeps its position ids, the prompt gets none
             positions = (positions - count).clamp(min=0)
         positions = (positions + self._first_position).clamp(max=self.max_tokens + self._first_position - 1)
         first = count if mode == "prepend" else 0

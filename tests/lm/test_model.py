@@ -436,15 +436,17 @@ def test_what_is_not_there_is_told_with_the_next_step(tmp_path: Path) -> None:
         load_model(ModelSpec(str(tmp_path), "float32"), P0)
 
 
-def test_a_family_without_support_is_told_those_with(tmp_path: Path) -> None:
+def test_a_family_without_support_is_told_those_with_and_how_to_add_it(tmp_path: Path) -> None:
     folder = tiny_models.save("bert", tmp_path)
-    config = transformers.ElectraConfig(
-        vocab_size=400, embedding_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2
+    config = transformers.MegatronBertConfig(
+        vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
-    transformers.ElectraForMaskedLM(config).save_pretrained(folder)
-    supported = "albert, bart, bert, distilbert, gpt2, llama, roberta, t5"
-    with pytest.raises(ModelError, match=f"'electra' are not supported; supported: {supported}"):
+    transformers.MegatronBertForMaskedLM(config).save_pretrained(folder)
+    told = r"'megatron-bert' are not supported; supported: albert, bart, .*, xlm-roberta\. .*\"Add a family\" in docs/"
+    with pytest.raises(ModelError, match=told):
         load_model(ModelSpec(str(folder), "float32"), P0)
+    with pytest.raises(ModelError, match=told):
+        kind_of(str(folder))
 
 
 def test_the_kind_of_a_model_is_read_from_its_configuration(tiny: Tiny) -> None:

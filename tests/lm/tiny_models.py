@@ -53,9 +53,9 @@ def mask(family: str) -> str:
 
 def save(family: str, folder: Path) -> Path:
     """Write config.json, tokenizer.json and model.safetensors of a random model into `folder`."""
-    tokenizer = _tokenizer(family)
-    tokenizer.save_pretrained(folder)
-    size = len(tokenizer)
+    own = tokenizer(family)
+    own.save_pretrained(folder)
+    size = len(own)
     with torch.random.fork_rng():
         torch.manual_seed(FAMILIES.index(family))
         model = _model(family, size)
@@ -128,7 +128,8 @@ def _seq2seq(family: str, common: dict[str, Any]) -> Any:
     return transformers.BartForConditionalGeneration(bart)
 
 
-def _tokenizer(family: str) -> Any:
+def tokenizer(family: str) -> Any:
+    """A tokenizer of the kind that the family has, trained on the spot."""
     made = _t5_tokenizer() if family == "t5" else _bert_tokenizer() if family in {"bert", "distilbert"} else None
     made = made or (_albert_tokenizer() if family == "albert" else _bpe_tokenizer(family))
     raw = made.backend_tokenizer

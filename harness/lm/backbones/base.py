@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from harness.contract import Mode
 
+LONGEST = 512
+"""Largest number of tokens of an input, even if the model could take more."""
 Kind: TypeAlias = Literal["masked", "causal", "seq2seq"]
 """Where label words are read: at the mask, at the last token, or in the decoder of an encoder-decoder model."""
 
@@ -64,5 +66,5 @@ class Backbone(Protocol):
         ...
 
     def embedding_std(self) -> float:
-        """Population standard deviation of all entries of the word-embedding matrix."""
+        """Population standard deviation of all entries of the word-embedding matrix, scaled as the model scales it."""
         ...

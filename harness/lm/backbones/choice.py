@@ -46,7 +46,7 @@ def backbone(
     masked, causal = EncoderBackbone.fits(model), DecoderBackbone.fits(model)
     if forward == "invariant" and not ((masked or causal) and device == "cpu"):
         raise ModelError(
-            f'forward = "invariant" is for BERT, RoBERTa, DistilBERT, GPT-2 and Llama on a CPU; this is '
+            f'forward = "invariant" is for families with a fast path on a CPU (docs/models.md); this is '
             f'{model.config.model_type} on {device}. Use forward = "packed"'
         )
     if forward != "plain" and masked:

@@ -1,4 +1,4 @@
-"""Llama and GPT-2, computed here from the loaded weights, without work whose result nobody reads.
+"""Llama, its kin and GPT-2, computed here from the loaded weights, without work whose result nobody reads.
 
 The mathematics is that of the plain path (tests compare both). Only work is left out:
 
@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.lm.backbones import families
+from harness.lm.backbones.base import LONGEST
 from harness.lm.backbones.linear import ROWS, Int8Linear, Linear, in_blocks
 from harness.lm.backbones.packing import SLOTS
 from harness.lm.backbones.plain import PlainBackbone
@@ -31,13 +32,17 @@ if TYPE_CHECKING:
 
     from harness.lm.backbones.base import Batch
 
+ROTARY = ("llama", "mistral", "qwen2", "qwen3")
+"""Families with rotary embeddings and gated layers. Qwen 2 adds biases, Qwen 3 norms of queries and keys."""
+FAMILIES = (*ROTARY, "gpt2")
+"""Families that this module computes."""
 _ROPE = {"default", "linear", "llama3", "yarn"}
 """Kinds of rotary embeddings whose angles depend only on a token's position."""
 _GELU = {"gelu_new", "gelu_pytorch_tanh"}
 
 
 class DecoderBackbone(PlainBackbone):
-    """The fast path for Llama and GPT-2. Head and statistics come from the plain path."""
+    """The fast path for `FAMILIES`. Head and statistics come from the plain path."""
 
     bounded = together = True
 
@@ -57,7 +62,7 @@ class DecoderBackbone(PlainBackbone):
         super().__init__(model, zero_head_bias)
         self._chunk_tokens = chunk_tokens
         self._block = ROWS if batch_invariant else None
-        lay_out = _llama if model.config.model_type == "llama" else _gpt2
+        lay_out = _gpt2 if model.config.model_type == "gpt2" else _llama
         linear = Int8Linear if int8 else Linear
         self._weights = [lay_out(block, linear) for block in families.layers(model)]
 
@@ -65,8 +70,10 @@ class DecoderBackbone(PlainBackbone):
     def fits(model: Any) -> bool:
         """Whether this module computes the model's family and everything that its configuration asks for."""
         config = model.config
-        if config.model_type == "llama":
-            return config.hidden_act == "silu" and config.rope_parameters["rope_type"] in _ROPE
+        if config.model_type in ROTARY:
+            window = getattr(config, "sliding_window", None)
+            whole = window is None or window >= LONGEST  # no input is longer than such a window
+            return config.hidden_act == "silu" and config.rope_parameters["rope_type"] in _ROPE and whole
         if config.model_type == "gpt2":
             return config.activation_function in _GELU and not config.add_cross_attention
         return False
@@ -108,7 +115,7 @@ class DecoderBackbone(PlainBackbone):
         return x
 
     def _embedded(self, row: _Row) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """The first layer's input (1, tokens, width), and Llama's cosines and sines (tokens, half a head's width)."""
+        """The first layer's input (1, tokens, width), and rotary cosines and sines (tokens, half a head's width)."""
         body, ids, positions = self._model.base_model, row.ids[None], row.positions[None]
         if self._model.config.model_type == "gpt2":
             return body.wte(ids) + body.wpe(positions), ()
@@ -266,6 +273,9 @@ class _Layer:
     inner: Callable[[torch.Tensor], torch.Tensor]
     """The function from the normalised states to the input of `down`."""
     down: Linear
+    norm_q: Callable[[torch.Tensor], torch.Tensor] | None = None
+    norm_k: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """Norms of each head's queries and keys before they are rotated, or None."""
 
     def projected(self, x: torch.Tensor, rotation: tuple[torch.Tensor, ...], block: int | None) -> torch.Tensor:
         """Queries, keys and values, rotated if the model has rotary embeddings.
@@ -281,7 +291,12 @@ class _Layer:
         if rotation:
             cos, sin = (t[:, None] for t in rotation)
             heads = out.view(len(out), -1, self.head_width)
-            a, b = heads[:, : (heads.shape[1] + self.heads) // 2].chunk(2, dim=-1)
+            keys_end = (heads.shape[1] + self.heads) // 2
+            if self.norm_q and self.norm_k:
+                queries, keys = heads[:, : self.heads], heads[:, self.heads : keys_end]
+                queries.copy_(self.norm_q(queries))
+                keys.copy_(self.norm_k(keys))
+            a, b = heads[:, :keys_end].chunk(2, dim=-1)
             moved = a * sin
             a.mul_(cos).addcmul_(b, sin, value=-1)
             b.mul_(cos).add_(moved)
@@ -310,6 +325,7 @@ def _llama(block: Any, linear: type[Linear]) -> _Layer:
         _rms_norm(block.post_attention_layernorm),
         lambda x: up.times(x, gate.silu(x)),
         linear.joined(mlp.down_proj),
+        *(_rms_norm(norm) for name in ("q_norm", "k_norm") if (norm := getattr(attention, name, None)) is not None),
     )
 
 

@@ -1,4 +1,4 @@
-"""BERT, RoBERTa and DistilBERT, computed here from the loaded weights, without work whose result nobody reads.
+"""BERT, RoBERTa and their kin, computed here from the loaded weights, without work whose result nobody reads.
 
 The mathematics is that of the plain path (tests compare both). Only work is left out: texts are packed without pad
 tokens; candidates that agree on the prompts of layers 0..l share one computation up to layer l; and the last layer is
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from harness.lm.backbones.base import Batch
     from harness.lm.backbones.packing import Layout
 
-_ACTIVATION = {"bert": "hidden_act", "roberta": "hidden_act", "distilbert": "activation"}
-"""Name of the activation function in each family's configuration."""
+FAMILIES = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+"""Families whose layers this module computes. They differ in names and in what stands before the first layer."""
 _FEW = 256
 """Smallest number of tokens that a CPU thread computes at once, if there are so many. Fewer waste its matrix units."""
 
@@ -44,7 +44,7 @@ class _Layer:
 
 
 class EncoderBackbone(PlainBackbone):
-    """The fast path for the families in `_ACTIVATION`. Head and statistics come from the plain path."""
+    """The fast path for `FAMILIES`. Head and statistics come from the plain path."""
 
     bounded = together = True
 
@@ -64,8 +64,7 @@ class EncoderBackbone(PlainBackbone):
         """
         super().__init__(model, zero_head_bias)
         self._heads = int(model.config.num_attention_heads)
-        self._embed = model.base_model.embeddings
-        self._eps = float(self._embed.LayerNorm.eps)
+        self._eps = float(model.base_model.embeddings.LayerNorm.eps)
         self._chunk_tokens, self._packing, self._block = chunk_tokens, packing, ROWS if batch_invariant else None
         lay_out = _distilbert if model.config.model_type == "distilbert" else _bert
         linear = Int8Linear if int8 else Linear
@@ -74,8 +73,11 @@ class EncoderBackbone(PlainBackbone):
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether this module computes the model's family and activation function."""
-        name = _ACTIVATION.get(model.config.model_type)
-        return name is not None and getattr(model.config, name) == "gelu"
+        config = model.config
+        if config.model_type not in FAMILIES or getattr(config, "is_decoder", False):
+            return False
+        name = "activation" if config.model_type == "distilbert" else "hidden_act"
+        return str(getattr(config, name)) == "gelu"
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`. The layers below the first one where candidates differ are computed once for all texts."""
@@ -84,7 +86,7 @@ class EncoderBackbone(PlainBackbone):
         with torch.inference_mode():
             kept = batch.mask if self._packing else torch.ones_like(batch.mask)
             ids, positions = batch.ids[kept][:, None], batch.positions[kept][:, None]
-            x: torch.Tensor = self._embed(input_ids=ids, position_ids=positions).transpose(0, 1)  # (1, tokens, width)
+            x = embedded(self._model, ids, positions).transpose(0, 1)  # (1, tokens, width)
             if apart:
                 x = self._in_parts(x, range(apart), batch, lengths, 1)
             if apart < self.layers:
@@ -182,6 +184,13 @@ class EncoderBackbone(PlainBackbone):
     def _split(self, t: torch.Tensor, texts: int) -> torch.Tensor:
         """Split rows, those of one text together, into heads: -> (texts, heads, tokens, head width)."""
         return t.reshape(texts, -1, self._heads, self.width // self._heads).transpose(1, 2)
+
+
+def embedded(model: Any, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """The input of the first layer: ids and positions (texts, tokens) -> (texts, tokens, width)."""
+    x = model.base_model.embeddings(input_ids=ids, position_ids=positions)
+    widen = getattr(model.base_model, "embeddings_project", None)  # ELECTRA's, if its embeddings are narrower
+    return x if widen is None else widen(x)  # type: ignore[no-any-return]
 
 
 def _prompted(x: torch.Tensor, values: torch.Tensor, packed: Layout, start: int, replace: bool) -> torch.Tensor:

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 from harness.errors import ModelError
 from harness.lm.backbones import families
-from harness.lm.backbones.encoder import EncoderBackbone
+from harness.lm.backbones.encoder import FAMILIES, EncoderBackbone, embedded
 from harness.lm.backbones.plain import PlainBackbone
 
 if TYPE_CHECKING:
@@ -33,18 +33,15 @@ if TYPE_CHECKING:
 
 _OPSET, _IR, _DOMAIN = 17, 8, "com.microsoft"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_PARTS = {
-    "bert": (
-        "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-        "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
-    ),
-    "distilbert": (
-        "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
-        "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm",
-    ),
-}  # fmt: skip
-_PARTS["roberta"] = _PARTS["bert"]
-"""Names of a layer's modules for each family: query, key, value, output, its norm, up, down, its norm."""
+_BERT = (
+    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+    "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
+)  # fmt: skip
+"""Names of a layer's modules: query, key, value, output, its norm, up, down, its norm."""
+_DISTILBERT = (
+    "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
+    "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm",
+)  # fmt: skip
 
 
 class OnnxBackbone(PlainBackbone):
@@ -61,7 +58,7 @@ class OnnxBackbone(PlainBackbone):
         super().__init__(model, zero_head_bias)
         name = type(model).__name__
         if not EncoderBackbone.fits(model):
-            raise ModelError(f"{name}: backend onnxruntime supports {', '.join(sorted(_PARTS))}; use --backend torch")
+            raise ModelError(f"{name}: backend onnxruntime supports {', '.join(FAMILIES)}; use --backend torch")
         if model.dtype != torch.float32:
             raise ModelError(f"{name} in {model.dtype}: backend onnxruntime computes in float32. Set model.dtype")
         provider, there = _PROVIDERS[device], onnxruntime.get_available_providers()
@@ -70,7 +67,6 @@ class OnnxBackbone(PlainBackbone):
                 f"onnxruntime {onnxruntime.__version__} has no {provider} here, only {', '.join(there)}; "
                 "install onnxruntime-gpu, or give --device cpu"
             )
-        self._embed = model.base_model.embeddings
         graph = _graph(model, self.layers, self.width)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -84,15 +80,15 @@ class OnnxBackbone(PlainBackbone):
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`. Candidates share all computation below the first layer where their prompts differ."""
         with torch.inference_mode():
-            embedded = self._embed(input_ids=batch.ids, position_ids=batch.positions)
+            x = embedded(self._model, batch.ids, batch.positions)
             tokens, count = batch.ids.shape[1], batch.prompts[0].shape[1] if batch.prompts else 1
             if batch.prompts and batch.mode == "prepend":
-                embedded[:, batch.start : batch.start + count] = 0
+                x[:, batch.start : batch.start + count] = 0
         start = batch.start if batch.prompts else 0
         none = np.zeros((1, count, self.width), dtype=np.float32)
         given = [_array(values) for values in batch.prompts]
         feed = {
-            "embedded": _array(embedded),
+            "embedded": _array(x),
             "mask": _array(batch.mask).astype(np.int32),
             "read": _array(batch.read),
             "pads": np.array([0, start, 0, 0, tokens - start - count, 0], dtype=np.int64),
@@ -170,7 +166,8 @@ def _graph(model: Any, layers: int, width: int) -> _Graph:
         for name, at in (("embedded", 0), ("embedded", 1), ("read", 1))
     )
     flat, by_candidate = g.shape(-1, tokens, width), g.shape(-1, texts, tokens, width)
-    heads, parts = int(model.config.num_attention_heads), _PARTS[model.config.model_type]
+    heads = int(model.config.num_attention_heads)
+    parts = _DISTILBERT if model.config.model_type == "distilbert" else _BERT
     for depth, block in enumerate(families.layers(model)):
         query, key, value, out, norm1, up, down, norm2 = (block.get_submodule(part) for part in parts)
         shown = g.add("Unsqueeze", g.add("Pad", prompts[depth], pads), g.integers(1))  # (candidates, 1, tokens, width)

@@ -35,7 +35,7 @@ class PlainBackbone:
         """Take the model as it is, in evaluation mode and frozen."""
         self.kind: Kind = families.kind(model.config)
         self._model = model.eval().requires_grad_(requires_grad=False)
-        self._output = model.get_output_embeddings().weight  # (vocabulary, width)
+        self._output = families.output(model)  # (vocabulary, width)
         self._bias = None if zero_head_bias else families.head_bias(model)
         self.layers = len(families.layers(model))
         self.width = int(model.config.hidden_size)
@@ -76,13 +76,14 @@ class PlainBackbone:
         def head(rows: torch.Tensor) -> torch.Tensor:
             h = families.transform(self._model, rows.to(self._output.dtype)).float()
             out: torch.Tensor = h @ output.T
-            return out if bias is None else out + bias
+            return families.finish(self._model.config, out if bias is None else out + bias)
 
         return head
 
     def embedding_std(self) -> float:
         """See `Backbone`."""
-        return float(self._model.get_input_embeddings().weight.float().std(correction=0))
+        std = float(self._model.get_input_embeddings().weight.float().std(correction=0))
+        return std * families.embedding_scale(self._model)
 
     def _run(
         self, batch: Batch, prompts: list[torch.Tensor], watch: Callable[[torch.Tensor], None] | None = None
