@@ -61,3 +61,8 @@ def test_the_wheel_carries_no_results_tests_or_submissions(unpacked: Path) -> No
 def test_the_embedded_model_loads_from_the_wheel(unpacked: Path, tmp_path: Path) -> None:
     code = "from harness.lm import embedded\nmodel, _ = embedded.load()\nprint(model.config.hidden_size)"
     assert run(unpacked, tmp_path, code).strip() == "384"
+
+
+def test_the_schema_of_the_leaderboards_json_lies_in_the_wheel(unpacked: Path) -> None:
+    schema = unpacked / "harness" / "leaderboard" / "leaderboard.schema.json"
+    assert '"$schema"' in schema.read_text(encoding="utf-8")

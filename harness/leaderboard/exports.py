@@ -23,9 +23,16 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from harness.leaderboard.entries import CellScore, Division, Entry
+    from harness.leaderboard.entries import CellScore, Division
     from harness.leaderboard.rank import Ranking
     from harness.leaderboard.stats import Interval
+
+
+CELL_COLUMNS = (
+    *("entry", "task", "split", "seed", "mark", "calls", "score", "accuracy", "status", "seconds", "tokens"),
+    *("repeat", "metric", "cell_calls", "budget_calls", "division", "run"),
+)
+"""Columns of the cells' CSV, in order."""
 
 
 def exported(ranking: Ranking, form: Format) -> str:
@@ -96,26 +103,27 @@ def markdown(table: pd.DataFrame) -> str:
 
 def tidy_cells(ranking: Ranking) -> list[dict[str, Any]]:
     """A row for each listed entry, cell, repeat and mark of the budget; the columns of ``cells.csv``, in order."""
-    return [
-        row
-        for entry in (*ranking.entries, *ranking.elsewhere)
-        for cell in entry.cells
-        for repeat, each in enumerate(cell.repeats or (cell,))
-        for row in _rows(ranking, entry, each, repeat)
-    ]
+    seed = ranking.identity.get("seed")
+    rows: list[dict[str, Any]] = []
+    for entry in (*ranking.entries, *ranking.elsewhere):
+        division = entry.division.title  # once: it looks at all cells
+        for cell in entry.cells:
+            for repeat, each in enumerate(cell.repeats or (cell,)):
+                last = {"repeat": repeat, "division": division, "run": entry.run}
+                rows += [{"entry": entry.name, "seed": seed} | row | last for row in _marks(each, entry.white_box)]
+    return [{name: row[name] for name in CELL_COLUMNS} for row in rows]
 
 
-def _rows(ranking: Ranking, entry: Entry, cell: CellScore, repeat: int) -> Iterator[dict[str, Any]]:
+def _marks(cell: CellScore, white_box: bool) -> Iterator[dict[str, Any]]:
+    """What is known of a cell at each mark of the budget; a reference has no budget, so it has the last one alone."""
     record = cell.record
-    for mark in (1.0,) if entry.white_box else MARKS:
+    for mark in (1.0,) if white_box else MARKS:
         said = cell.predicted if mark == 1.0 else cell.incumbents.get(mark)
         right = None if said is None or not len(cell.labels) else float(np.mean(said == cell.labels))
         rows, score = cell.rows.get(mark), cell.anytime.get(mark)
         yield {
-            "entry": entry.name,
             "task": cell.task,
             "split": cell.split,
-            "seed": ranking.identity.get("seed"),
             "mark": mark,
             "calls": round(rows / record.train_rows, 4) if rows is not None and record.train_rows else None,
             "score": None if score is None else round(score, 6),
@@ -123,12 +131,9 @@ def _rows(ranking: Ranking, entry: Entry, cell: CellScore, repeat: int) -> Itera
             "status": cell.status,
             "seconds": round(record.tuning_s, 2),
             "tokens": record.tokens,
-            "repeat": repeat,
             "metric": cell.metric or record.metric,
-            "cell_calls": round(record.calls_spent, 4) if record.train_rows and not entry.white_box else None,
-            "budget_calls": None if entry.white_box else record.calls_total,
-            "division": entry.division.title,
-            "run": entry.run,
+            "cell_calls": round(record.calls_spent, 4) if record.train_rows and not white_box else None,
+            "budget_calls": None if white_box else record.calls_total,
         }
 
 
