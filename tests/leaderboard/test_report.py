@@ -125,7 +125,14 @@ def test_the_numbers_of_the_ranking_are_those_of_the_csv(built: Built, pages: di
         keys = [re.findall(r'data-v="([^"]*)"', cell) for cell in row]
         tasks = sorted(TRACK.tasks)
         calls = "" if record["access"] == "white-box" else record["calls"]  # nothing of a reference's is metered
-        given = [record["rank"], record["average"], *(record[t] for t in tasks), calls, record["wall_s"], record["runs"]]
+        given = [
+            record["rank"],
+            record["average"],
+            *(record[t] for t in tasks),
+            calls,
+            record["wall_s"],
+            record["runs"],
+        ]
         assert [key[0] for n, key in enumerate(keys) if key and n != len(row) - 1] == given
         shown = re.search(r">([\d.]+)", row[2])
         assert shown
