@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from harness.blackbox.checkpoints import Deadline, at_checkpoints, checkpoint
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from harness.blackbox.session import Incumbent
     from harness.contract import Examples, IntArray, Task
     from harness.lm.model import LanguageModel
+    from harness.tracks.track import TrackTask
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Applied:
     """How a cell ended whose answers could not be applied."""
     problem: str = ""
     """Why they could not; then none is kept."""
+
+
+def tested_by(lm: LanguageModel, spec: TrackTask) -> LanguageModel:
+    """The model as test texts meet it: cut shorter where the track says so."""
+    return lm if isinstance(spec.test_tokens, msgspec.UnsetType) else lm.cut_at(spec.test_tokens)
 
 
 def apply(

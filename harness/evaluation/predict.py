@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import InputError
-from harness.evaluation.referee import tested_by
+from harness.evaluation.applying import tested_by
 from harness.lm.load import load_model
 from harness.solving import answers
 

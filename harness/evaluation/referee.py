@@ -25,7 +25,7 @@ from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
 from harness.errors import SubmissionError
-from harness.evaluation.applying import Applied, apply
+from harness.evaluation.applying import Applied, apply, tested_by
 from harness.evaluation.queried import QueriedTexts
 from harness.lm.fingerprint import fingerprint
 from harness.lm.reading import Reading
@@ -268,11 +268,6 @@ def _status(tuning: Tuning, left: launch.Exit) -> tuple[str, str]:
     if tuning.last is None:
         return "no_answer", detail
     return {"returned": "ok", "budget": "budget_exhausted"}.get(tuning.end, "timeout"), detail
-
-
-def tested_by(lm: LanguageModel, spec: TrackTask) -> LanguageModel:
-    """The model as test texts meet it: cut shorter where the track says so."""
-    return lm if isinstance(spec.test_tokens, msgspec.UnsetType) else lm.cut_at(spec.test_tokens)
 
 
 def run_reference(

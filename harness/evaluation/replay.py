@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from harness.errors import AnswerError, InputError
-from harness.evaluation.referee import tested_by
+from harness.evaluation.applying import tested_by
 from harness.evaluation.run import Evaluation
 from harness.lm.fingerprint import probe
 from harness.results.store import Store

@@ -121,7 +121,7 @@ def test_a_plan_is_of_one_track(tiny_track: Path, tmp_path: Path) -> None:
 
 def test_a_line_of_another_submission_says_which_one_it_needs(tiny_track: Path, tmp_path: Path) -> None:
     cell, track = CellId.parse(lines(tiny_track, tmp_path)[0]), load_track(str(tiny_track))
-    other = write_submission(tmp_path, "tune = search", name="other")
+    other = write_submission(tmp_path, "tune = search  # of other content", name="other")
     with pytest.raises(InputError, match="of submission entry, and only other is given"):
         planned(cell, track, Overrides(), [other])
 

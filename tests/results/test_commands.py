@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 def test_an_audit_counts_what_it_saw_and_prints_the_digest(path: Path) -> None:
     done = run("audit", "--store", path)
     assert done.exit_code == 0
-    assert "2 runs, 4 cells, 20 queries, 8 incumbents, 8 answers; 8 scores recomputed" in done.stdout
+    assert "2 runs, 4 cells, 20 queries, 8 incumbents, 8 answers, 1 ruling; 8 scores recomputed" in done.stdout
     digest = done.stdout.rsplit(maxsplit=1)[-1]
     assert len(digest) == 64
     assert run("audit", "--store", path, "--expect", digest[:16]).exit_code == 0
