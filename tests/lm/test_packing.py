@@ -147,7 +147,9 @@ def test_lesser_formats_stay_near_float32_on_the_packed_path(models: Models, nam
 
 def test_a_model_that_cannot_be_invariant_is_refused(tmp_path: Path) -> None:
     spec = ModelSpec(str(tiny_models.save("t5", tmp_path)), "float32", "seq2seq")
-    with pytest.raises(ModelError, match=r'forward = "invariant" is for families with a fast path.* this is t5 on cpu. Use forward'):
+    with pytest.raises(
+        ModelError, match=r'forward = "invariant" is for families with a fast path.* this is t5 on cpu. Use forward'
+    ):
         load_model(spec, P0, numerics=Numerics(forward="invariant"))
 
 
