@@ -75,7 +75,7 @@ def test_a_format_that_the_track_does_not_name_is_never_taken() -> None:
 
 
 def test_int8_is_refused_where_nothing_computes_it() -> None:
-    with pytest.raises(ModelError, match="int8 is for BERT, RoBERTa"):
+    with pytest.raises(ModelError, match="int8 is for families with a fast path"):
         check("int8", Processor("x86_64", avx2=True), int8=False)
     with pytest.raises(ModelError, match="AVX2"):
         check("int8", Processor("aarch64"), int8=True)
