@@ -136,3 +136,9 @@ def test_only_the_command_line_prints() -> None:
 def test_a_submission_has_a_page_beside_it() -> None:
     for path in SUBMISSIONS:
         assert (path.parent / "README.md").is_file(), path.parent
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest imports them by name: the second one would not be collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
