@@ -144,7 +144,7 @@ class WhiteBox:
         return families.head(self.module, families.states(self.module, batch)[:, 0])[:, self._words]
 
     def predicted(self, texts: Sequence[Text], prompted: bool = False) -> FloatArray:
-        """Label-word logits (texts, words) in evaluation mode, without gradients; batches have texts of similar length."""
+        """Label-word logits (texts, words) in evaluation mode, without gradients; similar lengths share a batch."""
         self.module.eval()
         parts, order = [], sorted(range(len(texts)), key=lambda i: sum(map(len, texts[i])))
         with torch.inference_mode():
