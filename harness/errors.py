@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""All errors that this project raises, as one tree.
 
     HarnessError
     ├── InputError            something given by a person is wrong: a file, an option, a name
@@ -10,7 +10,7 @@
     ├── FetchError            a model or data set that is neither staged nor to be had
     ├── ModelError            a language model that cannot be loaded or does not fit the request
     │   └── DeviceMemoryError the device has too little memory for it
-    ├── QueryError            a query that makes no sense; it costs nothing
+    ├── QueryError            a query that is not valid; it costs nothing
     ├── BudgetExhausted       a query that does not fit into what is left; it costs nothing
     ├── ProtocolError         the other side of the socket does not keep to the wire format
     ├── SandboxError          an isolation that this machine cannot give, or that does not hold
@@ -54,15 +54,15 @@ class AnswerError(InputError):
 
 
 class FetchError(HarnessError):
-    """A model or data set cannot be fetched, or what was staged is not whole."""
+    """A model or data set cannot be fetched, or the staged copy is not complete."""
 
 
 class ModelError(HarnessError):
-    """A language model cannot be loaded, or does not fit what is asked of it."""
+    """A language model cannot be loaded, or does not fit the request."""
 
 
 class DeviceMemoryError(ModelError):
-    """The device has too little memory for what was to be computed. Nothing was retried in smaller parts."""
+    """The device has too little memory for the computation. Nothing was retried in smaller parts."""
 
 
 class QueryError(HarnessError):
@@ -86,7 +86,7 @@ class EngineError(HarnessError):
 
 
 class ServiceError(HarnessError):
-    """A service elsewhere does not answer, or answers with something else than a service does."""
+    """A remote service does not answer, or its reply is not that of a service."""
 
 
 class BudgetExhausted(HarnessError):  # noqa: N818 - reads as the fact it states; caught by name in submissions
@@ -110,5 +110,5 @@ class BudgetExhausted(HarnessError):  # noqa: N818 - reads as the fact it states
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number and what is counted: ``1 cell``, ``1,200 cells``; `many` where an s does not make the plural."""
+    """A number with its noun: ``1 cell``, ``1,200 cells``. `many` is a plural that does not just add an s."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"

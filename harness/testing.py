@@ -36,7 +36,7 @@ class ConformanceError(AssertionError):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is tested."""
+    """The black box under test."""
 
     make: Callable[[], BlackBox]
     """Gives a black box with its whole budget: at least ten calls of `texts`. Each check calls it once."""
@@ -45,7 +45,7 @@ class Subject:
     texts: Sequence[Text]
     """At least two texts, of different lengths."""
     tolerance: float = 1e-4
-    """Largest difference of two logits that count as equal: rounding of the model's number format."""
+    """Largest difference of two logits that count as equal. It allows for rounding in the model's number format."""
 
 
 def _hold(held: object, wanted: str, found: object) -> None:

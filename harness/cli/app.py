@@ -63,12 +63,12 @@ def main() -> None:
         try:
             app(prog_name="harness")
         finally:
-            sys.stdout.flush()  # here, where it is an error like another, and not when the interpreter ends
+            sys.stdout.flush()  # here an error is handled like any other; at the interpreter's end it is not
     except OSError as problem:
         if problem.errno not in _NO_ROOM:
             raise
         with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - no path
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # what is still in its buffer has nowhere to go
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # the rest of its buffer is discarded
         err.print(
             f"[red]error:[/red] what was to be written has no room: {problem.strerror}. Free some, or write elsewhere, "
             "and run the same command again; what is in the results database stays",

@@ -1,4 +1,4 @@
-"""What all commands print through, and the results database that they open."""
+"""The output functions of all commands, and the opening of results databases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ err = Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    """Print a line as it is: no markup, and paths are not broken."""
+    """Print a line unchanged: without markup, and without breaking paths."""
     out.print(escape(text), soft_wrap=True)
 
 
@@ -32,10 +32,10 @@ def print_json(value: Any) -> None:
 
 
 def existing_store(store: str) -> Store:
-    """A results database that must be there.
+    """A results database that must exist.
 
     Raises:
-        InputError: it is not.
+        InputError: it does not exist.
     """
     if not is_there(store):
         raise InputError(
@@ -45,7 +45,7 @@ def existing_store(store: str) -> Store:
 
 
 def open_store(url: str, *, create: bool = True) -> Store:
-    """A results database; SQLAlchemy, half of the time that `--help` would take, is imported only now."""
+    """A results database. SQLAlchemy is imported only now, because it would double the time of `--help`."""
     from harness.results.store import Store  # noqa: PLC0415
 
     return Store(url, create=create)
@@ -59,6 +59,6 @@ def shown(url: str) -> str:
 
 
 def is_there(database: str) -> bool:
-    """Whether a SQLite file is, named by its path or a URL; a server is asked later."""
+    """Whether a SQLite file exists, named by its path or a URL. A database server is checked later."""
     file = re.sub(r"^sqlite[^:]*:///", "", database)
     return "://" in file or Path(file).is_file()

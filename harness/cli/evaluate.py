@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 _NAMED, _SHOWN = 3, 300
-"""Cells that a line of the table of failures names, and characters of the reason."""
+"""Limits of a line in the table of failures: number of cells named, and characters of the reason."""
 
 
 class Engine(StrEnum):
@@ -151,10 +151,10 @@ def evaluate(
 def _job(
     given: Sequence[Entrant], track: str, overrides: Overrides, options: dict[str, str], cell: str | None, store: str
 ) -> tuple[Job, list[Failure]]:
-    """What is to be run, and the submissions that cannot be.
+    """The job to run, and the submissions that cannot be run.
 
     Raises:
-        InputError: nothing can be run, or not as it was asked for.
+        InputError: nothing can be run, or the options do not fit.
     """
     from harness.evaluation.engines.job import Job  # noqa: PLC0415
     from harness.evaluation.failures import entrants  # noqa: PLC0415
@@ -177,7 +177,7 @@ def _job(
 
 
 def _failed(job: Job, plans: Sequence[Plan], unusable: list[Failure], progress: PlainProgress) -> bool:
-    """Tell what failed, if anything did."""
+    """Report the failures, if there are any."""
     from harness.evaluation.failures import failures  # noqa: PLC0415
     from harness.evaluation.progress import JsonProgress  # noqa: PLC0415
 
@@ -192,7 +192,7 @@ def _failed(job: Job, plans: Sequence[Plan], unusable: list[Failure], progress: 
 
 
 def _tell(failed: Sequence[Failure]) -> None:
-    """Print the table of what failed, and what can be done about it."""
+    """Print the table of failures, and what can be done about them."""
     from harness.evaluation.progress import printable  # noqa: PLC0415
 
     table = Table(title="failed", title_justify="left", box=None, pad_edge=False)
@@ -215,7 +215,7 @@ def _check(
     """Refuse options that do not go together.
 
     Raises:
-        InputError: which, and what to leave out.
+        InputError: two options conflict. The message says which, and what to leave out.
     """
     if cell is None and not paths:
         raise InputError("name a submission folder, e.g. submissions/ajo, or a cell with --cell")
@@ -226,14 +226,14 @@ def _check(
 
 
 def _interim(results: Store, track: Track, entry: str, left: int) -> None:
-    """Print the leaderboard where an entry stands with its first scores, and say that it is not the last word."""
+    """Print the leaderboard with the first scores of an entry, and say that it is preliminary."""
     from harness.errors import counted  # noqa: PLC0415
     from harness.leaderboard.rank import rank  # noqa: PLC0415
     from harness.leaderboard.terminal import terminal_table  # noqa: PLC0415
 
     ranking = rank(results, track.name, track.fingerprint, track.planned, track.ranks, prices=track.prices)
     if entry not in {each.name for each in (*ranking.entries, *ranking.elsewhere)}:
-        return  # choices were replaced: it is in no ranking
+        return  # with overridden choices it is in no ranking
     wide = err if err.is_terminal else Console(stderr=True, highlight=False, width=120)
     wide.print(
         f"interim leaderboard: every task of {entry} has a score, {counted(left, 'cell')} of it still to run",
@@ -244,7 +244,7 @@ def _interim(results: Store, track: Track, entry: str, left: int) -> None:
 
 
 def _apart(run: RunKey, track: Track, overrides: Overrides) -> str:
-    """Why a run is not ranked with the others, in brackets."""
+    """The reason why a run is not ranked with the others, in brackets."""
     how = " (choices were replaced on the command line: stored, not ranked)" if run.modified else ""
     if not track.ranks(run.device):
         wanted = track.device_name or f"a {track.device} device"

@@ -42,7 +42,7 @@ class _Shared:
     """Of the command's function."""
     annotation: Any
     read: Callable[[Any], Any] = lambda value: value
-    """From what typer gives to what the field holds."""
+    """Converts the value from typer to the field's value."""
 
 
 def _tuple(given: list[Any] | None) -> tuple[Any, ...]:
@@ -218,7 +218,7 @@ Names = Annotated[
 
 
 def parsed(config: list[str] | None) -> dict[str, str]:
-    """The options that were given as NAME=VALUE.
+    """The options from NAME=VALUE pairs.
 
     Raises:
         InputError: one of them is no such pair, or a name comes twice.
@@ -235,7 +235,7 @@ def parsed(config: list[str] | None) -> dict[str, str]:
 
 
 def identities(paths: Sequence[Path], teams: Sequence[str] | None, names: Sequence[str] | None) -> list[Entrant]:
-    """Each folder with the name and the team that it was given.
+    """Each folder with its given name and team.
 
     Raises:
         InputError: there are not as many names or teams as folders.
@@ -260,7 +260,7 @@ def submissions_in(
     teams: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> list[Submission]:
-    """The submissions in these folders; an option that one of them does not have is refused at once.
+    """The submissions in these folders. An option that any of them does not have is refused at once.
 
     Raises:
         InputError: also where one name stands for two contents, see `harness.evaluation.failures.check_names`.

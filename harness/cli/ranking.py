@@ -198,7 +198,7 @@ def report(
 
 
 def _first_run(track: str, chosen: Track, store: str) -> str:
-    """What to type where a track has no runs yet."""
+    """The command to type if a track has no runs yet."""
     data = " --data DIR" if chosen.data.source == "kit" else ""
     where = "" if store == STORE else f" --store {shown(store)}"
     return f"harness evaluate submissions/ajo --track {track}{data}{where}"
@@ -228,7 +228,7 @@ def _draw(ranking: Ranking) -> None:
 
 
 def _written(listed: bool, *paths: Path) -> str:
-    """Which files were written; why none was."""
+    """The files that were written, or the reason why none was."""
     if not listed:
         return f"{paths[0]} is not written: there is nothing to list in it"
     names = [str(path) for path in paths]
@@ -236,7 +236,7 @@ def _written(listed: bool, *paths: Path) -> str:
 
 
 def _write(ranking: Ranking, path: Path, form: Format) -> list[Path]:
-    """Write the ranking, a CSV with its JSON and its cells beside it; the files."""
+    """Write the ranking and return the files. A CSV gets its JSON and its cells beside it."""
     from harness.leaderboard.exports import exported, tidy_cells  # noqa: PLC0415
     from harness.leaderboard.table import document, write_document, write_records, write_text  # noqa: PLC0415
 
@@ -250,7 +250,7 @@ def _write(ranking: Ranking, path: Path, form: Format) -> list[Path]:
 
 
 def _for_machines(results: Store, ranking: Ranking, uploaded: list[Upload], tolerance: float) -> dict[str, Any]:
-    """The document of the ranking, and what is found beside it."""
+    """The document of the ranking, with gaps, uploads and machine differences."""
     from harness.leaderboard.drift import drift  # noqa: PLC0415
     from harness.leaderboard.private import gap_records, gaps  # noqa: PLC0415
     from harness.leaderboard.table import document  # noqa: PLC0415
@@ -266,7 +266,7 @@ def _for_machines(results: Store, ranking: Ranking, uploaded: list[Upload], tole
 
 
 def _print(results: Store, ranking: Ranking, uploaded: list[Upload], chosen: Track, wide: Console) -> None:
-    """Print the tables, and what is to be said of machines that compute differently."""
+    """Print the tables, and a note on machines that compute differently."""
     from harness.leaderboard.drift import drift  # noqa: PLC0415
     from harness.leaderboard.private import gap_table, gaps  # noqa: PLC0415
     from harness.leaderboard.terminal import terminal_table  # noqa: PLC0415
@@ -296,7 +296,7 @@ def _cost_text(ranking: Ranking, form: Format) -> str:
 
 
 def _costs(ranking: Ranking, path: Path, form: Format, wide: Console, as_json: bool) -> None:
-    """Print what entries cost, and write it where there are any."""
+    """Print the entries' costs, and write them to a file if there are any."""
     from harness.leaderboard.cost import cost_records, cost_table, costs  # noqa: PLC0415
     from harness.leaderboard.table import write_text  # noqa: PLC0415
 

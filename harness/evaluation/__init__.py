@@ -1,1 +1,1 @@
-"""What happens to a submission: its cells are planned, run, scored, repeated."""
+"""The evaluation of a submission: plan its cells, run them, score them, and run them again to check them."""

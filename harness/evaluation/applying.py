@@ -1,11 +1,11 @@
 """Applies the answers of a cell to the test set, within the time and memory that the track allows.
 
-It is done in this process, not in one of its own that would be killed at its limit. A second process would hold the
-weights once more, on a GPU too, and load them once more for every evaluation; a forked one cannot use CUDA, nor torch's
-threads. Instead nothing that an answer makes the referee do is unbounded. Its price is known when it is offered
-(`harness.blackbox.answer_price`). The work is done in pieces of bounded time and memory, and after each the clock is
-looked at (`harness.blackbox.checkpoints`). Before a projection is made, its exact size is compared with the memory that
-is left (`harness.blackbox.memory`), so that the kernel has no reason to kill.
+The answers are applied in this process, not in a second one that could be killed at its limit. A second process would
+hold a second copy of the weights, on a GPU too, and load it for every evaluation. A forked process can use neither CUDA
+nor torch's threads. Instead, all work that an answer causes is bounded. Its price is known when it is offered
+(`harness.blackbox.answer_price`). The work is done in pieces of bounded time and memory, and the clock is checked
+after each piece (`harness.blackbox.checkpoints`). Before a projection is made, its exact size is compared with the free
+memory (`harness.blackbox.memory`), so that the kernel does not kill the process.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Applied:
-    """What the answers of a cell say of the test set."""
+    """The predictions of a cell's answers on the test set."""
 
     test: Examples
     kept: tuple[KeptAnswer, ...]
     test_s: float
     status: str = "ok"
-    """How a cell ended whose answers could not be applied."""
+    """The status of a cell whose answers could not be applied."""
     problem: str = ""
-    """Why they could not; then none is kept."""
+    """Why the answers could not be applied. In that case no prediction is kept."""
 
 
 def tested_by(lm: LanguageModel, spec: TrackTask) -> LanguageModel:
-    """The model as test texts meet it: cut shorter where the track says so."""
+    """The model that reads the test texts. It cuts them shorter if the track says so."""
     return lm if isinstance(spec.test_tokens, msgspec.UnsetType) else lm.cut_at(spec.test_tokens)
 
 
@@ -57,17 +57,17 @@ def apply(
     lm: LanguageModel,
     seconds: float,
 ) -> Applied:
-    """Predictions of every kept incumbent, computed once per distinct answer.
+    """Compute the predictions of every kept incumbent, once for each distinct answer.
 
     Args:
-        incumbents: the last answer at each mark; what each costs was checked when it was offered.
-        task: whose classes are predicted.
+        incumbents: the last answer at each mark. The cost of each was checked when it was offered.
+        task: the task whose classes are predicted.
         test: the test set.
         lm: the model as the submission met it.
-        seconds: for all of them; the time that others take in between is not counted.
+        seconds: time limit for all answers together. Time that other work takes in between is not counted.
 
     Returns:
-        What is to be stored; an answer that cannot be applied within the limits is a status and no exception.
+        What is to be stored. An answer that cannot be applied within the limits gives a status, not an exception.
     """
     deadline = Deadline(seconds)
     before, waited = time.perf_counter(), waited_s()

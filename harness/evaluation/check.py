@@ -1,7 +1,8 @@
 """`harness check`: a submission on the fake language model, in seconds.
 
-It runs in a worker, in the best tier of isolation, as it will in an evaluation; or in this process, for authors who
-debug their own code. The fake model has no weights, so of a white-box reference only the source is looked at.
+The submission runs in a worker, in the best tier of isolation, as in an evaluation. For authors who debug their own
+code, it can also run in this process. The fake model has no weights, so only the source of a white-box reference is
+checked.
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ def check(path: Path, options: Mapping[str, str], *, here: bool = False) -> dict
 
     Args:
         path: its folder.
-        options: of its Config, as text.
-        here: whether it runs in this process, as the caller and without isolation, to be debugged.
+        options: values of its Config's fields, as text.
+        here: whether it runs in this process, with the caller's rights and without isolation, for debugging.
 
     Returns:
-        A report; its `lines` are for people, and `output` is what the submission printed in its worker.
+        A report. Its `lines` are for people, and its `output` is what the submission printed in its worker.
 
     Raises:
-        SubmissionError: whatever is wrong, with the author's own traceback.
+        SubmissionError: the submission fails. The error has the author's own traceback.
         AnswerError: an answer breaks the contract.
-        SandboxError: no worker process comes up.
+        SandboxError: no worker process can be started.
     """
     found = submissions.find(path)
     if found.access == "white-box":
@@ -99,14 +100,14 @@ _SHAPE = 3, 16, 4
 
 @dataclass(frozen=True)
 class _Nowhere:
-    """A ledger that keeps nothing."""
+    """A ledger that discards all rows."""
 
     def record(self, row: object) -> None:
-        """Forget the row."""
+        """Discard the row."""
 
 
 def _in_a_worker(found: submissions.Submission, options: Mapping[str, str], task: Task, shots: Shots) -> Checked:
-    """Run a submission as an evaluation does: a worker from a snapshot, and a session that serves it."""
+    """Run a submission as an evaluation does: in a worker, from a snapshot, with a session that serves it."""
     wall_s = float(check_here.LONGEST_S)
     limits, meter = Limits(wall_s=wall_s, memory_gb=MEMORY_GB), Meter(CALLS, len(shots.train))
     model: Any = FakeLanguageModel(task)  # whose "token ids" are words

@@ -1,4 +1,4 @@
-"""A submission on the fake language model in this process: as the caller, without isolation, to be debugged."""
+"""Runs a submission on the fake language model in this process, without isolation, for debugging."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ LONGEST_S = 60
 
 @dataclass(frozen=True)
 class Checked:
-    """How `tune` went on the fake model."""
+    """The result of running `tune` on the fake model."""
 
     answers: int
     last: Answer | None
     calls: float
-    """Used, of `CALLS`."""
+    """Calls used, of `CALLS`."""
     end: str
-    """In words."""
+    """The outcome in words."""
     config: Mapping[str, object]
     """The full configuration."""
     output: str = ""
-    """What it printed, where it did not print it here."""
+    """What it printed, unless it printed to this terminal."""
 
 
 def run(found: Submission, options: Mapping[str, str], task: Task, shots: Shots) -> Checked:
     """Import a submission from its own folder and run it.
 
     Raises:
-        SubmissionError: whatever is wrong, with the author's own traceback as its cause.
+        SubmissionError: the submission fails. The author's own traceback is its cause.
         AnswerError: an answer breaks the contract.
     """
     before = signal.signal(signal.SIGALRM, _end)
     signal.alarm(LONGEST_S)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what it prints is not the report
+        with contextlib.redirect_stdout(sys.stderr):  # its output must not mix with the report
             return _run(found, options, task, shots)
     except _TooLongError as problem:
         raise SubmissionError(str(problem)) from None
@@ -66,7 +66,7 @@ def run(found: Submission, options: Mapping[str, str], task: Task, shots: Shots)
 
 
 def too_long() -> str:
-    """What is said of a submission that does not come to an end."""
+    """The message about a submission that does not end in time."""
     return f"no end after {LONGEST_S} s and no query that met the budget; is there a loop without queries?"
 
 
@@ -95,7 +95,7 @@ def _run(found: Submission, options: Mapping[str, str], task: Task, shots: Shots
 
 
 class _TooLongError(BaseException):
-    """Passes every `except Exception` of a submission."""
+    """Is not caught by any `except Exception` of a submission."""
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:

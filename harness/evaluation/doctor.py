@@ -1,4 +1,4 @@
-"""`harness doctor`: what this machine has, and what to do about what it lacks."""
+"""`harness doctor`: what this machine has, what it lacks, and how to add what is missing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _GAINS = {
     "int8": "A population's forward passes are about 2.3 times as fast as transformers' own (AVX2; more with VNNI)",
     "float32": "A population's forward passes are about 1.5 times as fast as transformers' own",
 }
-"""By `benchmarks/bench_lm.py --case mini/sst2/bbt`; the table is in benchmarks/README.md."""
+"""Measured with `benchmarks/bench_lm.py --case mini/sst2/bbt`; the table is in benchmarks/README.md."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     name: str
     good: bool
@@ -31,7 +31,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything an evaluation needs."""
+    """Check everything that an evaluation needs."""
     facts = environment()
     versions = ", ".join(f"{name} {value}" for name, value in facts["packages"].items())
     absent = [name for name, value in facts["packages"].items() if value == "absent"]
@@ -48,7 +48,7 @@ def examine() -> list[Finding]:
 
 
 def _isolation() -> Finding:
-    """The tier that workers run in here, as tried just now, and what would raise it."""
+    """The isolation tier of workers on this machine, tried now, and what would give a better one."""
     try:
         found = best_tier.best()
     except HarnessError as problem:
@@ -73,7 +73,7 @@ def _processor(facts: dict[str, object]) -> Finding:
 
 
 def _formats() -> Finding:
-    """Which number format the embedded model is computed in here, why, and how fast that is."""
+    """The number format of the embedded model on this machine, the reason for it, and its speed."""
     from harness.lm import formats  # noqa: PLC0415 - imports torch
 
     try:

@@ -1,4 +1,4 @@
-"""What computes: versions, processor, threads. Stored with every run; a difference starts a new run."""
+"""The environment of a run: versions, processor, threads. It is stored with each run; a difference starts a new run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DISTRIBUTION = "gradient-free-harness"
-"""Name of this project's own package; in `PACKAGES`, and so in stored runs, it is called ``harness``."""
+"""Name of this project's own package. In `PACKAGES`, and so in stored runs, its name is ``harness``."""
 PACKAGES = (
     "harness",
     "torch",
@@ -28,13 +28,13 @@ PACKAGES = (
 
 
 REFERENCE_PACKAGES = ("peft",)
-"""What computes white-box references beside `PACKAGES`; black-box runs cannot import it, so it is no part of them."""
+"""Packages that only white-box references use, beside `PACKAGES`. Black-box runs cannot import them."""
 
 
 def environment(more: Mapping[str, str] | None = None, *, reference: bool = False) -> dict[str, Any]:
-    """Versions of everything that affects scores, processor and threads; with `more` that a GPU adds to them.
+    """The versions of everything that affects scores, the processor and the threads. `more` holds what a GPU adds.
 
-    Of a white-box `reference` those of `REFERENCE_PACKAGES`, too.
+    For a white-box `reference`, the versions of `REFERENCE_PACKAGES` are included.
     """
     import torch  # noqa: PLC0415 - seconds to import
 
@@ -63,7 +63,7 @@ def package_version(name: str) -> str:
 
 
 def onnxruntime_version() -> str:
-    """Version of ONNX Runtime, by whichever of its packages it was installed."""
+    """Version of ONNX Runtime, from any of the packages that install it."""
     import onnxruntime  # noqa: PLC0415 - an extra
 
     return str(onnxruntime.__version__)

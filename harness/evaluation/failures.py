@@ -1,4 +1,4 @@
-"""What failed in an evaluation, as the results database and the engine tell it: for the end of the command."""
+"""Lists what failed in an evaluation, from the results database and the engine. It is shown at the command's end."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Failure:
-    """A line of the table."""
+    """One line of the table of failures."""
 
     entry: str
     status: str
-    """How the cells ended; `not run` where there are none."""
+    """The status of the cells; `not run` if there are none."""
     cells: tuple[str, ...]
     why: str
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A folder that was given, and what its entry is called."""
+    """A folder that was given, and the name of its entry."""
 
     path: Path
     name: str | None = None
-    """Instead of the folder's."""
+    """A name that replaces the folder's."""
     team: str | None = None
 
     def found(self) -> Submission:
         """The submission in the folder.
 
         Raises:
-            SubmissionError: there is none, or it cannot be called so.
+            SubmissionError: there is no submission, or the name is not allowed.
         """
         return find(self.path).called(self.name, self.team)
 
 
 def check_names(found: Iterable[Submission]) -> None:
-    """Refuse one name for two contents: the run of one would take the other's place in the ranking.
+    """Refuse one name for two different contents. One run would replace the other in the ranking.
 
     Raises:
-        InputError: which folders, and how to tell them apart.
+        InputError: two folders share a name. The message says which, and how to give them different names.
     """
     known: dict[tuple[str, str], Submission] = {}
     for each in found:
@@ -74,17 +74,17 @@ def check_names(found: Iterable[Submission]) -> None:
 def entrants(
     given: Iterable[Entrant], options: Mapping[str, str], white_box: bool
 ) -> tuple[list[Submission], list[Failure]]:
-    """The submissions in these folders, and what is wrong with those that cannot be run.
+    """Find the submissions in these folders, and say why the others cannot be run.
 
-    One that does not take the options is run all the same, if another one does: that is a status of its cells.
+    A submission that refuses the options still runs if another one accepts them. Its cells then get a status.
 
     Args:
         given: folders, in the order in which they are to be run.
-        options: of every submission's Config, as NAME=VALUE.
-        white_box: whether references may run.
+        options: values for every submission's Config, as NAME=VALUE.
+        white_box: whether white-box references may run.
 
     Raises:
-        InputError: no submission can be run, with the first one's reason; or one name stands for two contents.
+        InputError: no submission can be run (with the reason of the first one), or one name stands for two contents.
     """
     found: list[Submission] = []
     unusable: list[Failure] = []
@@ -111,7 +111,7 @@ def entrants(
 
 
 def replacing(job: Job) -> list[str]:
-    """Of what is about to run, the entries whose place in the ranking is another content's until now, in lines."""
+    """Lines for the entries that will replace an older run with other content in the ranking."""
     if job.choices.modified(job.track):
         return []  # not ranked
     newest: dict[tuple[str, str], RunKey] = {}
@@ -126,7 +126,7 @@ def replacing(job: Job) -> list[str]:
         try:
             now = identity_sha256(each, job.options)
         except SubmissionError:
-            continue  # no such preset, which its cells will say
+            continue  # no such preset: the cells' status will say so
         if before is not None and before.submission_sha256 not in {now, each.sha256_with_page}:
             lines.append(
                 f"{before.label} was run before with other content (sha256 {before.submission_sha256[:12]}, now "
@@ -143,14 +143,14 @@ def failures(
     options: Mapping[str, str],
     abandoned: Mapping[str, str],
 ) -> list[Failure]:
-    """What failed of the cells that were asked for, now or in an earlier run; a line for each entry and status.
+    """The requested cells that failed, now or in an earlier run: one line for each entry and status.
 
     Args:
-        plan: what was asked for.
-        store: where the outcomes are.
-        submissions: those that were run.
-        options: of their Config.
-        abandoned: entries that were not run to their end, with the reason.
+        plan: the cells that were requested.
+        store: the database that holds the outcomes.
+        submissions: the submissions that were run.
+        options: values of their Config's fields.
+        abandoned: entries that were stopped before all cells were run, with the reason.
 
     Returns:
         The lines, in the order of the submissions.
@@ -184,6 +184,6 @@ def _lines(entry: str, cells: Sequence[StoredCell]) -> list[Failure]:
 
 
 def _last_line(text: str) -> str:
-    """Of a traceback, the line that says what it is."""
+    """The last line of a traceback, which names the error."""
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else ""

@@ -1,10 +1,10 @@
-"""What a run was identified by when its model was last loaded, so that a finished command is known to be finished.
+"""Remembers the identity of a run from the last time its model was loaded, to see quickly that nothing is left to run.
 
-The identity of a run holds the digest of the loaded weights, the number of threads and the instruction set, for which
-torch is imported and the model loaded. After that, the identity is kept in the user's cache under a digest of all that
-it follows from. The same command looks there first: if every cell is in the store under the kept identity, nothing is
-to be done. In every other case the model is loaded and the identity is made anew, so what is kept here never gets into
-a result.
+The identity of a run holds the digest of the loaded weights, the number of threads and the instruction set. To know
+them, torch must be imported and the model loaded. The identity is then kept in the user's cache, under a digest of all
+its inputs. The same command looks there first. If the store has every cell under the kept identity, there is nothing
+to do. Otherwise the model is loaded and the identity is computed again, so the cached identity never gets into a
+result.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 _HARNESS = Path(__file__).resolve().parents[1]
 _MOST = 256
-"""Files that are kept; the oldest go first."""
+"""Number of files that are kept. The oldest are deleted first."""
 _BACKENDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 _SWITCHES = ("ATEN_", "CUDA_", "DNNL_", "GOMP_", "KMP_", "MALLOC_", "MKL_", "ONEDNN_", "OMP_", "OPENBLAS_", "TORCH_")
-"""How the names of environment variables begin that change threads, instruction sets or kernels."""
+"""Prefixes of environment variables that change threads, instruction sets or kernels."""
 _PROCESSOR = (
     "vendor_id",
     "cpu family",
@@ -49,7 +49,7 @@ _PROCESSOR = (
 
 
 class KnownPlan(msgspec.Struct, frozen=True):
-    """The parts of a `harness.evaluation.run.Plan` that only a loaded model tells."""
+    """The parts of a `harness.evaluation.run.Plan` that are known only after the model is loaded."""
 
     base: RunKey
     environments: dict[Access, dict[str, Any]]
@@ -57,19 +57,19 @@ class KnownPlan(msgspec.Struct, frozen=True):
 
 
 def directory() -> Path:
-    """Where plans are kept."""
+    """The directory that holds the kept plans."""
     return default_directory() / "plans"
 
 
 def key_of(prepared: Preparation) -> str | None:
-    """Digest of everything that the identity of a run follows from.
+    """Digest of everything that determines the identity of a run.
 
     Args:
         prepared: track, choices and data.
 
     Returns:
-        The digest; None where the model's files are not on this machine or the device is a GPU, whose driver would have
-        to be asked.
+        The digest. None if the model's files are not on this machine, or if the device is a GPU, because its driver
+        would have to be asked.
     """
     model = _model(prepared.track.model.source)
     if model is None or prepared.kind != "cpu":
@@ -96,7 +96,7 @@ def key_of(prepared: Preparation) -> str | None:
 
 
 def read(key: str) -> KnownPlan | None:
-    """What is kept under a key; None where there is nothing that can be read."""
+    """The plan that is kept under a key; None if there is no readable one."""
     try:
         return msgspec.json.decode((directory() / f"{key}.json").read_bytes(), type=KnownPlan)
     except (OSError, msgspec.DecodeError):
@@ -104,7 +104,7 @@ def read(key: str) -> KnownPlan | None:
 
 
 def write(key: str, plan: KnownPlan) -> None:
-    """Keep a plan; where the cache cannot be written, the next command loads the model again."""
+    """Keep a plan. If the cache cannot be written, the next command loads the model again."""
     path = directory() / f"{key}.json"
     beside = path.with_name(f".{key}.{os.getpid()}")
     with contextlib.suppress(OSError):
@@ -116,7 +116,7 @@ def write(key: str, plan: KnownPlan) -> None:
 
 
 def _model(source: str) -> Any:
-    """What tells whether a model's files are the same as before, without reading the weights; None for a hub id."""
+    """Facts that show whether a model's files have changed, without reading the weights; None for a hub id."""
     if source == "embedded":
         return _files(
             (_HARNESS / "models",)
@@ -126,14 +126,14 @@ def _model(source: str) -> Any:
 
 
 def _files(folders: Iterable[Path], suffix: str = "") -> list[tuple[str, int, int, int, int]]:
-    """Name, size, times and number of every file: a file that is written to gets another time of change."""
+    """Name, size, times and inode number of every file. Writing to a file changes its time of change."""
     found = [path for folder in folders for path in sorted(folder.rglob(f"*{suffix}")) if path.is_file()]
     facts = [(str(path), path.stat()) for path in found]
     return [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for name, stat in facts]
 
 
 def _machine() -> dict[str, Any]:
-    """What torch looks at when it chooses the number of threads and the instruction set."""
+    """The facts from which torch chooses the number of threads and the instruction set."""
     given = {name: value for name, value in os.environ.items() if name.startswith(_SWITCHES)}
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts: set[str] = set()

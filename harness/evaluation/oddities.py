@@ -1,4 +1,4 @@
-"""What is odd about the examples of a task, in lines for people: such data can be scored, and the scores mislead."""
+"""Finds unusual data in the examples of a task. Such data can be scored, but the scores are misleading."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 _METRICS: dict[Metric, str] = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
 _NAMED = 5
-"""Classes that a line spells out."""
+"""Largest number of classes that a line names."""
 
 
 def oddities(file: TaskFile, shots: Mapping[int, Shots], test: Examples) -> list[str]:
-    """Look for classes without texts, and for test texts that a submission has seen.
+    """Find classes without texts, and test texts that a submission has seen.
 
     Args:
         file: the task.
@@ -29,7 +29,7 @@ def oddities(file: TaskFile, shots: Mapping[int, Shots], test: Examples) -> list
         test: the test set.
 
     Returns:
-        A line for each thing that is odd, with the count; none where nothing is.
+        A line for each problem, with the count. Empty if there is none.
     """
     found = []
     for split, each in shots.items():
@@ -47,14 +47,14 @@ def oddities(file: TaskFile, shots: Mapping[int, Shots], test: Examples) -> list
 
 
 def odd_test(file: TaskFile, test: Examples) -> list[str]:
-    """Look for classes that a test set lacks.
+    """Find classes that a test set lacks.
 
     Args:
         file: the task.
         test: its test set.
 
     Returns:
-        A line where there are some, with what perfect predictions score; none otherwise.
+        A line with the missing classes and the score of perfect predictions. Empty if no class is missing.
     """
     lacking = _lacking(test, file)
     if not lacking:

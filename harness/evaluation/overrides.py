@@ -1,8 +1,8 @@
-"""What may replace a track's own choices, and what each replacement means wherever runs are told apart or repeated.
+"""The choices that may override those of a track, and what each override means for the identity and replay of a run.
 
-An option of the command line that changes what is computed is a field of `Overrides`, and every field states its
-`Decision`. Identity, the plan's digest, the paths that travel to other machines and the replay of a run follow from
-these statements, so that a new option is one field and cannot be forgotten in one of them.
+A command-line option that changes what is computed is a field of `Overrides`, and every field states its `Decision`.
+The decisions determine the identity of a run, the plan's digest, the paths that are sent to other machines, and the
+replay of a run. So a new option is one field and cannot be forgotten in any of these places.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ if TYPE_CHECKING:
     from harness.tracks.track import Track
 
 Identity: TypeAlias = Literal["modified", "seed", "repeat", "device", "external", "access", "cell", "part"]
-"""How a run with this override is told from one without it. ``modified``: its name stands in `RunKey.modified`, and the
-run is never ranked with the track. ``seed``, ``repeat``, ``device``, ``external``, ``access``: that field of `RunKey`
-says so.
-``cell``: each cell's record says so. ``part``: it chooses which cells run or where files lie, and is no part of any
-identity, for it changes no result."""
+"""How a run with this override is distinguished from one without it. ``modified``: the override's name is in
+`RunKey.modified`, and the run is never ranked with the track. ``seed``, ``repeat``, ``device``, ``external``,
+``access``: that field of `RunKey` records it. ``cell``: each cell's record has it. ``part``: it chooses which cells run
+or where files are. It is not in any identity, because it changes no result."""
 Planned: TypeAlias = Literal["value", "name", "no"]
-"""How it counts in the digest that a line of a plan carries: by its value, by the last name of its path, or not."""
+"""How it enters the digest in a line of a plan: by its value, by the last name of its path, or not at all."""
 Replayed: TypeAlias = Literal["stored", "given", "no"]
-"""Where a replay takes it from: the stored run, the command line again, or nowhere."""
+"""Where a replay takes it from: the stored run, the command line, or nowhere."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What one override means."""
+    """The meaning of one override."""
 
     identity: Identity
     planned: Planned
@@ -46,10 +45,10 @@ def _decision(identity: Identity, *, planned: Planned, replayed: Replayed) -> di
 
 @dataclass(frozen=True)
 class Overrides:
-    """Plain data that travels to wherever a model is loaded. None is the track's own choice.
+    """Plain data that is sent to each process that loads a model. None means the track's own choice.
 
-    `RunKey.modified` lists names in the order of these fields, and is part of a run's id: a new field with the identity
-    ``modified`` comes after the others that have it.
+    `RunKey.modified` lists names in the order of these fields and is part of a run's id. So a new field with the
+    identity ``modified`` must come after the others that have it.
     """
 
     model: str | None = field(default=None, metadata=_decision("modified", planned="name", replayed="given"))
@@ -57,32 +56,32 @@ class Overrides:
     calls: int | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
     """Budget of every task."""
     data: Path | None = field(default=None, metadata=_decision("modified", planned="name", replayed="given"))
-    """Directory of the data. A kit directory replaces nothing on a track that takes kits (`DataSpec.takes_kit`)."""
+    """Directory of the data. A kit directory is no override on a track that takes kits (`DataSpec.takes_kit`)."""
     test_data: Path | None = field(default=None, metadata=_decision("modified", planned="name", replayed="given"))
-    """Directory of test sets that stand in for the data's own; such a run is compared with the public one."""
+    """Directory of test sets that replace the data's own. Such a run is compared with the public one."""
     backend: str | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
     """``torch`` or ``onnxruntime``."""
     shots: int | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
-    """Training examples per class, and as many for dev, where splits are drawn here."""
+    """Number of training examples per class, and also of dev examples, if the splits are drawn here."""
     seed: int = field(default=0, metadata=_decision("seed", planned="value", replayed="stored"))
     repeat: int = field(default=0, metadata=_decision("repeat", planned="value", replayed="stored"))
-    """Number of the repeat, whose chance is another: it counts with the entry's other repeats of the same cells."""
+    """Number of the repeat. Each repeat has its own seed, and the score of a cell is the mean over its repeats."""
     device: str | None = field(default=None, metadata=_decision("device", planned="value", replayed="no"))
-    """``cpu`` or ``cuda``; what was used is stored, and only the track's is ranked."""
+    """``cpu`` or ``cuda``. The device used is stored, and only runs on the track's device are ranked."""
     p0: Path | None = field(default=None, metadata=_decision("external", planned="name", replayed="given"))
-    """A pre-trained prompt for the pair tasks, from `harness pretrain-prompt`; such a run has outside data in it."""
+    """A pre-trained prompt for the pair tasks, from `harness pretrain-prompt`. Such a run used outside data."""
     white_box: bool = field(default=False, metadata=_decision("access", planned="no", replayed="no"))
-    """Whether references may run: code with the model's weights, in this process."""
+    """Whether white-box references may run: their code has the model's weights and runs in this process."""
     sandbox: Tier | None = field(default=None, metadata=_decision("cell", planned="no", replayed="no"))
-    """Tier of isolation instead of the best that this machine gives."""
+    """Tier of isolation to use instead of the best one of this machine."""
     tasks: tuple[str, ...] = field(default=(), metadata=_decision("part", planned="no", replayed="stored"))
     splits: tuple[int, ...] = field(default=(), metadata=_decision("part", planned="no", replayed="stored"))
     present_splits: bool = field(default=False, metadata=_decision("part", planned="no", replayed="no"))
     staged: Path | None = field(default=None, metadata=_decision("part", planned="no", replayed="given"))
-    """Directory that `harness fetch` filled; by default `harness.tracks.staging.default_directory` is looked into."""
+    """Directory that `harness fetch` filled. The default is `harness.tracks.staging.default_directory`."""
 
     def modified(self, track: Track) -> tuple[str, ...]:
-        """Names of the track's choices that are replaced, as `RunKey.modified` holds them."""
+        """Names of the track's choices that are overridden, as `RunKey.modified` holds them."""
         own: dict[str, object] = {"backend": backend_of(track)}
         if track.data.source == "kit" or (track.data.takes_kit and self.data is not None and is_kit(self.data)):
             own["data"] = self.data
@@ -90,11 +89,11 @@ class Overrides:
         return tuple(name for name in named if getattr(self, name) not in {None, own.get(name)})
 
     def basis(self) -> list[Any]:
-        """What the digest of a plan's line covers of the overrides, as JSON.
+        """The part of the overrides that the digest in a plan's line covers, as JSON.
 
-        Directories count by their last name, for they may lie elsewhere on another machine; their content has digests
-        of its own in the stored run. Fields of later versions count only where they are given, so that the digests of
-        older plans do not change.
+        Only the last name of a directory counts, because its path may differ on another machine. The stored run has
+        digests of its content. Fields of later versions count only if they are given, so that the digests of older
+        plans do not change.
         """
         found: list[Any] = [[_last_name(getattr(self, name)) for name in _NAMES_AT_FIRST]]
         found += [getattr(self, name) for name in _VALUES_AT_FIRST]
@@ -105,7 +104,7 @@ class Overrides:
         return found
 
     def absolute(self) -> Self:
-        """The same, with paths that mean the same in another directory."""
+        """The same overrides with absolute paths."""
         paths = {each.name: getattr(self, each.name) for each in fields(self)}
         made: dict[str, Any] = {name: path.absolute() for name, path in paths.items() if isinstance(path, Path)}
         if self.model is not None and Path(self.model).is_dir():
@@ -113,11 +112,11 @@ class Overrides:
         return replace(self, **made)
 
     def only(self, task: str, split: int) -> Self:
-        """The same for one cell."""
+        """The same overrides for one cell alone."""
         return replace(self, tasks=(task,), splits=(split,))
 
     def repeating(self, key: RunKey, cells: Sequence[StoredCell], track: Track) -> Self:
-        """What repeats these cells of a stored run on its track, where these overrides are the ones given again."""
+        """The overrides that repeat these cells of a stored run on its track. `self` holds the ones given again."""
         stored: dict[str, Any] = {
             "seed": key.seed,
             "repeat": key.repeat,
@@ -133,7 +132,7 @@ class Overrides:
 
 _NAMES_AT_FIRST = ("data", "test_data", "p0", "model")
 _VALUES_AT_FIRST = ("calls", "seed", "device", "backend")
-"""What a plan's digest covered in the first release, in its order."""
+"""The fields that a plan's digest covered in the first release, in its order."""
 
 
 def decisions() -> dict[str, Decision]:
@@ -142,17 +141,17 @@ def decisions() -> dict[str, Decision]:
 
 
 def is_kit(directory: Path) -> bool:
-    """Whether a directory is laid out like the competition's kit."""
+    """Whether a directory has the layout of the competition's kit."""
     return any(any(directory.glob(pattern)) for pattern in ("*/test.tsv", "*/[0-9]*/train.tsv"))
 
 
 def backend_of(track: Track) -> str:
-    """What computes the model's forward passes: ``torch`` or ``onnxruntime``."""
+    """The library that computes the model's forward passes: ``torch`` or ``onnxruntime``."""
     return "onnxruntime" if track.numerics.forward == "onnxruntime" else "torch"
 
 
 def other_backend(track: Track) -> str:
-    """The one that is not the track's."""
+    """The backend that the track does not use."""
     return "torch" if backend_of(track) == "onnxruntime" else "onnxruntime"
 
 

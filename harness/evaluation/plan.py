@@ -1,7 +1,7 @@
-"""`harness plan`: the cells of a competition as lines of text, for schedulers that start each by itself.
+"""`harness plan`: the cells of a competition as lines of text, for schedulers that start each cell separately.
 
-A line names a cell and what it was planned with: digests of the submission and of the track with the choices that
-were given. Who runs it later with something else is told so, before anything runs.
+A line names a cell and holds two digests: one of the submission, and one of the track with the given choices. If the
+line is later run with another submission, track or choices, an error says so before anything runs.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _FORM = re.compile(
 
 @dataclass(frozen=True)
 class CellId:
-    """What names one cell of one submission: ``TRACK@BASIS/SUBMISSION@SHA256/TASK/SPLIT?OPTIONS``, percent-encoded."""
+    """The name of one cell of one submission: ``TRACK@BASIS/SUBMISSION@SHA256/TASK/SPLIT?OPTIONS``, percent-encoded."""
 
     track: str
     basis: str
-    """Digest of the track's content and of the choices given beside it, see `basis_of`."""
+    """Digest of the track's content and of the choices given with it, see `basis_of`."""
     submission: str
-    """Name of the entry, behind ``TEAM/`` where it is a team's."""
+    """Name of the entry, after ``TEAM/`` if it has a team."""
     sha256: str
-    """How the digest of the submission's folder begins."""
+    """The first characters of the digest of the submission's folder."""
     task: str
     split: int
     options: tuple[tuple[str, str], ...] = ()
-    """Of the submission's Config, sorted."""
+    """Options of the submission's Config, sorted."""
 
     def __str__(self) -> str:
         """The line of a plan."""
@@ -61,7 +61,7 @@ class CellId:
         """Read a line of a plan.
 
         Raises:
-            InputError: it is none.
+            InputError: the text is not a line of a plan.
         """
         found = _FORM.fullmatch(text.strip())
         if found is not None:
@@ -76,11 +76,11 @@ class CellId:
 def plan(
     track: Track, choices: Overrides, submissions: Iterable[Submission], options: Mapping[str, str]
 ) -> list[CellId]:
-    """The cells that `harness evaluate` would run with the same arguments, in its order. Loads no model.
+    """List the cells that `harness evaluate` would run with the same arguments, in its order. No model is loaded.
 
     Raises:
-        InputError: the choices do not fit the track, a submission is named twice, or it is a white-box reference and
-            they do not allow it.
+        InputError: the choices do not fit the track, a submission is named twice, or a submission is a white-box
+            reference and the choices do not allow it.
         DataError: the data directory lacks splits.
     """
     submissions = list(submissions)
@@ -101,17 +101,17 @@ def plan(
 
 
 def basis_of(track: Track, choices: Overrides) -> str:
-    """Digest of what a cell's result depends on beside the submission: the track, and choices that replace its own."""
+    """Digest of what a cell's result depends on beside the submission: the track, and the choices that override it."""
     return hashlib.sha256(json.dumps([track.fingerprint, *choices.basis()]).encode()).hexdigest()[:_BASIS]
 
 
 def planned(cell: CellId, track: Track, choices: Overrides, folders: Sequence[Path]) -> tuple[Overrides, Submission]:
-    """What to evaluate for one line of a plan: the choices narrowed to its cell, and its submission.
+    """Find what to evaluate for one line of a plan: the choices for its cell alone, and its submission.
 
-    `folders` are where to look for the submission; ``submissions/<name>`` where there are none.
+    The submission is searched in `folders`, or in ``submissions/<name>`` if `folders` is empty.
 
     Raises:
-        InputError: the track, the choices or the submission are not those of the plan, or it names no cell.
+        InputError: the track, the choices or the submission differ from those of the plan, or there is no such cell.
     """
     if cell.track != track.name:
         raise InputError(f"cell {cell} is of track {cell.track}, not {track.name}; give evaluate the plan's --track")
@@ -122,7 +122,7 @@ def planned(cell: CellId, track: Track, choices: Overrides, folders: Sequence[Pa
         )
     team, _, name = cell.submission.rpartition("/")
     known = [find(folder) for folder in folders or [Path("submissions") / name]]
-    # A folder of another name was planned with --as: it is known by what is in it.
+    # A folder with another name was planned with --as. Its content identifies it.
     named = [each for each in known if each.name == name] or [e for e in known if e.sha256.startswith(cell.sha256)]
     if not named:
         there = ", ".join(each.name for each in known)

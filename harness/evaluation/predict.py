@@ -1,4 +1,4 @@
-"""`harness predict`: one text, classified with a stored answer by the very code that scores it."""
+"""`harness predict`: classifies one text with a stored answer, with the same code that scores answers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def classify(blob: bytes, task: Task, track: Track, text: Text) -> npt.NDArray[n
     """Probabilities of one text: (classes,).
 
     Raises:
-        AnswerError: no answer, or one that does not fit the task or the model.
-        ModelError: the track's model cannot be had.
+        AnswerError: the bytes are no answer, or the answer does not fit the task or the model.
+        ModelError: the track's model is not available.
     """
     answer = answers.from_bytes(blob)
     lm = load_model(track.model, track.prompt, numerics=track.numerics)
@@ -38,18 +38,18 @@ def classify(blob: bytes, task: Task, track: Track, text: Text) -> npt.NDArray[n
 
 
 def stored_answer(results: Store, entry: str, track: str, task: str, split: int, *, other_model: bool) -> bytes:
-    """Answer of the newest run of an entry that has one, on the track's model or on another as asked.
+    """Answer of the newest run of an entry that has one, on the track's model or, with `other_model`, on another one.
 
-    Runs with a pre-trained p0 are passed over: their answers mean something only together with it.
+    Runs with a pre-trained p0 are skipped, because their answers have a meaning only together with that p0.
 
     Raises:
-        InputError: there is none, or the entry is a white-box reference.
+        InputError: there is no answer, or the entry is a white-box reference.
     """
     for run in reversed(results.runs()):
         key = run.key
         if (key.label, key.track, "model" in key.modified) == (entry, track, other_model):
             if key.external:
-                continue  # relative to a pre-trained p0, which is not at hand here
+                continue  # the answer is relative to a pre-trained p0, which is not available here
             blob = results.answer(run.id, task, split)
             if key.access == "white-box":
                 raise InputError(
@@ -64,7 +64,7 @@ def stored_answer(results: Store, entry: str, track: str, task: str, split: int,
 
 
 def read(path: Path) -> bytes:
-    """Bytes of an answer file; InputError where it cannot be read."""
+    """Read the bytes of an answer file; InputError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as problem:
@@ -72,7 +72,7 @@ def read(path: Path) -> bytes:
 
 
 def write(path: Path, blob: bytes) -> None:
-    """Write an answer file; InputError where it cannot be written."""
+    """Write an answer file; InputError if it cannot be written."""
     try:
         path.write_bytes(blob)
     except OSError as problem:

@@ -1,4 +1,4 @@
-"""An evaluation before its model is loaded: what a person gave is checked, and what will run is known."""
+"""An evaluation before its model is loaded: checks the input, and finds out which cells will run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 MOST_ROWS = 2**31
-"""Of a cell's budget: the largest number of `harness.blackbox.wire.Count`."""
+"""Largest budget of a cell: the largest value of `harness.blackbox.wire.Count`."""
 
 
 class Preparation:
-    """An evaluation before its model is loaded: the track, the choices, the data and the cells are checked.
+    """An evaluation before its model is loaded. It has checked the track, the choices, the data and the cells.
 
-    Neither torch nor transformers is imported here, unless the device is a GPU or the model a hub id: what a person
-    gave wrongly is refused at once.
+    Neither torch nor transformers is imported here, unless the device is a GPU or the model is a hub id. So wrong
+    input is refused at once.
     """
 
     def __init__(self, track: Track, choices: Overrides) -> None:
@@ -43,12 +43,12 @@ class Preparation:
 
         Args:
             track: the track, as its file says.
-            choices: what the command line replaces of it.
+            choices: the command line's overrides of the track.
 
         Raises:
             InputError: the data or the choices do not fit the track.
-            FetchError: the track's model or data are neither staged nor to be had.
-            ModelError: the model's configuration cannot be had, or is of a family that is not supported.
+            FetchError: the track's model or data are neither staged nor available.
+            ModelError: the model's configuration is not available, or its family is not supported.
         """
         self.given, self.choices = track, choices
         if choices.test_data is not None and not choices.test_data.is_dir():
@@ -57,7 +57,7 @@ class Preparation:
         hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
         self.track, staged = at_hand(replaced(track, choices), choices.staged, hub_tasks)
         self.source = source_of(track, choices) if staged is None else Source("hub", staged)
-        named = self.source if staged is None else Source("hub")  # staged or not, it is the same data
+        named = self.source if staged is None else Source("hub")  # staged data are the same data
         self.source = dataclasses.replace(self.source, test=choices.test_data)
         self.data = str(dataclasses.replace(named, test=choices.test_data))
         if track.data.draw == "bbt-2022" and self.source.kind == "hub":
@@ -74,12 +74,13 @@ class Preparation:
             if not any(relative_to_p0(cell) for cell in self.cells):
                 raise InputError(f"--p0 {choices.p0} is for sentence-pair tasks, and none is chosen")
         self.data_sha256, self.oddities = self._read(self.cells)
-        """Digest of the data; and lines about what is odd in that of the chosen tasks."""
+        """Digest of the data, and lines about unusual data of the chosen tasks."""
 
     def _read(self, cells: Sequence[Cell]) -> tuple[str, tuple[str, ...]]:
-        """Digest of the data of the whole track, the chosen part or not, and what is odd about the chosen part.
+        """Digest of the whole track's data, and lines about unusual data of the chosen tasks.
 
-        Reading it is also the check that what will run is there and well-formed; other tasks may be missing.
+        Reading the data also checks that the data of the chosen cells exist and are well-formed. Other tasks may be
+        missing.
         """
         digest, odd = hashlib.sha256(), []
         reading = Reading.of_source(self.track.model.source) if self.source.test is not None else tuple
@@ -112,11 +113,11 @@ def check_budget(calls: int, train_rows: int) -> None:
     """Refuse a budget that the wire format cannot count.
 
     Args:
-        calls: of one cell.
+        calls: budget of one cell.
         train_rows: rows of one call.
 
     Raises:
-        InputError: with the numbers.
+        InputError: the budget is too large. The message has the numbers.
     """
     if calls * train_rows > MOST_ROWS:
         raise InputError(
@@ -126,19 +127,19 @@ def check_budget(calls: int, train_rows: int) -> None:
 
 
 def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, choices: Overrides) -> list[Cell]:
-    """The cells of a track that are to run: all tasks in their first split, then all in their second, and so on.
+    """The cells of a track that will run: the first split of every task, then the second of every task, and so on.
 
-    So every task has a score after as many cells as there are tasks.
+    So after one cell for each task, every task has a score.
 
     Raises:
-        InputError: a task or split is not the track's.
+        InputError: the track has no such task or split.
         DataError: the data directory lacks splits.
     """
     unknown = sorted(set(choices.tasks) - set(files))
     if unknown:
         raise InputError(f"track {track.name} has no task {unknown[0]!r}; it has {', '.join(files)}")
     cells: list[tuple[int, Cell]] = []
-    """Each with which of its task's splits it is."""
+    """Each cell with its split's position among the splits of its task."""
     for name, file in files.items():
         if choices.tasks and name not in choices.tasks:
             continue
@@ -156,21 +157,21 @@ def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, ch
 
 
 def _device_kind(track: Track, wanted: str | None) -> Literal["cpu", "cuda"]:
-    """The kind of device, found to be here where it is a GPU."""
+    """The kind of device. If it is a GPU, its presence was checked."""
     if track.device_kind(wanted) == "cpu":
         return "cpu"
-    from harness.lm import device  # noqa: PLC0415 - torch, which knows of GPUs
+    from harness.lm import device  # noqa: PLC0415 - imports torch, which detects GPUs
 
     return device.chosen(track, wanted)
 
 
 def relative_to_p0(cell: Cell) -> bool:
-    """Whether a pre-trained p0 is for this cell: one trained on pairs of sentences is for pairs."""
+    """Whether a pre-trained p0 is used in this cell: it was trained on sentence pairs, so it is used on pair tasks."""
     return cell.task.fields == 2  # noqa: PLR2004
 
 
 def _on_backend(track: Track, wanted: str) -> Track:
-    """The track on another backend; ONNX Runtime computes in float32."""
+    """The track with another backend. ONNX Runtime computes in float32."""
     if wanted not in {"torch", "onnxruntime"}:
         raise InputError(f"--backend {wanted}: torch or onnxruntime is needed")
     if wanted == backend_of(track):
@@ -183,10 +184,10 @@ def _on_backend(track: Track, wanted: str) -> Track:
 
 
 def replaced(track: Track, choices: Overrides) -> Track:
-    """The track with the command line's choices put in.
+    """The track with the command line's overrides applied.
 
     Raises:
-        InputError: a choice makes no sense.
+        InputError: a choice is not valid.
     """
     if choices.model is not None:
         kind = kind_of(choices.model)
@@ -211,14 +212,14 @@ def replaced(track: Track, choices: Overrides) -> Track:
 
 
 def source_of(track: Track, choices: Overrides) -> Source:
-    """Where the examples come from, before what is staged is looked for.
+    """The source of the examples, before staged data are looked for.
 
     Raises:
-        InputError: no such data directory.
+        InputError: there is no such data directory.
     """
     if choices.data is None:
         return Source(track.data.source)
     if not choices.data.is_dir():
         raise InputError(f"--data {choices.data}: no such directory")
-    directory = choices.data.absolute()  # ``.`` has no name
+    directory = choices.data.absolute()  # the path ``.`` has no name
     return Source("hub" if track.data.source == "hub" and not is_kit(directory) else "kit", directory)

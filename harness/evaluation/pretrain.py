@@ -2,15 +2,16 @@
 
     P <- P - Adam(dL/dP),    L = mean cross-entropy over label words,    layer 0 is shown p0 + P
 
-Sun et al. (ICML 2022, section 3.4) start the search for prompts of sentence-pair tasks from one that was trained on
-MNLI, a public set for natural-language inference. So does a run with ``--p0 FILE``: on its pair tasks the server adds P
-to every prompt at layer 0, so that every prompt of every query is relative to it. Single-text tasks and queries without
-a prompt are as they were. Such a run used data from outside; it never ranks with those that did not.
+Sun et al. (ICML 2022, section 3.4) start the prompt search of sentence-pair tasks from a prompt that was trained on
+MNLI, a public data set of natural-language inference. A run with ``--p0 FILE`` does the same. On its pair tasks the
+server adds P to every prompt at layer 0, so every prompt of every query is relative to P. Single-text tasks and queries
+without a prompt do not change. Such a run used outside data and is never ranked with runs that did not.
 
-P belongs to one mode of the contract: ``add``, to the fixed tokens p0, or ``prepend``, before the text, as in the
-paper. Its authors' own prompt, ``nli_base_prompt.pt``, is for the second and can be imported (`import_p0`). A query in
-the other mode is refused. As in the paper all of MNLI's training set is used, unless a size is given. Reconstructed:
-the number of epochs, and the choice by dev score; learning rate and batch are those of the paper's prompt tuning.
+P is for one mode of the contract: ``add``, to the fixed tokens p0, or ``prepend``, before the text, as in the paper.
+The authors' own prompt, ``nli_base_prompt.pt``, is for ``prepend`` and can be imported (`import_p0`). A query in the
+other mode is refused. As in the paper, all of MNLI's training set is used unless a size is given. The paper does not
+state the number of epochs or the choice by dev score: both are ours. Learning rate and batch size are those of the
+paper's prompt tuning.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ _TEXTS_FOR_INFO = 32
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How much is trained on what."""
+    """The data and the settings of the training."""
 
     source: str = "mnli"
     """A name in `harness.tracks.tasks.outside_sets`."""
     rows: int | None = None
-    """Training examples per class; None is the whole training set but for `dev`."""
+    """Training examples per class; None means the whole training set without the examples for `dev`."""
     dev: int = 100
-    """Examples per class by which the prompt is chosen."""
+    """Examples per class for choosing the prompt."""
     epochs: int = 1
     eta: float = 5e-4
     """Adam's learning rate."""
@@ -64,31 +65,31 @@ class Pretraining:
     """Texts per step."""
     seed: int = 0
     mode: Mode = "add"
-    """Where the prompt stands."""
+    """The position of the prompt."""
 
 
 @dataclass(frozen=True)
 class PretrainedPrompt:
-    """A file made by `write_p0`, read and found to fit the model."""
+    """A file made by `write_p0`, after it was read and checked against the model."""
 
     values: FloatArray  # (prompt tokens, width)
     sha256: str
-    """Of the whole file."""
+    """SHA-256 of the whole file."""
     mode: Mode
-    """Of the prompts that may be relative to it."""
+    """Mode of the prompts that may be relative to it."""
 
     @property
     def name(self) -> str:
-        """For `RunKey.external`."""
+        """The name in `RunKey.external`."""
         return f"p0:{self.sha256[:16]}"
 
 
 def load_source(how: Pretraining, source: Source) -> tuple[TaskFile, Shots]:
-    """The wording of a source, and examples of its training set: class-balanced ones, or all but those for dev.
+    """The wording of a source, and examples of its training set: a class-balanced sample, or all but those for dev.
 
     Raises:
-        InputError: an unknown source, or a number that makes no sense.
-        DataError: the set cannot be had, is malformed, or has too few examples of a class.
+        InputError: the source is unknown, or a number is out of range.
+        DataError: the set is not available, is malformed, or has too few examples of a class.
     """
     file = outside_set(how.source)
     if min(how.dev, how.epochs, how.batch, 1 if how.rows is None else how.rows) < 1 or not how.eta > 0:
@@ -104,10 +105,10 @@ def load_source(how: Pretraining, source: Source) -> tuple[TaskFile, Shots]:
 def pretrain(
     lm: LanguageModel, profile: str, file: TaskFile, shots: Shots, how: Pretraining, say: Callable[[str], None]
 ) -> tuple[FloatArray, dict[str, str]]:
-    """Train P (prompt tokens, width) and return the one that was best on dev, with what is known of it.
+    """Train P (prompt tokens, width) and return the P that was best on dev, with facts about its training.
 
     Raises:
-        TaskError, QueryError: the profile has no wording for the model, or its label words are no tokens of it.
+        TaskError, QueryError: the profile has no wording for the model, or its label words are not tokens of the model.
     """
     task = file.task(profile, lm.kind, lm)
     with seeded(lm.device, how.seed):
@@ -117,13 +118,13 @@ def pretrain(
         first, count = one.start, white.info.prompt_tokens
         span = slice(first, first + count)
         start = torch.zeros(count, white.info.width, device=white.device)
-        if how.mode == "prepend":  # from the embeddings of p0: equal vectors without positions would stay equal
+        if how.mode == "prepend":  # start from the embeddings of p0: equal vectors without positions stay equal
             with torch.no_grad():
                 start = white.module.get_input_embeddings()(one.ids[0, span]).clone()
         prompt = torch.nn.Parameter(start)
 
         def put_in(x: torch.Tensor) -> torch.Tensor:
-            """Embeddings (texts, tokens, width) with P added where p0 stands, or in the room before the text."""
+            """Embeddings (texts, tokens, width) with P added to p0, or put into the space before the text."""
             there = x[:, span] + prompt if how.mode == "add" else prompt.expand(len(x), -1, -1)
             return torch.cat([x[:, :first], there, x[:, span.stop :]], dim=1)
 
@@ -134,7 +135,7 @@ def pretrain(
         before = float(score(task.metric, zero, shots.dev.labels, len(task.classes)))
         values, note = start.cpu().numpy().astype(np.float32), {"dev": before}
         for better in white.fit([prompt], shots, np.random.default_rng(how.seed), recipe, prompted=True):
-            if better.note:  # the start has none
+            if better.note:  # the starting point has no note
                 values, note = prompt.detach().cpu().numpy().copy(), dict(better.note)
                 say(f"loss {note['loss']:.4f}  dev {note['dev']:.4f}")
     about = {
@@ -156,7 +157,7 @@ def pretrain(
 
 
 def write_p0(path: Path, values: FloatArray, about: dict[str, str]) -> None:
-    """Write a prompt as safetensors, beside its place and then there.
+    """Write a prompt as safetensors: to a temporary file first, which is then moved to `path`.
 
     Raises:
         InputError: the file cannot be written.
@@ -174,7 +175,8 @@ def read_p0(path: Path, lm: LanguageModel) -> PretrainedPrompt:
     """Read a prompt for a model.
 
     Raises:
-        InputError: no such file, of another kind, or trained on another model or number of prompt tokens.
+        InputError: there is no such file, it is of another kind, or it was trained on another model or with another
+            number of prompt tokens.
     """
     try:
         content = path.read_bytes()
@@ -199,18 +201,18 @@ def read_p0(path: Path, lm: LanguageModel) -> PretrainedPrompt:
 def import_p0(path: Path, lm: LanguageModel, mode: Mode) -> tuple[FloatArray, dict[str, str]]:
     """Read a prompt that another program saved with torch, such as the authors' ``nli_base_prompt.pt``.
 
-    Only tensors are read: `torch.load` with ``weights_only`` runs no code of the file's.
+    Only tensors are read: `torch.load` with ``weights_only`` runs no code from the file.
 
     Args:
-        path: a tensor (prompt tokens, width), or a dictionary that holds one; leading axes of length 1 are dropped.
-        lm: the model that it is for; nothing in the file says which.
-        mode: of the prompts that are to be relative to it; the authors' is for ``prepend``.
+        path: a tensor (prompt tokens, width), or a dictionary that holds one. Leading axes of length 1 are dropped.
+        lm: the model that the prompt was trained for. The file does not name it.
+        mode: mode of the prompts that will be relative to it. The authors' prompt is for ``prepend``.
 
     Returns:
-        What `write_p0` takes.
+        The arguments of `write_p0`: the values and the facts about them.
 
     Raises:
-        InputError: no such file, something else than tensors, or no tensor of that shape.
+        InputError: there is no such file, it holds other things than tensors, or it has no tensor of that shape.
     """
     try:
         held: Any = torch.load(path, map_location="cpu", weights_only=True)

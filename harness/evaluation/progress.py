@@ -1,4 +1,4 @@
-"""Who watches an evaluation: a live bar on a terminal, a line per cell elsewhere, JSON lines for machines."""
+"""Shows the progress of an evaluation: a live bar on a terminal, a line per cell elsewhere, JSON lines for machines."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ class PlainProgress:
 
         Args:
             console: where lines go.
-            first_round: called when the last task of an entry has got its first score and more cells are to come,
-                with the entry's name and the number of these cells.
+            first_round: called with the entry's name and the number of cells left, when every task of the entry has
+                its first score and cells are left.
         """
         self.console, self._first_round = console, first_round
         self._counts: dict[str, tuple[int, int]] = {}
-        """Of each entry whose cells are not all finished: how many are, and how many there are."""
+        """For each entry with unfinished cells: the number of finished cells, and of all cells."""
         self.given_up: dict[str, str] = {}
-        """Entries that could not be run to their end, with the reason."""
+        """Entries that were stopped before all cells were run, with the reason."""
         self._unscored: dict[str, set[str]] = {}
-        """Of such an entry, the tasks without a finished cell."""
+        """For each entry with unfinished cells: the tasks without a finished cell."""
 
     def __enter__(self) -> Self:
-        """Start; nothing to do."""
+        """Start; there is nothing to do."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop; nothing to do."""
+        """Stop; there is nothing to do."""
 
     def isolated(self, tier: Tier) -> None:
         """See `harness.evaluation.run.Progress`."""
@@ -83,7 +83,7 @@ class PlainProgress:
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
         """See `harness.evaluation.run.Progress`."""
         number, total = self._number(entry)
-        whose = f"{entry} " if len(self._counts) > 1 else ""  # of several at once
+        whose = f"{entry} " if len(self._counts) > 1 else ""  # several entries run at once
         self.console.print(f"  {escape(f'[{number}/{total}] {whose}')}{describe(cell, verdict)}", soft_wrap=True)
         self._counts[entry] = number, total
         if number == total:
@@ -99,7 +99,7 @@ class PlainProgress:
         self.console.print(f"{escape(entry)}: {escape(printable(problem).strip()[-2000:])}", soft_wrap=True)
 
     def _scored(self, entry: str, task: str, left: int) -> None:
-        """A task has a finished cell more; tell when it was the last task without one, and cells are left."""
+        """Note a task's finished cell. Call `first_round` if every task now has one and cells are left."""
         unscored = self._unscored.get(entry, set())
         if task in unscored:
             unscored.remove(task)
@@ -107,16 +107,16 @@ class PlainProgress:
                 self._first_round(entry, left)
 
     def _number(self, entry: str) -> tuple[int, int]:
-        """Which cell of the entry is the next to finish, and of how many."""
+        """The number of the entry's cell that finishes next, and the number of all its cells."""
         finished, total = self._counts.get(entry, (0, 1))
         return finished + 1, total
 
 
 class LiveProgress(PlainProgress):
-    """A bar per running cell: budget used, best loss so far, time left; finished cells stay as lines above it."""
+    """A bar per running cell: budget used, best loss so far, time left. Finished cells stay as lines above it."""
 
     def __init__(self, console: Console, first_round: Callable[[str, int], None] | None = None) -> None:
-        """Draw on `console`; `first_round` as in `PlainProgress`."""
+        """Draw on `console`. `first_round` is as in `PlainProgress`."""
         super().__init__(console, first_round)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -170,7 +170,7 @@ class LiveProgress(PlainProgress):
 
 
 class JsonProgress(PlainProgress):
-    """One JSON object per event, a line each."""
+    """One JSON object per event, one object per line."""
 
     def __init__(self, console: Console) -> None:
         """Write to `console`'s file."""
@@ -204,7 +204,7 @@ class JsonProgress(PlainProgress):
         self._write({"event": "abandoned", "entry": entry, "detail": problem})
 
     def failed(self, failure: Failure) -> None:
-        """Write a line of the table of what failed."""
+        """Write a line of the table of failures."""
         self._write({"event": "failed", **dataclasses.asdict(failure)})
 
     def _write(self, event: dict[str, Any]) -> None:
@@ -214,7 +214,7 @@ class JsonProgress(PlainProgress):
 
 
 def printable(text: str) -> str:
-    """Text from a submission without the control characters that could command a terminal."""
+    """Text from a submission without the control characters that could control a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -1,4 +1,4 @@
-"""Which texts of a test set a submission asked about. No cell gives them, so it knew them from elsewhere."""
+"""Counts the test texts that a submission queried. No cell gives these texts, so the submission knew them before."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 class QueriedTexts:
-    """The texts of one cell's answered queries, kept as digests: however long they are, they take no room."""
+    """The texts of one cell's answered queries. Only their digests are kept, so long texts take no more memory."""
 
     def __init__(self, read: Callable[[Text], Text]) -> None:
-        """Compare texts as `read` gives them (`harness.lm.reading`)."""
+        """Compare texts after `read` (`harness.lm.reading`)."""
         self._read = read
         self._digests: set[bytes] = set()
 
     def add(self, texts: Iterable[Text]) -> None:
-        """Take note of texts that were queried."""
+        """Record texts that were queried."""
         self._digests.update(map(self._digest, texts))
 
     def of_test(self, test: Examples, shots: Shots) -> int:
-        """The number of different texts of the test set that were queried and are neither in train nor in dev."""
+        """The number of distinct test texts that were queried and are neither in train nor in dev."""
         given = {self._digest(text) for examples in (shots.train, shots.dev) for text in examples.texts}
         return len({self._digest(text) for text in test.texts} & self._digests - given)
 

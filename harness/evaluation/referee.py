@@ -1,7 +1,7 @@
-"""One cell: a worker tunes, the referee applies its answers to the test set afterwards, and the store keeps the facts.
+"""Runs one cell: a worker tunes, then the referee applies its answers to the test set and stores the facts.
 
-A white-box reference has no worker: it trains in this process, with the model's weights (`run_reference`).
-How a cell may end is in `harness.results.status`.
+A white-box reference has no worker. It trains in this process, with the model's weights (`run_reference`).
+`harness.results.status` lists the ways in which a cell can end.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ class Cell:
 
     @property
     def train_rows(self) -> int:
-        """Rows of one call."""
+        """Number of rows that one call costs."""
         return len(load_shots(self.file, self.source, self.split, self.spec).train)
 
     @property
     def worker_seed(self) -> int:
-        """Seed of the submission's generator: a function of run seed, task, split and repeat alone."""
+        """Seed of the submission's generator. It depends on run seed, task, split and repeat alone."""
         again = f"/{self.repeat}" if self.repeat else ""
         digest = hashlib.sha256(f"{self.seed}/{self.task.name}/{self.split}{again}".encode()).digest()
         return int.from_bytes(digest[:8], "little") >> 2
@@ -92,9 +92,9 @@ class Verdict:
     status: str
     record: CellRecord
     score: float | None
-    """Test score of the final answer, for progress; None for a failure. Rankings recompute it."""
+    """Test score of the final answer, for the progress display; None for a failure. Rankings recompute it."""
     stored: bool
-    """False where another process had finished the same cell first."""
+    """False if another process had finished the same cell first."""
 
 
 def run_cell(
@@ -106,14 +106,14 @@ def run_cell(
     watch: Watch,
     tier: Tier | None = None,
 ) -> Verdict:
-    """Run a submission on a cell and store what came of it, in the best tier of isolation or the one that is given.
+    """Run a submission on a cell and store the outcome, in the best tier of isolation or in the given one.
 
-    Whatever the submission does is a status of the cell: that it cannot be imported or configured is `crashed`.
+    Whatever the submission does gives the cell a status. If it cannot be imported or configured, that is `crashed`.
 
     Raises:
-        SandboxError: no worker can be isolated so.
-        DataError: the data are not there or malformed.
-        StoreError: a fact could not be made durable.
+        SandboxError: no worker can be isolated in that tier.
+        DataError: the data are missing or malformed.
+        StoreError: a fact could not be written to disk.
     """
     cell, options = _settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
@@ -173,13 +173,13 @@ def priced_model(cell: Cell, shots: Shots, lm: LanguageModel) -> PricedModel:
 
 
 def _settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
-    """The cell with the budget that a preset leaves it, and the options with those of the preset on its task."""
+    """The cell with its budget limited by the preset, and the options together with those of the preset on its task."""
     spec = msgspec.structs.replace(cell.spec, calls=presets.most_calls(submission, options, cell.spec.calls))
     return dataclasses.replace(cell, spec=spec), presets.on_task(submission, options, cell.task.name)
 
 
 def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
-    """What is known of a cell before anything runs; the device's peak of memory counts from here."""
+    """The facts about a cell before anything runs. The device's peak memory is measured from here."""
     from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
 
     probe = fingerprint(lm, cell.task)
@@ -206,14 +206,14 @@ def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
 
 
 def _used(record: CellRecord, usage: Usage) -> CellRecord:
-    """The record with what its queries add up to."""
+    """The record with the totals of its queries."""
     return dataclasses.replace(record, **dataclasses.asdict(usage))
 
 
 def _finished(
     cell: Cell, attempt: Attempt, status: str, record: CellRecord, applied: Applied, lm: LanguageModel
 ) -> Verdict:
-    """Store how a cell ended, with the time of its test and the peaks of memory."""
+    """Store how a cell ended, with the time of its test and the peak memory."""
     from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
 
     record = dataclasses.replace(
@@ -231,7 +231,7 @@ def _finished(
 
 
 def _hand_over(worker: launch.Worker, job: wire.Job, wall_s: float) -> None:
-    """Send the job; a worker that is gone or does not read it shows in what follows."""
+    """Send the job. If the worker has ended or does not read it, later steps find that out."""
     worker.sock.settimeout(wall_s)
     with contextlib.suppress(OSError):
         worker.sock.sendall(wire.encode(job))
@@ -253,7 +253,7 @@ def _job(cell: Cell, shots: Shots, info: ModelInfo, folder: Path, options: Mappi
 
 
 def _status(tuning: Tuning, left: launch.Exit) -> tuple[str, str]:
-    """What the end of the conversation and of the process say together: status and detail."""
+    """Status and detail of a cell, from the end of the conversation and the end of the process."""
     detail = tuning.detail
     killed = tuning.end == "closed" and left.code == -signal.SIGKILL
     if tuning.end == "memory" or killed:
@@ -273,11 +273,11 @@ def _status(tuning: Tuning, left: launch.Exit) -> tuple[str, str]:
 def run_reference(
     cell: Cell, submission: Submission, options: Mapping[str, str], lm: LanguageModel, attempt: Attempt, watch: Watch
 ) -> Verdict:
-    """Run a white-box reference on a cell, in this process and without a sandbox, and store what came of it.
+    """Run a white-box reference on a cell, in this process and without a sandbox, and store the outcome.
 
     Raises:
-        DataError: the data are not there or malformed.
-        StoreError: a fact could not be made durable.
+        DataError: the data are missing or malformed.
+        StoreError: a fact could not be written to disk.
     """
     from harness.evaluation.white_box import WHITE_BOX_LEVEL, Training, WhiteBox, train  # noqa: PLC0415 - torch
 
@@ -286,7 +286,7 @@ def run_reference(
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()
     white = WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
-    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # what it prints is no result
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # its output is not a result
         config: dict[str, object] = {}
         try:
             solver = _imported(stack, submission, options)
@@ -323,18 +323,18 @@ def run_reference(
 
 @dataclass(frozen=True)
 class HandedIn:
-    """An answer that came from outside, with what was asked and answered before."""
+    """An answer from a solver outside the sandbox, with the queries and replies before it."""
 
     incumbent: Incumbent
     history: tuple[tuple[int, Note], ...]
     usage: Usage
     tuning_s: float
     incumbents: Mapping[float, Incumbent] = dataclasses.field(default_factory=dict)
-    """The answers at all marks, where they are known: of an optimizer in this process."""
+    """The answers at all marks, if they are known, as for an optimizer in this process."""
     log: tuple[tuple[int, Note], ...] = ()
     config: Mapping[str, object] = dataclasses.field(default_factory=dict)
     rows_after: int = 0
-    """Rows that were spent after the answer was handed in."""
+    """Number of rows that were spent after the answer was handed in."""
 
 
 def score_handed(
@@ -345,14 +345,14 @@ def score_handed(
     where: str,
     problem: str = "",
 ) -> Verdict:
-    """Apply an answer that was handed in from outside, without a worker, and store what came of it.
+    """Apply an answer from a solver outside the sandbox, without a worker, and store the outcome.
 
-    `where` stands in the sandbox's place and makes a division of its own, since neither the solver's time nor its means
-    were under control. `problem` is why the answer is not applied at all, if there is a reason.
+    `where` replaces the name of the sandbox tier and makes a separate division, because neither the solver's time nor
+    its resources were controlled. If `problem` is given, it is the reason why the answer is not applied at all.
 
     Raises:
-        DataError: the data are not there or malformed.
-        StoreError: a fact could not be made durable.
+        DataError: the data are missing or malformed.
+        StoreError: a fact could not be written to disk.
     """
     begun = _begun(cell, load_shots(cell.file, cell.source, cell.split, cell.spec), lm)
     test, limits = load_test(cell.file, cell.source), cell.limits.answers
@@ -377,7 +377,7 @@ def score_handed(
 
 
 def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
-    """A reference's code, to be taken out of this process when the stack closes."""
+    """Import a reference's code. When the stack closes, its modules are removed from this process."""
     try:
         return stack.enter_context(loaded(stack.enter_context(snapshot(submission)), options))
     except SubmissionError:
@@ -392,7 +392,7 @@ def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapp
 
 
 def _shown(config: Any) -> dict[str, object]:
-    """A reference's configuration as it is stored: plain data as it is, anything else as it prints."""
+    """A reference's configuration in its stored form: plain data unchanged, anything else as text."""
     plain = (bool, int, float, str, type(None))
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {name: value if isinstance(value, plain) else repr(value) for name, value in values.items()}

@@ -1,14 +1,14 @@
-"""`harness replay`: an organiser's second look at a run, by running it again.
+"""`harness replay`: checks a stored run by running it again.
 
-Of each cell looked at, two things are checked. The stored answers are applied to the test set again: they must give the
-stored predictions. And the submission is run again, with the seed and the options of the run, by the very code that
-evaluates, into a database of its own: its queries must give the digests that the ledger holds, one by one, and its
-answers must be the stored ones. A digest covers the bytes of request and reply, so one changed reply, a query that was
-never asked, or another model show at the first query they touch.
+Two things are checked for each chosen cell. First, the stored answers are applied to the test set again and must give
+the stored predictions. Second, the submission is run again with the seed and the options of the run, by the same code
+that evaluates, into a separate database. Its queries must give the digests in the ledger, one by one, and its answers
+must equal the stored ones. A digest covers the bytes of request and reply. So a changed reply, a query that was never
+asked, or another model is found at the first query that it affects.
 
-Digests agree where numbers do: on the same processor with the same versions and threads. Elsewhere logits differ by
-rounding. The fingerprint of fixed texts that each cell keeps (`harness.lm.fingerprint`) tells that apart from another
-model.
+Digests agree only if the numbers are equal: on the same processor with the same versions and threads. On other
+machines logits differ by rounding. Each cell keeps the logits of fixed texts as a fingerprint
+(`harness.lm.fingerprint`), which distinguishes rounding from another model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from harness.tracks.track import Track
 
 _FLIPPED = 0.02
-"""Share of predictions that rounding may turn: those of texts at the border between two classes."""
+"""Largest share of predictions that rounding may change, for texts near the border between two classes."""
 _COMPARED = ("rows", "tokens", "bytes_up", "bytes_down", "level", "sha256")
 _IDENTITY = ("submission_sha256", "track_fingerprint", "model_sha256", "data_sha256", "device", "environment_sha256")
 
@@ -52,28 +52,28 @@ Verdict = Literal["reproduced", "within rounding", "not reproduced"]
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of looking at one cell again."""
+    """The result of checking one cell again."""
 
     task: str
     split: int
     status: tuple[str, str]
-    """Then and now."""
+    """The status of the stored run and of the new one."""
     drift: float | None
-    """Largest difference of a logit of the fixed texts between then and now; None where the run kept none."""
+    """Largest difference between the stored and the new logits of the fixed texts; None if the run kept none."""
     rounding: float
-    """Largest difference that is rounding in this number format."""
+    """Largest difference that counts as rounding in this number format."""
     predictions: int
-    """Stored predictions, those of all marks, that have a stored answer."""
+    """Number of stored predictions, at all marks, that have a stored answer."""
     flipped: int
-    """How many of them the stored answers do not give now."""
+    """How many of them the stored answers do not reproduce."""
     queries: tuple[int, int]
-    """In the ledger, and asked now."""
+    """Number of queries in the ledger, and of queries asked now."""
     difference: str
-    """The first place where ledger, answers or predictions of the second run differ; empty where none does."""
+    """The first difference between the two runs in ledger, answers or predictions; empty if there is none."""
 
     @property
     def verdict(self) -> Verdict:
-        """`reproduced` is bit for bit. `within rounding` needs logits that are close, but not the same."""
+        """`reproduced` means equal bit for bit. `within rounding` means that the logits are close but not equal."""
         if not self.flipped and not self.difference:
             return "reproduced"
         close = self.drift is not None and 0 < self.drift <= self.rounding
@@ -82,26 +82,26 @@ class Replayed:
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of looking at a run again."""
+    """The result of checking a run again."""
 
     run: str
     entry: str
     identity: tuple[str, ...]
-    """What of the run's identity is not as it was, in words."""
+    """The parts of the run's identity that have changed, in words."""
     cells: tuple[Replayed, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of its cells."""
+        """The worst verdict of its cells."""
         order: tuple[Verdict, ...] = ("reproduced", "within rounding", "not reproduced")
         return max((cell.verdict for cell in self.cells), key=order.index)
 
 
 def find_run(store: Store, name: str) -> Run:
-    """The newest run of this entry, or the run with this id or the beginning of one.
+    """The newest run of this entry, or the run whose id is this name or begins with it.
 
     Raises:
-        InputError: there is none, or several ids begin so.
+        InputError: there is no such run, or several ids begin with the name.
     """
     runs = store.runs()[::-1]
     for run in runs:
@@ -117,7 +117,7 @@ def find_run(store: Store, name: str) -> Run:
 
 
 def choices_of(key: RunKey, cells: Sequence[StoredCell], track: Track, given: Overrides) -> Overrides:
-    """What to evaluate with: what the run has stored of its choices, and the files that are given again.
+    """The choices for the replay: those that the run has stored, and the files that are given again.
 
     Raises:
         InputError: the run has no queries to repeat.
@@ -139,7 +139,7 @@ def choices_of(key: RunKey, cells: Sequence[StoredCell], track: Track, given: Ov
 
 
 def sampled(store: Store, run: str, count: int | None, rng: np.random.Generator) -> list[StoredCell]:
-    """`count` finished cells of a run, drawn at random; all of them where no count is given."""
+    """`count` finished cells of a run, drawn at random; all of them if `count` is None."""
     cells = store.cells(run)
     if count is None or count >= len(cells):
         return cells
@@ -155,10 +155,10 @@ def replay(
     submission: Submission,
     progress: Progress,
 ) -> Replay:
-    """Look at cells of a run again. `choices` is made by `choices_of`.
+    """Check cells of a run again. `choices` is made by `choices_of`.
 
     Raises:
-        InputError: the submission's folder is not the one that ran, or the track is another.
+        InputError: the submission's folder or the track is not the one of the run.
         HarnessError: as `Evaluation` and `Evaluation.run`.
     """
     key = run.key
@@ -177,7 +177,7 @@ def replay(
         )
     found: list[Replayed] = []
     for name in dict.fromkeys(cell.record.format or track.model.dtype for cell in cells):
-        model = msgspec.structs.replace(track.model, formats=(name,))  # as then, whatever is fastest here
+        model = msgspec.structs.replace(track.model, formats=(name,))  # the stored format, not the fastest one here
         in_format = msgspec.structs.replace(track, model=model)
         own = [cell for cell in cells if (cell.record.format or track.model.dtype) == name]
         replayed, now = _again(store, own, in_format, choices, submission, dict(key.options), progress)
@@ -196,7 +196,7 @@ def _again(
     options: dict[str, str],
     progress: Progress,
 ) -> tuple[list[Replayed], RunKey]:
-    """Run cells of one number format again; what came of each, and the identity of the second run."""
+    """Run the cells of one number format again. Return the result of each, and the identity of the second run."""
     wanted = {(cell.task, cell.split): cell for cell in cells}
     with tempfile.TemporaryDirectory(prefix="harness-replay-") as folder:
         scratch = Store(str(Path(folder) / "replay.db"))
@@ -222,7 +222,7 @@ def _again(
 
 
 def _priced_as(cell: Cell, then: StoredCell) -> Cell:
-    """The cell with rows of the size that they had then."""
+    """The cell with the row size of the stored run."""
     size = msgspec.UNSET if then.record.row_tokens is None else then.record.row_tokens
     return dataclasses.replace(cell, spec=msgspec.structs.replace(cell.spec, row_tokens=size))
 
@@ -232,7 +232,7 @@ def _compare(
 ) -> Replayed:
     predictions, flipped = _applied(store, then, evaluation, cell)
     ledgers = store.ledger(then.attempt), scratch.ledger(now.attempt)
-    late = "timeout" in {then.status, now.status}  # how far it came is the clock's doing
+    late = "timeout" in {then.status, now.status}  # the clock decided how many queries were asked
     difference = _first_query(*ledgers, late) or ("" if late else _first_answer(store, then, scratch, now))
     return Replayed(
         then.task,
@@ -248,7 +248,7 @@ def _compare(
 
 
 def _applied(store: Store, then: StoredCell, evaluation: Evaluation, cell: Cell) -> tuple[int, int]:
-    """Number of stored predictions, and of those that the stored answers do not give."""
+    """Number of stored predictions, and of those that the stored answers do not reproduce."""
     test, lm = load_test(cell.file, cell.source), evaluation.model_for(cell)
     known: dict[bytes, Any] = {}
     total = flipped = 0
@@ -262,7 +262,7 @@ def _applied(store: Store, then: StoredCell, evaluation: Evaluation, cell: Cell)
                     axis=1
                 )
             except AnswerError:
-                known[blob] = np.full(len(test), -1)  # no answer that can be applied gives these predictions
+                known[blob] = np.full(len(test), -1)  # no valid answer can give these predictions
         total += len(stored)
         flipped += int((known[blob] != stored).sum()) if len(stored) == len(test) else len(stored)
     return total, flipped
@@ -277,7 +277,7 @@ def _drift(then: Fingerprint | None, evaluation: Evaluation, cell: Cell) -> floa
 
 
 def _first_query(then: list[LedgerRow], now: list[LedgerRow], late: bool) -> str:
-    """Where two ledgers part, in words."""
+    """The first difference between two ledgers, in words."""
     for number, (one, two) in enumerate(zip(then, now, strict=False)):
         for name in _COMPARED:
             before, after = getattr(one, name), getattr(two, name)
@@ -289,7 +289,7 @@ def _first_query(then: list[LedgerRow], now: list[LedgerRow], late: bool) -> str
 
 
 def _first_answer(store: Store, then: StoredCell, scratch: Store, now: StoredCell) -> str:
-    """Where two outcomes part, in words."""
+    """The first difference between two outcomes, in words."""
     if then.status != now.status:
         return f"status {then.status} then, {now.status} now"
     for mark in sorted(then.predictions.keys() | now.predictions.keys()):

@@ -1,4 +1,4 @@
-"""Plans the cells of a run, skips those that are finished, runs the rest in order."""
+"""Plans the cells of a run, skips those that are finished, and runs the rest in order."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Somebody who watches."""
+    """Receives the events of an evaluation, to show its progress."""
 
     def isolated(self, tier: Tier) -> None:
         """Workers of submissions will run in this tier of isolation."""
         ...
 
     def noticed(self, lines: Sequence[str]) -> None:
-        """This is odd about the data; often it is nothing."""
+        """Lines about unusual data; usually there are none."""
         ...
 
     def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
-        """A run is about to start; of its cells all but those in `todo` are in the store already."""
+        """A run is about to start. All its cells but those in `todo` are in the store already."""
         ...
 
     def began(self, entry: str, cell: Cell) -> None:
@@ -52,7 +52,7 @@ class Progress(Protocol):
         ...
 
     def spent(self, rows: int, note: Mapping[str, float]) -> None:
-        """Rows charged so far in this cell, and the note of the answer that stands."""
+        """Rows charged so far in this cell, and the note of the current answer."""
         ...
 
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
@@ -60,29 +60,29 @@ class Progress(Protocol):
         ...
 
     def abandoned(self, entry: str, problem: str) -> None:
-        """A submission cannot be run, or not to its end; the others go on."""
+        """A submission cannot be run, or has stopped before its end. The others go on."""
         ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run of every submission, and as which run; plain data, without the model."""
+    """The cells that are run for every submission, and the identity of the run. Plain data, without the model."""
 
     cells: tuple[Cell, ...]
     base: RunKey
-    """What identifies a run, but for what comes with the submission."""
+    """The identity of a run, without the fields that depend on the submission."""
     environments: Mapping[Access, dict[str, Any]]
     numerics: dict[str, object]
     white_box: bool
-    """Whether references may run."""
+    """Whether white-box references may run."""
 
     def open(self, store: Store, submission: Submission, options: Mapping[str, str], *, again: bool = False) -> OpenRun:
-        """Record the run of a submission, unless it is there, and see which of its cells are missing.
+        """Record the run of a submission, unless it is stored already, and find its missing cells.
 
-        With `again`, those that failed are to be done, too.
+        With `again`, failed cells are run again, too.
 
         Raises:
-            InputError: it is a white-box reference, and the choices do not allow it.
+            InputError: the submission is a white-box reference, and the choices do not allow it.
             SubmissionError: an organiser's ruling does not allow it.
         """
         self._check(submission)
@@ -90,16 +90,16 @@ class Plan:
         return self._opened(store, run, submission, options, again)
 
     def peek(self, store: Store, submission: Submission, options: Mapping[str, str], *, again: bool = False) -> OpenRun:
-        """`open`, but nothing is recorded.
+        """Like `open`, but nothing is recorded.
 
         Args:
-            store: where the run may be.
-            submission: what would be run.
-            options: of its Config.
-            again: whether cells that failed are to be done, too.
+            store: the database in which the run is looked up.
+            submission: the submission that would be run.
+            options: values of its Config's fields.
+            again: whether failed cells are run again, too.
 
         Returns:
-            The run under the id that it has or would have.
+            The run, with the id that it has or would get.
 
         Raises:
             InputError: as `open`.
@@ -109,16 +109,16 @@ class Plan:
         return self._opened(store, run, submission, options, again)
 
     def record(self, store: Store, access: Access, *, ruled: bool = True, **own: Any) -> str:
-        """Record a run, unless it is there, and return its id; `own` are the fields of `RunKey` that tell it apart.
+        """Record a run, unless it is stored already, and return its id. `own` are the fields of `RunKey` for this run.
 
         Raises:
-            SubmissionError: it is new, and an organiser's ruling does not allow it; with `ruled` False, none counts.
+            SubmissionError: the run is new, and an organiser's ruling forbids it. With `ruled` False, none counts.
         """
         environment = self.environments[access] | {"numerics": self.numerics}
         return store.open_run(self._key(access, **own), environment, ruled=ruled)
 
     def label(self, submission: Submission, options: Mapping[str, str]) -> str:
-        """The entry as people see it."""
+        """The entry's name as it is shown to people."""
         return dataclasses.replace(self.base, entry=entry_name(submission.name, options), team=submission.team).label
 
     def run_id(self, access: Access, **own: Any) -> str:
@@ -146,7 +146,7 @@ class Plan:
 
 
 def _own(submission: Submission, options: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of `RunKey` that come with a submission."""
+    """The fields of `RunKey` that depend on the submission."""
     given = tuple(sorted(options.items()))
     entry = entry_name(submission.name, options)
     digest = identity_sha256(submission, options)
@@ -155,34 +155,34 @@ def _own(submission: Submission, options: Mapping[str, str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run in the store, and what is still to be done of it."""
+    """A run in the store, and the cells that are still missing."""
 
     id: str
     entry: str
     todo: tuple[Cell, ...]
     failed: Mapping[tuple[str, int], int]
-    """Of those to be done again, the attempt whose outcome is to be replaced."""
+    """For each cell that is run again, the attempt whose outcome will be replaced."""
 
     def replaces(self, cell: Cell) -> int | None:
-        """The attempt whose outcome a cell's next one replaces; None where it has none."""
+        """The attempt whose outcome the cell's next attempt replaces; None if the cell has no outcome."""
         return self.failed.get((cell.task.name, cell.split))
 
 
 class Evaluation:
-    """A track with its model and data at hand, ready to run submissions."""
+    """A track with its model and data loaded, ready to run submissions."""
 
     def __init__(self, track: Track, choices: Overrides, store: Store, prepared: Preparation | None = None) -> None:
-        """Check data and cells first, unless they were `prepared`, then load the model.
+        """Check data and cells first, unless they are `prepared`, then load the model.
 
         Args:
             track: the track, as its file says.
-            choices: what the command line replaces of it.
-            store: where facts are stored.
-            prepared: the same track and choices, checked before; None checks them now.
+            choices: the command line's overrides of the track.
+            store: the database that holds the facts.
+            prepared: the same track and choices, already checked; None checks them now.
 
         Raises:
             InputError: the data or the choices do not fit the track.
-            FetchError: the track's model or data are neither staged nor to be had.
+            FetchError: the track's model or data are neither staged nor available.
             ModelError: the model cannot be loaded.
         """
         from harness.evaluation.pretrain import read_p0  # noqa: PLC0415
@@ -212,26 +212,26 @@ class Evaluation:
     def run(
         self, submission: Submission, options: Mapping[str, str], progress: Progress, *, again: bool = False
     ) -> str:
-        """Run what is missing of one submission; return the run's id. May be interrupted and called again.
+        """Run the missing cells of one submission and return the run's id. It may be interrupted and called again.
 
-        With `again`, cells that failed are run once more, and the new outcome replaces the failure.
+        With `again`, failed cells are run once more, and the new outcome replaces the failure.
 
         Raises:
-            InputError: it is a white-box reference, and the choices do not allow it.
+            InputError: the submission is a white-box reference, and the choices do not allow it.
         """
         run = self.plan.open(self.store, submission, options, again=again)
         progress.planned(run.entry, self.cells, run.todo)
         for cell in run.todo:
             replaces = run.replaces(cell)
             if self.is_done(run.id, cell, replaces):
-                continue  # by another process, meanwhile
+                continue  # another process has finished it meanwhile
             progress.began(run.entry, cell)
             verdict = self.run_cell(run.id, cell, submission, options, progress.spent, replaces)
             progress.ended(run.entry, cell, verdict)
         return run.id
 
     def is_done(self, run: str, cell: Cell, replaces: int | None = None) -> bool:
-        """Whether a cell has an outcome, another one than that of the attempt `replaces`."""
+        """Whether a cell has an outcome from another attempt than `replaces`."""
         place = cell.task.name, cell.split
         return place in self.store.finished(run) and (replaces is None or self.store.failed(run).get(place) != replaces)
 
@@ -244,15 +244,15 @@ class Evaluation:
         watch: Watch,
         replaces: int | None = None,
     ) -> Verdict:
-        """Run one cell of an open run. Several threads may do so at once: their forward passes take turns.
+        """Run one cell of an open run. Several threads may call this at once; their forward passes take turns.
 
-        A reference has the model to itself until it ends. The outcome replaces that of the attempt `replaces`.
+        A reference has exclusive use of the model until it ends. The outcome replaces that of the attempt `replaces`.
 
         Raises:
             SandboxError: no worker can be isolated.
         """
         white_box, lm = submission.access == "white-box", self.model_for(cell)
-        tier = None if white_box else self.tier  # before anything is recorded
+        tier = None if white_box else self.tier  # may raise, so it comes before anything is recorded
         attempt = self.store.begin(run, cell.task.name, cell.split, replaces)
         try:
             if white_box:
@@ -265,24 +265,24 @@ class Evaluation:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """What is run of every submission."""
+        """The cells that are run for every submission."""
         return self.plan.cells
 
     def model_for(self, cell: Cell) -> LanguageModel:
-        """The model as this cell's submission meets it: with the pre-trained prompt where there is one for it."""
+        """The model that serves this cell's submission: with the pre-trained prompt, if the cell uses one."""
         return self._with_p0 if relative_to_p0(cell) else self.lm
 
     @cached_property
     def tier(self) -> Tier:
-        """Isolation that all workers run in: the best that this machine gives, or the chosen one.
+        """The isolation tier of all workers: the best one on this machine, or the chosen one.
 
         Raises:
-            SandboxError: no worker comes up in any.
+            SandboxError: no worker can be started in any tier.
         """
         return self._sandbox or best_tier.best().tier
 
     def _fitted(self, cell: Cell) -> Cell:
-        """The cell with label words that are tokens of the model, where the profile reads their first tokens."""
+        """The cell with label words that are tokens of the model. Some profiles use the first token of each word."""
         task = cell.file.task(self.track.profile, self.track.model.kind, self.lm)
         return dataclasses.replace(cell, task=task)
 
@@ -310,10 +310,10 @@ class Evaluation:
 
 
 def check_access(submission: Submission, white_box: bool) -> None:
-    """Refuse a white-box reference unless it was allowed.
+    """Refuse a white-box reference unless the choices allow it.
 
     Raises:
-        InputError: what it is, and how to allow it.
+        InputError: the submission is a white-box reference. The message says how to allow it.
     """
     if submission.access == "white-box" and not white_box:
         raise InputError(
@@ -324,14 +324,14 @@ def check_access(submission: Submission, white_box: bool) -> None:
 
 
 def numeric_profile(track: Track, dtype: DType) -> dict[str, object]:
-    """How numbers are computed, as stored with a run: the format taken here and the track's `Numerics`."""
+    """How numbers are computed, as stored with a run: the number format used here and the track's `Numerics`."""
     return {"dtype": dtype, **msgspec.to_builtins(track.numerics)}
 
 
 def plan_known_before(prepared: Preparation) -> Plan | None:
-    """The plan, if it is known from an earlier time how the model identifies a run; None if it is not.
+    """The plan, if the model's part of the run's identity is known from an earlier command; None if it is not.
 
-    Its cells have the label words as the task file writes them, so they name what is run and cannot be run.
+    Its cells have the label words of the task file, not those fitted to the model. So they can be named but not run.
     """
     key = known_plan.key_of(prepared)
     known = None if key is None else known_plan.read(key)
@@ -341,7 +341,7 @@ def plan_known_before(prepared: Preparation) -> Plan | None:
 
 
 def keep(prepared: Preparation, plan: Plan) -> None:
-    """Let `plan_known_before` find a plan that was made with the model at hand."""
+    """Keep a plan that was made with the loaded model, for `plan_known_before`."""
     key = known_plan.key_of(prepared)
     if key is not None:
         known_plan.write(key, known_plan.KnownPlan(plan.base, dict(plan.environments), plan.numerics))

@@ -1,12 +1,12 @@
-"""What a white-box reference is given: the model's weights in float32, gradients, and one training loop for all.
+"""The tools of a white-box reference: the model's weights in float32, gradients, and a common training loop.
 
 The papers compare gradient-free methods with prompt tuning, fine-tuning and the like, which need gradients. Such a
 *reference* is a folder like any other submission, with ``access = "white-box"`` at the top of its source and
 
     def tune(lm: WhiteBox, task: Task, shots: Shots, rng: Generator, config: Config) -> Iterator[Predictor]
 
-It runs in the referee's own process, without a budget and without a sandbox, and is listed but never ranked. The last
-predictor it yields is scored. The test set is loaded after `tune` has ended.
+It runs in the referee's own process, without a budget and without a sandbox. It is listed but never ranked. The last
+predictor that it yields is scored. The test set is loaded after `tune` has ended.
 """
 
 from __future__ import annotations
@@ -39,36 +39,36 @@ if TYPE_CHECKING:
     from harness.sandbox.submission import Solver
 
 WHITE_BOX_LEVEL = 4
-"""Access level of a reference; those of the black box are 0 to 3."""
+"""Access level of a reference. The levels of the black box are 0 to 3."""
 PUBLISHED_LAYERS = 24
-"""Layers of RoBERTa-large, for which the papers state epochs and patience."""
+"""Number of layers of RoBERTa-large, the model for which the papers state epochs and patience."""
 _MOST_LOGGED = 4000
 _STEPS_BETWEEN_LOOKS = 10
 _TEXTS_AT_ONCE = 32
 
 Edit: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
-"""Changes the input of a layer, (texts, tokens, width)."""
+"""A function that changes the input of a layer, (texts, tokens, width)."""
 
 
 class OutOfTimeError(Exception):
-    """The cell's wall-clock limit has passed; the last predictor stands."""
+    """The cell's wall-clock limit has passed. The last predictor counts."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A classifier: texts to probabilities, and what is known of it."""
+    """A classifier: a function from texts to probabilities, and its note."""
 
     classify: Callable[[Sequence[Text]], FloatArray]
     """texts -> (texts, classes)"""
     note: Mapping[str, float] = field(default_factory=dict)
-    """Train loss and dev metric, for people to read."""
+    """Train loss and dev metric, for people."""
 
     def __call__(self, texts: Sequence[Text]) -> FloatArray:
         """Probabilities (texts, classes)."""
         return self.classify(texts)
 
     def classes(self, texts: Sequence[Text], classes: int) -> IntArray:
-        """The most probable class of each text; ValueError unless there are finite probabilities for all of them."""
+        """The most probable class of each text; ValueError unless every text has finite probabilities."""
         p = np.asarray(self(texts))
         if p.shape != (len(texts), classes) or not np.isfinite(p).all():
             raise ValueError(f"probabilities of shape {p.shape}; finite ones, {(len(texts), classes)}, are expected")
@@ -77,23 +77,23 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: Adam on the mean cross-entropy over label words, from shuffled batches."""
+    """The training settings: Adam on the mean cross-entropy over label words, with shuffled batches."""
 
     eta: float
     """Adam's learning rate."""
     batch: int
     """Texts per step."""
     epochs: int
-    """Most passes over the training texts."""
+    """Largest number of passes over the training texts."""
     patience: int
-    """Steps without a better dev score after which training ends."""
+    """Number of steps without a better dev score after which training ends."""
 
 
 class WhiteBox:
-    """The model of one cell with its weights: a fresh float32 copy, frozen but for what `fit` is given."""
+    """The model of one cell with its weights: a new float32 copy, frozen except for the parameters given to `fit`."""
 
     def __init__(self, lm: LanguageModel, task: Task, texts: Sequence[Text], deadline: float = np.inf) -> None:
-        """Copy the model; `texts` are those `info` is measured on, `deadline` is in `time.monotonic` seconds."""
+        """Copy the model. `info` is measured on `texts`, and `deadline` is in `time.monotonic` seconds."""
         self.info = lm.info(texts, task.template)
         with memory_for("a second copy of the weights, in float32, to be trained", "Nothing smaller can be asked"):
             self.module: Any = lm.weights()
@@ -103,35 +103,35 @@ class WhiteBox:
         self._lm = lm
         self._words = list(lm.single_ids(task.words))
         self.mode: Mode = "add"
-        """Where a prompt stands: over p0's tokens, or before the text."""
+        """The position of a prompt: on p0's tokens, or before the text."""
         self._encoded: dict[tuple[Mode | None, Text], Encoded] = {}
         self.logged: list[tuple[int, dict[str, float]]] = []
-        """Training texts that were forwarded when an epoch ended, and its mean loss."""
+        """For each epoch, the number of training texts processed by its end, and its mean loss."""
 
     @property
     def layers(self) -> list[Any]:
-        """The transformer layers, first to last; ALBERT's is one module, many times."""
+        """The transformer layers, first to last. In ALBERT they are the same module many times."""
         return families.layers(self.module)
 
     def scaled(self, published: int, given: int | None = None) -> int:
-        """Epochs or steps that a paper states for 24 layers, for a model of this depth, at least 1; or those given."""
+        """Epochs or steps for this model: `given`, or a paper's for 24 layers scaled to its depth, at least 1."""
         return max(1, round(published * self.info.layers / PUBLISHED_LAYERS)) if given is None else given
 
     def edit_input(self, layer: int, edit: Edit) -> None:
-        """Have `edit` change the input of a layer, (texts, tokens, width), in every forward from now on."""
+        """Apply `edit` to the input of a layer, (texts, tokens, width), in every forward pass from now on."""
         edited = range(self.info.layers)[layer]
         families.edit_inputs(self.module, lambda depth, x: edit(x) if depth == edited else x)
 
     def test_by(self, lm: LanguageModel) -> None:
-        """Read texts from now on as this model does: one that shares the weights and cuts texts elsewhere."""
+        """Read texts from now on as `lm` does. It shares the weights, but cuts texts at another length."""
         self._lm, self._encoded = lm, {}
 
     def projection(self, space: Subspace) -> torch.Tensor:
-        """The matrix A of a subspace at the input, as the server would make it: (tokens * width, dim)."""
+        """The matrix A of a subspace at the input, equal to the server's: (tokens * width, dim)."""
         return torch.from_numpy(generate(space, 0, self.info.width)).to(self.device)
 
     def batch(self, texts: Sequence[Text], prompted: bool = False) -> Batch:
-        """Texts in the task's template as tensors, padded to the longest; with p0's tokens where `prompted`."""
+        """Texts in the task's template as tensors, padded to the longest; with p0's tokens if `prompted`."""
         mode = self.mode if prompted else None
         new = tuple(dict.fromkeys(text for text in texts if (mode, text) not in self._encoded))
         if new:
@@ -140,11 +140,11 @@ class WhiteBox:
         return self._lm.batch([self._encoded[mode, text] for text in texts], mode)
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Logits of the label words where they are read, with gradients: (texts, words)."""
+        """Logits of the label words at the mask, with gradients: (texts, words)."""
         return families.head(self.module, families.states(self.module, batch)[:, 0])[:, self._words]
 
     def predicted(self, texts: Sequence[Text], prompted: bool = False) -> FloatArray:
-        """Label-word logits (texts, words) in evaluation mode, without gradients; texts of like length together."""
+        """Label-word logits (texts, words) in evaluation mode, without gradients; similar lengths share a batch."""
         self.module.eval()
         parts, order = [], sorted(range(len(texts)), key=lambda i: sum(map(len, texts[i])))
         with torch.inference_mode():
@@ -167,14 +167,14 @@ class WhiteBox:
         recipe: Recipe,
         prompted: bool = False,
     ) -> Iterator[Predictor]:
-        """Train `parameters` and yield the start, then a predictor whenever dev is better than at any look before.
+        """Train `parameters`. Yield the untrained model, then a predictor whenever the dev score is the best so far.
 
-        Dev is looked at after an epoch, when at least ten steps have passed since the last look. A better score is a
-        higher task metric, or the same with a lower loss. The start only stands in until the first look. Dropout is
-        the model's own.
+        Dev is scored after an epoch, if at least ten steps have passed since it was last scored. A better score is a
+        higher task metric, or the same metric with a lower loss. The untrained model counts only until dev is first
+        scored. Dropout is the model's own.
 
         Raises:
-            OutOfTimeError: between two steps, when the cell's time has passed.
+            OutOfTimeError: the cell's time has passed; raised between two steps.
         """
         for parameter in parameters:
             parameter.requires_grad_()
@@ -203,9 +203,9 @@ class WhiteBox:
                 return
 
     def _step(self, adam: torch.optim.Adam, train: Examples, rows: IntArray, prompted: bool) -> float:
-        """One step of Adam on the training texts `rows`; their loss before it.
+        """Take one step of Adam on the training texts `rows`, and return their loss before it.
 
-        On a bfloat16 track in mixed precision: the products are bfloat16, the weights and their updates float32.
+        A bfloat16 track uses mixed precision: products are in bfloat16, the weights and their updates in float32.
         """
         self.module.train()
         batch = self.batch([train.texts[i] for i in rows], prompted)
@@ -220,7 +220,7 @@ class WhiteBox:
             return loss.item()
 
     def _judge(self, dev: Examples, prompted: bool) -> tuple[float, float]:
-        """Dev score of the model as it is: the task's metric, then minus the loss."""
+        """Dev score of the model in its current state: the task's metric, then minus the loss."""
         logits = self.predicted(dev.texts, prompted)
         metric = score(self.task.metric, logits.argmax(axis=1), dev.labels, len(self.task.classes))
         return float(metric), -float(cross_entropy(logits, dev.labels))
@@ -228,7 +228,7 @@ class WhiteBox:
     def _predictor(
         self, parameters: Sequence[torch.nn.Parameter], prompted: bool, note: Mapping[str, float]
     ) -> Predictor:
-        """The model as it is now; its values are put back whenever it is asked."""
+        """The model in its current state. Its values are restored whenever the predictor is called."""
         kept = [parameter.detach().clone() for parameter in parameters]
 
         def classify(texts: Sequence[Text]) -> FloatArray:
@@ -242,13 +242,13 @@ class WhiteBox:
 
 @dataclass
 class Training:
-    """How a reference's `tune` went."""
+    """The result of a reference's `tune`."""
 
     status: str = "no_answer"
     detail: str = ""
     last: Predictor | None = None
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    """Of each predictor: 0, for the rows it cost, and its note."""
+    """For each predictor, 0 (predictors cost no rows) and its note."""
 
     @property
     def note(self) -> dict[str, float]:
@@ -264,7 +264,7 @@ def train(
     seed: int,
     watch: Callable[[int, dict[str, float]], None],
 ) -> Training:
-    """Run a reference to its end, torch's global generators seeded meanwhile."""
+    """Run a reference to its end. Torch's global generators are seeded for that time."""
     training, ended = Training(), "ok"
     with seeded(lm.device, seed):
         try:

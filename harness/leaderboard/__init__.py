@@ -1,1 +1,1 @@
-"""Ranks what the results database holds. Reads facts, computes scores, never runs a model."""
+"""Ranks the entries of the results database. It reads facts and computes scores, and never runs a model."""

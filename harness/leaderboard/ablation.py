@@ -1,4 +1,4 @@
-"""One option of a submission varied, all else equal: scores with intervals, and differences to the first value."""
+"""Varies one option of a submission, all else equal: scores with intervals, and differences to the first value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Varied:
-    """One value of an option, and the runs with it: one for each repeat."""
+    """One value of an option, and the runs with it, one for each repeat."""
 
     option: str
     value: str
@@ -33,23 +33,23 @@ class Varied:
 
 @dataclass(frozen=True)
 class Variant:
-    """What came of one value."""
+    """The result of one value."""
 
     option: str
     value: str
     entry: Entry
     average: Interval | None
-    """None where cells are missing that others of the option have."""
+    """None if cells are missing that other values of the option have."""
     against_first: Interval | None
-    """This value's average minus the first one's, paired in splits and items; None for the first."""
+    """This value's average minus that of the first value, paired by split and item; None for the first value."""
 
 
 def variants(store: Results, varied: Sequence[Varied]) -> list[Variant]:
-    """Score the runs of each value. Intervals of differences hold together for all pairs of values of one option.
+    """Score the runs of each value. Intervals of differences are simultaneous for all pairs of values of one option.
 
     Args:
-        store: where the runs are.
-        varied: values of one or more options; the first of an option is what its others are compared with.
+        store: the database that holds the runs.
+        varied: values of one or more options. The other values of an option are compared with its first one.
     """
     found: list[Variant] = []
     for option in dict.fromkeys(each.option for each in varied):
@@ -75,7 +75,7 @@ def _entry(store: Results, varied: Varied) -> Entry:
 
 
 def records(found: Sequence[Variant]) -> list[dict[str, Any]]:
-    """A flat record for each value, for the CSV file and for JSON; scores are shares."""
+    """A flat record for each value, for the CSV file and for JSON. Scores are shares from 0 to 1."""
     tasks = list(dict.fromkeys(task for variant in found for task in variant.entry.tasks))
     rows = []
     for variant in found:
@@ -94,7 +94,7 @@ def records(found: Sequence[Variant]) -> list[dict[str, Any]]:
 
 
 def table(found: Sequence[Variant], title: str) -> Table:
-    """Readable at 120 columns; scores in points."""
+    """The table for 120 columns, with scores in points."""
     tasks = list(dict.fromkeys(task for variant in found for task in variant.entry.tasks))
     made = Table(title=title, title_justify="left", box=None, pad_edge=False)
     made.add_column("variant", overflow="fold")

@@ -1,23 +1,24 @@
-"""How soon an entry is how good: step curves of the incumbent's test score over calls, areas, ECDFs, calls to a target.
+"""The score of an entry over its calls: step curves of the incumbent's test score, areas, ECDFs, calls to a target.
 
 The referee keeps and scores the incumbents at `harness.results.status.MARKS` of the budget, with the rows that had
-been spent when each was offered. So the curve of a cell is known from each offer to its mark; between a mark and the
-next known offer the last known score is carried on. Older cells (`harness.results.status.FIRST_MARKS`) kept none
-before 1/16: below it they show an answer only where it was still the incumbent then.
+been spent when each was offered. So the curve of a cell is known from each offer to its mark. Between a mark and the
+next known offer, the last known score is used. Older cells (`harness.results.status.FIRST_MARKS`) kept no incumbent
+before 1/16 of the budget. Their earlier answers are known only if they were still the incumbent at 1/16.
 
-Areas are normalised by a frozen reference (`references.toml`): 0 is the manual prompt, which costs nothing, 1 the
-reference at full budget. With s(c) the score in points of the scale after c calls, B the budget, m and r the two
-reference scores, and means over splits, then tasks,
+Areas are normalised by a frozen reference (`references.toml`): 0 is the manual prompt, which costs nothing, and 1 is
+the reference at full budget. Let s(c) be the score after c calls, B the budget, and m and r the two reference scores.
+Means are over splits, then over tasks:
 
     area = (mean 1/log10(B) * integral from 1 to B of s(c) dlog10(c)  -  mean m) / (mean r - mean m)
 
-where s(c) is the score of the bare template (`bare_scores`) before the first answer, here as in every table and plot of
-scores by calls. Tasks weigh as in the ranking (a ratio per task would let the task with the
-smallest gap decide). It is not clipped: below 0 is worse than not tuning, above 1 better than the reference.
+Before the first answer, s(c) is the score of the bare template (`bare_scores`), as in every table and plot of scores by
+calls. Tasks have the same weights as in the ranking; with a ratio per task, the task with the smallest gap would
+dominate. The area is not clipped: below 0 is worse than no tuning, above 1 is better than the reference.
 
-The ECDF is drawn as COCO does (Hansen et al. 2016, arXiv:1605.03560): over all (task, split, target), the share that
-was reached within so many calls; targets are `TARGETS` of the way from m to r on the task. A target counts as reached
-when the incumbent first has its score. There are no simulated restarts: a cell that never gets there never does.
+The ECDF follows COCO (Hansen et al. 2016, arXiv:1605.03560). For each number of calls it gives the share of all (task,
+split, target) that were reached within them. The targets are at `TARGETS` of the way from m to r on the task. A target
+is reached when the incumbent first has its score. There are no simulated restarts: a cell that misses a target never
+reaches it.
 """
 
 from __future__ import annotations
@@ -53,17 +54,17 @@ class Curve:
     """One cell's test score of the incumbent, a step function of calls."""
 
     calls: tuple[float, ...]
-    """Calls after which each score holds, ascending; empty where there never was an answer."""
+    """Calls after which each score holds, ascending; empty if there was no answer."""
     scores: tuple[float, ...]
     budget: float
-    """Calls there were."""
+    """The budget in calls."""
     spent: float
-    """Calls that were used."""
+    """Number of calls used."""
 
     def weights(self) -> FloatArray:
-        """Shares of log10(calls), from 1 call to the budget: before the first answer, and while each answer stands.
+        """Shares of log10(calls), from 1 call to the budget: before the first answer, and for each answer as incumbent.
 
-        (1 + steps,), with the sum 1. With a budget of one call, all is the last answer's.
+        The shape is (1 + steps,) and the sum is 1. With a budget of one call, the last answer has the whole weight.
         """
         end = np.log10(max(self.budget, 1.0))
         if end <= 0:
@@ -72,7 +73,7 @@ class Curve:
         return np.asarray(np.diff([0.0, *starts, end]) / end)
 
     def area(self, before: float) -> float:
-        """Mean score over log10(calls) from 1 call to the budget, `before` where there is no answer yet."""
+        """Mean score over log10(calls) from 1 call to the budget. Before the first answer the score is `before`."""
         return float(self.weights() @ np.array([before, *self.scores]))
 
     def runtime(self, target: float) -> float:
@@ -86,11 +87,11 @@ class Reference:
     """Frozen scores of one version of a track, by task."""
 
     manual: Mapping[str, float]
-    """What 0 stands for."""
+    """Score of the manual prompt, which is 0 on the scale."""
     reference: Mapping[str, float]
-    """What 1 stands for."""
+    """Score of the reference, which is 1 on the scale."""
     origin: str
-    """Which runs they were measured in."""
+    """The runs in which the scores were measured."""
 
     def targets(self, task: str) -> tuple[float, ...]:
         """Scores on a task at `TARGETS`."""
@@ -99,7 +100,7 @@ class Reference:
 
 
 def load_reference(track: str, identity: Mapping[str, Any], path: Path = REFERENCES) -> Reference | None:
-    """The frozen scores of a track; None where there are none for this version, model and data."""
+    """The frozen scores of a track; None if there are none for this version, model and data."""
     found = tomllib.loads(path.read_text(encoding="utf-8-sig")).get(track)
     if found is None or any(found[name] != identity.get(name) for name in _IDENTITY):
         return None
@@ -107,7 +108,7 @@ def load_reference(track: str, identity: Mapping[str, Any], path: Path = REFEREN
 
 
 def curve(cell: CellScore) -> Curve:
-    """The step curve of a cell; a failed cell has the score of a failed one throughout."""
+    """The step curve of a cell. A failed cell has the failure's score everywhere."""
     train_rows = cell.record.train_rows
     budget, spent = float(cell.record.calls_total), cell.record.rows_spent / train_rows
     if cell.status not in COUNTS:
@@ -118,9 +119,10 @@ def curve(cell: CellScore) -> Curve:
 
 
 def bare_scores(reference: Reference | None, entries: Iterable[Entry]) -> Mapping[str, float] | None:
-    """Score of the bare template on each task: what stands before the first answer.
+    """Score of the bare template on each task. It counts before the first answer.
 
-    It is the frozen one; where none is frozen for these runs, that of the entry `BARE` if it is complete; else None.
+    It is the frozen score. If none is frozen for these runs, it is the score of the entry `BARE` if that is complete,
+    and None otherwise.
     """
     if reference is not None:
         return reference.manual
@@ -129,7 +131,7 @@ def bare_scores(reference: Reference | None, entries: Iterable[Entry]) -> Mappin
 
 
 def normalised_area(entry: Entry, reference: Reference) -> float | None:
-    """The area of an entry; None without a budget (white-box), or on tasks other than the reference's."""
+    """The area of an entry; None without a budget (white-box), or if its tasks differ from the reference's."""
     if entry.white_box or set(entry.tasks) != set(reference.manual):
         return None
     areas = [
@@ -141,7 +143,7 @@ def normalised_area(entry: Entry, reference: Reference) -> float | None:
 
 
 def runtimes(entry: Entry, reference: Reference) -> FloatArray:
-    """Calls to each target in each cell, inf where never: (cells, targets), cells in the entry's order."""
+    """Calls to each target in each cell, inf if it is never reached: (cells, targets), cells in the entry's order."""
     found = [[curve(c).runtime(target) for target in reference.targets(c.task)] for c in entry.cells]
     return np.array(found, dtype=np.float64)
 
@@ -153,13 +155,14 @@ def ecdf(times: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def profile(times: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Performance profiles: calls to one target, as a multiple of the fewest that any entry needs in the same place.
+    """Performance profiles: calls to one target, as a multiple of the fewest calls that any entry needs in that place.
 
-    (Dolan & More 2002, Mathematical Programming 91, 201-213.) `times` (entries, places) are calls, inf where never;
-    less than one call counts as one. Places where nobody gets there count, and nobody has them.
+    Source: Dolan & More 2002, Mathematical Programming 91, 201-213. `times` (entries, places) are calls, inf if the
+    target is never reached. Less than one call counts as one call. Places where no entry reaches the target are
+    included in the total.
 
     Returns:
-        Ratios (n,), ascending from 1, at which some entry's share grows; shares (entries, n) of places within each.
+        Ratios (n,), ascending from 1, at which any entry's share grows; shares (entries, n) of places within each.
     """
     calls = np.maximum(times, 1.0)
     best = calls.min(axis=0)
@@ -171,7 +174,8 @@ def profile(times: FloatArray) -> tuple[FloatArray, FloatArray]:
 def expected_calls(times: Sequence[float], spent: Sequence[float]) -> float | None:
     """COCO's average runtime to one target: calls used in all cells, until success or the end, per success.
 
-    `times` (cells,) are calls to the target, inf where never; `spent` (cells,) calls used in all. None without success.
+    `times` (cells,) are calls to the target, inf if never reached. `spent` (cells,) are all calls used. None without
+    success.
     """
     successes = int(np.isfinite(times).sum())
     return float(np.minimum(times, spent).sum() / successes) if successes else None

@@ -1,9 +1,9 @@
-"""Where two entries differ: on average, by task, by split and text by text. Differences are first minus second.
+"""Compares two entries: on average, by task, by split and by text. A difference is the first minus the second.
 
-The difference of averages is one of the set that the ranks come from (`harness.leaderboard.ties`): its interval and its
-p-value are adjusted for all pairs of the list that both stand in, so that a pair may be picked because it differs most,
-and what is said here cannot contradict the ranks. Differences on a task are adjusted for all pairs on that task in the
-same way; they are not adjusted for the number of tasks.
+The ranks come from the same set of differences of averages (`harness.leaderboard.ties`). The interval and the p-value
+are adjusted for all pairs of the list. So a pair may be chosen because it differs most, and the comparison cannot
+contradict the ranks. Differences on a task are adjusted in the same way for all pairs on that task. They are not
+adjusted for the number of tasks.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class SplitDifference:
     first: float
     second: float
     first_alone: int
-    """Test texts that only the first gets right."""
+    """Number of test texts that only the first entry predicts correctly."""
     second_alone: int
-    """Test texts that only the second gets right."""
+    """Number of test texts that only the second entry predicts correctly."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,15 @@ class Difference:
     average: Comparison
     tasks: tuple[TaskDifference, ...]
     ranks: tuple[int | None, int | None]
-    """Shared ranks in the list of both; None where the design carries none."""
+    """Shared ranks of both in their list; None if the data do not allow ranks."""
 
 
 def compare(ranking: Ranking, first: str, second: str) -> Difference:
     """Compare two entries of the ranking.
 
     Raises:
-        InputError: one is not there, is not complete, or they stand in different divisions; the message says which.
+        InputError: an entry does not exist or is not complete, or the two are in different divisions. The message says
+            which.
     """
     a, b = _entry(ranking, first), _entry(ranking, second)
     found = ranking.standings(a.division)
@@ -81,18 +82,18 @@ def compare(ranking: Ranking, first: str, second: str) -> Difference:
 
 
 def comparison_record(found: Difference) -> dict[str, Any]:
-    """For machines: what was found, and by which adjustment."""
+    """The comparison and its adjustment as a record for JSON."""
     return dataclasses.asdict(found) | {"adjustment": adjustment(found)}
 
 
 def adjustment(found: Difference) -> str:
-    """What the p-values and intervals are adjusted for, in words."""
+    """The adjustment of the p-values and intervals, in words."""
     entries = found.average.entries
     return f"Tukey's range for all {entries * (entries - 1) // 2:,} pairs of {entries:,} entries"
 
 
 def verdict(found: Difference) -> str:
-    """What follows for the ranks, in words."""
+    """The consequence for the ranks, in words."""
     if None in found.ranks:
         return "no order is stated: this design carries no ranks (see below the leaderboard), only intervals"
     better, worse = (found.first, found.second) if found.average.difference.value > 0 else (found.second, found.first)
@@ -107,7 +108,7 @@ def verdict(found: Difference) -> str:
 
 
 def shown_p(p: float) -> str:
-    """A p-value as people read it, rounded so that it stays on its side of 0.05."""
+    """A p-value as text, rounded so that it stays on the same side of 0.05."""
     if p < 0.001:  # noqa: PLR2004 - as fine as the tables go
         return "< 0.001"
     text = f"{p:.3f}"
@@ -115,7 +116,7 @@ def shown_p(p: float) -> str:
 
 
 def comparison_table(found: Difference) -> Group:
-    """Readable at 100 columns, with what follows below it."""
+    """The table for 100 columns, with the conclusion below it."""
     table = Table(
         title=f"{escape(found.first)} minus {escape(found.second)}, points",
         title_justify="left",
@@ -148,7 +149,7 @@ def comparison_table(found: Difference) -> Group:
 
 
 def _entry(ranking: Ranking, name: str) -> Entry:
-    """The entry of that name that can be compared."""
+    """The entry with this name, if it can be compared."""
     named = [e for e in (*ranking.entries, *ranking.elsewhere) if e.name == name and not e.white_box]
     complete = [entry for entry in named if not entry.missing]
     if complete:

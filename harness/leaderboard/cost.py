@@ -1,9 +1,9 @@
-"""What each submission costs on each task: the columns of BBT's Table 4, from stored facts.
+"""The cost of each submission on each task: the columns of BBT's Table 4, from stored facts.
 
-A query, here as in the paper, is one candidate prompt over the whole training set. Its nominal upload is two bytes of
-id and one of mask for every token of the texts, and four for every float of the prompt or of its coordinates z; its
-nominal download four for every logit and every float of a hidden state (BBT, appendix C). Beside that stand the bytes
-really sent: texts are declared once, and many candidates share a frame.
+As in the paper, a query here is one candidate prompt on the whole training set. Its nominal upload is two bytes of id
+and one byte of mask for every token of the texts, and four bytes for every float of the prompt or of its coordinates z.
+Its nominal download is four bytes for every logit and every float of a hidden state (BBT, appendix C). The bytes that
+were really sent are shown as well. They differ, because texts are declared once and many candidates share a frame.
 """
 
 from __future__ import annotations
@@ -26,39 +26,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """One entry on one task. Means are over splits, peaks are the largest of them."""
+    """One entry on one task. Means are over splits, and a peak is the largest one of all splits."""
 
     submission: str
     task: str
     splits: int
     device: str
     deployment_efficient: bool
-    """Whether one shared model serves the result. It does for an answer, not for the weights a reference trains. The
-    paper says yes of prompt tuning, too, whose prompt is small; here no answer of a reference is kept."""
+    """Whether one shared model can serve the result. This is true for an answer, and false for the trained weights of a
+    reference. The paper says yes for prompt tuning, too, because its prompt is small. Here no answer of a reference is
+    kept."""
     as_a_service: bool
-    """Whether forward passes were all it needed."""
+    """Whether it needed forward passes alone."""
     score: float
     """Mean test score, 0 to 1."""
     training_min: float
     """Mean minutes of tuning."""
     user_mb: float | None
-    """Peak memory of the submission's process, MiB; None for a reference, which has none of its own."""
+    """Peak memory of the submission's process, MiB; None for a reference, which has no process of its own."""
     server_host_mb: float | None
     """Peak main memory of the referee's process up to the end of the cell, MiB."""
     server_device_mb: float | None
     """Peak GPU memory in the cell, MiB, the model's weights included; None on a CPU."""
     nominal_up_b: float | None
-    """Bytes to upload per query by the formula; None where nothing was asked, or it was not counted yet."""
+    """Bytes to upload per query by the formula; None without queries, or if an older version did not count them."""
     nominal_down_b: float | None
     """Bytes to download per query by the formula."""
     sent_up_b: float | None
     """Bytes really received from the submission per query, declarations of texts and subspaces included."""
     sent_down_b: float | None
-    """Bytes really replied per query."""
+    """Bytes really sent in reply per query."""
 
 
 def costs(ranking: Ranking) -> list[Cost]:
-    """A line for each task of each entry: ranked ones first, those on other devices last."""
+    """A line for each task of each entry. Ranked entries come first, entries on other devices last."""
     return [
         _cost(entry, task, [cell for cell in entry.cells if cell.task == task])
         for entry in (*ranking.entries, *ranking.elsewhere)
@@ -67,12 +68,12 @@ def costs(ranking: Ranking) -> list[Cost]:
 
 
 def cost_records(found: Sequence[Cost]) -> list[dict[str, Any]]:
-    """Flat records for the CSV and for JSON: rounded, yes and no, None for what there is not."""
+    """Flat records for the CSV and for JSON: rounded numbers, yes or no, None for missing values."""
     return [{name: _plain(value) for name, value in dataclasses.asdict(cost).items()} for cost in found]
 
 
 def cost_table(found: Sequence[Cost], track: str) -> Table:
-    """Readable at 120 columns; kilobytes are 1,024 bytes, ``nominal / sent``."""
+    """The table for 120 columns. Kilobytes are 1,024 bytes, shown as ``nominal / sent``."""
     table = Table(title=f"track {track}: cost", title_justify="left", box=None, pad_edge=False)
     for column in ("submission", "task"):
         table.add_column(column, overflow="fold")
@@ -122,12 +123,12 @@ def _peak(values: Iterable[float | None]) -> float | None:
 
 
 def _received(record: CellRecord) -> int | None:
-    """Bytes of queries and declarations; None where the latter were not counted yet."""
+    """Bytes of queries and declarations; None if an older version did not count the declarations."""
     return None if record.declared_bytes is None else record.bytes_up + record.declared_bytes
 
 
 def _per_query(records: list[CellRecord], count: Callable[[CellRecord], int | None]) -> float | None:
-    """Sum of a count over all cells where it is known, divided by the queries of those cells."""
+    """Sum of a count over all cells in which it is known, divided by the number of queries in those cells."""
     known = [(value, record.calls_spent) for record in records if (value := count(record)) is not None]
     queries = sum(calls for _, calls in known)
     return sum(value for value, _ in known) / queries if queries else None

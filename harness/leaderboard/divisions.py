@@ -1,15 +1,16 @@
-"""What may be compared with what: divisions, and the lists within them.
+"""Divides entries into groups that may be compared: divisions, and the lists within them.
 
-A *division* holds the runs that had the same means: no data from outside or the same, one sandbox tier, one device.
-Ranks, intervals, ties and fronts are computed within a division and never across. The main one is pure (no outside
-data) and on the device that ranks; of several, it is the one with the most complete entries.
+A *division* holds the runs with the same conditions: the same outside data or none, one sandbox tier, one device.
+Ranks, intervals, ties and fronts are computed within a division and never across divisions. The main division has no
+outside data and is on the device that ranks. If several do, it is the one with the most complete entries.
 
-Runs without isolation (tier 0) are listed and not ranked, unless the organiser says so. Runs that say ``process`` were
-made before there were tiers, in a separate process with limits; they are a division of their own, ranked as they were.
+Runs without isolation (tier 0) are listed but not ranked, unless the organiser allows it. Runs with the tier
+``process`` were made before there were tiers, in a separate process with limits. They form a separate division, which
+is ranked as before.
 
-Within a division the access level is a ceiling: the list up to L1 holds everybody who asked for nothing above input
-prompts, and ranks them anew. A submission that asks for less is in the wider lists as well, since asking for less is
-nobody's advantage; one that asks for more is never in the narrower.
+Within a division the access level is a ceiling. The list up to L1 holds all entries that asked for nothing above input
+prompts, and ranks them again. A submission that asks for less is in the wider lists, too, because less access is no
+advantage. A submission that asks for more is never in the narrower lists.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ ACCESS = ("L0 logits", "L1 input prompts", "L2 deep prompts", "L3 hidden states"
 
 
 def divisions(entries: Iterable[Entry]) -> tuple[Division, ...]:
-    """The divisions of the entries, main one first: pure, isolated, here, then most complete entries, then by name.
+    """The divisions of the entries, the main one first.
 
-    White-box references count nothing; where there is nobody else, theirs are listed.
+    The order is: without outside data, isolated, on the device that ranks, most complete entries, name. White-box
+    references do not count. If there are no other entries, their divisions are listed.
     """
     listed = list(entries)
     contestants = [entry for entry in listed if not entry.white_box] or listed
@@ -39,5 +41,5 @@ def divisions(entries: Iterable[Entry]) -> tuple[Division, ...]:
 
 
 def ceilings(entries: Iterable[Entry]) -> tuple[int, ...]:
-    """Access levels that are somebody's highest, ascending: each makes a list, the last one holds all contestants."""
+    """The highest access levels of the entries, ascending. Each makes a list; the last list holds all contestants."""
     return tuple(sorted({entry.access for entry in entries if not entry.white_box}))

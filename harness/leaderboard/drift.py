@@ -1,7 +1,7 @@
-"""Whether the machines of one ranking compute the same: the backend fingerprints of its cells, compared.
+"""Checks whether the machines of one ranking compute the same numbers: compares the fingerprints of its cells.
 
-A fingerprint is what a machine makes of fixed texts, see `harness.lm.fingerprint`. It is part of no identity: a
-difference is told, and excludes nobody.
+A fingerprint holds the logits that a machine computes for fixed texts, see `harness.lm.fingerprint`. It is not in any
+identity. A difference is reported and excludes no entry.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far apart the fingerprints on one task are."""
+    """The largest difference between fingerprints on one task."""
 
     task: str
     difference: float
     """Largest absolute difference of a logit."""
     between: tuple[str, str]
-    """The two entries that differ that much."""
+    """The two entries with this difference."""
 
 
 def drift(entries: Iterable[Entry]) -> list[Drift]:
-    """The largest difference on each task, tasks in alphabetical order.
+    """The largest difference on each task. Tasks are in alphabetical order.
 
-    Cells without a fingerprint, or with one of another length than the first cell's, are not compared.
+    A cell is not compared if it has no fingerprint, or if the length differs from that of the first cell.
     """
     found: dict[str, list[tuple[str, tuple[float, ...]]]] = {}
     for entry in entries:

@@ -1,13 +1,14 @@
-"""The second official list: how good an entry is over all of the budget, the first calls as much as the last.
+"""The second official list: ranks entries by their scores over the whole budget, from the first call to the last.
 
-The *efficiency* of an entry is the mean of its test score over log10(calls), from the first call to the budget, mean
-over splits, then tasks (`harness.leaderboard.anytime`): the score that it would have on average if the budget ended
-anywhere, each decade as likely as another. Before the first answer it is the score of the bare template.
+The *efficiency* of an entry is the mean of its test score over log10(calls), from the first call to the budget,
+averaged over splits, then over tasks (`harness.leaderboard.anytime`). It is the expected score if the budget ended at
+a random point, with each decade of calls equally likely. Before the first answer, the score of the bare template
+counts.
 
-In a cell it is a weighted sum of the scores of the answers that stood, so the influence of a test item on it is the
-weighted sum of the influences on these scores, and all that is said of averages (intervals, pairs told apart, shared
-ranks) is said of efficiencies by the same rule from the same cells and items. The bare template's score is taken as
-known.
+In a cell, the efficiency is a weighted sum of the scores of the incumbents. So the influence of a test item on it is
+the weighted sum of the influences on these scores. Intervals, differences and shared ranks of efficiencies therefore
+follow from the same cells and items, by the same rules as those of averages. The bare template's score is treated as
+known exactly.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 
 
 def efficiency_standings(entries: Sequence[Entry], bare: Mapping[str, float] | None) -> Standings | None:
-    """Rank entries that all have the same cells by efficiency; None where it is not known.
+    """Rank entries that all have the same cells by efficiency; None if it is not known.
 
-    It is not where the bare template's score is not, on every task, or where the answers of some cell were not kept.
+    It is not known if the bare template's score is missing on a task, or if the answers of any cell were not kept.
     """
     if (
         not entries
@@ -49,7 +50,7 @@ def efficiency_standings(entries: Sequence[Entry], bare: Mapping[str, float] | N
 
 
 def _whole(cell: CellScore, bare: Mapping[str, float]) -> bool:
-    """Whether all that is needed of a cell is there: a budget, and the answers that it names."""
+    """Whether a cell has everything needed: a budget, and all the answers that it names."""
     known = bool(len(cell.predicted)) and cell.record.train_rows > 0 and cell.task in bare
     return known and len(curve(cell).calls) <= max(len(cell.incumbents), 1)
 
@@ -64,13 +65,13 @@ def _splits(task: str, entries: Sequence[Entry], before: float) -> Iterator[tupl
 
 
 def _mean_area(cell: CellScore, file: TaskFile, before: float) -> tuple[float, FloatArray]:
-    """Of a cell, the mean over its repeats."""
+    """Efficiency and influences of a cell, as means over its repeats."""
     found = [_area(each, file, before) for each in cell.repeats or (cell,)]
     return float(np.mean([value for value, _ in found])), np.mean([influence for _, influence in found], axis=0)
 
 
 def _area(cell: CellScore, file: TaskFile, before: float) -> tuple[float, FloatArray]:
-    """A cell's efficiency with the influence of each item on it."""
+    """A cell's efficiency, and the influence of each item on it."""
     found = curve(cell)
     weights = found.weights()
     stood = {cell.rows[mark]: cell.incumbents[mark] for mark in MARKS if mark in cell.incumbents}

@@ -1,4 +1,4 @@
-"""What a ranking is made of: cells with their scores, entries, and the division that an entry competes in."""
+"""The parts of a ranking: cells with their scores, entries, and the division in which an entry competes."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
     from harness.results.records import CellRecord
 
 UNSANDBOXED = "0"
-"""The tier that is none."""
+"""The tier without isolation."""
 
 
 @dataclass(frozen=True, order=True)
 class Division:
-    """The means that runs must share to be compared."""
+    """The conditions that runs must share to be compared."""
 
     external: str = ""
-    """What came from outside data, e.g. a pre-trained prompt; empty where nothing did."""
+    """What came from outside data, for example a pre-trained prompt; empty if nothing did."""
     sandbox: str = ""
-    """Tier the submission ran in, as `harness.tracks.tiers`; several, space between, where cells differ."""
+    """Tier in which the submission ran, as in `harness.tracks.tiers`; several, separated by spaces, if cells differ."""
     device: str = ""
-    """``cpu``, or the GPU as its driver names it."""
+    """``cpu``, or the driver's name of the GPU."""
 
     @property
     def unsandboxed(self) -> bool:
-        """Whether some of it ran without isolation."""
+        """Whether any cell ran without isolation."""
         return UNSANDBOXED in self.sandbox.split()
 
     @property
     def elsewhere(self) -> bool:
-        """Whether nothing was under control: solvers ran on machines of their own, or in the referee's process."""
+        """Whether conditions were not controlled: solvers ran on their own machines, or in the referee's process."""
         return ELSEWHERE in self.sandbox or IN_PROCESS in self.sandbox
 
     @property
     def title(self) -> str:
-        """In words."""
+        """The division in words."""
         means = (
             f"external data {self.external}" if self.external else "pure",
             self.device,
@@ -59,28 +59,28 @@ class CellScore:
     status: str
     score: float
     anytime: dict[float, float | None]
-    """Score of the incumbent per fraction of the budget. Before the first answer that is the score of the bare
-    template; None where this is not known. Without the fractions at which an older cell had an incumbent that was not
-    kept. A failed cell has the score of the majority class throughout."""
+    """Score of the incumbent at each fraction of the budget. Before the first answer it is the score of the bare
+    template, or None if that is not known. Fractions at which an older cell did not keep its incumbent are missing. A
+    failed cell has the score of the majority class everywhere."""
     record: CellRecord
     rows: dict[float, int] = field(default_factory=dict)
-    """Rows that were spent when the incumbent of each fraction was offered; only where there was one."""
+    """Rows that were spent when the incumbent of each fraction was offered; only for fractions with an incumbent."""
     predicted: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
-    """(items,): the classes that count, those of a failed cell included; empty in scores made up without any. In the
-    smallest integers that hold them: a leaderboard has 100,000 cells."""
+    """(items,): the predicted classes that are scored, also for a failed cell; empty if there are no predictions.
+    The integer type is the smallest possible one, because a leaderboard has 100,000 cells."""
     labels: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
     """(items,), one array for all cells of a test set."""
     incumbents: dict[float, IntArray] = field(default_factory=dict, compare=False, repr=False)
-    """What each answer of `rows` predicts: (items,), like `predicted`; marks that share an answer share the array."""
+    """Predictions of each answer of `rows`: (items,), like `predicted`. Marks with the same answer share the array."""
     metric: Metric | None = None
-    """What `score` is; None in scores made up without any."""
+    """The metric of `score`; None in scores made without predictions."""
     repeats: tuple[CellScore, ...] = field(default=(), compare=False, repr=False)
-    """Of a cell that was run several times, each of its runs, the first included. Then `score` and `anytime` are means
-    over all of them, and the rest is the first one's."""
+    """For a cell with several repeats, all of them, the first included. Then `score` and `anytime` are means over all
+    repeats, and the other fields are those of the first."""
 
     @classmethod
     def mean(cls, repeats: tuple[CellScore, ...]) -> CellScore:
-        """One cell from its runs, the first of which is shown."""
+        """Combine the repeats of a cell into one. Its other facts are those of the first repeat."""
         first = repeats[0]
         marks = [mark for mark in first.anytime if all(mark in each.anytime for each in repeats)]
         values = {mark: [each.anytime[mark] for each in repeats] for mark in marks}
@@ -93,12 +93,12 @@ class CellScore:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of items whose class is the label, whatever the metric; None in scores made up without predictions."""
+        """Share of correctly predicted items, whatever the metric is; None in scores made without predictions."""
         said = [each.predicted for each in self.repeats or (self,)]
         return float(np.mean([each == self.labels for each in said])) if len(self.labels) else None
 
     def before_answers(self, bare: float) -> CellScore:
-        """With the bare template's score where there was no answer yet."""
+        """The same with the bare template's score before the first answer."""
         if None not in self.anytime.values():
             return self
         if self.repeats:
@@ -111,10 +111,10 @@ class Entry:
     """One line of the leaderboard."""
 
     rank: int | None
-    """Place by average in its division: 1 is best, equal averages share one; None where cells are missing, and for
-    white-box references. Ranks shared by all who cannot be told apart are in `Ranking.standing`."""
+    """Place by average in its division: 1 is best, and equal averages share a place. None if cells are missing, and for
+    white-box references. `Ranking.standing` has the ranks that entries share if no difference was shown."""
     name: str
-    """With its team: ``team/name[options]``."""
+    """Name with its team: ``team/name[options]``."""
     run: str
     cells: tuple[CellScore, ...]
     missing: int
@@ -122,23 +122,23 @@ class Entry:
     white_box: bool = False
     """Whether it is a reference that trained with the model's weights."""
     device: str = "cpu"
-    """What it ran on: ``cpu``, or the GPU as its driver names it."""
+    """The device that it ran on: ``cpu``, or the driver's name of the GPU."""
     external: str = ""
-    """What came from outside data, as in `RunKey`; such an entry is never ranked with pure ones."""
+    """What came from outside data, as in `RunKey`. Such an entry is never ranked with entries without outside data."""
     runs: int = 1
-    """How often it was tried on the track: runs under its team and name, whatever their code, options and choices, and
-    however they ended (`harness.results.rulings.tries`)."""
+    """Number of tries on the track: all runs under its team and name, with any code, options, choices and outcome
+    (`harness.results.rulings.tries`)."""
 
     @property
     def test_texts(self) -> int | None:
-        """How many texts of test sets it queried, over its cells; None where some cell does not say."""
+        """Number of test texts that it queried, over its cells; None if any cell did not count them."""
         found = [each.record.test_texts for cell in self.cells for each in cell.repeats or (cell,)]
         known = [number for number in found if number is not None]
         return sum(known) if len(known) == len(found) else None
 
     @property
     def division(self) -> Division:
-        """What it may be compared with."""
+        """The division in which it may be compared."""
         return Division(self.external, " ".join(sorted({cell.record.sandbox for cell in self.cells})), self.device)
 
     @property
@@ -163,14 +163,14 @@ class Entry:
         return float(np.mean(values)), std, len(values)
 
     def accuracy(self, name: str) -> float | None:
-        """Mean accuracy over splits on a task, whatever the metric; None where predictions are not known."""
+        """Mean accuracy over splits on a task, whatever the metric is; None if predictions are not known."""
         values = [cell.accuracy for cell in self.cells if cell.task == name]
         return float(np.mean([v for v in values if v is not None])) if values and None not in values else None
 
     def at(self, mark: float, task: str | None = None) -> float | None:
-        """Score of the incumbents at a fraction of the budget: on a task, or averaged as `average` is.
+        """Score of the incumbents at a fraction of the budget: on a task, or averaged like `average`.
 
-        None where the incumbent of some cell was not kept at that fraction, or the bare template's score is not known.
+        None if the incumbent of any cell was not kept at that fraction, or the bare template's score is not known.
         """
         tasks = self.tasks if task is None else [task]
         found = [[cell.anytime.get(mark) for cell in self.cells if cell.task == name] for name in tasks]
@@ -191,5 +191,5 @@ class Entry:
 
     @property
     def statuses(self) -> dict[str, int]:
-        """How many cells ended how."""
+        """Number of cells by status."""
         return dict(sorted(Counter(cell.status for cell in self.cells).items()))

@@ -1,7 +1,7 @@
-"""The ranking in the formats that others read: CSV, JSON, Markdown, LaTeX and HTML; and its cells as tidy rows.
+"""Writes the ranking as CSV, JSON, Markdown, LaTeX and HTML, and its cells as tidy rows.
 
-CSV and JSON hold every column. Markdown, LaTeX and HTML are tables for people: shared ranks, averages and distances to
-the leader with their intervals, one table for each division. Columns are described in docs/leaderboard.md.
+CSV and JSON hold every column. Markdown, LaTeX and HTML are tables for people, one for each division: shared ranks,
+averages, and differences to the leader, with intervals. docs/leaderboard.md describes the columns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CELL_COLUMNS = (
 
 
 def exported(ranking: Ranking, form: Format) -> str:
-    """The ranking as text, with a line break at its end."""
+    """The ranking as text that ends with a line break."""
     if form is Format.JSON:
         return as_json(document(ranking))
     if form is Format.CSV:
@@ -54,7 +54,7 @@ def exported(ranking: Ranking, form: Format) -> str:
 
 
 def exported_rows(title: str, rows: Sequence[dict[str, Any]], form: Format) -> str:
-    """Flat records as text: what entries cost. JSON has them under ``costs``."""
+    """Flat records of the entries' costs as text. JSON has them under ``costs``."""
     table = frame(rows)
     if form is Format.CSV:
         return as_csv(rows)
@@ -67,7 +67,7 @@ def exported_rows(title: str, rows: Sequence[dict[str, Any]], form: Format) -> s
 
 
 def presented(ranking: Ranking, division: Division) -> pd.DataFrame:
-    """A division as people read it: a row per entry, all cells text, scores in points with intervals."""
+    """A division as a table for people: a row per entry, all cells as text, scores in points with intervals."""
     every = (*ranking.entries, *ranking.elsewhere)
     main = division == ranking.divisions[0]
     entries = [e for e in every if (main if e.white_box else e.division == division)]
@@ -92,7 +92,7 @@ def presented(ranking: Ranking, division: Division) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of text in GitHub's Markdown; `to_markdown` of pandas needs one package more."""
+    """A table of text in GitHub's Markdown. The `to_markdown` of pandas would need another package."""
     lines = [
         list(table.columns),
         ["---" if name in _WORDS else "---:" for name in table.columns],
@@ -102,11 +102,11 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def tidy_cells(ranking: Ranking) -> list[dict[str, Any]]:
-    """A row for each listed entry, cell, repeat and mark of the budget; the columns of ``cells.csv``, in order."""
+    """A row for each listed entry, cell, repeat and mark of the budget, with the columns of ``cells.csv`` in order."""
     seed = ranking.identity.get("seed")
     rows: list[dict[str, Any]] = []
     for entry in (*ranking.entries, *ranking.elsewhere):
-        division = entry.division.title  # once: it looks at all cells
+        division = entry.division.title  # computed once, because it reads all cells
         for cell in entry.cells:
             for repeat, each in enumerate(cell.repeats or (cell,)):
                 last = {"repeat": repeat, "division": division, "run": entry.run}
@@ -115,7 +115,7 @@ def tidy_cells(ranking: Ranking) -> list[dict[str, Any]]:
 
 
 def _marks(cell: CellScore, white_box: bool) -> Iterator[dict[str, Any]]:
-    """What is known of a cell at each mark of the budget; a reference has no budget, so it has the last one alone."""
+    """The facts about a cell at each mark of the budget. A reference has no budget, so it has only the last mark."""
     record = cell.record
     for mark in (1.0,) if white_box else MARKS:
         said = cell.predicted if mark == 1.0 else cell.incumbents.get(mark)
@@ -147,7 +147,7 @@ def _sentence(said: str) -> str:
 
 
 def _in_markdown(text: str) -> str:
-    """Text that Markdown shows as it is: on one line, its marks escaped."""
+    """Text for Markdown: on one line, with special characters escaped."""
     text = " ".join(text.split())
     if text in {"---", "---:"}:
         return text
@@ -157,7 +157,7 @@ def _in_markdown(text: str) -> str:
 
 
 _WORDS = {"submission", "task", "device", "deployment_efficient", "as_a_service"}
-"""Columns that are set left."""
+"""Columns that are aligned left."""
 _PREAMBLE = "% needs \\usepackage{booktabs}"
 _LATEX = str.maketrans(
     {
@@ -185,13 +185,13 @@ def _latex(title: str, said: str, table: pd.DataFrame) -> str:
 
 
 def _in_latex(text: str) -> str:
-    """Text that LaTeX prints as it is, on one line."""
+    """Text for LaTeX: on one line, with special characters escaped."""
     line = " ".join(text.split()).translate(_LATEX)
     return line.replace("[", "{[}", 1) if line.startswith("[") else line  # after the end of a row it begins an option
 
 
 def _page(title: str, parts: Sequence[tuple[str, str, pd.DataFrame]]) -> str:
-    """A page of its own, without style: everything of others is escaped."""
+    """A complete HTML page without styles. All text from other people is escaped."""
     head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
     body = (
         f"<h1>{html.escape(name)}</h1>\n"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How a ranking is written."""
+    """The format of a written ranking."""
 
     CSV = "csv"
     JSON = "json"
@@ -34,7 +34,7 @@ def format_of(path: Path) -> Format:
     """The format that a file's name ends with.
 
     Raises:
-        InputError: it ends with none of them.
+        InputError: the name ends with no known format.
     """
     found = _ENDINGS.get(path.suffix.lower())
     if found is None:
@@ -43,5 +43,5 @@ def format_of(path: Path) -> Format:
 
 
 def beside(path: Path, what: str) -> Path:
-    """The place of another table of the same ranking: ``x.csv`` has its cells in ``x-cells.csv``."""
+    """The path of another table of the same ranking: the cells of ``x.csv`` are in ``x-cells.csv``."""
     return path if path.stem.endswith(f"-{what}") else path.with_stem(f"{path.stem}-{what}")

@@ -1,4 +1,4 @@
-"""What is stored and how it ranks, as pandas DataFrames: for notebooks, and for the CSV files."""
+"""The stored cells and the ranking as pandas DataFrames, for notebooks and for the CSV files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ranking(track: str, store: str | Path | Store) -> pd.DataFrame:
 
     Returns:
         A row per entry, best first, with the columns of ``leaderboard/<track>.csv`` (docs/leaderboard.md). Scores are
-        shares, not points. Empty where nothing is stored.
+        shares, not points. Empty if nothing is stored.
 
     Raises:
         TrackError: there is no such track.
@@ -91,7 +91,7 @@ def cells(store: str | Path | Store) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _opened(store: str | Path | Store) -> Iterator[Store]:
-    """A results database for the time of a ``with``; one that was handed in stays open."""
+    """A results database for the duration of a ``with``. A `Store` that was passed in stays open."""
     if isinstance(store, Store):
         yield store
         return

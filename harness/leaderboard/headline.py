@@ -1,4 +1,4 @@
-"""Who won, by how much, how sure, at which cost: one sentence for each division, the first words of table and page."""
+"""Writes the result of a division in words: the winner, the lead, its certainty and the cost."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from harness.leaderboard.stats import Interval
 
 CHEAP = 0.5
-"""Share of the best entry's calls that an entry uses at most to be named as the cheaper one."""
+"""An entry is named as cheaper if it uses at most this share of the best entry's calls."""
 NAMED = 3
-"""Largest number of tied entries that are named; of more, the first ones and how many there are."""
+"""Largest number of tied entries that are named. If there are more, the first ones and the total are given."""
 
 
 def headline(ranking: Ranking, division: Division) -> str | None:
-    """A division's result in words; None where no entry is complete.
+    """A division's result in words; None if no entry is complete.
 
-    The lead is over the best entry that was told apart from the leader, with the interval that decides about it
-    (simultaneous for all pairs). Then come the entries that were not told apart, and what the cheapest of them used.
+    The lead is over the best entry that differs significantly from the leader, with the interval that decides this
+    (simultaneous for all pairs). Then come the entries without a significant difference, and the cheapest one's calls.
     """
     found, complete = ranking.standings(division), ranking.complete(division)
     if found is None:
@@ -47,7 +47,7 @@ def headline(ranking: Ranking, division: Division) -> str | None:
 
 
 def tied(ranking: Ranking, division: Division) -> list[Entry]:
-    """Entries of a division that were not told apart from its best one, best first."""
+    """Entries of a division that do not differ significantly from its best one, best first."""
     found, complete = ranking.standings(division), ranking.complete(division)
     if found is None or not found.ranked:
         return []
@@ -55,7 +55,7 @@ def tied(ranking: Ranking, division: Division) -> list[Entry]:
 
 
 def cheaper(ranking: Ranking, division: Division) -> str | None:
-    """Who cannot be told from the best entry and needs far fewer calls, in words; None where nobody does."""
+    """The entry that ties with the best one and needs far fewer calls, in words; None if there is none."""
     alike = tied(ranking, division)
     if not alike:
         return None
@@ -73,7 +73,7 @@ def _cheapest(entries: Sequence[Entry]) -> Entry:
 
 
 def _ties(best: Entry, alike: Sequence[Entry]) -> str:
-    """Who ties with the best entry, and at which share of its calls the cheapest of them does."""
+    """The entries that tie with the best one, and the cheapest one's share of its calls."""
     least = _cheapest(alike)
     share = _share(least.calls, best.calls)
     if len(alike) == 1:
@@ -85,7 +85,7 @@ def _ties(best: Entry, alike: Sequence[Entry]) -> str:
 
 
 def _share(calls: float, of: float) -> str:
-    """Calls as a share of more calls, in words; empty where they are not far fewer."""
+    """Calls as a share of more calls, in words; empty if they are not far fewer."""
     if not of or calls > CHEAP * of:
         return ""
     return f"at 1/{of / calls:,.0f} of the calls" if calls else "without a call"

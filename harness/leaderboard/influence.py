@@ -1,4 +1,4 @@
-"""What each test item contributes to a score: influence functions of the metrics. Pure numpy.
+"""Influence functions of the metrics: the contribution of each test item to a score. Pure numpy.
 
 The influence of item i on a metric T is how much T changes, per unit of weight, when the item's weight grows. The
 influences of a test set of n items sum to 0, and the variance of T over test sets of that size is, to first order,
@@ -10,10 +10,10 @@ accuracy it is exact. F1 of class k is 2 TP / (predicted + true), a ratio of two
 
     psi_i = (2 tp_i - F1_k (predicted_i + true_i)) / mean(predicted + true),
 
-and macro-F1 has the mean of these over classes. Influences add up as scores do: a mean of scores has the mean of their
-influences, which is how differences of systems stay paired item by item.
+and macro-F1 has the mean of these over classes. Influences are linear: the influence on a mean of scores is the mean of
+their influences. So differences between systems stay paired item by item.
 
-All these depend on an item through its true and its predicted class alone, so they are looked up in a table.
+Each influence depends only on an item's true and predicted class, so it is looked up in a table.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def _of_pairs(
         accuracy = hits.sum(axis=1)
         return accuracy, same - accuracy[:, None, None]
     size = confusion.sum(axis=1) + confusion.sum(axis=2)  # predicted and true
-    scale = np.divide(1, size, out=np.zeros_like(size), where=size > 0)  # a class in neither weighs nothing
+    scale = np.divide(1, size, out=np.zeros_like(size), where=size > 0)  # a class that occurs in neither has no weight
     f1 = 2 * hits * scale
-    drawn = -f1 * scale  # of an item that is k, and of one that is called k
+    drawn = -f1 * scale  # for an item of class k, and for one predicted as k
     table = drawn[:, :, None] + drawn[:, None, :] + 2 * scale[:, :, None] * same
     if metric == "f1":
         only = np.zeros_like(f1)

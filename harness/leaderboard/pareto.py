@@ -1,7 +1,7 @@
-"""Score against cost: which entries nobody beats in both. Pure.
+"""Score against cost: the entries that no other entry beats in both. Pure functions.
 
-An entry is on the front of a cost where no other one has at least its score for at most its cost, and more of the one
-or less of the other. The costs are those of tuning, summed over cells. Fronts never affect a rank.
+An entry is on the Pareto front of a cost unless another entry dominates it: at least its score for at most its cost,
+and better in one of the two. The costs are those of tuning, summed over cells. Fronts never affect a rank.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from harness.tracks.track import Prices
 
 COSTS = ("calls", "tokens", "bytes", "seconds")
-"""Calls; tokens the model read; bytes sent both ways; seconds of tuning, which compare on one machine only."""
+"""Calls; tokens that the model read; bytes sent both ways; seconds of tuning, comparable on one machine only."""
 
 
 def front(scores: Sequence[float], costs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Who is not dominated: scores (n,), higher is better; costs (n,) or (n, kinds), lower is better -> (n,).
+    """Find non-dominated entries: scores (n,), higher is better; costs (n,) or (n, kinds), lower is better -> (n,).
 
     Equals do not dominate each other.
     """
@@ -35,7 +35,7 @@ def front(scores: Sequence[float], costs: npt.ArrayLike) -> npt.NDArray[np.bool_
 
 
 def cost(entry: Entry, kind: str) -> float:
-    """One of `COSTS` of an entry, summed over its cells."""
+    """One kind of cost (`COSTS`) of an entry, summed over its cells."""
     if kind == "bytes":
         return float(sum(cell.record.bytes_up + cell.record.bytes_down for cell in entry.cells))
     if kind == "tokens":
@@ -44,14 +44,14 @@ def cost(entry: Entry, kind: str) -> float:
 
 
 def money(entry: Entry, prices: Prices | None) -> float | None:
-    """What an entry's tuning costs by a track's price list; None without one, and for references."""
+    """The price of an entry's tuning by a track's price list; None without a list, and for references."""
     if prices is None or entry.white_box:
         return None
     return prices.cost(*(cost(entry, kind) for kind in COSTS))
 
 
 def fronts(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
-    """For each entry the costs on whose front it is; all entries must have the same cells."""
+    """For each entry, the costs on whose front it is. All entries must have the same cells."""
     scores = [entry.average for entry in entries]
     on = {kind: front(scores, [cost(entry, kind) for entry in entries]) for kind in COSTS}
     return [tuple(kind for kind in COSTS if on[kind][n]) for n in range(len(entries))]

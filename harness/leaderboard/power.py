@@ -1,12 +1,12 @@
-"""What a list can tell: how large a lead must be to be seen, from the noise that was measured. Pure.
+"""The power of a list: how large a lead must be to be detected, computed from the measured noise. Pure functions.
 
-A lead of d points of one entry over one other is told apart where |D| > q se (`harness.leaderboard.ties`). For D
-around d with standard error se and v degrees of freedom that happens with the chance that Student's noncentral t
+A lead of d points of one entry over another is detected if |D| > q se (`harness.leaderboard.ties`). If D varies around
+d with standard error se and v degrees of freedom, the probability follows from Student's noncentral t,
 
     P( T > q ),   T ~ t(v, d / se)
 
-has (Johnson, Kotz & Balakrishnan 1995, *Continuous Univariate Distributions* 2, chapter 31). se and v are those of the
-pair in the middle of all pairs; entries that vary more than others need more, and two versions of one method less.
+(Johnson, Kotz & Balakrishnan 1995, *Continuous Univariate Distributions* 2, chapter 31). se and v are medians over all
+pairs. Entries that vary more than others need a larger lead, and two versions of one method a smaller one.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ if TYPE_CHECKING:
     from harness.leaderboard.ties import Pairs
 
 CHANCES = (0.9, 0.5, 0.1)
-"""How often a lead is to be seen."""
+"""Probabilities with which a lead is detected."""
 
 
 @dataclass(frozen=True)
 class Power:
-    """What a list of so many entries can tell."""
+    """The power of a list with a given number of entries."""
 
     entries: int
     error: float
-    """Standard error of the difference of two averages, a share: that of the pair in the middle."""
+    """Standard error of the difference of two averages, as a share: the median over pairs."""
     freedom: float
     """Its degrees of freedom."""
     ranked: bool
-    """Whether the design carries ranks at all."""
+    """Whether there are enough splits for ranks."""
 
     @classmethod
     def of(cls, pairs: Pairs, ranked: bool) -> Power:
-        """Of two entries or more."""
+        """The power of a list with two entries or more."""
         return cls(pairs.entries, *pairs.typical, ranked)
 
     def chance(self, lead: float) -> float:
-        """How often a lead, a share, is seen."""
+        """Probability that a lead, given as a share, is detected."""
         if not self.error:
             return float(lead > 0)
         q = float(critical(self.entries, np.array([self.freedom]))[0])
         return float(stats.nct.sf(q, self.freedom, lead / self.error))
 
     def lead(self, chance: float) -> float:
-        """The lead, a share, that is seen so often."""
+        """The lead, as a share, that is detected with this probability."""
         if not self.error:
             return 0.0
         q = float(critical(self.entries, np.array([self.freedom]))[0])
@@ -61,7 +61,7 @@ class Power:
         return float(optimize.brentq(lambda lead: self.chance(lead) - chance, 0.0, top, xtol=1e-7))
 
     def sentence(self) -> str:
-        """In words: the leads that are seen in 9, 5 and 1 of 10 cases."""
+        """In words: the leads that are detected in 9, 5 and 1 of 10 cases."""
         often, half, rarely = (100 * self.lead(chance) for chance in CHANCES)
         return (
             f"with {self.entries} entries, a lead of {often:.1f} points over one of them is seen in 9 of 10 cases, "
@@ -69,7 +69,7 @@ class Power:
         )
 
     def record(self) -> dict[str, Any]:
-        """For machines: shares, and the leads by how often they are seen."""
+        """The record for JSON: shares, and the leads by the probability of their detection."""
         seen = {f"{chance:g}": round(self.lead(chance), 4) for chance in CHANCES}
         return {
             "entries": self.entries,
@@ -81,5 +81,5 @@ class Power:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Power:
-        """As `record` wrote it."""
+        """Read what `record` wrote."""
         return cls(record["entries"], record["standard_error"], record["degrees_of_freedom"], record["ranked"])

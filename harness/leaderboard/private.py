@@ -1,8 +1,8 @@
-"""Public against private test set: the same submission, tuned on the same shots, scored on texts nobody has seen.
+"""Compares public and private test sets: the same submission, tuned on the same shots, scored on unseen texts.
 
-A run with ``--test-data`` has a partner that differs in nothing but the test set. The *gap* is the public average minus
-the private one, over the cells that both have. Answers hard-coded for the public test set show there, and only there.
-A private set may be harder for everybody, so an entry's gap is read against that of the others.
+A run with ``--test-data`` has a partner run that differs only in the test set. The *gap* is the public average minus
+the private one, over the cells that both have. Only the gap reveals answers that were hard-coded for the public test
+set. A private set may be harder for all entries, so an entry's gap must be compared with the gaps of the others.
 
 The intervals are those of `harness.leaderboard.stats` for one score, here a difference: the answers of a split are the
 same on both sides, and the items of the two test sets are drawn independently.
@@ -37,13 +37,13 @@ _SAME = (
 
 @dataclass(frozen=True)
 class Gap:
-    """A ranked entry and its run on private test sets."""
+    """A ranked entry, and its run on private test sets."""
 
     entry: str
     run: str
-    """Of the private run."""
+    """Id of the private run."""
     data: str
-    """Where its data came from, the private directory's name included."""
+    """The source of its data, with the name of the private directory."""
     public: float
     """Average over the cells that both runs have."""
     private: float
@@ -53,7 +53,7 @@ class Gap:
 
 
 def gaps(store: Store, ranking: Ranking) -> list[Gap]:
-    """Every listed entry that has a run on private test sets as well, the largest gap first; the newest run of each."""
+    """The gaps of all listed entries with a run on private test sets, the largest first. The newest run counts."""
     runs = store.runs()
     keys = {run.id: run.key for run in runs}
     found: dict[tuple[str, str], Gap] = {}
@@ -74,7 +74,7 @@ def _partners(public: RunKey, private: RunKey) -> bool:
 
 
 def _gap(entry: str, run: str, data: str, public: Sequence[CellScore], private: Sequence[CellScore]) -> Gap | None:
-    """The gap over common cells; None where there are none."""
+    """The gap over common cells; None if there are none."""
     common = {(c.task, c.split) for c in public} & {(c.task, c.split) for c in private}
     if not common:
         return None

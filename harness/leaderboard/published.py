@@ -1,4 +1,4 @@
-"""Whether a leaderboard that was published is the one that the results database gives: record by record."""
+"""Compares a published leaderboard with the one from the results database, record by record."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def differences(published: Path, ranking: Ranking) -> list[str]:
-    """What a CSV file, as `harness leaderboard` wrote it, says otherwise than the ranking does now; one line for each.
+    """The differences between a CSV file of `harness leaderboard` and the present ranking, one line for each.
 
-    Columns that came after the file was written are not missed.
+    Columns that were added after the file was written do not count.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="harness-audit-") as folder:
         write_records(document(ranking)["entries"], Path(folder) / "now.csv")

@@ -1,11 +1,11 @@
-"""From stored facts to a ranking: cell scores, means over splits, average over tasks.
+"""Computes a ranking from stored facts: cell scores, means over splits, averages over tasks.
 
-Only runs that are comparable are ranked together: same track file, rules, model, data, device and seed. A cell that
-failed scores as the majority class would; a run that lacks cells is listed without a rank. White-box references are
-listed after all others, never ranked, and change nothing about those that are. Runs that differ in nothing but the
-device, or used data from outside, are listed apart from the ranking, each with what it used. Each division
-(`harness.leaderboard.divisions`) has places, intervals and shared ranks of its own, by average and by efficiency; the
-last two are computed when first asked for.
+Only comparable runs are ranked together: same track file, rules, model, data, device and seed. A failed cell has the
+score of the majority class. A run with missing cells is listed without a rank. White-box references are listed after
+all others, are never ranked, and do not affect the ranking. Runs that differ only in the device, or that used outside
+data, are listed apart from the ranking, with that device or data. Each division (`harness.leaderboard.divisions`) has
+its own places, intervals and shared ranks, by average and by efficiency. Intervals and shared ranks are computed when
+they are first used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _COMPARABLE = (*_ALIKE, "device")
 
 
 class Results(Protocol):
-    """What is ranked: the runs of a results database, as `harness.results.store.Store` reads them, or of several."""
+    """The runs to rank: those of one results database, as `harness.results.store.Store` reads them, or of several."""
 
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
@@ -53,7 +53,7 @@ class Results(Protocol):
         ...
 
     def rulings(self) -> list[Ruling]:
-        """What was decided about entries, oldest first."""
+        """The organiser's rulings about entries, oldest first."""
         ...
 
 
@@ -63,21 +63,21 @@ class Withdrawn:
 
     name: str
     run: str
-    """Its newest."""
+    """Its newest run."""
     reason: str
     made: float
-    """When, in Unix seconds."""
+    """Time of the ruling in Unix seconds."""
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A run that counts, in the place of older runs of the same name with other content."""
+    """A run that replaces older runs of the same name with other content."""
 
     name: str
     run: str
     sha256: str
     older: tuple[str, ...]
-    """Digests of what ran before under that name, oldest first."""
+    """Digests of the earlier content under that name, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,17 @@ class Ranking:
     elsewhere: tuple[Entry, ...] = ()
     """The newest run of each entry on each other device or with outside data: without a rank, by device and name."""
     identity: dict[str, Any] = field(default_factory=dict)
-    """What all ranked runs have in common: versions, model, data, device, seed."""
+    """The facts that all ranked runs share: versions, model, data, device, seed."""
     allow_unsandboxed: bool = False
-    """Whether runs without isolation are ranked, in a division of their own."""
+    """Whether runs without isolation are ranked, in a separate division."""
     bare: Mapping[str, float] | None = None
-    """Score of the bare template on each task, which stands before the first answer; None where it is not known."""
+    """Score of the bare template on each task, which counts before the first answer; None if it is not known."""
     prices: Prices | None = None
     """The track's price list, if it has one."""
     withdrawn: tuple[Withdrawn, ...] = ()
-    """By name. Their runs have no part in anything else."""
+    """Withdrawn entries, by name. Their runs do not affect anything else."""
     replaced: tuple[Replaced, ...] = ()
-    """By name."""
+    """Runs that replaced other content, by name."""
 
     @property
     def unsandboxed(self) -> int:
@@ -116,7 +116,7 @@ class Ranking:
         return (*here, *(division for division in divisions(self.elsewhere) if division not in here))
 
     def complete(self, division: Division, ceiling: int | None = None) -> tuple[Entry, ...]:
-        """Complete entries of a division, best average first; where given, none above the access level."""
+        """Complete entries of a division, best average first. With `ceiling`, none is above that access level."""
         if division.unsandboxed and not self.allow_unsandboxed:
             return ()
         own = [e for e in (*self.entries, *self.elsewhere) if e.division == division and not (e.missing or e.white_box)]
@@ -129,13 +129,13 @@ class Ranking:
 
     @cached_property
     def _narrower(self) -> dict[tuple[Division, int], Standings | None]:
-        """Lists up to an access level that were asked for: the table, the files and the site ask for the same ones."""
+        """Cache of lists up to an access level. The table, the files and the site use the same ones."""
         return {}
 
     def standings(self, division: Division, ceiling: int | None = None) -> Standings | None:
-        """Intervals and shared ranks of a division, or of its list up to an access level; None where that is empty.
+        """Intervals and shared ranks of a division, or of its list up to an access level; None if that list is empty.
 
-        A list up to an access level is ranked anew from the same variances, once.
+        A list up to an access level is ranked once more, from the same variances. The result is kept.
         """
         whole = self._standings.get(division)
         if whole is None or ceiling is None:
@@ -151,17 +151,17 @@ class Ranking:
         return {division: each for division, each in found.items() if each is not None}
 
     def efficiency(self, division: Division) -> Standings | None:
-        """The second list of a division, by efficiency; None where efficiency is not known."""
+        """The second list of a division, by efficiency; None if efficiency is not known."""
         return self._efficiencies.get(division)
 
     def standing(self, entry: Entry) -> Standing | None:
-        """Where an entry stands in its division; None where it lacks cells, and for white-box references."""
+        """The standing of an entry in its division; None if cells are missing, and for white-box references."""
         if entry.missing or entry.white_box or entry.division not in self._standings:
             return None
         return self._standings[entry.division].entries[entry.name]
 
     def efficient(self, entry: Entry) -> Standing | None:
-        """Where an entry stands by efficiency; None where that is not known."""
+        """The standing of an entry by efficiency; None if that is not known."""
         if entry.missing or entry.white_box:
             return None
         found = self.efficiency(entry.division)
@@ -251,7 +251,7 @@ def _withdrawn(runs: list[Run], rulings: list[Ruling]) -> dict[str, Withdrawn]:
 
 
 def _replaced(runs: list[Run], newest: Mapping[_Contestant, Run]) -> tuple[Replaced, ...]:
-    """Where the newest run of a name took the place of other content."""
+    """The cases in which the newest run of a name replaced other content."""
     older: dict[_Contestant, list[str]] = {}
     for run in runs:
         older.setdefault(_contestant(run.key), []).append(run.key.submission_sha256)
@@ -265,7 +265,7 @@ def _replaced(runs: list[Run], newest: Mapping[_Contestant, Run]) -> tuple[Repla
 
 
 def _before_answers(entry: Entry, bare: Mapping[str, float]) -> Entry:
-    """With the bare template's score where there was no answer yet."""
+    """The same entry with the bare template's score before the first answer."""
     cells = (cell.before_answers(bare[cell.task]) if cell.task in bare else cell for cell in entry.cells)
     return dataclasses.replace(entry, cells=tuple(cells))
 
@@ -287,10 +287,10 @@ def score_cell(cell: StoredCell) -> CellScore:
 
 
 def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray | None]:
-    """What the incumbent of each mark predicts, None where there was none; without marks where it is not known.
+    """Predictions of the incumbent at each mark, None if there was none. Marks with unknown incumbents are missing.
 
-    An older cell kept none at the first marks. There, the incumbent is that of the next mark if it had been offered by
-    then, and there was none if no offer had come by then. In the end, no answer predicts `failed`.
+    An older cell kept no incumbent at the first marks. There, the incumbent is that of the next mark if it had been
+    offered by then. If no answer had been offered by then, there was none. At the end, no answer predicts `failed`.
     """
     kept = cell.record.marks
     known: dict[float, IntArray | None] = {mark: cell.predictions.get(mark) for mark in kept}
@@ -307,36 +307,36 @@ def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray | No
 
 @cache
 def _test_set(metric: Metric, labels: bytes) -> tuple[IntArray, IntArray]:
-    """Labels of a test set from their bytes, and what a failed cell predicts: once, since a set has many cells."""
+    """Labels of a test set from their bytes, and a failed cell's predictions. Cached, because a set has many cells."""
     values = np.frombuffer(labels, dtype=np.int64)
     return values, failed_prediction(metric, values)
 
 
 @cache
 def _task(name: str) -> TaskFile:
-    """A task file, read once: 3 ms would be most of the time that a cell takes."""
+    """A task file. It is read once, because reading takes 3 ms, longer than scoring a cell."""
     return load_task(name)
 
 
 def _deciding(runs: list[Run]) -> list[RunKey]:
-    """Identities of the runs that decide what is compared: those to be ranked; references where there are no others."""
+    """Identities of the runs that decide what is compared: the ranked ones, or references if there are no others."""
     keys = [run.key for run in runs if not run.key.repeat] or [run.key for run in runs]
     pure = [key for key in keys if not key.external] or keys
     return [key for key in pure if key.access != "white-box"] or pure
 
 
 class _Contestant(NamedTuple):
-    """Whose newest run counts."""
+    """The key of a contestant, of which only the newest run counts."""
 
     name: str
-    """With its team."""
+    """Name with its team."""
     white_box: bool
     device: str
     external: str
 
     @property
     def means(self) -> tuple[str, str]:
-        """What it is asked the same cells with."""
+        """The device and the outside data. Runs with the same ones must have the same cells."""
         return self.device, self.external
 
 
@@ -349,7 +349,7 @@ def _values(key: RunKey, names: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _largest_group(keys: list[RunKey]) -> dict[str, Any]:
-    """What the comparable runs with the most entries have in common; the later ones where equal. Oldest come first."""
+    """The facts shared by the comparable runs with the most entries; if equal, by the later ones. Oldest come first."""
     entries: dict[tuple[Any, ...], set[str]] = {}
     for key in keys:
         group = _values(key, _COMPARABLE)
@@ -359,7 +359,7 @@ def _largest_group(keys: list[RunKey]) -> dict[str, Any]:
 
 
 def _unranked(entry: Entry) -> bool:
-    """Whether it has no rank for want of isolation alone."""
+    """Whether it has no rank only because it ran without isolation."""
     return entry.division.unsandboxed and not entry.white_box and not entry.missing
 
 
@@ -384,5 +384,5 @@ def _placed(entries: list[Entry]) -> list[Entry]:
 
 
 def _best_first(entry: Entry) -> tuple[bool, float, str]:
-    """Those that lack cells last: their average is over the tasks that they have."""
+    """Sort key: entries that lack cells come last, because their average is over fewer cells."""
     return entry.missing > 0, -entry.average, entry.name

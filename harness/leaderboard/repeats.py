@@ -1,7 +1,7 @@
-"""Repeats of a cell: the same split, tuned on several times with other chance of the submission's own.
+"""Repeats of a cell: the same split, tuned on several times with different seeds of the submission.
 
-A split's score is the mean over its repeats, so that chance of the optimiser weighs less; what of it is left is part of
-what the splits' scores differ by, which the intervals are made of.
+A split's score is the mean over its repeats, which reduces the optimiser's noise. The remaining noise is part of the
+variance between splits, from which the intervals are computed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SAME = ("team", "entry", "submission_sha256", "options", "access", "device", "e
 
 
 def repeats_of(first: Iterable[Run], runs: Iterable[Run]) -> dict[str, list[str]]:
-    """The newest further repeats of each run, by its id: runs that differ from it in nothing but their number."""
+    """The newest further repeats of each run, by its id: runs that differ from it only in the repeat's number."""
     groups: dict[tuple[object, ...], dict[int, str]] = {}
     for run in runs:
         if run.key.repeat:
@@ -41,12 +41,12 @@ def averaged(first: Iterable[CellScore], *others: Iterable[CellScore]) -> tuple[
 
 
 def common_repeats(cells: Sequence[Sequence[CellScore]]) -> int:
-    """How often each cell of several entries is taken so that each repeat of each counts alike."""
+    """The number of times to use each cell of several entries, so that all repeats of an entry have equal weight."""
     return math.lcm(*(len(cell.repeats) or 1 for own in cells for cell in own))
 
 
 def repeated(cell: CellScore, count: int) -> list[IntArray]:
-    """What a cell's repeats predict, `count` arrays (items,), each repeat as often as the others."""
+    """Predictions of a cell's repeats: `count` arrays (items,), with each repeat equally often."""
     runs = cell.repeats or (cell,)
     return [runs[n % len(runs)].predicted for n in range(count)]
 

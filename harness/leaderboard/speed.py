@@ -1,4 +1,4 @@
-"""How many times less of a budget one system needs than another to reach the same target. Pure numpy."""
+"""The speed-up of one system over another: the ratio of the budgets needed for the same target. Pure numpy."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class SpeedUp:
 def speed_up(
     system: Sequence[FloatArray], reference: Sequence[FloatArray], rng: Generator, resamples: int = RESAMPLES
 ) -> SpeedUp:
-    """How many times less of the budget `system` needs than `reference` to reach the same target.
+    """The ratio of the budget that `reference` needs to the budget that `system` needs for the same target.
 
     Each sequence holds one array (splits,) per task, with the same cells in both: the share of the budget, in (0, 1],
-    that was spent when the target was first reached, `inf` where it never was. A censored cell counts as the whole
-    budget (restricted mean), so where `system` misses targets the ratio is an upper bound of its speed-up, and where
-    `reference` does a lower bound; `reached` of `cells` says how often `system` got there. The ratio is
+    that was spent when the target was first reached, or `inf` if it never was. A censored cell counts as the whole
+    budget (restricted mean). So if `system` misses targets, the ratio is an upper bound of its speed-up, and if
+    `reference` does, a lower bound. `system` reached the target in `reached` of `cells` cells. The ratio is
 
         mean over tasks of mean over splits of min(share, 1) of `reference`, divided by the same of `system`.
 
@@ -61,6 +61,6 @@ def speed_up(
 
 
 def _counts(n: int, resamples: int, rng: Generator) -> IntArray:
-    """How often each of n things is in n draws with replacement: (resamples, n)."""
+    """Counts of each of n things in n draws with replacement: (resamples, n)."""
     drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)

@@ -1,4 +1,4 @@
-"""Where each entry of one list stands, as far as the measurements can tell: intervals, shared ranks, power."""
+"""The standing of each entry of a list, with its uncertainty: intervals, shared ranks, power."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Standing:
-    """What can be said of one entry."""
+    """The standing of one entry."""
 
     rank: int | None
-    """Shared with all above and below that nobody of this rank was shown to be better than; the rule is in
-    `harness.leaderboard.ties`. None where the design carries no ranks."""
+    """Rank, shared with neighbours if no entry of this rank was shown to be better. The rule is in
+    `harness.leaderboard.ties`. None if there are too few splits for ranks."""
     rank_low: int | None
-    """Interval of the rank, of all entries together."""
+    """Interval of the rank, simultaneous for all entries."""
     rank_high: int | None
     average: Interval
     behind: Comparison | None
-    """The best average minus this one's, as one of all pairs; None for the best."""
+    """The best average minus this one's, adjusted for all pairs; None for the best entry."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Standings:
 
     @property
     def ranked(self) -> bool:
-        """Whether the design carries ranks; without, there are intervals alone."""
+        """Whether there are enough splits for ranks. If not, there are only intervals."""
         return self.scores.carries_ranks or len(self.names) == 1
 
     @cached_property
@@ -67,21 +67,21 @@ class Standings:
 
     @property
     def resolution(self) -> float | None:
-        """Differences to the best under this usually are ties (`harness.leaderboard.ties.resolution`)."""
+        """Smaller differences to the best entry usually are ties (`harness.leaderboard.ties.resolution`)."""
         return resolution(self.pairs)
 
     @cached_property
     def power(self) -> Power | None:
-        """What the list can tell; None for a single entry."""
+        """The power of the list; None for a single entry."""
         return Power.of(self.pairs, self.ranked) if len(self.names) > 1 else None
 
     @property
     def first(self) -> tuple[str, ...]:
-        """Who has rank 1: several where they cannot be told apart. Nobody where there are no ranks."""
+        """The entries with rank 1: several if they tie, none if there are no ranks."""
         return tuple(name for name in self.names if self.entries[name].rank == 1)
 
     def against(self, name: str, task: str | None = None) -> dict[str, Comparison]:
-        """An entry minus each other one, as pairs of the list; on a task, or on average."""
+        """An entry minus each other one, adjusted for all pairs of the list; on a task, or on average."""
         system = self.names.index(name)
         pairs = self.pairs if task is None else self.on(task)
         return {other: pairs.compare(system, n) for n, other in enumerate(self.names) if n != system}
@@ -91,13 +91,13 @@ class Standings:
         return Pairs(self.scores.differences(self.tasks.index(task)))
 
     def among(self, names: tuple[str, ...]) -> Standings:
-        """The list of these entries alone, in the same order, ranked anew."""
+        """The list of these entries alone, in the same order, ranked again."""
         kept = [n for n, name in enumerate(self.names) if name in names]
         return Standings(tuple(self.names[n] for n in kept), self.tasks, self.scores.among(kept))
 
 
 def standings(entries: Sequence[Entry]) -> Standings | None:
-    """Compare entries that all have the same cells, best average first; None where there is nothing to compare."""
+    """Compare entries that all have the same cells, best average first; None if there are no entries."""
     if not entries or not all(len(cell.predicted) for entry in entries for cell in entry.cells):
         return None
     tasks = tuple(sorted(entries[0].tasks))
@@ -106,7 +106,7 @@ def standings(entries: Sequence[Entry]) -> Standings | None:
 
 
 def predictions(task: str, entries: Sequence[Entry]) -> TaskPredictions:
-    """What counts of each entry's cells on a task, in the order of splits."""
+    """The scored predictions of each entry's cells on a task, in the order of splits."""
     file = load_task(task)
     cells = [sorted((c for c in entry.cells if c.task == task), key=lambda c: c.split) for entry in entries]
     count = common_repeats(cells)

@@ -1,4 +1,4 @@
-"""How sure a score or a difference of scores is: variance over splits and test items, without double counting.
+"""The uncertainty of scores and of their differences: variance over splits and test items, without double counting.
 
 A score of system a on split s of a task is read as
 
@@ -50,7 +50,7 @@ whether entries vary alike, and if they do not, the rule does not hold its level
 _SHOWN = 3
 """Degrees of freedom of a variance below which nothing can be made of how variances differ."""
 _FLOOR = 1e-5
-"""Of the median variance: less counts as so much where logarithms are taken."""
+"""Share of the median variance: smaller variances are raised to it before logarithms are taken."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TaskPredictions:
     predicted: IntArray
     """(systems, splits x repeats, items): the class each system predicts after tuning on each split, so many times."""
     labels: IntArray
-    """(items,)"""
+    """The true classes: (items,)"""
     metric: Metric
     classes: int
     repeats: int = 1
@@ -97,20 +97,20 @@ class TaskPredictions:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What is kept of one task: scores by split, and covariances between systems that come from the items."""
+    """The statistics of one task: scores by split, and the covariances between systems due to the items."""
 
     scores: FloatArray
     """(systems, splits)"""
     items: FloatArray
     """(systems, systems): covariance of means over splits from all noise of items, MS(items) / (n S)."""
     rest: FloatArray
-    """(systems, systems): of it, what is new in each split, MS(rest) / (n S); 0 with a single split."""
+    """(systems, systems): the part of it that is new in each split, MS(rest) / (n S); 0 with a single split."""
     size: int
-    """Items."""
+    """Number of items."""
 
     @classmethod
     def of(cls, splits: Iterable[tuple[FloatArray, FloatArray]]) -> TaskScores:
-        """From scores (systems,) and influences (systems, items) of each split, one split at a time."""
+        """Compute them from scores (systems,) and influences (systems, items) of each split, one split at a time."""
         columns: list[FloatArray] = []
         total: FloatArray = np.zeros(())
         squares: FloatArray = np.zeros(())
@@ -127,11 +127,11 @@ class TaskScores:
 
     @classmethod
     def of_predictions(cls, task: TaskPredictions) -> TaskScores:
-        """Of the task's metric."""
+        """Compute them for the task's metric."""
         return cls.of(task.of_splits())
 
     def among(self, systems: Sequence[int]) -> TaskScores:
-        """The same of some systems alone."""
+        """The same for some systems alone."""
         kept = np.asarray(systems, dtype=np.int64)
         square = np.ix_(kept, kept)
         return TaskScores(self.scores[kept], self.items[square], self.rest[square], self.size)
@@ -144,7 +144,7 @@ class TaskScores:
 
     @property
     def splits(self) -> int:
-        """Their number."""
+        """Number of splits."""
         return int(self.scores.shape[1])
 
     @cached_property
@@ -180,21 +180,21 @@ class Scores:
 
     @property
     def carries_ranks(self) -> bool:
-        """Whether the design shows enough of the variance between splits for ranks."""
+        """Whether there are enough splits to estimate their variance, as ranks need."""
         return carries_ranks([task.splits for task in self.tasks])
 
     def among(self, systems: Sequence[int]) -> Scores:
-        """Of some systems alone."""
+        """The same for some systems alone."""
         return Scores(tuple(task.among(systems) for task in self.tasks))
 
     def on(self, task: int | None = None) -> Scores:
-        """Of one task, or of all."""
+        """The same for one task, or for all."""
         return self if task is None else Scores((self.tasks[task],))
 
     def score(self, system: int, task: int | None = None) -> Interval:
         """A system's score on a task, or its average over all tasks: a t interval at `LEVEL`, of this score alone.
 
-        A score is a share: limits beyond 0 and 1 are cut to them.
+        A score is a share, so limits are clipped to the range from 0 to 1.
         """
         values, halves = self.singles(task)
         value, half = float(values[system]), float(halves[system])
@@ -239,12 +239,12 @@ class Scores:
 
     @property
     def fewest_items(self) -> int:
-        """Of the smallest test set."""
+        """Number of items in the smallest test set."""
         return min(task.size for task in self.tasks)
 
 
 def carries_ranks(splits: Sequence[int]) -> bool:
-    """Whether a design with so many splits of each task shows enough of the variance between splits for ranks."""
+    """Whether these numbers of splits per task are enough to estimate the variance between splits, as ranks need."""
     return min(splits) > 1 and sum(splits) - len(splits) >= FEWEST_DF
 
 
@@ -254,7 +254,7 @@ def scores_of(tasks: Sequence[TaskPredictions]) -> Scores:
 
 
 def moderated(variances: FloatArray, df: float, most: float) -> tuple[FloatArray, float]:
-    """Variances of many pairs, each drawn towards a common one by as much as they seem alike.
+    """Shrink the variances of many pairs towards a common one. The more alike they are, the stronger the shrinkage.
 
     The true variances are taken to vary as scaled inverse chi-square; their prior degrees of freedom d0 and scale s0^2
     are fitted to the logarithms of the observed ones (Smyth 2004, Statistical Applications in Genetics and Molecular
@@ -289,7 +289,7 @@ def moderated(variances: FloatArray, df: float, most: float) -> tuple[FloatArray
 
 
 def _inverse_trigamma(value: float) -> float:
-    """Where trigamma has this value, by Newton's method on 1 / trigamma (Smyth 2004, appendix)."""
+    """The point at which trigamma has this value, by Newton's method on 1 / trigamma (Smyth 2004, appendix)."""
     x = 0.5 + 1 / value
     for _ in range(50):
         trigamma = float(special.polygamma(1, x))

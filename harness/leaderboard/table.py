@@ -80,12 +80,12 @@ def write_document(found: dict[str, Any], csv_path: Path, json_path: Path) -> No
 
 
 def as_json(found: dict[str, Any]) -> str:
-    """A document as JSON text: strict, what there is not is null."""
+    """A document as strict JSON text. Missing values are null."""
     return json.dumps(found, indent=2, allow_nan=False) + "\n"
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Records as CSV text, by pandas: what there is not is empty."""
+    """Records as CSV text, written by pandas. Missing values are empty."""
     return frame(rows).to_csv(index=False, lineterminator="\n")
 
 
@@ -99,7 +99,7 @@ def write_records(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Records as a DataFrame that holds what they hold: an integer beside a gap stays an integer."""
+    """Records as a DataFrame with the same types. An integer column with missing values stays an integer column."""
     import pandas as pd  # noqa: PLC0415 - half a second
 
     return pd.DataFrame(rows, columns=None if rows else ["rank", "submission"], dtype=object)

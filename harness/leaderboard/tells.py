@@ -1,4 +1,4 @@
-"""What a track can tell, before a run on it: from the runs in a results database, or from those that were published."""
+"""The power of a track before a new run: from the runs in a results database, or from published runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def tells(track: Track, results: Results | None, path: Path = REFERENCES) -> Power | None:
-    """Leads that the main list of a track can tell.
+    """The leads that the main list of a track can detect.
 
     Args:
         track: the track.
@@ -26,7 +26,7 @@ def tells(track: Track, results: Results | None, path: Path = REFERENCES) -> Pow
             ``power`` of a list in the JSON of ``harness leaderboard``.
 
     Returns:
-        None where no noise was measured.
+        The power; None if no noise was measured.
     """
     if results is not None:
         ranking = rank(results, track.name, track.fingerprint, track.planned, track.ranks)

@@ -1,4 +1,4 @@
-"""The ranking as tables for the terminal: by score, by efficiency, and what the differences are worth."""
+"""The ranking as tables for the terminal: by score, by efficiency, and notes on which differences are significant."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def terminal_table(ranking: Ranking) -> Group:
 
 
 def known_texts(entries: Iterable[Entry]) -> list[str]:
-    """Which entries queried texts of the test set, in words."""
+    """The entries that queried test texts, in words."""
     return [
         f"{entry.name} queried {counted(entry.test_texts, 'test text')} over its cells, which no cell gives: see "
         "docs/leaderboard.md"
@@ -69,7 +69,7 @@ def withdrawn_lines(ranking: Ranking) -> list[Text]:
 
 
 def replaced_lines(ranking: Ranking) -> list[str]:
-    """Where the newest run of a name took the place of other content, in words."""
+    """The cases in which the newest run of a name replaced other content, in words."""
     lines = []
     for each in ranking.replaced:
         others = ", ".join(sha256[:12] for sha256 in each.older)
@@ -81,7 +81,7 @@ def replaced_lines(ranking: Ranking) -> list[str]:
 
 
 def day(at: float) -> str:
-    """A day of Unix seconds, in UTC."""
+    """The date of a time in Unix seconds, in UTC."""
     return f"{dt.datetime.fromtimestamp(at, dt.UTC):%Y-%m-%d}"
 
 
@@ -130,7 +130,7 @@ def notes(ranking: Ranking, division: Division) -> list[str]:
 
 
 def no_ranks(standings: Standings) -> str:
-    """Why a list has intervals alone, in words."""
+    """The reason why a list has no ranks, only intervals, in words."""
     splits = [task.splits for task in standings.scores.tasks]
     return (
         f"no ranks, intervals alone: {len(splits)} x {min(splits)} (tasks x splits) show too little of how entries vary"
@@ -166,7 +166,7 @@ def _table(title: str, ranking: Ranking, entries: list[Entry]) -> Table:
 
 
 def _efficiency(title: str, ranking: Ranking, division: Division) -> list[Table | Text]:
-    """The second list of a division with the costs beside it; why there is none where there is none."""
+    """The second list of a division with the costs, or the reason why there is none."""
     found = ranking.efficiency(division)
     complete = {entry.name: entry for entry in ranking.complete(division)}
     if found is None:
@@ -208,7 +208,7 @@ def _empty(title: str) -> Table:
 
 
 def _apart(entry: Entry) -> str:
-    """Name of an entry that is listed apart, with why."""
+    """Name of an entry that is listed apart, with the reason."""
     return f"{entry.name} on {entry.device}" + (f" with {entry.external}" if entry.external else "")
 
 

@@ -1,4 +1,4 @@
-"""Which differences count: one set of simultaneous differences of all pairs, and the ranks that follow from it.
+"""Decides which differences are significant: simultaneous intervals for all pairs, and the ranks that follow from them.
 
 With D_ab the difference of two systems of k, se_ab its standard error and v_ab the error's degrees of freedom
 (`harness.leaderboard.stats`), all intervals
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from harness.leaderboard.stats import Differences, FloatArray
 
 ALPHA = round(1 - LEVEL, 9)
-"""Chance that any of the differences that are 0 is called one."""
+"""Probability that any difference that is truly 0 is called significant."""
 _NODES = 9
 """Degrees of freedom at which the studentized range is computed; between them it is interpolated."""
 _FEW = 2.0
@@ -68,7 +68,7 @@ class Comparison:
 
     @property
     def tied(self) -> bool:
-        """Whether the order is open."""
+        """Whether the order of the two is undecided."""
         return self.p > ALPHA
 
 
@@ -80,7 +80,7 @@ class Pairs:
 
     @property
     def entries(self) -> int:
-        """Systems."""
+        """Number of systems."""
         return len(self.found.averages)
 
     @cached_property

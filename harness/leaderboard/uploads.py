@@ -1,4 +1,4 @@
-"""Uploaded predictions: scored as cells are, listed apart from the ranking, since nothing is known of their cost."""
+"""Uploaded predictions: scored like cells, but listed apart from the ranking, because their cost is not known."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What runs at the moment, as the results database tells it: for a look from another terminal.
+"""Shows the running cells from the results database, for another terminal.
 
-Reads only, and counts in the database, so that a look costs the same however much has been run. A cell that has begun
-and not ended is running, or was interrupted: the database cannot tell the two apart, but calls of one that runs go up
-from one look to the next.
+It only reads, and it counts in the database, so the time of a look does not depend on the number of stored cells. A
+cell that has begun and not ended is running or was interrupted. The database cannot distinguish the two, but the calls
+of a running cell increase from one look to the next.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Open:
     split: int
     attempt: int
     calls: float
-    """Answered so far, where shots are drawn as the track says."""
+    """Calls answered so far, if the shots are drawn as the track says."""
     budget: int
-    """Calls there are."""
+    """The budget in calls."""
     calls_per_s: float
     """Since the last look, or since the cell began where there was none."""
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to the end of the budget at this rate; None where nothing moves, or nothing is left."""
+        """Seconds to the end of the budget at this rate; None if the rate is 0, or nothing is left."""
         left = self.budget - self.calls
         return left / self.calls_per_s if self.calls_per_s > 0 and left > 0 else None
 

@@ -1,9 +1,9 @@
 """Optimizers of other libraries on a `Problem`: a function for each library.
 
-Each function minimises until the budget is spent, which raises `BudgetExhausted`, or until the library ends by itself.
-`minimize` takes one by its name, such as ``cma``, ``scipy:Powell`` or ``nevergrad:NGOpt``, and comes back in both
-cases. What was found is `Problem.best`. Chance comes from the seed that is given, and numpy's global generator, from
-which some libraries draw, is as it was before.
+Each function minimises until the budget is spent, which raises `BudgetExhausted`, or until the library stops by itself.
+`minimize` takes the name of an optimizer, such as ``cma``, ``scipy:Powell`` or ``nevergrad:NGOpt``, and returns in both
+cases. `Problem.best` is the result. All random numbers come from the given seed. Some libraries draw from numpy's
+global generator; its state is restored afterwards.
 
     problem = harness.problem("sst2", dim=10, budget=100)
     minimize("cma", problem, seed=1)
@@ -56,7 +56,7 @@ def cma(problem: Problem, rng: np.random.Generator, method: str = "CMAEvolutionS
 
     Args:
         problem: what is minimised.
-        rng: gives all chance.
+        rng: source of all random numbers.
         method: ``CMAEvolutionStrategy``, or ``CMA_diagonal`` for a diagonal covariance matrix (sep-CMA-ES).
 
     Raises:
@@ -121,7 +121,7 @@ def scipy(problem: Problem, rng: np.random.Generator, method: str = "Powell") ->
         for _ in _rounds(problem):
             getattr(optimize, method)(problem, bounds.tolist(), **more)
             if not more:
-                return  # it has no chance in it: again, it would ask the same
+                return  # it is deterministic: a restart would ask the same queries
         return
     if method not in _SCIPY_LOCAL:
         raise InputError(f"scipy has no method {method!r} here; there are {', '.join(_SCIPY_LOCAL + _SCIPY_GLOBAL)}")
@@ -135,7 +135,7 @@ def scipy(problem: Problem, rng: np.random.Generator, method: str = "Powell") ->
 def pymoo(problem: Problem, rng: np.random.Generator, method: str = "DE") -> None:
     """A single-objective algorithm of pymoo: DE, GA, PSO, ES, CMAES, NelderMead and others.
 
-    Those whose chance cannot be given (PatternSearch) are left out.
+    Algorithms that cannot be seeded (PatternSearch) are left out.
 
     Raises:
         InputError: there is no such algorithm.
@@ -218,11 +218,11 @@ def as_ioh(problem: Problem, name: str = "harness") -> Any:
 
 
 OPTIMIZERS = {"random": random, "cma": cma, "nevergrad": nevergrad, "scipy": scipy, "pymoo": pymoo, "optuna": optuna}
-"""The adapters by the name of their library; a method follows after a colon."""
+"""The adapters by the name of their library. A method follows after a colon."""
 
 
 def parsed(optimizer: str) -> tuple[str, str]:
-    """Library and method of an optimizer's name; no method where the library's first is meant.
+    """Library and method in an optimizer's name. The method is empty if it is the library's default.
 
     Raises:
         InputError: no adapter has this name.
@@ -255,7 +255,7 @@ def minimize(optimizer: str, problem: Problem, seed: int) -> None:
 
 @contextlib.contextmanager
 def _global_chance(rng: np.random.Generator) -> Iterator[None]:
-    """Seed numpy's global generator, from which some libraries draw, and bring it back afterwards."""
+    """Seed numpy's global generator, from which some libraries draw, and restore its state afterwards."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(int(rng.integers(LARGEST_SEED)))  # noqa: NPY002
     try:
@@ -265,7 +265,7 @@ def _global_chance(rng: np.random.Generator) -> Iterator[None]:
 
 
 def _number(value: Any) -> float:
-    """A float of a number, or of an array that holds one, which numpy 2.4's own conversion refuses."""
+    """A float from a number or from an array of one number, which numpy 2.4's own conversion refuses."""
     return float(np.asarray(value).reshape(()))
 
 
@@ -279,10 +279,10 @@ def _rounds(problem: Problem) -> Iterator[int]:
 
 
 def _told(problem: Problem, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Losses of a population. The last one, which does not fit into the budget, is evaluated as far as it does.
+    """Losses of a population. If it costs more than the budget, only the first candidates are evaluated.
 
     Raises:
-        BudgetExhausted: it did not fit.
+        BudgetExhausted: the population cost more than the budget that was left.
     """
     left = problem.budget_left
     if 0 < left < len(points):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.results.store import Store
 
 _DISTRIBUTIONS = {"random": "numpy"}
-"""The package behind an adapter, where it is not called as the adapter is."""
+"""The package behind an adapter, if its name differs from the adapter's."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Job:
     seed: int
 
     def __str__(self) -> str:
-        """As progress shows it."""
+        """The name that the progress display shows."""
         return f"{self.optimizer}  {self.task}/{self.split}  dim {self.dim}  seed {self.seed}"
 
 
@@ -50,14 +50,14 @@ class Suite:
     budget: int | None
     """Calls of each trial; None is the track's."""
     spec: Spec
-    """What is searched, but for `dims`."""
+    """The search space and the loss, without `dims`."""
     track: str = "mini"
     model: str | None = None
     data: str | None = None
 
     @property
     def jobs(self) -> list[Job]:
-        """All trials. Every optimizer has one on a problem before the next problem is begun."""
+        """All trials. Every optimizer has its trial on a problem before the next problem begins."""
         each = itertools.product(self.seeds, self.splits, self.tasks, self.dims, self.optimizers)
         return [Job(optimizer, task, split, dim, seed) for seed, split, task, dim, optimizer in each]
 
@@ -80,7 +80,7 @@ class Suite:
 
 
 class Progress(Protocol):
-    """Somebody who watches a suite."""
+    """Receives the events of a suite, to show its progress."""
 
     def began(self, number: int, of: int, job: Job) -> None:
         """A trial starts."""
@@ -140,21 +140,21 @@ def run(suite: Suite, store: Store, progress: Progress) -> list[Trial]:
 
 
 def entry_of(optimizer: str) -> str:
-    """Name of an optimizer's runs: with its version, for another one may search otherwise."""
+    """Name of an optimizer's runs. It includes the version, because another version may search differently."""
     library, _ = parsed(optimizer)
     distribution = _DISTRIBUTIONS.get(library, library)
     return f"{optimizer}@{distribution}-{package_version(distribution)}"
 
 
 def _trial(evaluation: Evaluation, store: Store, name: str, job: Job, spec: Spec) -> str:
-    """Run one trial; why it has no result, or nothing."""
+    """Run one trial. Return the reason if it has no result, or an empty text."""
     try:
         with on_cell(evaluation, store, name, job.task, job.split, job.seed, spec) as problem:
-            with warnings.catch_warnings(action="ignore"):  # of libraries, about matters of their own
+            with warnings.catch_warnings(action="ignore"):  # warnings of libraries about their internals
                 minimize(job.optimizer, problem, job.seed)
             problem.test_score()
     except (InputError, StoreError, ModelError):
         raise
-    except Exception as failure:  # noqa: BLE001 - whatever a library raises
+    except Exception as failure:  # noqa: BLE001 - a library may raise any exception
         return f"{type(failure).__name__}: {failure}"
     return ""

@@ -1,4 +1,4 @@
-"""Where a problem's queries go: a cell in this process, a cell of a service, or the fake model."""
+"""The cells that answer a problem's queries: in this process, of a service, or with the fake model."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class ProblemCell(Protocol):
         ...
 
     def finish(self) -> float | None:
-        """Test score of the last answer, from 0 to 1; None where it is not told."""
+        """Test score of the last answer, from 0 to 1; None if it is not revealed."""
         ...
 
     def digests(self) -> tuple[str, ...]:
-        """The digest of each answered query, as the ledger has it; none where the ledger is not here."""
+        """The digest of each answered query, as in the ledger; empty if the ledger is elsewhere."""
         ...
 
     def close(self) -> None:
@@ -79,9 +79,9 @@ class PlannedRun:
     """The run that a problem's cell belongs to, before anything of it is recorded."""
 
     name: str
-    """Of the optimizer, as the leaderboard shows it."""
+    """Name of the optimizer, as the leaderboard shows it."""
     options: Mapping[str, str]
-    """What tells the problem from others on the same cell; a part of the run's identity."""
+    """The options that distinguish the problem from others on the same cell. They are part of the run's identity."""
     seed: int
     """Of the problem and the optimizer."""
     config: Mapping[str, object]
@@ -89,7 +89,7 @@ class PlannedRun:
 
     @property
     def _own(self) -> dict[str, Any]:
-        """The fields of `RunKey` that tell it apart."""
+        """The fields of `RunKey` that distinguish the run."""
         given = tuple(sorted(self.options.items()))
         digest = hashlib.sha256(f"problem {self.name} {json.dumps(given)}".encode()).hexdigest()
         entry = entry_name(self.name, self.options)
@@ -100,7 +100,7 @@ class PlannedRun:
         return evaluation.plan.run_id("black-box", **self._own)
 
     def record(self, evaluation: Evaluation, store: Store) -> str:
-        """Record the run, unless it is there, and return its id."""
+        """Record the run, unless it is stored already, and return its id."""
         return evaluation.plan.record(store, "black-box", **self._own)
 
 
@@ -152,7 +152,7 @@ class LocalCell:
         self.lm.offer(answer)
 
     def finish(self) -> float | None:
-        """See `ProblemCell`. The outcome is stored, unless the run has one of this cell.
+        """See `ProblemCell`. The outcome is stored, unless the run already has an outcome of this cell.
 
         Raises:
             HarnessError: the answer cannot be applied.
@@ -182,7 +182,7 @@ class LocalCell:
 
 
 class ServiceCell:
-    """A cell of `harness serve`, whose test score the service does not tell."""
+    """A cell of `harness serve`. The service does not reveal its test score."""
 
     def __init__(self, box: ServiceBlackBox) -> None:
         """Use a box that `harness.connect` opened."""
@@ -190,7 +190,7 @@ class ServiceCell:
         self._last: Answer | None = None
 
     def offer(self, answer: Answer) -> None:
-        """See `ProblemCell`. It is kept here, for a service takes one answer alone."""
+        """See `ProblemCell`. The answer is kept here, because a service accepts only one answer."""
         self._last = answer
 
     def finish(self) -> float | None:

@@ -41,7 +41,7 @@ def problem(
     url: str | None = None,
     token: str = "",
 ) -> Problem:
-    """Open a task as an optimisation problem: a function of a vector, with a real language model behind it.
+    """Open a task as an optimisation problem: a function of a vector, computed with a real language model.
 
     Every evaluation is metered and has its row in the ledger, as a submission's queries have. The same arguments on
     the same machine give the same numbers.
@@ -73,7 +73,7 @@ def problem(
         The problem.
 
     Raises:
-        InputError: an argument makes no sense, with what is possible.
+        InputError: an argument is not valid. The message lists the valid values.
         HarnessError: the model or the store cannot be opened, or the service does not answer.
 
     Example:
@@ -181,7 +181,7 @@ def on_cell(
         owns_store: whether closing the problem closes the store.
 
     Raises:
-        InputError: what is searched makes no sense on this cell.
+        InputError: the search space or the loss is not valid on this cell.
     """
     from harness.problems.cells import LocalCell  # noqa: PLC0415 - torch
 

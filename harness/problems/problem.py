@@ -27,7 +27,7 @@ _LOSSES = {"cross_entropy": cross_entropy, "hinge": hinge, "negative_accuracy": 
 LOWER_BOUND: dict[str, float] = {"cross_entropy": 0.0, "hinge": 0.0, "negative_accuracy": -1.0}
 """No candidate's loss is below this."""
 _MINIBATCHES = 1000
-"""Minibatches that are drawn; then they come again in the same order. A session takes 4,096 sets of texts."""
+"""Number of minibatches. Later ones repeat in the same order, because a session accepts 4,096 sets of texts."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Problem:
         self._finished = False
 
     def __repr__(self) -> str:
-        """Show what the problem is, and how far it is."""
+        """Show the problem and its progress."""
         left = f"{self.budget_left:,} evaluations left"
         return f"<Problem {self._cell.task.name}: {self.dimension} variables, {self.loss}, {left}>"
 
@@ -103,8 +103,8 @@ class Problem:
     def bounds(self) -> Floats:
         """Lower and upper bound of each variable: (dimension, 2).
 
-        Real coordinates have no bound in truth: where z ~ N(0, I) is the scale of the prompts, [-5, 5] is where to
-        search. A choice is an index; what is between two indices is rounded.
+        Real coordinates are not really bounded. The prompts are scaled for z ~ N(0, I), so [-5, 5] is the range to
+        search. A choice is an index, and a value between two indices is rounded.
         """
         return np.array([(each.low, each.high) for each in self.variables], dtype=np.float64)
 

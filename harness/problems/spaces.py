@@ -2,7 +2,7 @@
 
 A point z is a vector of floats. Its first entries are the coordinates of a soft prompt, then come choices: one number
 for the template and one for the label word of each class. A choice is rounded to the nearest index and clipped, so an
-optimizer that knows real numbers alone searches mixed spaces, too.
+optimizer for real numbers alone can search mixed spaces, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 SpaceName: TypeAlias = Literal["input", "deep", "words", "template", "mixed"]
 NAMES: tuple[SpaceName, ...] = ("input", "deep", "words", "template", "mixed")
 BOUND = 5.0
-"""Coordinates are searched in [-BOUND, BOUND], as BBOB's are. Others are evaluated all the same."""
+"""Coordinates are searched in [-BOUND, BOUND], as in BBOB. Points outside are evaluated, too."""
 WORDS = 32
 """Label words that each class may choose from, where the caller names none."""
 _WORD = re.compile(r"[^\W\d_]\w{2,}")
@@ -64,7 +64,7 @@ Variable: TypeAlias = Real | Choice
 
 @dataclass(frozen=True)
 class Group:
-    """Candidates of a batch that differ in their soft prompt alone, so that one query asks for them."""
+    """Candidates of a batch that differ only in their soft prompt, so that one query can evaluate them."""
 
     rows: npt.NDArray[np.intp]
     prompts: Coordinates | None

@@ -1,4 +1,4 @@
-"""What is searched, by what loss: the arguments of `harness.problem` that make the function."""
+"""The search space and the loss: the arguments of `harness.problem` that define the function."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class Spec:
         return found
 
     def options(self) -> dict[str, str]:
-        """What tells the function from others in a run's name: space and dim, and what is not the usual value."""
+        """The options of the function in a run's name: space, dim, and all values that are not the default."""
         usual = {each.name: each.default for each in dataclasses.fields(self)}
         given = {key: value for key, value in self.plain().items() if key in {"space", "dim"} or value != usual[key]}
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
 
     def on(self, cell: ProblemCell, seed: int) -> Problem:
-        """The function on a cell; the cell is closed if there is none.
+        """The function on a cell. If it cannot be made, the cell is closed.
 
         Args:
             cell: where queries go.
             seed: of the projection, the words that are drawn and the minibatches.
 
         Raises:
-            InputError: an argument makes no sense on this cell.
+            InputError: an argument is not valid on this cell.
         """
         rng = np.random.default_rng(seed)
         try:

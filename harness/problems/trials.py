@@ -1,4 +1,4 @@
-"""What an optimizer reached on one problem, as the results database has it, and tables of many such trials."""
+"""The stored result of an optimizer on one problem, and tables of many such trials."""
 
 from __future__ import annotations
 

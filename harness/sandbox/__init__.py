@@ -1,1 +1,1 @@
-"""Where submissions run: a fresh process with one inherited socket, a scrubbed environment and limits."""
+"""Runs submissions in isolation: a new process with one inherited socket, an almost empty environment and limits."""

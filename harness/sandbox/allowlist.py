@@ -1,8 +1,9 @@
-"""What a worker can see of the file system, worked out in the referee: an allow list, for every tier the same.
+"""The allow list of files that a worker can see. The referee computes it, and it is the same in every tier.
 
-The interpreter and its libraries, the packages that a submission may import with what these require, the modules of
-`harness` itself and the submission's folder. Weights, tasks and whatever else is installed beside them are on no list,
-though some lie inside of a directory that is: such a directory is *cut*, its other contents are listed one by one.
+It holds the interpreter and its libraries, the packages that a submission may import with their requirements, the
+modules of `harness` itself, and the submission's folder. Weights, tasks and all other installed files are not on the
+list. Some of them lie in a directory that is on the list. Such a directory is *cut*: its other contents are listed
+one by one.
 """
 
 from __future__ import annotations
@@ -23,49 +24,49 @@ from harness.errors import SubmissionError
 from harness.sandbox.submission import IMPORTABLE
 from harness.tracks.tasks import tasks_dir
 
-_OWN = ("numpy", "msgspec", "safetensors")  # what the worker's side of `harness` imports
+_OWN = ("numpy", "msgspec", "safetensors")  # packages that the worker's side of `harness` imports
 _PARTS = ("blackbox", "contract", "sandbox", "solving", "__pycache__")
 PACKAGE = Path(__file__).resolve().parents[1]
 DEVICES = {"/dev/null": "write", "/dev/urandom": "read"}
-"""Device files, and what may be done with them."""
-_FACTS = (  # of the machine, which torch and OpenMP read to choose kernels and threads
+"""Device files, and the access that a worker has to them."""
+_FACTS = (  # facts about the machine, from which torch and OpenMP choose kernels and threads
     "/etc/ld.so.cache", "/sys/devices/system/cpu", "/sys/devices/system/node",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class View:
-    """What can be read, as absolute paths without symbolic links."""
+    """The readable files, as absolute paths without symbolic links."""
 
     trees: tuple[Path, ...]
-    """Files, and directories with all they hold, except…"""
+    """Files, and directories with their whole content, except those in `hidden`."""
     hidden: tuple[Path, ...]
-    """…these directories. Some paths of `packages` may lie in them."""
+    """Directories that are not readable. Some paths of `packages` may lie in them."""
     packages: tuple[Path, ...]
     """Files and directories of installed packages."""
     search: tuple[Path, ...]
-    """Directories of packages, for ``sys.path``: their names can be listed."""
+    """Directories of packages, for ``sys.path``. The names in them can be listed."""
     own: Path | None = None
-    """The submission's folder, with all that it holds; None for a worker that is only tried."""
+    """The submission's folder with its whole content; None for a worker that only tests a tier."""
     missing: tuple[str, ...] = ()
-    """Modules that lie there and cannot be read: an import must not find them, as if they were not installed."""
+    """Modules in these directories that cannot be read. An import must not find them, as if they were not installed."""
 
     @property
     def read(self) -> list[Path]:
-        """Paths that cover all that can be read and nothing else, where nothing can be taken away from a directory."""
+        """Paths that cover exactly the readable files, for systems that cannot exclude a part of a directory."""
         own = [] if self.own is None else [self.own]
         return [path for tree in self.trees for path in cut(tree, self.hidden)] + list(self.packages) + own
 
     @property
     def listed(self) -> list[Path]:
-        """Directories where imports look for names."""
+        """Directories in which imports search for names."""
         cuts = [parent for h in self.hidden for tree in self.trees for parent in _between(tree, h)]
         return list(dict.fromkeys([*self.search, *cuts]))
 
 
 @cache
 def base_view() -> View:
-    """The view without a submission; half a second, once in a process."""
+    """The view without a submission. It takes half a second, once in a process."""
     packages, search = _packages()
     base = {"platbase": sys.base_exec_prefix}  # in a virtual environment, too
     python = (Path(sysconfig.get_path(name, vars=base)).resolve() for name in ("stdlib", "platstdlib"))
@@ -86,13 +87,13 @@ def base_view() -> View:
 
 
 def view(submission: Path | None) -> View:
-    """The view of one submission's worker; without one, that of a worker that is only tried.
+    """The view of one submission's worker; without a submission, that of a worker that only tests a tier.
 
     Args:
-        submission: its folder, with what its digest covers and nothing else (`harness.sandbox.snapshot`).
+        submission: its folder, which holds only the files that its digest covers (`harness.sandbox.snapshot`).
 
     Raises:
-        SubmissionError: the folder holds what a submission must not see.
+        SubmissionError: the folder holds files that a submission must not see.
     """
     if submission is None:
         return base_view()
@@ -101,10 +102,10 @@ def view(submission: Path | None) -> View:
 
 
 def check_alone(folder: Path) -> None:
-    """Refuse a submission's folder that holds more than a submission.
+    """Refuse a submission's folder that also holds other things, such as this project.
 
     Raises:
-        SubmissionError: with what to do.
+        SubmissionError: the folder holds other things. The message says what to do.
     """
     if any(path.is_relative_to(folder) for path in (PACKAGE, secret(), *base_view().search)):
         raise SubmissionError(
@@ -114,13 +115,13 @@ def check_alone(folder: Path) -> None:
 
 
 def secret() -> Path:
-    """A file that is there and must not be readable: labelled test texts where there are some."""
+    """An existing file that must not be readable: labelled test texts, if there are some."""
     return next(tasks_dir().glob("*/mini/test.jsonl"), PACKAGE / "tracks" / "builtin" / "mini.toml")
 
 
 @cache
 def cut(tree: Path, hidden: tuple[Path, ...]) -> list[Path]:
-    """Paths that cover `tree` without what is `hidden`."""
+    """Paths that cover `tree` without the paths in `hidden`."""
     if tree in hidden:
         return []
     if not any(h.is_relative_to(tree) for h in hidden):
@@ -152,7 +153,7 @@ def _libraries(prefix: Path) -> list[Path]:
 
 
 def _packages() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Files and folders of the importable distributions with all they require, and where they are."""
+    """Files and folders of the importable distributions and of all their requirements, and the directories of these."""
     found: dict[str, Distribution] = {}
     wanted = [*IMPORTABLE, *_OWN]
     while wanted:
@@ -162,7 +163,7 @@ def _packages() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         try:
             found[name] = distribution(name)
         except PackageNotFoundError:
-            continue  # what is not installed cannot be seen
+            continue  # it is not installed
         for line in found[name].requires or ():
             needed = Requirement(line)
             if needed.marker is None or needed.marker.evaluate({"extra": ""}):
@@ -173,7 +174,7 @@ def _packages() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
 
 
 def _tops(each: Distribution) -> set[str]:
-    """Names of what a distribution puts into the directory of packages."""
+    """Names of the files and folders that a distribution puts into the directory of packages."""
     record = each.read_text("RECORD")
     if record is None:
         return set((each.read_text("top_level.txt") or each.metadata["Name"]).split())

@@ -1,8 +1,8 @@
-"""The best tier of isolation that holds on this machine.
+"""Finds the best tier of isolation that works on this machine.
 
-A tier is what a worker in it could not do. Each is tried with a real worker, whose canaries must all fail; where one
-does not, or no worker comes up, the next tier down is tried. Versions are not asked: a kernel may have what a
-container's filter denies.
+A tier is defined by what a worker in it cannot do. Each tier is tried with a real worker, whose canaries must all fail.
+If a canary succeeds or no worker starts, the next lower tier is tried. Version numbers are not used, because a kernel
+may have a feature that a container's filter denies.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class Choice:
     """The tier that workers run in here."""
 
     isolation: Isolation
-    """As tried just now, without a submission."""
+    """What a worker without a submission found when the tier was tried."""
     refused: dict[Tier, str]
-    """The better tiers, and what was in their way."""
+    """The better tiers, and the reasons why they do not work here."""
 
     @property
     def tier(self) -> Tier:
-        """Its letter."""
+        """The tier."""
         return self.isolation.tier
 
 
 @cache
 def best() -> Choice:
-    """Find the best tier, with a worker per tier tried; once in a process."""
+    """Find the best tier by starting a worker in each tier to try. This is done once in a process."""
     refused: dict[Tier, str] = {}
     for tier in TIERS:
         try:

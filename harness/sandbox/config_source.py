@@ -1,8 +1,8 @@
-"""A submission's Config as its source tells, so that a wrong option is refused before anything is started.
+"""Reads a submission's Config from its source, so that a wrong option is refused before anything is started.
 
-The referee must never run a submission's code. It reads the syntax tree instead: a plain dataclass whose fields have
-types of the contract or of the language says everything about its options. Whatever else stands there is left to the
-worker, which imports the submission and has the last word.
+The referee must never run a submission's code. It reads the syntax tree instead. A plain dataclass whose fields have
+types of the contract or of Python says everything about its options. All other code is left to the worker, which
+imports the submission and decides.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _BUILT_IN: dict[str, Any] = {"bool": bool, "float": float, "int": int, "str": st
 
 @dataclass(frozen=True)
 class ConfigSource:
-    """What the source says of the fields of a Config."""
+    """The fields of a Config, as far as the source shows them."""
 
     types: Mapping[str, Any]
-    """Type by field, where it could be read."""
+    """Type of each field, if it could be read."""
     complete: bool
-    """Whether these are all the fields there are."""
+    """Whether these are all fields."""
     plain: bool
-    """Whether, beside that, the class has no code of its own: then an option is good if its type takes it."""
+    """Whether the class also has no code of its own. Then an option is valid if its type accepts it."""
 
     def check(self, options: Mapping[str, str]) -> None:
-        """Refuse options that the worker would refuse, with its message, as far as the source tells.
+        """Refuse options that the worker would refuse, with the same message, as far as the source shows.
 
         Args:
             options: value by name, as text.
@@ -58,10 +58,10 @@ def check_options(submission: Submission, options: Mapping[str, str]) -> bool:
         options: value by name, as text.
 
     Returns:
-        Whether that settles it. Otherwise only the import in a worker can tell.
+        Whether this check is enough. If not, only the import in a worker can decide.
 
     Raises:
-        SubmissionError: an option that its Config would not take.
+        SubmissionError: the Config would refuse an option.
     """
     found = read_config(submission)
     if found is None:
@@ -81,7 +81,7 @@ def read_config(submission: Submission) -> ConfigSource | None:
         submission: the folder; its `submission.py` is parsed.
 
     Returns:
-        Its fields; None where the source has no single class of that name that is a plain dataclass.
+        Its fields; None unless the source has exactly one class of that name, and it is a plain dataclass.
     """
     body = statements(submission.path / "submission.py")
     found = [statement for statement in body if isinstance(statement, ast.ClassDef) and statement.name == "Config"]
@@ -105,17 +105,17 @@ def read_config(submission: Submission) -> ConfigSource | None:
 
 
 def _is_constant(statement: ast.stmt) -> bool:
-    """Whether a statement is a docstring, or as idle as one."""
+    """Whether a statement is a docstring or another constant, which has no effect."""
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _is_default(value: ast.expr | None) -> bool:
-    """Whether a field's default makes it an ordinary field, as `field(init=False)` would not."""
+    """Whether a field with this default is an ordinary one. With `field(init=False)` it is not."""
     return value is None or isinstance(value, ast.Constant | ast.UnaryOp | ast.Name)
 
 
 class _Names:
-    """What the names in a source mean, where that is beyond doubt: each is bound once, by an import of the contract."""
+    """The meaning of names in a source, if it is certain: a name is bound once, by an import of the contract."""
 
     def __init__(self, body: Sequence[ast.stmt]) -> None:
         self.bound = [name for statement in body for name in _bound(statement)]
@@ -138,7 +138,7 @@ class _Names:
             return False
 
     def resolved(self, node: ast.expr) -> Any:
-        """The type that an annotation names; None where it is none that is known."""
+        """The type that an annotation names; None if the type is not known."""
         try:
             return self._resolved(node)
         except (LookupError, RecursionError, TypeError):
@@ -165,7 +165,7 @@ class _Names:
         return kind
 
     def _origin(self, name: str) -> tuple[str, str]:
-        """Module and name that an import binds to `name`; LookupError where anything else may bind it, too."""
+        """Module and name that an import binds to `name`; LookupError if anything else may bind it, too."""
         if self.bound.count(name) != 1 or "*" in self.bound:
             raise LookupError
         return self._imported[name]
@@ -178,7 +178,7 @@ def _constant(node: ast.expr) -> Any:
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Every name that a statement binds, in any scope below it; once for each time."""
+    """Every name that a statement binds, in any scope below it. A name that is bound twice comes twice."""
     for node in ast.walk(statement):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             yield node.id

@@ -1,12 +1,12 @@
-"""First program of a worker process: puts up the walls, tries them, and only then becomes the worker.
+"""First program of a worker process: it restricts the process, tests the restrictions, and then becomes the worker.
 
-Run by its path with ``python -I -S``, so that nothing but the standard library is imported before the walls stand: a
-thread that numpy or torch had started would stay outside of them. It is told over the socket what to do (`Policy` of
-`harness.sandbox.launch`, as JSON), and answers with what it found (see `Report` there). The order matters: uid (which
-clears the death signal), death signal, limits, Landlock, seccomp.
+It is run by its path with ``python -I -S``, so that only the standard library is imported before the restrictions are
+in force. A thread that numpy or torch had started before would not be restricted. The program receives its policy over
+the socket as JSON and answers with a report of what it found (`_policy` and `_exchange` in `harness.sandbox.launch`).
+The order matters: uid (which clears the death signal), death signal, limits, Landlock, seccomp.
 
-Landlock is called directly: three system calls and two structures (linux/landlock.h). The libraries for it run
-``ldconfig`` to find the C library, which is not there in a namespace and costs more than all of this.
+Landlock is called directly: three system calls and two structures (linux/landlock.h). The Python libraries for it run
+``ldconfig`` to find the C library. That program does not exist in a namespace, and it takes longer than all of this.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3, _CAP_DAC_READ_SEARCH = 0x20080522, 2
 _INSTRUCTION_BYTES = 8
 _SCHEDULER_S_CLOCK = 2
-"""CPUCLOCK_SCHED: the time that a process has run, by the clock of the scheduler (linux/posix-timers.h)."""
+"""CPUCLOCK_SCHED: the CPU time of a process by the scheduler's clock (linux/posix-timers.h)."""
 
 _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _NEWEST_ABI = 6
-"""Later ones add logging and rules for what seccomp refuses anyway."""
+"""Later versions add logging, and rules for operations that seccomp refuses anyway."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Confine this process, say how that went, and run the worker."""
+    """Confine this process, report the result, and run the worker."""
     sock = socket.socket(fileno=int(sys.argv[1]))
     policy = _receive(sock)
     try:
@@ -62,18 +62,18 @@ def main() -> None:
     _send(sock, report)
     _make_importable(policy)
     del policy, report  # a submission can read this frame
-    from harness.sandbox import worker  # noqa: PLC0415 - numpy comes with it
+    from harness.sandbox import worker  # noqa: PLC0415 - imports numpy
 
     worker.main(sock)
 
 
 def confine(policy: dict[str, Any]) -> dict[str, Any]:
-    """Give up everything `policy` does not grant, for good.
+    """Give up permanently everything that `policy` does not grant.
 
-    Returns the uid of this process, and how each canary fared.
+    Returns the uid of this process, and the result of each canary.
 
     Raises:
-        OSError: a wall could not be put up.
+        OSError: a restriction could not be set.
     """
     if policy["uid"] is not None:
         _become(policy["uid"], policy["keep_reading"])
@@ -97,11 +97,12 @@ def confine(policy: dict[str, Any]) -> dict[str, Any]:
 
 
 def canaries(policy: dict[str, Any]) -> dict[str, str]:
-    """Try what must fail: the error's name where it did, ``escaped`` where it did not.
+    """Try actions that must fail. The result is the error's name, or ``escaped`` if the action succeeded.
 
-    Each layer has one that it alone stops: a system call, a file that namespaces leave visible, the namespaces' names.
+    Each layer has a canary that only this layer stops: a system call, a file that is visible in the namespaces, and the
+    names of the namespaces.
     """
-    other = os.getppid() or 1  # in a namespace of processes its parent may be outside
+    other = os.getppid() or 1  # in a process namespace, the parent may be outside
     found = {
         "read": _refusal(lambda: os.open(policy["secret"], os.O_RDONLY | os.O_CLOEXEC)),
         "network": _refusal(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()),
@@ -144,15 +145,15 @@ def _write(place: Path) -> None:
 
 
 def landlock_abi() -> int:
-    """Version of Landlock's interface that this kernel offers; minus the error number where it offers none."""
+    """Version of Landlock's interface in this kernel, or minus the error number if the kernel has none."""
     version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     return version if version >= 0 else -ctypes.get_errno()
 
 
 def _landlock(policy: dict[str, Any]) -> None:
-    """Deny all of the file system but `read`, `list` and `write`, TCP, and signals and sockets to the outside."""
+    """Deny the file system except `read`, `list` and `write`; deny TCP, and signals and sockets to other processes."""
     abi = min(policy["landlock_abi"], _NEWEST_ABI)
-    # Rights that each interface version knows: 13 at first, then REFER, TRUNCATE and, with 5, IOCTL_DEV.
+    # Rights in each interface version: 13 in the first, then also REFER, TRUNCATE and, from version 5, IOCTL_DEV.
     files = (1 << 13 + (abi >= 2) + (abi >= 3) + (abi >= 5)) - 1  # noqa: PLR2004
     handled = struct.pack("=QQQ", files, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)  # noqa: PLR2004
     ruleset = _checked(
@@ -185,7 +186,7 @@ def _address(data: bytes) -> int:
 
 
 def _become(uid: int, keep_reading: bool) -> None:
-    """Become another user, from root, without a way back; at most with the capability to read all files."""
+    """Change from root to another user permanently. At most the capability to read all files is kept."""
     if keep_reading:
         _checked(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl(PR_SET_KEEPCAPS)")
     os.setgroups([])
@@ -197,7 +198,7 @@ def _become(uid: int, keep_reading: bool) -> None:
 
 
 def _limit(name: str, value: int) -> None:
-    """Take a limit that cannot be raised again; one that this system does not know is left out."""
+    """Set a limit that cannot be raised again. A limit that this system does not know is skipped."""
     kind = getattr(resource, f"RLIMIT_{name}", None)
     if kind is None:
         return
@@ -214,7 +215,7 @@ def _checked(result: int, what: str) -> int:
 
 
 class _Visible(PathFinder):
-    """Finds no module that is there and cannot be read: to import it is a ModuleNotFoundError, as packages expect."""
+    """Hides modules that exist but cannot be read. Their import raises ModuleNotFoundError, as packages expect."""
 
     missing: frozenset[str] = frozenset()
 
@@ -229,7 +230,7 @@ class _Visible(PathFinder):
 
 
 def _make_importable(policy: dict[str, Any]) -> None:
-    """Put the packages a submission may import, and `harness` itself, where imports find them."""
+    """Make the packages that a submission may import, and `harness` itself, importable."""
     sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)] + policy["search"]
     _Visible.missing = frozenset(policy["missing"])
     sys.meta_path[sys.meta_path.index(PathFinder)] = _Visible
@@ -237,7 +238,7 @@ def _make_importable(policy: dict[str, Any]) -> None:
     spec = importlib.util.spec_from_file_location(
         "harness", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
-    assert spec is not None  # noqa: S101 - a file that ends in .py has one
+    assert spec is not None  # noqa: S101 - every file that ends in .py has a spec
     assert spec.loader is not None  # noqa: S101
     sys.modules["harness"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,6 +1,6 @@
-"""Starts a worker with nothing but its socket, collects what it prints, and ends it for sure.
+"""Starts a worker that inherits only its socket, collects its output, and makes sure that it ends.
 
-`start` is the one place where a worker process comes to be, in any tier (`harness.tracks.tiers`).
+`start` is the only place that starts a worker process, in any tier (`harness.tracks.tiers`).
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ _LONGEST_REPORT = 1 << 16
 _PR_SET_DUMPABLE = 4
 _UID_AND_THREADS = re.compile(rb"^Uid:\t(\d+).*^Threads:\t(\d+)", re.MULTILINE | re.DOTALL)
 _OWN_FACTS = ("auxv", "cmdline", "comm", "limits", "maps", "smaps_rollup", "stat", "statm", "status")
-"""Files of ``/proc/self`` that a worker may read. The others tell of more than itself: ``net``, for one, of the
-machine's connections and packets, which a process outside can make to send a message."""
+"""Files of ``/proc/self`` that a worker may read. Others show more than the worker itself. For example, ``net`` shows
+the machine's connections and packets, with which an outside process could send a message."""
 _OWN_LISTS = ("fd", "task")
-"""Directories there whose names can be listed."""
+"""Directories of ``/proc/self`` whose names can be listed."""
 _OWN_NAMESPACES = ("mnt", "pid", "net", "ipc", "uts")
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """What held in a worker, by its own canaries, before the submission's code was there."""
+    """The isolation of a worker, as its canaries found it before the submission's code was loaded."""
 
     tier: Tier
     landlock_abi: int = 0
-    """Version of Landlock's interface that was used; 0 is none."""
+    """Version of Landlock's interface that was used; 0 means none."""
     uid: int = -1
-    """User that the worker ran as, as it saw it."""
+    """Uid of the worker, as the worker sees it."""
     canaries: dict[str, str] = field(default_factory=dict)
-    """What was tried, and the error it met; ``escaped`` where it met none."""
+    """What was tried, and the resulting error; ``escaped`` if there was no error."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Exit:
     """How a worker ended."""
 
     code: int
-    """Exit code; minus the signal where one ended it."""
+    """Exit code, or minus the signal that ended it."""
     output: str
-    """The last bytes of what it printed."""
+    """The last bytes of its output."""
     peak_mb: float
-    """Largest resident memory seen, looked at twice a second and at the end."""
+    """Largest resident memory, measured twice a second and at the end."""
 
 
 class Worker:
@@ -78,7 +78,7 @@ class Worker:
     isolation: Isolation
 
     def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, keep: int, inside: int | None) -> None:
-        """Own the process; `keep` bytes of its output are kept. `inside` is the first process of its namespace."""
+        """Own the process and keep the last `keep` bytes of its output. `inside` is its namespace's first process."""
         self._process, self.sock, self._keep = process, sock, keep
         self._tail, self._peak_mb, self._gone = b"", 0.0, False
         self._inside = None if inside is None else (inside, os.pidfd_open(inside))
@@ -89,7 +89,7 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """The worker's process, as the referee sees it; None where that is not known (yet, or any more)."""
+        """The worker's process id, as the referee sees it; None if it is not known yet or the process has ended."""
         if self._pid is None and self._inside is not None:
             with contextlib.suppress(OSError, ValueError):
                 first = self._inside[0]
@@ -97,13 +97,13 @@ class Worker:
         return self._pid
 
     def end(self, grace_s: float) -> Exit:
-        """Hang up, give it `grace_s` to leave, then kill it with all it started; safe to call twice."""
+        """Close the socket, wait `grace_s` for the worker's end, then kill it and its children. Safe to call twice."""
         if self._exit is not None:
             return self._exit
         self._look()
         self.sock.close()
         self._await(grace_s)
-        if self._inside is not None:  # with the first process of a namespace the kernel ends all others
+        if self._inside is not None:  # when a namespace's first process ends, the kernel ends all others
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._inside[1], signal.SIGKILL)
             self._await(_LOOK_S)
@@ -111,7 +111,7 @@ class Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.wait()
-        if self._inside is not None and code > 128:  # noqa: PLR2004 - so says bubblewrap of a signal
+        if self._inside is not None and code > 128:  # noqa: PLR2004 - bubblewrap's code for a signal
             code = 128 - code
         self._gone = True
         self._reader.join(1.0)
@@ -119,7 +119,7 @@ class Worker:
         return self._exit
 
     def _await(self, grace_s: float) -> None:
-        """Wait for its end without reaping it: until then its number, and its group's, belong to nobody else."""
+        """Wait for its end without reaping it. Until then no other process can get its id or its group's id."""
         until = time.monotonic() + grace_s
         while os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             if time.monotonic() >= until:
@@ -127,13 +127,13 @@ class Worker:
             time.sleep(0.005)
 
     def _drain(self) -> None:
-        """Take what it prints, so that it never waits for us; the tail is kept."""
+        """Read its output, so that it never waits for us, and keep the end of it."""
         stream: Any = self._process.stdout
         with stream, contextlib.suppress(OSError, ValueError):
             while True:
                 ready, _, _ = select.select([stream], [], [], _LOOK_S)
                 self._look()
-                if not ready and self._gone:  # something that outlives the worker holds its output open
+                if not ready and self._gone:  # another process, which outlives the worker, holds its output open
                     return
                 if not ready:
                     continue
@@ -143,7 +143,7 @@ class Worker:
                 self._tail = (self._tail + chunk)[-self._keep :]
 
     def _look(self) -> None:
-        """Note its largest resident memory so far; a process that has ended has none to tell."""
+        """Record its largest resident memory so far. A process that has ended shows none."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
                 if line.startswith("VmHWM:"):
@@ -151,12 +151,12 @@ class Worker:
 
 
 def start(limits: Limits, submission: Path | None, tier: Tier, *, landlock: int | None = None) -> Worker:
-    """Start a worker in a tier; it has tried its walls, and waits for its job on one inherited socket.
+    """Start a worker in a tier. It has tested its restrictions, and waits for its job on one inherited socket.
 
-    `submission` is the folder it may read, a snapshot. `landlock` holds it to an older version of Landlock's interface.
+    `submission` is the folder that it may read, a snapshot. `landlock` limits it to an older version of Landlock.
 
     Raises:
-        SandboxError: this machine cannot give that tier: no worker came up, or a canary escaped.
+        SandboxError: this machine cannot provide the tier: no worker started, or a canary escaped.
     """
     layers, seen = TIERS[tier], view(submission)
     root = os.geteuid() == 0 and layers.seccomp
@@ -185,7 +185,7 @@ def start(limits: Limits, submission: Path | None, tier: Tier, *, landlock: int 
 
 
 def filter_file() -> Path | None:
-    """The system call filter for this machine; None where there is none."""
+    """The system call filter for this machine; None if there is none."""
     path = Path(__file__).with_name(f"seccomp-{platform.machine()}.bpf")
     return path if sys.platform == "linux" and path.is_file() else None
 
@@ -198,7 +198,7 @@ def _abi(landlock: int | None) -> int:
 
 
 def _policy(limits: Limits, seen: View, tier: Tier, abi: int, uid: int | None, keep_reading: bool) -> dict[str, Any]:
-    """All that `harness.sandbox.confine` is told."""
+    """The policy that is sent to `harness.sandbox.confine`."""
     layers, cores = TIERS[tier], os.cpu_count() or 1
     taken = {
         "AS": int(limits.memory_gb * 2**30),
@@ -261,14 +261,14 @@ def _spawn(seen: View, tier: Tier, keep: int, keep_reading: bool) -> Worker:
             said = b""
             while not said.rstrip().endswith(b"}") and (more := facts.read(4096)):
                 said += more
-            with contextlib.suppress(ValueError, KeyError):  # it has ended, and says why in its output
+            with contextlib.suppress(ValueError, KeyError):  # it has ended, and its output says why
                 inside = int(json.loads(said)["child-pid"])
         failed.pop_all()
     return Worker(process, ours, keep, inside)
 
 
 def _exchange(sock: socket.socket, policy: dict[str, Any]) -> dict[str, Any]:
-    """Send the policy, get the report. The submission is not there yet: what comes is our own program's."""
+    """Send the policy and receive the report. The submission is not loaded yet, so the report is from our own code."""
     body = json.dumps(policy).encode()
     sock.settimeout(_REPORT_S)
     try:
@@ -286,7 +286,7 @@ def _exchange(sock: socket.socket, policy: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tasks_of(uid: int) -> int:
-    """Threads of all processes of a user, which is what the limit on processes counts."""
+    """Number of threads of all processes of a user. The limit on processes counts threads."""
     count = 0
     for path in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
@@ -297,19 +297,19 @@ def _tasks_of(uid: int) -> int:
 
 
 def _guard(*, hide: bool) -> None:
-    """Make this process's memory and environment unreadable for others of the same user, or readable again."""
+    """Make this process's memory and environment unreadable for other processes of the same user, or readable again."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(not hide), 0, 0, 0)
 
 
 def _environment(*, isolated: bool) -> dict[str, str]:
-    """Nothing of the referee's environment but the thread count.
+    """The worker's environment: of the referee's environment it has only the thread count.
 
-    In isolation nothing can be written, and libraries that make a temporary directory at import (torch) get one that is
-    there already and in which nobody ever writes.
+    In isolation nothing can be written. Libraries that need a temporary directory at import (torch) get an existing
+    one, in which nobody ever writes.
 
-    NumPy's linear algebra gets one thread: the last digits of an eigendecomposition change with the number of
-    threads, and on small matrices two threads are slower than one.
+    NumPy's linear algebra gets one thread. The last digits of an eigendecomposition change with the number of threads,
+    and on small matrices two threads are slower than one.
     """
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     scrubbed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}

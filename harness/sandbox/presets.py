@@ -6,8 +6,8 @@
     options = { projection = "uniform" }    # of the submission's Config
     tasks.snli = { loss = "hinge" }         # what is different on one task
 
-An option that is given beside a preset goes before it. The file is no part of the submission's digest, so that a new
-preset makes no stored run stale; a run with a preset has the digest of what that preset says in its own
+An option that is given together with a preset overrides the preset's value. The file is not in the submission's digest,
+so a new preset does not invalidate stored runs. The identity of a run with a preset includes a digest of that preset
 (`identity_sha256`).
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from harness.sandbox.submission import Submission
 
 OPTION = "preset"
-"""The option that names one; no Config may have a field of that name."""
+"""The option that names a preset. No Config may have a field of that name."""
 Value: TypeAlias = str | bool | int | float
 
 
@@ -36,33 +36,33 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One table of `presets.toml`."""
 
     about: str
-    """Where the settings are from, in a line."""
+    """The source of the settings, in one line."""
     calls: Annotated[int, msgspec.Meta(gt=0)] | None = None
-    """Most calls of a cell; None is the track's budget. It can only lower that."""
+    """Largest number of calls in a cell; None means the track's budget. It can only lower that budget."""
     options: dict[str, Value] = {}
-    """Of the Config, on all tasks."""
+    """Options of the Config, on all tasks."""
     tasks: dict[str, dict[str, Value]] = {}
-    """Of the Config, by task; they go before `options`."""
+    """Options of the Config, by task. They override `options`."""
 
     def on(self, task: str) -> dict[str, str]:
-        """The preset's options on a task, as the command line would give them."""
+        """The preset's options on a task, as text, as on the command line."""
         return {name: _text(value) for name, value in (self.options | self.tasks.get(task, {})).items()}
 
 
 def presets(submission: Submission) -> dict[str, Preset]:
-    """The presets of a submission; none where it has no such file.
+    """The presets of a submission; empty if it has no `presets.toml`.
 
     Raises:
-        SubmissionError: the file is no such TOML.
+        SubmissionError: the file is not valid TOML of this form.
     """
     return parse_toml(submission.presets, submission.path / PRESETS, dict[str, Preset], SubmissionError)
 
 
 def chosen(submission: Submission, options: Mapping[str, str]) -> Preset | None:
-    """The preset that the options name; None where they name none.
+    """The preset that the options name; None if they name none.
 
     Raises:
-        SubmissionError: there is no such preset; the message lists those there are.
+        SubmissionError: there is no such preset. The message lists the existing ones.
     """
     if OPTION not in options:
         return None
@@ -76,7 +76,7 @@ def chosen(submission: Submission, options: Mapping[str, str]) -> Preset | None:
 
 
 def on_task(submission: Submission, options: Mapping[str, str], task: str) -> dict[str, str]:
-    """The options that a cell of a task runs with: the preset's, and those that were given beside it.
+    """The options of a cell on a task: the preset's, and those that were given together with it.
 
     Raises:
         SubmissionError: see `chosen`.
@@ -87,7 +87,7 @@ def on_task(submission: Submission, options: Mapping[str, str], task: str) -> di
 
 
 def variants(submission: Submission, options: Mapping[str, str]) -> list[dict[str, str]]:
-    """All sets of options that some task may run with, for checks before anything runs.
+    """All sets of options that any task may run with, for checks before anything runs.
 
     Raises:
         SubmissionError: see `chosen`.
@@ -99,7 +99,7 @@ def variants(submission: Submission, options: Mapping[str, str]) -> list[dict[st
 
 
 def most_calls(submission: Submission, options: Mapping[str, str], calls: int) -> int:
-    """The budget of a cell: the track's, or the preset's where that is lower.
+    """The budget of a cell: the track's, or the preset's if it is lower.
 
     Raises:
         SubmissionError: see `chosen`.
@@ -109,7 +109,7 @@ def most_calls(submission: Submission, options: Mapping[str, str], calls: int) -
 
 
 def identity_sha256(submission: Submission, options: Mapping[str, str]) -> str:
-    """What a run of a submission is identified by: its digest, and with a preset that of the preset, too.
+    """The identity of a submission in its runs: its digest, combined with the preset's digest if there is a preset.
 
     Raises:
         SubmissionError: see `chosen`.

@@ -1,6 +1,6 @@
-"""What this machine has of each layer of isolation, and what would add one: for `harness doctor`.
+"""For `harness doctor`: which layers of isolation this machine has, and what would add the missing ones.
 
-Only explains. Which tier is used is decided by trying (`harness.sandbox.best_tier`).
+This module only explains. The tier is chosen by trying each one (`harness.sandbox.best_tier`).
 """
 
 from __future__ import annotations

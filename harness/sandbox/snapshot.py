@@ -1,8 +1,8 @@
-"""The private copy of a submission that a worker sees: made of the hashed bytes, read-only, with nothing else in it.
+"""Makes the private copy of a submission that a worker sees: only the hashed bytes, read-only.
 
-What runs is therefore what was hashed. Compiled files, caches and whatever else lies in the author's folder are not
-there, an edit between two cells changes nothing, and times, modes and empty folders, which the digest does not cover,
-say nothing.
+So the code that runs is the code that was hashed. Compiled files, caches and other files in the author's folder are
+not copied. An edit between two cells changes nothing. Times, modes and empty folders, which the digest does not cover,
+carry no information.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _PREFIX = "harness-snapshot-"
 _WHEN = 1_656_374_400
 """The time of every file and folder, 28 June 2022."""
 _YOUNG_S = 60.0
-"""One that was made so recently may not be locked yet."""
+"""A copy that is newer than this number of seconds may not be locked yet."""
 
 
 @contextlib.contextmanager
 def snapshot(submission: Submission) -> Iterator[Path]:
-    """Write a submission's bytes into a new private folder, to be removed afterwards.
+    """Write a submission's bytes into a new private folder, which is removed afterwards.
 
     Args:
-        submission: as `harness.sandbox.submission.find` read it; its folder is not looked at again.
+        submission: as `harness.sandbox.submission.find` read it. Its folder is not read again.
 
     Yields:
-        The folder of the copy, with the submission's name. Whoever runs the referee can read it, and so can the user
-        that root's workers run as; nobody else.
+        The folder of the copy, with the submission's name. Only the referee's user can read it, and the user of root's
+        workers.
 
     Raises:
-        SubmissionError: the folder holds what a submission must not see.
-        OSError: it cannot be written.
+        SubmissionError: the folder holds files that a submission must not see.
+        OSError: the copy cannot be written.
     """
     check_alone(submission.path)
     _remove_abandoned()
@@ -67,21 +67,21 @@ def snapshot(submission: Submission) -> Iterator[Path]:
 
 
 def as_given(text: str, folder: Path, submission: Submission) -> str:
-    """What a worker said, with the author's own folder in place of the copy's.
+    """Text from a worker, with the author's folder in place of the copy's folder.
 
     Args:
-        text: a traceback, or what it printed.
-        folder: what `snapshot` gave.
-        submission: whose copy it is.
+        text: a traceback, or the worker's output.
+        folder: the folder that `snapshot` yielded.
+        submission: the submission that was copied.
 
     Returns:
-        The text, in which lines of code are found where the author has them.
+        The text. Its paths to lines of code are those of the author's files.
     """
     return text.replace(str(folder), str(submission.path))
 
 
 def _freeze(path: Path) -> None:
-    """Root's workers are another user: they read by their group, and own nothing."""
+    """Make the copy read-only. Root's workers run as another user, who reads it by the group and owns nothing."""
     if os.geteuid() == 0:
         os.chown(path, 0, NOBODY)
     path.chmod(0o550 if path.is_dir() else 0o440)
@@ -97,7 +97,7 @@ def _remove(place: Path) -> None:
 
 
 def _remove_abandoned() -> None:
-    """Remove copies of referees that were killed: theirs are not locked any more."""
+    """Remove the copies of referees that were killed. These copies are no longer locked."""
     for place in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             facts = place.lstat()

@@ -1,7 +1,7 @@
-"""Submission folders. The referee only reads their bytes; the code runs in the worker alone.
+"""Reads submission folders. The referee only reads their bytes; their code runs only in the worker.
 
-A white-box reference is the exception: a folder that says ``access = "white-box"`` in its source is run by the
-referee itself, and only where a person allowed that.
+A white-box reference is the exception. If a folder's source says ``access = "white-box"``, the referee itself runs it,
+but only if a person allowed that.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _TEAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LARGEST_FOLDER = 64 << 20
 _LARGEST_SOURCE = 4 << 20
 IMPORTABLE = ("numpy", "scipy", "cma", "nevergrad", "scikit-learn", "torch")
-"""Distributions that submissions may import, beside `harness` and the standard library; what they require comes too."""
+"""Distributions that submissions may import, with their requirements, beside `harness` and the standard library."""
 PAGE = "README.md"
-"""The page about a submission: no part of it, so it can be rewritten, and a worker cannot read it."""
+"""The page about a submission. It is not in the digest, so it can be rewritten, and a worker cannot read it."""
 PRESETS = "presets.toml"
-"""Named settings of a submission (`harness.sandbox.presets`): no part of its digest either."""
+"""Named settings of a submission (`harness.sandbox.presets`). They are not in its digest either."""
 _NAMED = 5
-"""Submissions that a message spells out."""
+"""Largest number of submissions that a message names."""
 
 Access: TypeAlias = Literal["black-box", "white-box"]
 
@@ -53,21 +53,21 @@ class Submission:
     sha256: str
     """Digest over the names and bytes of every file that a worker can load: all but `PAGE` and `PRESETS`."""
     sha256_with_page: str = ""
-    """The same with the page, as the first release counted: by it, stored runs of that time are found again."""
+    """The digest with the page included, as in the first release. It is used to find stored runs of that release."""
     access: Access = "black-box"
-    """``white-box`` where it trains with the model's weights, as its source declares."""
+    """``white-box`` if it trains with the model's weights, as its source declares."""
     files: tuple[tuple[str, bytes], ...] = dataclasses.field(default=(), repr=False, compare=False)
-    """Names and bytes that `sha256` covers: what a worker is given, whatever becomes of the folder."""
+    """Names and bytes that `sha256` covers. A worker gets these, even if the folder changes later."""
     presets: bytes = dataclasses.field(default=b"", repr=False, compare=False)
-    """The file `PRESETS`, see `harness.sandbox.presets`."""
+    """Content of the file `PRESETS`, see `harness.sandbox.presets`."""
     team: str = ""
-    """Whose it is; empty where nobody said."""
+    """Its team; empty if none was given."""
 
     def called(self, name: str | None, team: str | None) -> Submission:
-        """The same under another name than its folder's, or as a team's; None leaves what there is.
+        """The same submission with another name than its folder's, or with a team. None keeps the present one.
 
         Raises:
-            SubmissionError: it cannot be called so.
+            SubmissionError: the name is not allowed.
         """
         if name is not None and not _NAME.fullmatch(name):
             raise SubmissionError(f"--as {name!r}: a letter, then letters, digits, '-' and '_', up to 64, are needed")
@@ -77,17 +77,17 @@ class Submission:
 
 @dataclass(frozen=True)
 class Solver:
-    """A submission as imported: inside the worker, or by the referee where it is a white-box reference."""
+    """An imported submission: in the worker, or in the referee if it is a white-box reference."""
 
     tune: Callable[..., Any]
     config: Any
 
 
 def check_team(team: str) -> str:
-    """The name of a team; an empty one is nobody's.
+    """Check the name of a team and return it. An empty name means no team.
 
     Raises:
-        SubmissionError: it has other characters than a name may have.
+        SubmissionError: the name has characters that are not allowed.
     """
     if team and not _TEAM.fullmatch(team):
         raise SubmissionError(
@@ -97,15 +97,15 @@ def check_team(team: str) -> str:
 
 
 def find(path: str | Path) -> Submission:
-    """Look at a submission folder without running anything in it.
+    """Read a submission folder without running anything in it.
 
     Raises:
-        SubmissionError: no such folder, no submission.py, an unusable name, too many bytes, or an `access` that
-            cannot be read.
+        SubmissionError: there is no such folder or no submission.py, the name is not allowed, the folder has too many
+            bytes, or `access` cannot be read.
     """
     try:
         folder = Path(path).resolve()
-    except (OSError, RuntimeError, ValueError) as problem:  # links in a circle, or a name that no path can have
+    except (OSError, RuntimeError, ValueError) as problem:  # circular links, or a name that no path can have
         raise SubmissionError(f"{path}: cannot be looked at: {problem}") from problem
     if folder.name == "submission.py":
         folder = folder.parent
@@ -122,15 +122,15 @@ def find(path: str | Path) -> Submission:
         raise SubmissionError(f"{folder.name!r} cannot be a submission's name; letters, digits, '-' and '_', up to 64")
     try:
         return of_files(folder, tuple(read_files(folder)))
-    except (OSError, RuntimeError, ValueError) as problem:  # links in a circle, or a name that is no text
+    except (OSError, RuntimeError, ValueError) as problem:  # circular links, or a name that is not text
         raise SubmissionError(f"{folder}: cannot be read: {problem}") from problem
 
 
 def of_files(folder: Path, files: tuple[tuple[str, bytes], ...]) -> Submission:
-    """A submission of the files that were read in `folder`, here or on another machine.
+    """Make a submission from files that were read in `folder`, here or on another machine.
 
     Raises:
-        SubmissionError: its `access` cannot be read.
+        SubmissionError: `access` cannot be read.
     """
     whole = tuple((name, data) for name, data in files if name != PRESETS)
     own = tuple((name, data) for name, data in whole if name != PAGE)
@@ -139,13 +139,13 @@ def of_files(folder: Path, files: tuple[tuple[str, bytes], ...]) -> Submission:
 
 
 def entry_name(name: str, options: Mapping[str, str]) -> str:
-    """Name on the leaderboard: the folder, and the options that were given."""
+    """Name on the leaderboard: the folder's name and the given options."""
     given = ",".join(f"{key}={value}" for key, value in sorted(options.items()))
     return f"{name}[{given}]" if given else name
 
 
 def folder_of(entry: str) -> str:
-    """The submission's folder, of a name that `entry_name` made, with or without the team."""
+    """The name of the submission's folder, from a name that `entry_name` made, with or without the team."""
     return entry.partition("[")[0].rpartition("/")[2]
 
 
@@ -157,13 +157,13 @@ def _sha256(files: Iterable[tuple[str, bytes]]) -> str:
 
 
 def read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of a submission folder with its bytes, in order of their names.
+    """Every file of a submission folder with its bytes, ordered by name.
 
-    Compiled ones are left out, and what desktops leave in a folder.
+    Compiled files are left out, and so are files that desktop programs leave in folders.
 
     Raises:
-        SubmissionError: a link leads out of the folder, to a folder or nowhere, a name is not UTF-8, or there are too
-            many bytes.
+        SubmissionError: a link leads out of the folder, to a folder or to nothing, a name is not UTF-8, or there are
+            too many bytes.
     """
     from harness.tracks.litter import is_litter  # noqa: PLC0415 - a worker, which imports this module, has no tracks
 
@@ -175,7 +175,7 @@ def read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
         if not file.is_file() or "__pycache__" in within.parts or is_litter(within):
             continue
         name = within.as_posix()
-        if not name.encode("utf-8", "ignore").decode() == name:  # bytes of another encoding come as surrogates
+        if not name.encode("utf-8", "ignore").decode() == name:  # bytes in another encoding appear as surrogates
             raise SubmissionError(f"{folder}: the name {name!r} is not UTF-8; rename the file")
         with file.open("rb") as stream:
             data = stream.read(left + 1)
@@ -188,10 +188,10 @@ def read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _check_link(file: Path, folder: Path) -> None:
-    """A link to a file of the same folder is that file once more; any other is not what it seems."""
+    """Accept a link to a file of the same folder, which counts as that file once more. Refuse any other link."""
     try:
         target = file.resolve(strict=True)
-    except (OSError, RuntimeError) as problem:  # Python's own word for a loop
+    except (OSError, RuntimeError) as problem:  # Python's error for circular links
         raise SubmissionError(f"{file} is a link that leads nowhere or in a circle; remove it") from problem
     if not target.is_relative_to(folder):
         raise SubmissionError(f"{file} leads out of the folder; a submission is one folder, copy what it needs")
@@ -200,7 +200,7 @@ def _check_link(file: Path, folder: Path) -> None:
 
 
 def _access(file: Path, source: bytes) -> Access:
-    """What a module-level ``access = "..."`` says; black-box without one, or where the source is no Python."""
+    """The value of a module-level ``access = "..."``; black-box without one, or if the source is not valid Python."""
     for statement in _statements(source):
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if not any(isinstance(node, ast.Name) and node.id == "access" for node in targets):
@@ -216,13 +216,13 @@ def _access(file: Path, source: bytes) -> Access:
 
 
 def statements(file: Path) -> list[ast.stmt]:
-    """Top-level statements of a source file; none where it does not parse, which the import will tell better."""
+    """Top-level statements of a source file; none if it does not parse. The import will explain that error better."""
     with file.open("rb") as stream:
         return _statements(stream.read(_LARGEST_SOURCE + 1))
 
 
 def _statements(source: bytes) -> list[ast.stmt]:
-    """None of a source so large that a syntax tree of it would take the referee's memory."""
+    """The statements of a source; none if it is so large that its syntax tree would fill the referee's memory."""
     if len(source) > _LARGEST_SOURCE:
         return []
     try:
@@ -232,7 +232,7 @@ def _statements(source: bytes) -> list[ast.stmt]:
 
 
 def check_source(found: Submission) -> None:
-    """Look for `tune` and `Config` without running anything, where running is not wanted.
+    """Check that `tune` and `Config` exist, without running anything.
 
     Raises:
         SubmissionError: one of them is missing.
@@ -244,7 +244,7 @@ def check_source(found: Submission) -> None:
 
 
 class _Loader(SourceFileLoader):
-    """Compiles the source that is there, never a cached file that the digest does not cover."""
+    """Compiles the source file itself, never a cached file that the digest does not cover."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
@@ -252,15 +252,15 @@ class _Loader(SourceFileLoader):
 
 
 def load(path: Path, options: Mapping[str, str]) -> Solver:
-    """Import ``submission.py`` and build its Config. Runs the author's code: call it in the worker.
+    """Import ``submission.py`` and build its Config. This runs the author's code, so call it in the worker.
 
     Raises:
-        SubmissionError: no `tune`, no `Config`, options that do not fit it, or a ValueError of the Config with its
-            message.
-        Exception: whatever else the author's module raises.
+        SubmissionError: there is no `tune` or no `Config`, the options do not fit the Config, or the Config raised a
+            ValueError, whose message is kept.
+        Exception: any other exception that the author's module raises.
     """
     finder = FileFinder(str(path), (_Loader, SOURCE_SUFFIXES))
-    sys.path.insert(0, str(path))  # a submission may have modules of its own
+    sys.path.insert(0, str(path))  # a submission may have its own modules
     sys.path_importer_cache[str(path)] = finder
     spec = finder.find_spec("submission")
     if spec is None or spec.loader is None:
@@ -284,11 +284,11 @@ def load(path: Path, options: Mapping[str, str]) -> Solver:
 
 @contextlib.contextmanager
 def loaded(path: Path, options: Mapping[str, str]) -> Iterator[Solver]:
-    """`load` in a process that goes on to other submissions: no module or search path of this one stays behind.
+    """`load` in a process that runs other submissions later. The modules and search path of this one are removed again.
 
     Raises:
         SubmissionError: as `load`.
-        Exception: whatever the author's module raises.
+        Exception: any exception that the author's module raises.
     """
     search = list(sys.path)
     try:
@@ -302,10 +302,10 @@ def loaded(path: Path, options: Mapping[str, str]) -> Iterator[Solver]:
 
 
 def parse_options(config: type, options: Mapping[str, str]) -> dict[str, Any]:
-    """Convert ``name=value`` strings to the types of the Config's fields, within the bounds that these have.
+    """Convert ``name=value`` strings to the types of the Config's fields, and check the bounds of these fields.
 
     Raises:
-        SubmissionError: unknown name, or a value that does not convert or is out of bounds.
+        SubmissionError: a name is unknown, or a value does not convert or is out of bounds.
     """
     hints = get_type_hints(config, include_extras=True) if options else {}
     known = {field.name for field in dataclasses.fields(config)}
@@ -354,7 +354,7 @@ def _number(kind: type[int | float], text: str) -> int | float:
 
 
 def _convert_first(kinds: tuple[Any, ...], text: str) -> Any:
-    """The first of several types that takes the text; None before all others, str after them."""
+    """The value by the first of several types that accepts the text. None is tried first, and str last."""
     problems = []
     for kind in sorted(kinds, key=lambda kind: (kind is str, kind is not type(None))):
         try:

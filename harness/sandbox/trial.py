@@ -1,6 +1,6 @@
 """Imports a submission in a worker and builds its Config, before a model is loaded.
 
-The worker reports its Config and waits for a reply before it calls `tune`. Here it gets none.
+The worker reports its Config and waits for a reply before it calls `tune`. Here it gets no reply.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _NO_MODEL = ModelInfo("trial", "masked", 1, 1, 1, 1, 1, 1.0, (1.0,))
 
 
 def try_config(submission: Submission, options: Mapping[str, str], limits: Limits, tier: Tier) -> None:
-    """Let a worker import a submission and build its Config; its `tune` is not called.
+    """Let a worker import a submission and build its Config. Its `tune` is not called.
 
-    The worker is the one that runs cells, in the same tier: what it refuses here, it would refuse then. A worker that
-    says nothing in a minute, or runs out of memory, is no refusal; the first cell shows what is wrong.
+    The worker is the same as for cells, in the same tier, so it refuses the same submissions. A worker that reports
+    nothing within a minute, or runs out of memory, does not count as a refusal. The first cell then shows the fault.
 
     Args:
         submission: the folder.
         options: value by name, as text.
-        limits: of the track.
-        tier: isolation of the worker.
+        limits: the limits of the track.
+        tier: isolation tier of the worker.
 
     Raises:
-        SandboxError: no worker can be isolated so.
+        SandboxError: no worker can be isolated in that tier.
         SubmissionError: the submission cannot be imported, or its Config refuses the options.
     """
     with snapshot(submission) as folder:
@@ -59,20 +59,20 @@ def try_config(submission: Submission, options: Mapping[str, str], limits: Limit
             left = worker.end(_GRACE_S if frame is None else 0)
     if isinstance(frame, wire.Finished) and frame.reason == "crashed":
         raise refusal(submission, as_given(frame.detail, folder, submission))
-    if frame is None and left.code != -signal.SIGKILL:  # with that signal the kernel ends what takes too much memory
+    if frame is None and left.code != -signal.SIGKILL:  # the kernel's signal to a process that uses too much memory
         said = as_given(left.output, folder, submission)
         raise refusal(submission, f"the worker left with exit code {left.code} before it was finished\n{said}")
 
 
 def refusal(submission: Submission, said: str) -> SubmissionError:
-    """The error for a submission that ended before its Config was there.
+    """The error for a submission whose process ended before it had built its Config.
 
     Args:
         submission: the folder.
-        said: what the worker reported or, without a report, what it printed.
+        said: the worker's report or, without a report, its output.
 
     Returns:
-        The error; a wrong option is one line, and anything else the author's traceback.
+        The error. A wrong option gives one line, anything else gives the author's traceback.
     """
     said = said.strip()
     why = f"cannot be imported or configured:\n{said}" if "\n" in said else said

@@ -1,7 +1,7 @@
-"""The worker: what `harness.sandbox.confine` becomes once its walls stand.
+"""The worker: `harness.sandbox.confine` becomes this program when its restrictions are in force.
 
-Receives the `Job`, imports the submission, runs `tune`, and hands each answer over the socket. Nothing but the socket,
-the Python environment and the submission's own folder is here; nothing can be written.
+It receives the `Job`, imports the submission, runs `tune`, and sends each answer over the socket. It has access only to
+the socket, the Python environment and the submission's own folder, and it cannot write any file.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _MORE = "docs/sandbox.md says what is visible; `harness check --here` runs witho
 def main(sock: socket.socket) -> None:
     """Run one job and exit."""
     sys.dont_write_bytecode = True
-    tempfile.tempdir = os.environ.get("TMPDIR")  # untried: where nothing can be written, that is an error
-    site.setquit()  # `exit` and `quit`, which a start without `site` leaves out
+    tempfile.tempdir = os.environ.get("TMPDIR")  # set, not searched: without a writable directory the search fails
+    site.setquit()  # defines `exit` and `quit`, which are missing after a start without `site`
     body = wire.receive(sock, (1 << 32) - 1)
     job = wire.decode_reply(body) if body else None
     if not isinstance(job, wire.Job):
@@ -50,9 +50,9 @@ def main(sock: socket.socket) -> None:
     try:
         sock.settimeout(_FAREWELL_S)
         sock.sendall(wire.encode(finished))
-        sock.recv(1)  # until the referee has looked at our memory and hangs up
+        sock.recv(1)  # wait until the referee has measured our memory and closes the socket
     finally:
-        os._exit(0)  # no atexit handlers or threads of the submission outlive its last frame
+        os._exit(0)  # no atexit handler or thread of the submission runs after its last frame
 
 
 def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
@@ -60,7 +60,7 @@ def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
     shots = Shots(_examples(job.train_texts, job.train_labels), _examples(job.dev_texts, job.dev_labels))
     budget = Budget(job.rows_total, job.rows_total, len(shots.train))
     lm = RemoteBlackBox(sock, msgspec.convert(job.info, ModelInfo), task, budget)
-    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # pycma would load it where it is: 29 MB for nothing
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # pycma would load it: 29 MB for no use
     try:
         solver = load(Path(job.submission), job.config)
         lm.ready(
@@ -76,15 +76,15 @@ def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
         return wire.Finished("memory", _trace())
     except ProtocolError:
         raise
-    except SubmissionError as problem:  # says it all; the lines of ours that it came through would hide it
+    except SubmissionError as problem:  # its message is enough; a traceback of our code would hide it
         return wire.Finished("crashed", str(problem)[:_LONGEST_TRACEBACK])
-    except BaseException:  # noqa: BLE001 - whatever the author's code raises, SystemExit too, is reported
+    except BaseException:  # noqa: BLE001 - any exception of the author's code, SystemExit too, is reported
         return wire.Finished("crashed", _trace())
     return wire.Finished("returned")
 
 
 def _plain(value: Any) -> Any:
-    """A configuration's value as it is stored: plain data as it is, anything else as it prints."""
+    """A configuration value in its stored form: plain data unchanged, anything else as text."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -99,7 +99,7 @@ def _trace() -> str:
 
 
 def _hint(problem: BaseException | None) -> str:
-    """What an author cannot know of an error: that a thing is there, and the sandbox does not show it."""
+    """A hint for an error that the author cannot explain: a thing exists, but the sandbox hides it."""
     seen: set[int] = set()
     while problem is not None and id(problem) not in seen:
         seen.add(id(problem))

@@ -39,7 +39,7 @@ KEPT_BYTES = 128 << 20
 """Largest total size of these replies in bytes. The newest reply is always kept."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MOST_CALLS = 1_000_000
-"""Of one token, in each cell."""
+"""Largest number of calls of one token in each cell."""
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
 
 metadata = sa.MetaData()

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from harness.service.queries import Place, QueryHandler
 
 Settle: TypeAlias = "Callable[[Callable[[], None]], bool]"
-"""Scores one answer, with what is to be called whenever others may be let through; whether there may be more."""
+"""Scores one answer and says whether there may be more. Its argument is called when waiting queries may go first."""
 _log = logging.getLogger("harness.service")
 T = TypeVar("T")
 STATUS: dict[FaultCode, int] = {
@@ -56,7 +56,7 @@ class Service:
     """The query service with its thread, its counters and its clients' rate limits."""
 
     def __init__(self, handler: QueryHandler, settle: Settle) -> None:
-        """Serve `handler`; `settle` scores one answer and says whether to go on; it is called on the model's thread."""
+        """Serve `handler`. `settle` scores one answer and says whether to go on. It is called on the model's thread."""
         self.handler, self.metrics = handler, Metrics()
         self._settle = settle
         self._model = Line()
@@ -65,7 +65,7 @@ class Service:
         self.waiting = 0
 
     async def turn(self, work: Callable[[], T]) -> T:
-        """Run `work` on the model's thread, after the work that waits already.
+        """Run `work` on the model's thread, after the work that is already waiting.
 
         It runs even if the client disconnects.
         """
@@ -78,18 +78,18 @@ class Service:
             self.metrics.waiting.dec()
 
     def settle(self) -> None:
-        """Score an answer that was handed in, when the model is free, then the next; queries go before at any time."""
-        with suppress(RuntimeError):  # the server ends; the next start takes it up
+        """Score the submitted answers one by one, when the model is free. Queries always go first."""
+        with suppress(RuntimeError):  # the server is ending; the next start scores the answer
             self._model.leave(self._settled)
 
     def _settled(self) -> None:
         try:
             more = self._settle(self._model.let_through)
         except Closing:
-            return  # the next start takes it up
-        except Exception as problem:  # noqa: BLE001 - the answer is in the book, and is taken up at the next start
+            return  # the next start scores the answer
+        except Exception as problem:  # noqa: BLE001 - the answer is in the database, and the next start scores it
             _log.exception("an answer could not be scored; it is kept, and is scored at the next start")
-            more = not isinstance(problem, StoreError)  # a full database fails for the next one, too
+            more = not isinstance(problem, StoreError)  # a full database fails for the next answer, too
         if more:
             self.settle()
 
@@ -143,7 +143,7 @@ _Client = Annotated[Token, Depends(_client)]
 
 
 def make_app(handler: QueryHandler, settle: Settle = lambda _others: False) -> FastAPI:
-    """The service of a handler as an ASGI application; what was handed in before is settled when it starts."""
+    """The service of a handler as an ASGI application. It starts by scoring the answers that were submitted before."""
     service = Service(handler, settle)
 
     @asynccontextmanager

@@ -36,7 +36,7 @@ T = TypeVar("T")
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 _LONGEST_WAIT_S = 10.0
 _HERE = ("localhost", "127.0.0.1", "[::1]")
-"""Reached without a proxy, whatever the environment says."""
+"""Hosts that are reached without a proxy, whatever the environment says."""
 
 
 def connect(
@@ -51,8 +51,8 @@ def connect(
 ) -> ServiceBlackBox:
     """Open one cell of a service that `harness serve` runs.
 
-    A server that is still loading its model is waited for. Proxies and certificates that the environment names
-    (HTTPS_PROXY, SSL_CERT_FILE) are for https to other machines: in plain HTTP a proxy could read the token.
+    If the server is still loading its model, this function waits. Proxies and certificates from the environment
+    (HTTPS_PROXY, SSL_CERT_FILE) are used only for https to other machines: in plain HTTP a proxy could read the token.
 
     Args:
         url: address of the service, `http://HOST:PORT`.
@@ -60,8 +60,7 @@ def connect(
         task: name of the task.
         split: number of the few-shot split.
         patience_s: seconds for which a request is sent again while the server says that it is not ready or, after its
-            first
-            answer, while it does not answer.
+            first answer, while it does not answer.
         reply_s: seconds that one reply may take, including the wait for other clients' queries.
         transport: a transport of httpx2, for tests and special networks.
 
@@ -181,7 +180,7 @@ class ServiceBlackBox(Asking):
         return self._vocabulary
 
     def log(self, **numbers: float) -> None:
-        """See `BlackBox`; a service keeps no log, whoever solves over HTTP keeps their own."""
+        """See `BlackBox`. A service keeps no log, so a solver over HTTP must keep its own."""
         limits.check_log({name: float(value) for name, value in numbers.items()})
 
     def submit(self, answer: Answer) -> str:

@@ -1,8 +1,9 @@
-"""Connections that ask nothing, or do not read what they asked for, and crowds: none of them keeps others out.
+"""Limits on connections: idle or slow clients, and too many requests at once, must not block other clients.
 
-Of a request that is there in full a solver's token is known; before that anybody may hold a connection. So the time for
-a request's headers is limited, and of connections that wait for one (new, half a request, idle between two) only the
-newest are kept. How many requests are worked on at once is counted apart from them, and `/health` is not counted.
+A client's token is known only after its request has arrived. Before that, anybody may hold a connection. So the time
+for a request's headers is limited. Of the connections that wait for a request (new ones, those with half a request,
+those between two requests) only the newest are kept. The number of requests that are processed at once has its own
+limit, and `/health` does not count.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ if TYPE_CHECKING:
     from harness.service.messages import Media
 
 HEADER_S = 10.0
-"""From the first byte of a request, or the connection's begin, to the end of its headers."""
+"""Seconds from the first byte of a request, or from the start of the connection, to the end of its headers."""
 READ_S = 30.0
-"""In which a client must go on to read a reply."""
+"""Seconds within which a client must continue to read a reply."""
 MOST_WAITING = 256
-"""Connections that wait for a request."""
+"""Largest number of connections that wait for a request."""
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _RETRY_AFTER_S = 1
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, with limits on the time in which nothing is asked or read. See `connections`."""
+    """uvicorn's connection, with limits on the time without a request or without reading. See `connections`."""
 
     header_s: ClassVar[float]
     read_s: ClassVar[float]
     most_waiting: ClassVar[int]
     waiting: ClassVar[OrderedDict[Connection, None]]
-    """Of one server; who waits longest is first."""
+    """The waiting connections of one server. The one that has waited longest is first."""
     _headers_due: asyncio.TimerHandle | None = None
     _reading_due: asyncio.TimerHandle | None = None
 
@@ -50,7 +51,7 @@ class Connection(H11Protocol):
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; with the first ones of a request its time begins, with its headers it ends."""
+        """Receive bytes. The time limit starts with the first byte of a request and ends with its headers."""
         if self._headers_due is None and not self._asking:
             self._headers_due = self.loop.call_later(self.header_s, self._give_up)
         super().data_received(data)
@@ -58,30 +59,30 @@ class Connection(H11Protocol):
             self._asked()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, unless it is there already."""
+        """Wait for the next request, unless it has arrived already."""
         super().on_response_complete()
         if not self._asking and not self.transport.is_closing():
             self._wait()
 
     def pause_writing(self) -> None:
-        """Give a client that does not read its reply some time to go on."""
+        """Start the time limit of a client that does not read its reply."""
         super().pause_writing()
         self._reading_due = self.loop.call_later(self.read_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on: it has read."""
+        """Stop the time limit, because the client has read."""
         super().resume_writing()
         self._end_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Remove the connection from the list."""
         self._asked()
         self._end_reading()
         super().connection_lost(exc)
 
     @property
     def _asking(self) -> bool:
-        """Whether there is a request, its body perhaps not yet."""
+        """Whether a request has arrived, perhaps without its body."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _asked(self) -> None:
@@ -114,21 +115,21 @@ def connections(
     Args:
         header_s: seconds for the headers of a request.
         read_s: seconds in which a client that stopped reading must go on.
-        most_waiting: connections without a request that are kept; the one that has waited longest is closed for a new
-            one.
+        most_waiting: largest number of connections without a request. A new one closes the one that has waited
+            longest.
 
     Returns:
-        A class of its own, with its own list of those that wait.
+        A new class, with its own list of waiting connections.
     """
     limits = {"header_s": header_s, "read_s": read_s, "most_waiting": most_waiting, "waiting": OrderedDict()}
     return type("Connection", (Connection,), limits)
 
 
 class AtOnce:
-    """An ASGI application before another one: refuses what comes while too many requests are worked on."""
+    """An ASGI application in front of another one. It refuses requests while too many are being processed."""
 
     def __init__(self, app: Callable[[Any, Any, Any], Awaitable[None]], most: int) -> None:
-        """Let at most `most` requests through to `app` at once, and `/health` in any case."""
+        """Let at most `most` requests through to `app` at once, and `/health` always."""
         self._app, self._most, self._now = app, most, 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -1,8 +1,8 @@
-"""The line before the model: one thread does what is asked of it, in order, and lets queries through long work.
+"""The queue of the model: one thread does all work in order, and lets queries interrupt long work.
 
-Scoring an answer takes minutes, a query milliseconds. An answer is begun after the queries that wait, and at each of
-its checkpoints (`harness.blackbox.checkpoints`) it stands back for the queries that wait then. So a query waits for one
-chunk of it and not for all, and the answer is scored in the end however many queries there are.
+Scoring an answer takes minutes, a query takes milliseconds. Scoring starts after the waiting queries. At each of its
+checkpoints (`harness.blackbox.checkpoints`), the queries that are waiting then go first. So a query waits for one chunk
+of the scoring and not for all of it, and the answer is scored in the end, however many queries there are.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class Closing(Exception):  # noqa: N818 - reads as the fact it states
-    """The line is being closed: long work ends at its next checkpoint."""
+    """The queue is being closed. Long work ends at its next checkpoint."""
 
 
 class Line:
-    """One thread. What is asked comes first; then one piece of what is left for later, which lets others through."""
+    """The queue of one thread. Asked work comes first, then one piece of the work left for later."""
 
     def __init__(self) -> None:
         """Start the thread."""
@@ -39,10 +39,10 @@ class Line:
         self._thread.start()
 
     def ask(self, work: Callable[[], T]) -> Future[T]:
-        """Do `work` after what was asked before.
+        """Do `work` after everything that was asked before.
 
         Raises:
-            RuntimeError: the line is closed.
+            RuntimeError: the queue is closed.
         """
         future: Future[T] = Future()
 
@@ -55,25 +55,25 @@ class Line:
                 return
             try:
                 future.set_result(work())
-            except BaseException as problem:  # noqa: BLE001 - it is raised where the result is asked for
+            except BaseException as problem:  # noqa: BLE001 - it is raised where the result is read
                 future.set_exception(problem)
 
         self._put(self._asked, do)
         return future
 
     def leave(self, work: Callable[[], object]) -> None:
-        """Do `work`, which must not raise, after what is asked by now. It may be long, if it calls `let_through`.
+        """Do `work` after everything that has been asked. It must not raise. It may be long if it calls `let_through`.
 
         Raises:
-            RuntimeError: the line is closed.
+            RuntimeError: the queue is closed.
         """
         self._put(self._later, work)
 
     def let_through(self) -> None:
-        """Do what is asked by now, in the midst of long work; the clock of that work stands still.
+        """Do all asked work in the middle of long work. The clock of the long work is stopped meanwhile.
 
         Raises:
-            Closing: the work is to end.
+            Closing: the long work must end.
         """
         with self._changed:
             if self._closed:
@@ -88,7 +88,7 @@ class Line:
         count_wait(time.perf_counter() - before - (waited_s() - counted))
 
     def close(self) -> None:
-        """Refuse what comes, cancel what waits, and wait for what is being done: long work to its next checkpoint."""
+        """Refuse new work, cancel waiting work, and wait for current work; long work ends at its next checkpoint."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -105,11 +105,11 @@ class Line:
         while works := self._next():
             for work in works:
                 work()
-        for waiting in self._asked:  # it finds the line closed, and is cancelled
+        for waiting in self._asked:  # it finds the queue closed, and is cancelled
             waiting()
 
     def _next(self) -> list[Callable[[], object]]:
-        """What is asked by now, and one piece of what is left; nothing when the line is closed."""
+        """All asked work, and one piece of the work left for later; empty when the queue is closed."""
         with self._changed:
             while not (self._asked or self._later or self._closed):
                 self._changed.wait()

@@ -57,7 +57,7 @@ def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
 
 
 def service_of(evaluation: Evaluation, book: Accounts, per_s: float, burst: int) -> FastAPI:
-    """The service of an evaluation's cells as an ASGI application."""
+    """The service for an evaluation's cells as an ASGI application."""
     limits = evaluation.track.limits
     allowed = Limits(limits.answer_mb << 20, limits.frame_mb << 20, limits.answers, per_s=per_s, burst=burst)
     handler = QueryHandler(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed)
@@ -74,8 +74,8 @@ def run(app: FastAPI | Starting, host: str, port: int) -> None:
         port: port to listen on; 0 means any free port.
 
     Raises:
-        InputError: the address cannot be listened on; this is found before anything is loaded.
-        HarnessError: whatever a `Starting` met when it loaded the model.
+        InputError: the address cannot be used. This is found before anything is loaded.
+        HarnessError: the error of a `Starting` that could not load the model.
     """
     _check_free(host, port)
     server = uvicorn.Server(
@@ -117,15 +117,15 @@ def _check_free(host: str, port: int) -> None:
 
 
 def settle(evaluation: Evaluation, book: Accounts, failed: set[int], others: Callable[[], None] = lambda: None) -> bool:
-    """Score the oldest answer that was handed in for a cell of this evaluation and is not in its store yet.
+    """Score the oldest answer that was submitted for a cell of this evaluation and is not in its store yet.
 
-    Returns False where there is none. An answer that could not be scored goes into `failed` and is passed over, so
-    that the others need not wait for it. `others` is called in between, whenever the model may be given to somebody
-    else. What was begun `_MOST_TRIES` times, and never came to an end, is not tried once more: that is its result.
+    Returns False if there is none. An answer that could not be scored is added to `failed` and skipped, so that the
+    others need not wait for it. `others` is called during the scoring, whenever other work may use the model. Scoring
+    that was started `_MOST_TRIES` times and never ended is not tried again. This is stored as the cell's outcome.
 
     Raises:
-        Closing: raised by `others`; the next call takes the same answer up.
-        StoreError: a fact could not be made durable; the next call takes the same answer up.
+        Closing: raised by `others`. The next call scores the same answer.
+        StoreError: a fact could not be written to disk. The next call scores the same answer.
     """
     cells = {(cell.task.name, cell.split): cell for cell in evaluation.cells}
     for account in book.unscored(track_id(evaluation)):
@@ -188,7 +188,7 @@ def _run_of(token: Token, plan: Plan, store: Store) -> str:
     return plan.record(
         store,
         "black-box",
-        ruled=False,  # its answer was taken; what is withdrawn is left out when it is ranked
+        ruled=False,  # its answer was accepted; withdrawn entries are left out of the ranking
         entry=f"{token.name}@service",
         submission_sha256=hashlib.sha256(f"service {token.name} {token.created!r}".encode()).hexdigest(),
         modified=(*plan.base.modified, "calls") if own else plan.base.modified,

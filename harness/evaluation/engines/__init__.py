@@ -1,1 +1,1 @@
-"""Where cells run: in this process, one after the other (`local`), or on the machines of a Ray cluster (`ray`)."""
+"""The engines that run cells: in this process, one after the other (`local`), or on a Ray cluster (`ray`)."""

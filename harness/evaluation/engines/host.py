@@ -1,6 +1,6 @@
-"""What lives beside a device: its model, loaded once, and the cells that are run on it. A Ray actor, but plain Python.
+"""The host of a device: it loads the model once and runs cells on it. It is a Ray actor, written in plain Python.
 
-Whatever the project raises on purpose is returned, not raised: the message travels without a foreign traceback.
+A `HarnessError` is returned, not raised, so that its message arrives without a traceback of Ray.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _THREADS = "OMP_NUM_THREADS"
 
 @dataclass(frozen=True)
 class Parcel:
-    """A submission folder as it travels: machines need not share a file system for it."""
+    """A submission folder as it is sent to other machines, which need not share a file system."""
 
     path: str
-    """Of the folder, where it was read; for messages."""
+    """Path of the folder on the machine that read it, for messages."""
     sha256: str
     files: tuple[tuple[str, bytes], ...]
     options: Mapping[str, str]
@@ -40,14 +40,14 @@ class Parcel:
 
     @classmethod
     def of(cls, submission: Submission, options: Mapping[str, str]) -> Parcel:
-        """Pack what the digest covers, and the presets."""
+        """Pack the files that the digest covers, and the presets."""
         return cls(str(submission.path), submission.sha256, submission.files, options, submission.presets)
 
     def unpack(self) -> Submission:
-        """The submission as it was found; nothing is written.
+        """Unpack the submission without writing any file.
 
         Raises:
-            SubmissionError: what came is not what was sent.
+            SubmissionError: the received files differ from the sent ones.
         """
         found = of_files(Path(self.path), (*self.files, (PRESETS, self.presets)))
         if found.sha256 != self.sha256:
@@ -60,27 +60,27 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a host has to say when its model is loaded."""
+    """What a host reports when its model is loaded."""
 
     plan: Plan
-    """What will be run, and as which runs."""
+    """The cells that will be run, and the identity of the runs."""
     tier: Tier | None
-    """Isolation of its workers; None where none are to run."""
+    """Isolation tier of its workers; None if no workers will run."""
     oddities: tuple[str, ...] = ()
-    """What is odd about the data it found."""
+    """Lines about unusual data that it found."""
 
 
 class Host:
-    """One device, one copy of the weights, several cells at once that take turns on it."""
+    """One device with one copy of the weights. Several cells run at once and take turns on it."""
 
     def __init__(self, track: Track, choices: Overrides, store: str, threads: str | None, isolated: bool) -> None:
-        """Take over the driver's thread count, before torch is loaded: Ray sets another one.
+        """Set the driver's thread count before torch is loaded, because Ray sets another one.
 
         Args:
-            track: the track, as it was given.
-            choices: what is replaced of it; their paths are good on this machine.
+            track: the track, before any override.
+            choices: the overrides of the track. Their paths are valid on this machine.
             store: path or URL of the results database, as this machine reaches it.
-            threads: the driver's OMP_NUM_THREADS; None where it has none.
+            threads: the driver's OMP_NUM_THREADS; None if it is not set.
             isolated: whether workers will run here.
         """
         if threads is None:
@@ -91,7 +91,7 @@ class Host:
         self._evaluation: Evaluation | None = None
 
     def load(self) -> Loaded | HarnessError:
-        """Load the model, and look how workers can be isolated here."""
+        """Load the model, and find the isolation tier of workers on this machine."""
         from harness.evaluation.run import Evaluation  # noqa: PLC0415 - imports torch
 
         try:
@@ -104,7 +104,7 @@ class Host:
     def run_cell(
         self, parcel: Parcel, run: str, number: int, replaces: int | None = None
     ) -> Verdict | HarnessError | None:
-        """Run a planned cell of an open run; None where another process has finished it meanwhile.
+        """Run a planned cell of an open run. Return None if another process has finished it meanwhile.
 
         The outcome replaces that of the attempt `replaces`.
         """

@@ -1,4 +1,4 @@
-"""What an engine is asked to run."""
+"""The job of an engine: what it runs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Job:
     store: Store
     submissions: tuple[Submission, ...]
     options: Mapping[str, str]
-    """Of every submission's Config, as NAME=VALUE."""
+    """Options for every submission's Config, as NAME=VALUE."""
     again: bool = False
-    """Whether cells that failed are run once more."""
+    """Whether failed cells are run once more."""
 
     @property
     def isolated(self) -> bool:
-        """Whether workers run: not for references, which train in the referee's process."""
+        """Whether workers run. References need none, because they train in the referee's process."""
         return any(submission.access == "black-box" for submission in self.submissions)

@@ -1,4 +1,4 @@
-"""The engine that needs nothing: one cell after the other, in this process."""
+"""The default engine: it runs one cell after the other, in this process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def run(job: Job, progress: Progress) -> Plan:
-    """Run what is missing of every submission; return what was planned.
+    """Run the missing cells of every submission, and return the plan.
 
-    The model is loaded only where something is missing, and after everything else was found to be right. What is wrong
-    with one submission is a status of its cells, or is told to `progress`, and the others go on. Only where none of
-    them can be imported or takes the options nothing is run.
+    The model is loaded only if a cell is missing, and after everything else was checked. A fault of one submission
+    gives its cells a status or is reported to `progress`, and the others go on. If no submission can be imported and
+    accepts the options, nothing is run.
 
     Raises:
-        SubmissionError: no submission can be run; the first one's reason.
+        SubmissionError: no submission can be run; it has the reason of the first one.
         HarnessError: as `Preparation`, `Evaluation` and its `run`.
     """
     prepared = Preparation(job.track, job.choices)
@@ -53,10 +53,10 @@ def run(job: Job, progress: Progress) -> Plan:
 
 
 def _run(evaluation: Evaluation, job: Job, submission: Submission, progress: Progress) -> None:
-    """Run one submission. An error of this program that it has brought about ends it alone, without an outcome.
+    """Run one submission. If it causes an error of this program, it alone ends, without an outcome.
 
     Raises:
-        HarnessError: what would meet the others as well: a database, data or a model that cannot be used.
+        HarnessError: the error affects the other submissions, too: the database, data or model cannot be used.
     """
     entry = evaluation.plan.label(submission, job.options)
     try:
@@ -65,12 +65,12 @@ def _run(evaluation: Evaluation, job: Job, submission: Submission, progress: Pro
         progress.abandoned(entry, str(problem))
     except (HarnessError, OSError):
         raise
-    except Exception:  # noqa: BLE001 - whatever it is, the other submissions have no part in it
+    except Exception:  # noqa: BLE001 - any such error concerns this submission alone
         progress.abandoned(entry, f"an error of this program, please report it:\n{traceback.format_exc()}")
 
 
 def _refused(job: Job, submission: Submission) -> SubmissionError | None:
-    """What keeps a submission from being run; a worker is asked where its source does not tell.
+    """The reason why a submission cannot be run, or None. If its source does not decide that, a worker imports it.
 
     Raises:
         SandboxError: no worker can be isolated.

@@ -3,9 +3,9 @@
     driver (this process) ── plans, opens runs, deals ──► hosts (actors, one per GPU, or per node on CPUs)
                                                             │ referee and worker of each cell, as on one machine
                                                             ▼
-                                                          store: the only truth
+                                                          store: holds all results
 
-A host, a node or the driver may die at any moment, and the same command takes up where it was.
+A host, a node or the driver may die at any moment. The same command then continues from the stored cells.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from harness.evaluation.run import Plan, Progress
 
 _OBJECTS = 256 << 20
-"""Bytes of Ray's object store on a cluster of our own: submissions travel through it, nothing else."""
+"""Size in bytes of Ray's object store on a cluster that this process starts. Only submissions are sent through it."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Which cluster, and how much of it."""
+    """The cluster to use, and how many cells run on it at once."""
 
     address: str | None = None
-    """Of one that runs, ``auto`` for the one this machine belongs to; None starts one on this machine."""
+    """Address of a running cluster, or ``auto`` for the one of this machine; None starts one on this machine."""
     workers: int | None = None
-    """Cells at once, dealt evenly over the devices; None is one per device."""
+    """Number of cells at once, spread evenly over the devices; None means one per device."""
 
 
 def run(job: Job, progress: Progress, cluster: Cluster | None = None) -> Plan:
@@ -64,16 +64,16 @@ def run(job: Job, progress: Progress, cluster: Cluster | None = None) -> Plan:
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected to a cluster or with one of its own, which listens on loopback alone. Nobody is told of its use.
+    """Ray, connected to a cluster or to a new one, which listens on loopback alone. Usage reports are off.
 
     Raises:
-        InputError: it is not installed.
+        InputError: Ray is not installed.
         EngineError: the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # later releases' default; without it they warn
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # later releases' default; Ray warns without it
     if address is None:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux all it does is to keep to 127.0.0.1
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux its only effect is to use 127.0.0.1
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:

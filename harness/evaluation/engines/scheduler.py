@@ -1,6 +1,6 @@
-"""Deals cells to hosts until none is left, whatever dies meanwhile.
+"""Gives cells to hosts until no cell is left, even if hosts die meanwhile.
 
-Nothing that matters is kept here: what is finished is what the store has, which takes one outcome per cell.
+No result is kept here. A cell is finished when the store has its outcome, and the store takes one outcome per cell.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from harness.evaluation.run import Plan, Progress
 
 _LOOK_S = 1.0
-"""How often the cluster is asked which nodes are alive."""
+"""Seconds between two checks of which nodes are alive."""
 _PATIENCE_S = 30.0
-"""How long to wait for a node with a fitting device where there is none, at first or any more."""
+"""Seconds to wait for a node with a suitable device when there is none, at the start or later."""
 _MOST_DEATHS = 5
-"""A cell under which so many hosts died is left alone."""
+"""A cell is given up after this many hosts died while running it."""
 _MOST_FAILED_STARTS = 5
-"""So many hosts in a row died before they had loaded the model."""
+"""The job ends after this many hosts in a row died before they had loaded the model."""
 
 Place: TypeAlias = tuple[str, int]
-"""Node id, and which of its devices."""
+"""Node id, and the number of the device on that node."""
 
 
 class MakeHost(Protocol):
-    """Makes the actor of a host; the seam for simulations."""
+    """Makes the actor of a host. Simulations replace it."""
 
     def __call__(self, cells: int, **options: Any) -> Any:
         """Start an actor like `Host` with these Ray options that runs `cells` at once."""
@@ -48,20 +48,20 @@ class MakeHost(Protocol):
 
 @dataclass
 class _Item:
-    """A cell that is to be run."""
+    """A cell that will be run."""
 
     order: int
-    """Which of the job's submissions."""
+    """Position of its submission in the job."""
     entry: str
     run: str
     number: int
-    """Of the cell in the plan."""
+    """Position of the cell in the plan."""
     parcel: Any
     """Reference to the `Parcel`."""
     replaces: int | None = None
-    """The attempt whose failed outcome is to be replaced."""
+    """The attempt whose failed outcome will be replaced."""
     deaths: int = 0
-    """Hosts that died under it."""
+    """Number of hosts that died while running it."""
 
 
 @dataclass(eq=False)
@@ -71,15 +71,15 @@ class _Device:
     place: Place
     actor: Any
     free: int
-    """Cells it could take."""
+    """Number of cells that it could take now."""
     loaded: bool = False
 
 
 class Dealer:
-    """One job on one cluster. Serial: only the hosts do several things at once."""
+    """Runs one job on one cluster. It is single-threaded; only the hosts run several cells at once."""
 
     def __init__(self, ray: Any, job: Job, progress: Progress, workers: int | None, make_host: MakeHost) -> None:
-        """Deal the cells of `job`, at most `workers` at once; None is one per device."""
+        """Deal the cells of `job`, at most `workers` at once; None means one per device."""
         self._ray, self._job, self._progress, self._make_host = ray, job, progress, make_host
         self._most = workers or math.inf
         self._devices: dict[Place, _Device] = {}
@@ -92,15 +92,15 @@ class Dealer:
         self._plan: Plan | None = None
         self._failed_starts, self._looked, self._seen = 0, -math.inf, time.monotonic()
         self._problems: set[int] = set()
-        """Submissions, by their order, of which no more cells are dealt; the others go on."""
+        """Positions of the submissions whose cells are no longer dealt. The others go on."""
         self._lost: list[str] = []
 
     def run(self) -> Plan:
-        """Deal until everything is in the store.
+        """Deal cells until all outcomes are in the store.
 
         Raises:
-            EngineError: no fitting device, devices that differ, or cells that were lost again and again.
-            HarnessError: whatever a host says.
+            EngineError: there is no suitable device, devices differ, or cells were lost again and again.
+            HarnessError: the error that a host returned.
         """
         try:
             while self._plan is None or self._deal(self._plan):
@@ -124,7 +124,7 @@ class Dealer:
     # ── devices ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _look(self) -> None:
-        """See which nodes are alive: a host for each device that has none, no more of those that are gone."""
+        """Check which nodes are alive. Start a host for each new device, and drop the hosts of lost nodes."""
         busy = self._loading or self._flying
         if busy and time.monotonic() - self._looked < _LOOK_S:
             return
@@ -143,10 +143,10 @@ class Dealer:
             self._loading[actor.load.remote()] = device
 
     def _places(self) -> dict[Place, dict[str, Any]]:
-        """Every device of the live nodes, with what its host asks of Ray.
+        """Every device of the live nodes, with the Ray options of its host.
 
         Raises:
-            EngineError: there has been none for a while.
+            EngineError: there has been no device for some time.
             InputError: a node is another machine, and the store is a file of this one.
         """
         gpu = (self._job.choices.device or self._job.track.device) == "cuda"
@@ -180,13 +180,13 @@ class Dealer:
         self._end(device)
 
     def _end(self, device: _Device) -> None:
-        with contextlib.suppress(Exception):  # it may be dead already, or its node out of reach
+        with contextlib.suppress(Exception):  # it may be dead already, or its node may be unreachable
             self._ray.kill(device.actor)
 
     # ── cells ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _deal(self, plan: Plan) -> bool:
-        """Give cells to hosts with room; False when all is done."""
+        """Give cells to hosts that can take more. Return False when all is done."""
         while (item := self._next(plan)) is not None:
             open_ones = [device for device in self._devices.values() if device.loaded and device.free]
             if not open_ones or len(self._flying) >= self._most:
@@ -208,7 +208,7 @@ class Dealer:
                 return item
 
     def _items(self, plan: Plan) -> Iterator[_Item]:
-        """All missing cells, submission by submission; a run is opened when its turn comes."""
+        """All missing cells, submission by submission. A run is opened when its turn comes."""
         job = self._job
         numbers = {(cell.task.name, cell.split): n for n, cell in enumerate(plan.cells)}
         for order, submission in enumerate(job.submissions):
@@ -226,7 +226,7 @@ class Dealer:
                 yield _Item(order, run.entry, run.id, number, parcel, run.replaces(cell))
 
     def _abandon(self, order: int, entry: str, problem: str) -> None:
-        """Deal no more cells of a submission, and tell why, once."""
+        """Deal no more cells of a submission, and report the reason once."""
         if order not in self._problems:
             self._problems.add(order)
             self._progress.abandoned(entry, problem)
@@ -241,14 +241,14 @@ class Dealer:
             device, item = self._flying.pop(reference)
         try:
             value = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as problem:  # of this program's own code
+        except self._ray.exceptions.RayTaskError as problem:  # an error in this program's own code
             if item is None:
                 raise
             device.free += 1
             self._abandon(item.order, item.entry, f"an error of this program, please report it:\n{problem}")
             return
         except self._ray.exceptions.RayError as problem:
-            self._drop(device)  # `_look` makes another host where the device is still there
+            self._drop(device)  # `_look` starts another host if the device still exists
             self._died(item, problem)
             return
         if item is None:
@@ -267,7 +267,7 @@ class Dealer:
             self._progress.ended(item.entry, self._plan.cells[item.number], verdict)
 
     def _loaded(self, device: _Device, value: Loaded | HarnessError) -> None:
-        """A host is ready; it must be like the first one, or its scores would not be."""
+        """Accept a host that is ready. It must equal the first one, so that scores are comparable."""
         if isinstance(value, HarnessError):
             raise value
         if self._first is None:
@@ -285,7 +285,7 @@ class Dealer:
         device.loaded, self._failed_starts = True, 0
 
     def _died(self, item: _Item | None, problem: Exception) -> None:
-        """The host of a cell died, or it died before it had any; cells are dealt again."""
+        """A host died, while running the cell or before it had one. Its cells are dealt again."""
         if item is None:
             self._failed_starts += 1
             if self._failed_starts >= _MOST_FAILED_STARTS:
@@ -303,7 +303,7 @@ class Dealer:
 
 
 def _identity(loaded: Loaded) -> dict[str, Any]:
-    """What must be equal on all hosts."""
+    """The facts that must be equal on all hosts."""
     plan = loaded.plan
     found: dict[str, Any] = {"cells": [f"{c.task.name}/{c.split}" for c in plan.cells], "sandbox": loaded.tier}
     for access, environment in plan.environments.items():
