@@ -114,8 +114,7 @@ def send_a_huge_head(at: Any) -> Iterator[Answer]:
 
 def send_a_huge_subspace(at: Any) -> Iterator[Answer]:
     """A projection that does not fit into memory, named in few bytes."""
-    space = Subspace(1, (1.0,), 1, 0)
-    object.__setattr__(space, "tokens", 2**31)
+    space = Subspace(1, (1.0,), 2**31, 0)
     yield Answer((Member(at.task.template, at.task.words, space.at(np.zeros(1))),))
 
 
