@@ -22,8 +22,9 @@ test: export OMP_NUM_THREADS ?= 1
 test: setup ## the fast tests, warnings as errors
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test-slow: setup ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+test-slow: export OMP_NUM_THREADS ?= 1
+test-slow: setup ## the tests that take minutes, two at a time
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2 --dist loadfile
 
 check: setup ## lint, format, types
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """SIGKILL at random moments of merge, leaderboard, `evaluate --again` and the scoring of the service.
 
 Each command is begun again until it ends by itself; then everything is as if it had never been killed.
-`HARNESS_KILLS` says how many kills each slow test deals: 25 where it is not set, 125 for a campaign of 500.
+`HARNESS_KILLS` says how many kills each slow test deals: 12 where it is not set, 125 for a campaign of 500.
 """
 
 # ruff: noqa: S311, T201 - chance picks moments, the slow tests tell their counts
@@ -316,7 +316,7 @@ def kill_scorings(nursery: Nursery, folder: Path, track: Path, kills: int) -> tu
     return killed(nursery, "scoring", prepared, kills, look, seed=4)
 
 
-MANY = int(os.environ.get("HARNESS_KILLS", "25"))
+MANY = int(os.environ.get("HARNESS_KILLS", "12"))
 KILLS = [4, pytest.param(MANY, marks=pytest.mark.slow)]
 
 
