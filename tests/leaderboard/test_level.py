@@ -1,8 +1,12 @@
-"""The gate: how often equals are told apart, by simulation with stored seeds. The whole grid is benchmarks/ranks.py."""
+"""The gate: how often equals are told apart, by simulation with stored seeds.
+
+The whole grid is benchmarks/ranks.py, or `HARNESS_GRID=whole` here.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,11 +58,22 @@ def test_equals_are_seldom_told_apart(
     held(ranks, generator, design, items, sd, 150)
 
 
+GRID = [
+    (generator, design, items, sd)
+    for generator in ("chances", "probit")
+    for design in ((1, 3), (5, 3), (7, 3), (5, 5))
+    for items in (200, 1_000, 5_000)
+    for sd in (0.01, 0.02, 0.03)
+]
+WHOLE = os.environ.get("HARNESS_GRID") == "whole"
+"""Whether test sets of 5,000 items are simulated in all places; they take most of the time."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("generator", ["chances", "probit"])
-@pytest.mark.parametrize("sd", [0.01, 0.02, 0.03])
-@pytest.mark.parametrize("items", [200, 1_000, 5_000])
-@pytest.mark.parametrize("design", [(1, 3), (5, 3), (7, 3), (5, 5)])
+@pytest.mark.parametrize(
+    ("generator", "design", "items", "sd"),
+    [place for place in GRID if WHOLE or place[2] < 5_000 or (place[0] == "chances" and place[1][0] == 5)],
+)
 def test_equals_are_seldom_told_apart_on_the_whole_grid(
     ranks: ModuleType, generator: str, design: tuple[int, int], items: int, sd: float
 ) -> None:
