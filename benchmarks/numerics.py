@@ -72,7 +72,8 @@ def main() -> None:
             for entry in board["entries"]:
                 average = entry["average"]
                 change = average - first.setdefault(entry["submission"], average)
-                interval = f"[{100 * entry['average_low']:.1f}, {100 * entry['average_high']:.1f}]"
+                low, high = entry["average_low"], entry["average_high"]  # none of some splits alone
+                interval = "" if low is None else f"[{100 * low:.1f}, {100 * high:.1f}]"
                 print(f"| {entry['submission']} | {name} | {100 * average:.2f} {interval} | {100 * change:+.2f} |")
 
 
