@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
-RESULTS ?= leaderboard/measured.db.xz
+RESULTS ?= results/harness.db
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
@@ -58,12 +58,12 @@ format: setup
 rules: setup ## refresh the generated tables of docs/rules-reference.md
 	$(BIN)/python tools/make_rules.py
 
-results: setup ## write docs/results-mini.md and docs/results-kit.md from the published database; RESULTS=FILE takes another
+results: setup ## write docs/results-mini.md and docs/results-kit.md from results/harness.db; RESULTS=FILE takes another database
 	$(BIN)/python tools/make_results.py --store $(RESULTS) --track mini --out docs/results-mini.md
 	$(BIN)/python tools/make_results.py --store $(RESULTS) --track kit --out docs/results-kit.md
 
-publish: setup ## publish results/harness.db: audited and compressed, for everybody to audit and rank again
-	$(BIN)/python tools/publish.py --store results/harness.db --out $(RESULTS)
+publish: setup ## audit results/harness.db, and compress it into leaderboard/measured.db.xz
+	$(BIN)/python tools/publish.py --store $(RESULTS) --out leaderboard/measured.db.xz
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
