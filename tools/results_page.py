@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from harness.leaderboard.entries import CellScore, Entry
-    from harness.leaderboard.stats import Interval
     from tools.measured import Measured
 
 SEED = 0
@@ -124,7 +123,7 @@ def _efficiency(measured: Measured) -> str:
         (
             shown_rank(entries[name], standing, ranks),
             f"`{name}`",
-            _shown(standing.average),
+            standing.average.points(),
             f"{entries[name].average * 100:.1f}",
             f"{entries[name].calls:,.0f}",
             f"{cost(entries[name], 'tokens'):,.0f}",
@@ -183,7 +182,7 @@ def _differences(measured: Measured) -> str:
     for first, second in (*PAIRS, *ablations):
         found = [measured.difference(first, second, task) for task in (*tasks, None)]
         rows.append(
-            (f"`{first}` - `{second}`", *("-" if each is None else _shown(each.difference, "+") for each in found))
+            (f"`{first}` - `{second}`", *("-" if each is None else each.difference.points("+") for each in found))
         )
     absent = sorted({name for pair in PAIRS for name in pair if measured.interval(name) is None})
     note = f"\n\nNo complete run of {', '.join(f'`{name}`' for name in absent)}." if absent else ""
@@ -294,7 +293,7 @@ def _environment(entry: Entry) -> tuple[str, ...]:
 def _scores(measured: Measured, entry: Entry) -> list[str]:
     """Mean ± std per task, then the average with its interval; no average where cells are missing."""
     found = measured.interval(entry.name)
-    average = _shown(found) if found else "-"
+    average = found.points() if found else "-"
     return [*(_mean_std(entry, task) for task in measured.ranking.tasks), average]
 
 
@@ -353,10 +352,6 @@ def _accuracies(measured: Measured) -> str:
     rows = [(f"`{e.name}`", *(_accuracy(e, task) for task in columns[1:])) for e in measured.ranking.entries]
     text = "Accuracy on the tasks that are ranked by macro-F1, for comparison with papers."
     return f"## Accuracy\n\n{text}\n\n{table(columns, rows)}" if len(columns) > 1 else ""
-
-
-def _shown(x: Interval, sign: str = "") -> str:
-    return f"{x.value * 100:{sign}.1f} [{x.low * 100:{sign}.1f}, {x.high * 100:{sign}.1f}]"
 
 
 def _minutes(entry: Entry) -> str:

@@ -103,18 +103,14 @@ def table(found: Sequence[Variant], title: str) -> Table:
     for variant in found:
         entry = variant.entry
         scores = [f"{100 * entry.task(task)[0]:.1f}" if task in entry.tasks else "-" for task in tasks]
-        average = _shown(variant.average) if variant.average else f"{100 * entry.average:.1f}" if entry.cells else "-"
-        difference = _shown(variant.against_first, "+") if variant.against_first else ""
+        average = variant.average.points() if variant.average else f"{100 * entry.average:.1f}" if entry.cells else "-"
+        difference = variant.against_first.points("+") if variant.against_first else ""
         made.add_row(escape(entry.name), *scores, average, difference, f"{entry.calls:,.0f}")
     return made
 
 
 def _repeats(entry: Entry) -> int:
     return min((len(cell.repeats) or 1 for cell in entry.cells), default=1)
-
-
-def _shown(x: Interval, sign: str = "") -> str:
-    return f"{x.value * 100:{sign}.1f} [{x.low * 100:{sign}.1f}, {x.high * 100:{sign}.1f}]"
 
 
 def _rounded(value: float | None) -> float | str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from harness.leaderboard.entries import CellScore, Division
     from harness.leaderboard.rank import Ranking
-    from harness.leaderboard.stats import Interval
 
 
 CELL_COLUMNS = (
@@ -80,8 +79,8 @@ def presented(ranking: Ranking, division: Division) -> pd.DataFrame:
         row: dict[str, Any] = {
             "#": "ref." if entry.white_box else shown_rank(entry, standing, ranks),
             "submission": entry.name + (f" ({entry.missing} cells missing)" if entry.missing else ""),
-            "average": _points(standing.average) if standing else f"{100 * entry.average:.1f}",
-            "behind": _points(behind) if behind else "",
+            "average": standing.average.points() if standing else f"{100 * entry.average:.1f}",
+            "behind": behind.points() if behind else "",
         }
         row |= {task: f"{100 * entry.task(task)[0]:.1f}" if task in entry.tasks else "" for task in ranking.tasks}
         row |= {"calls": "" if entry.white_box else f"{entry.calls:,.0f}", "tuning, min": f"{entry.wall_s / 60:.1f}"}
@@ -135,11 +134,6 @@ def _marks(cell: CellScore, white_box: bool) -> Iterator[dict[str, Any]]:
             "cell_calls": round(record.calls_spent, 4) if record.train_rows and not white_box else None,
             "budget_calls": None if white_box else record.calls_total,
         }
-
-
-def _points(interval: Interval) -> str:
-    value, low, high = (f"{100 * each:.1f}" for each in (interval.value, interval.low, interval.high))
-    return f"{value} [{low}, {high}]"
 
 
 def _sentence(said: str) -> str:

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
 
     from harness.leaderboard.entries import Division, Entry
     from harness.leaderboard.rank import Ranking
-    from harness.leaderboard.stats import Interval
 
 CHEAP = 0.5
 """An entry is named as cheaper if it uses at most this share of the best entry's calls."""
@@ -28,21 +27,21 @@ def headline(ranking: Ranking, division: Division) -> str | None:
         return None
     best = complete[0]
     if len(complete) == 1:
-        return f"{best.name} is the only complete entry: {_points(found.entries[best.name].average)}"
+        return f"{best.name} is the only complete entry: {found.entries[best.name].average.points(unit=' points')}"
     if not found.ranked:
         return (
-            f"{best.name} has the highest average, {_points(found.entries[best.name].average)}; "
+            f"{best.name} has the highest average, {found.entries[best.name].average.points(unit=' points')}; "
             "this design shows too little to rank the entries"
         )
     alike = tied(ranking, division)
     apart = next((entry for entry in complete[1:] if entry not in alike), None)
     if apart is None:
         second = found.pairs.compare(0, 1).difference
-        first = f"{best.name} has the highest average, {_points(second)} above {complete[1].name}"
+        first = f"{best.name} has the highest average, {second.points(unit=' points')} above {complete[1].name}"
         return f"{first}; {_ties(best, alike)}"
     lead = found.pairs.compare(0, found.names.index(apart.name)).difference
     over = f" over {apart.name}" if alike else ""
-    first = f"{best.name} leads by {_points(lead)}{over}"
+    first = f"{best.name} leads by {lead.points(unit=' points')}{over}"
     return f"{first}; {_ties(best, alike)}" if alike else first
 
 
@@ -89,8 +88,3 @@ def _share(calls: float, of: float) -> str:
     if not of or calls > CHEAP * of:
         return ""
     return f"at 1/{of / calls:,.0f} of the calls" if calls else "without a call"
-
-
-def _points(interval: Interval) -> str:
-    value, low, high = (f"{100 * each:.1f}" for each in (interval.value, interval.low, interval.high))
-    return f"{value} points [{low}, {high}]"

@@ -120,8 +120,6 @@ def gap_table(found: Sequence[Gap]) -> Table:
     for name in ("cells", "public", "private", "gap"):
         table.add_column(name, justify="right", no_wrap=True)
     for gap in found:
-        value, low, high = (100 * each for each in (gap.difference.value, gap.difference.low, gap.difference.high))
-        shown = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-        numbers = (str(gap.cells), f"{100 * gap.public:.1f}", f"{100 * gap.private:.1f}", shown)
+        numbers = (str(gap.cells), f"{100 * gap.public:.1f}", f"{100 * gap.private:.1f}", gap.difference.points("+"))
         table.add_row(escape(gap.entry), escape(gap.data), *numbers)
     return table

@@ -61,6 +61,11 @@ class Interval:
     low: float
     high: float
 
+    def points(self, sign: str = "", unit: str = "") -> str:
+        """The estimate and its limits in points, as ``72.7 [70.2, 75.2]``; with `sign` "+", each has its sign."""
+        value, low, high = (f"{100 * each:{sign}.1f}" for each in (self.value, self.low, self.high))
+        return f"{value}{unit} [{low}, {high}]"
+
 
 @dataclass(frozen=True)
 class TaskPredictions:

@@ -186,7 +186,7 @@ def _efficiency(title: str, ranking: Ranking, division: Division) -> list[Table 
         table.add_row(
             shown_rank(entry, standing, ranks),
             escape(_apart(entry) if entry in ranking.elsewhere else name),
-            _with_limits(standing),
+            standing.average.points(),
             f"{entry.average * 100:.1f}",
             f"{entry.calls:,.0f}",
             f"{cost(entry, 'tokens'):,.0f}",
@@ -213,12 +213,7 @@ def _apart(entry: Entry) -> str:
 
 
 def _average(entry: Entry, standing: Standing | None) -> str:
-    return f"{entry.average * 100:.1f}" if standing is None else _with_limits(standing)
-
-
-def _with_limits(standing: Standing) -> str:
-    value, low, high = (100 * x for x in (standing.average.value, standing.average.low, standing.average.high))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{entry.average * 100:.1f}" if standing is None else standing.average.points()
 
 
 def _state(entry: Entry) -> str:

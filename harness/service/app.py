@@ -143,7 +143,7 @@ _Client = Annotated[Token, Depends(_client)]
 
 
 def make_app(handler: QueryHandler, settle: Settle = lambda _others: False) -> FastAPI:
-    """The service of a handler as an ASGI application. It starts by scoring the answers that were submitted before."""
+    """Build the service as an ASGI application. It starts by scoring the answers that were submitted before."""
     service = Service(handler, settle)
 
     @asynccontextmanager

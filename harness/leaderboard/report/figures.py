@@ -108,14 +108,7 @@ def targets(systems: Sequence[System], reference: Reference) -> Figure:
         calls, shares = ecdf(runtimes(system.entry, reference))
         x, y = [1.0, *calls, end], [0.0, *(100 * shares), 100 * shares[-1] if len(shares) else 0.0]
         axes.plot(x, y, color=COLOURS[n % 8], drawstyle="steps-post", label=_name(system))
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
-    axes.minorticks_off()
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("calls")
-    axes.set_ylabel("targets reached (%)")
-    axes.grid(linewidth=0.4)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _shares_by_calls(axes, "calls", "targets reached (%)")
     return figure
 
 
@@ -125,15 +118,20 @@ def profiles(systems: Sequence[System], reference: Reference) -> Figure:
     ratios, shares = profile(np.stack([runtimes(system.entry, reference)[:, PROFILED] for system in systems]))
     for n, (system, own) in enumerate(zip(systems, shares, strict=True)):
         axes.plot(ratios, 100 * own, color=COLOURS[n % 8], drawstyle="steps-post", label=_name(system))
+    _shares_by_calls(axes, "calls, as a multiple of the fewest", "cells (%)")
+    return figure
+
+
+def _shares_by_calls(axes: Axes, x: str, y: str) -> None:
+    """Scale and label a plot of shares in percent against calls, with its legend."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:,.0f}")
+    axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
     axes.minorticks_off()
     axes.set_ylim(0, 100)
-    axes.set_xlabel("calls, as a multiple of the fewest")
-    axes.set_ylabel("cells (%)")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.grid(linewidth=0.4)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
 
 
 def trade(systems: Sequence[System]) -> Figure:

@@ -75,31 +75,37 @@ def progress(systems: Sequence[System], task: str | None = None, calls: int | No
 def targets(systems: Sequence[System], times: Sequence[FloatArray]) -> Plot:
     """Share of (task, split, target) reached within a number of calls, from each system's calls to the targets."""
     furthest = max((float(own[np.isfinite(own)].max(initial=1.0)) for own in times), default=1.0)
-    traces = []
-    for n, (system, own) in enumerate(zip(systems[:DRAWN], times, strict=False)):
+    curves = []
+    for own in times[:DRAWN]:
         calls, shares = ecdf(own)
-        x, y = [1.0, *calls.tolist(), furthest], [0.0, *shares.tolist(), shares[-1] if len(shares) else 0.0]
-        trace = _trace(system.entry.name, n, x, [round(100 * share, 2) for share in y]) | {"mode": "lines"}
-        trace["line"]["shape"] = "hv"
-        hover = "%{fullData.name}: %{y:.0f} % within %{x:,.0f} calls<extra></extra>"
-        traces.append(trace | {"visible": n < SHOWN, "hovertemplate": hover})
-    x_axis = {"type": "log", "dtick": 1, "title": {"text": "calls"}}
-    y_axis = {"title": {"text": "targets reached (%)"}, "range": [0, 100]}
-    return {"data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
+        last = shares[-1] if len(shares) else 0.0
+        curves.append(([1.0, *calls.tolist(), furthest], [0.0, *shares.tolist(), last]))
+    return _shares_by_calls(systems, curves, "%{x:,.0f} calls", "calls", "targets reached (%)")
 
 
 def profiles(systems: Sequence[System], times: Sequence[FloatArray]) -> Plot:
     """Performance profiles: share of cells where an entry gets to a target within so many times the fewest calls."""
     ratios, shares = profile(np.stack([own[:, PROFILED] for own in times]))
+    curves = [(ratios.tolist(), own.tolist()) for own in shares]
+    within = "%{x:,.1f} times the fewest calls"
+    return _shares_by_calls(systems, curves, within, "calls, as a multiple of the fewest", "cells (%)")
+
+
+def _shares_by_calls(
+    systems: Sequence[System], curves: Sequence[tuple[list[float], list[float]]], within: str, x: str, y: str
+) -> Plot:
+    """Plot shares against calls in steps, one curve (calls, shares) for each system.
+
+    `within` says in the hover text how many calls a point stands for; `x` and `y` are the titles of the axes.
+    """
     traces = []
-    for n, (system, own) in enumerate(zip(systems[:DRAWN], shares, strict=False)):
-        y = [round(100 * share, 2) for share in own.tolist()]
-        trace = _trace(system.entry.name, n, ratios.tolist(), y) | {"mode": "lines"}
+    for n, (system, (calls, shares)) in enumerate(zip(systems[:DRAWN], curves, strict=False)):
+        trace = _trace(system.entry.name, n, calls, [round(100 * share, 2) for share in shares]) | {"mode": "lines"}
         trace["line"]["shape"] = "hv"
-        hover = "%{fullData.name}: %{y:.0f} % within %{x:,.1f} times the fewest calls<extra></extra>"
+        hover = f"%{{fullData.name}}: %{{y:.0f}} % within {within}<extra></extra>"
         traces.append(trace | {"visible": n < SHOWN, "hovertemplate": hover})
-    x_axis = {"type": "log", "dtick": 1, "title": {"text": "calls, as a multiple of the fewest"}}
-    y_axis = {"title": {"text": "cells (%)"}, "range": [0, 100]}
+    x_axis = {"type": "log", "dtick": 1, "title": {"text": x}}
+    y_axis = {"title": {"text": y}, "range": [0, 100]}
     return {"data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
 
 
