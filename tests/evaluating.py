@@ -7,6 +7,9 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outer_models import ROWS
@@ -16,7 +19,6 @@ from harness.results.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from harness.evaluation.referee import Cell, Verdict
     from harness.tracks.tiers import Tier
@@ -111,3 +113,37 @@ def kill_group(pid: int) -> None:
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError):
             kill(pid, signal.SIGKILL)
+
+
+class Forking:
+    """A program that loads everything once, then forks a process for each line that it reads.
+
+    The program prints the process's number, and its wait status when it has ended.
+    """
+
+    def __init__(self, program: str, *arguments: str) -> None:
+        """Start it with the folder of these helpers as its first argument."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program, str(Path(__file__).parent), *arguments], text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def begin(self, line: str) -> int:
+        """Send a line; return the number of the process that was forked for it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self.number()
+
+    def number(self) -> int:
+        """Read the next number, such as the wait status of the process."""
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the program."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(60)

@@ -12,8 +12,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from evaluating import Forking
 from outer_models import write_submission
 
 from harness.results.at_hand import labels_at_hand
@@ -65,39 +64,20 @@ for line in sys.stdin:
 """Loads the model once, then evaluates into the store that each line names, in a process group of its own."""
 
 
-class Nursery:
+class Nursery(Forking):
     """Starts evaluating processes quickly."""
 
     def __init__(self, folder: Path, track: Path) -> None:
         submission = write_submission(folder, SLOW)
-        arguments = [str(Path(__file__).parents[2]), str(track), str(folder / "unused.db"), str(submission)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", NURSERY, *arguments], text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+        super().__init__(NURSERY, str(track), str(folder / "unused.db"), str(submission))
 
     def start(self, path: Path) -> int:
         """Evaluate into a store; return the process's number."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{path}\n")
-        self.process.stdin.flush()
-        return self._number()
+        return self.begin(str(path))
 
     def ended(self) -> int:
         """Wait for it; return its wait status."""
-        return self._number()
-
-    def _number(self) -> int:
-        assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
-
-    def close(self) -> None:
-        """End the nursery."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait(60)
+        return self.number()
 
 
 @pytest.fixture

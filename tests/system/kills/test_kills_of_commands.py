@@ -13,15 +13,13 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from evaluating import Forking
 from made_up import key
 from outer_models import write_submission
 
@@ -40,6 +38,7 @@ from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 SST2 = load_task("sst2")
 TEST = load_test(SST2, Source("embedded"))
@@ -116,42 +115,23 @@ for line in sys.stdin:
 """Loads everything once, then does what each line says, in a process of its own."""
 
 
-class Nursery:
+class Nursery(Forking):
     """Starts commands quickly."""
 
     def __init__(self, folder: Path, track: Path) -> None:
-        arguments = [str(Path(__file__).parents[2]), str(track), str(folder / "unused.db")]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", NURSERY, *arguments], text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        self._number()  # it is loaded: from now on a command takes the time that it takes
+        super().__init__(NURSERY, str(track), str(folder / "unused.db"))
+        self.number()  # it is loaded: from now on a command takes the time that it takes
 
     def run(self, name: str, folder: Path, kill_after_s: float | None = None) -> bool:
         """Run a command; kill it after a while, if it has not ended by then. Whether it was killed."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{name} {folder}\n")
-        self.process.stdin.flush()
-        pid = self._number()
+        pid = self.begin(f"{name} {folder}")
         if kill_after_s is not None:
             time.sleep(kill_after_s)
             with contextlib.suppress(ProcessLookupError):  # it has ended by itself
                 os.kill(pid, signal.SIGKILL)
-        code = self._number()
+        code = self.number()
         assert code in {0, signal.SIGKILL}, (folder / "output").read_text(encoding="utf-8")
         return code != 0
-
-    def _number(self) -> int:
-        assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
-
-    def close(self) -> None:
-        """End the nursery."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait(60)
 
 
 @pytest.fixture
