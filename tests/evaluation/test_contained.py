@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from bad_submissions import BAD, TUNE
 from evaluating import SEARCH, Watcher, events
 from outer_models import write_submission
 from typer.testing import CliRunner
@@ -28,35 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TUNE = "def tune(lm, task, shots, rng, config):\n    yield Answer.of(task)\n    "
 ONLY = ("--task", "qqp")
-RUN: dict[str, tuple[str, str, str]] = {
-    "import-error": ("import a_module_that_is_not_there", "crashed", "No module named 'a_module_that_is_not_there'"),
-    "syntax-error": ("def tune(:", "crashed", "SyntaxError"),
-    "null-bytes": ("tune = search\0", "crashed", "null bytes"),
-    "exit-at-import": ("os._exit(7)", "crashed", "exit code 7"),
-    "leave-at-import": ("sys.exit(0)", "crashed", "SystemExit"),
-    "kill-at-import": ("os.kill(os.getpid(), 9)", "killed", ""),
-    "abort-at-import": ("os.abort()", "crashed", "exit code -"),
-    "raise-at-import": ("raise BaseException('no')", "crashed", "BaseException: no"),
-    "nested": ("x = " + "(" * 100_000, "crashed", "Error"),
-    "no-tune": ("nothing = 1", "crashed", "no function tune"),
-    "no-config": ("tune = search\nConfig = 3", "crashed", "no dataclass Config"),
-    "raises": (TUNE + "1 / 0", "crashed", "ZeroDivisionError"),
-    "recursion": (TUNE + "f = lambda: f()\n    f()", "crashed", "RecursionError"),
-    "exit": (TUNE + "os._exit(3)", "crashed", "exit code 3"),
-    "kill": (TUNE + "os.kill(os.getpid(), 9)", "killed", ""),
-    "hoard": (TUNE + "bytearray(1 << 40)", "out_of_memory", "MemoryError"),
-    "no-answer": ("def tune(lm, task, shots, rng, config):\n    return\n    yield", "no_answer", ""),
-    "no-generator": ("def tune(lm, task, shots, rng, config):\n    return 3", "crashed", "TypeError"),
-    "other-answer": ("def tune(lm, task, shots, rng, config):\n    yield 3", "invalid_answer", "tune yielded int"),
-    "noise": (TUNE + "os.write(1, bytes(range(256)) * 99)\n    raise ValueError('\\x1b[2J')", "crashed", "ValueError"),
-    "junk": (TUNE + "lm._sock.sendall(b'junk' * 99)\n    time.sleep(9)", "protocol_error", "frame"),
-    "dear": (TUNE + "yield Answer((Member('a ' * 2000 + task.template, task.words),) * 64)", "invalid_answer", ""),
-    "space": (TUNE + "s = Subspace(10_000_000, (1.0,), 2, seed=1)\n    lm.logits(s.at(np.zeros(10_000_000)), "
-              "shots.train.texts)", "out_of_memory", "MiB are free"),
-}  # fmt: skip
-"""Submissions that a worker meets: name, source, status of its cells, and what is told."""
 
 
 def unread(folder: Path) -> dict[str, str]:
@@ -97,7 +70,7 @@ def test_good_ones_are_ranked_whatever_the_bad_ones_between_them_do(
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda: 256 << 20)
     good = [write_submission(tmp_path, SEARCH, name) for name in ("good-1", "good-2")]
-    bad = [write_submission(tmp_path, source, f"bad-{name}") for name, (source, _, _) in RUN.items()]
+    bad = [write_submission(tmp_path, source, f"bad-{name}") for name, (source, _, _) in BAD.items()]
     refused = unread(tmp_path)
     assert len(bad) + len(refused) > 20
     done = evaluate(tiny_track, tmp_path, good[0], *bad, *refused, good[1], good[0], *ONLY, "--json")
@@ -105,8 +78,8 @@ def test_good_ones_are_ranked_whatever_the_bad_ones_between_them_do(
     assert "Traceback" not in done.stderr
     told = events(done.stdout)
     failed = {each["entry"]: each for each in told if each["event"] == "failed"}
-    assert set(failed) == {f"bad-{name}" for name in RUN} | set(refused)
-    for name, (_, status, _) in RUN.items():
+    assert set(failed) == {f"bad-{name}" for name in BAD} | set(refused)
+    for name, (_, status, _) in BAD.items():
         each = failed[f"bad-{name}"]
         assert each["cells"] == ["qqp/1"]
         assert each["status"] in ({"crashed", "out_of_memory"} if status == "killed" else {status}), each
@@ -114,12 +87,12 @@ def test_good_ones_are_ranked_whatever_the_bad_ones_between_them_do(
         assert (failed[path]["status"], failed[path]["cells"]) == ("not run", [])
         assert why in failed[path]["why"]
     details = {run.key.entry: cell.record.detail for run in store.runs() for cell in store.cells(run.id)}
-    for name, (_, _, why) in RUN.items():
+    for name, (_, _, why) in BAD.items():
         assert why in details[f"bad-{name}"], name
     ranking = rank(store, "tiny", load_track(str(tiny_track)).fingerprint, [("qqp", 1)])
     entries = {entry.name: entry for entry in (*ranking.entries, *ranking.elsewhere)}
     assert {"good-1", "good-2"} <= set(entries)
-    assert len(entries) == len(RUN) + 2
+    assert len(entries) == len(BAD) + 2
     assert audit(store).findings == ()
     assert [cell for run in store.runs() for cell in store.open_cells(run.id)] == []
 

@@ -16,17 +16,15 @@ import pytest
 from made_up import key
 from outer_models import write_submission
 
-from harness.errors import SandboxError
 from harness.evaluation.referee import run_cell, run_reference
-from harness.sandbox import best_tier, launch
 from harness.sandbox.submission import find
-from harness.tracks.track import Limits
 
 if TYPE_CHECKING:
     from outer_models import Arena
 
     from harness.results.records import CellRecord
     from harness.sandbox.submission import Submission
+    from harness.tracks.tiers import Tier
 
 TELLS = """
 from pathlib import Path
@@ -47,20 +45,6 @@ def tune(lm, task, shots, rng, config):
 NAMES = "names helper helper/__init__.py helper/word.py submission.py"
 
 
-@pytest.fixture(params=["best", *(pytest.param(tier, marks=pytest.mark.slow) for tier in ("A", "B", "B'"))])
-def tier(request: pytest.FixtureRequest) -> str:
-    """The best tier of this machine, and each that it can give."""
-    if request.param == "best":
-        if best_tier.best().tier == "0":
-            pytest.skip("no sandbox holds here")
-        return best_tier.best().tier
-    try:
-        launch.start(Limits(wall_s=60, memory_gb=1), None, request.param).end(1.0)
-    except SandboxError as problem:
-        pytest.skip(str(problem))
-    return str(request.param)
-
-
 @pytest.fixture
 def planted(arena: Arena) -> Submission:
     """A submission whose caches hold other code, and data, than its sources."""
@@ -79,19 +63,19 @@ def planted(arena: Arena) -> Submission:
     return find(place)
 
 
-def run(arena: Arena, found: Submission, tier: str, number: int = 0) -> CellRecord:
+def run(arena: Arena, found: Submission, tier: Tier, number: int = 0) -> CellRecord:
     attempt = arena.store.begin(arena.store.open_run(key(seed=number), {}), "sst2", 1)
-    return run_cell(arena.cell(), found, {}, arena.lm, attempt, lambda *_: None, tier).record  # type: ignore[arg-type]
+    return run_cell(arena.cell(), found, {}, arena.lm, attempt, lambda *_: None, tier).record
 
 
 def test_neither_compiled_code_nor_data_in_caches_nor_empty_folders_reach_a_worker(
-    arena: Arena, planted: Submission, tier: str
+    arena: Arena, planted: Submission, tier: Tier
 ) -> None:
     said = run(arena, planted, tier).output.splitlines()
     assert said == ["word hashed", NAMES, "times 1656374400", "refused"]
 
 
-def test_an_edit_between_two_cells_changes_nothing(arena: Arena, planted: Submission, tier: str) -> None:
+def test_an_edit_between_two_cells_changes_nothing(arena: Arena, planted: Submission, tier: Tier) -> None:
     first = run(arena, planted, tier)
     (planted.path / "helper" / "word.py").write_text("WORD = 'edited'\n", encoding="utf-8")
     (planted.path / "note.txt").write_text("from the first cell", encoding="utf-8")
@@ -111,7 +95,7 @@ def test_the_plant_is_a_real_one(planted: Submission) -> None:
             sys.modules.pop(name, None)
 
 
-def test_a_traceback_names_the_author_s_own_file(arena: Arena, tier: str) -> None:
+def test_a_traceback_names_the_author_s_own_file(arena: Arena, tier: Tier) -> None:
     found = find(write_submission(arena.folder, "def tune(lm, task, shots, rng, config):\n    1 / 0"))
     detail = run(arena, found, tier).detail
     assert f'File "{found.path}/submission.py", line ' in detail

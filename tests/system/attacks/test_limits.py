@@ -1,4 +1,4 @@
-"""What a submission makes the referee do has limits: the price of answers, the clock within a query, real memory."""
+"""What a submission makes the referee do has limits, in every tier: the price of answers, the clock, real memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from harness.results.audit import audit
 
 if TYPE_CHECKING:
     from outer_models import Arena
+
+    from harness.tracks.tiers import Tier
 
 LONG = """
 def tune(lm, task, shots, rng, config):
@@ -36,8 +38,10 @@ def slow(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return chunks
 
 
-def test_an_answer_above_the_track_s_price_is_refused_with_the_numbers_when_it_is_offered(arena: Arena) -> None:
-    run = arena.run(LONG, test_tokens=1000)
+def test_an_answer_above_the_track_s_price_is_refused_with_the_numbers_when_it_is_offered(
+    arena: Arena, tier: Tier
+) -> None:
+    run = arena.run(LONG, tier=tier, test_tokens=1000)
     assert run.status == "invalid_answer"
     assert "tokens for each test text; 1,000 are allowed" in run.record.detail
     assert run.stored.predictions == {}
@@ -62,15 +66,15 @@ def test_an_answer_above_the_track_s_price_is_refused_with_the_numbers_when_it_i
     ],
 )
 def test_projections_and_heads_of_an_answer_have_a_price(
-    arena: Arena, body: str, limits: dict[str, int], said: str
+    arena: Arena, tier: Tier, body: str, limits: dict[str, int], said: str
 ) -> None:
     source = f"def tune(lm, task, shots, rng, config):\n    {body}\n"
-    refused = arena.run(source, **limits)
+    refused = arena.run(source, tier=tier, **limits)
     assert (refused.status, said in refused.record.detail) == ("invalid_answer", True), refused.record.detail
-    assert arena.run(source).status == "ok"
+    assert arena.run(source, tier=tier).status == "ok"
 
 
-def test_all_answers_that_are_kept_of_a_cell_have_a_size_together(arena: Arena) -> None:
+def test_all_answers_that_are_kept_of_a_cell_have_a_size_together(arena: Arena, tier: Tier) -> None:
     run = arena.run(
         """
         def tune(lm, task, shots, rng, config):
@@ -82,6 +86,7 @@ def test_all_answers_that_are_kept_of_a_cell_have_a_size_together(arena: Arena) 
                     yield Answer((Member(task.template, task.words, head=head, alpha=0.5),))
                 lm.logits(None, shots.train.texts)
     """,
+        tier=tier,
         kept_mb=2,
     )
     assert run.status == "invalid_answer"
@@ -89,10 +94,12 @@ def test_all_answers_that_are_kept_of_a_cell_have_a_size_together(arena: Arena) 
     assert "2,097,152 are kept of a cell" in run.record.detail
 
 
-def test_answers_that_take_too_long_to_apply_are_a_status_of_the_cell(arena: Arena, slow: list[int]) -> None:
+def test_answers_that_take_too_long_to_apply_are_a_status_of_the_cell(
+    arena: Arena, tier: Tier, slow: list[int]
+) -> None:
     """64 members on 200 texts, a chunk of one text each: 640 s of forward passes."""
     before = time.monotonic()
-    run = arena.run(LONG, test_s=1)
+    run = arena.run(LONG, tier=tier, test_s=1)
     assert run.status == "too_costly"
     assert "0 of 1 answers were applied to the 200 test texts in 1 s" in run.record.detail
     assert time.monotonic() - before < 20
@@ -107,7 +114,9 @@ def test_the_time_for_the_test_set_is_the_wall_clock_s_where_the_track_names_non
     assert arena.cell(wall_s=7, test_s=3).limits.answers.seconds == 3
 
 
-def test_a_query_begun_just_before_the_deadline_ends_with_it_and_is_not_charged(arena: Arena, slow: list[int]) -> None:
+def test_a_query_begun_just_before_the_deadline_ends_with_it_and_is_not_charged(
+    arena: Arena, tier: Tier, slow: list[int]
+) -> None:
     """80 texts, two in a chunk, are 2 s a query."""
     before = time.monotonic()
     run = arena.run(
@@ -117,6 +126,7 @@ def test_a_query_begun_just_before_the_deadline_ends_with_it_and_is_not_charged(
             while True:
                 lm.logits(None, shots.train.texts * 10)
     """,
+        tier=tier,
         wall_s=5,
         test_s=30,
         calls=1000,
@@ -131,7 +141,7 @@ def test_a_query_begun_just_before_the_deadline_ends_with_it_and_is_not_charged(
 
 
 def test_a_projection_that_does_not_fit_into_memory_is_a_status_of_the_cell(
-    arena: Arena, monkeypatch: pytest.MonkeyPatch
+    arena: Arena, tier: Tier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where memory ends nobody knows for sure; here the system says so before it is taken."""
     monkeypatch.setattr(memory, "available", lambda: 300 << 20)
@@ -141,29 +151,30 @@ def test_a_projection_that_does_not_fit_into_memory_is_a_status_of_the_cell(
             space = Subspace(1_000_000, (1.0,), 2, seed=1, distribution="uniform")
             lm.logits(space.at(np.zeros(1_000_000)), shots.train.texts)
     """
-    run = arena.run(body)
+    run = arena.run(body, tier=tier)
     assert run.status == "out_of_memory"
     assert "122 MiB are needed at once, and 300 MiB are free" in run.record.detail
     assert run.record.rows_spent == 0 == len(run.ledger)
     assert audit(run.store).findings == ()
-    assert arena.run("tune = search").status == "budget_exhausted", "the next one is not concerned"
+    assert arena.run("tune = search", tier=tier).status == "budget_exhausted", "the next one is not concerned"
 
 
 def test_an_answer_for_which_memory_does_not_suffice_is_a_status_of_the_cell(
-    arena: Arena, monkeypatch: pytest.MonkeyPatch
+    arena: Arena, tier: Tier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda: 300 << 20)
-    run = arena.run("""
+    body = """
         def tune(lm, task, shots, rng, config):
             yield Answer.of(task, Subspace(1_000_000, (1.0,), 2, seed=1).at(np.zeros(1_000_000)))
-    """)
+    """
+    run = arena.run(body, tier=tier)
     assert run.status == "out_of_memory"
     assert "too little memory to apply an answer" in run.record.detail
     assert run.stored.predictions == {}
 
 
 def test_a_memory_error_of_a_forward_pass_is_a_status_of_the_cell(
-    arena: Arena, monkeypatch: pytest.MonkeyPatch
+    arena: Arena, tier: Tier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_batch: Any) -> Any:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
@@ -172,9 +183,9 @@ def test_a_memory_error_of_a_forward_pass_is_a_status_of_the_cell(
         raise RuntimeError("an error of this program's own")
 
     monkeypatch.setattr(arena.lm.backbone, "hidden", full)
-    run = arena.run("tune = search")
+    run = arena.run("tune = search", tier=tier)
     assert run.status == "out_of_memory"
     assert "you tried to allocate 99 bytes" in run.record.detail
     monkeypatch.setattr(arena.lm.backbone, "hidden", broken)
     with pytest.raises(RuntimeError, match="this program's own"):
-        arena.run("tune = search")
+        arena.run("tune = search", tier=tier)
