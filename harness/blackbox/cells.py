@@ -17,16 +17,15 @@ _served: ContextVar[object] = ContextVar("served", default=None)
 
 
 @contextlib.contextmanager
-def served_alone() -> Iterator[object]:
-    """Whatever this thread keeps until the end of the context is found by itself alone.
+def served(whose: object) -> Iterator[None]:
+    """Whatever this thread keeps until the end of the context is found only by queries for the same `whose`.
 
-    Yields:
-        What `cell` says meanwhile.
+    Args:
+        whose: names a cell; hashable. A new `object` names one that nothing was kept for.
     """
-    mine = object()
-    before = _served.set(mine)
+    before = _served.set(whose)
     try:
-        yield mine
+        yield
     finally:
         _served.reset(before)
 

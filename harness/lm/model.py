@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from harness.blackbox.cells import cell, served_alone
+from harness.blackbox.cells import cell, served
 from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.lock import DeviceLock
 from harness.blackbox.model import Forwarded
@@ -152,7 +152,8 @@ class LanguageModel:
     def serving(self) -> Iterator[None]:
         """Serve one cell: it finds nothing in a cache that another one has left, and leaves nothing."""
         _ = self.words  # seconds for whoever asks first, so that is not a cell
-        with served_alone() as mine:
+        mine = object()
+        with served(mine):
             try:
                 yield
             finally:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from harness.blackbox import wire
+from harness.blackbox.cells import served
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.contract import Budget
@@ -169,7 +170,7 @@ class QueryHandler:
             charge = Charge(key or secrets.token_hex(16), digest, _reply(answered), answered.row, up, down)
             self.book.charge(account, charge)
 
-        with _refusing():
+        with _refusing(), served(("account", account.number)):
             query = asked.query(place.shots)
             priced.check_texts(query.texts)
             if asked.space is not None:

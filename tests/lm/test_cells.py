@@ -52,7 +52,7 @@ def test_the_next_cell_finds_nothing_and_nothing_is_kept_for_it(tiny_lm: Languag
             ask(tiny_lm)
     assert made.count("projection") == 3
     assert made.count("text") == 6
-    assert not [key for key in projection._kept.matrices if key[0] is not None]
+    assert not [key for key in projection._kept.matrices if type(key[0]) is object]
 
 
 def test_the_referee_s_own_work_is_found_by_no_cell(tiny_lm: LanguageModel, made: list[str]) -> None:
