@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import STORE, err, is_there, open_store, say, shown
+from harness.cli.console import STORE, err, is_there, open_store, shown
 from harness.cli.options import (
     NOTHING,
     StoreUrl,
     TrackName,
     overriding,
 )
+from harness.cli.tokens import BOOK, TokenWork, how_to_make
 from harness.errors import InputError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from harness.evaluation.overrides import Overrides
-    from harness.service.accounts import Accounts
 
-_BOOK = "results/service.db"
 commands = typer.Typer()
 
 
 @commands.command(
     epilog="Examples:\n\n"
     "  harness serve --new-token alice\n\n"
+    "  harness serve --new-tokens class.csv --expires 2026-12-31\n\n"
+    "  harness serve --usage\n\n"
     "  harness serve --track mini --task sst2 --split 1\n\n"
     "  harness serve --track official --host 0.0.0.0 --port 8000"
 )
@@ -44,14 +46,35 @@ def serve(
     burst: Annotated[int, typer.Option(help="Requests that one token may make at once.", min=1)] = 100,
     book: Annotated[
         str, typer.Option("--book", help="Tokens, budgets and replies: a SQLite file, or a SQLAlchemy URL.")
-    ] = _BOOK,
+    ] = BOOK,
+    log: Annotated[
+        Path | None, typer.Option(help="File that gets a line of JSON for each request; standard error without it.")
+    ] = None,
     new_token: Annotated[
         str | None, typer.Option("--new-token", metavar="NAME", help="Make a token, print it once, and end.")
+    ] = None,
+    new_tokens: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-tokens",
+            metavar="FILE.csv",
+            help="Make a token for each line of a CSV with the column name (and calls, and expires), write them "
+            "to FILE-tokens.csv, and end.",
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Last day of the new tokens, such as 2026-12-31 (UTC).")
+    ] = None,
+    rotate_token: Annotated[
+        str | None,
+        typer.Option("--rotate-token", metavar="NAME", help="Give a token a new secret, print it once, and end."),
     ] = None,
     revoke_token: Annotated[
         str | None, typer.Option("--revoke-token", metavar="NAME", help="Let a token open nothing any more, and end.")
     ] = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="List the tokens, without their secrets, and end.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="List the tokens and what each has spent, and end.")] = False,
+    usage: Annotated[bool, typer.Option("--usage", help="List what was spent on each cell, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --usage: a line of JSON for each cell.")] = False,
     store: StoreUrl = STORE,
 ) -> None:
     """Offer a track's metered black box over HTTP, to solvers that live elsewhere: harness.connect(url, token).
@@ -71,11 +94,13 @@ def serve(
     from harness.evaluation.run import Evaluation  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
-    if (tokens or revoke_token is not None) and not is_there(book):
-        raise InputError(f"{shown(book)}: no such book; make it with its first token: {_new_token(book)}")
+    wanted = TokenWork(
+        new_token, new_tokens, rotate_token, revoke_token, tokens, usage, overrides.calls, expires, as_json
+    )
+    if wanted.of_existing and not is_there(book):
+        raise InputError(f"{shown(book)}: no such book; make it with its first token: {how_to_make(book)}")
     kept = Accounts(book)
-    if new_token is not None or revoke_token is not None or tokens:
-        _change_tokens(kept, book, new_token, overrides.calls, revoke_token)
+    if wanted.done(kept, book):
         return
     chosen = load_track(track)
     prepared, results = Preparation(chosen, overrides), open_store(store)
@@ -89,33 +114,11 @@ def serve(
     for line in prepared.oddities:
         err.print(f"odd data: {line}", markup=False, soft_wrap=True)
     if not kept.tokens():
-        err.print(f"there is no token yet; make one with: {_new_token(book)}", markup=False, soft_wrap=True)
+        err.print(f"there is no token yet; make one with: {how_to_make(book)}", markup=False, soft_wrap=True)
     if host not in {"127.0.0.1", "::1", "localhost"}:
         err.print(
             f"listening on {host}, in plain HTTP: tokens can be read on the way. Put a proxy that speaks TLS before it "
             "and listen on 127.0.0.1; docs/service.md shows how",
             soft_wrap=True,
         )
-    run(Starting(offered, chosen.name), host, port)
-
-
-def _change_tokens(kept: Accounts, book: str, new: str | None, calls: int | None, revoked: str | None) -> None:
-    """Make a token, revoke one, or list them all."""
-    if new is not None:
-        typer.echo(kept.new_token(new, calls))
-        err.print(f"the token of {new}; it is shown this once, and only its digest is kept", soft_wrap=True)
-        return
-    if revoked is not None:
-        kept.revoke(revoked)
-        say(f"{revoked} opens nothing any more; what it spent stays in {kept.name}")
-        return
-    for each in kept.tokens():
-        budget = "the track's budget" if each.calls is None else f"{each.calls:,} calls a cell"
-        say(f"{each.name}  {budget}{'' if each.revoked is None else ', revoked'}")
-    if not kept.tokens():
-        say(f"no tokens in {kept.name}; make one with: {_new_token(book)}")
-
-
-def _new_token(book: str) -> str:
-    """What to type to make a token."""
-    return f"harness serve --new-token NAME{'' if book == _BOOK else f' --book {shown(book)}'}"
+    run(Starting(offered, chosen.name), host, port, log)

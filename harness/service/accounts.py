@@ -15,24 +15,32 @@ import hmac
 import re
 import secrets
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness.errors import InputError, StoreError
 from harness.results.database import open_engine, readers, shown
 from harness.results.records import LedgerRow
-from harness.results.tables import Large
+from harness.service.tables import (
+    SCHEMA,
+    accounts_table,
+    metadata,
+    migrate,
+    queries_table,
+    schema_version,
+    tokens_table,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 DEFAULT = "results/service.db"
-SCHEMA = 1
 KEPT_REPLIES = 64
 """Number of replies kept for retries of each account, the newest ones."""
 KEPT_BYTES = 128 << 20
@@ -41,54 +49,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MOST_CALLS = 1_000_000
 """Largest number of calls of one token in each cell."""
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
-
-metadata = sa.MetaData()
-_schema = sa.Table("service_schema", metadata, Column("version", Integer, primary_key=True))
-_tokens = sa.Table(
-    "service_tokens",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("sha256", Text, nullable=False),
-    Column("calls", Integer),  # budget of each cell; null: the track's
-    Column("created", Float, nullable=False),
-    Column("revoked", Float),
-)
-_accounts = sa.Table(
-    "service_accounts",
-    metadata,
-    Column("account", Integer, primary_key=True, autoincrement=True),
-    Column("token", ForeignKey("service_tokens.name"), nullable=False),
-    Column("track", Text, nullable=False),  # name and fingerprint
-    Column("task", Text, nullable=False),
-    Column("split", Integer, nullable=False),
-    Column("rows_total", Large, nullable=False),
-    Column("rows_spent", Large, nullable=False),
-    Column("queries", Integer, nullable=False),
-    Column("answer", LargeBinary),  # the submitted answer, which closes the account
-    Column("submitted", Float),
-    Column("run", Text),  # of the results database, once the answer is scored
-    UniqueConstraint("token", "track", "task", "split"),
-)
-_queries = sa.Table(
-    "service_queries",
-    metadata,
-    Column("account", ForeignKey("service_accounts.account"), primary_key=True),
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("key", Text, nullable=False),
-    Column("request", Text, nullable=False),  # SHA-256
-    Column("reply", LargeBinary),  # null after the reply was dropped
-    Column("rows", Large, nullable=False),
-    Column("tokens", Large, nullable=False),
-    Column("bytes_up", Large, nullable=False),
-    Column("bytes_down", Large, nullable=False),
-    Column("seconds", Float, nullable=False),
-    Column("level", Integer, nullable=False),
-    Column("sha256", Text, nullable=False),
-    Column("nominal_up", Large, nullable=False),
-    Column("nominal_down", Large, nullable=False),
-    Column("answered", Float, nullable=False),
-    UniqueConstraint("account", "key"),
-)
 
 
 @dataclass(frozen=True)
@@ -99,6 +59,12 @@ class Token:
     calls: int | None
     created: float
     revoked: float | None
+    expires: float | None = None
+    """Unix seconds from which it gives no access; None means never."""
+
+    def valid(self, now: float) -> bool:
+        """Whether it gives access at `now`, in Unix seconds."""
+        return self.revoked is None and (self.expires is None or now < self.expires)
 
 
 @dataclass(frozen=True)
@@ -181,12 +147,14 @@ class Accounts:
     def _open(self) -> None:
         with self._transaction(self._founder) as connection:
             there = sa.inspect(connection).get_table_names()
-            if there and _schema.name not in there:
+            if there and schema_version.name not in there:
                 raise StoreError(f"{self.name} holds something else than a service's book; choose another with --book")
             metadata.create_all(connection)
-            version = connection.execute(sa.select(_schema.c.version)).scalar()
+            version = connection.execute(sa.select(schema_version.c.version)).scalar()
             if version is None:
-                connection.execute(_schema.insert().values(version=SCHEMA))
+                connection.execute(schema_version.insert().values(version=SCHEMA))
+            else:
+                version = migrate(connection, version)
         if version not in {None, SCHEMA}:
             raise StoreError(f"{self.name}: schema version {version}, this program reads {SCHEMA}; choose another book")
 
@@ -196,25 +164,60 @@ class Accounts:
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def new_token(self, name: str, calls: int | None = None) -> str:
+    def new_token(self, name: str, calls: int | None = None, expires: float | None = None) -> str:
         """Make a token and return it. It is not stored and cannot be shown again.
+
+        Args:
+            name: names the token in the log, in `--usage` and, as NAME@service, in the leaderboard.
+            calls: budget of each cell in calls; None means the track's.
+            expires: Unix seconds from which it gives no access; None means never.
 
         Raises:
             InputError: the name is taken or cannot be one, or `calls` are not positive or too many.
         """
-        if not _NAME.fullmatch(name):
-            raise InputError(f"{name!r} cannot be a token's name; letters, digits, '-' and '_', up to 64")
-        if calls is not None and calls <= 0:
-            raise InputError(f"--calls {calls}: a positive number of calls is needed")
-        if calls is not None and calls > _MOST_CALLS:
-            raise InputError(f"--calls {calls:,}: at most {_MOST_CALLS:,} calls can be given to a token")
-        secret = secrets.token_urlsafe(32)
-        row = {"name": name, "sha256": _sha256(secret), "calls": calls, "created": time.time()}
+        return self.new_tokens([(name, calls, expires)])[0]
+
+    def new_tokens(self, wanted: Sequence[tuple[str, int | None, float | None]]) -> list[str]:
+        """Make several tokens, each (name, calls, expires) as for `new_token`: all of them, or none.
+
+        Raises:
+            InputError: as `new_token`; the message names the token.
+        """
+        secret_of = {name: secrets.token_urlsafe(32) for name, _, _ in wanted}
+        if len(secret_of) < len(wanted):
+            twice = next(name for name, count in Counter(name for name, _, _ in wanted).items() if count > 1)
+            raise InputError(f"{twice} is named twice; each token needs a name of its own")
+        for name, calls, _ in wanted:
+            if not _NAME.fullmatch(name):
+                raise InputError(f"{name!r} cannot be a token's name; letters, digits, '-' and '_', up to 64")
+            if calls is not None and calls <= 0:
+                raise InputError(f"--calls {calls}: a positive number of calls is needed")
+            if calls is not None and calls > _MOST_CALLS:
+                raise InputError(f"--calls {calls:,}: at most {_MOST_CALLS:,} calls can be given to a token")
+        with self._transaction(self._reader) as connection:
+            taken = set(connection.execute(sa.select(tokens_table.c.name)).scalars()) & set(secret_of)
+        now = time.time()
         try:
             with self._transaction(self._writer) as connection:
-                connection.execute(_tokens.insert().values(**row))
+                for name, calls, expires in wanted:
+                    row = {"name": name, "sha256": _sha256(secret_of[name]), "calls": calls}
+                    connection.execute(tokens_table.insert().values(**row, created=now, expires=expires))
         except IntegrityError:
-            raise InputError(f"there is a token named {name} already; choose another name") from None
+            names = ", ".join(sorted(taken)) or "one of these names"
+            raise InputError(f"there is a token named {names} already; choose another name") from None
+        return [f"{name}.{secret}" for name, secret in secret_of.items()]
+
+    def rotate(self, name: str) -> str:
+        """Give a token a new secret and return it. The old one opens nothing any more; budgets go on.
+
+        Raises:
+            InputError: there is no token of that name, or it was revoked.
+        """
+        secret = secrets.token_urlsafe(32)
+        with self._transaction(self._writer) as connection:
+            there = tokens_table.update().where(tokens_table.c.name == name, tokens_table.c.revoked.is_(None))
+            if not connection.execute(there.values(sha256=_sha256(secret))).rowcount:
+                raise InputError(f"no token named {name} that is not revoked; list them with --tokens")
         return f"{name}.{secret}"
 
     def revoke(self, name: str) -> None:
@@ -224,26 +227,27 @@ class Accounts:
             InputError: there is no token of that name.
         """
         with self._transaction(self._writer) as connection:
-            change = _tokens.update().where(_tokens.c.name == name).values(revoked=time.time())
+            change = tokens_table.update().where(tokens_table.c.name == name).values(revoked=time.time())
             if not connection.execute(change).rowcount:
                 raise InputError(f"no token named {name}; list them with --tokens")
 
     def tokens(self) -> list[Token]:
         """All tokens, oldest first."""
-        columns = _tokens.c
-        query = sa.select(columns.name, columns.calls, columns.created, columns.revoked).order_by(columns.created)
         with self._transaction(self._reader) as connection:
-            return [Token(*row) for row in connection.execute(query)]
+            rows = connection.execute(
+                sa.select(*_token_columns()).order_by(tokens_table.c.created, tokens_table.c.name)
+            )
+            return [Token(*row) for row in rows]
 
     def token(self, given: str) -> Token | None:
         """The owner of a token, or None. The time of the comparison reveals nothing about the secret."""
         name, _, secret = given.partition(".")
-        columns = _tokens.c
-        query = sa.select(columns.name, columns.calls, columns.created, columns.revoked, columns.sha256)
+        query = sa.select(*_token_columns(), tokens_table.c.sha256).where(tokens_table.c.name == name)
         with self._transaction(self._reader) as connection:
-            row = connection.execute(query.where(columns.name == name)).first() if _NAME.fullmatch(name) else None
+            row = connection.execute(query).first() if _NAME.fullmatch(name) else None
         right = hmac.compare_digest(_sha256(secret), _NOBODY if row is None else row.sha256)
-        return Token(*row[:4]) if row is not None and right and row.revoked is None else None
+        found = Token(*row[:-1]) if row is not None and right else None
+        return found if found is not None and found.valid(time.time()) else None
 
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -255,7 +259,7 @@ class Accounts:
         if found is None:
             try:
                 with self._transaction(self._writer) as connection:
-                    connection.execute(_accounts.insert().values(**place, **fresh))
+                    connection.execute(accounts_table.insert().values(**place, **fresh))
             except IntegrityError:
                 pass  # another thread or server created it first
             found = self._account(**place)
@@ -271,7 +275,7 @@ class Accounts:
 
     def answered(self, account: int, key: str) -> Answered | None:
         """The query that was charged under an idempotency key, or None."""
-        columns = _queries.c
+        columns = queries_table.c
         query = sa.select(columns.number, columns.request, columns.reply)
         with self._transaction(self._reader) as connection:
             row = connection.execute(query.where(columns.account == account, columns.key == key)).first()
@@ -287,17 +291,17 @@ class Accounts:
         row = charge.row
         values = {name: getattr(row, name) for name in LedgerRow.__dataclass_fields__}
         with self._transaction(self._writer) as connection:
-            change = _accounts.update().where(
-                _accounts.c.account == account.number,
-                _accounts.c.queries == account.queries,
-                _accounts.c.submitted.is_(None),
-                _accounts.c.rows_spent + row.rows <= _accounts.c.rows_total,
+            change = accounts_table.update().where(
+                accounts_table.c.account == account.number,
+                accounts_table.c.queries == account.queries,
+                accounts_table.c.submitted.is_(None),
+                accounts_table.c.rows_spent + row.rows <= accounts_table.c.rows_total,
             )
-            new = {"rows_spent": _accounts.c.rows_spent + row.rows, "queries": _accounts.c.queries + 1}
+            new = {"rows_spent": accounts_table.c.rows_spent + row.rows, "queries": accounts_table.c.queries + 1}
             if connection.execute(change.values(new)).rowcount != 1:
                 raise Moved("the budget was moved by another server; ask again")
             connection.execute(
-                _queries.insert().values(
+                queries_table.insert().values(
                     account=account.number,
                     number=account.queries,
                     key=charge.key,
@@ -314,14 +318,14 @@ class Accounts:
     @staticmethod
     def _forget(connection: sa.Connection, account: int) -> None:
         """Drop replies that are too old for a retry. Their keys stay, so that they are never charged twice."""
-        columns = _queries.c
+        columns = queries_table.c
         kept = sa.and_(columns.account == account, columns.reply.is_not(None))
         query = sa.select(columns.number, columns.bytes_down).where(kept)
         size = 0
         for place, (number, bytes_down) in enumerate(connection.execute(query.order_by(columns.number.desc())).all()):
             size += bytes_down
             if place and (place >= KEPT_REPLIES or size > KEPT_BYTES):
-                connection.execute(_queries.update().where(kept, columns.number <= number).values(reply=None))
+                connection.execute(queries_table.update().where(kept, columns.number <= number).values(reply=None))
                 return
 
     def submit(self, account: Account, answer: bytes) -> None:
@@ -330,10 +334,10 @@ class Accounts:
         Raises:
             Moved: the account is closed already, or a query was charged in the meantime.
         """
-        change = _accounts.update().where(
-            _accounts.c.account == account.number,
-            _accounts.c.submitted.is_(None),
-            _accounts.c.queries == account.queries,
+        change = accounts_table.update().where(
+            accounts_table.c.account == account.number,
+            accounts_table.c.submitted.is_(None),
+            accounts_table.c.queries == account.queries,
         )
         with self._transaction(self._writer) as connection:
             if connection.execute(change.values(answer=answer, submitted=time.time())).rowcount != 1:
@@ -342,11 +346,13 @@ class Accounts:
     def submitted(self, account: int) -> bytes | None:
         """The answer that closed an account, or None."""
         with self._transaction(self._reader) as connection:
-            return connection.execute(sa.select(_accounts.c.answer).where(_accounts.c.account == account)).scalar()
+            return connection.execute(
+                sa.select(accounts_table.c.answer).where(accounts_table.c.account == account)
+            ).scalar()
 
     def unscored(self, track: str) -> list[Account]:
         """Accounts of a track whose answer is not in the results yet, oldest answer first."""
-        columns = _accounts.c
+        columns = accounts_table.c
         query = _account_columns().where(columns.track == track, columns.submitted.is_not(None), columns.run.is_(None))
         with self._transaction(self._reader) as connection:
             return [Account(*row) for row in connection.execute(query.order_by(columns.submitted))]
@@ -354,15 +360,19 @@ class Accounts:
     def scored(self, account: int, run: str) -> None:
         """Record that an answer's cell is in the results database, in this run."""
         with self._transaction(self._writer) as connection:
-            connection.execute(_accounts.update().where(_accounts.c.account == account).values(run=run))
+            connection.execute(accounts_table.update().where(accounts_table.c.account == account).values(run=run))
 
     def ledger(self, account: int) -> list[Charged]:
         """All charged queries, in order."""
         names = (*LedgerRow.__dataclass_fields__, "nominal_up", "nominal_down", "answered")
-        query = sa.select(*(_queries.c[name] for name in names)).where(_queries.c.account == account)
+        query = sa.select(*(queries_table.c[name] for name in names)).where(queries_table.c.account == account)
         with self._transaction(self._reader) as connection:
-            rows = connection.execute(query.order_by(_queries.c.number)).all()
+            rows = connection.execute(query.order_by(queries_table.c.number)).all()
         return [Charged(LedgerRow(*row[:-3]), *row[-3:]) for row in rows]
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """A transaction that reads."""
+        return self._transaction(self._reader)
 
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -378,7 +388,11 @@ class Accounts:
 
 def _account_columns() -> sa.Select[Any]:
     names = ("account", "token", "track", "task", "split", "rows_total", "rows_spent", "queries", "submitted", "run")
-    return sa.select(*(_accounts.c[name] for name in names))
+    return sa.select(*(accounts_table.c[name] for name in names))
+
+
+def _token_columns() -> list[Any]:
+    return [tokens_table.c[field] for field in Token.__dataclass_fields__]
 
 
 def _sha256(secret: str) -> str:

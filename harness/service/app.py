@@ -27,8 +27,8 @@ from harness.evaluation.environment import package_version
 from harness.service import messages, schema
 from harness.service.accounts import Token
 from harness.service.counters import CONTENT_TYPE, Metrics
-from harness.service.line import Closing, Line
-from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK, Fault
+from harness.service.line import LEAST_PRICE, Closing, Line
+from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK, QUEUE_AHEAD, QUEUE_SECONDS, Fault
 from harness.service.queries import Refusal
 from harness.service.rate_limit import Bucket
 
@@ -48,6 +48,8 @@ STATUS: dict[FaultCode, int] = {
     "too_fast": 429, "unavailable": 503,
 }  # fmt: skip
 _SMALL = 1 << 20
+_LOOK_S = 0.25
+"""Seconds between two looks whether a waiting client is still there."""
 _bearer = HTTPBearer(auto_error=False, description="A token from `harness serve --new-token NAME`.")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, fastapi.Security(_bearer)]
 
@@ -64,15 +66,35 @@ class Service:
         self._working: Counter[str] = Counter()
         self.waiting = 0
 
-    async def turn(self, work: Callable[[], T]) -> T:
-        """Run `work` on the model's thread, after the work that is already waiting.
+    async def turn(
+        self, request: Request, token: Token, work: Callable[[], T], price: Callable[[T], float] = lambda _: LEAST_PRICE
+    ) -> T:
+        """Run `work` on the model's thread, when it is the token's turn.
 
-        It runs even if the client disconnects.
+        It runs even if the client disconnects, since the client may ask again under the same idempotency key. Work
+        without such a key is dropped if the client disconnects before it has begun: nobody can get its result.
+
+        Args:
+            request: the request. Its place in line is added to its state, for the reply and the log.
+            token: who asks.
+            work: what to do.
+            price: rows that the result cost.
+
+        Raises:
+            ClientDisconnect: the work was dropped.
         """
         self.waiting += 1
         self.metrics.waiting.inc()
         try:
-            return await asyncio.wrap_future(self._model.ask(work))
+            asked = self._model.ask(work, token.name, price)
+            result = asyncio.wrap_future(asked.future)
+            while IDEMPOTENCY not in request.headers and not (await asyncio.wait({result}, timeout=_LOOK_S))[0]:
+                if not asked.future.running() and await request.is_disconnected() and asked.future.cancel():
+                    raise ClientDisconnect
+            try:
+                return await result
+            finally:
+                request.state.ahead, request.state.waited_s = asked.ahead, round(asked.waited_s, 4)
         finally:
             self.waiting -= 1
             self.metrics.waiting.dec()
@@ -117,9 +139,11 @@ class Service:
             Refusal: the client is unknown, or asks too often.
         """
         given = credentials.credentials if credentials else ""
-        token = await asyncio.to_thread(self.handler.book.token, given) if given else None
-        if token is None:
+        if not given:
             raise Refusal("unauthorized", "a token is needed: Authorization: Bearer NAME.SECRET")
+        token = await asyncio.to_thread(self.handler.book.token, given)
+        if token is None:
+            raise Refusal("unauthorized", "unknown or revoked token; ask the organiser for a new one")
         limits = self.handler.limits
         bucket = self._buckets.setdefault(token.name, Bucket(limits.per_s, limits.burst))
         wait_s = bucket.take(time.monotonic())
@@ -136,6 +160,7 @@ class Service:
 
 async def _client(request: Request, credentials: _Credentials) -> AsyncIterator[Token]:
     async with request.app.state.service.client(credentials) as token:
+        request.state.token = token.name
         yield token
 
 
@@ -189,9 +214,15 @@ def _open_routes(app: FastAPI, service: Service) -> None:
         return _reply(request, await asyncio.to_thread(handler.names, token))
 
     @app.get("/v1/vocabulary", **schema.gives(wire.WordList))
-    async def vocabulary(request: Request, token: _Client) -> Response:  # noqa: ARG001 - any client
+    async def vocabulary(request: Request, token: _Client) -> Response:
         """Every word that can be a label word. Free."""
-        return _reply(request, await service.turn(handler.vocabulary))
+        return _reply(request, await service.turn(request, token, handler.vocabulary))
+
+
+def _placed(request: Request, task: str, split: int) -> Place:
+    request.state.cell = f"{task[:64]}/{split}"
+    found: Place = request.app.state.service.place(task, split)
+    return found
 
 
 def _cell_routes(app: FastAPI, service: Service) -> None:
@@ -200,21 +231,21 @@ def _cell_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/cells/{task}/{split}", **schema.gives(messages.CellPage))
     async def cell(request: Request, task: str, split: int, token: _Client) -> Response:
         """Task, few-shot examples, model and budget of a cell. Free."""
-        place = service.place(task, split)
+        place = _placed(request, task, split)
         return _reply(request, await asyncio.to_thread(handler.page, token, place))
 
     @app.post("/v1/cells/{task}/{split}/words", **schema.takes(messages.WordsAsked, wire.WordIds))
-    async def words(request: Request, task: str, split: int, token: _Client) -> Response:  # noqa: ARG001
+    async def words(request: Request, task: str, split: int, token: _Client) -> Response:
         """Token ids of words. Free."""
-        place, media = service.place(task, split), _media(request)
+        place, media = _placed(request, task, split), _media(request)
         body = await _body(request, _SMALL, handler.limits.read_s)
         asked = messages.decode(body, media, messages.WordsAsked)
-        return _reply(request, await service.turn(lambda: handler.word_ids(place, asked.words)))
+        return _reply(request, await service.turn(request, token, lambda: handler.word_ids(place, asked.words)))
 
     @app.post("/v1/cells/{task}/{split}/query", **schema.takes(messages.QueryBody, wire.Result, idempotent=True))
     async def query(request: Request, task: str, split: int, token: _Client) -> Response:
         """One query: candidates x texts rows. It is charged once per idempotency key, before the reply."""
-        place, media, key = service.place(task, split), _media(request), _key(request)
+        place, media, key = _placed(request, task, split), _media(request), _key(request)
         body = await _body(request, handler.limits.frame_bytes, handler.limits.read_s)
         began = time.perf_counter()
 
@@ -224,17 +255,19 @@ def _cell_routes(app: FastAPI, service: Service) -> None:
                 return found.reply, found.row
             return messages.encode(messages.decode(found.reply, MSGPACK, wire.Result), JSON), found.row
 
-        reply, row = await service.turn(work)
+        reply, row = await service.turn(request, token, work, lambda found: found[1].rows if found[1] else LEAST_PRICE)
         service.metrics.answered(task, row, time.perf_counter() - began)
-        return Response(reply, media_type=_accepted(request))
+        request.state.rows = row.rows if row else 0
+        line = {QUEUE_AHEAD: str(request.state.ahead), QUEUE_SECONDS: f"{request.state.waited_s:.3f}"}
+        return Response(reply, media_type=_accepted(request), headers=line)
 
     @app.post("/v1/cells/{task}/{split}/answer", **schema.takes(messages.Handed, messages.Receipt, status=202))
     async def answer(request: Request, task: str, split: int, token: _Client) -> Response:
         """Submit the answer and close the cell. It is scored later on texts that stay here; the score is not told."""
-        place, media = service.place(task, split), _media(request)
+        place, media = _placed(request, task, split), _media(request)
         body = await _body(request, 2 * handler.limits.answer_bytes, handler.limits.read_s)
         receipt = await service.turn(
-            lambda: handler.submit(token, place, messages.decode(body, media, messages.Handed).answer)
+            request, token, lambda: handler.submit(token, place, messages.decode(body, media, messages.Handed).answer)
         )
         service.metrics.handed_in(task)
         service.settle()

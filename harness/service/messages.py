@@ -22,6 +22,10 @@ MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
 Media: TypeAlias = Literal["application/msgpack", "application/json"]
 IDEMPOTENCY: Final = "Idempotency-Key"
+QUEUE_AHEAD: Final = "Queue-Ahead"
+"""Header of a reply: requests that were in line for the model when the query came."""
+QUEUE_SECONDS: Final = "Queue-Seconds"
+"""Header of a reply: seconds that the query waited for the model."""
 LONGEST_KEY: Final = 128
 
 _Words = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=1 << 18)]

@@ -19,6 +19,7 @@ from harness.service.app import make_app
 from harness.service.connections import AtOnce, connections
 from harness.service.line import Closing
 from harness.service.queries import Limits, Place, QueryHandler
+from harness.service.request_log import RequestLog, writer
 from harness.service.starting import Starting
 from harness.solving import answers
 from harness.tracks.examples import load_shots
@@ -26,6 +27,7 @@ from harness.tracks.tiers import ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from fastapi import FastAPI
 
@@ -65,13 +67,14 @@ def service_of(evaluation: Evaluation, book: Accounts, per_s: float, burst: int)
     return make_app(handler, lambda others: settle(evaluation, book, failed, others))
 
 
-def run(app: FastAPI | Starting, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM. The log has a line per request, with path and status but no headers, so no tokens.
+def run(app: FastAPI | Starting, host: str, port: int, log: Path | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. The log has a line for each request (`harness.service.request_log`).
 
     Args:
         app: the service, or a `Starting` that becomes one.
         host: address to listen on.
         port: port to listen on; 0 means any free port.
+        log: file to which the log is appended; None means standard error.
 
     Raises:
         InputError: the address cannot be used. This is found before anything is loaded.
@@ -80,7 +83,8 @@ def run(app: FastAPI | Starting, host: str, port: int) -> None:
     _check_free(host, port)
     server = uvicorn.Server(
         uvicorn.Config(
-            AtOnce(app, _AT_ONCE),
+            RequestLog(AtOnce(app, _AT_ONCE), writer(log)),
+            access_log=False,
             host=host,
             port=port,
             http=connections(),

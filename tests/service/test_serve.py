@@ -239,6 +239,6 @@ def test_listening_beyond_loopback_warns_that_tls_is_the_proxy_s(
          "--store", str(tmp_path / "r.db")],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert ran == [(host, 8000)]
+    assert ran == [(host, 8000, None)]
     assert ("TLS" in result.output) is warned
     assert "--new-token" in result.output  # there is none yet

@@ -1,0 +1,71 @@
+"""What tokens have spent, from the database of accounts: for the organiser, and for the owner of one token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from harness.service.tables import accounts_table, queries_table
+
+if TYPE_CHECKING:
+    from harness.service.accounts import Accounts
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What one token has spent on one cell."""
+
+    token: str
+    track: str
+    """Name and fingerprint."""
+    task: str
+    split: int
+    rows_total: int
+    rows_spent: int
+    queries: int
+    tokens: int
+    """Tokens of text that were forwarded."""
+    seconds: float
+    """Of forward passes."""
+    bytes_up: int
+    bytes_down: int
+    last: float | None
+    """When the last query was answered, in Unix seconds; None if none was."""
+    submitted: float | None
+    """When the answer was submitted, in Unix seconds."""
+    run: str | None
+    """The answer's run in the results database; None until it is scored."""
+
+
+def spending(book: Accounts, token: str | None = None) -> list[Spending]:
+    """What was spent on every cell that was ever opened.
+
+    Args:
+        book: the accounts.
+        token: name of the one token to report; None means all.
+
+    Returns:
+        Ordered by token, track, task and split.
+    """
+    account, query = accounts_table.c, queries_table.c
+    sums = [sa.func.coalesce(sa.func.sum(query[name]), 0) for name in ("tokens", "seconds", "bytes_up", "bytes_down")]
+    place = (account.token, account.track, account.task, account.split)
+    last = sa.func.max(query.answered)
+    columns = (
+        *place,
+        account.rows_total,
+        account.rows_spent,
+        account.queries,
+        *sums,
+        last,
+        account.submitted,
+        account.run,
+    )
+    joined = accounts_table.outerjoin(queries_table, account.account == query.account)
+    wanted = sa.select(*columns).select_from(joined).group_by(account.account).order_by(*place)
+    if token is not None:
+        wanted = wanted.where(account.token == token)
+    with book.reading() as connection:
+        return [Spending(*row) for row in connection.execute(wanted)]
