@@ -50,6 +50,9 @@ def serve(
     log: Annotated[
         Path | None, typer.Option(help="File that gets a line of JSON for each request; standard error without it.")
     ] = None,
+    show_scores: Annotated[
+        bool, typer.Option("--show-scores", help="Show each participant the scores of the own answers, at /me.")
+    ] = False,
     new_token: Annotated[
         str | None, typer.Option("--new-token", metavar="NAME", help="Make a token, print it once, and end.")
     ] = None,
@@ -107,7 +110,7 @@ def serve(
 
     def offered() -> FastAPI:
         evaluation = Evaluation(chosen, overrides, results, prepared)
-        made = service_of(evaluation, kept, rate, burst)
+        made = service_of(evaluation, kept, rate, burst, show_scores=show_scores)
         err.print(f"{evaluation.lm.name} is loaded: queries are answered from now on", markup=False, soft_wrap=True)
         return made
 

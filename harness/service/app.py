@@ -29,6 +29,7 @@ from harness.service.accounts import Token
 from harness.service.counters import CONTENT_TYPE, Metrics
 from harness.service.line import LEAST_PRICE, Closing, Line
 from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK, QUEUE_AHEAD, QUEUE_SECONDS, Fault
+from harness.service.pages import add_pages
 from harness.service.queries import Refusal
 from harness.service.rate_limit import Bucket
 
@@ -191,6 +192,7 @@ def make_app(handler: QueryHandler, settle: Settle = lambda _others: False) -> F
     _faults(app, service)
     _open_routes(app, service)
     _cell_routes(app, service)
+    add_pages(app)
     schema.describe(app, handler.places)
     return app
 
@@ -203,6 +205,11 @@ def _open_routes(app: FastAPI, service: Service) -> None:
         """Answer at once, whatever the model is doing."""
         return _reply(request, messages.Health("ok", handler.track.partition(" ")[0], service.waiting))
 
+    @app.get("/ready", **schema.gives(messages.Health, auth=False))
+    async def ready(request: Request) -> Response:
+        """Answer 200 when queries are answered. Until the model is loaded it is 503."""
+        return _reply(request, messages.Health("ok", handler.track.partition(" ")[0], service.waiting))
+
     @app.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
     async def metrics() -> Response:
         """Counters for Prometheus."""
@@ -212,6 +219,11 @@ def _open_routes(app: FastAPI, service: Service) -> None:
     async def cells(request: Request, token: _Client) -> Response:
         """The cells on offer, with the rest of this token's budget."""
         return _reply(request, await asyncio.to_thread(handler.names, token))
+
+    @app.get("/v1/me", **schema.gives(messages.MyPage))
+    async def mine(request: Request, token: _Client) -> Response:
+        """What this token has spent on each cell, and whether its answers are scored."""
+        return _reply(request, await asyncio.to_thread(handler.mine, token))
 
     @app.get("/v1/vocabulary", **schema.gives(wire.WordList))
     async def vocabulary(request: Request, token: _Client) -> Response:

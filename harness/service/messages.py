@@ -174,3 +174,29 @@ def decode(body: bytes, media: Media, kind: type[T]) -> T:
         return read(body, type=kind)
     except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as problem:
         raise ProtocolError(f"body of {len(body):,} bytes is no {kind.__name__} in {media}: {problem}") from problem
+
+
+class Mine(_Body, frozen=True, forbid_unknown_fields=True):
+    """What the owner of a token has spent on one cell."""
+
+    task: str
+    split: int
+    rows_total: int
+    rows_spent: int
+    queries: int
+    seconds: float
+    """Of forward passes."""
+    answer: Literal["open", "handed in", "scored"]
+    score: float | None = None
+    """The cell's score between 0 and 1; null where it is not scored yet or the organiser does not show scores."""
+
+
+class MyPage(_Body, frozen=True, forbid_unknown_fields=True):
+    """All cells on offer, as the owner of a token sees them."""
+
+    token: str
+    """Its name."""
+    track: str
+    scores_shown: bool
+    """Whether the organiser shows scores."""
+    cells: list[Mine]

@@ -11,7 +11,7 @@ import math
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -22,7 +22,8 @@ from harness.blackbox.pricing import PricedModel
 from harness.contract import Budget
 from harness.errors import BudgetExhausted, HarnessError, QueryError
 from harness.service.accounts import Charge, Moved
-from harness.service.messages import CellName, CellPage, Fault, Labelled, Receipt
+from harness.service.messages import CellName, CellPage, Fault, Labelled, Mine, MyPage, Receipt
+from harness.service.spending import spending
 from harness.tracks.track import AnswerLimits
 
 if TYPE_CHECKING:
@@ -92,11 +93,26 @@ class QueryHandler:
     """Answers queries for all cells of a track, with one model and one database of accounts."""
 
     def __init__(
-        self, lm: Any, track: str, places: Mapping[tuple[str, int], Place], book: Accounts, limits: Limits
+        self,
+        lm: Any,
+        track: str,
+        places: Mapping[tuple[str, int], Place],
+        book: Accounts,
+        limits: Limits,
+        score: Callable[[str, str, int], float | None] | None = None,
     ) -> None:
-        """Serve `places` by (task, split). `track` is the track's name and fingerprint."""
+        """Answer for the cells of one track.
+
+        Args:
+            lm: the model.
+            track: the track's name and fingerprint.
+            places: the cells by (task, split).
+            book: the accounts.
+            limits: limits on a request.
+            score: gives a stored cell's score by run, task and split; None means that no participant is told a score.
+        """
         self.track, self.places, self.book, self.limits = track, places, book, limits
-        self._lm = lm
+        self._lm, self._score = lm, score
         self._priced = {
             where: PricedModel(
                 lm,
@@ -119,6 +135,25 @@ class QueryHandler:
         """The cells on offer."""
         found = [(place, self.account(token, place)) for place in self.places.values()]
         return [CellName(p.task.name, p.split, _budget(a, p), a.submitted is not None) for p, a in found]
+
+    def mine(self, token: Token) -> MyPage:
+        """What the owner of a token has spent on each cell on offer."""
+        spent = {(each.task, each.split): each for each in spending(self.book, token.name) if each.track == self.track}
+        cells = []
+        for (task, split), place in self.places.items():
+            rows, each = (token.calls or place.calls) * len(place.shots.train), spent.get((task, split))
+            if each is None:
+                cells.append(Mine(task, split, rows, 0, 0, 0.0, "open"))
+                continue
+            answer: Literal["open", "handed in", "scored"] = "handed in" if each.run is None else "scored"
+            score = None if self._score is None or each.run is None else self._score(each.run, task, split)
+            cells.append(
+                Mine(
+                    task, split, each.rows_total, each.rows_spent, each.queries, each.seconds,
+                    "open" if each.submitted is None else answer, score,
+                )
+            )  # fmt: skip
+        return MyPage(token.name, self.track.partition(" ")[0], self._score is not None, cells)
 
     def page(self, token: Token, place: Place) -> CellPage:
         """What a solver is told about a cell."""

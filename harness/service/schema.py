@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BODIES = (
     messages.Health, messages.CellName, messages.CellPage, messages.WordsAsked, messages.QueryBody, messages.Handed,
-    messages.Receipt, messages.Fault, wire.WordList, wire.WordIds, wire.Result,
+    messages.Receipt, messages.Mine, messages.MyPage, messages.Fault, wire.WordList, wire.WordIds, wire.Result,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"
 _REFUSED = {

@@ -22,6 +22,7 @@ from harness.service.queries import Limits, Place, QueryHandler
 from harness.service.request_log import RequestLog, writer
 from harness.service.starting import Starting
 from harness.solving import answers
+from harness.solving.metrics import cell_score
 from harness.tracks.examples import load_shots
 from harness.tracks.tiers import ELSEWHERE
 
@@ -58,11 +59,31 @@ def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
     return found
 
 
-def service_of(evaluation: Evaluation, book: Accounts, per_s: float, burst: int) -> FastAPI:
-    """The service for an evaluation's cells as an ASGI application."""
+def service_of(
+    evaluation: Evaluation, book: Accounts, per_s: float, burst: int, *, show_scores: bool = False
+) -> FastAPI:
+    """The service for an evaluation's cells as an ASGI application.
+
+    Args:
+        evaluation: track, model, data and results database.
+        book: the accounts.
+        per_s: requests a second that one token may make.
+        burst: requests that one token may make at once.
+        show_scores: whether a participant sees the scores of the own answers.
+    """
     limits = evaluation.track.limits
     allowed = Limits(limits.answer_mb << 20, limits.frame_mb << 20, limits.answers, per_s=per_s, burst=burst)
-    handler = QueryHandler(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed)
+
+    def score(run: str, task: str, split: int) -> float | None:
+        (asked,) = [each.task for each in evaluation.cells if (each.task.name, each.split) == (task, split)]
+        for cell in evaluation.store.cells(run):
+            if (cell.task, cell.split) == (task, split) and cell.predictions:
+                last = cell.predictions[max(cell.predictions)]
+                return cell_score(asked.metric, last, cell.labels, len(asked.classes))
+        return None
+
+    told = score if show_scores else None
+    handler = QueryHandler(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed, told)
     failed: set[int] = set()
     return make_app(handler, lambda others: settle(evaluation, book, failed, others))
 

@@ -22,25 +22,27 @@ from harness.service.accounts import Accounts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from postgres_server import Server as Postgres
+
 HERE = Path(__file__).resolve().parent
 
 
 class Server:
     """The process of `fake_server`, always on the same port and book."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, book: str = "") -> None:
         """Pick a port; nothing runs yet."""
-        self.folder = folder
+        self.folder, self.book = folder, book or str(folder / "service.db")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / "log"
+        self.log = folder / f"log-{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [sys.executable, str(HERE / "fake_server.py"), str(self.folder), str(self.port)]
+        command = [sys.executable, str(HERE / "fake_server.py"), self.book, str(self.port)]
         path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path})
@@ -109,6 +111,53 @@ def test_a_killed_server_goes_on_where_it_was_and_charges_every_query_once(serve
     assert len(ledger) == counts["asked"] > 20
     assert account.rows_spent == sum(ledger) == counts["asked"] * TRAIN
     assert account.rows_total == 10_000 * len(place.shots.train)
+    book.close()
+
+
+@pytest.mark.slow
+def test_two_servers_on_one_postgresql_charge_exactly_what_they_answered_though_both_are_killed(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    """Clients of three tokens ask both servers in turn, in one account each, while the servers are killed by turns."""
+    url = postgres.database()
+    book, servers = Accounts(url), [Server(tmp_path, url) for _ in range(2)]
+    tokens = {name: book.new_token(name) for name in ("alice", "bob", "carol")}
+    answered, stop, problems = dict.fromkeys(tokens, 0), threading.Event(), list[Exception]()
+    lock = threading.Lock()
+
+    def solve(name: str, server: Server) -> None:
+        try:
+            with harness.connect(server.url, tokens[name], task=TASK.name, patience_s=120) as box:
+                while not stop.is_set():
+                    box.logits(None, box.shots.train.texts)
+                    with lock:
+                        answered[name] += 1
+        except Exception as problem:  # noqa: BLE001 - shown by the test
+            problems.append(problem)
+
+    for server in servers:
+        server.start()
+    solvers = [threading.Thread(target=solve, args=(name, server)) for name in tokens for server in servers]
+    for solver in solvers:
+        solver.start()
+    for turn in range(6):
+        before = sum(answered.values())
+        until(lambda before=before: sum(answered.values()) > before + 10 or bool(problems), 90)
+        assert servers[turn % 2].end(signal.SIGKILL) == -signal.SIGKILL
+        servers[turn % 2].start()
+    before = sum(answered.values())
+    until(lambda: sum(answered.values()) > before + 10 or bool(problems), 90)
+    stop.set()
+    for solver in solvers:
+        solver.join(120)
+    for server in servers:
+        server.end(signal.SIGTERM)
+    assert not problems
+    for name in tokens:
+        account = book.account(name, "fake 0123", TASK.name, 1, 0)
+        ledger = [charged.row.rows for charged in book.ledger(account.number)]
+        assert len(ledger) == account.queries == answered[name] > 5, name
+        assert account.rows_spent == sum(ledger) == answered[name] * TRAIN
     book.close()
 
 
