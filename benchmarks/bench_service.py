@@ -2,6 +2,7 @@
 
     python benchmarks/bench_service.py                    # a model that takes a set time, and computes nothing
     python benchmarks/bench_service.py --model embedded   # the embedded model, sst2
+    python benchmarks/bench_service.py --participants 100 # a class: shares, waits, what is lost or charged twice
 
 In both cases the model runs in a process of its own, and every query is committed to a SQLite file before the reply.
 A query is that of a BBT generation: 20 candidates in 500 dimensions x 32 texts x 2 words, 40 kB up and 5 kB down.
@@ -40,13 +41,17 @@ from harness.service import messages
 from harness.service.accounts import Accounts
 from harness.service.app import make_app
 from harness.service.queries import Limits, Place, QueryHandler
+from harness.service.spending import spending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from harness.contract import Shots, Task
 
 CANDIDATES, DIM, CALLS = 20, 500, 10_000_000
+TRACK = "bench 0"
+START_S = 10
+"""Seconds in which the processes of a class start."""
 LIMITS = Limits(per_s=1e9, burst=1_000_000_000, at_once=1000)
 
 
@@ -77,16 +82,18 @@ def stage(model: str, service_s: float) -> tuple[Any, Task, Shots]:
     return lm, file.task(track.profile, "masked"), shots
 
 
-def http_server(model: str, service_s: float, folder: str, line: Any) -> None:
-    """A service on a free port; it sends the port and a token."""
+def http_server(
+    model: str, service_s: float, folder: str, line: Any, names: Sequence[str] = ("bench",), limits: Limits = LIMITS
+) -> None:
+    """A service on a free port; it sends the port and the tokens of `names`."""
     lm, task, shots = stage(model, service_s)
     book = Accounts(f"{folder}/service.db")
-    token = book.new_token("bench")
+    tokens = book.new_tokens([(name, None, None) for name in names])
     place = Place(task, 1, shots, lm.info(shots.train.texts, task.template), CALLS)
-    app = make_app(QueryHandler(lm, "bench 0", {(task.name, 1): place}, book, LIMITS))
+    app = make_app(QueryHandler(lm, TRACK, {(task.name, 1): place}, book, limits))
     sock = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sends at once (TCP_NODELAY) only where it is named
     sock.bind(("127.0.0.1", 0))
-    line.send((sock.getsockname()[1], token))
+    line.send((sock.getsockname()[1], tokens))
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[sock])
 
 
@@ -155,7 +162,7 @@ def over_http(model: str, service_s: float, queries: int, connections: int, medi
     with tempfile.TemporaryDirectory() as folder:
         process = context.Process(target=http_server, args=(model, service_s, folder, far))
         process.start()
-        port, token = line.recv()
+        port, (token,) = line.recv()
         url, task = f"http://127.0.0.1:{port}", "fake" if model == "fake" else "sst2"
         boxes = [harness.connect(url, token, task=task) for _ in range(connections)]
         space, z = _generation(boxes[0].info)
@@ -170,6 +177,92 @@ def over_http(model: str, service_s: float, queries: int, connections: int, medi
         process.terminate()
         process.join(30)
     return found
+
+
+def crowd(url: str, path: str, tokens: Sequence[str], begins: float, ends: float, line: Any) -> None:
+    """Ask for each token from `begins` until `ends`; send token, rows, seconds and "in time" of each answered query.
+
+    Of ten participants nine have one connection and ask for five candidates; the tenth has four and asks for twenty.
+    """
+    info = harness.ModelInfo(**line.recv())
+    done: list[tuple[str, int, float, bool]] = []
+    lock = threading.Lock()
+
+    def ask(token: str, candidates: int, number: int) -> None:
+        space, z = _generation(info)
+        shape = messages.QueryBody("train", prompt=wire.Array.of(space.at(z[:candidates]).z), space=space)
+        body, name = messages.encode(shape, messages.MSGPACK), token.partition(".")[0]
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": messages.MSGPACK, "Accept": messages.MSGPACK}
+        with httpx2.Client(base_url=url, headers=headers, timeout=600.0) as client:
+            asked = 0
+            time.sleep(max(0.0, begins - time.time()))
+            while time.time() < ends:
+                key, before = f"{number}-{asked}", time.perf_counter()
+                got = client.post(path, content=body, headers={"Idempotency-Key": key})
+                if got.status_code in {429, 503}:
+                    time.sleep(float(got.headers.get("Retry-After", 1)))
+                    continue
+                rows = messages.decode(got.raise_for_status().content, messages.MSGPACK, wire.Result).logits.shape
+                asked += 1
+                with lock:
+                    done.append((name, rows[0] * rows[1], time.perf_counter() - before, time.time() < ends))
+
+    wanted = [
+        (token, CANDIDATES if greedy else 5, number)
+        for place, token in enumerate(tokens)
+        for greedy in [place % 10 == 0]
+        for number in range(4 if greedy else 1)
+    ]
+    threads = [threading.Thread(target=ask, args=each) for each in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    line.send(done)
+
+
+def many(model: str, service_s: float, participants: int, seconds: float, processes: int = 4) -> dict[str, float]:
+    """A class asks at once, with the limits that `harness serve` has."""
+    context = multiprocessing.get_context("spawn")
+    line, far = context.Pipe()
+    names = [f"student-{number}" for number in range(participants)]
+    with tempfile.TemporaryDirectory() as folder:
+        server = context.Process(target=http_server, args=(model, service_s, folder, far, names, Limits()))
+        server.start()
+        port, tokens = line.recv()
+        url, task = f"http://127.0.0.1:{port}", "fake" if model == "fake" else "sst2"
+        with harness.connect(url, tokens[0], task=task) as box:
+            info = dataclasses.asdict(box.info)
+        begins = time.time() + START_S
+        clients = []
+        for first in range(processes):
+            ours, theirs = context.Pipe()
+            told = (url, f"/v1/cells/{task}/1/query", tokens[first::processes], begins, begins + seconds, theirs)
+            process = context.Process(target=crowd, args=told)
+            process.start()
+            ours.send(info)
+            clients.append((process, ours))
+        done = [each for process, ours in clients for each in ours.recv()]
+        for process, _ in clients:
+            process.join(60)
+        server.terminate()
+        server.join(60)
+        book = Accounts(f"{folder}/service.db")
+        spent = {each.token: each for each in spending(book)}
+        book.close()
+    rows, queries = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for name, asked, _, in_time in done:
+        rows[name] += asked if in_time else 0  # what was in line at the end would count for whoever has more of it
+        queries[name] += 1
+    kept = {name: spent[name].queries if name in spent else 0 for name in names}
+    p50, p99 = np.percentile([1e3 * each for _, _, each, _ in done], [50, 99])
+    return {
+        "participants": participants, "queries": len(done), "per_s": sum(each[-1] for each in done) / seconds,
+        "p50_ms": p50, "p99_ms": p99,
+        "largest_share_over_smallest": max(rows.values()) / max(1, min(rows.values())),
+        "lost": sum(max(0, queries[name] - kept[name]) for name in names),
+        "double": sum(max(0, kept[name] - queries[name]) for name in names),
+    }  # fmt: skip
 
 
 def _in_json(client: httpx2.Client, path: str, space: Subspace, z: Any) -> Any:
@@ -201,7 +294,14 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=400)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--json", type=Path, help="Also write the numbers to this file.")
+    parser.add_argument("--participants", type=int, help="A class of so many tokens, in place of all else.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="How long a class asks.")
     given = parser.parse_args()
+    if given.participants:
+        for service_ms in given.service_ms[-1:] if given.model == "fake" else [0.0]:
+            found = many(given.model, service_ms / 1e3, given.participants, given.seconds)
+            print("  ".join(f"{name} {value:,.1f}" for name, value in found.items()), flush=True)
+        return
     rows = []
     for service_ms in given.service_ms if given.model == "fake" else [0.0]:
         how = (given.model, service_ms / 1e3, given.queries)

@@ -297,7 +297,7 @@ def kill_scorings(nursery: Nursery, folder: Path, track: Path, kills: int) -> tu
 
 
 MANY = int(os.environ.get("HARNESS_KILLS", "12"))
-KILLS = [4, pytest.param(MANY, marks=pytest.mark.slow)]
+KILLS = [4, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(600 + 20 * MANY)])]
 
 
 @pytest.mark.parametrize("kills", KILLS)
