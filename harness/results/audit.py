@@ -19,10 +19,10 @@ import sqlalchemy as sa
 from harness.errors import InputError, counted
 from harness.results import rulings, schema, tables
 from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
+from harness.results.measure import classes_of, metric_of
 from harness.results.records import cell_record, run_id
 from harness.results.status import COUNTS, MARKS, MEANING
 from harness.solving.metrics import cell_score, score
-from harness.tracks.tasks import load_task, with_metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -347,7 +347,7 @@ class _Auditor:
         self, name: str, record: CellRecord, outcome: Mapping[str, Any], labels: Any, kept: list[Any]
     ) -> None:
         try:
-            file = with_metric(load_task(outcome["task"]), record.metric)
+            metric, classes = metric_of(outcome["task"], record), classes_of(outcome["task"], record)
         except InputError as problem:
             self._found("outcomes", name, f"cannot be scored: {problem}")
             return
@@ -360,13 +360,13 @@ class _Auditor:
             if each["mark"] not in MARKS or each["rows"] > each["mark"] * record.rows_total:
                 self._found("incumbents", which, f"offered after {each['rows']} of {record.rows_total} rows")
             predicted = tables.classes_of(each["predictions"])
-            if len(predicted) != len(labels) or not ((predicted >= 0) & (predicted < len(file.classes))).all():
-                fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {len(file.classes)}"
+            if len(predicted) != len(labels) or not ((predicted >= 0) & (predicted < classes)).all():
+                fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {classes}"
                 self._found("incumbents", which, fact)
                 continue
             # The score at the last mark is scikit-learn's, which checks the vectorised metrics of the ranking.
             of = cell_score if each["mark"] == MARKS[-1] else score
-            scores[each["mark"]] = float(of(file.metric, predicted, labels, len(file.classes)))
+            scores[each["mark"]] = float(of(metric, predicted, labels, classes))
         if outcome["status"] in COUNTS and 1.0 not in scores:
             self._found("outcomes", name, f"status {outcome['status']!r} without a final answer that can be scored")
         run = str(outcome["run"])

@@ -53,6 +53,8 @@ class Scored:
     score: float
     predictions: IntArray  # (rows,) classes
     test: Examples
+    classes: tuple[str, ...] = ()
+    """Names of the task's classes, which stand in for the label words that nobody knows."""
 
 
 def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
@@ -82,7 +84,7 @@ def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
         test = load_test(file, source)
         predicted = _column(f"{path}: {name}", text, file, len(test))
         value = cell_score(file.metric, predicted, test.labels, len(file.classes))
-        found[file.name, split] = Scored(file.name, split, len(test), file.metric, value, predicted, test)
+        found[file.name, split] = Scored(file.name, split, len(test), file.metric, value, predicted, test, file.classes)
     if not found:
         raise InputError(f"{path}: it has no .csv file; <Task>/<split>.csv expected")
     return [found[key] for key in sorted(found)]
@@ -150,9 +152,8 @@ def keep(
         if (s.task, s.split) not in finished:
             kept = KeptAnswer(1.0, 0, b"", s.predictions)
             attempt = store.begin(run, s.task, s.split)
-            attempt.finish(
-                "ok", CellRecord(access="predictions", metric=s.metric), examples_sha256(s.test), s.test.labels, [kept]
-            )
+            record = CellRecord(access="predictions", metric=s.metric, words=s.classes)
+            attempt.finish("ok", record, examples_sha256(s.test), s.test.labels, [kept])
     return run
 
 

@@ -22,7 +22,7 @@ from harness.contract import Budget
 from harness.errors import BudgetExhausted, HarnessError, QueryError
 from harness.service.accounts import Charge, Moved
 from harness.service.messages import CellName, CellPage, Fault, Labelled, Receipt
-from harness.tracks.track import AnswerLimits
+from harness.tracks.limits import AnswerLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
