@@ -193,6 +193,14 @@ def _parameter(option: _Shared, default: Any, helps: dict[str, str], name: str) 
 TrackName = Annotated[
     str, typer.Option("--track", "-t", help="A track that ships (see `harness tracks`), or a .toml file.")
 ]
+TasksDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--tasks",
+        envvar="HARNESS_TASKS",
+        help="Folder of tasks to look into first, each with a task.toml; default: tasks beside the track's file.",
+    ),
+]
 StoreUrl = Annotated[str, typer.Option("--store", help="Results database: a SQLite file, or a SQLAlchemy URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Options = Annotated[

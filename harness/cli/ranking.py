@@ -13,6 +13,7 @@ from harness.cli.options import (
     AsJson,
     DataDir,
     StoreUrl,
+    TasksDir,
     TrackName,
 )
 from harness.errors import InputError, StoreError
@@ -31,6 +32,7 @@ commands = typer.Typer()
 @commands.command()
 def leaderboard(
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
     out_file: Annotated[
         Path | None,
@@ -67,7 +69,7 @@ def leaderboard(
 
     if form and as_json:
         raise InputError(f"--format {form} and --json: give one of them")
-    chosen = load_track(track)
+    chosen = load_track(track, tasks_dir)
     name = chosen.name
     path = out_file or Path("leaderboard") / f"{name}.csv"
     written_as = form or format_of(path)
@@ -103,6 +105,7 @@ def compare(
     first: Annotated[str, typer.Argument(help="Entry of the leaderboard.", metavar="FIRST")],
     second: Annotated[str, typer.Argument(help="The entry it is compared with.", metavar="SECOND")],
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
@@ -118,7 +121,7 @@ def compare(
 
     if first == second:
         raise InputError(f"compare {first} {second}: name two different entries")
-    chosen = load_track(track)
+    chosen = load_track(track, tasks_dir)
     ranking = rank(existing_store(store), chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
     found = compared(ranking, first, second)
     if as_json:
@@ -130,6 +133,7 @@ def compare(
 @commands.command()
 def watch(
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     every_s: Annotated[float, typer.Option("--every", help="Seconds between looks.", min=0.1)] = 2.0,
@@ -142,7 +146,7 @@ def watch(
     from harness.leaderboard.watch import look, watch_view  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
-    chosen, results = load_track(track), existing_store(store)
+    chosen, results = load_track(track, tasks_dir), existing_store(store)
     seen = look(results, chosen)
     if once or not out.is_terminal:
         out.print(watch_view(seen.runs, chosen.name))
@@ -165,6 +169,7 @@ def watch(
 def report(
     out_dir: Annotated[Path, typer.Option("--out", help="Directory of the site; a report that is there is replaced.")],
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
     data: DataDir = None,
     submissions: Annotated[
@@ -176,7 +181,7 @@ def report(
 
     Test texts are shown where they are at hand: embedded ones, or those in --data DIR.
     """
-    from harness.tracks.examples import Source  # noqa: PLC0415
+    from harness.tracks.examples import source_at  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     try:
@@ -185,8 +190,8 @@ def report(
         raise InputError(
             f'the report needs a package that is not here: {problem.name}; run: pip install -e ".[report]"'
         ) from problem
-    chosen = load_track(track)
-    source = Source(chosen.data.source) if data is None else Source("kit", data)
+    chosen = load_track(track, tasks_dir)
+    source = source_at(chosen.data.source, data)
     built = build(existing_store(store), chosen, out_dir, source, submissions)
     if as_json:
         print_json(

@@ -10,6 +10,7 @@ from harness.cli.console import STORE, err, is_there, open_store, say, shown
 from harness.cli.options import (
     NOTHING,
     StoreUrl,
+    TasksDir,
     TrackName,
     overriding,
 )
@@ -37,6 +38,7 @@ commands = typer.Typer()
 )  # fmt: skip
 def serve(
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     overrides: Overrides = NOTHING,
     host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback put a TLS proxy.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
@@ -77,7 +79,7 @@ def serve(
     if new_token is not None or revoke_token is not None or tokens:
         _change_tokens(kept, book, new_token, overrides.calls, revoke_token)
         return
-    chosen = load_track(track)
+    chosen = load_track(track, tasks_dir)
     prepared, results = Preparation(chosen, overrides), open_store(store)
 
     def offered() -> FastAPI:
