@@ -1,4 +1,4 @@
-"""An organiser's own competition: `new-competition`, and what `harness tasks --check` prints."""
+"""An organiser's own competition: `new-competition`, what `harness tasks --check` prints, and `rescore`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from harness.cli.console import err, out, print_json, say
+from harness.cli.console import STORE, err, existing_store, out, print_json, say
+from harness.cli.options import AsJson, StoreUrl, TasksDir, TrackName
+from harness.errors import InputError
 
 if TYPE_CHECKING:
     from harness.evaluation.zero_shot import Beforehand
+    from harness.results.store import Store
     from harness.tracks.inspection import Inspection
     from harness.tracks.track import Track
 
@@ -83,6 +86,68 @@ def new_competition(
     if check:
         look(str(directory), None, as_json=False)
     say(f"now: harness evaluate submissions/ajo --track {directory}")
+
+
+@commands.command(
+    epilog="Examples:\n\n"
+    "  harness rescore --track films --data corrected --dry-run\n\n"
+    '  harness rescore --track films --data corrected --reason "text 12 is praise"\n\n'
+    "  harness leaderboard --track films --labels original",
+)
+def rescore(
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Directory with the corrected test sets, as for --test-data, or a competition."),
+    ],
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; it is stored, and shown with the ranking.", metavar="TEXT")
+    ] = "",
+    track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and store nothing.")] = False,
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Correct test labels: scores change, and no run is run again.
+
+    The texts and their order must be those on which runs were scored; this is checked by their digest. The correction
+    is appended to the database as a fact with its reason. From then on scores are computed with the corrected labels,
+    also those of runs to come on the old labels; --labels original shows the others. Nothing is changed or deleted.
+    """
+    from harness.results import rescoring  # noqa: PLC0415
+    from harness.tracks.track import load_track, track_tasks  # noqa: PLC0415
+
+    if not data.is_dir():
+        raise InputError(f"--data {data}: no such directory")
+    chosen, results = load_track(track, tasks_dir), existing_store(store)
+    folder = data / "tasks" if (data / "tasks").is_dir() else data
+    before = _scores(results, chosen)
+    found = rescoring.changes(results, track_tasks(chosen).values(), folder)
+    if found and not dry_run:
+        rescoring.apply(results, found, reason)
+    after = _scores(results, chosen)
+    if as_json:
+        changed = [{"task": each.file.name, "test": each.test, "rows": each.rows} for each in found]
+        print_json({"changed": changed, "stored": bool(found) and not dry_run, "before": before, "after": after})
+        return
+    for line in (line for each in found for line in each.lines()):
+        say(line)
+    if not found:
+        say("no label differs from those in force; nothing is stored")
+    elif dry_run:
+        say("nothing is stored, by --dry-run; give it a --reason and leave that out")
+    else:
+        for name, value in after.items():
+            say(f"{name}: {100 * before[name]:.1f} -> {100 * value:.1f}")
+        say(f"stored in {results.url}; see harness leaderboard --track {track}, and --labels original for the old ones")
+
+
+def _scores(results: Store, track: Track) -> dict[str, float]:
+    """The average of each listed entry."""
+    from harness.leaderboard.rank import rank  # noqa: PLC0415
+
+    ranking = rank(results, track.name, track.fingerprint, track.planned, track.ranks)
+    return {entry.name: round(entry.average, 4) for entry in (*ranking.entries, *ranking.elsewhere)}
 
 
 def look(where: str, tasks: Path | None, *, as_json: bool) -> None:
@@ -156,7 +221,7 @@ def _task(facts: Beforehand) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("class", "label word", "tokens"):
         table.add_column(column, overflow="fold")
-    for column in ("share", "mean probability", "of a text without content"):
+    for column in ("share", "mean probability", "without content"):
         table.add_column(column, justify="right")
     for n, (name, word) in enumerate(zip(facts.task.classes, facts.words, strict=True)):
         numbers: list[Any] = [values[n] if values else None for values in (facts.share, facts.mean, facts.content_free)]

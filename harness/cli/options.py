@@ -201,6 +201,14 @@ TasksDir = Annotated[
         help="Folder of tasks to look into first, each with a task.toml; default: tasks beside the track's file.",
     ),
 ]
+Labels = Annotated[
+    str,
+    typer.Option(
+        "--labels",
+        help="With which test labels scores are computed: corrected (harness rescore), original, those on which runs "
+        "were scored, or the id of a correction.",
+    ),
+]
 StoreUrl = Annotated[str, typer.Option("--store", help="Results database: a SQLite file, or a SQLAlchemy URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Options = Annotated[

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from harness.cli.console import STORE, existing_store, out, print_json, say, shown
+from harness.cli.console import CORRECTED, STORE, existing_store, out, print_json, say, shown
 from harness.cli.options import (
     AsJson,
     DataDir,
+    Labels,
     StoreUrl,
     TasksDir,
     TrackName,
@@ -54,6 +56,7 @@ def leaderboard(
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Rank runs without isolation, too, among themselves.")
     ] = False,
+    labels: Labels = CORRECTED,
     as_json: AsJson = False,
 ) -> None:
     """Rank what the database holds, by score and by efficiency, and write leaderboard/<track>.csv and .json.
@@ -74,8 +77,9 @@ def leaderboard(
     path = out_file or Path("leaderboard") / f"{name}.csv"
     written_as = form or format_of(path)
     path = beside(path, "cost") if cost else path
-    results = existing_store(store)
+    results = existing_store(store, labels)
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
+    ranking = dataclasses.replace(ranking, labels=tuple(results.labels_shown(name)))
     uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
     # Files that list nothing must not replace good ones.
     listed = bool(ranking.entries or ranking.elsewhere or ranking.withdrawn)
@@ -107,6 +111,7 @@ def compare(
     track: TrackName = "mini",
     tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
+    labels: Labels = CORRECTED,
     as_json: AsJson = False,
 ) -> None:
     """Show where two entries differ, by task, split and test text, with intervals and p-values.
@@ -122,11 +127,14 @@ def compare(
     if first == second:
         raise InputError(f"compare {first} {second}: name two different entries")
     chosen = load_track(track, tasks_dir)
-    ranking = rank(existing_store(store), chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
+    results = existing_store(store, labels)
+    ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
     found = compared(ranking, first, second)
     if as_json:
         print_json(comparison_record(found))
         return
+    for line in results.labels_shown(chosen.name):
+        say(line)
     Console(highlight=False, width=None if out.is_terminal else 120).print(comparison_table(found))
 
 
@@ -175,6 +183,7 @@ def report(
     submissions: Annotated[
         Path, typer.Option("--submissions", help="Where the entries' folders are, for their READMEs.")
     ] = Path("submissions"),
+    labels: Labels = CORRECTED,
     as_json: AsJson = False,
 ) -> None:
     """Write the leaderboard as a site: open DIR/index.html in a browser, without a server or the network.
@@ -192,7 +201,7 @@ def report(
         ) from problem
     chosen = load_track(track, tasks_dir)
     source = source_at(chosen.data.source, data)
-    built = build(existing_store(store), chosen, out_dir, source, submissions)
+    built = build(existing_store(store, labels), chosen, out_dir, source, submissions)
     if as_json:
         print_json(
             {"path": str(built.path), "pages": built.pages, "bytes": built.bytes, "seconds": round(built.seconds, 1)}

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import STORE, err, existing_store, open_store, out, print_json, say
+from harness.cli.console import CORRECTED, STORE, err, existing_store, open_store, out, print_json, say
 from harness.cli.options import (
     NOTHING,
     REPLAYED,
     AsJson,
     DataDir,
+    Labels,
     StoreUrl,
     TasksDir,
     TrackName,
@@ -77,6 +78,7 @@ def audit(
     track: TrackName = "mini",
     tasks_dir: TasksDir = None,
     data: DataDir = None,
+    labels: Labels = CORRECTED,
     expect: Annotated[
         str | None, typer.Option("--expect", help="The digest, or how it begins, that was published.")
     ] = None,
@@ -95,7 +97,7 @@ def audit(
     from harness.tracks.examples import source_at  # noqa: PLC0415
     from harness.tracks.track import load_track, track_tasks  # noqa: PLC0415
 
-    chosen, results = load_track(track, tasks_dir), existing_store(store)
+    chosen, results = load_track(track, tasks_dir), existing_store(store, labels)
     source = source_at("files" if chosen.data.source == "files" else "embedded", data)
     found = audited(results, labels_at_hand(track_tasks(chosen).values(), source), data_here(chosen, source))
     wrong, differ = [f"{f.table}: {f.row}: {f.fact}" for f in found.findings], []

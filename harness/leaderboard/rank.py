@@ -102,6 +102,8 @@ class Ranking:
     """Withdrawn entries, by name. Their runs do not affect anything else."""
     replaced: tuple[Replaced, ...] = ()
     """Runs that replaced other content, by name."""
+    labels: tuple[str, ...] = ()
+    """With which labels scores are computed, in lines; empty where no label was ever corrected."""
 
     @property
     def unsandboxed(self) -> int:

@@ -255,19 +255,22 @@ def source_at(kind: DataSource, directory: Path | None) -> Source:
     return Source(kind if directory is None or kind == "files" else "kit", directory)
 
 
+def private_tests(file: TaskFile, directory: Path) -> list[Path]:
+    """Where a directory with the layout of a kit or of `tasks/` may have the test set of a task."""
+    kit = [] if file.kit is None else [directory / file.kit.folder / "test.tsv"]
+    own = "mini/test.jsonl" if file.files is None else f"test.{file.files.format}"
+    return [*kit, directory / file.name / own]
+
+
 def _private_test(file: TaskFile, directory: Path) -> Examples:
-    """The test set of a directory with the layout of a kit or of `tasks/`."""
-    kit = None if file.kit is None else directory / file.kit.folder / "test.tsv"
-    mini = directory / file.name / "mini" / "test.jsonl"
-    own = None if file.files is None else directory / file.name / f"test.{file.files.format}"
-    possible = [path for path in (kit, own or mini) if path is not None]
+    possible = private_tests(file, directory)
     here = [path for path in possible if path.is_file()]
     if len(here) != 1:
         wanted = " or ".join(map(str, possible))
         raise DataError(f"{directory} has {len(here)} test sets of {file.title}; one is expected, {wanted}")
-    if own is not None and here == [own]:
-        return read_file(own, file)
-    return _mini(file, "test", directory) if here == [mini] else read_tsv(here[0], file)
+    if here[0] != possible[-1]:
+        return read_tsv(here[0], file)
+    return _mini(file, "test", directory) if file.files is None else read_file(here[0], file)
 
 
 def _mini(file: TaskFile, part: str, tasks: Path | None = None) -> Examples:

@@ -219,7 +219,7 @@ def test_a_database_of_something_else_is_an_error_and_stays_as_it_is(tmp_path: P
 
 def test_a_database_of_another_version_is_an_error_with_both_numbers(store: Store, place: str) -> None:
     change(place, "update schema set version = 7")
-    with pytest.raises(StoreError, match="version 7, this program reads 3"):
+    with pytest.raises(StoreError, match="version 7, this program reads 4"):
         Store(place)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,6 +131,7 @@ class Facts:
 def gather(store: Store, track: Track, source: Source) -> Facts:
     """Rank, compare and read the texts."""
     ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks, prices=track.prices)
+    ranking = replace(ranking, labels=tuple(store.labels_shown(track.name)))
     runs = {run.id: run for run in store.runs()}
     written = document(ranking)
     by_run = {record["run"]: record for record in written["entries"]}
