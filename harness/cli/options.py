@@ -201,6 +201,13 @@ TasksDir = Annotated[
         help="Folder of tasks to look into first, each with a task.toml; default: tasks beside the track's file.",
     ),
 ]
+Organiser = Annotated[
+    bool,
+    typer.Option(
+        "--organiser",
+        help="Show what the track's \\[competition] keeps back until it closes; for the organiser's eyes.",
+    ),
+]
 Labels = Annotated[
     str,
     typer.Option(

@@ -11,6 +11,7 @@ from harness.cli.console import STORE, err, existing_store, is_there, open_store
 from harness.cli.options import (
     AsJson,
     DataDir,
+    Organiser,
     StagedDir,
     StoreUrl,
     TasksDir,
@@ -153,6 +154,7 @@ def score(
     staged: StagedDir = None,
     entry: Annotated[str | None, typer.Option(help="Name to list them under; default the file's name.")] = None,
     team: Annotated[str | None, typer.Option("--team", help="Whose they are.", metavar="TEAM")] = None,
+    organiser: Organiser = False,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
@@ -179,16 +181,22 @@ def score(
     whose = check_team(team) if team is not None else ""
     kept = open_store(store)
     run = uploaded.keep(kept, entry or predictions.stem, predictions, chosen, name, found, planned, whose)
+    public = organiser or chosen.competition.public_at() == "scores"
     if as_json:
         cells = [
-            {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found
+            {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric}
+            | ({"score": s.score} if public else {})
+            for s in found
         ]
         print_json({"run": run, "missing": missing, "cells": cells})
         return
     files = track_tasks(chosen)
     for line in dict.fromkeys(line for s in found for line in odd_test(files[s.task], s.test)):
         say(f"odd data: {line}")
-    out.print(scores_table(found))
+    if public:
+        out.print(scores_table(found))
+    else:
+        say(f"{counted(len(found), 'file')} scored; {'; '.join(chosen.competition.lines())}")
     if missing:
         cells_of = counted(len(missing), "cell")
         say(f"without predictions: {cells_of} of track {chosen.name}: {', '.join(missing)}")

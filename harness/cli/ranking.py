@@ -14,6 +14,7 @@ from harness.cli.options import (
     AsJson,
     DataDir,
     Labels,
+    Organiser,
     StoreUrl,
     TasksDir,
     TrackName,
@@ -57,6 +58,11 @@ def leaderboard(
         bool, typer.Option("--allow-unsandboxed", help="Rank runs without isolation, too, among themselves.")
     ] = False,
     labels: Labels = CORRECTED,
+    organiser: Organiser = False,
+    usage: Annotated[
+        bool,
+        typer.Option("--usage", help="What each team has done instead: runs, today's, calls, time; for the organiser."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank what the database holds, by score and by efficiency, and write leaderboard/<track>.csv and .json.
@@ -80,6 +86,12 @@ def leaderboard(
     results = existing_store(store, labels)
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
     ranking = dataclasses.replace(ranking, labels=tuple(results.labels_shown(name)))
+    if usage:
+        _usage(results, name, as_json)
+        return
+    if not organiser and chosen.competition.public_at() != "scores":
+        _public(ranking, chosen, as_json or form is not None)
+        return
     uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
     # Files that list nothing must not replace good ones.
     listed = bool(ranking.entries or ranking.elsewhere or ranking.withdrawn)
@@ -97,6 +109,8 @@ def leaderboard(
     if as_json:
         print_json(_for_machines(results, ranking, uploaded, chosen.rounding))
         return
+    for line in chosen.competition.lines():
+        say(line)
     if not ranking.entries:
         say(f"no ranked runs on track {name} in {shown(store)}; run: {first}")
     _print(results, ranking, uploaded, chosen, wide)
@@ -112,6 +126,7 @@ def compare(
     tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
     labels: Labels = CORRECTED,
+    organiser: Organiser = False,
     as_json: AsJson = False,
 ) -> None:
     """Show where two entries differ, by task, split and test text, with intervals and p-values.
@@ -121,12 +136,14 @@ def compare(
     """
     from harness.leaderboard.compare import compare as compared  # noqa: PLC0415
     from harness.leaderboard.compare import comparison_record, comparison_table  # noqa: PLC0415
+    from harness.leaderboard.kept_back import check_public  # noqa: PLC0415
     from harness.leaderboard.rank import rank  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     if first == second:
         raise InputError(f"compare {first} {second}: name two different entries")
     chosen = load_track(track, tasks_dir)
+    check_public(chosen, organiser=organiser)
     results = existing_store(store, labels)
     ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
     found = compared(ranking, first, second)
@@ -184,12 +201,14 @@ def report(
         Path, typer.Option("--submissions", help="Where the entries' folders are, for their READMEs.")
     ] = Path("submissions"),
     labels: Labels = CORRECTED,
+    organiser: Organiser = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the leaderboard as a site: open DIR/index.html in a browser, without a server or the network.
 
     Test texts are shown where they are at hand: embedded ones, or those in --data DIR.
     """
+    from harness.leaderboard.kept_back import check_public  # noqa: PLC0415
     from harness.tracks.examples import source_at  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
@@ -200,6 +219,7 @@ def report(
             f'the report needs a package that is not here: {problem.name}; run: pip install -e ".[report]"'
         ) from problem
     chosen = load_track(track, tasks_dir)
+    check_public(chosen, organiser=organiser)
     source = source_at(chosen.data.source, data)
     built = build(existing_store(store, labels), chosen, out_dir, source, submissions)
     if as_json:
@@ -209,6 +229,28 @@ def report(
         return
     address = (built.path / "index.html").as_uri()
     say(f"{built.pages} pages, {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s; open {address}")
+
+
+def _usage(results: Store, track: str, as_json: bool) -> None:
+    """Print what each team has done on a track."""
+    from harness.leaderboard.usage import usage, usage_records, usage_table  # noqa: PLC0415
+
+    found = usage(results, track)
+    if as_json:
+        print_json(usage_records(found))
+    else:
+        out.print(usage_table(found, track))
+
+
+def _public(ranking: Ranking, chosen: Track, machines: bool) -> None:
+    """Print what may be shown of a ranking while its scores are kept back; no file is written."""
+    from harness.leaderboard.kept_back import public_lines, public_record  # noqa: PLC0415
+
+    if machines:
+        print_json(public_record(ranking, chosen))
+        return
+    for line in (*chosen.competition.lines(), *public_lines(ranking, chosen)):
+        say(line)
 
 
 def _first_run(track: str, chosen: Track, store: str) -> str:

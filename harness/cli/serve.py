@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import STORE, err, is_there, open_store, say, shown
+from harness.cli.console import STORE, err, is_there, open_store, out, say, shown
 from harness.cli.options import (
     NOTHING,
     StoreUrl,
@@ -53,6 +53,15 @@ def serve(
     revoke_token: Annotated[
         str | None, typer.Option("--revoke-token", metavar="NAME", help="Let a token open nothing any more, and end.")
     ] = None,
+    team: Annotated[
+        str | None,
+        typer.Option(
+            "--team", metavar="TEAM", help="Whose the new token is; each token of a team is an attempt of it."
+        ),
+    ] = None,
+    usage: Annotated[
+        bool, typer.Option("--usage", help="Show what each token has done: cells, calls, answers, last query; and end.")
+    ] = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="List the tokens, without their secrets, and end.")] = False,
     store: StoreUrl = STORE,
 ) -> None:
@@ -73,11 +82,11 @@ def serve(
     from harness.evaluation.run import Evaluation  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
-    if (tokens or revoke_token is not None) and not is_there(book):
+    if (tokens or usage or revoke_token is not None) and not is_there(book):
         raise InputError(f"{shown(book)}: no such book; make it with its first token: {_new_token(book)}")
     kept = Accounts(book)
-    if new_token is not None or revoke_token is not None or tokens:
-        _change_tokens(kept, book, new_token, overrides.calls, revoke_token)
+    if new_token is not None or revoke_token is not None or tokens or usage:
+        _change_tokens(kept, book, new_token, overrides.calls, revoke_token, team, usage=usage)
         return
     chosen = load_track(track, tasks_dir)
     prepared, results = Preparation(chosen, overrides), open_store(store)
@@ -88,6 +97,8 @@ def serve(
         err.print(f"{evaluation.lm.name} is loaded: queries are answered from now on", markup=False, soft_wrap=True)
         return made
 
+    for line in chosen.competition.lines():
+        err.print(line, markup=False, soft_wrap=True)
     for line in prepared.oddities:
         err.print(f"odd data: {line}", markup=False, soft_wrap=True)
     if not kept.tokens():
@@ -101,10 +112,46 @@ def serve(
     run(Starting(offered, chosen.name), host, port)
 
 
-def _change_tokens(kept: Accounts, book: str, new: str | None, calls: int | None, revoked: str | None) -> None:
-    """Make a token, revoke one, or list them all."""
+def _show_usage(kept: Accounts) -> None:
+    """Print what each token has done."""
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from harness.tracks.competition import moment  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("token", "team", "track"):
+        table.add_column(column, overflow="fold")
+    for column in ("cells", "rows", "of", "queries", "answers", "last"):
+        table.add_column(column, justify="right")
+    accounts = kept.every()
+    for token in kept.tokens():
+        own = [(account, newest) for account, newest in accounts if account.token == token.name]
+        for track in sorted({account.track for account, _ in own}) or [""]:
+            here = [(account, newest) for account, newest in own if account.track == track]
+            sums = [
+                sum(getattr(account, name) for account, _ in here) for name in ("rows_spent", "rows_total", "queries")
+            ]
+            answers = sum(account.submitted is not None for account, _ in here)
+            last = max((at for account, newest in here for at in (newest, account.submitted) if at), default=None)
+            table.add_row(
+                escape(token.name), escape(token.team), escape(track.partition(" ")[0]), str(len(here)),
+                *(f"{value:,}" for value in sums), str(answers), "-" if last is None else moment(last),
+            )  # fmt: skip
+    out.print(table)
+
+
+def _change_tokens(
+    kept: Accounts, book: str, new: str | None, calls: int | None, revoked: str | None, team: str | None, *, usage: bool
+) -> None:
+    """Make a token, revoke one, list them all, or show what they have done."""
+    if usage:
+        _show_usage(kept)
+        return
     if new is not None:
-        typer.echo(kept.new_token(new, calls))
+        from harness.sandbox.submission import check_team  # noqa: PLC0415
+
+        typer.echo(kept.new_token(new, calls, None if team is None else check_team(team)))
         err.print(f"the token of {new}; it is shown this once, and only its digest is kept", soft_wrap=True)
         return
     if revoked is not None:
@@ -113,7 +160,8 @@ def _change_tokens(kept: Accounts, book: str, new: str | None, calls: int | None
         return
     for each in kept.tokens():
         budget = "the track's budget" if each.calls is None else f"{each.calls:,} calls a cell"
-        say(f"{each.name}  {budget}{'' if each.revoked is None else ', revoked'}")
+        whose = "" if each.team == each.name else f", of team {each.team}"
+        say(f"{each.name}  {budget}{whose}{'' if each.revoked is None else ', revoked'}")
     if not kept.tokens():
         say(f"no tokens in {kept.name}; make one with: {_new_token(book)}")
 

@@ -146,8 +146,12 @@ def shown(connection: sa.Connection, track: str, which: str) -> list[str]:
         else:
             said = described(connection, newest)
             lines.append(f"{of}: the labels on which the runs were scored; they were corrected since: {said}")
-    other = f"the labels of the runs: --labels {ORIGINAL}" if holding else f"the corrected ones: --labels {CORRECTED}"
-    return [f"scored with {line}; {other}" for line in lines]
+    other = ""
+    if which == ORIGINAL:
+        other = f"; the corrected ones: --labels {CORRECTED}"
+    elif holding:
+        other = f"; the labels of the runs: --labels {ORIGINAL}"
+    return [f"scored with {line}{other}" for line in lines]
 
 
 def described(connection: sa.Connection, correction: Correction) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 from harness.errors import DataError, InputError
 from harness.results.records import CellRecord, KeptAnswer, RunKey
 from harness.solving.metrics import cell_score
+from harness.tracks.competition import day_start
 from harness.tracks.examples import Source, examples_sha256, load_test, splits_of
 from harness.tracks.litter import is_litter
 from harness.tracks.track import Track, track_tasks
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from harness.contract import Examples, IntArray, Metric
     from harness.results.store import Store
+    from harness.tracks.competition import Competition
     from harness.tracks.tasks import TaskFile
 
 PLANNED = "planned"
@@ -124,6 +126,7 @@ def keep(
     they are called.
 
     Raises:
+        InputError: the competition is not open, or the team has had its attempts of the day.
         SubmissionError: an organiser's ruling does not allow it.
     """
     tests = "".join(examples_sha256(s.test) for s in scored)
@@ -146,6 +149,7 @@ def keep(
         access="predictions",
         team=team,
     )
+    _check_open(store, key, track.competition)
     run = store.open_run(key, {PLANNED: [list(cell) for cell in planned]})
     finished = store.finished(run)
     for s in scored:
@@ -155,6 +159,19 @@ def keep(
             record = CellRecord(access="predictions", metric=s.metric, words=s.classes)
             attempt.finish("ok", record, examples_sha256(s.test), s.test.labels, [kept])
     return run
+
+
+def _check_open(store: Store, key: RunKey, competition: Competition) -> None:
+    """Refuse an archive that the dates and limits of a competition do not allow; one that is stored counts once."""
+    refused = competition.refusal()
+    if refused:
+        raise InputError(f"{key.label}: {refused}; nothing is scored or stored")
+    own = [run for run in store.runs() if run.key.access == "predictions" and run.key.track == key.track]
+    if key.id in {run.id for run in own}:
+        return
+    who = key.team or key.entry
+    today = [run for run in own if (run.key.team or run.key.entry) == who and run.started >= day_start()]
+    competition.check_attempts(f"team {key.team}" if key.team else who, len(today))
 
 
 def _folder(file: TaskFile) -> str:

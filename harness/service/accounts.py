@@ -20,13 +20,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness.errors import InputError, StoreError
 from harness.results.database import open_engine, readers, shown
 from harness.results.records import LedgerRow
-from harness.results.tables import Large
+from harness.service.book import accounts as _accounts
+from harness.service.book import metadata
+from harness.service.book import queries as _queries
+from harness.service.book import schema as _schema
+from harness.service.book import teams as _teams
+from harness.service.book import tokens as _tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,54 +46,6 @@ _MOST_CALLS = 1_000_000
 """Largest number of calls of one token in each cell."""
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
 
-metadata = sa.MetaData()
-_schema = sa.Table("service_schema", metadata, Column("version", Integer, primary_key=True))
-_tokens = sa.Table(
-    "service_tokens",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("sha256", Text, nullable=False),
-    Column("calls", Integer),  # budget of each cell; null: the track's
-    Column("created", Float, nullable=False),
-    Column("revoked", Float),
-)
-_accounts = sa.Table(
-    "service_accounts",
-    metadata,
-    Column("account", Integer, primary_key=True, autoincrement=True),
-    Column("token", ForeignKey("service_tokens.name"), nullable=False),
-    Column("track", Text, nullable=False),  # name and fingerprint
-    Column("task", Text, nullable=False),
-    Column("split", Integer, nullable=False),
-    Column("rows_total", Large, nullable=False),
-    Column("rows_spent", Large, nullable=False),
-    Column("queries", Integer, nullable=False),
-    Column("answer", LargeBinary),  # the submitted answer, which closes the account
-    Column("submitted", Float),
-    Column("run", Text),  # of the results database, once the answer is scored
-    UniqueConstraint("token", "track", "task", "split"),
-)
-_queries = sa.Table(
-    "service_queries",
-    metadata,
-    Column("account", ForeignKey("service_accounts.account"), primary_key=True),
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("key", Text, nullable=False),
-    Column("request", Text, nullable=False),  # SHA-256
-    Column("reply", LargeBinary),  # null after the reply was dropped
-    Column("rows", Large, nullable=False),
-    Column("tokens", Large, nullable=False),
-    Column("bytes_up", Large, nullable=False),
-    Column("bytes_down", Large, nullable=False),
-    Column("seconds", Float, nullable=False),
-    Column("level", Integer, nullable=False),
-    Column("sha256", Text, nullable=False),
-    Column("nominal_up", Large, nullable=False),
-    Column("nominal_down", Large, nullable=False),
-    Column("answered", Float, nullable=False),
-    UniqueConstraint("account", "key"),
-)
-
 
 @dataclass(frozen=True)
 class Token:
@@ -99,6 +55,8 @@ class Token:
     calls: int | None
     created: float
     revoked: float | None
+    team: str
+    """Whose it is. A token that was made without a team is a team of its own."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +154,7 @@ class Accounts:
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def new_token(self, name: str, calls: int | None = None) -> str:
+    def new_token(self, name: str, calls: int | None = None, team: str | None = None) -> str:
         """Make a token and return it. It is not stored and cannot be shown again.
 
         Raises:
@@ -213,6 +171,8 @@ class Accounts:
         try:
             with self._transaction(self._writer) as connection:
                 connection.execute(_tokens.insert().values(**row))
+                if team is not None:
+                    connection.execute(_teams.insert().values(token=name, team=team))
         except IntegrityError:
             raise InputError(f"there is a token named {name} already; choose another name") from None
         return f"{name}.{secret}"
@@ -230,20 +190,17 @@ class Accounts:
 
     def tokens(self) -> list[Token]:
         """All tokens, oldest first."""
-        columns = _tokens.c
-        query = sa.select(columns.name, columns.calls, columns.created, columns.revoked).order_by(columns.created)
         with self._transaction(self._reader) as connection:
-            return [Token(*row) for row in connection.execute(query)]
+            return [Token(*row[:5]) for row in connection.execute(_token_columns().order_by(_tokens.c.created))]
 
     def token(self, given: str) -> Token | None:
         """The owner of a token, or None. The time of the comparison reveals nothing about the secret."""
         name, _, secret = given.partition(".")
-        columns = _tokens.c
-        query = sa.select(columns.name, columns.calls, columns.created, columns.revoked, columns.sha256)
+        query = _token_columns().where(_tokens.c.name == name)
         with self._transaction(self._reader) as connection:
-            row = connection.execute(query.where(columns.name == name)).first() if _NAME.fullmatch(name) else None
+            row = connection.execute(query).first() if _NAME.fullmatch(name) else None
         right = hmac.compare_digest(_sha256(secret), _NOBODY if row is None else row.sha256)
-        return Token(*row[:4]) if row is not None and right and row.revoked is None else None
+        return Token(*row[:5]) if row is not None and right and row.revoked is None else None
 
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -356,6 +313,22 @@ class Accounts:
         with self._transaction(self._writer) as connection:
             connection.execute(_accounts.update().where(_accounts.c.account == account).values(run=run))
 
+    def begun(self, track: str) -> dict[str, float]:
+        """When each token first asked a query or handed in an answer on a track of this name, in Unix seconds."""
+        first = sa.func.min(sa.func.coalesce(_queries.c.answered, _accounts.c.submitted))
+        query = sa.select(_accounts.c.token, first).join(_queries, isouter=True).group_by(_accounts.c.token)
+        with self._transaction(self._reader) as connection:
+            rows = connection.execute(query.where(_accounts.c.track.startswith(f"{track} ", autoescape=True)))
+            return {token: moment for token, moment in rows if moment is not None}
+
+    def every(self) -> list[tuple[Account, float | None]]:
+        """All accounts by token, track and cell, each with the time of its newest query in Unix seconds."""
+        newest = sa.select(sa.func.max(_queries.c.answered)).where(_queries.c.account == _accounts.c.account)
+        query = _account_columns().add_columns(newest.scalar_subquery())
+        order = (_accounts.c.token, _accounts.c.track, _accounts.c.task, _accounts.c.split)
+        with self._transaction(self._reader) as connection:
+            return [(Account(*row[:-1]), row[-1]) for row in connection.execute(query.order_by(*order))]
+
     def ledger(self, account: int) -> list[Charged]:
         """All charged queries, in order."""
         names = (*LedgerRow.__dataclass_fields__, "nominal_up", "nominal_down", "answered")
@@ -374,6 +347,12 @@ class Accounts:
         except SQLAlchemyError as problem:
             cause = getattr(problem, "orig", None) or type(problem).__name__
             raise StoreError(f"{self.name}: {cause}. Nothing half-written is in it; free the cause") from problem
+
+
+def _token_columns() -> sa.Select[Any]:
+    team = sa.func.coalesce(_teams.c.team, _tokens.c.name)
+    columns = (_tokens.c.name, _tokens.c.calls, _tokens.c.created, _tokens.c.revoked, team, _tokens.c.sha256)
+    return sa.select(*columns).join(_teams, isouter=True)
 
 
 def _account_columns() -> sa.Select[Any]:

@@ -21,6 +21,7 @@ from harness.blackbox.pricing import PricedModel
 from harness.contract import Budget
 from harness.errors import BudgetExhausted, HarnessError, QueryError
 from harness.service.accounts import Charge, Moved
+from harness.service.gate import Gate
 from harness.service.messages import CellName, CellPage, Fault, Labelled, Receipt
 from harness.tracks.limits import AnswerLimits
 
@@ -91,10 +92,16 @@ class QueryHandler:
     """Answers queries for all cells of a track, with one model and one database of accounts."""
 
     def __init__(
-        self, lm: Any, track: str, places: Mapping[tuple[str, int], Place], book: Accounts, limits: Limits
+        self,
+        lm: Any,
+        track: str,
+        places: Mapping[tuple[str, int], Place],
+        book: Accounts,
+        limits: Limits,
+        gate: Gate = Gate(),  # noqa: B008 - a frozen value
     ) -> None:
         """Serve `places` by (task, split). `track` is the track's name and fingerprint."""
-        self.track, self.places, self.book, self.limits = track, places, book, limits
+        self.track, self.places, self.book, self.limits, self.gate = track, places, book, limits, gate
         self._lm = lm
         self._priced = {
             where: PricedModel(
@@ -162,6 +169,7 @@ class QueryHandler:
             return Answer(known.reply, None)
         if account.submitted is not None:
             raise Refusal("closed", f"an answer was handed in for {account.task}/{account.split}; its budget is closed")
+        self._check_open(token)
         priced = self._of(place)
 
         def commit(answered: Answered) -> None:
@@ -194,10 +202,17 @@ class QueryHandler:
             raise Refusal(
                 "closed", f"another answer for {account.task}/{account.split} was handed in before; it stands"
             )
+        self._check_open(token)
         with _refusing():
             self._of(place).offered(blob)
         self.book.submit(account, blob)
         return receipt
+
+    def _check_open(self, token: Token) -> None:
+        """Refuse what the dates and limits of a competition do not allow."""
+        refused = self.gate.refusal(token, self.track.partition(" ")[0], self.book)
+        if refused:
+            raise Refusal("closed", refused)
 
     def _of(self, place: Place) -> PricedModel:
         return self._priced[place.task.name, place.split]

@@ -17,6 +17,7 @@ from harness.evaluation.referee import HandedIn, score_handed
 from harness.results.records import Usage
 from harness.service.app import make_app
 from harness.service.connections import AtOnce, connections
+from harness.service.gate import Gate
 from harness.service.line import Closing
 from harness.service.queries import Limits, Place, QueryHandler
 from harness.service.starting import Starting
@@ -60,7 +61,8 @@ def service_of(evaluation: Evaluation, book: Accounts, per_s: float, burst: int)
     """The service for an evaluation's cells as an ASGI application."""
     limits = evaluation.track.limits
     allowed = Limits(limits.answer_mb << 20, limits.frame_mb << 20, limits.answers, per_s=per_s, burst=burst)
-    handler = QueryHandler(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed)
+    gate = Gate(evaluation.track.competition)
+    handler = QueryHandler(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed, gate)
     failed: set[int] = set()
     return make_app(handler, lambda others: settle(evaluation, book, failed, others))
 
@@ -193,4 +195,5 @@ def _run_of(token: Token, plan: Plan, store: Store) -> str:
         submission_sha256=hashlib.sha256(f"service {token.name} {token.created!r}".encode()).hexdigest(),
         modified=(*plan.base.modified, "calls") if own else plan.base.modified,
         calls=plan.base.calls if token.calls is None else token.calls,
+        team="" if token.team == token.name else token.team,
     )

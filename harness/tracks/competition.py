@@ -29,8 +29,8 @@ class Competition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     closes: Moment | None = None
     """From then on they take nothing any more, and the leaderboard shows everything."""
     attempts_per_day: Positive | None = None
-    """Most archives of predictions that `harness score` takes of a team on one day, and most cells of the service that
-    a team may begin on one day."""
+    """Most archives of predictions that `harness score` takes of a team on one day, and most tokens of the service with
+    which a team may begin on one day."""
     public: Public = "scores"
     """What is shown until the competition closes."""
 
@@ -50,10 +50,10 @@ class Competition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Args:
             now: Unix seconds; None is the present.
         """
-        moment = _moment(now)
-        if self.opens and moment < self.opens:
-            return f"the competition opens at {shown(self.opens)}, in {_until(self.opens, moment)}"
-        if self.closes and moment >= self.closes:
+        present = _moment(now)
+        if self.opens and present < self.opens:
+            return f"the competition opens at {shown(self.opens)}, in {_until(self.opens, present)}"
+        if self.closes and present >= self.closes:
             return f"the competition closed at {shown(self.closes)}"
         return None
 
@@ -79,11 +79,11 @@ class Competition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def lines(self, now: float | None = None) -> list[str]:
         """What people are told of dates and limits: nothing if there are none."""
-        moment, said = _moment(now), []
-        if self.opens and moment < self.opens:
-            said.append(f"opens at {shown(self.opens)}, in {_until(self.opens, moment)}")
-        if self.closes and moment < self.closes:
-            said.append(f"open until {shown(self.closes)}, for {_until(self.closes, moment)} more")
+        present, said = _moment(now), []
+        if self.opens and present < self.opens:
+            said.append(f"opens at {shown(self.opens)}, in {_until(self.opens, present)}")
+        if self.closes and present < self.closes:
+            said.append(f"open until {shown(self.closes)}, for {_until(self.closes, present)} more")
         elif self.closes:
             said.append(f"closed since {shown(self.closes)}")
         if self.attempts_per_day is not None:
@@ -96,13 +96,18 @@ class Competition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def day_start(now: float | None = None) -> float:
     """When the present day of UTC began, in Unix seconds."""
-    moment = time.time() if now is None else now
-    return moment - moment % DAY_S
+    at = time.time() if now is None else now
+    return at - at % DAY_S
 
 
-def shown(moment: datetime) -> str:
+def shown(when: datetime) -> str:
     """A moment as people read it, in UTC."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def moment(at: float) -> str:
+    """Unix seconds as people read them, in UTC."""
+    return shown(datetime.fromtimestamp(at, UTC))
 
 
 def _moment(now: float | None) -> datetime:

@@ -1,0 +1,62 @@
+"""The tables of the service's database; `harness.service.accounts` says what they hold."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
+
+from harness.results.tables import Large
+
+metadata = sa.MetaData()
+schema = sa.Table("service_schema", metadata, Column("version", Integer, primary_key=True))
+tokens = sa.Table(
+    "service_tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("calls", Integer),  # budget of each cell; null: the track's
+    Column("created", Float, nullable=False),
+    Column("revoked", Float),
+)
+accounts = sa.Table(
+    "service_accounts",
+    metadata,
+    Column("account", Integer, primary_key=True, autoincrement=True),
+    Column("token", ForeignKey("service_tokens.name"), nullable=False),
+    Column("track", Text, nullable=False),  # name and fingerprint
+    Column("task", Text, nullable=False),
+    Column("split", Integer, nullable=False),
+    Column("rows_total", Large, nullable=False),
+    Column("rows_spent", Large, nullable=False),
+    Column("queries", Integer, nullable=False),
+    Column("answer", LargeBinary),  # the submitted answer, which closes the account
+    Column("submitted", Float),
+    Column("run", Text),  # of the results database, once the answer is scored
+    UniqueConstraint("token", "track", "task", "split"),
+)
+queries = sa.Table(
+    "service_queries",
+    metadata,
+    Column("account", ForeignKey("service_accounts.account"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False),
+    Column("request", Text, nullable=False),  # SHA-256
+    Column("reply", LargeBinary),  # null after the reply was dropped
+    Column("rows", Large, nullable=False),
+    Column("tokens", Large, nullable=False),
+    Column("bytes_up", Large, nullable=False),
+    Column("bytes_down", Large, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("nominal_up", Large, nullable=False),
+    Column("nominal_down", Large, nullable=False),
+    Column("answered", Float, nullable=False),
+    UniqueConstraint("account", "key"),
+)
+teams = sa.Table(
+    "service_teams",  # of a token without a row, the team is the token
+    metadata,
+    Column("token", ForeignKey("service_tokens.name"), primary_key=True),
+    Column("team", Text, nullable=False),
+)
