@@ -124,7 +124,9 @@ def write_table(path: Path, columns: Sequence[str], label: str, rows: Sequence[t
         text = "".join(lines)
     else:
         stream = io.StringIO(newline="")
-        writer = csv.writer(stream, delimiter=_delimiter(form), lineterminator="\n")
+        lone = any("\r" in field for texts, written in rows for field in (*texts, written))  # the module leaves it bare
+        quoting = csv.QUOTE_ALL if lone else csv.QUOTE_MINIMAL
+        writer = csv.writer(stream, delimiter=_delimiter(form), lineterminator="\n", quoting=quoting)
         writer.writerow(names)
         writer.writerows((*texts, written) for texts, written in rows)
         text = stream.getvalue()
