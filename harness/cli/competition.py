@@ -85,7 +85,11 @@ def new_competition(
     say(f"made {directory}: {directory}/track.toml, {directory}/tasks/{made.task}, {directory}/README.md")
     if check:
         look(str(directory), None, as_json=False)
-    say(f"now: harness evaluate submissions/ajo --track {directory}")
+    ready = Path("submissions/ajo").is_dir()
+    first = (
+        "harness evaluate submissions/ajo" if ready else "harness new mysolver; harness evaluate submissions/mysolver"
+    )
+    say(f"now: {first} --track {directory}")
 
 
 @commands.command(
