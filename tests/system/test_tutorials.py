@@ -34,9 +34,8 @@ def small_mini(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     place = tmp_path_factory.mktemp("builtin")
     for path in tracks.tracks_dir().glob("*.toml"):
         shutil.copy(path, place)
-    text = re.sub(
-        r"^\[tasks\.(dbpedia|snli|qnli)\]\n(?:.+\n)*", "", (place / "mini.toml").read_text(), flags=re.MULTILINE
-    )
+    text = (place / "mini.toml").read_text(encoding="utf-8")
+    text = re.sub(r"^\[tasks\.(dbpedia|snli|qnli)\]\n(?:.+\n)*", "", text, flags=re.MULTILINE)
     text = re.sub(r"^calls = \d+", "calls = 20", text, flags=re.MULTILINE)
     (place / "mini.toml").write_text(re.sub(r"^splits = .*", "splits = [1]", text, flags=re.MULTILINE))
     monkeypatch.setattr(tracks, "tracks_dir", lambda: place)
@@ -56,7 +55,6 @@ def test_from_idea_to_ranked_entry(folder: Path, small_mini: None) -> None:
     assert "ok; now the real thing" in printed(ran, "harness check submissions/mysolver --here")
     board = printed(ran, "harness leaderboard --format md")
     assert {"mysolver", "mysolver[step=1]", "manual"} <= set(re.findall(r"mysolver\[step=1\]|mysolver|manual", board))
-    assert "run 1" not in printed(ran, "harness replay")
     assert "reproduced" in printed(ran, "harness replay")
 
 
@@ -67,7 +65,7 @@ def test_hold_your_own_competition(folder: Path) -> None:
             archive.writestr(f"my/{split}.csv", f",pred\n{rows}")
     ran = follow("own-competition.md", folder)
     assert "ok: the track reviews" in printed(ran, "harness tasks --check")
-    public = [each.stdout for each in ran if each.line == "harness leaderboard --track reviews"][0]
+    public = next(each.stdout for each in ran if each.line == "harness leaderboard --track reviews")
     assert "1  alice/mysolver" in public
     assert "scores are kept back until then" in public
     assert not re.search(r"\d\d\.\d", public)
