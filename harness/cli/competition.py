@@ -72,12 +72,13 @@ def new_competition(
 
     Splits are drawn by the SHA-256 of the texts: the same file gives the same splits. No test text is in a split.
     """
+    from harness.lm.kinds import kind_of  # noqa: PLC0415
     from harness.tracks.dividing import Sizes  # noqa: PLC0415
     from harness.tracks.new_competition import Wanted, create  # noqa: PLC0415
 
     wanted = Wanted(
         data, tuple(text or ()), label, test, task, _listed(classes), _listed(words), template, metric, calls,
-        Sizes(shots, shots, splits, test_texts), model,
+        Sizes(shots, shots, splits, test_texts), model, kind_of(model),
     )  # fmt: skip
     made = create(directory, wanted)
     for note in made.notes:

@@ -55,6 +55,8 @@ class Wanted:
     calls: int = 300
     sizes: Sizes = Sizes(16, 16, 5)  # noqa: RUF009 - a frozen value
     model: str = "embedded"
+    kind: str = "masked"
+    """Of the model, as a track names it."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def _given(wanted: Wanted) -> tuple[Wanted, Format, list[Row], list[Row] | None,
     lacking = [name for name in (*wanted.text, wanted.label) if name and name not in there]
     if not wanted.text or not wanted.label or lacking:
         what = f"has no column {lacking[0]!r}" if lacking else "needs the names of its columns"
+        if len(there) == 1 and ";" in there[0]:
+            raise InputError(f"{wanted.data} separates fields by semicolons; save it with commas, or with tabs as .tsv")
         raise InputError(
             f"{wanted.data} {what}; it has {', '.join(there)}. Name the column of the text (twice for a pair) and that "
             "of the label: --text COLUMN --label COLUMN"
@@ -263,7 +267,7 @@ label = {_string(wanted.label)}
 def _track_toml(name: str, wanted: Wanted) -> str:
     model = str(Path(wanted.model).absolute()) if Path(wanted.model).is_dir() else wanted.model
     formats = 'dtype = "bfloat16"\nformats = ["bfloat16", "int8", "float32"]'
-    numbers = formats if model == "embedded" else 'dtype = "float32"'
+    numbers = formats if model == "embedded" else f'kind = {_string(wanted.kind)}\ndtype = "float32"'
     splits = ", ".join(map(str, range(1, wanted.sizes.splits + 1)))
     return f"""# Every field is explained in docs/tracks.md.
 name = {_string(name)}
