@@ -58,7 +58,7 @@ def new_competition(
     shots: Annotated[
         int, typer.Option("--shots", help="Training examples of each class, and dev examples.", min=1)
     ] = 16,
-    splits: Annotated[int, typer.Option("--splits", help="Few-shot splits to draw.", min=1)] = 5,
+    splits: Annotated[int, typer.Option("--splits", help="Few-shot splits to draw; ranks need 7.", min=1)] = 8,
     test_texts: Annotated[int, typer.Option("--test-texts", help="Most test texts to draw from --data.", min=1)] = 1000,
     calls: Annotated[int, typer.Option("--calls", help="Budget of one cell, in calls.", min=1)] = 300,
     model: Annotated[
@@ -72,6 +72,7 @@ def new_competition(
 
     Splits are drawn by the SHA-256 of the texts: the same file gives the same splits. No test text is in a split.
     """
+    from harness.leaderboard.stats import FEWEST_DF  # noqa: PLC0415
     from harness.lm.kinds import kind_of  # noqa: PLC0415
     from harness.tracks.dividing import Sizes  # noqa: PLC0415
     from harness.tracks.new_competition import Wanted, create  # noqa: PLC0415
@@ -83,6 +84,8 @@ def new_competition(
     made = create(directory, wanted)
     for note in made.notes:
         say(note)
+    if splits - 1 < FEWEST_DF:
+        say(f"{splits} splits carry intervals and no ranks; ranks of one task need --splits {FEWEST_DF + 1}")
     say(f"made {directory}: {directory}/track.toml, {directory}/tasks/{made.task}, {directory}/README.md")
     if check:
         look(str(directory), None, as_json=False)

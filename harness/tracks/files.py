@@ -125,8 +125,8 @@ def write_table(path: Path, columns: Sequence[str], label: str, rows: Sequence[t
     else:
         stream = io.StringIO(newline="")
         lone = any("\r" in field for texts, written in rows for field in (*texts, written))  # the module leaves it bare
-        quoting = csv.QUOTE_ALL if lone else csv.QUOTE_MINIMAL
-        writer = csv.writer(stream, delimiter=_delimiter(form), lineterminator="\n", quoting=quoting)
+        how: dict[str, Any] = {"quoting": csv.QUOTE_ALL} if lone else {}
+        writer = csv.writer(stream, delimiter=_delimiter(form), lineterminator="\n", **how)
         writer.writerow(names)
         writer.writerows((*texts, written) for texts, written in rows)
         text = stream.getvalue()

@@ -53,7 +53,7 @@ class Wanted:
     """Empty takes a usual one."""
     metric: str = "accuracy"
     calls: int = 300
-    sizes: Sizes = Sizes(16, 16, 5)  # noqa: RUF009 - a frozen value
+    sizes: Sizes = Sizes(16, 16, 8)  # noqa: RUF009 - a frozen value
     model: str = "embedded"
     kind: str = "masked"
     """Of the model, as a track names it."""

@@ -67,7 +67,8 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> Path:
     sizes = ["--shots", "4", "--splits", "2", "--calls", "10"]
     words = ["--classes", "dull,fine", "--words", "bad,great"]
     columns = ["--data", "my.csv", "--text", "sentence", "--label", "label"]
-    done("new-competition", "films", *columns, *words, *sizes, "--model", model, "--no-check")
+    made = done("new-competition", "films", *columns, *words, *sizes, "--model", model, "--no-check")
+    assert "2 splits carry intervals and no ranks; ranks of one task need --splits 7" in made
     return tmp_path / "films"
 
 
@@ -175,8 +176,8 @@ def test_a_task_elsewhere_is_evaluated_and_ranked(films: Path, tmp_path: Path) -
 
 
 def test_scores_are_kept_back_until_the_end_and_the_organiser_sees_them(films: Path, tmp_path: Path) -> None:
-    path = films / "track.toml"  # two splits are too few for ranks
-    path.write_text(path.read_text(encoding="utf-8").replace("splits = [1, 2]", "splits = [1, 2, 3, 4, 5]"))
+    path = films / "track.toml"  # six splits are too few for ranks
+    path.write_text(path.read_text(encoding="utf-8").replace("splits = [1, 2]", "splits = [1, 2, 3, 4, 5, 6, 7]"))
     for name, right in (("good", 25), ("bad", 15)):
         finished(films, name, right)
     open_until(films)
