@@ -42,6 +42,7 @@ from harness.service.accounts import Accounts
 from harness.service.app import make_app
 from harness.service.queries import Limits, Place, QueryHandler
 from harness.service.spending import spending
+from harness.service.tokens import NewToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def http_server(
     """A service on a free port; it sends the port and the tokens of `names`."""
     lm, task, shots = stage(model, service_s)
     book = Accounts(f"{folder}/service.db")
-    tokens = book.new_tokens([(name, None, None) for name in names])
+    tokens = book.new_tokens([NewToken(name) for name in names])
     place = Place(task, 1, shots, lm.info(shots.train.texts, task.template), CALLS)
     app = make_app(QueryHandler(lm, TRACK, {(task.name, 1): place}, book, limits))
     sock = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sends at once (TCP_NODELAY) only where it is named

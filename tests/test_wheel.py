@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -12,16 +13,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def wheel(folder: Path) -> Path:
+    """Build the wheel into a folder."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built by hatchling and unpacked as pip would."""
     pytest.importorskip("hatchling", reason="hatchling is in the extra `dev`")
-    built = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = built.glob("*.whl")
     site = tmp_path_factory.mktemp("site")
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(wheel(tmp_path_factory.mktemp("dist"))) as archive:
         archive.extractall(site)
     return site
 
@@ -66,3 +71,33 @@ def test_the_embedded_model_loads_from_the_wheel(unpacked: Path, tmp_path: Path)
 def test_the_schema_of_the_leaderboards_json_lies_in_the_wheel(unpacked: Path) -> None:
     schema = unpacked / "harness" / "leaderboard" / "leaderboard.schema.json"
     assert '"$schema"' in schema.read_text(encoding="utf-8")
+
+
+def test_a_competition_is_held_with_an_installed_wheel(tmp_path: Path) -> None:
+    """Made, evaluated and ranked outside any checkout, with a task of one's own."""
+    pytest.importorskip("hatchling", reason="hatchling is in the extra `dev`")
+    pytest.importorskip("pip", reason="the wheel is installed with pip")
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
+    subprocess.run([*install, str(wheel(tmp_path))], check=True, capture_output=True)
+    rows = [f"{'good' if n % 2 else 'bad'},I saw film number {n}.\n" for n in range(40)]
+    (elsewhere / "my.csv").write_text("label,sentence\n" + "".join(rows), encoding="utf-8")
+
+    def harness(*arguments: str) -> str:
+        command = [sys.executable, "-m", "harness.cli", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        done = subprocess.run(command, cwd=elsewhere, env=environment, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    small = ["--shots", "4", "--splits", "1", "--calls", "20"]
+    made = harness(
+        "new-competition", "films", "--data", "my.csv", "--text", "sentence", "--label", "label", *small, "--no-check"
+    )
+    assert "now: harness new mysolver; harness evaluate submissions/mysolver --track films" in made
+    harness("new", "mysolver")
+    harness("evaluate", "submissions/mysolver", "--track", "films")
+    assert "mysolver is the only complete entry" in harness("leaderboard", "--track", "films")
+    code = f"import harness; print(harness.__file__.startswith({str(site)!r}))"
+    assert run(site, elsewhere, code).strip() == "True"

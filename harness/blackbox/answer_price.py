@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from harness.blackbox.model import Model
     from harness.contract import Answer, Member, Text
-    from harness.tracks.track import AnswerLimits
+    from harness.tracks.limits import AnswerLimits
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from harness.blackbox.projection import check_space
 from harness.errors import AnswerError, QueryError
 from harness.results.records import LedgerRow
 from harness.solving import answers
-from harness.tracks.track import AnswerLimits
+from harness.tracks.limits import AnswerLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,6 +15,7 @@ from harness.cli.options import (
     AsJson,
     Options,
     StoreUrl,
+    TasksDir,
     TrackName,
     overriding,
     parsed,
@@ -52,6 +53,7 @@ def ablate(
         ),
     ],
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     overrides: Overrides = NOTHING,
     config: Options = None,
     repeats: Annotated[
@@ -81,7 +83,7 @@ def ablate(
         submissions_in([path], options)
     (submission,) = submissions_in([path], base)
     check_access(submission, overrides.white_box)
-    chosen, results = load_track(track), open_store(store)
+    chosen, results = load_track(track, tasks_dir), open_store(store)
     varied = []
     progress = LiveProgress(err, None) if err.is_terminal else PlainProgress(err, None)
     try:

@@ -14,6 +14,7 @@ from harness.cli.options import (
     AsJson,
     Options,
     StoreUrl,
+    TasksDir,
     TrackName,
     overriding,
     parsed,
@@ -84,6 +85,7 @@ def predict(
     split: Annotated[int, typer.Option("--split", help="Split of the stored answer.")] = 1,
     save: Annotated[Path | None, typer.Option(help="Write the stored answer to this file.")] = None,
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     overrides: Overrides = NOTHING,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
@@ -92,11 +94,11 @@ def predict(
     from harness.evaluation.predict import classify, read, stored_answer, write  # noqa: PLC0415
     from harness.evaluation.preparation import replaced  # noqa: PLC0415
     from harness.tracks.staging import at_hand  # noqa: PLC0415
-    from harness.tracks.tasks import load_task  # noqa: PLC0415
+    from harness.tracks.tasks import find_task  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
-    chosen, _ = at_hand(replaced(load_track(track), overrides), overrides.staged, ())
-    wording = load_task(task).task(chosen.profile, chosen.model.kind)
+    chosen, _ = at_hand(replaced(load_track(track, tasks_dir), overrides), overrides.staged, ())
+    wording = find_task(task, chosen.tasks_folder).task(chosen.profile, chosen.model.kind)
     if len(texts) != wording.fields:
         raise InputError(f"{len(texts)} texts; {task} takes {wording.fields}. Quote each text")
     if answer is not None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from harness.results.store import Store
 
 STORE = "results/harness.db"
+CORRECTED = "corrected"
+"""The test labels with which scores are computed unless others are asked for (`harness.results.corrections`)."""
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -31,8 +33,8 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def existing_store(store: str) -> Store:
-    """A results database that must exist.
+def existing_store(store: str, labels: str = CORRECTED) -> Store:
+    """A results database that must exist, read with the test labels that `--labels` names.
 
     Raises:
         InputError: it does not exist.
@@ -41,7 +43,9 @@ def existing_store(store: str) -> Store:
         raise InputError(
             f"{store}: no such results database; run: harness evaluate submissions/ajo, or name it with --store"
         )
-    return open_store(store, create=False)
+    found = open_store(store, create=False)
+    found.labels = labels
+    return found
 
 
 def open_store(url: str, *, create: bool = True) -> Store:

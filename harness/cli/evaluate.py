@@ -20,6 +20,7 @@ from harness.cli.options import (
     Names,
     Options,
     StoreUrl,
+    TasksDir,
     Teams,
     TrackName,
     identities,
@@ -65,6 +66,7 @@ class Engine(StrEnum):
 def evaluate(
     paths: Annotated[list[Path] | None, typer.Argument(help="Submission folders.", metavar="PATH")] = None,
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     overrides: Overrides = NOTHING,
     config: Options = None,
     team: Teams = None,
@@ -117,7 +119,7 @@ def evaluate(
     from harness.evaluation.progress import JsonProgress, LiveProgress, PlainProgress  # noqa: PLC0415
 
     given = identities(paths or (), team, name) if cell is None else [Entrant(path) for path in paths or ()]
-    job, unusable = _job(given, track, overrides, parsed(config), cell, store)
+    job, unusable = _job(given, track, tasks_dir, overrides, parsed(config), cell, store)
     for line in replacing(job):
         err.print(line, markup=False, soft_wrap=True)
     choices = [dataclasses.replace(job.choices, repeat=n) for n in range(repeats)] if repeats else [job.choices]
@@ -143,13 +145,19 @@ def evaluate(
         raise typer.Exit(130) from None
     if not as_json:
         how = _apart(plans[-1].base, chosen, job.choices)
-        say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {chosen.name}")
+        say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {track}")
     if _failed(job, plans, unusable, progress):
         raise typer.Exit(1)
 
 
 def _job(
-    given: Sequence[Entrant], track: str, overrides: Overrides, options: dict[str, str], cell: str | None, store: str
+    given: Sequence[Entrant],
+    track: str,
+    tasks_dir: Path | None,
+    overrides: Overrides,
+    options: dict[str, str],
+    cell: str | None,
+    store: str,
 ) -> tuple[Job, list[Failure]]:
     """The job to run, and the submissions that cannot be run.
 
@@ -165,12 +173,12 @@ def _job(
 
     if cell is not None:
         one = CellId.parse(cell)
-        chosen = load_track(one.track if track == "mini" else track)
+        chosen = load_track(one.track if track == "mini" else track, tasks_dir)
         overrides, submission = planned(one, chosen, overrides, [each.path for each in given])
         check_access(submission, overrides.white_box)
         return Job(chosen, overrides, open_store(store), (submission,), dict(one.options)), []
     found, unusable = entrants(given, options, overrides.white_box)
-    chosen = load_track(track)
+    chosen = load_track(track, tasks_dir)
     for each in unusable:
         err.print(f"{escape(each.entry)} is not run: {escape(printable(each.why))}", soft_wrap=True)
     return Job(chosen, overrides, open_store(store), tuple(dict.fromkeys(found)), options), unusable
@@ -268,6 +276,7 @@ def _apart(run: RunKey, track: Track, overrides: Overrides) -> str:
 def plan(
     paths: Annotated[list[Path], typer.Argument(help="Submission folders.", metavar="PATH")],
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     overrides: Overrides = NOTHING,
     config: Options = None,
     team: Teams = None,
@@ -285,7 +294,7 @@ def plan(
     if form not in {"lines", "json"}:
         raise InputError(f"--format {form}: lines or json is needed")
     options = parsed(config)
-    cells = planned(load_track(track), overrides, submissions_in(paths, options, team, name), options)
+    cells = planned(load_track(track, tasks_dir), overrides, submissions_in(paths, options, team, name), options)
     if form == "json":
         print_json([{"cell": str(cell)} | dataclasses.asdict(cell) | {"options": dict(cell.options)} for cell in cells])
         return

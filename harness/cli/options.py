@@ -193,6 +193,29 @@ def _parameter(option: _Shared, default: Any, helps: dict[str, str], name: str) 
 TrackName = Annotated[
     str, typer.Option("--track", "-t", help="A track that ships (see `harness tracks`), or a .toml file.")
 ]
+TasksDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--tasks",
+        envvar="HARNESS_TASKS",
+        help="Folder of tasks to look into first, each with a task.toml; default: tasks beside the track's file.",
+    ),
+]
+Organiser = Annotated[
+    bool,
+    typer.Option(
+        "--organiser",
+        help="Show what the track's \\[competition] keeps back until it closes; for the organiser's eyes.",
+    ),
+]
+Labels = Annotated[
+    str,
+    typer.Option(
+        "--labels",
+        help="With which test labels scores are computed: corrected (harness rescore), original, those on which runs "
+        "were scored, or the id of a correction.",
+    ),
+]
 StoreUrl = Annotated[str, typer.Option("--store", help="Results database: a SQLite file, or a SQLAlchemy URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Options = Annotated[

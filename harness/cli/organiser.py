@@ -11,8 +11,10 @@ from harness.cli.console import STORE, err, existing_store, is_there, open_store
 from harness.cli.options import (
     AsJson,
     DataDir,
+    Organiser,
     StagedDir,
     StoreUrl,
+    TasksDir,
     TrackName,
 )
 from harness.errors import InputError
@@ -51,18 +53,34 @@ def tracks(store: StoreUrl = STORE, as_json: AsJson = False) -> None:
 @commands.command()
 def tasks(
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     staged: StagedDir = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            help="Say what is wrong with a competition's folder, a track, a folder of tasks or one task, with file and "
+            "line; then show label words, bias and zero-shot score.",
+            metavar="DIR",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List a track's tasks: classes, metric, and the wording it uses.
 
     Where a wording reads the first token of a word, that token is shown if the model's tokenizer is on this machine.
+    With --check, all that is wrong is listed, and the exit code is 2 then.
     """
+    if check is not None:
+        from harness.cli.competition import look  # noqa: PLC0415
+
+        look(check, tasks_dir, as_json=as_json)
+        return
     from harness.cli.tables import tasks_table  # noqa: PLC0415
     from harness.tracks.staging import staged_model  # noqa: PLC0415
     from harness.tracks.track import load_track, track_tasks  # noqa: PLC0415
 
-    chosen = staged_model(load_track(track), staged)
+    chosen = staged_model(load_track(track, tasks_dir), staged)
     how = chosen.profile, chosen.model.kind
     files, tokens = track_tasks(chosen).values(), None
     cut = any(file.by_first_piece(*how) for file in files)
@@ -131,10 +149,12 @@ def fetch(
 def score(
     predictions: Annotated[Path, typer.Argument(help="Prediction archive.", metavar="FILE.zip")],
     track: TrackName = "kit",
+    tasks_dir: TasksDir = None,
     data: DataDir = None,
     staged: StagedDir = None,
     entry: Annotated[str | None, typer.Option(help="Name to list them under; default the file's name.")] = None,
     team: Annotated[str | None, typer.Option("--team", help="Whose they are.", metavar="TEAM")] = None,
+    organiser: Organiser = False,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
 ) -> None:
@@ -147,14 +167,13 @@ def score(
     from harness.evaluation.oddities import odd_test  # noqa: PLC0415
     from harness.results import uploads as uploaded  # noqa: PLC0415
     from harness.sandbox.submission import check_team  # noqa: PLC0415
-    from harness.tracks.examples import Source  # noqa: PLC0415
+    from harness.tracks.examples import Source, source_at  # noqa: PLC0415
     from harness.tracks.staging import at_hand  # noqa: PLC0415
-    from harness.tracks.tasks import load_task  # noqa: PLC0415
-    from harness.tracks.track import load_track  # noqa: PLC0415
+    from harness.tracks.track import load_track, track_tasks  # noqa: PLC0415
 
-    chosen = load_track(track)
+    chosen = load_track(track, tasks_dir)
     _, there = (None, None) if data else at_hand(chosen, staged, chosen.tasks, model=False)
-    source = Source("kit", data) if data else Source(chosen.data.source, there)
+    source = source_at(chosen.data.source, data) if data else Source(chosen.data.source, there)
     found = uploaded.score_archive(predictions, chosen, source)
     planned = uploaded.planned_cells(chosen, source)
     missing = uploaded.missing_cells(planned, found)
@@ -162,15 +181,22 @@ def score(
     whose = check_team(team) if team is not None else ""
     kept = open_store(store)
     run = uploaded.keep(kept, entry or predictions.stem, predictions, chosen, name, found, planned, whose)
+    public = organiser or chosen.competition.public_at() == "scores"
     if as_json:
         cells = [
-            {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric, "score": s.score} for s in found
+            {"task": s.task, "split": s.split, "rows": s.rows, "metric": s.metric}
+            | ({"score": s.score} if public else {})
+            for s in found
         ]
         print_json({"run": run, "missing": missing, "cells": cells})
         return
-    for line in dict.fromkeys(line for s in found for line in odd_test(load_task(s.task), s.test)):
+    files = track_tasks(chosen)
+    for line in dict.fromkeys(line for s in found for line in odd_test(files[s.task], s.test)):
         say(f"odd data: {line}")
-    out.print(scores_table(found))
+    if public:
+        out.print(scores_table(found))
+    else:
+        say(f"{counted(len(found), 'file')} scored; {'; '.join(chosen.competition.lines())}")
     if missing:
         cells_of = counted(len(missing), "cell")
         say(f"without predictions: {cells_of} of track {chosen.name}: {', '.join(missing)}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from harness.cli.console import STORE, existing_store, out, print_json, say, shown
+from harness.cli.console import CORRECTED, STORE, existing_store, out, print_json, say, shown
 from harness.cli.options import (
     AsJson,
     DataDir,
+    Labels,
+    Organiser,
     StoreUrl,
+    TasksDir,
     TrackName,
 )
 from harness.errors import InputError, StoreError
@@ -31,6 +35,7 @@ commands = typer.Typer()
 @commands.command()
 def leaderboard(
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
     out_file: Annotated[
         Path | None,
@@ -52,6 +57,12 @@ def leaderboard(
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Rank runs without isolation, too, among themselves.")
     ] = False,
+    labels: Labels = CORRECTED,
+    organiser: Organiser = False,
+    usage: Annotated[
+        bool,
+        typer.Option("--usage", help="What each team has done instead: runs, today's, calls, time; for the organiser."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank what the database holds, by score and by efficiency, and write leaderboard/<track>.csv and .json.
@@ -67,13 +78,20 @@ def leaderboard(
 
     if form and as_json:
         raise InputError(f"--format {form} and --json: give one of them")
-    chosen = load_track(track)
+    chosen = load_track(track, tasks_dir)
     name = chosen.name
     path = out_file or Path("leaderboard") / f"{name}.csv"
     written_as = form or format_of(path)
     path = beside(path, "cost") if cost else path
-    results = existing_store(store)
+    results = existing_store(store, labels)
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
+    ranking = dataclasses.replace(ranking, labels=tuple(results.labels_shown(name)))
+    if usage:
+        _usage(results, name, as_json)
+        return
+    if not organiser and chosen.competition.public_at() != "scores":
+        _public(ranking, chosen, as_json or form is not None)
+        return
     uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
     # Files that list nothing must not replace good ones.
     listed = bool(ranking.entries or ranking.elsewhere or ranking.withdrawn)
@@ -91,6 +109,8 @@ def leaderboard(
     if as_json:
         print_json(_for_machines(results, ranking, uploaded, chosen.rounding))
         return
+    for line in chosen.competition.lines():
+        say(line)
     if not ranking.entries:
         say(f"no ranked runs on track {name} in {shown(store)}; run: {first}")
     _print(results, ranking, uploaded, chosen, wide)
@@ -103,7 +123,10 @@ def compare(
     first: Annotated[str, typer.Argument(help="Entry of the leaderboard.", metavar="FIRST")],
     second: Annotated[str, typer.Argument(help="The entry it is compared with.", metavar="SECOND")],
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
+    labels: Labels = CORRECTED,
+    organiser: Organiser = False,
     as_json: AsJson = False,
 ) -> None:
     """Show where two entries differ, by task, split and test text, with intervals and p-values.
@@ -113,23 +136,29 @@ def compare(
     """
     from harness.leaderboard.compare import compare as compared  # noqa: PLC0415
     from harness.leaderboard.compare import comparison_record, comparison_table  # noqa: PLC0415
+    from harness.leaderboard.kept_back import check_public  # noqa: PLC0415
     from harness.leaderboard.rank import rank  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     if first == second:
         raise InputError(f"compare {first} {second}: name two different entries")
-    chosen = load_track(track)
-    ranking = rank(existing_store(store), chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
+    chosen = load_track(track, tasks_dir)
+    check_public(chosen, organiser=organiser)
+    results = existing_store(store, labels)
+    ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
     found = compared(ranking, first, second)
     if as_json:
         print_json(comparison_record(found))
         return
+    for line in results.labels_shown(chosen.name):
+        say(line)
     Console(highlight=False, width=None if out.is_terminal else 120).print(comparison_table(found))
 
 
 @commands.command()
 def watch(
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     every_s: Annotated[float, typer.Option("--every", help="Seconds between looks.", min=0.1)] = 2.0,
@@ -142,7 +171,7 @@ def watch(
     from harness.leaderboard.watch import look, watch_view  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
-    chosen, results = load_track(track), existing_store(store)
+    chosen, results = load_track(track, tasks_dir), existing_store(store)
     seen = look(results, chosen)
     if once or not out.is_terminal:
         out.print(watch_view(seen.runs, chosen.name))
@@ -165,18 +194,22 @@ def watch(
 def report(
     out_dir: Annotated[Path, typer.Option("--out", help="Directory of the site; a report that is there is replaced.")],
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
     data: DataDir = None,
     submissions: Annotated[
         Path, typer.Option("--submissions", help="Where the entries' folders are, for their READMEs.")
     ] = Path("submissions"),
+    labels: Labels = CORRECTED,
+    organiser: Organiser = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the leaderboard as a site: open DIR/index.html in a browser, without a server or the network.
 
     Test texts are shown where they are at hand: embedded ones, or those in --data DIR.
     """
-    from harness.tracks.examples import Source  # noqa: PLC0415
+    from harness.leaderboard.kept_back import check_public  # noqa: PLC0415
+    from harness.tracks.examples import source_at  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     try:
@@ -185,9 +218,10 @@ def report(
         raise InputError(
             f'the report needs a package that is not here: {problem.name}; run: pip install -e ".[report]"'
         ) from problem
-    chosen = load_track(track)
-    source = Source(chosen.data.source) if data is None else Source("kit", data)
-    built = build(existing_store(store), chosen, out_dir, source, submissions)
+    chosen = load_track(track, tasks_dir)
+    check_public(chosen, organiser=organiser)
+    source = source_at(chosen.data.source, data)
+    built = build(existing_store(store, labels), chosen, out_dir, source, submissions)
     if as_json:
         print_json(
             {"path": str(built.path), "pages": built.pages, "bytes": built.bytes, "seconds": round(built.seconds, 1)}
@@ -195,6 +229,28 @@ def report(
         return
     address = (built.path / "index.html").as_uri()
     say(f"{built.pages} pages, {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s; open {address}")
+
+
+def _usage(results: Store, track: str, as_json: bool) -> None:
+    """Print what each team has done on a track."""
+    from harness.leaderboard.usage import usage, usage_records, usage_table  # noqa: PLC0415
+
+    found = usage(results, track)
+    if as_json:
+        print_json(usage_records(found))
+    else:
+        out.print(usage_table(found, track))
+
+
+def _public(ranking: Ranking, chosen: Track, machines: bool) -> None:
+    """Print what may be shown of a ranking while its scores are kept back; no file is written."""
+    from harness.leaderboard.kept_back import public_lines, public_record  # noqa: PLC0415
+
+    if machines:
+        print_json(public_record(ranking, chosen))
+        return
+    for line in (*chosen.competition.lines(), *public_lines(ranking, chosen)):
+        say(line)
 
 
 def _first_run(track: str, chosen: Track, store: str) -> str:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import STORE, err, existing_store, open_store, out, print_json, say
+from harness.cli.console import CORRECTED, STORE, err, existing_store, open_store, out, print_json, say
 from harness.cli.options import (
     NOTHING,
     REPLAYED,
     AsJson,
     DataDir,
+    Labels,
     StoreUrl,
+    TasksDir,
     TrackName,
     overriding,
 )
@@ -74,7 +76,9 @@ def audit(
         Path | None, typer.Option("--csv", help="A published leaderboard of --track to compare with the database.")
     ] = None,
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     data: DataDir = None,
+    labels: Labels = CORRECTED,
     expect: Annotated[
         str | None, typer.Option("--expect", help="The digest, or how it begins, that was published.")
     ] = None,
@@ -90,11 +94,11 @@ def audit(
     from harness.results.at_hand import data_here, labels_at_hand  # noqa: PLC0415
     from harness.results.audit import audit as audited  # noqa: PLC0415
     from harness.results.audit import summary  # noqa: PLC0415
-    from harness.tracks.examples import Source  # noqa: PLC0415
+    from harness.tracks.examples import source_at  # noqa: PLC0415
     from harness.tracks.track import load_track, track_tasks  # noqa: PLC0415
 
-    chosen, results = load_track(track), existing_store(store)
-    source = Source("kit", data) if data else Source("embedded")
+    chosen, results = load_track(track, tasks_dir), existing_store(store, labels)
+    source = source_at("files" if chosen.data.source == "files" else "embedded", data)
     found = audited(results, labels_at_hand(track_tasks(chosen).values(), source), data_here(chosen, source))
     wrong, differ = [f"{f.table}: {f.row}: {f.fact}" for f in found.findings], []
     if csv_file is not None:
@@ -128,6 +132,7 @@ def replay(
     sample: Annotated[int | None, typer.Option("--sample", help="This many cells, drawn at random.", min=1)] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.", min=0)] = 0,
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     overrides: Overrides = NOTHING,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
@@ -147,7 +152,7 @@ def replay(
     results = existing_store(store)
     found_run = replays.find_run(results, run)
     cells = replays.sampled(results, found_run.id, sample, np.random.default_rng(seed))
-    chosen = load_track(track)
+    chosen = load_track(track, tasks_dir)
     choices = replays.choices_of(found_run.key, cells, chosen, overrides)
     folder = submissions.find(submission or Path("submissions") / submissions.folder_of(found_run.key.entry))
     with PlainProgress(err) as progress:

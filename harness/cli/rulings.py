@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.console import STORE, existing_store, open_store, print_json, say
-from harness.cli.options import AsJson, StoreUrl, TrackName
+from harness.cli.options import AsJson, StoreUrl, TasksDir, TrackName
 from harness.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def withdraw(
     ],
     reason: Reason,
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     undo: Undo = False,
     store: StoreUrl = STORE,
 ) -> None:
@@ -50,7 +51,7 @@ def withdraw(
     """
     from harness.tracks.track import load_track  # noqa: PLC0415
 
-    results, name = existing_store(store), load_track(track).name
+    results, name = existing_store(store), load_track(track, tasks_dir).name
     known = {run.key.label for run in results.runs() if run.key.track == name}
     if entry not in known | {label.partition("[")[0] for label in known}:
         there = f"it has {', '.join(sorted(known))}" if known else "it has no runs of that track"
@@ -73,6 +74,7 @@ def cap(
     entry: Which = None,
     reason: Reason = "",
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     undo: Undo = False,
     store: StoreUrl = STORE,
 ) -> None:
@@ -84,7 +86,7 @@ def cap(
 
     if (runs is None) != undo:
         raise InputError("name the number of runs, e.g. harness cap 5 --reason TEXT; or end a cap with --undo")
-    results, name = open_store(store), load_track(track).name
+    results, name = open_store(store), load_track(track, tasks_dir).name
     _rule(results, "cap", name, entry or "", reason, undo, runs)
     who = entry or "every entry"
     say(f"{who} may have {'any number of' if undo else f'at most {runs:,}'} runs on track {name}")
@@ -99,13 +101,14 @@ def freeze(
     entry: Which = None,
     reason: Reason = "",
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     undo: Undo = False,
     store: StoreUrl = STORE,
 ) -> None:
     """Let no new run of an entry, or of any, be begun on a track. Runs that were begun before can be finished."""
     from harness.tracks.track import load_track  # noqa: PLC0415
 
-    results, name = open_store(store), load_track(track).name
+    results, name = open_store(store), load_track(track, tasks_dir).name
     _rule(results, "freeze", name, entry or "", reason, undo)
     say(f"{entry or 'every entry'} is {'no longer frozen' if undo else 'frozen'} on track {name}")
 

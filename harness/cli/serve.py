@@ -11,6 +11,7 @@ from harness.cli.console import STORE, err, is_there, open_store, shown
 from harness.cli.options import (
     NOTHING,
     StoreUrl,
+    TasksDir,
     TrackName,
     overriding,
 )
@@ -39,6 +40,7 @@ commands = typer.Typer()
 )  # fmt: skip
 def serve(
     track: TrackName = "mini",
+    tasks_dir: TasksDir = None,
     overrides: Overrides = NOTHING,
     host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback put a TLS proxy.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
@@ -75,6 +77,12 @@ def serve(
     revoke_token: Annotated[
         str | None, typer.Option("--revoke-token", metavar="NAME", help="Let a token open nothing any more, and end.")
     ] = None,
+    team: Annotated[
+        str | None,
+        typer.Option(
+            "--team", metavar="TEAM", help="Whose the new token is; each token of a team is an attempt of it."
+        ),
+    ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="List the tokens and what each has spent, and end.")] = False,
     usage: Annotated[bool, typer.Option("--usage", help="List what was spent on each cell, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --usage: a line of JSON for each cell.")] = False,
@@ -98,14 +106,14 @@ def serve(
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     wanted = TokenWork(
-        new_token, new_tokens, rotate_token, revoke_token, tokens, usage, overrides.calls, expires, as_json
+        new_token, new_tokens, rotate_token, revoke_token, tokens, usage, overrides.calls, expires, team, as_json
     )
     if wanted.of_existing and not is_there(book):
         raise InputError(f"{shown(book)}: no such book; make it with its first token: {how_to_make(book)}")
     kept = Accounts(book)
     if wanted.done(kept, book):
         return
-    chosen = load_track(track)
+    chosen = load_track(track, tasks_dir)
     prepared, results = Preparation(chosen, overrides), open_store(store)
 
     def offered() -> FastAPI:
@@ -114,6 +122,8 @@ def serve(
         err.print(f"{evaluation.lm.name} is loaded: queries are answered from now on", markup=False, soft_wrap=True)
         return made
 
+    for line in chosen.competition.lines():
+        err.print(line, markup=False, soft_wrap=True)
     for line in prepared.oddities:
         err.print(f"odd data: {line}", markup=False, soft_wrap=True)
     if not kept.tokens():

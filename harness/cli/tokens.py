@@ -18,12 +18,15 @@ from rich.table import Table
 
 from harness.cli.console import err, out, say, shown
 from harness.errors import InputError
+from harness.sandbox.submission import check_team
+from harness.service.tokens import NewToken
 
 if TYPE_CHECKING:
-    from harness.service.accounts import Accounts, Token
+    from harness.service.accounts import Accounts
+    from harness.service.tokens import Token
 
 BOOK = "results/service.db"
-_COLUMNS = ("name", "calls", "expires")
+_COLUMNS = ("name", "calls", "expires", "team")
 _DAY = len("2026-12-31")
 
 
@@ -44,6 +47,7 @@ class TokenWork:
     usage: bool
     calls: int | None
     expires: str | None
+    team: str | None
     as_json: bool
 
     @property
@@ -62,9 +66,9 @@ class TokenWork:
         if self.as_json and not self.usage:
             raise InputError("--json belongs to --usage")
         if self.new is not None:
-            _make(kept, self.new, self.calls, self.expires)
+            _make(kept, NewToken(self.new, self.calls, _moment(self.expires), _team(self.team)))
         elif self.new_for is not None:
-            _make_for_class(kept, self.new_for, self.calls, self.expires)
+            _make_for_class(kept, self.new_for, NewToken("", self.calls, _moment(self.expires), _team(self.team)))
         elif self.rotated is not None:
             _rotate(kept, self.rotated)
         elif self.revoked is not None:
@@ -77,19 +81,19 @@ class TokenWork:
         return bool(self.new is not None or self.new_for or self.of_existing)
 
 
-def _make(kept: Accounts, name: str, calls: int | None, expires: str | None) -> None:
+def _make(kept: Accounts, wanted: NewToken) -> None:
     """Make a token and print it."""
-    typer.echo(kept.new_token(name, calls, _moment(expires)))
-    err.print(f"the token of {name}; it is shown this once, and only its digest is kept", soft_wrap=True)
+    typer.echo(kept.new_tokens([wanted])[0])
+    err.print(f"the token of {wanted.name}; it is shown this once, and only its digest is kept", soft_wrap=True)
 
 
-def _make_for_class(kept: Accounts, file: Path, calls: int | None, expires: str | None) -> None:
+def _make_for_class(kept: Accounts, file: Path, usual: NewToken) -> None:
     """Make a token for each line of a CSV file, and write name and token into a new file beside it.
 
     Raises:
         InputError: the file cannot be read, a line is wrong, or the new file is there already. No token is made.
     """
-    wanted = _wanted(file, calls, expires)
+    wanted = _wanted(file, usual)
     written = file.with_name(f"{file.stem}-tokens.csv")
     try:
         handle = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -102,7 +106,7 @@ def _make_for_class(kept: Accounts, file: Path, calls: int | None, expires: str 
             made = kept.new_tokens(wanted)
             rows = csv.writer(opened)
             rows.writerow(("name", "token"))
-            rows.writerows(zip((name for name, _, _ in wanted), made, strict=True))
+            rows.writerows(zip((each.name for each in wanted), made, strict=True))
     except InputError:
         written.unlink()
         raise
@@ -128,7 +132,8 @@ def _show(kept: Accounts, book: str) -> None:
         budget = "the track's budget" if token.calls is None else f"{token.calls:,} calls a cell"
         rows, queries, submitted = spent.get(token.name, (0, 0, 0))
         used = f"{rows:,} rows in {queries:,} queries, {submitted} answers" if queries or submitted else "unused"
-        say(f"{token.name}  {budget}, {used}{_end(token)}")
+        whose = "" if token.team == token.name else f"of team {token.team}, "
+        say(f"{token.name}  {whose}{budget}, {used}{_end(token)}")
     if not kept.tokens():
         say(f"no tokens in {kept.name}; make one with: {how_to_make(book)}")
 
@@ -146,7 +151,7 @@ def _show_usage(kept: Accounts, as_json: bool) -> None:
         say(f"nothing was asked yet; {kept.name} has {len(kept.tokens())} tokens")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("token", "track", "cell"):
+    for name in ("token", "team", "track", "cell"):
         table.add_column(name, overflow="fold")
     for name in ("rows", "of", "queries", "seconds", "MB down"):
         table.add_column(name, justify="right")
@@ -155,7 +160,7 @@ def _show_usage(kept: Accounts, as_json: bool) -> None:
     for each in found:
         answer = "" if each.submitted is None else "handed in" if each.run is None else "scored"
         table.add_row(
-            each.token, each.track.partition(" ")[0], f"{each.task}/{each.split}", f"{each.rows_spent:,}",
+            each.token, each.team, each.track.partition(" ")[0], f"{each.task}/{each.split}", f"{each.rows_spent:,}",
             f"{each.rows_total:,}", f"{each.queries:,}", f"{each.seconds:.1f}", f"{each.bytes_down / 1e6:.1f}",
             _said(each.last) or "", answer,
         )  # fmt: skip
@@ -190,7 +195,12 @@ def _moment(given: str | None) -> float | None:
     return moment.timestamp()
 
 
-def _wanted(file: Path, calls: int | None, expires: str | None) -> list[tuple[str, int | None, float | None]]:
+def _team(given: str | None) -> str | None:
+    return check_team(given) if given else None
+
+
+def _wanted(file: Path, usual: NewToken) -> list[NewToken]:
+    """A token for each line; what a line does not say is as in `usual`."""
     try:
         rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"))))
     except (OSError, UnicodeDecodeError) as problem:
@@ -198,12 +208,14 @@ def _wanted(file: Path, calls: int | None, expires: str | None) -> list[tuple[st
     columns = rows[0].keys() if rows else ()
     if "name" not in columns or (unknown := [each for each in columns if each not in _COLUMNS]):
         wrong = f"unknown columns {', '.join(map(str, unknown))}" if "name" in columns else "no column name"
-        raise InputError(f"{file}: {wrong}; its first line is 'name', and with it, if you like, 'calls' and 'expires'")
+        others = "'calls', 'expires' and 'team'"
+        raise InputError(f"{file}: {wrong}; its first line is 'name', and with it, if you like, {others}")
     wanted = []
     for number, row in enumerate(rows, 2):
         try:
-            own = int(row["calls"]) if row.get("calls") else calls
+            calls = int(row["calls"]) if row.get("calls") else usual.calls
         except ValueError:
             raise InputError(f"{file}, line {number}: calls {row['calls']!r} is not a number") from None
-        wanted.append((row["name"].strip(), own, _moment(row.get("expires") or expires)))
+        expires = _moment(row.get("expires")) or usual.expires
+        wanted.append(NewToken(row["name"].strip(), calls, expires, _team(row.get("team")) or usual.team))
     return wanted

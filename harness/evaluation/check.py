@@ -30,7 +30,7 @@ from harness.sandbox.snapshot import as_given, snapshot
 from harness.sandbox.trial import refusal
 from harness.solving import answers
 from harness.solving.metrics import accuracy
-from harness.tracks.track import Limits
+from harness.tracks.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

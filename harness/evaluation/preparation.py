@@ -15,7 +15,7 @@ from harness.evaluation.referee import Cell
 from harness.lm.kinds import kind_of
 from harness.lm.reading import Reading
 from harness.tracks.bbt_2022 import RowsOf2022
-from harness.tracks.examples import Source, check_unseen, examples_sha256, load_shots, load_test, splits_of
+from harness.tracks.examples import Source, check_unseen, examples_sha256, load_shots, load_test, source_at, splits_of
 from harness.tracks.staging import at_hand
 from harness.tracks.track import Track, track_tasks
 
@@ -62,8 +62,8 @@ class Preparation:
         self.data = str(dataclasses.replace(named, test=choices.test_data))
         if track.data.draw == "bbt-2022" and self.source.kind == "hub":
             self.source = dataclasses.replace(self.source, rows=RowsOf2022.of(self.track))
-        if choices.shots is not None and self.source.kind == "kit":
-            raise InputError(f"--shots {choices.shots}: the splits of a kit directory have the examples that they have")
+        if choices.shots is not None and self.source.kind in {"kit", "files"}:
+            raise InputError(f"--shots {choices.shots}: the stored splits have the examples that they have")
         if track.data.takes_kit and self.source.kind == "kit":
             self.source = dataclasses.replace(self.source, all_splits=True)
         self.files = track_tasks(self.track)
@@ -203,8 +203,8 @@ def replaced(track: Track, choices: Overrides) -> Track:
     if choices.shots is not None:
         if choices.shots <= 0:
             raise InputError(f"--shots {choices.shots}: a positive number of examples per class is needed")
-        if track.data.source == "kit":
-            raise InputError(f"--shots {choices.shots}: the splits of a kit directory have the examples that they have")
+        if track.data.source in {"kit", "files"}:
+            raise InputError(f"--shots {choices.shots}: the stored splits have the examples that they have")
         shots = choices.shots
         tasks = {name: msgspec.structs.replace(spec, shots=shots, dev=shots) for name, spec in track.tasks.items()}
         track = msgspec.structs.replace(track, tasks=tasks)
@@ -222,4 +222,6 @@ def source_of(track: Track, choices: Overrides) -> Source:
     if not choices.data.is_dir():
         raise InputError(f"--data {choices.data}: no such directory")
     directory = choices.data.absolute()  # the path ``.`` has no name
-    return Source("hub" if track.data.source == "hub" and not is_kit(directory) else "kit", directory)
+    if track.data.source == "hub" and not is_kit(directory):
+        return Source("hub", directory)
+    return source_at(track.data.source, directory)

@@ -50,9 +50,10 @@ if TYPE_CHECKING:
     from harness.results.store import Attempt
     from harness.sandbox.submission import Solver, Submission
     from harness.tracks.examples import Source
+    from harness.tracks.limits import Limits
     from harness.tracks.tasks import TaskFile
     from harness.tracks.tiers import Tier
-    from harness.tracks.track import Limits, TrackTask
+    from harness.tracks.track import TrackTask
 
 _GRACE_S = 5.0
 

@@ -21,15 +21,14 @@ from harness.leaderboard.anytime import curve
 from harness.leaderboard.influence import influences
 from harness.leaderboard.standing import Standings
 from harness.leaderboard.stats import Scores, TaskScores
+from harness.results.measure import classes_of, metric_of
 from harness.results.status import MARKS
-from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from harness.leaderboard.entries import CellScore, Entry
     from harness.leaderboard.stats import FloatArray
-    from harness.tracks.tasks import TaskFile
 
 
 def efficiency_standings(entries: Sequence[Entry], bare: Mapping[str, float] | None) -> Standings | None:
@@ -57,20 +56,19 @@ def _whole(cell: CellScore, bare: Mapping[str, float]) -> bool:
 
 def _splits(task: str, entries: Sequence[Entry], before: float) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Efficiencies (entries,) and influences (entries, items) of each split, in order."""
-    file = load_task(task)
     of_entries = [sorted((c for c in entry.cells if c.task == task), key=lambda c: c.split) for entry in entries]
     for cells in zip(*of_entries, strict=True):
-        found = [_mean_area(cell, file, before) for cell in cells]
+        found = [_mean_area(cell, before) for cell in cells]
         yield np.array([value for value, _ in found]), np.stack([influence for _, influence in found])
 
 
-def _mean_area(cell: CellScore, file: TaskFile, before: float) -> tuple[float, FloatArray]:
+def _mean_area(cell: CellScore, before: float) -> tuple[float, FloatArray]:
     """Efficiency and influences of a cell, as means over its repeats."""
-    found = [_area(each, file, before) for each in cell.repeats or (cell,)]
+    found = [_area(each, before) for each in cell.repeats or (cell,)]
     return float(np.mean([value for value, _ in found])), np.mean([influence for _, influence in found], axis=0)
 
 
-def _area(cell: CellScore, file: TaskFile, before: float) -> tuple[float, FloatArray]:
+def _area(cell: CellScore, before: float) -> tuple[float, FloatArray]:
     """A cell's efficiency, and the influence of each item on it."""
     found = curve(cell)
     weights = found.weights()
@@ -78,6 +76,7 @@ def _area(cell: CellScore, file: TaskFile, before: float) -> tuple[float, FloatA
     answers = list((stood or {0: cell.predicted}).values()) if found.calls else []
     value, influence = weights[0] * before, np.zeros(len(cell.labels))
     if answers:
-        scores, each = influences(cell.metric or file.metric, np.stack(answers), cell.labels, len(file.classes))
+        metric, classes = cell.metric or metric_of(cell.task, cell.record), classes_of(cell.task, cell.record)
+        scores, each = influences(metric, np.stack(answers), cell.labels, classes)
         value, influence = value + weights[1:] @ scores, weights[1:] @ each
     return float(value), influence

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from harness.leaderboard.entries import Entry
-    from harness.tracks.track import Prices
+    from harness.tracks.prices import Prices
 
 COSTS = ("calls", "tokens", "bytes", "seconds")
 """Calls; tokens that the model read; bytes sent both ways; seconds of tuning, comparable on one machine only."""

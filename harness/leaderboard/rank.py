@@ -23,10 +23,10 @@ from harness.leaderboard.efficiency import efficiency_standings
 from harness.leaderboard.entries import CellScore, Division, Entry
 from harness.leaderboard.repeats import averaged, repeats_of
 from harness.leaderboard.standing import Standing, Standings, standings
+from harness.results.measure import classes_of, metric_of
 from harness.results.rulings import in_force, tries
 from harness.results.status import COUNTS, MARKS
 from harness.solving.metrics import failed_prediction, score
-from harness.tracks.tasks import load_task, with_metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from harness.contract import IntArray, Metric
     from harness.results.records import Run, RunKey, StoredCell
     from harness.results.rulings import Ruling
-    from harness.tracks.tasks import TaskFile
-    from harness.tracks.track import Prices
+    from harness.tracks.prices import Prices
 
 _ALIKE = ("track", "track_fingerprint", "rules", "model_sha256", "data_sha256", "seed")
 _COMPARABLE = (*_ALIKE, "device")
@@ -103,6 +102,8 @@ class Ranking:
     """Withdrawn entries, by name. Their runs do not affect anything else."""
     replaced: tuple[Replaced, ...] = ()
     """Runs that replaced other content, by name."""
+    labels: tuple[str, ...] = ()
+    """With which labels scores are computed, in lines; empty where no label was ever corrected."""
 
     @property
     def unsandboxed(self) -> int:
@@ -272,18 +273,18 @@ def _before_answers(entry: Entry, bare: Mapping[str, float]) -> Entry:
 
 def score_cell(cell: StoredCell) -> CellScore:
     """Score a stored cell with its task's metric."""
-    file = with_metric(_task(cell.task), cell.record.metric)
-    labels, failed = _test_set(file.metric, np.asarray(cell.labels, dtype=np.int64).tobytes())
+    metric, classes = metric_of(cell.task, cell.record), classes_of(cell.task, cell.record)
+    labels, failed = _test_set(metric, np.asarray(cell.labels, dtype=np.int64).tobytes())
     said = _incumbents(cell, failed) if cell.status in COUNTS else dict.fromkeys(MARKS, failed)
     there = {mark: each for mark, each in said.items() if each is not None}
-    scores = score(file.metric, np.stack(list(there.values())), labels, len(file.classes)).tolist()
+    scores = score(metric, np.stack(list(there.values())), labels, classes).tolist()
     anytime = dict.fromkeys(said) | dict(zip(there, scores, strict=True))
-    small = np.min_scalar_type(len(file.classes))
+    small = np.min_scalar_type(classes)
     by_rows = {rows: cell.predictions[mark].astype(small) for mark, rows in cell.rows.items()}
     kept = {mark: by_rows[rows] for mark, rows in cell.rows.items()} if cell.status in COUNTS else {}
     final = there[1.0].astype(small)
     where = (cell.task, cell.split, cell.status, scores[-1], anytime, cell.record, cell.rows)
-    return CellScore(*where, final, labels, kept, file.metric)
+    return CellScore(*where, final, labels, kept, metric)
 
 
 def _incumbents(cell: StoredCell, failed: IntArray) -> dict[float, IntArray | None]:
@@ -310,12 +311,6 @@ def _test_set(metric: Metric, labels: bytes) -> tuple[IntArray, IntArray]:
     """Labels of a test set from their bytes, and a failed cell's predictions. Cached, because a set has many cells."""
     values = np.frombuffer(labels, dtype=np.int64)
     return values, failed_prediction(metric, values)
-
-
-@cache
-def _task(name: str) -> TaskFile:
-    """A task file. It is read once, because reading takes 3 ms, longer than scoring a cell."""
-    return load_task(name)
 
 
 def _deciding(runs: list[Run]) -> list[RunKey]:

@@ -12,7 +12,7 @@ from harness.leaderboard.power import Power
 from harness.leaderboard.repeats import common_repeats, repeated
 from harness.leaderboard.stats import Interval, Scores, TaskPredictions, scores_of
 from harness.leaderboard.ties import Comparison, Pairs, resolution
-from harness.tracks.tasks import load_task
+from harness.results.measure import classes_of, metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,10 +107,10 @@ def standings(entries: Sequence[Entry]) -> Standings | None:
 
 def predictions(task: str, entries: Sequence[Entry]) -> TaskPredictions:
     """The scored predictions of each entry's cells on a task, in the order of splits."""
-    file = load_task(task)
     cells = [sorted((c for c in entry.cells if c.task == task), key=lambda c: c.split) for entry in entries]
     count = common_repeats(cells)
     # (systems, splits x repeats, items), the repeats of a split one after the other
     predicted = np.array([[each for cell in own for each in repeated(cell, count)] for own in cells])
-    metric = cells[0][0].metric or file.metric
-    return TaskPredictions(predicted, cells[0][0].labels, metric, len(file.classes), count)
+    first = cells[0][0]
+    metric = first.metric or metric_of(task, first.record)
+    return TaskPredictions(predicted, first.labels, metric, classes_of(task, first.record), count)

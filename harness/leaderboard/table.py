@@ -65,6 +65,7 @@ def document(ranking: Ranking) -> dict[str, Any]:
         "left_out": ranking.left_out,
         "withdrawn": [dataclasses.asdict(each) for each in ranking.withdrawn],
         "replaced": [dataclasses.asdict(each) for each in ranking.replaced],
+        "labels": list(ranking.labels),
     }
     return common | taken_out | {"efficiency": efficiency, "lists": lists, "entries": records(ranking)}
 

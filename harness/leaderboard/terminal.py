@@ -47,7 +47,10 @@ def terminal_table(ranking: Ranking) -> Group:
         shown += [Text(line, style="dim") for line in notes(ranking, division)]
         shown += [Text(line, style="bold") for line in known_texts(entries)]
         shown += _efficiency(f"track {ranking.track}{of_several}: efficiency", ranking, division)
-    return Group(*shown, *withdrawn_lines(ranking), *(Text(line, style="dim") for line in replaced_lines(ranking)))
+    labels = [Text(line, style="bold") for line in ranking.labels]
+    return Group(
+        *labels, *shown, *withdrawn_lines(ranking), *(Text(line, style="dim") for line in replaced_lines(ranking))
+    )
 
 
 def known_texts(entries: Iterable[Entry]) -> list[str]:

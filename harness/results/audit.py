@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from harness.errors import InputError, counted
-from harness.results import rulings, schema, tables
+from harness.results import corrections, rulings, schema, tables
 from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
+from harness.results.measure import classes_of, metric_of
 from harness.results.records import cell_record, run_id
 from harness.results.status import COUNTS, MARKS, MEANING
 from harness.solving.metrics import cell_score, score
-from harness.tracks.tasks import load_task, with_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from harness.results.at_hand import DataHere
     from harness.results.records import CellRecord
@@ -103,7 +103,7 @@ def summary(found: Audit, differs: bool = False) -> list[str]:
     n = found.rows
     rows = (counted(n["runs"], "run"), counted(n["outcomes"], "cell"), counted(n["queries"], "query", "queries"))
     kept = [counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer")]
-    kept += [counted(n["rulings"], "ruling")] * bool(n["rulings"])
+    kept += [counted(n[name], name[:-1]) for name in ("rulings", "corrections") if n[name]]
     late = f"{counted(found.late, 'cell')} sealed when migrated, not when finished"
     verdict = "not as written" if found.findings else "the database is as written" if differs else "ok"
     return [
@@ -147,7 +147,7 @@ class _Auditor:
         if not sqlite:
             self._other_objects({})
         if not sqlite or self._file():
-            facts = (self._all_runs, self._all_test_sets, self._all_answers, self._all_attempts, self._all_rulings)
+            facts = (self._all_runs, self._all_test_sets, self._all_answers, self._all_attempts, self._all_decisions)
             for check in (*facts, self._orphans):
                 check()
         at_hand = len(self._tests.keys() & self._at_hand.keys())
@@ -175,7 +175,9 @@ class _Auditor:
         for table, row, parent, _ in self._connection.exec_driver_sql("PRAGMA foreign_key_check"):
             self._found(str(table), f"SQLite row {row}", f"refers to a row of {parent} that is not there")
         there = schema.shape(self._connection)
-        wanted, objects = schema.wanted(rulings="rulings" in there or self._version() != tables.READABLE[0])
+        version = self._version()
+        made_by = version if version in tables.READABLE else tables.SCHEMA
+        wanted, objects = schema.wanted(max(made_by, *(v for v, t in tables.LATER.items() if t.name in there), 0))
         for name in sorted(there.keys() | wanted.keys()):
             if there.get(name) != wanted.get(name):
                 self._found(name, "its definition", f"{there.get(name)}; {wanted.get(name)} expected")
@@ -264,20 +266,22 @@ class _Auditor:
         except (sa.exc.SQLAlchemyError, *_ODD):
             return None
 
-    def _all_rulings(self) -> None:
-        """What was decided; a database of version 2 has nothing to add to its digest."""
-        if not rulings.there(self._connection):
-            return
-        for row in self._select(tables.rulings, "made, ruling"):
-            name = f"ruling {row['ruling']}"
-            self._sealed(tables.rulings, name, row)
-            try:
-                columns = ("kind", "track", "entry", "number", "reason", "made")
-                if rulings.Ruling(*(row[column] for column in columns)).id != row["ruling"]:
-                    self._found("rulings", name, "its id is not the digest of what it says")
-            except _ODD as problem:
-                self._found("rulings", name, f"cannot be read: {problem}")
-            self._digest.update(f"{row['seal']}\n".encode())
+    def _all_decisions(self) -> None:
+        """Rulings and corrections; a database of an older version has no such rows to add to its digest."""
+        kinds: tuple[tuple[sa.Table, str, Callable[[sa.Connection], bool], Callable[[Any], list[str]]], ...] = (
+            (tables.rulings, "ruling", rulings.there, rulings.faults),
+            (tables.corrections, "correction", corrections.there, lambda row: corrections.faults(row, self._tests)),
+        )
+        for table, one, there, faults in kinds:
+            for row in self._select(table, f"made, {one}") if there(self._connection) else ():
+                name = f"{one} {row[one]}"
+                self._sealed(table, name, row)
+                try:
+                    for fact in faults(row):
+                        self._found(table.name, name, fact)
+                except _ODD as problem:
+                    self._found(table.name, name, f"cannot be read: {problem}")
+                self._digest.update(f"{row['seal']}\n".encode())
 
     def _ledger(self, name: str, attempt: Mapping[str, Any]) -> _Attempt:
         """Follow the chain. After a break it continues from the stored link, so that each break is reported once."""
@@ -347,7 +351,7 @@ class _Auditor:
         self, name: str, record: CellRecord, outcome: Mapping[str, Any], labels: Any, kept: list[Any]
     ) -> None:
         try:
-            file = with_metric(load_task(outcome["task"]), record.metric)
+            metric, classes = metric_of(outcome["task"], record), classes_of(outcome["task"], record)
         except InputError as problem:
             self._found("outcomes", name, f"cannot be scored: {problem}")
             return
@@ -360,13 +364,13 @@ class _Auditor:
             if each["mark"] not in MARKS or each["rows"] > each["mark"] * record.rows_total:
                 self._found("incumbents", which, f"offered after {each['rows']} of {record.rows_total} rows")
             predicted = tables.classes_of(each["predictions"])
-            if len(predicted) != len(labels) or not ((predicted >= 0) & (predicted < len(file.classes))).all():
-                fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {len(file.classes)}"
+            if len(predicted) != len(labels) or not ((predicted >= 0) & (predicted < classes)).all():
+                fact = f"{len(predicted)} predictions for {len(labels)} texts, or a class beyond {classes}"
                 self._found("incumbents", which, fact)
                 continue
             # The score at the last mark is scikit-learn's, which checks the vectorised metrics of the ranking.
             of = cell_score if each["mark"] == MARKS[-1] else score
-            scores[each["mark"]] = float(of(file.metric, predicted, labels, len(file.classes)))
+            scores[each["mark"]] = float(of(metric, predicted, labels, classes))
         if outcome["status"] in COUNTS and 1.0 not in scores:
             self._found("outcomes", name, f"status {outcome['status']!r} without a final answer that can be scored")
         run = str(outcome["run"])
@@ -380,7 +384,7 @@ class _Auditor:
             if count != self._rows[table.name]:
                 self._found(table.name, f"{count - self._rows[table.name]} rows", "belong to no attempt")
         (version,) = [row["version"] for row in self._select(tables.schema, "version")]
-        wanted = tables.SCHEMA if rulings.there(self._connection) else tables.READABLE[0]
+        wanted = tables.version_of(sa.inspect(self._connection).get_table_names())
         if version != wanted:
             self._found("schema", "its version", f"{version}, {wanted} expected of these tables")
         self._digest.update(f"{version}".encode())

@@ -5,7 +5,7 @@ numbers, so their chains and seals are made anew: over the same facts, in the sa
 attempt is known again by its run, cell and start, so that merging twice adds nothing, and merging later adds what is
 new. A cell that was finished in several places counts once: where the outcomes agree the first stays, and the other
 is kept as an attempt without one; where they differ the source is refused. An outcome that replaced a failed one
-(`harness evaluate --again`) replaces it here, too. Rulings come over as they are.
+(`harness evaluate --again`) replaces it here, too. Rulings and corrections come over as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from harness.errors import StoreError
-from harness.results import rulings, tables
+from harness.results import corrections, rulings, tables
 from harness.results.audit import audit_snapshot
 from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
 from harness.results.records import cell_record
@@ -49,6 +49,7 @@ class Merged:
     agreeing: int
     """Number of cells that the target already had from another source, with the same result."""
     rulings: int = 0
+    corrections: int = 0
 
 
 def merge(source: Store, target: Store) -> Merged:
@@ -95,9 +96,10 @@ class _Merge:
                 f"{'; '.join(self._conflicts[:_NAMED])}{f'; and {more} more' if more > 0 else ''}. "
                 "Merge only one of the two, or run these cells again on one machine"
             )
-        self._rulings()
+        self._decisions()
         n = self._count
-        return Merged(self._source, n["runs"], n["attempts"], n["queries"], n["cells"], n["agreeing"], n["rulings"])
+        counts = (n["runs"], n["attempts"], n["queries"], n["cells"], n["agreeing"], n["rulings"], n["corrections"])
+        return Merged(self._source, *counts)
 
     def _once(self, table: sa.Table, row: Row, facts: tuple[str, ...]) -> None:
         (key,) = table.primary_key.columns
@@ -116,13 +118,18 @@ class _Merge:
             page = sa.select(tables.answers).where(answers.in_(lacking[start : start + _PAGE]))
             self._here.execute(tables.answers.insert(), [dict(row) for row in self._there.execute(page).mappings()])
 
-    def _rulings(self) -> None:
-        """Copy the rulings that are missing. Each is named by the digest of what it says."""
+    def _decisions(self) -> None:
+        """Copy rulings and corrections that are missing. Each is named by the digest of what it says."""
         known = {each.id for each in rulings.decided(self._here)}
-        for each in rulings.decided(self._there):
-            if each.id not in known:
-                rulings.insert(self._here, each)
+        for ruling in rulings.decided(self._there):
+            if ruling.id not in known:
+                rulings.insert(self._here, ruling)
                 self._count["rulings"] += 1
+        known = {each.id for each in corrections.decided(self._here)}
+        for correction in corrections.decided(self._there):
+            if correction.id not in known:
+                corrections.insert(self._here, correction)
+                self._count["corrections"] += 1
 
     def _attempt(self, row: Row) -> None:
         """Copy an attempt, or what was added to an attempt since it was last merged."""

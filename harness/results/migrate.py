@@ -1,8 +1,8 @@
 """`harness migrate`: copy a results database of an older version into one of the present version.
 
 Version 1 had a chained ledger and no seals. Every row is copied unchanged and sealed. Outcomes are marked as sealed
-late, because changes before the migration cannot be detected. Version 2 lacked the table of rulings, and its rows are
-copied with their seals. The older file is kept under another name.
+late, because changes before the migration cannot be detected. Version 2 lacked the table of rulings and version 3 that
+of corrections, and their rows are copied with their seals. The older file is kept under another name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import sqlalchemy as sa
 from harness.errors import StoreError
 from harness.results import tables
 from harness.results.digests import LATE, closing_seal, first_link, row_seal
-from harness.results.rulings import bring_up_to_date
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,13 +77,13 @@ def migrate(path: Path) -> Path:
 
 
 def _extend(old: sqlite3.Connection, new: Path) -> None:
-    """Copy a file of version 2 as it is, and make the table that it lacks."""
+    """Copy a file of version 2 or 3 as it is, and make the tables that it lacks."""
     with closing(sqlite3.connect(new)) as copied:
         old.backup(copied)
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(new)))
     try:
         with engine.begin() as connection:
-            bring_up_to_date(connection)
+            tables.bring_up_to_date(connection)
     finally:
         engine.dispose()
 

@@ -163,8 +163,8 @@ class Fingerprint:
 class CellRecord:
     """What is known of a finished cell beside its status, answers and predictions: the column ``facts``.
 
-    For a cell of uploaded predictions, only `access` is known. A white-box reference has no budget and no queries, so
-    these fields are 0.
+    For a cell of uploaded predictions, only `access`, `metric` and `words` are known; the words are the names of the
+    classes. A white-box reference has no budget and no queries, so these fields are 0.
     """
 
     detail: str = ""
@@ -251,7 +251,8 @@ class CellRecord:
     def plain(self) -> dict[str, Any]:
         """The record as plain data, in the order in which it is stored."""
         if self.access == "predictions":  # nothing else is known of them
-            return {"access": self.access} | ({} if self.metric is None else {"metric": self.metric})
+            known = {"metric": self.metric, "words": self.words}
+            return {"access": self.access} | {name: value for name, value in known.items() if value}
         found: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         found["probe"] = None if self.probe is None else asdict(self.probe)
         for later in ("format", "row_tokens", "metric", "log", "replaced"):

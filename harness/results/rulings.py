@@ -12,7 +12,7 @@ import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import sqlalchemy as sa
 
@@ -90,7 +90,8 @@ def add(connection: sa.Connection, kind: Kind, track: str, entry: str, reason: s
 
 def insert(connection: sa.Connection, ruling: Ruling) -> None:
     """Write a ruling with its seal. A database of version 2 becomes one of the present version, with all its rows."""
-    bring_up_to_date(connection)
+    if not there(connection):
+        tables.bring_up_to_date(connection)
     row = {
         "ruling": ruling.id,
         "kind": ruling.kind,
@@ -103,11 +104,11 @@ def insert(connection: sa.Connection, ruling: Ruling) -> None:
     tables.insert_sealed(connection, tables.rulings, row)
 
 
-def bring_up_to_date(connection: sa.Connection) -> None:
-    """Make the table where it is not there yet: all that tells version 2 from the present one."""
-    if not there(connection):
-        tables.rulings.create(connection)
-        connection.execute(tables.schema.update().values(version=tables.SCHEMA))
+def faults(row: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a stored ruling, beside its seal."""
+    columns = ("kind", "track", "entry", "number", "reason", "made")
+    same = Ruling(*(row[column] for column in columns)).id == row["ruling"]
+    return [] if same else ["its id is not the digest of what it says"]
 
 
 def in_force(rulings: Iterable[Ruling], kind: Kind, track: str, label: str) -> Ruling | None:

@@ -44,13 +44,14 @@ def objects(connection: sa.Connection) -> dict[Object, str]:
 
 
 @cache
-def wanted(rulings: bool = True) -> tuple[dict[str, Any], dict[Object, str]]:
-    """`shape` and `objects` of a database as it is made; without `rulings`, as version 2 made it."""
+def wanted(version: int = tables.SCHEMA) -> tuple[dict[str, Any], dict[Object, str]]:
+    """`shape` and `objects` of a database as a version made it."""
     engine = sa.create_engine("sqlite://")
     with engine.begin() as connection:
         tables.metadata.create_all(connection)
-        if not rulings:
-            tables.rulings.drop(connection)
+        for added, table in tables.LATER.items():
+            if added > version:
+                table.drop(connection)
         made = shape(connection), objects(connection)
     engine.dispose()
     return made

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness.errors import StoreError
-from harness.results import tables
+from harness.results import corrections, tables
 from harness.results.database import address, identity, open_engine, readers, shown
 from harness.results.digests import chained, closing_seal, first_link, row_seal
 from harness.results.records import LedgerRow, OpenCell, Pace, Run, StoredCell, cell_record, run_key
@@ -55,6 +55,8 @@ class Store:
         """
         self.url = shown(url)
         """The store's name for messages, without the password."""
+        self.labels = corrections.CORRECTED
+        """The labels that cells are read with: see `harness.results.corrections.in_force`."""
         self._engine = open_engine(url, create=create)
         self.address = address(self._engine)
         """The URL by which other processes reach it from any directory. It may have a password, so it is never
@@ -158,33 +160,31 @@ class Store:
         with self._reading() as connection:
             return decided(connection)
 
-    def cells(self, run: str) -> list[StoredCell]:
-        """Finished cells of a run, in order of task and split."""
-        columns = tables.outcomes.c
-        query = sa.select(tables.outcomes, tables.test_sets.c.labels).join(tables.test_sets).where(columns.run == run)
-        incumbents = sa.select(tables.incumbents).join(
-            tables.outcomes, tables.outcomes.c.attempt == tables.incumbents.c.attempt
-        )
+    def labels_shown(self, track: str) -> list[str]:
+        """With which labels the scores of a track are computed, in lines; none where no label was ever corrected."""
         with self._reading() as connection:
-            rows = connection.execute(query.order_by(columns.task, columns.split)).all()
-            kept: dict[int, list[Any]] = {row.attempt: [] for row in rows}
-            for incumbent in connection.execute(incumbents.where(columns.run == run)):
-                kept[incumbent.attempt].append(incumbent)
-        with self._decoding(f"run {run}"):
-            return [_cell(row, kept[row.attempt]) for row in rows]
+            return corrections.shown(connection, track, self.labels)
+
+    def cells(self, run: str) -> list[StoredCell]:
+        """Finished cells of a run, in order of task and split, with the `labels` that were asked for."""
+        return self._cells(run, [tables.outcomes.c.task, tables.outcomes.c.split])
 
     def newest_cell(self, run: str) -> StoredCell | None:
         """The cell of a run that finished last; None if no cell is finished."""
-        columns = tables.outcomes.c
-        query = sa.select(tables.outcomes, tables.test_sets.c.labels).join(tables.test_sets).where(columns.run == run)
+        found = self._cells(run, [tables.outcomes.c.finished.desc(), tables.outcomes.c.attempt.desc()], 1)
+        return found[0] if found else None
+
+    def _cells(self, run: str, order: list[Any], limit: int | None = None) -> list[StoredCell]:
+        query = sa.select(tables.outcomes, tables.test_sets.c.labels).join(tables.test_sets)
         with self._reading() as connection:
-            row = connection.execute(query.order_by(columns.finished.desc(), columns.attempt.desc()).limit(1)).first()
-            if row is None:
-                return None
-            incumbents = sa.select(tables.incumbents).where(tables.incumbents.c.attempt == row.attempt)
-            kept = list(connection.execute(incumbents))
+            rows = connection.execute(query.where(tables.outcomes.c.run == run).order_by(*order).limit(limit)).all()
+            kept: dict[int, list[Any]] = {row.attempt: [] for row in rows}
+            incumbents = sa.select(tables.incumbents).where(tables.incumbents.c.attempt.in_(kept))
+            for incumbent in connection.execute(incumbents):
+                kept[incumbent.attempt].append(incumbent)
+            corrected = corrections.labels(connection, self.labels)
         with self._decoding(f"run {run}"):
-            return _cell(row, kept)
+            return [_cell(row, kept[row.attempt], corrected.get(row.test)) for row in rows]
 
     def pace(self, run: str) -> Pace:
         """How many cells of a run have finished, and how long they took."""
@@ -384,12 +384,12 @@ def remove_outcome(connection: sa.Connection, attempt: int) -> None:
     connection.execute(tables.outcomes.delete().where(tables.outcomes.c.attempt == attempt))
 
 
-def _cell(row: Any, incumbents: list[Any]) -> StoredCell:
-    """Make a cell from its outcome, the labels of the test set, and its incumbents."""
+def _cell(row: Any, incumbents: list[Any], corrected: IntArray | None) -> StoredCell:
+    """Make a cell from its outcome, its incumbents, and the labels of the test set, unless they were corrected."""
     kept = sorted(incumbents, key=lambda incumbent: incumbent.mark)
     predictions = {incumbent.mark: tables.classes_of(incumbent.predictions) for incumbent in kept}
     rows = {incumbent.mark: incumbent.rows for incumbent in kept}
-    record, labels = cell_record(row.facts), tables.classes_of(row.labels)
+    record, labels = cell_record(row.facts), tables.classes_of(row.labels) if corrected is None else corrected
     return StoredCell(
         row.run, row.task, row.split, row.attempt, row.status, record, labels, predictions, row.finished, rows
     )

@@ -14,13 +14,16 @@ from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, UniqueConstrain
 from harness.results.digests import row_seal
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from harness.contract import IntArray
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of these tables."""
-READABLE = (2, SCHEMA)
-"""Versions that are used as they are. Version 2 lacks the table `rulings` and gets it with the first ruling. A database
-of another version is refused; `harness migrate` copies an older one."""
+READABLE = (2, 3, SCHEMA)
+"""Versions that are used as they are. Version 2 lacks the tables of `LATER` and version 3 the last of them; a database
+gets what it lacks with the first row of such a table. A database of another version is refused; `harness migrate`
+copies an older one."""
 
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text sorted by its bytes, so that every database returns rows in the same order."""
@@ -111,6 +114,33 @@ rulings = sa.Table(
     Column("made", sa.Float, nullable=False),
     Column("seal", Text, nullable=False, default=""),
 )
+corrections = sa.Table(
+    "corrections",
+    metadata,
+    Column("correction", Text, primary_key=True),  # digest of the others, see harness.results.corrections
+    Column("test", ForeignKey("test_sets.test"), nullable=False),
+    Column("corrected", ForeignKey("test_sets.test"), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("made", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),
+)
+LATER = {3: rulings, 4: corrections}
+"""Tables that were added, by the version that added them."""
+
+
+def version_of(names: Collection[str]) -> int:
+    """The version of a database with tables of these names."""
+    lacking = [version for version, table in LATER.items() if table.name not in names]
+    return min(lacking, default=SCHEMA + 1) - 1
+
+
+def bring_up_to_date(connection: sa.Connection) -> None:
+    """Make the tables that a database of an older readable version lacks, and say so in its version."""
+    there = sa.inspect(connection).get_table_names()
+    for table in LATER.values():
+        if table.name not in there:
+            table.create(connection)
+    connection.execute(schema.update().values(version=SCHEMA))
 
 
 def class_bytes(classes: IntArray) -> bytes:

@@ -23,6 +23,7 @@ import numpy as np
 from harness.errors import DataError, InputError
 from harness.results.records import CellRecord, KeptAnswer, RunKey
 from harness.solving.metrics import cell_score
+from harness.tracks.competition import day_start
 from harness.tracks.examples import Source, examples_sha256, load_test, splits_of
 from harness.tracks.litter import is_litter
 from harness.tracks.track import Track, track_tasks
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from harness.contract import Examples, IntArray, Metric
     from harness.results.store import Store
+    from harness.tracks.competition import Competition
     from harness.tracks.tasks import TaskFile
 
 PLANNED = "planned"
@@ -53,6 +55,8 @@ class Scored:
     score: float
     predictions: IntArray  # (rows,) classes
     test: Examples
+    classes: tuple[str, ...] = ()
+    """Names of the task's classes, which stand in for the label words that nobody knows."""
 
 
 def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
@@ -82,7 +86,7 @@ def score_archive(path: Path, track: Track, source: Source) -> list[Scored]:
         test = load_test(file, source)
         predicted = _column(f"{path}: {name}", text, file, len(test))
         value = cell_score(file.metric, predicted, test.labels, len(file.classes))
-        found[file.name, split] = Scored(file.name, split, len(test), file.metric, value, predicted, test)
+        found[file.name, split] = Scored(file.name, split, len(test), file.metric, value, predicted, test, file.classes)
     if not found:
         raise InputError(f"{path}: it has no .csv file; <Task>/<split>.csv expected")
     return [found[key] for key in sorted(found)]
@@ -122,6 +126,7 @@ def keep(
     they are called.
 
     Raises:
+        InputError: the competition is not open, or the team has had its attempts of the day.
         SubmissionError: an organiser's ruling does not allow it.
     """
     tests = "".join(examples_sha256(s.test) for s in scored)
@@ -144,16 +149,29 @@ def keep(
         access="predictions",
         team=team,
     )
+    _check_open(store, key, track.competition)
     run = store.open_run(key, {PLANNED: [list(cell) for cell in planned]})
     finished = store.finished(run)
     for s in scored:
         if (s.task, s.split) not in finished:
             kept = KeptAnswer(1.0, 0, b"", s.predictions)
             attempt = store.begin(run, s.task, s.split)
-            attempt.finish(
-                "ok", CellRecord(access="predictions", metric=s.metric), examples_sha256(s.test), s.test.labels, [kept]
-            )
+            record = CellRecord(access="predictions", metric=s.metric, words=s.classes)
+            attempt.finish("ok", record, examples_sha256(s.test), s.test.labels, [kept])
     return run
+
+
+def _check_open(store: Store, key: RunKey, competition: Competition) -> None:
+    """Refuse an archive that the dates and limits of a competition do not allow; one that is stored counts once."""
+    refused = competition.refusal()
+    if refused:
+        raise InputError(f"{key.label}: {refused}; nothing is scored or stored")
+    own = [run for run in store.runs() if run.key.access == "predictions" and run.key.track == key.track]
+    if key.id in {run.id for run in own}:
+        return
+    who = key.team or key.entry
+    today = [run for run in own if (run.key.team or run.key.entry) == who and run.started >= day_start()]
+    competition.check_attempts(f"team {key.team}" if key.team else who, len(today))
 
 
 def _folder(file: TaskFile) -> str:

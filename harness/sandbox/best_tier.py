@@ -12,8 +12,8 @@ from functools import cache
 
 from harness.errors import SandboxError
 from harness.sandbox.launch import Isolation, start
+from harness.tracks.limits import Limits
 from harness.tracks.tiers import TIERS, Tier
-from harness.tracks.track import Limits
 
 BANNER = """\
 !!! NO ISOLATION: submissions run as you, with your files, your processes and your network. !!!

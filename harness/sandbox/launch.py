@@ -29,7 +29,7 @@ from harness.sandbox.confine import LENGTH, landlock_abi
 from harness.tracks.tiers import TIERS, Tier
 
 if TYPE_CHECKING:
-    from harness.tracks.track import Limits
+    from harness.tracks.limits import Limits
 
 NOBODY = 65534
 """Uid and gid of a worker that root starts."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.sandbox.submission import Submission
+    from harness.tracks.limits import Limits
     from harness.tracks.tiers import Tier
-    from harness.tracks.track import Limits
 
 _LONGEST_S = 60.0
 _LARGEST_FRAME = 1 << 20

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 import time
 from collections import Counter
@@ -33,8 +32,10 @@ from harness.service.tables import (
     migrate,
     queries_table,
     schema_version,
+    teams_table,
     tokens_table,
 )
+from harness.service.tokens import NAME, NewToken, Token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,26 +46,7 @@ KEPT_REPLIES = 64
 """Number of replies kept for retries of each account, the newest ones."""
 KEPT_BYTES = 128 << 20
 """Largest total size of these replies in bytes. The newest reply is always kept."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_MOST_CALLS = 1_000_000
-"""Largest number of calls of one token in each cell."""
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
-
-
-@dataclass(frozen=True)
-class Token:
-    """The identity of a client. The secret itself is not stored."""
-
-    name: str
-    calls: int | None
-    created: float
-    revoked: float | None
-    expires: float | None = None
-    """Unix seconds from which it gives no access; None means never."""
-
-    def valid(self, now: float) -> bool:
-        """Whether it gives access at `now`, in Unix seconds."""
-        return self.revoked is None and (self.expires is None or now < self.expires)
 
 
 @dataclass(frozen=True)
@@ -164,44 +146,44 @@ class Accounts:
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def new_token(self, name: str, calls: int | None = None, expires: float | None = None) -> str:
+    def new_token(
+        self, name: str, calls: int | None = None, expires: float | None = None, team: str | None = None
+    ) -> str:
         """Make a token and return it. It is not stored and cannot be shown again.
 
         Args:
             name: names the token in the log, in `--usage` and, as NAME@service, in the leaderboard.
             calls: budget of each cell in calls; None means the track's.
             expires: Unix seconds from which it gives no access; None means never.
+            team: whose it is; None makes it a team of its own.
 
         Raises:
             InputError: the name is taken or cannot be one, or `calls` are not positive or too many.
         """
-        return self.new_tokens([(name, calls, expires)])[0]
+        return self.new_tokens([NewToken(name, calls, expires, team)])[0]
 
-    def new_tokens(self, wanted: Sequence[tuple[str, int | None, float | None]]) -> list[str]:
-        """Make several tokens, each (name, calls, expires) as for `new_token`: all of them, or none.
+    def new_tokens(self, wanted: Sequence[NewToken]) -> list[str]:
+        """Make several tokens: all of them, or none.
 
         Raises:
             InputError: as `new_token`; the message names the token.
         """
-        secret_of = {name: secrets.token_urlsafe(32) for name, _, _ in wanted}
+        secret_of = {each.name: secrets.token_urlsafe(32) for each in wanted}
         if len(secret_of) < len(wanted):
-            twice = next(name for name, count in Counter(name for name, _, _ in wanted).items() if count > 1)
+            twice = next(name for name, count in Counter(each.name for each in wanted).items() if count > 1)
             raise InputError(f"{twice} is named twice; each token needs a name of its own")
-        for name, calls, _ in wanted:
-            if not _NAME.fullmatch(name):
-                raise InputError(f"{name!r} cannot be a token's name; letters, digits, '-' and '_', up to 64")
-            if calls is not None and calls <= 0:
-                raise InputError(f"--calls {calls}: a positive number of calls is needed")
-            if calls is not None and calls > _MOST_CALLS:
-                raise InputError(f"--calls {calls:,}: at most {_MOST_CALLS:,} calls can be given to a token")
+        for each in wanted:
+            each.check()
         with self._transaction(self._reader) as connection:
             taken = set(connection.execute(sa.select(tokens_table.c.name)).scalars()) & set(secret_of)
         now = time.time()
         try:
             with self._transaction(self._writer) as connection:
-                for name, calls, expires in wanted:
-                    row = {"name": name, "sha256": _sha256(secret_of[name]), "calls": calls}
-                    connection.execute(tokens_table.insert().values(**row, created=now, expires=expires))
+                for each in wanted:
+                    row = {"name": each.name, "sha256": _sha256(secret_of[each.name]), "calls": each.calls}
+                    connection.execute(tokens_table.insert().values(**row, created=now, expires=each.expires))
+                    if each.team is not None:
+                        connection.execute(teams_table.insert().values(token=each.name, team=each.team))
         except IntegrityError:
             names = ", ".join(sorted(taken)) or "one of these names"
             raise InputError(f"there is a token named {names} already; choose another name") from None
@@ -234,17 +216,15 @@ class Accounts:
     def tokens(self) -> list[Token]:
         """All tokens, oldest first."""
         with self._transaction(self._reader) as connection:
-            rows = connection.execute(
-                sa.select(*_token_columns()).order_by(tokens_table.c.created, tokens_table.c.name)
-            )
-            return [Token(*row) for row in rows]
+            query = _token_columns().order_by(tokens_table.c.created, tokens_table.c.name)
+            return [Token(*row[:-1]) for row in connection.execute(query)]
 
     def token(self, given: str) -> Token | None:
         """The owner of a token, or None. The time of the comparison reveals nothing about the secret."""
         name, _, secret = given.partition(".")
-        query = sa.select(*_token_columns(), tokens_table.c.sha256).where(tokens_table.c.name == name)
+        query = _token_columns().where(tokens_table.c.name == name)
         with self._transaction(self._reader) as connection:
-            row = connection.execute(query).first() if _NAME.fullmatch(name) else None
+            row = connection.execute(query).first() if NAME.fullmatch(name) else None
         right = hmac.compare_digest(_sha256(secret), _NOBODY if row is None else row.sha256)
         found = Token(*row[:-1]) if row is not None and right else None
         return found if found is not None and found.valid(time.time()) else None
@@ -386,13 +366,17 @@ class Accounts:
             raise StoreError(f"{self.name}: {cause}. Nothing half-written is in it; free the cause") from problem
 
 
+def _token_columns() -> sa.Select[Any]:
+    """Fields of a `Token`, and the digest of its secret."""
+    team = sa.func.coalesce(teams_table.c.team, tokens_table.c.name)
+    table = tokens_table.c
+    columns = (table.name, table.calls, table.created, table.revoked, team, table.expires, table.sha256)
+    return sa.select(*columns).join(teams_table, isouter=True)
+
+
 def _account_columns() -> sa.Select[Any]:
     names = ("account", "token", "track", "task", "split", "rows_total", "rows_spent", "queries", "submitted", "run")
     return sa.select(*(accounts_table.c[name] for name in names))
-
-
-def _token_columns() -> list[Any]:
-    return [tokens_table.c[field] for field in Token.__dataclass_fields__]
 
 
 def _sha256(secret: str) -> str:

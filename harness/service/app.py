@@ -25,13 +25,13 @@ from harness.blackbox import wire
 from harness.errors import DeviceMemoryError, HarnessError, ProtocolError, StoreError
 from harness.evaluation.environment import package_version
 from harness.service import messages, schema
-from harness.service.accounts import Token
 from harness.service.counters import CONTENT_TYPE, Metrics
 from harness.service.line import LEAST_PRICE, Closing, Line
 from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK, QUEUE_AHEAD, QUEUE_SECONDS, Fault
 from harness.service.pages import add_pages
 from harness.service.queries import Refusal
 from harness.service.rate_limit import Bucket
+from harness.service.tokens import Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

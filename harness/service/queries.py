@@ -22,9 +22,10 @@ from harness.blackbox.pricing import PricedModel
 from harness.contract import Budget
 from harness.errors import BudgetExhausted, HarnessError, QueryError
 from harness.service.accounts import Charge, Moved
+from harness.service.gate import Gate
 from harness.service.messages import CellName, CellPage, Fault, Labelled, Mine, MyPage, Receipt
 from harness.service.spending import spending
-from harness.tracks.track import AnswerLimits
+from harness.tracks.limits import AnswerLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from harness.blackbox.pricing import Answered
     from harness.contract import Examples, ModelInfo, Shots, Task
     from harness.results.records import LedgerRow
-    from harness.service.accounts import Account, Accounts, Token
+    from harness.service.accounts import Account, Accounts
     from harness.service.messages import FaultCode, QueryBody
+    from harness.service.tokens import Token
 
 T = TypeVar("T")
 _ATTEMPTS = 100
@@ -99,6 +101,7 @@ class QueryHandler:
         places: Mapping[tuple[str, int], Place],
         book: Accounts,
         limits: Limits,
+        gate: Gate = Gate(),  # noqa: B008 - a frozen value
         score: Callable[[str, str, int], float | None] | None = None,
     ) -> None:
         """Answer for the cells of one track.
@@ -109,9 +112,10 @@ class QueryHandler:
             places: the cells by (task, split).
             book: the accounts.
             limits: limits on a request.
+            gate: whether queries and answers are taken now.
             score: gives a stored cell's score by run, task and split; None means that no participant is told a score.
         """
-        self.track, self.places, self.book, self.limits = track, places, book, limits
+        self.track, self.places, self.book, self.limits, self.gate = track, places, book, limits, gate
         self._lm, self._score = lm, score
         self._priced = {
             where: PricedModel(
@@ -198,6 +202,7 @@ class QueryHandler:
             return Answer(known.reply, None)
         if account.submitted is not None:
             raise Refusal("closed", f"an answer was handed in for {account.task}/{account.split}; its budget is closed")
+        self._check_open(token)
         priced = self._of(place)
 
         def commit(answered: Answered) -> None:
@@ -230,10 +235,17 @@ class QueryHandler:
             raise Refusal(
                 "closed", f"another answer for {account.task}/{account.split} was handed in before; it stands"
             )
+        self._check_open(token)
         with _refusing():
             self._of(place).offered(blob)
         self.book.submit(account, blob)
         return receipt
+
+    def _check_open(self, token: Token) -> None:
+        """Refuse what the dates and limits of a competition do not allow."""
+        refused = self.gate.refusal(token, self.track.partition(" ")[0], self.book)
+        if refused:
+            raise Refusal("closed", refused)
 
     def _of(self, place: Place) -> PricedModel:
         return self._priced[place.task.name, place.split]

@@ -17,6 +17,7 @@ from harness.evaluation.referee import HandedIn, score_handed
 from harness.results.records import Usage
 from harness.service.app import make_app
 from harness.service.connections import AtOnce, connections
+from harness.service.gate import Gate
 from harness.service.line import Closing
 from harness.service.queries import Limits, Place, QueryHandler
 from harness.service.request_log import RequestLog, writer
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from harness.evaluation.referee import Cell
     from harness.evaluation.run import Evaluation, Plan
     from harness.results.store import Store
-    from harness.service.accounts import Account, Accounts, Token
+    from harness.service.accounts import Account, Accounts
+    from harness.service.tokens import Token
 
 _AT_ONCE = 256
 _MOST_TRIES = 5
@@ -82,8 +84,9 @@ def service_of(
                 return cell_score(asked.metric, last, cell.labels, len(asked.classes))
         return None
 
+    gate = Gate(evaluation.track.competition)
     told = score if show_scores else None
-    handler = QueryHandler(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed, told)
+    handler = QueryHandler(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed, gate, told)
     failed: set[int] = set()
     return make_app(handler, lambda others: settle(evaluation, book, failed, others))
 
@@ -218,4 +221,5 @@ def _run_of(token: Token, plan: Plan, store: Store) -> str:
         submission_sha256=hashlib.sha256(f"service {token.name} {token.created!r}".encode()).hexdigest(),
         modified=(*plan.base.modified, "calls") if own else plan.base.modified,
         calls=plan.base.calls if token.calls is None else token.calls,
+        team="" if token.team == token.name else token.team,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from harness.service.tables import accounts_table, queries_table
+from harness.service.tables import accounts_table, queries_table, teams_table
 
 if TYPE_CHECKING:
     from harness.service.accounts import Accounts
@@ -18,6 +18,8 @@ class Spending:
     """What one token has spent on one cell."""
 
     token: str
+    team: str
+    """Whose the token is."""
     track: str
     """Name and fingerprint."""
     task: str
@@ -52,20 +54,30 @@ def spending(book: Accounts, token: str | None = None) -> list[Spending]:
     account, query = accounts_table.c, queries_table.c
     sums = [sa.func.coalesce(sa.func.sum(query[name]), 0) for name in ("tokens", "seconds", "bytes_up", "bytes_down")]
     place = (account.token, account.track, account.task, account.split)
+    team = sa.func.coalesce(sa.func.max(teams_table.c.team), account.token)
     last = sa.func.max(query.answered)
-    columns = (
-        *place,
-        account.rows_total,
-        account.rows_spent,
-        account.queries,
-        *sums,
-        last,
-        account.submitted,
-        account.run,
-    )
+    name, *cell = place
+    columns: tuple[Any, ...] = (name, team, *cell, account.rows_total, account.rows_spent, account.queries)
     joined = accounts_table.outerjoin(queries_table, account.account == query.account)
-    wanted = sa.select(*columns).select_from(joined).group_by(account.account).order_by(*place)
+    joined = joined.outerjoin(teams_table, teams_table.c.token == account.token)
+    wanted = (
+        sa.select(*columns, *sums, last, account.submitted, account.run)
+        .select_from(joined)
+        .group_by(account.account)
+        .order_by(*place)
+    )
     if token is not None:
         wanted = wanted.where(account.token == token)
     with book.reading() as connection:
-        return [Spending(*row) for row in connection.execute(wanted)]
+        return [Spending(*tuple(row)) for row in connection.execute(wanted)]
+
+
+def begun(book: Accounts, track: str) -> dict[str, float]:
+    """When each token first asked a query or handed in an answer on a track of this name, in Unix seconds."""
+    account, query = accounts_table.c, queries_table.c
+    first = sa.func.min(sa.func.coalesce(query.answered, account.submitted))
+    joined = accounts_table.outerjoin(queries_table, account.account == query.account)
+    wanted = sa.select(account.token, first).select_from(joined).group_by(account.token)
+    with book.reading() as connection:
+        rows = connection.execute(wanted.where(account.track.startswith(f"{track} ", autoescape=True)))
+        return {token: moment for token, moment in rows if moment is not None}

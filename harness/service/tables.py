@@ -59,6 +59,13 @@ queries_table = sa.Table(
     UniqueConstraint("account", "key"),
 )
 
+teams_table = sa.Table(
+    "service_teams",  # of a token without a row, the team is the token
+    metadata,
+    Column("token", ForeignKey("service_tokens.name"), primary_key=True),
+    Column("team", Text, nullable=False),
+)
+
 
 def migrate(connection: sa.Connection, version: int) -> int:
     """Bring tables of an older schema up to date, in the caller's transaction.

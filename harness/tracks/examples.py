@@ -1,4 +1,4 @@
-"""Examples from the embedded miniatures, a competition kit directory, or public data sets.
+"""Examples from the embedded miniatures, a competition kit directory, files of one's own, or public data sets.
 
 Every source gives `Examples` with labels 0..K-1 in the task's class order. A bad row is an error with file and line.
 Nothing is guessed, and nothing is dropped but the rows that a public data set marks as unlabelled (-1).
@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,14 +19,14 @@ import numpy as np
 
 from harness.contract import Examples, Shots, Text
 from harness.errors import DataError
+from harness.tracks.files import read_table
 from harness.tracks.tasks import TaskFile, tasks_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from harness.tracks.bbt_2022 import RowsOf2022
-    from harness.tracks.tasks import KitSource
+    from harness.tracks.tasks import FilesSource, KitSource
     from harness.tracks.track import DataSource, TrackTask
 
 
@@ -61,6 +62,10 @@ def load_shots(file: TaskFile, source: Source, split: int, spec: TrackTask) -> S
     Raises:
         DataError: the split is missing, or a file is malformed.
     """
+    if source.kind == "files":
+        folder = _split_folder(file, source, split)
+        ending = _files(file).format
+        return Shots(read_file(folder / f"train.{ending}", file), read_file(folder / f"dev.{ending}", file))
     if source.kind == "kit":
         folder = _kit_folder(file, source) / str(split)
         if not folder.is_dir():
@@ -93,6 +98,8 @@ def load_test(file: TaskFile, source: Source) -> Examples:
     """
     if source.test is not None:
         return _private_test(file, source.test)
+    if source.kind == "files":
+        return read_file(data_folder(file, source) / f"test.{_files(file).format}", file)
     if source.kind == "kit":
         return read_tsv(_kit_folder(file, source) / "test.tsv", file)
     if source.kind == "embedded":
@@ -132,13 +139,15 @@ def splits_of(file: TaskFile, source: Source, spec: TrackTask, present_only: boo
     Raises:
         DataError: no split is left.
     """
-    if source.kind != "kit":
+    if source.kind not in {"kit", "files"}:
         if spec.splits == "present":
             raise DataError(f"{file.title}: the track takes the splits of a kit directory; give one with --data DIR")
         return list(spec.splits)
-    present = kit_splits(file, source)
+    present = kit_splits(file, source) if source.kind == "kit" else file_splits(file, source)
     wanted = present if spec.splits == "present" or source.all_splits else list(spec.splits)
     chosen = [split for split in wanted if split in present] if present_only else wanted
+    if not chosen and source.kind == "files":
+        raise DataError(f"{data_folder(file, source)}: no split to run; splits/<split>/train and dev are expected")
     if not chosen:
         raise DataError(f"{_kit_folder(file, source)}: no split to run; expected <split>/train.tsv and <split>/dev.tsv")
     return chosen
@@ -146,7 +155,17 @@ def splits_of(file: TaskFile, source: Source, spec: TrackTask, present_only: boo
 
 def kit_splits(file: TaskFile, source: Source) -> list[int]:
     """Splits that a kit directory has for a task."""
-    folders = _kit_folder(file, source).iterdir()
+    return _numbered(_kit_folder(file, source))
+
+
+def file_splits(file: TaskFile, source: Source) -> list[int]:
+    """Splits that lie in the folder of a task's own data."""
+    folder = data_folder(file, source) / "splits"
+    return _numbered(folder) if folder.is_dir() else []
+
+
+def _numbered(parent: Path) -> list[int]:
+    folders = parent.iterdir()
     return sorted(int(path.name) for path in folders if path.is_dir() and re.fullmatch("0|[1-9][0-9]*", path.name))
 
 
@@ -206,19 +225,57 @@ def read_tsv(path: Path, file: TaskFile) -> Examples:
     return _examples(path, rows, _kit(file).labels)
 
 
+def read_file(path: Path, file: TaskFile) -> Examples:
+    """Read a CSV, TSV or JSONL file with named columns.
+
+    Raises:
+        DataError: missing or empty file, a column that is missing, a malformed row, or an unknown label.
+    """
+    files = _files(file)
+    rows, problems = read_table(path, files.columns, files.label)
+    if problems:
+        raise DataError(str(problems[0]))
+    return _examples(path, [(row.texts, row.label, row.line) for row in rows], file.written_labels)
+
+
+def data_folder(file: TaskFile, source: Source) -> Path:
+    """The folder of a task's own data: below the directory of the source, or else where its task.toml is."""
+    if source.directory is not None:
+        return source.directory / file.name
+    return Path(file.folder) if isinstance(file.folder, str) else tasks_dir() / file.name
+
+
+def source_at(kind: DataSource, directory: Path | None) -> Source:
+    """The source of a track's data, or the one in a directory that was given: files if the track has files, or a kit.
+
+    Args:
+        kind: the track's own.
+        directory: what `--data` names; None if nothing was given.
+    """
+    return Source(kind if directory is None or kind == "files" else "kit", directory)
+
+
+def private_tests(file: TaskFile, directory: Path) -> list[Path]:
+    """Where a directory with the layout of a kit or of `tasks/` may have the test set of a task."""
+    kit = [] if file.kit is None else [directory / file.kit.folder / "test.tsv"]
+    own = "mini/test.jsonl" if file.files is None else f"test.{file.files.format}"
+    return [*kit, directory / file.name / own]
+
+
 def _private_test(file: TaskFile, directory: Path) -> Examples:
-    """The test set of a directory with the layout of a kit or of `tasks/`."""
-    kit = None if file.kit is None else directory / file.kit.folder / "test.tsv"
-    mini = directory / file.name / "mini" / "test.jsonl"
-    here = [path for path in (kit, mini) if path is not None and path.is_file()]
+    possible = private_tests(file, directory)
+    here = [path for path in possible if path.is_file()]
     if len(here) != 1:
-        wanted = " or ".join(str(path) for path in (kit, mini) if path is not None)
+        wanted = " or ".join(map(str, possible))
         raise DataError(f"{directory} has {len(here)} test sets of {file.title}; one is expected, {wanted}")
-    return _mini(file, "test", directory) if here == [mini] else read_tsv(here[0], file)
+    if here[0] != possible[-1]:
+        return read_tsv(here[0], file)
+    return _mini(file, "test", directory) if file.files is None else read_file(here[0], file)
 
 
 def _mini(file: TaskFile, part: str, tasks: Path | None = None) -> Examples:
-    path = (tasks or tasks_dir()) / file.name / "mini" / f"{part}.jsonl"
+    own = Path(file.folder).parent if isinstance(file.folder, str) else tasks_dir()
+    path = (tasks or own) / file.name / "mini" / f"{part}.jsonl"
     if not path.parent.is_dir():
         raise DataError(f"task {file.name} has no miniature, {path.parent} is missing; take a track on other data")
     rows = []
@@ -287,6 +344,20 @@ def _kit(file: TaskFile) -> KitSource:
             f"task {file.name} has no [kit] table: the competition kit lacks it; take a track on other data"
         )
     return file.kit
+
+
+def _files(file: TaskFile) -> FilesSource:
+    if file.files is None:
+        raise DataError(f"task {file.name} has no [files] table: no files with named columns; take a track on others")
+    return file.files
+
+
+def _split_folder(file: TaskFile, source: Source, split: int) -> Path:
+    folder = data_folder(file, source) / "splits" / str(split)
+    if not folder.is_dir():
+        there = ", ".join(map(str, file_splits(file, source))) or "none"
+        raise DataError(f"{folder}: split {split} of {file.title} is missing; there are {there}")
+    return folder
 
 
 def _lines(path: Path) -> list[str]:

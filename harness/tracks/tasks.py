@@ -88,6 +88,22 @@ class HubSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the data set writes a line break inside a text; BBT's code reads a space there."""
 
 
+class FilesSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data in the task's own folder, as files with named columns (`harness.tracks.files`).
+
+    They are ``test``, ``splits/<split>/train`` and ``splits/<split>/dev``.
+    """
+
+    columns: tuple[str, ...]
+    """Names of the columns that hold the texts, in the order of ``{a}`` and ``{b}``. Other columns are notes."""
+    label: str
+    """Name of the column that holds the label."""
+    format: Literal["csv", "tsv", "jsonl"] = "csv"
+    """Ending and format of all files of the task."""
+    labels: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Labels as they are written in the files, in class order; without the key they are the names of the classes."""
+
+
 class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A ``task.toml``, validated."""
 
@@ -100,6 +116,21 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kit: KitSource | None = None
     """None if the competition kit does not have this task."""
     hub: HubSource | None = None
+    files: FilesSource | None = None
+    """None if no data lie in the task's folder as files with named columns."""
+    folder: str | msgspec.UnsetType = msgspec.UNSET
+    """The absolute path of the task's folder, where it is not one of those that ship. It is not in the file."""
+
+    @property
+    def substance(self) -> bytes:
+        """What scores depend on in the file, as bytes: classes, metric and wordings, without title and data."""
+        return msgspec.json.encode([self.classes, self.fields, self.metric, self.profiles], order="deterministic")
+
+    @property
+    def written_labels(self) -> tuple[str, ...]:
+        """The labels in the task's own files, in class order."""
+        named = self.files.labels if self.files is not None else msgspec.UNSET
+        return self.classes if named is msgspec.UNSET else named
 
     def by_first_piece(self, profile: str, kind: Kind) -> bool:
         """Whether the label words of a wording stand for their first tokens.
@@ -171,19 +202,47 @@ def task_names(root: Path | None = None) -> list[str]:
 def load_task(name: str, root: Path | None = None) -> TaskFile:
     """Read and validate one task.
 
+    Args:
+        name: the name of its folder.
+        root: the folder that holds the task's folder; None is the one of the tasks that ship.
+
     Raises:
         TaskError: the name is unknown, or the file breaks a rule. The message names file, line and expectation.
     """
-    root = root or tasks_dir()
-    path = root / name / "task.toml"
+    path = (root or tasks_dir()) / name / "task.toml"
     if not path.is_file():
-        raise TaskError(f"no task {name!r} in {root}; there are {', '.join(task_names(root)) or 'none'}")
+        there = ", ".join(task_names(root)) or "none"
+        raise TaskError(f"no task {name!r} in {path.parents[1]}; there are {there}")
     file = read_toml(path, TaskFile, TaskError)
-    problem = next(_problems(file, name), None)
+    problem = next(task_problems(path, file), None)
     if problem:
-        keys, message = problem
-        raise TaskError(f"{path}:{line_of(path.read_text(encoding=ENCODING), keys)}: {message}")
-    return file
+        raise TaskError(problem)
+    return file if root is None else msgspec.structs.replace(file, folder=str(path.parent.absolute()))
+
+
+def find_task(name: str, root: Path | None) -> TaskFile:
+    """The task of this name in `root`, if it is there, or else among those that ship.
+
+    Args:
+        name: the name of its folder.
+        root: a folder of tasks that is searched first; None if there is none.
+
+    Raises:
+        TaskError: it is in neither, or its file breaks a rule.
+    """
+    if root is None or (root / name / "task.toml").is_file():
+        return load_task(name, root)
+    if name not in task_names():
+        here = ", ".join(task_names(root)) or "no task"
+        raise TaskError(f"no task {name!r}: {root} has {here}, and those that ship are {', '.join(task_names())}")
+    return load_task(name)
+
+
+def task_problems(path: Path, file: TaskFile) -> Iterator[str]:
+    """Each rule that a task file breaks, with the path and line."""
+    text = path.read_text(encoding=ENCODING)
+    for keys, message in _problems(file, path.absolute().parent.name):
+        yield f"{path}:{line_of(text, keys)}: {message}"
 
 
 def with_metric(file: TaskFile, metric: Metric | msgspec.UnsetType | None) -> TaskFile:
@@ -228,15 +287,32 @@ def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:
             found = _cloze_problem(cloze, file, kind == "causal") if cloze else None
             if found:
                 yield ["profiles", name, kind], f"profiles.{name}.{kind}: {found}"
+    if file.folder is not msgspec.UNSET:
+        yield ["folder"], "unknown field `folder`: a task's folder is where its task.toml is"
+    yield from _source_problems(file)
+
+
+def _source_problems(file: TaskFile) -> Iterator[tuple[list[str], str]]:
+    count = len(file.classes)
     labels = file.kit.labels if file.kit else None
     if labels is not None and (len(labels) != count or len(set(labels)) != count):
         message = f"kit.labels has {len(labels)} labels, {len(set(labels))} distinct, for {count} classes"
         yield ["kit", "labels"], f"{message}; a label of its own is needed for each"
-    if file.hub and len(file.hub.columns) != file.fields:
-        message = (
-            f"hub.columns has {len(file.hub.columns)} columns for {file.fields} text fields; one for each is needed"
-        )
-        yield ["hub", "columns"], message
+    for table, source in (("hub", file.hub), ("files", file.files)):
+        if source and len(source.columns) != file.fields:
+            message = f"{table}.columns has {len(source.columns)} columns for {file.fields} text fields"
+            yield [table, "columns"], f"{message}; one for each is needed"
+    if file.files:
+        yield from _files_problems(file, file.files)
+
+
+def _files_problems(file: TaskFile, files: FilesSource) -> Iterator[tuple[list[str], str]]:
+    columns, labels, count = (*files.columns, files.label), file.written_labels, len(file.classes)
+    if len(set(columns)) != len(columns):
+        yield ["files", "columns"], f"files.columns and files.label name {', '.join(columns)}; each must be another"
+    if len(labels) != count or len(set(labels)) != count:
+        message = f"files.labels has {len(labels)} labels, {len(set(labels))} distinct, for {count} classes"
+        yield ["files", "labels"], f"{message}; a label of its own is needed for each"
 
 
 def _cloze_problem(cloze: Cloze, file: TaskFile, causal: bool) -> str | None:

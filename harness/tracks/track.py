@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,20 +13,22 @@ import msgspec
 
 from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
 from harness.errors import InputError, TaskError, TrackError
-from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, load_task, with_metric
+from harness.tracks.competition import Competition
+from harness.tracks.limits import Limits, Positive  # noqa: TC001 - as above
+from harness.tracks.prices import Prices  # noqa: TC001
+from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, find_task, tasks_dir, with_metric
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Positive = Annotated[int, msgspec.Meta(gt=0)]
-Price = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 DType = Literal["float32", "bfloat16", "float16", "int8"]
 Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime"]
-DataSource = Literal["embedded", "kit", "hub"]
+DataSource = Literal["embedded", "kit", "hub", "files"]
 Draw = Literal["hash", "bbt-2022"]
 
+OF_FOLDER = "track.toml"
+"""Name of the track file in a folder that `--track` names."""
 ROUNDING: dict[DType, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.1, "int8": 1.0}
 """Largest difference of a fixed text's logit that counts as rounding, by number format. A larger difference means
 another model. In bfloat16, logits of the embedded model differ by up to 0.05 between instruction sets (AMX and AVX2).
@@ -61,6 +63,8 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where examples come from."""
 
     source: DataSource
+    """``embedded``: the miniatures in the package. ``kit``: a directory in the layout of the competition's kit, given
+    with ``--data``. ``hub``: the public data sets. ``files``: CSV, TSV or JSONL files in the folders of the tasks."""
     given_draw: Draw | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="draw")
     """How few-shot splits are drawn from a public data set, see `draw`."""
     kit: bool | msgspec.UnsetType = msgspec.UNSET
@@ -90,59 +94,6 @@ class PromptSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     separator: str | msgspec.UnsetType = msgspec.UNSET
     """What stands between p0 and the text in the track's wording, at the front of its templates. Where no p0 stands in
     the text, for want of a prompt or because it is prepended, templates are read without it (BBT's paper)."""
-
-
-@dataclass(frozen=True)
-class AnswerLimits:
-    """What the answers of one cell may cost the referee; `Limits` says where the numbers come from."""
-
-    seconds: float
-    """In which all kept answers are applied to the test set."""
-    tokens: int = 8192
-    """That one answer reads of the model for each test text, over all its members."""
-    projection_bytes: int = 6 << 30
-    """Of the projections that one answer's subspaces unfold to."""
-    head_bytes: int = 64 << 20
-    """Of the heads of one answer."""
-    kept_bytes: int = 256 << 20
-    """Of all answers that are kept, one for each mark."""
-
-
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one worker may use in one cell, and what its answers may cost the referee.
-
-    The keys of the latter are not in the shipped tracks and not in the fingerprint of a track without them:
-    `AnswerLimits` has the values that hold then.
-    """
-
-    wall_s: Amount
-    memory_gb: Amount
-    answer_mb: Positive = 64
-    frame_mb: Positive = 64
-    output_kb: Positive = 64
-    open_files: Positive = 64
-    test_s: Amount | msgspec.UnsetType = msgspec.UNSET
-    """Seconds in which the kept answers of a cell are applied to the test set; without the key `wall_s`."""
-    test_tokens: Positive | msgspec.UnsetType = msgspec.UNSET
-    """Tokens that one answer may read for each test text."""
-    projection_mb: Positive | msgspec.UnsetType = msgspec.UNSET
-    head_mb: Positive | msgspec.UnsetType = msgspec.UNSET
-    kept_mb: Positive | msgspec.UnsetType = msgspec.UNSET
-    """MiB of all answers that are kept of a cell."""
-
-    @property
-    def answers(self) -> AnswerLimits:
-        """What the answers of one cell may cost, with the values that hold where the track has no key."""
-        given: dict[str, int] = {}
-        for name, key, unit in (
-            ("tokens", self.test_tokens, 1),
-            ("projection_bytes", self.projection_mb, 1 << 20),
-            ("head_bytes", self.head_mb, 1 << 20),
-            ("kept_bytes", self.kept_mb, 1 << 20),
-        ):
-            if key is not msgspec.UNSET:
-                given[name] = key * unit
-        return AnswerLimits(self.wall_s if self.test_s is msgspec.UNSET else self.test_s, **given)
 
 
 class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -193,28 +144,6 @@ class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at a time. ``onnxruntime``: ONNX Runtime's kernels, in float32."""
 
 
-class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a service like the track's would charge: money beside the other costs, never part of a score.
-
-    Each price is in units of `currency`; a price of 0 charges nothing.
-    """
-
-    currency: str
-    """As people write it, e.g. ``USD``."""
-    per_call: Price = 0.0
-    per_million_tokens: Price = 0.0
-    """Tokens that the model reads."""
-    per_gb: Price = 0.0
-    """10^9 bytes, both ways."""
-    per_hour: Price = 0.0
-    """Hours of tuning."""
-
-    def cost(self, calls: float, tokens: float, traffic: float, seconds: float) -> float:
-        """What so many calls, tokens, bytes and seconds cost."""
-        by_use = calls * self.per_call + tokens / 1e6 * self.per_million_tokens
-        return by_use + traffic / 1e9 * self.per_gb + seconds / 3600 * self.per_hour
-
-
 class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A track file, validated."""
 
@@ -236,6 +165,21 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     given_prices: Prices | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="prices")
     """The ``[prices]`` table. It changes no score, and may be added to a track that has runs."""
+    given_competition: Competition | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="competition")
+    """The ``[competition]`` table. It changes no score, and may be added or changed while a competition runs."""
+    folder: str | msgspec.UnsetType = msgspec.UNSET
+    """The absolute path of a folder of tasks that is searched before those that ship. It is not in the file: it is
+    ``tasks`` beside the file, or what `--tasks` names."""
+
+    @property
+    def tasks_folder(self) -> Path | None:
+        """`folder` as a path; None if there is none."""
+        return None if self.folder is msgspec.UNSET else Path(self.folder)
+
+    @property
+    def competition(self) -> Competition:
+        """Dates and limits, which are none for a track without the table."""
+        return Competition() if self.given_competition is msgspec.UNSET else self.given_competition
 
     @property
     def prices(self) -> Prices | None:
@@ -281,7 +225,8 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def fingerprint(self) -> str:
         """Digest of everything in the track. Two runs are comparable only if it is equal.
 
-        The list of formats is left out: it says which runs are equal, and older runs had none. So are prices. This
+        The list of formats is left out: it says which runs are equal, and older runs had none. So are prices, dates
+        and limits of a competition. Tasks that do not ship count with their classes, metric and wordings. This
         project's own wording counts under its first name, with which the published results were measured. The sizes of
         rows that a track ships with are left out, too: they change no honest query's price, and older runs had none.
         """
@@ -291,8 +236,13 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, size in _shipped_rows(self.name).items():
             if name in tasks and tasks[name].row_tokens == size:
                 tasks[name] = msgspec.structs.replace(tasks[name], row_tokens=msgspec.UNSET)
-        counted = msgspec.structs.replace(self, model=model, profile=profile, tasks=tasks, given_prices=msgspec.UNSET)
-        return hashlib.sha256(msgspec.json.encode(counted, order="deterministic")).hexdigest()[:16]
+        unset = dict.fromkeys(("given_prices", "given_competition", "folder"), msgspec.UNSET)
+        counted = msgspec.structs.replace(self, model=model, profile=profile, tasks=tasks, **unset)
+        digest = hashlib.sha256(msgspec.json.encode(counted, order="deterministic"))
+        for name, file in track_tasks(self).items() if self.tasks_folder else ():
+            if file.folder is not msgspec.UNSET:
+                digest.update(name.encode() + file.substance)
+        return digest.hexdigest()[:16]
 
     @property
     def rounding(self) -> float:
@@ -320,27 +270,71 @@ def track_names() -> list[str]:
     return sorted(path.stem for path in tracks_dir().glob("*.toml"))
 
 
-def load_track(name: str) -> Track:
-    """Read and validate a track, given by the name of one in the package or by the path of a TOML file.
+def load_track(name: str, tasks: Path | None = None) -> Track:
+    """Read and validate a track.
+
+    Args:
+        name: the name of a track in the package, the path of a TOML file, or a folder that holds a ``track.toml``.
+        tasks: a folder of tasks that is searched before those that ship; None is ``tasks`` beside the file, if that is
+            there.
 
     Raises:
         TrackError: the name is unknown, or the file breaks a rule.
     """
-    shipped = not name.endswith(".toml")
-    path = tracks_dir() / f"{name}.toml" if shipped else Path(name)
-    if shipped and not path.is_file():
-        raise TrackError(
-            f"no track {name!r}; choose one of {', '.join(track_names())}, or give the path of a .toml file"
-        )
-    track = read_toml(path, Track, TrackError)
-    problem = next(_problems(track, path.stem), None)
+    path = track_path(name)
+    track = located(read_toml(path, Track, TrackError), path, tasks)
+    problem = next(track_problems(path, track), None)
     if problem:
-        keys, message = problem
-        raise TrackError(f"{path}:{line_of(path.read_text(encoding=ENCODING), keys)}: {message}")
+        raise TrackError(problem)
     return track
 
 
-def _problems(track: Track, stem: str) -> Iterator[tuple[list[str], str]]:
+def track_path(name: str) -> Path:
+    """The file of a track: see `load_track`.
+
+    Raises:
+        TrackError: the name is unknown.
+    """
+    shipped = tracks_dir() / f"{name}.toml"
+    if name.endswith(".toml"):
+        return Path(name)
+    if shipped.is_file() or not Path(name).is_dir():
+        if not shipped.is_file():
+            raise TrackError(
+                f"no track {name!r}; choose one of {', '.join(track_names())}, or give the path of a .toml file or of "
+                f"a folder with a {OF_FOLDER}"
+            )
+        return shipped
+    path = Path(name) / OF_FOLDER
+    if not path.is_file():
+        raise TrackError(f"{path}: no such file; harness new-competition makes such a folder")
+    return path
+
+
+def located(track: Track, path: Path, tasks: Path | None) -> Track:
+    """The track with the folder of its tasks, as `load_track` finds it.
+
+    Raises:
+        TrackError: `tasks` is no folder, or the file names one itself.
+    """
+    if track.folder is not msgspec.UNSET:
+        line = line_of(path.read_text(encoding=ENCODING), ["folder"])
+        raise TrackError(f"{path}:{line}: unknown field `folder`: tasks lie in {path.parent / 'tasks'}, or in --tasks")
+    if tasks is not None and not tasks.is_dir():
+        raise TrackError(f"--tasks {tasks}: no such directory")
+    folder = tasks or path.absolute().parent / "tasks"
+    ships = folder.resolve() == tasks_dir().resolve()
+    return msgspec.structs.replace(track, folder=str(folder.absolute())) if folder.is_dir() and not ships else track
+
+
+def track_problems(path: Path, track: Track) -> Iterator[str]:
+    """Each rule that a track file breaks, with the path and line."""
+    text = path.read_text(encoding=ENCODING)
+    for keys, message in _problems(track, path):
+        yield f"{path}:{line_of(text, keys)}: {message}"
+
+
+def _problems(track: Track, path: Path) -> Iterator[tuple[list[str], str]]:
     """Each broken rule as (keys, message)."""
     if not track.tasks:
         yield ["tasks"], "no [tasks.<name>] table; at least one task is needed"
@@ -348,25 +342,43 @@ def _problems(track: Track, stem: str) -> Iterator[tuple[list[str], str]]:
         yield ["model", "formats"], f"formats {list(track.model.allowed)} must contain dtype, {track.model.dtype!r}"
     if track.data.draw == "bbt-2022" and track.data.source != "hub":
         yield ["data", "draw"], 'draw = "bbt-2022" draws from public data sets; it needs data.source = "hub"'
-    if track.name != stem:
-        yield ["name"], f"name is {track.name!r} but the file is {stem}.toml; make them equal"
+    problem = _name_problem(track.name, path)
+    if problem:
+        yield ["name"], problem
+    for keys, message in track.competition.problems():
+        yield ["competition", *keys], f"competition: {message}"
     for task, spec in track.tasks.items():
-        try:
-            load_task(task).task(track.profile, track.model.kind)
-        except TaskError as problem:
-            yield ["tasks", task], f"tasks.{task}: {problem}"
-            continue
-        if spec.metric == "f1" and len(load_task(task).classes) != 2:  # noqa: PLR2004
-            message = "metric f1 is that of class 1 against class 0; take macro_f1"
-            yield ["tasks", task, "metric"], f"tasks.{task}: {message}"
-        if spec.splits == "present" and track.data.source != "kit":
-            message = 'splits = "present" needs data.source = "kit"; list the splits'
-            yield ["tasks", task, "splits"], f"tasks.{task}: {message}"
-        if spec.splits != "present" and (not spec.splits or len(set(spec.splits)) != len(spec.splits)):
-            message = f"splits {list(spec.splits)} must be distinct and at least one"
-            yield ["tasks", task, "splits"], f"tasks.{task}: {message}"
+        for keys, message in _task_problems(track, task, spec):
+            yield ["tasks", task, *keys], f"tasks.{task}: {message}"
+
+
+def _name_problem(name: str, path: Path) -> str | None:
+    """What is wrong with the name of a track. One in a ``track.toml`` has any name that no shipped track has."""
+    if path.name != OF_FOLDER:
+        return None if name == path.stem else f"name is {name!r} but the file is {path.name}; make them equal"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        return f"name {name!r}: letters, digits, '-' and '_', up to 64, and first a letter or digit"
+    return f"name is {name!r}, which is a track that ships; choose another" if name in track_names() else None
+
+
+def _task_problems(track: Track, task: str, spec: TrackTask) -> Iterator[tuple[list[str], str]]:
+    try:
+        file = find_task(task, track.tasks_folder)
+        file.task(track.profile, track.model.kind)
+    except TaskError as problem:
+        yield [], str(problem)
+        return
+    if spec.metric == "f1" and len(file.classes) != 2:  # noqa: PLR2004
+        yield ["metric"], "metric f1 is that of class 1 against class 0; take macro_f1"
+    if spec.splits == "present" and track.data.source not in {"kit", "files"}:
+        yield ["splits"], 'splits = "present" needs data.source = "files" or "kit"; list the splits'
+    if spec.splits != "present" and (not spec.splits or len(set(spec.splits)) != len(spec.splits)):
+        yield ["splits"], f"splits {list(spec.splits)} must be distinct and at least one"
+    if track.data.source == "files" and file.files is None:
+        yield [], f'data.source = "files" needs a [files] table in the task.toml of {task}'
 
 
 def track_tasks(track: Track) -> dict[str, TaskFile]:
     """The task files of a track, in its order, with the track's metrics."""
-    return {name: with_metric(load_task(name), spec.metric) for name, spec in track.tasks.items()}
+    found = {name: find_task(name, track.tasks_folder) for name in track.tasks}
+    return {name: with_metric(file, track.tasks[name].metric) for name, file in found.items()}

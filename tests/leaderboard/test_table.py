@@ -25,7 +25,7 @@ from harness.leaderboard.table import SCHEMA, document, records, write_document,
 from harness.leaderboard.terminal import BAR, bars, terminal_table
 from harness.results.records import CellRecord
 from harness.results.status import FIRST_MARKS, MARKS
-from harness.tracks.track import Prices
+from harness.tracks.prices import Prices
 
 FACTS = {
     "rows_spent": 64, "train_rows": 32, "tuning_s": 30.0, "level": 1, "tokens": 7, "bytes_up": 5, "bytes_down": 6,

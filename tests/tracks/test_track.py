@@ -120,7 +120,7 @@ def test_a_task_without_the_tracks_wording_is_told(tmp_path: Path) -> None:
         ('profile = "harness-2026"', 'profile = "none"', "no profile 'none'; there are harness-2026"),
         ("splits = [1, 2, 3]", "splits = [1, 1]", "must be distinct and at least one"),
         ("splits = [1, 2, 3]", "splits = []", "must be distinct and at least one"),
-        ("splits = [1, 2, 3]", 'splits = "present"', 'needs data.source = "kit"; list the splits'),
+        ("splits = [1, 2, 3]", 'splits = "present"', '"kit"; list the splits'),
         ("splits = [1, 2, 3]", 'splits = "all"', "'all'"),
         ("[prompt]", '[numerics]\nattention = "eager"\n[prompt]', "Invalid enum value 'eager'"),
         ("[prompt]", "[numerics]\nchunk_tokens = 0\n[prompt]", "`int` >= 1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from harness.leaderboard.rank import rank
 from harness.leaderboard.table import document
 from harness.results.status import COUNTS
 from harness.tracks.examples import load_shots, load_test
-from harness.tracks.tasks import load_task, with_metric
+from harness.tracks.tasks import find_task, with_metric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,6 +131,7 @@ class Facts:
 def gather(store: Store, track: Track, source: Source) -> Facts:
     """Rank, compare and read the texts."""
     ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks, prices=track.prices)
+    ranking = replace(ranking, labels=tuple(store.labels_shown(track.name)))
     runs = {run.id: run for run in store.runs()}
     written = document(ranking)
     by_run = {record["run"]: record for record in written["entries"]}
@@ -180,7 +181,7 @@ def confusion(said: IntArray, labels: IntArray, classes: int) -> IntArray:
 def _task(name: str, track: Track, labels: IntArray, source: Source) -> TaskFacts:
     """A task with its texts, where they are at hand without a download and are those that were scored."""
     spec = track.tasks.get(name)
-    file = with_metric(load_task(name), None if spec is None else spec.metric)
+    file = with_metric(find_task(name, track.tasks_folder), None if spec is None else spec.metric)
     if source.kind == "hub" or spec is None:
         return TaskFacts(file, labels, None, None)
     try:

@@ -112,6 +112,7 @@ def ranking(facts: Facts) -> dict[str, Any]:
     return {
         "lists": [_list(facts, compared) for compared in facts.lists],
         "several": len(facts.lists) > 1,
+        "labels": facts.ranking.labels,
         "tasks": facts.ranking.tasks,
         "levels": LEVELS | {"white-box": "references"},
         "model": facts.systems[0].run.key.model if facts.systems else facts.track.model.source,
