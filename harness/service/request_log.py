@@ -71,13 +71,14 @@ def writer(path: Path | None) -> Callable[[str], None]:
         try:
             with lock:
                 if path is None:
-                    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the log
+                    sys.stderr.write(line + "\n")
+                    sys.stderr.flush()
                 else:
                     with path.open("a", encoding="utf-8") as log:
                         log.write(line + "\n")
         except OSError as problem:
             if not told and path is not None:
-                print(f"{path} cannot be written ({problem.strerror}); requests are not logged", file=sys.stderr)  # noqa: T201
+                sys.stderr.write(f"{path} cannot be written ({problem.strerror}); requests are not logged\n")
             told = True
 
     return write
