@@ -16,7 +16,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "service.md").read_text(e
 
 def test_every_command_of_the_page_is_accepted() -> None:
     commands = re.findall("^harness .*", PAGE, flags=re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 8
     for line in commands:
         words = shlex.split(line, comments=True)[1:]
         command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
