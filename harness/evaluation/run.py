@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import msgspec
@@ -134,6 +135,12 @@ class Plan:
         if self.base.external and submission.access == "white-box":
             raise InputError(
                 f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
+            )
+        inside = [place for cell in self.cells for place in _places(cell) if place.is_relative_to(submission.path)]
+        if inside:
+            raise SubmissionError(
+                f"{submission.path} holds data of the track, {inside[0]}, and a submission may read all of its own "
+                "folder; move one of them elsewhere"
             )
 
     def _opened(
@@ -321,6 +328,12 @@ def check_access(submission: Submission, white_box: bool) -> None:
             "referee's own process and without a sandbox, and is listed but never ranked. "
             "If you trust its code, allow that with --white-box"
         )
+
+
+def _places(cell: Cell) -> list[Path]:
+    """Folders with labelled texts of a cell that are not in the package."""
+    known = (cell.file.folder, cell.source.directory, cell.source.test)
+    return [Path(each).resolve() for each in known if isinstance(each, str | Path)]
 
 
 def numeric_profile(track: Track, dtype: DType) -> dict[str, object]:

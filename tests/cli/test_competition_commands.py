@@ -172,6 +172,16 @@ def test_a_task_elsewhere_is_evaluated_and_ranked(films: Path, tmp_path: Path) -
     assert "solver is the only complete entry" in result.stdout
 
 
+def test_data_inside_a_submission_are_refused(films: Path, tmp_path: Path) -> None:
+    """A worker may read all of its own folder, and with it the labels."""
+    place = write_submission(tmp_path, "tune = search", "solver")
+    shutil.move(films, place / "films")
+    result = run("evaluate", "solver", "--track", place / "films")
+    assert result.exit_code == 1
+    assert "holds data of the track" in " ".join(result.stderr.split())
+    assert Store("results/harness.db").runs() == []
+
+
 # ── while it is open ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

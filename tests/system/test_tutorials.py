@@ -30,12 +30,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def small_mini(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The track `mini` with two tasks of one split and a budget of 20 calls; everything else is as it ships."""
+    """The track `mini` with one task of one split and a budget of 20 calls; everything else is as it ships."""
     place = tmp_path_factory.mktemp("builtin")
     for path in tracks.tracks_dir().glob("*.toml"):
         shutil.copy(path, place)
     text = (place / "mini.toml").read_text(encoding="utf-8")
-    text = re.sub(r"^\[tasks\.(dbpedia|snli|qnli)\]\n(?:.+\n)*", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^\[tasks\.(dbpedia|snli|qqp|qnli)\]\n(?:.+\n)*", "", text, flags=re.MULTILINE)
     text = re.sub(r"^calls = \d+", "calls = 20", text, flags=re.MULTILINE)
     (place / "mini.toml").write_text(re.sub(r"^splits = .*", "splits = [1]", text, flags=re.MULTILINE))
     monkeypatch.setattr(tracks, "tracks_dir", lambda: place)
