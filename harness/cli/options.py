@@ -142,6 +142,8 @@ OPTIONS: dict[str, _Shared] = {
     ),
 }
 """One option for each field of `Overrides`, in the order in which ``--help`` lists them."""
+TRIED = ("data", "model", "staged", "device", "tasks", "splits")
+"""Fields by which `harness check` finds the model, the data and the cell of one real query."""
 REPLAYED = tuple(name for name, decision in decisions().items() if decision.replayed == "given")
 """Fields that a replay cannot take from the stored run."""
 

@@ -200,7 +200,8 @@ class Evaluation:
         self._p0 = None if choices.p0 is None else read_p0(choices.p0, self.lm)
         self._with_p0 = self.lm.with_p0(self._p0.values, self._p0.mode) if self._p0 else self.lm
         runtime = {"onnxruntime": onnxruntime_version()} if backend_of(self.track) == "onnxruntime" else {}
-        facts = device.facts(prepared.kind) | runtime
+        allowed: dict[str, Any] = {"allowed": prepared.allowed} if prepared.allowed else {}
+        facts = device.facts(prepared.kind) | runtime | allowed
         self.plan = Plan(
             tuple(self._fitted(cell) for cell in prepared.cells),
             self._base(prepared),

@@ -81,6 +81,8 @@ class Solver:
 
     tune: Callable[..., Any]
     config: Any
+    folder: Path
+    """From which it was imported."""
 
 
 def check_team(team: str) -> str:
@@ -277,7 +279,7 @@ def load(path: Path, options: Mapping[str, str]) -> Solver:
         )
     values = parse_options(config, options)
     try:
-        return Solver(tune, config(**values))
+        return Solver(tune, config(**values), path)
     except ValueError as problem:
         raise SubmissionError(str(problem) or repr(problem)) from problem
 

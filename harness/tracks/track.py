@@ -13,6 +13,7 @@ import msgspec
 
 from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
 from harness.errors import InputError, TaskError, TrackError
+from harness.tracks.packages import PackageSpec  # noqa: TC001 - as Metric
 from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, load_task, with_metric
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
@@ -237,6 +238,14 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     given_prices: Prices | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="prices")
     """The ``[prices]`` table. It changes no score, and may be added to a track that has runs."""
 
+    given_packages: PackageSpec | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="packages")
+    """The ``[packages]`` table. It may be added to a track that has runs: they would run as they did."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions that a submission may import beside those of every track."""
+        return () if self.given_packages is msgspec.UNSET else self.given_packages.names
+
     @property
     def prices(self) -> Prices | None:
         """The price list, if the track has one."""
@@ -281,9 +290,10 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def fingerprint(self) -> str:
         """Digest of everything in the track. Two runs are comparable only if it is equal.
 
-        The list of formats is left out: it says which runs are equal, and older runs had none. So are prices. This
-        project's own wording counts under its first name, with which the published results were measured. The sizes of
-        rows that a track ships with are left out, too: they change no honest query's price, and older runs had none.
+        The list of formats is left out: it says which runs are equal, and older runs had none. So are prices, and the
+        packages that are allowed in addition. This project's own wording counts under its first name, with which the
+        published results were measured. The sizes of rows that a track ships with are left out, too: they change no
+        honest query's price, and older runs had none.
         """
         model = msgspec.structs.replace(self.model, formats=msgspec.UNSET)
         profile = OWN_PROFILE_BEFORE if self.profile == OWN_PROFILE else self.profile
@@ -291,7 +301,8 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, size in _shipped_rows(self.name).items():
             if name in tasks and tasks[name].row_tokens == size:
                 tasks[name] = msgspec.structs.replace(tasks[name], row_tokens=msgspec.UNSET)
-        counted = msgspec.structs.replace(self, model=model, profile=profile, tasks=tasks, given_prices=msgspec.UNSET)
+        nothing = {"given_prices": msgspec.UNSET, "given_packages": msgspec.UNSET}
+        counted = msgspec.structs.replace(self, model=model, profile=profile, tasks=tasks, **nothing)
         return hashlib.sha256(msgspec.json.encode(counted, order="deterministic")).hexdigest()[:16]
 
     @property

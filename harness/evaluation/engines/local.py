@@ -78,8 +78,9 @@ def _refused(job: Job, submission: Submission) -> SubmissionError | None:
     try:
         settled = check_options(submission, job.options)
         if not settled and submission.access == "black-box":
+            tier = job.choices.sandbox or best_tier.best().tier
             for options in variants(submission, job.options):
-                try_config(submission, options, job.track.limits, job.choices.sandbox or best_tier.best().tier)
+                try_config(submission, options, job.track.limits, tier, job.track.packages)
     except SubmissionError as problem:
         return problem
     return None
