@@ -25,9 +25,9 @@ def tracks(incomplete: str) -> list[str]:
 
 def tasks(incomplete: str) -> list[str]:
     """Tasks that ship."""
-    from harness.tracks.tasks import tasks_dir  # noqa: PLC0415
+    from harness.tracks.tasks import task_names  # noqa: PLC0415
 
-    return _starting((path.parent.name for path in tasks_dir().glob("*/task.toml")), incomplete)
+    return _starting(task_names(), incomplete)
 
 
 def submissions(incomplete: str) -> list[str]:
@@ -38,20 +38,20 @@ def submissions(incomplete: str) -> list[str]:
     return _starting(found, incomplete)
 
 
-def entries(context: Any, incomplete: str) -> list[str]:
+def entries(ctx: Any, incomplete: str) -> list[str]:
     """Entries of the database that is named with ``--store``, as the leaderboard shows them."""
-    return _starting((run.key.label for run in _runs(context)), incomplete)
+    return _starting((run.key.label for run in _runs(ctx)), incomplete)
 
 
-def runs(context: Any, incomplete: str) -> list[str]:
+def runs(ctx: Any, incomplete: str) -> list[str]:
     """Entries, and the ids of runs."""
-    return _starting((name for run in _runs(context) for name in (run.key.label, run.id)), incomplete)
+    return _starting((name for run in _runs(ctx) for name in (run.key.label, run.id)), incomplete)
 
 
-def _runs(context: Any) -> list[Run]:
+def _runs(ctx: Any) -> list[Run]:
     from harness.cli.console import STORE, is_there, open_store  # noqa: PLC0415
 
-    store = context.params.get("store") or STORE
+    store = ctx.params.get("store") or STORE
     try:
         return open_store(store, create=False).runs() if is_there(store) else []
     except Exception:  # noqa: BLE001 - a message in the middle of a line that is being typed would be worse

@@ -65,9 +65,8 @@ def check(
         A report. Its `lines` are for people, and its `output` is what the submission printed in its worker.
 
     Raises:
-        SubmissionError: the submission fails, or its first query does not fit into the budget. The error has the
-            author's own traceback.
-        AnswerError: an answer breaks the contract.
+        SubmissionError: the submission fails, breaks the contract, or its first query does not fit into the budget. The
+            error has the author's own traceback.
         InputError: the track, its data or its packages cannot be used.
         SandboxError: no worker process can be started.
     """

@@ -36,16 +36,18 @@ def run(found: Submission, trial: Trial) -> Checked:
     A `breakpoint()` in it opens the debugger on this terminal, and the clock stands still from then on.
 
     Raises:
-        SubmissionError: the submission fails. The author's own traceback is its cause.
-        AnswerError: an answer breaks the contract.
+        SubmissionError: the submission fails, or an answer of it breaks the contract. The author's own traceback is its
+            cause.
     """
     meter, rows = trial.meter(), Rows()
     session = trial.session(meter, rows)
     with _clock(trial.wall_s, found.path), contextlib.redirect_stdout(sys.stderr), _debugger():
         try:
             _tune(found, trial, session, meter.budget)
-        except (SubmissionError, AnswerError):
+        except SubmissionError:
             raise
+        except AnswerError as problem:
+            raise SubmissionError(f"{found.path}: {problem}") from problem
         except _TooLongError as problem:
             raise SubmissionError(f"{found.path}: {problem}") from None
         except bdb.BdbQuit:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from harness.errors import DataError, InputError
+from harness.errors import DataError, InputError, did_you_mean
 from harness.evaluation.oddities import oddities
 from harness.evaluation.overrides import backend_of, is_kit
 from harness.evaluation.referee import Cell
@@ -150,7 +150,8 @@ def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, ch
     """
     unknown = sorted(set(choices.tasks) - set(files))
     if unknown:
-        raise InputError(f"track {track.name} has no task {unknown[0]!r}; it has {', '.join(files)}")
+        alike = did_you_mean(unknown[0], files)
+        raise InputError(f"track {track.name} has no task {unknown[0]!r}{alike}; it has {', '.join(files)}")
     cells: list[tuple[int, Cell]] = []
     """Each cell with its split's position among the splits of its task."""
     for name, file in files.items():

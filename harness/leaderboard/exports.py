@@ -52,13 +52,13 @@ def exported(ranking: Ranking, form: Format) -> str:
     return _page(f"Leaderboard, track {ranking.track}", parts)
 
 
-def exported_rows(title: str, rows: Sequence[dict[str, Any]], form: Format) -> str:
-    """Flat records of the entries' costs as text. JSON has them under ``costs``."""
+def exported_rows(title: str, rows: Sequence[dict[str, Any]], form: Format, key: str = "costs") -> str:
+    """Flat records as text that ends with a line break, as a table with a title. JSON has them under `key`."""
     table = frame(rows)
     if form is Format.CSV:
         return as_csv(rows)
     if form is Format.JSON:
-        return as_json({"costs": list(rows)})
+        return as_json({key: list(rows)})
     shown = table.map(lambda value: "" if value is None else f"{value:,}" if isinstance(value, float) else str(value))
     if form is Format.MARKDOWN:
         return f"## {title}\n\n{markdown(shown)}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 from harness.contract import Metric, Task
-from harness.errors import InputError, TaskError
+from harness.errors import InputError, TaskError, did_you_mean
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
 if TYPE_CHECKING:
@@ -177,7 +177,10 @@ def load_task(name: str, root: Path | None = None) -> TaskFile:
     root = root or tasks_dir()
     path = root / name / "task.toml"
     if not path.is_file():
-        raise TaskError(f"no task {name!r} in {root}; there are {', '.join(task_names(root)) or 'none'}")
+        there = task_names(root)
+        raise TaskError(
+            f"no task {name!r}{did_you_mean(name, there)} in {root}; there are {', '.join(there) or 'none'}"
+        )
     file = read_toml(path, TaskFile, TaskError)
     problem = next(_problems(file, name), None)
     if problem:

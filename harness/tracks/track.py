@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
-from harness.errors import InputError, TaskError, TrackError
+from harness.errors import InputError, TaskError, TrackError, did_you_mean
 from harness.tracks.packages import PackageSpec  # noqa: TC001 - as Metric
 from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, load_task, with_metric
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
@@ -340,9 +340,8 @@ def load_track(name: str) -> Track:
     shipped = not name.endswith(".toml")
     path = tracks_dir() / f"{name}.toml" if shipped else Path(name)
     if shipped and not path.is_file():
-        raise TrackError(
-            f"no track {name!r}; choose one of {', '.join(track_names())}, or give the path of a .toml file"
-        )
+        alike, there = did_you_mean(name, track_names()), ", ".join(track_names())
+        raise TrackError(f"no track {name!r}{alike}; choose one of {there}, or give the path of a .toml file")
     track = read_toml(path, Track, TrackError)
     problem = next(_problems(track, path.stem), None)
     if problem:
