@@ -199,7 +199,7 @@ def _show(found: CellLog, only: list[Part]) -> None:
 
     of = found.cell.record
     parts: dict[Part, tuple[str, str | Table, str]] = {
-        Part.WHY: ("why it ended so", printable(of.detail).rstrip(), "nothing is said of its end"),
+        Part.WHY: ("why it ended so", printable(of.detail).rstrip(), ""),
         Part.OUTPUT: ("what it printed, the end of it", printable(of.output).rstrip(), "it printed nothing"),
         Part.CALLS: (
             "queries", queries_table(found, every=Part.CALLS in only) if found.queries else "", "no query was answered",
@@ -215,9 +215,9 @@ def _show(found: CellLog, only: list[Part]) -> None:
     for part, (title, content, nothing) in parts.items():
         if only and part not in only:
             continue
-        if not only:
+        if not only and (content or nothing):
             say(f"\n{title}:" if content else f"\n{nothing}")
-        elif not content:
+        elif not content and nothing:
             say(nothing)
         if isinstance(content, Table):
             _wide().print(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.markup import escape
@@ -99,7 +100,7 @@ class PlainProgress:
             del self._counts[entry]
         if verdict.status not in COUNTS or worth_telling(verdict.status, verdict.record):
             detail = verdict.record.detail or verdict.record.output
-            self.console.print(f"    {escape(printable(detail).strip()[-2000:])}", soft_wrap=True)
+            self.console.print(escape(indent(printable(detail).strip()[-2000:], "    ")), soft_wrap=True)
         self._scored(entry, cell.task.name, total - number)
 
     def abandoned(self, entry: str, problem: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -122,7 +124,7 @@ def _kept_member(member: Member) -> KeptMember:
 
 def record(log: CellLog) -> dict[str, Any]:
     """All of it as plain data, for JSON."""
-    return {
+    found = {
         "run": log.run.id,
         "entry": log.run.key.label,
         "track": log.run.key.track,
@@ -135,6 +137,7 @@ def record(log: CellLog) -> dict[str, Any]:
         "queries": query_records(log),
         "answers": [asdict(each) for each in log.kept],
     }
+    return dict(_finite(found))
 
 
 def query_records(log: CellLog) -> list[dict[str, Any]]:
@@ -233,7 +236,7 @@ def queries_table(log: CellLog, *, every: bool = False) -> Table:
 
 
 def answers_table(log: CellLog) -> Table:
-    """The kept answers, one for each mark of the budget at which another one stood."""
+    """The kept answers, one line for each that stood at marks of the budget."""
     made = Table(box=None, pad_edge=False)
     for name, side in (
         ("at", "right"),
@@ -243,19 +246,33 @@ def answers_table(log: CellLog) -> Table:
         ("answer", "left"),
     ):
         made.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
-    for each in log.kept:
+    for _, group in groupby(log.kept, key=lambda each: each.calls):
+        stood = list(group)
+        each = stood[-1]
         note = ", ".join(f"{name} {value:.4g}" for name, value in each.note.items())
         first = each.members[0] if each.members else None
-        more = f" and {len(each.members) - 1} members more" if len(each.members) > 1 else ""
-        shown = (
-            "" if first is None else f"{first.template!r}, words {', '.join(first.words)}; prompt: {first.prompt}{more}"
-        )
+        more = f", and {len(each.members) - 1} more like it" if len(each.members) > 1 else ""
+        shown = "" if first is None else f"{first.template!r}, {_words(first.words)}; prompt: {first.prompt}{more}"
         if first is not None and first.head:
             shown += f"; head: {first.head}"
         calls = "" if each.calls is None else f"{each.calls:,.1f}"
         score = "" if each.score is None else f"{100 * each.score:.1f}"
-        made.add_row(f"{100 * each.mark:.3g} %", calls, score, escape(note), escape(shown))
+        at = " to ".join(dict.fromkeys(f"{100 * mark:.3g}" for mark in (stood[0].mark, each.mark)))
+        made.add_row(f"{at} %", calls, score, escape(note), escape(shown))
     return made
+
+
+def _words(words: Sequence[str]) -> str:
+    return f"words {', '.join(word.strip() for word in words)}"
+
+
+def _finite(value: Any) -> Any:
+    """Plain data without the numbers that JSON lacks: a reference's loss may be NaN."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _time(seconds: float) -> str:

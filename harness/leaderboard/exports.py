@@ -54,6 +54,8 @@ def exported(ranking: Ranking, form: Format) -> str:
 
 def exported_rows(title: str, rows: Sequence[dict[str, Any]], form: Format, key: str = "costs") -> str:
     """Flat records as text that ends with a line break, as a table with a title. JSON has them under `key`."""
+    if not rows and form is not Format.JSON:
+        return "" if form is Format.CSV else f"{title}: nothing to list.\n"
     table = frame(rows)
     if form is Format.CSV:
         return as_csv(rows)
@@ -150,7 +152,12 @@ def _in_markdown(text: str) -> str:
     return text.replace("](", "\\](").replace("][", "\\][")
 
 
-_WORDS = {"submission", "task", "device", "deployment_efficient", "as_a_service"}
+_WORDS = {
+    *("submission", "task", "device", "deployment_efficient", "as_a_service"),
+    *("run", "started", "track", "entry", "replaced", "tasks", "access", "model", "data", "submission_sha256"),
+    *("status", "why", "sha256", "title", "metric", "template", "classes", "words", "packages", "first", "second"),
+    *("ruling", "kind", "reason"),
+}
 """Columns that are aligned left."""
 _PREAMBLE = "% needs \\usepackage{booktabs}"
 _LATEX = str.maketrans(
