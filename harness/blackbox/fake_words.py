@@ -22,9 +22,10 @@ village river animal plant technology health weather money movie actor story que
 equal related unrelated important simple difficult strange clear
 """.split()  # noqa: SIM905 - a list of strings would be pages long
 _PIECES = (
-    "ing ed s ly er est tion ment ness able un re pre dis over under ' . , ! ? : ; - ( ) / 0 1 2 3 7 10 19 100".split()
+    *("ing", "ed", "s", "ly", "er", "est", "tion", "ment", "ness", "able", "un", "re", "pre", "dis"),
+    *("'", ".", ",", "!", "?", ":", ";", "-", "(", ")", "/", "0", "1", "2", "3", "7", "10", "19", "100"),
 )
-_SIGNS = ". , ! ? : 0 1 2 7 10 2019 The A It No Yes".split()
+_SIGNS = (".", ",", "!", "?", ":", "0", "1", "2", "7", "10", "2019", "The", "A", "It", "No", "Yes")
 
 WORDS = tuple(
     dict.fromkeys(
@@ -37,4 +38,4 @@ WORDS = tuple(
         ]
     )
 )
-"""Most words of a tokenizer like RoBERTa's begin with a space; some stand for the middle of a word, and some are signs."""
+"""Most words of a tokenizer like RoBERTa's begin with a space; some are parts of a word, and some are signs."""

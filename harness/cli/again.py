@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.cli.console import STORE, shown
 from harness.cli.options import OPTIONS
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.evaluation.overrides import Overrides
 
 
-def command(name: str, *words: object, track: str | None = None, store: str = STORE) -> str:
+def command_line(name: str, *words: object, track: str | None = None, store: str = STORE) -> str:
     """A command as a line for the shell.
 
     Args:
@@ -33,7 +33,7 @@ def command(name: str, *words: object, track: str | None = None, store: str = ST
     return shlex.join(line)
 
 
-def choices(overrides: Overrides, *, leaving_out: tuple[str, ...] = ()) -> list[str]:
+def given_choices(overrides: Overrides, *, leaving_out: tuple[str, ...] = ()) -> list[str]:
     """The options that give these overrides again.
 
     Args:
@@ -54,13 +54,6 @@ def choices(overrides: Overrides, *, leaving_out: tuple[str, ...] = ()) -> list[
     return words
 
 
-def settings(options: Mapping[str, str]) -> list[str]:
+def given_settings(options: Mapping[str, str]) -> list[str]:
     """The ``--config`` options that give these values again."""
     return [word for name, value in options.items() for word in ("--config", f"{name}={value}")]
-
-
-def identity(names: Any, teams: Any) -> list[str]:
-    """The ``--as`` and ``--team`` options as they were given."""
-    return [
-        word for flag, given in (("--as", names), ("--team", teams)) for each in given or () for word in (flag, each)
-    ]

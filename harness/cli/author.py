@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from harness.cli import again, complete
+from harness.cli.again import command_line, given_choices, given_settings
+from harness.cli.complete import complete_submissions, complete_tracks
 from harness.cli.console import STORE, err, existing_store, out, print_json, say
 from harness.cli.options import (
     NOTHING,
@@ -49,7 +50,7 @@ def new(
 @overriding(*TRIED)
 def check(
     path: Annotated[
-        Path, typer.Argument(help="Submission folder.", metavar="PATH", autocompletion=complete.submissions)
+        Path, typer.Argument(help="Submission folder.", metavar="PATH", autocompletion=complete_submissions)
     ],
     track: Annotated[
         str | None,
@@ -58,7 +59,7 @@ def check(
             "-t",
             help="Ask this track's real model one query, too: a name or a .toml file. With another choice below and no "
             "track it is mini.",
-            autocompletion=complete.tracks,
+            autocompletion=complete_tracks,
         ),
     ] = None,
     overrides: Overrides = NOTHING,
@@ -98,8 +99,8 @@ def check(
         return
     for line in report["lines"]:
         say(line)
-    more = ["--white-box"] * (report["access"] == "white-box") + again.settings(options) + again.choices(overrides)
-    say(f"ok; now the real thing: {again.command('evaluate', path, *more, track=track)}")
+    more = ["--white-box"] * (report["access"] == "white-box") + given_settings(options) + given_choices(overrides)
+    say(f"ok; now the real thing: {command_line('evaluate', path, *more, track=track)}")
 
 
 @commands.command(

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 _MOST = 200
 
 
-def tracks(incomplete: str) -> list[str]:
+def complete_tracks(incomplete: str) -> list[str]:
     """Tracks that ship, and TOML files."""
     from harness.tracks.track import track_names  # noqa: PLC0415 - completion must be quick
 
     return _starting([*track_names(), *_files(incomplete, ".toml")], incomplete)
 
 
-def tasks(incomplete: str) -> list[str]:
+def complete_tasks(incomplete: str) -> list[str]:
     """Tasks that ship."""
     from harness.tracks.tasks import task_names  # noqa: PLC0415
 
     return _starting(task_names(), incomplete)
 
 
-def submissions(incomplete: str) -> list[str]:
+def complete_submissions(incomplete: str) -> list[str]:
     """Folders with a submission: those that lie where the name so far leads, or in ``submissions``."""
     start = Path(incomplete)
     where = start if incomplete.endswith("/") else start.parent
@@ -38,12 +38,12 @@ def submissions(incomplete: str) -> list[str]:
     return _starting(found, incomplete)
 
 
-def entries(ctx: Any, incomplete: str) -> list[str]:
+def complete_entries(ctx: Any, incomplete: str) -> list[str]:
     """Entries of the database that is named with ``--store``, as the leaderboard shows them."""
     return _starting((run.key.label for run in _runs(ctx)), incomplete)
 
 
-def runs(ctx: Any, incomplete: str) -> list[str]:
+def complete_runs(ctx: Any, incomplete: str) -> list[str]:
     """Entries, and the ids of runs."""
     return _starting((name for run in _runs(ctx) for name in (run.key.label, run.id)), incomplete)
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.cli import again as again_as
-from harness.cli import complete
+from harness.cli.again import command_line
+from harness.cli.complete import complete_submissions
 from harness.cli.console import STORE, err, open_store, out, print_json, say
 from harness.cli.options import (
     CELLS,
@@ -69,7 +69,7 @@ class Engine(StrEnum):
 def evaluate(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="Submission folders.", metavar="PATH", autocompletion=complete.submissions),
+        typer.Argument(help="Submission folders.", metavar="PATH", autocompletion=complete_submissions),
     ] = None,
     track: TrackName = "mini",
     overrides: Overrides = NOTHING,
@@ -180,7 +180,7 @@ def _look(more: Sequence[str], track: str, chosen: Track, store: str) -> str:
     """The next command."""
     what = "see them with" if more else "rank them with"
     given = track if track.endswith(".toml") else chosen.name
-    return f"{what}: {again_as.command('leaderboard', *more, track=given, store=store)}"
+    return f"{what}: {command_line('leaderboard', *more, track=given, store=store)}"
 
 
 def _job(
@@ -245,7 +245,7 @@ def _tell(failed: Sequence[Failure], store: str) -> None:
     first = next((each for each in failed if each.cells), None)
     if first is not None:
         task, _, split = first.cells[0].partition("/")
-        line = again_as.command("log", first.entry, "--task", task, "--split", split, store=store)
+        line = command_line("log", first.entry, "--task", task, "--split", split, store=store)
         err.print(f"what it printed, and its traceback: {line}", markup=False, soft_wrap=True)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from harness.cli import complete
+from harness.cli.complete import complete_tasks, complete_tracks
 from harness.errors import InputError
 from harness.evaluation.overrides import Overrides, decisions
 from harness.tracks.tiers import tier_named
@@ -109,7 +109,7 @@ OPTIONS: dict[str, _Shared] = {
         Annotated[
             list[str] | None,
             typer.Option(
-                "--task", help="Only this task; repeatable.", rich_help_panel=CELLS, autocompletion=complete.tasks
+                "--task", help="Only this task; repeatable.", rich_help_panel=CELLS, autocompletion=complete_tasks
             ),
         ],
         _tuple,
@@ -268,7 +268,7 @@ TrackName = Annotated[
         "--track",
         "-t",
         help="A track that ships (see `harness tracks`), or a .toml file.",
-        autocompletion=complete.tracks,
+        autocompletion=complete_tracks,
     ),
 ]
 StoreUrl = Annotated[str, typer.Option("--store", help="Results database: a SQLite file, or a SQLAlchemy URL.")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import again
+from harness.cli.again import command_line
 from harness.cli.console import STORE, err, existing_store, is_there, open_store, out, print_json, say, shown
 from harness.cli.formats import Form, export
 from harness.cli.options import (
@@ -183,7 +183,7 @@ def score(
     if missing:
         cells_of = counted(len(missing), "cell")
         say(f"without predictions: {cells_of} of track {chosen.name}: {', '.join(missing)}")
-    line = again.command("leaderboard", track=track, store=store)
+    line = command_line("leaderboard", track=track, store=store)
     say(f"stored in {shown(store)} as predictions without a budget: listed by {line}, never ranked")
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from harness.cli import again, complete
+from harness.cli.again import command_line
+from harness.cli.complete import complete_entries
 from harness.cli.console import STORE, existing_store, out, print_json, say, shown
 from harness.cli.formats import Form, export
 from harness.cli.options import (
@@ -113,11 +114,11 @@ def leaderboard(
 def compare(
     first: Annotated[
         str,
-        typer.Argument(help="Entry of the leaderboard.", metavar="FIRST", autocompletion=complete.entries),
+        typer.Argument(help="Entry of the leaderboard.", metavar="FIRST", autocompletion=complete_entries),
     ],
     second: Annotated[
         str,
-        typer.Argument(help="The entry it is compared with.", metavar="SECOND", autocompletion=complete.entries),
+        typer.Argument(help="The entry it is compared with.", metavar="SECOND", autocompletion=complete_entries),
     ],
     track: TrackName = "mini",
     store: StoreUrl = STORE,
@@ -230,17 +231,17 @@ def _trials(results: Store, chosen: Track, track: str, store: str, form: Format 
     elif found:
         wide = Console(highlight=False, width=None if out.is_terminal else 150)
         wide.print(trials.table(found, f"trials on track {chosen.name}, never ranked", tracks=False))
-        say(f"what happened in one: {again.command('log', found[-1].run.id[:8], store=store)}")
+        say(f"what happened in one: {command_line('log', found[-1].run.id[:8], store=store)}")
     else:
         data = " --data DIR" if chosen.data.source == "kit" else ""
-        first = again.command("evaluate", "submissions/ajo", "--calls", 40, track=track, store=store)
+        first = command_line("evaluate", "submissions/ajo", "--calls", 40, track=track, store=store)
         say(f"no trial on track {chosen.name} in {shown(store)}; run one: {first}{data}")
 
 
 def _first_run(track: str, chosen: Track, store: str) -> str:
     """The command to type if a track has no runs yet."""
     data = " --data DIR" if chosen.data.source == "kit" else ""
-    return again.command("evaluate", "submissions/ajo", track=track, store=store) + data
+    return command_line("evaluate", "submissions/ajo", track=track, store=store) + data
 
 
 def _export(ranking: Ranking, form: Format, path: Path | None, cost: bool) -> None:

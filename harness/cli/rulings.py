@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import again
+from harness.cli.again import command_line
 from harness.cli.console import STORE, existing_store, open_store, print_json, say
 from harness.cli.formats import Form, export
 from harness.cli.options import AsJson, StoreUrl, TrackName
@@ -60,7 +60,7 @@ def withdraw(
         raise InputError(f"{results.url} has no entry {entry!r}{alike} on track {name}; {there}")
     _rule(results, "withdraw", name, entry, reason, undo)
     shown = "is ranked again" if undo else "is withdrawn"
-    say(f"{entry} {shown} on track {name}; see {again.command('leaderboard', track=track, store=store)}")
+    say(f"{entry} {shown} on track {name}; see {command_line('leaderboard', track=track, store=store)}")
 
 
 @commands.command(

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness.cli import again, complete
+from harness.cli.again import command_line
+from harness.cli.complete import complete_entries, complete_runs, complete_tasks, complete_tracks
 from harness.cli.console import STORE, existing_store, out, print_json, say, shown
 from harness.cli.formats import Form, export
 from harness.cli.options import AsJson, StoreUrl
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 AnyTrack = Annotated[
     str | None,
-    typer.Option("--track", "-t", help="Only runs of this track; default any.", autocompletion=complete.tracks),
+    typer.Option("--track", "-t", help="Only runs of this track; default any.", autocompletion=complete_tracks),
 ]
 
 
@@ -47,7 +48,7 @@ def runs(
     entry: Annotated[
         str | None,
         typer.Option(
-            "--entry", help="Only runs of this entry, with or without its options.", autocompletion=complete.entries
+            "--entry", help="Only runs of this entry, with or without its options.", autocompletion=complete_entries
         ),
     ] = None,
     trials: Annotated[
@@ -76,7 +77,7 @@ def runs(
         say(f"no run like that in {shown(store)}")
         return
     _wide().print(listed.table(found, f"runs in {shown(store)}"))
-    say(f"what happened in one: {again.command('log', found[-1].run.id[:8], store=store)}")
+    say(f"what happened in one: {command_line('log', found[-1].run.id[:8], store=store)}")
 
 
 @commands.command(
@@ -92,10 +93,10 @@ def log(
         typer.Argument(
             help="An entry, whose newest run is taken, or the id of a run or its beginning.",
             metavar="ENTRY",
-            autocompletion=complete.runs,
+            autocompletion=complete_runs,
         ),
     ],
-    task: Annotated[str | None, typer.Option("--task", help="Task of the cell.", autocompletion=complete.tasks)] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Task of the cell.", autocompletion=complete_tasks)] = None,
     split: Annotated[int | None, typer.Option("--split", help="Split of the cell.")] = None,
     show: Annotated[
         list[Part] | None,
@@ -189,7 +190,7 @@ def _list(results: Store, run: Run, cells: list[dict[str, object]], name: str, s
     if cells:
         first = next((row for row in cells if row["why"]), cells[0])
         where = ("--task", first["task"], "--split", first["split"])
-        say(f"one of them: {again.command('log', name, *where, store=store)}")
+        say(f"one of them: {command_line('log', name, *where, store=store)}")
 
 
 def _show(found: CellLog, only: list[Part]) -> None:
