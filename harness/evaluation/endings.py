@@ -61,4 +61,6 @@ def stack_of(tuning: Tuning, left: Exit, folder: Path, submission: Submission) -
     """Add the stack of a worker to the detail of a cell that the clock ended."""
     if tuning.end == "timeout":
         stack = traces.of_dump(left.stack, folder, dict(submission.files))
+        if left.stack and not stack:
+            stack = "no line of the submission's own code was running: its process was still loading packages"
         tuning.detail = "\n".join(filter(None, [tuning.detail, stack]))

@@ -99,12 +99,9 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
 @pytest.fixture
 def slow_track(tiny_track: Path, tmp_path: Path) -> Path:
-    """The tiny track with two seconds for a cell."""
-    text = (
-        tiny_track.read_text(encoding="utf-8")
-        .replace("wall_s = 60", "wall_s = 2\ntest_s = 60")
-        .replace('"tiny"', '"short"')
-    )
+    """The tiny track with eight seconds for a cell."""
+    text = tiny_track.read_text(encoding="utf-8").replace('"tiny"', '"short"')
+    text = text.replace("wall_s = 60", "wall_s = 8\ntest_s = 60")
     path = tmp_path / "short.toml"
     path.write_text(text, encoding="utf-8")
     return path
