@@ -21,14 +21,14 @@ def command_line(name: str, *words: object, track: str | None = None, store: str
     Args:
         name: of the command.
         *words: its arguments and options, in order.
-        track: as it was given with ``--track``; the default track is left out.
+        track: as it was given with ``--track``; None leaves it out.
         store: as it was given with ``--store``; the default database is left out, and a password is not shown.
 
     Returns:
         The line, quoted.
     """
     line = ["harness", name, *map(str, words)]
-    line += ["--track", track] if track not in {None, "mini"} else []
+    line += [] if track is None else ["--track", track]
     line += ["--store", shown(store)] if store != STORE else []
     return shlex.join(line)
 

@@ -233,15 +233,15 @@ def _trials(results: Store, chosen: Track, track: str, store: str, form: Format 
         wide.print(trials.table(found, f"trials on track {chosen.name}, never ranked", tracks=False))
         say(f"what happened in one: {command_line('log', found[-1].run.id[:8], store=store)}")
     else:
-        data = " --data DIR" if chosen.data.source == "kit" else ""
-        first = command_line("evaluate", "submissions/ajo", "--calls", 40, track=track, store=store)
-        say(f"no trial on track {chosen.name} in {shown(store)}; run one: {first}{data}")
+        data = ["--data", "DIR"] * (chosen.data.source == "kit")
+        first = command_line("evaluate", "submissions/ajo", "--calls", 40, "--track", track, *data, store=store)
+        say(f"no trial on track {chosen.name} in {shown(store)}; run one: {first}")
 
 
 def _first_run(track: str, chosen: Track, store: str) -> str:
     """The command to type if a track has no runs yet."""
-    data = " --data DIR" if chosen.data.source == "kit" else ""
-    return command_line("evaluate", "submissions/ajo", track=track, store=store) + data
+    data = ["--data", "DIR"] * (chosen.data.source == "kit")
+    return command_line("evaluate", "submissions/ajo", "--track", track, *data, store=store)
 
 
 def _export(ranking: Ranking, form: Format, path: Path | None, cost: bool) -> None:
