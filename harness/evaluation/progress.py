@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from harness.errors import counted
 from harness.results.status import COUNTS
 from harness.sandbox.best_tier import BANNER
-from harness.solving.metrics import cell_score
+from harness.solving.metrics import score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -245,7 +245,8 @@ def stored_score(cell: Cell, stored: StoredCell) -> float | None:
     """Test score of a stored cell, from 0 to 1; None for a failure."""
     if stored.status not in COUNTS or 1.0 not in stored.predictions:
         return None
-    return cell_score(cell.task.metric, stored.predictions[1.0], stored.labels, len(cell.task.classes))
+    # By arrays, as the ranking does it: scikit-learn would take longer to import than a finished command takes.
+    return float(score(cell.task.metric, stored.predictions[1.0][None], stored.labels, len(cell.task.classes))[0])
 
 
 def worth_telling(status: str, record: CellRecord) -> bool:
