@@ -104,6 +104,8 @@ class Worker:
     def end(self, grace_s: float, *, stack: bool = False) -> Exit:
         """Close the socket, wait `grace_s` for the worker's end, then kill it and its children. Safe to call twice.
 
+        Without a grace it is killed at once.
+
         With `stack`, a worker that runs is first asked for the stacks of its threads, which its `faulthandler` writes.
         """
         if self._exit is not None:
@@ -111,8 +113,9 @@ class Worker:
         self._look()
         if stack:
             self._ask_for_stack()
-        self.sock.close()
-        self._await(grace_s)
+        if grace_s:
+            self.sock.close()
+            self._await(grace_s)
         if self._inside is not None:  # when a namespace's first process ends, the kernel ends all others
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._inside[1], signal.SIGKILL)
@@ -120,6 +123,7 @@ class Worker:
             os.close(self._inside[1])
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self.sock.close()  # without a grace only now: it would raise in the worker, which would print that
         code = self._process.wait()
         if self._inside is not None and code > 128:  # noqa: PLR2004 - bubblewrap's code for a signal
             code = 128 - code

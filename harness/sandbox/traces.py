@@ -85,13 +85,13 @@ def _listed(frames: Iterable[traceback.FrameSummary]) -> str:
 
 
 def _from(frames: Iterable[traceback.FrameSummary], own: str) -> list[traceback.FrameSummary]:
-    """The frames from the author's first one on; where there is none, those below the harness's own."""
+    """The frames from the author's first one on; where there is none, those below the last one of the harness."""
     frames = list(frames)
     for n, frame in enumerate(frames):
         if frame.filename.startswith(own):
             return frames[n:]
-    above = [n for n, frame in enumerate(frames) if not _ours(frame.filename)]
-    return frames[above[0] :] if above else []
+    ours = [n for n, frame in enumerate(frames) if _ours(frame.filename)]
+    return frames[ours[-1] + 1 :] if ours else frames
 
 
 def _ours(name: str) -> bool:

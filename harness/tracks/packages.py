@@ -58,7 +58,9 @@ class PackageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             InputError: one is not installed, or in another version, or it brings along what a submission must not read.
         """
-        secret = {*SECRET, *([canonicalize_name(Requirement(source.removeprefix(_SOURCE)).name)] * _packaged(source))}
+        secret = set(SECRET)
+        if source.startswith(_SOURCE):
+            secret.add(canonicalize_name(Requirement(source.removeprefix(_SOURCE)).name))
         versions: dict[str, str] = {}
         for wanted in map(Requirement, self.allow):
             name = canonicalize_name(wanted.name)
@@ -99,7 +101,3 @@ def with_requirements(names: Iterable[str]) -> dict[str, Distribution]:
             if needed.marker is None or needed.marker.evaluate({"extra": ""}):
                 wanted.append(needed.name)
     return found
-
-
-def _packaged(source: str) -> bool:
-    return source.startswith(_SOURCE)

@@ -32,7 +32,8 @@ def raised(folder: Path, body: str) -> tuple[BaseException, str]:
 
 
 def frames(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith('  File "')]
+    """The frames of a traceback, this file's aside, which stands where a worker's would."""
+    return [line for line in text.splitlines() if line.startswith('  File "') and __file__ not in line]
 
 
 def test_it_begins_in_the_authors_file_and_goes_on_into_libraries(tmp_path: Path) -> None:
