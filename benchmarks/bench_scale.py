@@ -149,7 +149,7 @@ class Clock:
     def noticed(self, lines: Sequence[str]) -> None:
         """See `harness.evaluation.run.Progress`."""
 
-    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
+    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell], before: Any = ()) -> None:
         """See `harness.evaluation.run.Progress`."""
 
     def began(self, entry: str, cell: Cell) -> None:

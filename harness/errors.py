@@ -24,6 +24,11 @@ alone; `BudgetExhausted` also carries its numbers as attributes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class HarnessError(Exception):
     """Base of every error this project raises on purpose."""
@@ -112,3 +117,21 @@ class BudgetExhausted(HarnessError):  # noqa: N818 - reads as the fact it states
 def counted(number: int, one: str, many: str = "") -> str:
     """A number with its noun: ``1 cell``, ``1,200 cells``. `many` is a plural that does not just add an s."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """For a message about a name that is not known: `` (did you mean 'sst2'?)``, or nothing if none is alike.
+
+    Args:
+        name: as it was given.
+        known: the names that there are.
+
+    Returns:
+        The words with a space before them, so that they can follow the name in any sentence.
+    """
+    import difflib  # noqa: PLC0415 - a worker imports this module, and needs no such thing
+
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name.lower(), [each.lower() for each in names], n=3, cutoff=0.6)
+    alike = [each for low in close for each in names if each.lower() == low]
+    return f" (did you mean {' or '.join(map(repr, dict.fromkeys(alike)))}?)" if alike else ""

@@ -21,7 +21,7 @@ BAD: dict[str, tuple[str, str, str]] = {
     "kill": (TUNE + "os.kill(os.getpid(), 9)", "killed", ""),
     "hoard": (TUNE + "bytearray(1 << 40)", "out_of_memory", "MemoryError"),
     "no-answer": ("def tune(lm, task, shots, rng, config):\n    return\n    yield", "no_answer", ""),
-    "no-generator": ("def tune(lm, task, shots, rng, config):\n    return 3", "crashed", "TypeError"),
+    "no-generator": ("def tune(lm, task, shots, rng, config):\n    return 3", "crashed", "`yield answer`"),
     "other-answer": ("def tune(lm, task, shots, rng, config):\n    yield 3", "invalid_answer", "tune yielded int"),
     "noise": (TUNE + "os.write(1, bytes(range(256)) * 99)\n    raise ValueError('\\x1b[2J')", "crashed", "ValueError"),
     "junk": (TUNE + "lm._sock.sendall(b'junk' * 99)\n    time.sleep(9)", "protocol_error", "frame"),

@@ -59,7 +59,7 @@ class Watcher:
         self.rows: list[int] = []
         self.given_up: dict[str, str] = {}
 
-    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
+    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell], before: object = ()) -> None:
         """See `harness.evaluation.run.Progress`."""
         self.plans.append((len(cells), len(cells) - len(todo)))
 

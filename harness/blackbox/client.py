@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.blackbox import wire
-from harness.blackbox.query import Query, string_of
+from harness.blackbox.query import Query, words_of
 from harness.contract import Answer, Budget, Coordinates, FeatureKind, FloatArray, ModelInfo, Outputs
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryError
 from harness.solving import answers
@@ -82,7 +82,7 @@ class RemoteBlackBox(Asking):
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
         """See `BlackBox`."""
-        reply = self._ask(wire.Words(tuple(map(string_of, words))))
+        reply = self._ask(wire.Words(words_of(words)))
         if not isinstance(reply, wire.WordIds):
             raise ProtocolError(f"unexpected reply {type(reply).__name__} to Words")
         return reply.ids

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from harness.blackbox.fake_words import WORDS
 from harness.blackbox.limits import as_read, check_log
 from harness.blackbox.meter import Meter
 from harness.blackbox.projection import check_space, matrix
-from harness.blackbox.query import Query
+from harness.blackbox.query import Query, texts_of, words_of
 from harness.contract import (
     Budget,
     Examples,
@@ -55,6 +56,8 @@ EFFECTS = 8
 MOST_CLASSES = 16
 _VOCABULARY = 30_011
 _GAIN, _NOISE, _JITTER, _BIAS = 4.0, 1.5, 0.3, 3.0
+_LEANING = 0.5
+_COMMON = frozenset(WORDS)
 _REST = 10.0
 """The logarithm of the sum of exp(logit) over all words that are not label words."""
 
@@ -105,12 +108,21 @@ class FakeModel:
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
         """One id for each piece between spaces. A leading space belongs to its piece."""
-        return [[_crc(piece) % _VOCABULARY for piece in re.findall(r"\s*\S+", word)] for word in words]
+        return [[_crc(piece) % _VOCABULARY for piece in re.findall(r"\s*\S+", word)] for word in words_of(words)]
 
     def vocabulary(self) -> tuple[str, ...]:
-        """The label words and the made-up words, each at the index of its id."""
+        """The label words, the made-up words of the texts, and common English words, each at the index of its id.
+
+        As in a tokenizer like RoBERTa's, a word that stands after a space begins with it, and is another one without.
+        """
         words = [""] * _VOCABULARY
-        for word in [*(w for known in _words(len(self.task.classes)).values() for w in known), *self.task.words]:
+        made_up = [w for known in _words(len(self.task.classes)).values() for w in known]
+        for word in [
+            *WORDS[::-1],
+            *(f" {w}" for w in made_up),
+            *made_up,
+            *self.task.words,
+        ]:  # of two, the last one stays
             words[self.word_ids([word])[0][0]] = word
         return tuple(words)
 
@@ -123,7 +135,7 @@ class FakeModel:
         """
         if prompts is not None:
             self._check_prompts(prompts)
-        fields = {len(text) for text in texts}
+        fields = {len(text) for text in texts_of(texts)}
         for count in fields:
             problem = template_problem(template, count, causal=False)
             if problem:
@@ -153,6 +165,7 @@ class FakeModel:
         Raises:
             QueryError: see `check`.
         """
+        texts = texts_of(texts)
         self.check(prompts, texts, template, words)
         texts = [as_read(text) for text in texts]
         e = self._effect(prompts, template)[:, None]  # (candidates, 1, EFFECTS)
@@ -182,14 +195,20 @@ class FakeModel:
         return h.astype(np.float32)
 
     def _columns(self, q: Floats, texts: Sequence[Text], words: Sequence[str]) -> Floats:
-        """Columns of q (candidates, texts, classes) for `words`. A word that is not a label word has only noise."""
+        """Columns of q (candidates, texts, classes) for `words`.
+
+        A common English word leans to one class, half as much as that class's label word and with noise of its own, as
+        words do in a real model. Any other word that is not a label word has only noise.
+        """
         known = {word: k for k, word in enumerate(self.task.words)}
-        columns = [
-            q[..., known[word]]
-            if word in known
-            else np.broadcast_to([_stray(self.seed, text, word) for text in texts], q.shape[:2])
-            for word in words
-        ]
+        columns = []
+        for word in words:
+            if word in known:
+                columns.append(q[..., known[word]])
+                continue
+            stray = np.broadcast_to([_stray(self.seed, text, word) for text in texts], q.shape[:2])
+            leans = _LEANING * q[..., _crc(word) % q.shape[-1]] if word in _COMMON else 0.0
+            columns.append(stray + leans)
         return np.stack(columns, axis=-1)
 
     def _effect(self, prompts: Prompts | None, template: str) -> Floats:

@@ -55,7 +55,7 @@ class Query:
         return cls(
             texts_of(texts),
             None if template is None else string_of(template),
-            None if words is None else tuple(map(string_of, words)),
+            None if words is None else words_of(words),
             prompts,
             features,
             bool(normalize),
@@ -125,6 +125,15 @@ def _text(text: Text | str) -> Text:
     if not isinstance(text, Iterable):
         raise QueryError(f"{text!r} is {type(text).__name__}; a text is a string, or a sequence of them")
     return tuple(map(string_of, text))
+
+
+def words_of(words: Sequence[str]) -> tuple[str, ...]:
+    """Words as they travel; a plain string is one word.
+
+    Raises:
+        QueryError: a word is no string.
+    """
+    return (str(words),) if isinstance(words, str) else tuple(map(string_of, words))
 
 
 def string_of(value: str) -> str:

@@ -71,6 +71,8 @@ class Tuning:
     log: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """Rows charged when the submission logged something, and the numbers; the first `_MOST_LOGGED` of them."""
     refused: int = 0
+    unfit_rows: int = 0
+    """Rows that the first query asked for, if it did not fit into the whole budget."""
     rejected: int = 0
     declared_bytes: int = 0
     """Bytes received to declare texts and subspaces. `bytes_up` counts queries alone."""
@@ -162,6 +164,8 @@ class Session:
                 return self._query(request, body).frame
             return wire.encode(self._free(request, len(body)))
         except BudgetExhausted as refused:
+            if not (self.tuning.refused or self._meter.spent):
+                self.tuning.unfit_rows = refused.rows_asked
             self.tuning.refused += 1
             return wire.encode(wire.Refused(refused.rows_asked, refused.rows_left, refused.rows_total))
         except QueryError as problem:

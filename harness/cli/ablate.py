@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.complete import complete_submissions
 from harness.cli.console import STORE, err, open_store, out, print_json, say
 from harness.cli.options import (
     NOTHING,
@@ -43,7 +44,9 @@ TRACK_CHOICES = ("shots", "calls")
 )
 @overriding(*(name for name in OPTIONS if name != "repeat"))
 def ablate(
-    path: Annotated[Path, typer.Argument(help="A submission's folder.", metavar="PATH")],
+    path: Annotated[
+        Path, typer.Argument(help="A submission's folder.", metavar="PATH", autocompletion=complete_submissions)
+    ],
     vary: Annotated[
         list[str],
         typer.Option(

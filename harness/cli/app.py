@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -23,24 +23,56 @@ from harness.cli.organiser import commands as organiser
 from harness.cli.ranking import commands as ranking
 from harness.cli.results import commands as results
 from harness.cli.rulings import commands as rulings
+from harness.cli.runs import commands as runs
 from harness.cli.serve import commands as serve
 from harness.errors import HarnessError, InputError
 from harness.evaluation.environment import DISTRIBUTION
 
+if TYPE_CHECKING:
+    from typer.models import CommandInfo
+
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A competition in a box for gradient-free tuning of language models.\n\n"
     "Start with [bold]harness evaluate submissions/bbt[/bold], then [bold]harness leaderboard[/bold]. "
     "Write your own: [bold]harness new mysolver[/bold] and [bold]harness check submissions/mysolver[/bold].",
-    epilog="Exit codes: 0 done, 1 it failed, 2 something given was wrong, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 it failed, 2 something given was wrong, 130 interrupted. See docs/author.md.",
 )
-for group in (evaluate, ablate, bench, ranking, author, organiser, competition, results, rulings, serve, doctor):
-    app.add_typer(group)
+PANELS = {
+    "Write a submission": ("new", "check", "predict"),
+    "Run it": ("evaluate", "ablate", "bench", "plan"),
+    "See what came of it": ("leaderboard", "compare", "runs", "log", "watch", "report"),
+    "Models, tracks, tasks and data": ("tracks", "tasks", "fetch", "pretrain-prompt", "import-prompt", "doctor"),
+    "Hold a competition": (
+        *("new-competition", "serve", "score", "rescore"),
+        *("withdraw", "cap", "freeze", "rulings"),
+    ),
+    "Results databases": ("audit", "replay", "merge", "migrate"),
+}
+"""How `harness --help` groups the commands. One that is in no group stands at the end."""
+
+
+def _name(info: CommandInfo) -> str:
+    return info.name or str(getattr(info.callback, "__name__", "")).replace("_", "-")
+
+
+def _place(info: CommandInfo) -> int:
+    order = [name for names in PANELS.values() for name in names]
+    return order.index(_name(info)) if _name(info) in order else len(order)
+
+
+for group in (
+    evaluate, ablate, bench, ranking, runs, author, organiser, competition, results, rulings, serve, doctor,
+):  # fmt: skip
+    app.registered_commands += group.registered_commands
+app.registered_commands.sort(key=_place)
+for each in app.registered_commands:
+    panel = next((title for title, names in PANELS.items() if _name(each) in names), None)
+    each.rich_help_panel = panel or "More"
 
 
 def _version(wanted: bool) -> None:

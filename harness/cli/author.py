@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from harness.cli.again import command_line, given_choices, given_settings
+from harness.cli.complete import complete_submissions, complete_tracks
 from harness.cli.console import STORE, err, existing_store, out, print_json, say
 from harness.cli.options import (
     NOTHING,
+    TRIED,
     AsJson,
     Options,
     StoreUrl,
@@ -39,10 +42,36 @@ def new(
     say(f"made {folder}; edit {folder}/submission.py, then: harness check {folder}")
 
 
-@commands.command()
+@commands.command(
+    epilog="Examples:\n\n"
+    "  harness check submissions/mysolver\n\n"
+    "  harness check submissions/mysolver --track mini --task snli\n\n"
+    "  harness check submissions/mysolver --here  (with a breakpoint() in it)"
+)
+@overriding(*TRIED)
 def check(
-    path: Annotated[Path, typer.Argument(help="Submission folder.", metavar="PATH")],
+    path: Annotated[
+        Path, typer.Argument(help="Submission folder.", metavar="PATH", autocompletion=complete_submissions)
+    ],
+    track: Annotated[
+        str | None,
+        typer.Option(
+            "--track",
+            "-t",
+            help="Ask this track's real model one query, too: a name or a .toml file. With another choice below and no "
+            "track it is mini.",
+            autocompletion=complete_tracks,
+        ),
+    ] = None,
+    overrides: Overrides = NOTHING,
     config: Options = None,
+    calls: Annotated[
+        int, typer.Option("--calls", help="Budget on the fake model; the real query has the track's.")
+    ] = 200,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", help="Seconds for each run, after which it says where it was; 0 is no limit."),
+    ] = 60,
     here: Annotated[
         bool, typer.Option("--here", help="Run it in this process, as you and without isolation: for your debugger.")
     ] = False,
@@ -50,14 +79,18 @@ def check(
 ) -> None:
     """Try a submission in seconds: import, contract, a small run on a fake language model.
 
-    It runs as in an evaluation, in the best sandbox that this machine gives, for at most a minute. With --here it runs
-    in this process, with your files and your network: only for code that you have read.
+    It runs as in an evaluation, in the best sandbox that this machine gives. With --track or --model it then asks the
+    real model its first query, on one task and split, with the track's budget. With --here it runs in this process,
+    where breakpoint() works, with your files and your network: only for code that you have read.
     """
     from harness.evaluation.check import check as checked  # noqa: PLC0415
     from harness.evaluation.progress import printable  # noqa: PLC0415
     from harness.sandbox.best_tier import BANNER  # noqa: PLC0415
+    from harness.tracks.track import load_track  # noqa: PLC0415
 
-    report = checked(path, parsed(config), here=here)
+    chosen = load_track(track or "mini") if track or overrides != NOTHING else None
+    options = parsed(config)
+    report = checked(path, options, here=here, wall_s=timeout or None, calls=calls, track=chosen, choices=overrides)
     if report.get("sandbox") == "0":
         err.print(f"[bold red]{escape(BANNER)}[/bold red]", soft_wrap=True)
     if report.get("output"):
@@ -67,8 +100,8 @@ def check(
         return
     for line in report["lines"]:
         say(line)
-    allow = " --white-box" if report["access"] == "white-box" else ""
-    say(f"ok; now the real thing: harness evaluate {path}{allow}")
+    more = ["--white-box"] * (report["access"] == "white-box") + given_settings(options) + given_choices(overrides)
+    say(f"ok; now the real thing: {command_line('evaluate', path, *more, track=track)}")
 
 
 @commands.command(

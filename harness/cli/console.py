@@ -40,8 +40,10 @@ def existing_store(store: str, labels: str = CORRECTED) -> Store:
         InputError: it does not exist.
     """
     if not is_there(store):
+        where = "" if store == STORE else f" --store {shown(store)}"
         raise InputError(
-            f"{store}: no such results database; run: harness evaluate submissions/ajo, or name it with --store"
+            f"{store}: no such results database; run: harness evaluate submissions/ajo{where}, or name another "
+            "one with --store"
         )
     found = open_store(store, create=False)
     found.labels = labels

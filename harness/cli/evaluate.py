@@ -12,8 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.cli.again import command_line
+from harness.cli.complete import complete_submissions
 from harness.cli.console import STORE, err, open_store, out, print_json, say
 from harness.cli.options import (
+    CELLS,
+    HOW,
     NOTHING,
     OPTIONS,
     AsJson,
@@ -64,7 +68,10 @@ class Engine(StrEnum):
 )
 @overriding(*OPTIONS)
 def evaluate(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Submission folders.", metavar="PATH")] = None,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Submission folders.", metavar="PATH", autocompletion=complete_submissions),
+    ] = None,
     track: TrackName = "mini",
     tasks_dir: TasksDir = None,
     overrides: Overrides = NOTHING,
@@ -78,22 +85,42 @@ def evaluate(
             help="Run each cell so many times with other chance of the submission's own, repeats 0 to R-1. The "
             "leaderboard averages them within a split, and its intervals contain that chance.",
             min=1,
+            rich_help_panel=CELLS,
         ),
     ] = None,
     cell: Annotated[
-        str | None, typer.Option("--cell", help="Only this cell: a line of harness plan.", metavar="LINE")
+        str | None,
+        typer.Option("--cell", help="Only this cell: a line of harness plan.", metavar="LINE", rich_help_panel=CELLS),
     ] = None,
     engine: Annotated[
-        Engine, typer.Option("--engine", help="Where cells run: in this process, or on a Ray cluster (docs/scale.md).")
+        Engine,
+        typer.Option(
+            "--engine",
+            help="Where cells run: in this process, or on a Ray cluster (docs/scale.md).",
+            rich_help_panel=HOW,
+        ),
     ] = Engine.LOCAL,
     address: Annotated[
-        str | None, typer.Option("--address", help="Of a Ray cluster that runs, or auto; default one of its own here.")
+        str | None,
+        typer.Option(
+            "--address",
+            help="Of a Ray cluster that runs, or auto; default one of its own here.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Cells at once on the cluster; default one per device.", min=1)
+        int | None,
+        typer.Option(
+            "--workers", help="Cells at once on the cluster; default one per device.", min=1, rich_help_panel=HOW
+        ),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Run cells that failed once more; the new outcome replaces the failure.")
+        bool,
+        typer.Option(
+            "--again",
+            help="Run cells that failed once more; the new outcome replaces the failure.",
+            rich_help_panel=CELLS,
+        ),
     ] = False,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
@@ -145,9 +172,17 @@ def evaluate(
         raise typer.Exit(130) from None
     if not as_json:
         how = _apart(plans[-1].base, chosen, job.choices)
-        say(f"facts are in {results.url}{how}; rank them with: harness leaderboard --track {track}")
-    if _failed(job, plans, unusable, progress):
+        more = ["--trials"] if plans[-1].base.modified else []
+        say(f"facts are in {results.url}{how}; {_look(more, track, chosen, store)}")
+    if _failed(job, plans, unusable, progress, store):
         raise typer.Exit(1)
+
+
+def _look(more: Sequence[str], track: str, chosen: Track, store: str) -> str:
+    """The next command."""
+    what = "see them with" if more else "rank them with"
+    given = track if track.endswith(".toml") or Path(track).is_dir() else chosen.name
+    return f"{what}: {command_line('leaderboard', *more, track=given, store=store)}"
 
 
 def _job(
@@ -184,7 +219,7 @@ def _job(
     return Job(chosen, overrides, open_store(store), tuple(dict.fromkeys(found)), options), unusable
 
 
-def _failed(job: Job, plans: Sequence[Plan], unusable: list[Failure], progress: PlainProgress) -> bool:
+def _failed(job: Job, plans: Sequence[Plan], unusable: list[Failure], progress: PlainProgress, store: str) -> bool:
     """Report the failures, if there are any."""
     from harness.evaluation.failures import failures  # noqa: PLC0415
     from harness.evaluation.progress import JsonProgress  # noqa: PLC0415
@@ -195,11 +230,11 @@ def _failed(job: Job, plans: Sequence[Plan], unusable: list[Failure], progress: 
         for each in failed:
             progress.failed(each)
     elif failed:
-        _tell(failed)
+        _tell(failed, store)
     return bool(failed)
 
 
-def _tell(failed: Sequence[Failure]) -> None:
+def _tell(failed: Sequence[Failure], store: str) -> None:
     """Print the table of failures, and what can be done about them."""
     from harness.evaluation.progress import printable  # noqa: PLC0415
 
@@ -215,6 +250,11 @@ def _tell(failed: Sequence[Failure]) -> None:
         "the machine ran out of memory",
         soft_wrap=True,
     )
+    first = next((each for each in failed if each.cells), None)
+    if first is not None:
+        task, _, split = first.cells[0].partition("/")
+        line = command_line("log", first.entry, "--task", task, "--split", split, store=store)
+        err.print(f"what it printed, and its traceback: {line}", markup=False, soft_wrap=True)
 
 
 def _check(

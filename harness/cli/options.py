@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from harness.cli.complete import complete_tasks, complete_tracks
 from harness.errors import InputError
 from harness.evaluation.overrides import Overrides, decisions
 from harness.tracks.tiers import tier_named
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., None])
 NOTHING = Overrides()
 """The default of a command's `overrides`; `overriding` puts the given ones in its place."""
+
+CELLS = "Which cells"
+"""Heading in ``--help`` of the options that choose cells."""
+REPLACED = "In place of the track's choices"
+"""Heading in ``--help`` of the options that replace a choice of the track, or add to it."""
+HOW = "How and where they run"
+"""Heading in ``--help`` of the options that change no result."""
 
 DataDir = Annotated[Path | None, typer.Option("--data", help="Data directory, e.g. a competition kit.")]
 StagedDir = Annotated[
@@ -50,16 +58,38 @@ def _tuple(given: list[Any] | None) -> tuple[Any, ...]:
 
 
 OPTIONS: dict[str, _Shared] = {
-    "data": _Shared("data", DataDir),
+    "data": _Shared(
+        "data",
+        Annotated[
+            Path | None,
+            typer.Option("--data", help="Data directory, e.g. a competition kit.", rich_help_panel=REPLACED),
+        ],
+    ),
     "model": _Shared(
         "model",
-        Annotated[str | None, typer.Option("--model", help="Another model: a directory in hub format, or a hub id.")],
+        Annotated[
+            str | None,
+            typer.Option(
+                "--model", help="Another model: a directory in hub format, or a hub id.", rich_help_panel=REPLACED
+            ),
+        ],
     ),
-    "staged": _Shared("staged", StagedDir),
+    "staged": _Shared(
+        "staged",
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--from", help="Directory that `harness fetch` filled; default ~/.cache/harness.", rich_help_panel=HOW
+            ),
+        ],
+    ),
     "device": _Shared(
         "device",
         Annotated[
-            str | None, typer.Option("--device", help="cpu or cuda; default the track's, which alone is ranked.")
+            str | None,
+            typer.Option(
+                "--device", help="cpu or cuda; default the track's, which alone is ranked.", rich_help_panel=REPLACED
+            ),
         ],
     ),
     "backend": _Shared(
@@ -70,36 +100,67 @@ OPTIONS: dict[str, _Shared] = {
                 "--backend",
                 help="torch or onnxruntime (float32, encoder models; harness\\[onnx]); another than the track's never "
                 "ranks.",
+                rich_help_panel=REPLACED,
             ),
         ],
     ),
     "tasks": _Shared(
-        "task", Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")], _tuple
+        "task",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--task", help="Only this task; repeatable.", rich_help_panel=CELLS, autocompletion=complete_tasks
+            ),
+        ],
+        _tuple,
     ),
     "splits": _Shared(
-        "split", Annotated[list[int] | None, typer.Option("--split", help="Only this split; repeatable.")], _tuple
+        "split",
+        Annotated[
+            list[int] | None, typer.Option("--split", help="Only this split; repeatable.", rich_help_panel=CELLS)
+        ],
+        _tuple,
     ),
     "calls": _Shared(
         "calls",
-        Annotated[int | None, typer.Option("--calls", help="Another budget, in calls, for a trial; never ranked.")],
+        Annotated[
+            int | None,
+            typer.Option(
+                "--calls", help="Another budget, in calls, for a trial; never ranked.", rich_help_panel=REPLACED
+            ),
+        ],
     ),
     "shots": _Shared(
         "shots",
         Annotated[
             int | None,
-            typer.Option("--shots", help="Other examples per class, train and dev, where splits are drawn; a trial."),
+            typer.Option(
+                "--shots",
+                help="Other examples per class, train and dev, where splits are drawn; a trial.",
+                rich_help_panel=REPLACED,
+            ),
         ],
     ),
-    "seed": _Shared("seed", Annotated[int, typer.Option("--seed", help="Seed of the run.", min=0)]),
+    "seed": _Shared(
+        "seed", Annotated[int, typer.Option("--seed", help="Seed of the run.", min=0, rich_help_panel=CELLS)]
+    ),
     "repeat": _Shared(
         "repeat",
         Annotated[
-            int, typer.Option("--repeat", help="Number of the repeat: other chance of the submission's own.", min=0)
+            int,
+            typer.Option(
+                "--repeat",
+                help="Number of the repeat: other chance of the submission's own.",
+                min=0,
+                rich_help_panel=CELLS,
+            ),
         ],
     ),
     "present_splits": _Shared(
         "present_splits",
-        Annotated[bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.")],
+        Annotated[
+            bool, typer.Option("--present-splits", help="Skip splits the data directory lacks.", rich_help_panel=CELLS)
+        ],
     ),
     "white_box": _Shared(
         "white_box",
@@ -109,6 +170,7 @@ OPTIONS: dict[str, _Shared] = {
                 "--white-box",
                 help="Allow references that need gradients. They run in this process, unsandboxed, with the model's "
                 "weights: only for code you trust. Listed, never ranked.",
+                rich_help_panel=HOW,
             ),
         ],
     ),
@@ -117,7 +179,9 @@ OPTIONS: dict[str, _Shared] = {
         Annotated[
             Path | None,
             typer.Option(
-                "--p0", help="A pre-trained prompt for the pair tasks; listed as external, never ranked with pure."
+                "--p0",
+                help="A pre-trained prompt for the pair tasks; listed as external, never ranked with pure.",
+                rich_help_panel=REPLACED,
             ),
         ],
     ),
@@ -129,6 +193,7 @@ OPTIONS: dict[str, _Shared] = {
                 "--test-data",
                 help="Directory of private test sets to score on instead: <Task>/test.tsv, or <task>/mini/test.jsonl. "
                 "Stored apart; `harness leaderboard` sets them against the public ones.",
+                rich_help_panel=REPLACED,
             ),
         ],
     ),
@@ -136,12 +201,18 @@ OPTIONS: dict[str, _Shared] = {
         "sandbox",
         Annotated[
             str | None,
-            typer.Option("--sandbox", help="Tier of isolation, A, B, B' or 0, instead of the best there is here."),
+            typer.Option(
+                "--sandbox",
+                help="Tier of isolation, A, B, B' or 0, instead of the best there is here.",
+                rich_help_panel=HOW,
+            ),
         ],
         tier_named,
     ),
 }
 """One option for each field of `Overrides`, in the order in which ``--help`` lists them."""
+TRIED = ("data", "model", "staged", "device", "tasks", "splits")
+"""Fields by which `harness check` finds the model, the data and the cell of one real query."""
 REPLAYED = tuple(name for name, decision in decisions().items() if decision.replayed == "given")
 """Fields that a replay cannot take from the stored run."""
 
@@ -184,14 +255,21 @@ def _parameter(option: _Shared, default: Any, helps: dict[str, str], name: str) 
     annotation, default = option.annotation, None if default == () else default
     if name in helps:
         kind, info = annotation.__origin__, annotation.__metadata__[0]
-        annotation = Annotated[kind, typer.Option(info.default, help=helps[name])]  # its default is its name here
+        panel = info.rich_help_panel  # its default is its name here
+        annotation = Annotated[kind, typer.Option(info.default, help=helps[name], rich_help_panel=panel)]
     return inspect.Parameter(
         option.parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation
     )
 
 
 TrackName = Annotated[
-    str, typer.Option("--track", "-t", help="A track that ships (see `harness tracks`), or a .toml file.")
+    str,
+    typer.Option(
+        "--track",
+        "-t",
+        help="A track that ships (see `harness tracks`), or a .toml file.",
+        autocompletion=complete_tracks,
+    ),
 ]
 TasksDir = Annotated[
     Path | None,

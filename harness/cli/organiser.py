@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.again import command_line
 from harness.cli.console import STORE, err, existing_store, is_there, open_store, out, print_json, say, shown
+from harness.cli.formats import Form, export
 from harness.cli.options import (
     AsJson,
     DataDir,
@@ -26,19 +28,22 @@ commands = typer.Typer()
 
 
 @commands.command()
-def tracks(store: StoreUrl = STORE, as_json: AsJson = False) -> None:
+def tracks(store: StoreUrl = STORE, form: Form = None, as_json: AsJson = False) -> None:
     """List the tracks: model, data, budgets, and how large a lead must be on them to be seen.
 
     The leads are computed from the runs in the results database, or else from those that were measured for this
     version of the track when it was published.
     """
-    from harness.cli.tables import tracks_table  # noqa: PLC0415
+    from harness.cli.tables import tracks_rows, tracks_table  # noqa: PLC0415
     from harness.leaderboard.tells import tells  # noqa: PLC0415
     from harness.tracks.track import load_track, track_names  # noqa: PLC0415
 
     found = [load_track(name) for name in track_names()]
     results = existing_store(store) if is_there(store) else None
     powers = [tells(track, results) for track in found]
+    if form is not None:
+        export("Tracks", tracks_rows(found, powers), form, "tracks")
+        return
     if as_json:
         import msgspec  # noqa: PLC0415
 
@@ -64,6 +69,7 @@ def tasks(
             metavar="DIR",
         ),
     ] = None,
+    form: Form = None,
     as_json: AsJson = False,
 ) -> None:
     """List a track's tasks: classes, metric, and the wording it uses.
@@ -76,7 +82,7 @@ def tasks(
 
         look(check, tasks_dir, as_json=as_json)
         return
-    from harness.cli.tables import tasks_table  # noqa: PLC0415
+    from harness.cli.tables import tasks_rows, tasks_table  # noqa: PLC0415
     from harness.tracks.staging import staged_model  # noqa: PLC0415
     from harness.tracks.track import load_track, track_tasks  # noqa: PLC0415
 
@@ -90,6 +96,9 @@ def tasks(
         tokens = load_tokens(chosen.model)
     found = [(file, file.task(*how, tokens)) for file in files]
     as_written = cut and tokens is None
+    if form is not None:
+        export(f"Tasks of track {chosen.name}", tasks_rows(found), form, "tasks")
+        return
     if as_json:
         import dataclasses  # noqa: PLC0415
 
@@ -200,7 +209,8 @@ def score(
     if missing:
         cells_of = counted(len(missing), "cell")
         say(f"without predictions: {cells_of} of track {chosen.name}: {', '.join(missing)}")
-    say(f"stored in {shown(store)} as predictions without a budget: listed by harness leaderboard, never ranked")
+    line = command_line("leaderboard", track=track, store=store)
+    say(f"stored in {shown(store)} as predictions without a budget: listed by {line}, never ranked")
 
 
 @commands.command(

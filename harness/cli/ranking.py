@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from harness.cli.again import command_line
+from harness.cli.complete import complete_entries
 from harness.cli.console import CORRECTED, STORE, existing_store, out, print_json, say, shown
+from harness.cli.formats import Form, export
 from harness.cli.options import (
     AsJson,
     DataDir,
@@ -54,6 +57,12 @@ def leaderboard(
     cost: Annotated[
         bool, typer.Option("--cost", help="What entries cost instead: time, memory, traffic; x-cost.csv beside x.csv.")
     ] = False,
+    trials: Annotated[
+        bool,
+        typer.Option(
+            "--trials", help="List the trials instead: runs in which choices of the track were replaced, never ranked."
+        ),
+    ] = False,
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Rank runs without isolation, too, among themselves.")
     ] = False,
@@ -84,6 +93,9 @@ def leaderboard(
     written_as = form or format_of(path)
     path = beside(path, "cost") if cost else path
     results = existing_store(store, labels)
+    if trials:
+        _trials(results, chosen, track, store, form, as_json)
+        return
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
     ranking = dataclasses.replace(ranking, labels=tuple(results.labels_shown(name)))
     if usage:
@@ -120,13 +132,20 @@ def leaderboard(
 
 @commands.command()
 def compare(
-    first: Annotated[str, typer.Argument(help="Entry of the leaderboard.", metavar="FIRST")],
-    second: Annotated[str, typer.Argument(help="The entry it is compared with.", metavar="SECOND")],
+    first: Annotated[
+        str,
+        typer.Argument(help="Entry of the leaderboard.", metavar="FIRST", autocompletion=complete_entries),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(help="The entry it is compared with.", metavar="SECOND", autocompletion=complete_entries),
+    ],
     track: TrackName = "mini",
     tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
     labels: Labels = CORRECTED,
     organiser: Organiser = False,
+    form: Form = None,
     as_json: AsJson = False,
 ) -> None:
     """Show where two entries differ, by task, split and test text, with intervals and p-values.
@@ -135,7 +154,7 @@ def compare(
     ranks are: two entries are told apart here exactly where the leaderboard tells them apart.
     """
     from harness.leaderboard.compare import compare as compared  # noqa: PLC0415
-    from harness.leaderboard.compare import comparison_record, comparison_table  # noqa: PLC0415
+    from harness.leaderboard.compare import comparison_record, comparison_rows, comparison_table  # noqa: PLC0415
     from harness.leaderboard.kept_back import check_public  # noqa: PLC0415
     from harness.leaderboard.rank import rank  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
@@ -147,6 +166,9 @@ def compare(
     results = existing_store(store, labels)
     ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
     found = compared(ranking, first, second)
+    if form is not None:
+        export(f"{first} minus {second}, track {chosen.name}", comparison_rows(found), form, "comparison")
+        return
     if as_json:
         print_json(comparison_record(found))
         return
@@ -253,11 +275,29 @@ def _public(ranking: Ranking, chosen: Track, machines: bool) -> None:
         say(line)
 
 
+def _trials(results: Store, chosen: Track, track: str, store: str, form: Format | None, as_json: bool) -> None:
+    """Print the runs of a track in which choices of it were replaced."""
+    from harness.leaderboard import trials  # noqa: PLC0415
+
+    found = trials.tried(results, track=chosen.name, trials=True)
+    if form is not None:
+        export(f"Trials, track {chosen.name}", trials.records(found), form, "trials")
+    elif as_json:
+        print_json({"track": chosen.name, "trials": trials.records(found)})
+    elif found:
+        wide = Console(highlight=False, width=None if out.is_terminal else 150)
+        wide.print(trials.table(found, f"trials on track {chosen.name}, never ranked", tracks=False))
+        say(f"what happened in one: {command_line('log', found[-1].run.id[:8], store=store)}")
+    else:
+        data = ["--data", "DIR"] * (chosen.data.source == "kit")
+        first = command_line("evaluate", "submissions/ajo", "--calls", 40, "--track", track, *data, store=store)
+        say(f"no trial on track {chosen.name} in {shown(store)}; run one: {first}")
+
+
 def _first_run(track: str, chosen: Track, store: str) -> str:
     """The command to type if a track has no runs yet."""
-    data = " --data DIR" if chosen.data.source == "kit" else ""
-    where = "" if store == STORE else f" --store {shown(store)}"
-    return f"harness evaluate submissions/ajo --track {track}{data}{where}"
+    data = ["--data", "DIR"] * (chosen.data.source == "kit")
+    return command_line("evaluate", "submissions/ajo", "--track", track, *data, store=store)
 
 
 def _export(ranking: Ranking, form: Format, path: Path | None, cost: bool) -> None:
@@ -378,7 +418,10 @@ def _not_ranked(ranking: Ranking, runs: list[Run]) -> list[str]:
         )
     if ranking.left_out:
         left_out = counted(ranking.left_out, "run")
-        lines.append(f"{left_out} left out: other data, model, seed or track version, or choices replaced")
+        lines.append(
+            f"{left_out} left out: other data, model, seed or track version, or choices replaced; --trials lists the "
+            "latter, and harness runs lists all"
+        )
     own = [run.key for run in runs if run.key.track == ranking.track]
     replaced = {f"{each.label}: replaced {', '.join(each.modified)}" for each in own if each.modified}
     return lines + [f"  {line}" for line in sorted(replaced)]

@@ -146,11 +146,12 @@ def replay(
     from harness.cli.tables import replay_table  # noqa: PLC0415
     from harness.evaluation import replay as replays  # noqa: PLC0415
     from harness.evaluation.progress import PlainProgress  # noqa: PLC0415
+    from harness.results.finding import find_run  # noqa: PLC0415
     from harness.sandbox import submission as submissions  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     results = existing_store(store)
-    found_run = replays.find_run(results, run)
+    found_run = find_run(results, run)
     cells = replays.sampled(results, found_run.id, sample, np.random.default_rng(seed))
     chosen = load_track(track, tasks_dir)
     choices = replays.choices_of(found_run.key, cells, chosen, overrides)

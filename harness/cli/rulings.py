@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.again import command_line
 from harness.cli.console import STORE, existing_store, open_store, print_json, say
+from harness.cli.formats import Form, export
 from harness.cli.options import AsJson, StoreUrl, TasksDir, TrackName
-from harness.errors import InputError
+from harness.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.results.rulings import Kind
@@ -55,10 +57,11 @@ def withdraw(
     known = {run.key.label for run in results.runs() if run.key.track == name}
     if entry not in known | {label.partition("[")[0] for label in known}:
         there = f"it has {', '.join(sorted(known))}" if known else "it has no runs of that track"
-        raise InputError(f"{results.url} has no entry {entry!r} on track {name}; {there}")
+        alike = did_you_mean(entry, known)
+        raise InputError(f"{results.url} has no entry {entry!r}{alike} on track {name}; {there}")
     _rule(results, "withdraw", name, entry, reason, undo)
     shown = "is ranked again" if undo else "is withdrawn"
-    say(f"{entry} {shown} on track {name}; see harness leaderboard --track {track}")
+    say(f"{entry} {shown} on track {name}; see {command_line('leaderboard', track=track, store=store)}")
 
 
 @commands.command(
@@ -114,13 +117,16 @@ def freeze(
 
 
 @commands.command()
-def rulings(store: StoreUrl = STORE, as_json: AsJson = False) -> None:
+def rulings(store: StoreUrl = STORE, form: Form = None, as_json: AsJson = False) -> None:
     """List what was decided about entries, oldest first: withdrawn, capped and frozen ones, with the reasons."""
     import dataclasses  # noqa: PLC0415
 
     from harness.leaderboard.terminal import day  # noqa: PLC0415
 
     found = existing_store(store).rulings()
+    if form is not None:
+        export("Rulings", [dataclasses.asdict(each) for each in found], form, "rulings")
+        return
     if as_json:
         print_json([dataclasses.asdict(each) for each in found])
         return

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 _SUBMISSION = '''"""{name}: a (1+1) evolution strategy on a soft prompt. Put your method, paper and formula here.
 
 The model is shown A @ z added to a few prompt tokens; one coordinate vector z is mutated, the better one is kept.
+
+It may import harness, the standard library, numpy, scipy, cma, nevergrad, sklearn, torch and what these need, what the
+track allows in addition (`harness check --track` lists it), and other files of this folder: `import helper`.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ class Config:
 
     dim: Count = 100  # length of z
     step: Positive = 0.3  # standard deviation of a mutation
-    population: Count = 10  # mutants per query
+    population: Count = 10  # mutants per query; fewer where the budget has not so many calls left
 
 
 def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, config: Config) -> Iterator[Answer]:
@@ -40,11 +43,12 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     space = Subspace(config.dim, (std,), lm.info.prompt_tokens, seed=int(rng.integers(2**32)))
     best, best_loss = np.zeros(config.dim), np.inf
     yield Answer.of(task)  # the manual prompt: something that counts, whatever happens
-    while True:  # a query that does not fit into the budget raises, which ends this generator
-        zs = best + config.step * rng.standard_normal((config.population, config.dim))
+    # One mutant on the training texts is one call. A query that does not fit into the budget raises BudgetExhausted.
+    while fits := min(config.population, int(lm.budget.calls_left)):
+        zs = best + config.step * rng.standard_normal((fits, config.dim))
         zs[0] = best if best_loss == np.inf else zs[0]  # the first query also looks at the start
-        logits = lm.logits(space.at(zs), shots.train.texts)  # (population, texts, words): population calls
-        losses = cross_entropy(logits, shots.train.labels)  # (population,)
+        logits = lm.logits(space.at(zs), shots.train.texts)  # (fits, texts, words): as many calls
+        losses = cross_entropy(logits, shots.train.labels)  # (fits,)
         if losses.min() < best_loss:
             best, best_loss = zs[losses.argmin()], float(losses.min())
             yield Answer.of(task, space.at(best), loss=best_loss)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from harness.contract import Task
     from harness.evaluation.replay import Replay
+    from harness.leaderboard.power import Power
     from harness.results.uploads import Scored
     from harness.tracks.tasks import TaskFile
     from harness.tracks.track import Track
@@ -26,6 +27,41 @@ def tracks_table(tracks: Iterable[Track]) -> Table:
         source = (track.model.source, track.data.source, track.device_name or track.device)
         table.add_row(track.name, *map(escape, source), "/".join(sorted(splits)), calls, escape(track.title))
     return table
+
+
+def tracks_rows(tracks: Iterable[Track], powers: Iterable[Power | None]) -> list[dict[str, Any]]:
+    """A flat record for each task of each track, with how large a lead must be to be seen in 9 of 10 cases."""
+    return [
+        {
+            "track": track.name,
+            "title": track.title,
+            "model": track.model.source,
+            "data": track.data.source,
+            "device": track.device_name or track.device,
+            "task": name,
+            "splits": "present" if spec.splits == "present" else len(spec.splits),
+            "calls": spec.calls,
+            "packages": ", ".join(track.packages) or None,
+            "lead_seen": None if power is None else power.record()["lead_seen"]["0.9"],
+        }
+        for track, power in zip(tracks, powers, strict=True)
+        for name, spec in track.tasks.items()
+    ]
+
+
+def tasks_rows(tasks: Iterable[tuple[TaskFile, Task]]) -> list[dict[str, Any]]:
+    """A flat record for each task, in the wording of one track."""
+    return [
+        {
+            "task": file.name,
+            "title": file.title,
+            "metric": task.metric,
+            "template": task.template,
+            "classes": ", ".join(task.classes),
+            "words": ", ".join(word.strip() for word in task.words),
+        }
+        for file, task in tasks
+    ]
 
 
 def tasks_table(tasks: Iterable[tuple[TaskFile, Task]]) -> Table:

@@ -31,10 +31,11 @@ REFERENCE_PACKAGES = ("peft",)
 """Packages that only white-box references use, beside `PACKAGES`. Black-box runs cannot import them."""
 
 
-def environment(more: Mapping[str, str] | None = None, *, reference: bool = False) -> dict[str, Any]:
-    """The versions of everything that affects scores, the processor and the threads. `more` holds what a GPU adds.
+def environment(more: Mapping[str, Any] | None = None, *, reference: bool = False) -> dict[str, Any]:
+    """The versions of everything that affects scores, the processor and the threads.
 
-    For a white-box `reference`, the versions of `REFERENCE_PACKAGES` are included.
+    `more` holds what a GPU adds, and the packages that the track allows. For a white-box `reference`, the versions of
+    `REFERENCE_PACKAGES` are included.
     """
     import torch  # noqa: PLC0415 - seconds to import
 

@@ -91,6 +91,7 @@ def key_of(prepared: Preparation) -> str | None:
         "program": _files((_HARNESS,), ".py"),
         "packages": {name: package_version(name) for name in (*PACKAGES, *REFERENCE_PACKAGES, *_BACKENDS)},
         "machine": _machine(),
+        **({"allowed": prepared.allowed} if prepared.allowed else {}),
     }
     return hashlib.sha256(msgspec.json.encode(known, order="deterministic")).hexdigest()
 

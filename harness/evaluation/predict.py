@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import InputError
+from harness.errors import InputError, did_you_mean
 from harness.evaluation.applying import tested_by
 from harness.lm.load import load_model
 from harness.solving import answers
@@ -60,7 +60,8 @@ def stored_answer(results: Store, entry: str, track: str, task: str, split: int,
                 raise InputError(f"{entry!r} was uploaded as predictions, without an answer; take a ranked entry")
             if blob is not None:
                 return blob
-    raise InputError(f"{results.url} holds no answer of {entry!r} for {task}, split {split} on track {track}")
+    alike = did_you_mean(entry, {run.key.label for run in results.runs() if run.key.track == track} - {entry})
+    raise InputError(f"{results.url} holds no answer of {entry!r}{alike} for {task}, split {split} on track {track}")
 
 
 def read(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from harness.errors import DataError, InputError
+from harness.errors import DataError, InputError, did_you_mean
 from harness.evaluation.oddities import oddities
 from harness.evaluation.overrides import backend_of, is_kit
 from harness.evaluation.referee import Cell
@@ -66,6 +66,8 @@ class Preparation:
             raise InputError(f"--shots {choices.shots}: the stored splits have the examples that they have")
         if track.data.takes_kit and self.source.kind == "kit":
             self.source = dataclasses.replace(self.source, all_splits=True)
+        self.allowed = allowed_packages(self.track)
+        """Version of each package that the track allows beside those of every track."""
         self.files = track_tasks(self.track)
         self.cells = chosen_cells(self.track, self.files, self.source, choices)
         if choices.p0 is not None:
@@ -109,6 +111,17 @@ class Preparation:
         return digest.hexdigest()[:16], tuple(odd)
 
 
+def allowed_packages(track: Track) -> dict[str, str]:
+    """The installed version of each package that a track allows beside those of every track.
+
+    Raises:
+        InputError: one is not installed, or holds what a submission must not read.
+    """
+    if track.given_packages is msgspec.UNSET:
+        return {}
+    return track.given_packages.check_installed(track.name, track.model.source)
+
+
 def check_budget(calls: int, train_rows: int) -> None:
     """Refuse a budget that the wire format cannot count.
 
@@ -137,7 +150,8 @@ def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, ch
     """
     unknown = sorted(set(choices.tasks) - set(files))
     if unknown:
-        raise InputError(f"track {track.name} has no task {unknown[0]!r}; it has {', '.join(files)}")
+        alike = did_you_mean(unknown[0], files)
+        raise InputError(f"track {track.name} has no task {unknown[0]!r}{alike}; it has {', '.join(files)}")
     cells: list[tuple[int, Cell]] = []
     """Each cell with its split's position among the splits of its task."""
     for name, file in files.items():
@@ -148,7 +162,8 @@ def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, ch
         there = splits_of(file, source, spec, choices.present_splits)
         chosen = [split for split in there if not choices.splits or split in choices.splits]
         cells += enumerate(
-            Cell(file, task, split, spec, track.limits, source, choices.seed, choices.repeat) for split in chosen
+            Cell(file, task, split, spec, track.limits, source, choices.seed, choices.repeat, track.packages)
+            for split in chosen
         )
     nowhere = sorted(set(choices.splits) - {cell.split for _, cell in cells})
     if nowhere or not cells:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.markup import escape
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from harness.errors import counted
 from harness.results.status import COUNTS
 from harness.sandbox.best_tier import BANNER
+from harness.solving.metrics import score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from harness.evaluation.failures import Failure
     from harness.evaluation.referee import Cell, Verdict
+    from harness.results.records import CellRecord, StoredCell
     from harness.tracks.tiers import Tier
 
 
@@ -63,7 +66,9 @@ class PlainProgress:
         for line in lines:
             self.console.print(f"odd data: {escape(printable(line))}", soft_wrap=True)
 
-    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
+    def planned(
+        self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell], before: Sequence[StoredCell] = ()
+    ) -> None:
         """See `harness.evaluation.run.Progress`."""
         finished = len(cells) - len(todo)
         if todo:
@@ -73,6 +78,9 @@ class PlainProgress:
             self._unscored[entry] = {cell.task.name for cell in cells} - scored
         done = f", {finished} of them finished before" if finished else ""
         self.console.print(f"{escape(entry)}: {counted(len(cells), 'cell')}{done}")
+        for cell, stored in finished_before(cells, before):
+            line = describe(cell, stored.status, stored.record, stored_score(cell, stored))
+            self.console.print(f"  {escape('[before]')} {line}", soft_wrap=True)
 
     def began(self, entry: str, cell: Cell) -> None:
         """See `harness.evaluation.run.Progress`."""
@@ -84,13 +92,15 @@ class PlainProgress:
         """See `harness.evaluation.run.Progress`."""
         number, total = self._number(entry)
         whose = f"{entry} " if len(self._counts) > 1 else ""  # several entries run at once
-        self.console.print(f"  {escape(f'[{number}/{total}] {whose}')}{describe(cell, verdict)}", soft_wrap=True)
+        other = "" if verdict.stored else "  (finished by another process first; not stored twice)"
+        line = describe(cell, verdict.status, verdict.record, verdict.score) + other
+        self.console.print(f"  {escape(f'[{number}/{total}] {whose}')}{line}", soft_wrap=True)
         self._counts[entry] = number, total
         if number == total:
             del self._counts[entry]
-        if verdict.status not in COUNTS:
+        if verdict.status not in COUNTS or worth_telling(verdict.status, verdict.record):
             detail = verdict.record.detail or verdict.record.output
-            self.console.print(f"    {escape(printable(detail).strip()[-2000:])}", soft_wrap=True)
+            self.console.print(escape(indent(printable(detail).strip()[-2000:], "    ")), soft_wrap=True)
         self._scored(entry, cell.task.name, total - number)
 
     def abandoned(self, entry: str, problem: str) -> None:
@@ -186,10 +196,16 @@ class JsonProgress(PlainProgress):
         for line in lines:
             self._write({"event": "odd data", "line": line})
 
-    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
+    def planned(
+        self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell], before: Sequence[StoredCell] = ()
+    ) -> None:
         """See `harness.evaluation.run.Progress`."""
         finished = len(cells) - len(todo)
         self._write({"event": "planned", "entry": entry, "cells": len(cells), "finished": finished})
+        for cell, stored in finished_before(cells, before):
+            place = {"event": "before", "entry": entry, "task": cell.task.name, "split": cell.split}
+            known = {"status": stored.status, "score": stored_score(cell, stored)}
+            self._write({**place, **known, "calls": round(stored.record.calls_spent, 4)})
 
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
         """See `harness.evaluation.run.Progress`."""
@@ -218,12 +234,31 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def describe(cell: Cell, verdict: Verdict) -> str:
+def finished_before(cells: Sequence[Cell], before: Sequence[StoredCell]) -> list[tuple[Cell, StoredCell]]:
+    """The cells that are asked for and in the database already, in the order of `cells`."""
+    known = {(stored.task, stored.split): stored for stored in before}
+    pairs = ((cell, known.get((cell.task.name, cell.split))) for cell in cells)
+    return [(cell, stored) for cell, stored in pairs if stored is not None]
+
+
+def stored_score(cell: Cell, stored: StoredCell) -> float | None:
+    """Test score of a stored cell, from 0 to 1; None for a failure."""
+    if stored.status not in COUNTS or 1.0 not in stored.predictions:
+        return None
+    # By arrays, as the ranking does it: scikit-learn would take longer to import than a finished command takes.
+    return float(score(cell.task.metric, stored.predictions[1.0][None], stored.labels, len(cell.task.classes))[0])
+
+
+def worth_telling(status: str, record: CellRecord) -> bool:
+    """Whether a cell that counts ended in a way that its author did not want."""
+    return bool(record.detail) and (status in {"timeout", "ok"} or bool(record.refused and not record.queries))
+
+
+def describe(cell: Cell, status: str, record: CellRecord, score: float | None) -> str:
     """A finished cell in one line."""
-    record = verdict.record
     calls = f"{record.calls_spent:,.0f}/{record.calls_total} calls"
     metric = {"accuracy": "acc", "macro_f1": "F1", "f1": "F1"}[cell.task.metric]
-    scored = "no score" if verdict.score is None else f"{metric} {verdict.score * 100:5.1f}"
+    scored = "no score" if score is None else f"{metric} {score * 100:5.1f}"
     loss = f"  loss {record.note['loss']:.4f}" if "loss" in record.note else ""
-    other = "" if verdict.stored else "  (finished by another process first; not stored twice)"
-    return f"{cell.task.name}/{cell.split}  {scored}  {calls}  {record.tuning_s:.1f} s{loss}  {verdict.status}{other}"
+    asked = "" if record.queries or not record.refused else ", but no query fitted into the budget"
+    return f"{cell.task.name}/{cell.split}  {scored}  {calls}  {record.tuning_s:.1f} s{loss}  {status}{asked}"

@@ -10,10 +10,8 @@ import contextlib
 import dataclasses
 import hashlib
 import resource
-import signal
 import sys
 import time
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,12 +24,13 @@ from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
 from harness.errors import SubmissionError
 from harness.evaluation.applying import Applied, apply, tested_by
+from harness.evaluation.endings import stack_of, status_of
 from harness.evaluation.queried import QueriedTexts
 from harness.lm.fingerprint import fingerprint
 from harness.lm.reading import Reading
 from harness.results.records import CellRecord, KeptAnswer, Usage
 from harness.results.status import COUNTS, MARKS
-from harness.sandbox import best_tier, launch, presets
+from harness.sandbox import best_tier, launch, presets, traces
 from harness.sandbox.snapshot import as_given, snapshot
 from harness.sandbox.submission import loaded
 from harness.sandbox.trial import refusal
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from harness.blackbox.session import Incumbent, Tuning
+    from harness.blackbox.session import Incumbent
     from harness.contract import ModelInfo, Shots, Task
     from harness.lm.model import LanguageModel
     from harness.results.records import Note
@@ -72,6 +71,8 @@ class Cell:
     source: Source
     seed: int
     repeat: int = 0
+    packages: tuple[str, ...] = ()
+    """Distributions that the track allows beside those of every track."""
 
     @property
     def train_rows(self) -> int:
@@ -116,7 +117,7 @@ def run_cell(
         DataError: the data are missing or malformed.
         StoreError: a fact could not be written to disk.
     """
-    cell, options = _settled(cell, submission, options)
+    cell, options = settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     info = lm.info(shots.train.texts, cell.task.template)
     meter = Meter(cell.spec.calls, len(shots.train))
@@ -125,19 +126,20 @@ def run_cell(
     session = Session(priced_model(cell, shots, lm), meter, attempt, watch, queried.add)
     started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
     with snapshot(submission) as folder, lm.serving():
-        worker = launch.start(cell.limits, folder, tier or best_tier.best().tier)
+        worker = launch.start(cell.limits, folder, tier or best_tier.best().tier, cell.packages)
         tuning, grace_s = session.tuning, 0.0
         try:
-            _hand_over(worker, _job(cell, shots, info, folder, options, meter), cell.limits.wall_s)
+            _hand_over(worker, job_of(cell, shots, info, folder, options, meter), cell.limits.wall_s)
             session.serve(worker.sock, started + cell.limits.wall_s)
             grace_s = _GRACE_S if tuning.end in {"returned", "budget", "crashed", "memory", "answer", "closed"} else 0.0
         finally:
-            left = worker.end(grace_s)
+            left = worker.end(grace_s, stack=tuning.end == "timeout")
+        stack_of(tuning, left, folder, submission)
     left = dataclasses.replace(left, output=as_given(left.output, folder, submission))
     tuning.detail = as_given(tuning.detail, folder, submission)
     waited = waited_s() - waited
     tuning_s = time.perf_counter() - before - waited
-    status, detail = _status(tuning, left)
+    status, detail = status_of(tuning, left, meter.budget)
     if tuning.config is None and status == "crashed":
         detail = str(refusal(submission, detail or left.output))
     test = load_test(cell.file, cell.source)  # only now, after the worker is dead
@@ -173,7 +175,7 @@ def priced_model(cell: Cell, shots: Shots, lm: LanguageModel) -> PricedModel:
     return PricedModel(lm, cell.task, answer, frame, texts, cell.limits.answers, cell.spec.tokens_of_a_row)
 
 
-def _settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
+def settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
     """The cell with its budget limited by the preset, and the options together with those of the preset on its task."""
     spec = msgspec.structs.replace(cell.spec, calls=presets.most_calls(submission, options, cell.spec.calls))
     return dataclasses.replace(cell, spec=spec), presets.on_task(submission, options, cell.task.name)
@@ -238,7 +240,10 @@ def _hand_over(worker: launch.Worker, job: wire.Job, wall_s: float) -> None:
         worker.sock.sendall(wire.encode(job))
 
 
-def _job(cell: Cell, shots: Shots, info: ModelInfo, folder: Path, options: Mapping[str, str], meter: Meter) -> wire.Job:
+def job_of(
+    cell: Cell, shots: Shots, info: ModelInfo, folder: Path, options: Mapping[str, str], meter: Meter
+) -> wire.Job:
+    """All that a worker is told of a cell."""
     return wire.Job(
         str(folder),
         dataclasses.asdict(cell.task),
@@ -253,24 +258,6 @@ def _job(cell: Cell, shots: Shots, info: ModelInfo, folder: Path, options: Mappi
     )
 
 
-def _status(tuning: Tuning, left: launch.Exit) -> tuple[str, str]:
-    """Status and detail of a cell, from the end of the conversation and the end of the process."""
-    detail = tuning.detail
-    killed = tuning.end == "closed" and left.code == -signal.SIGKILL
-    if tuning.end == "memory" or killed:
-        return "out_of_memory", (
-            detail or "the worker was killed from outside, as the kernel does when memory runs out"
-        )
-    failures = {"crashed": "crashed", "protocol": "protocol_error", "answer": "invalid_answer", "closed": "crashed"}
-    if tuning.end in failures:
-        return failures[tuning.end], (
-            detail or f"the worker left with exit code {left.code} before it was finished\n{left.output}"
-        )
-    if tuning.last is None:
-        return "no_answer", detail
-    return {"returned": "ok", "budget": "budget_exhausted"}.get(tuning.end, "timeout"), detail
-
-
 def run_reference(
     cell: Cell, submission: Submission, options: Mapping[str, str], lm: LanguageModel, attempt: Attempt, watch: Watch
 ) -> Verdict:
@@ -282,19 +269,19 @@ def run_reference(
     """
     from harness.evaluation.white_box import WHITE_BOX_LEVEL, Training, WhiteBox, train  # noqa: PLC0415 - torch
 
-    cell, options = _settled(cell, submission, options)
+    cell, options = settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()
     white = WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # its output is not a result
-        config: dict[str, object] = {}
+        config, folder = dict[str, object](), submission.path
         try:
             solver = _imported(stack, submission, options)
         except SubmissionError as problem:
             training = Training("crashed", str(problem), None, [])
         else:
-            config = _shown(solver.config)
+            config, folder = _shown(solver.config), solver.folder
             training = train(solver, white, cell.task, shots, cell.worker_seed, watch)
         tuning_s = time.perf_counter() - before
         status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
@@ -304,12 +291,12 @@ def run_reference(
         if training.last is not None and status in COUNTS:
             try:
                 kept = [KeptAnswer(1.0, 0, b"", training.last.classes(test.texts, len(cell.task.classes)))]
-            except Exception:  # noqa: BLE001 - the author's code again
-                status, detail = "invalid_answer", traceback.format_exc()
+            except Exception as problem:  # noqa: BLE001 - the author's code again
+                status, detail = "invalid_answer", traces.authors(problem, folder)
         applied = Applied(test, tuple(kept), time.perf_counter() - before)
     record = dataclasses.replace(
         _used(begun, Usage(level=WHITE_BOX_LEVEL)),
-        detail=detail,
+        detail=as_given(detail, folder, submission),
         config=config,
         calls_total=0,
         rows_total=0,
@@ -379,8 +366,10 @@ def score_handed(
 
 def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
     """Import a reference's code. When the stack closes, its modules are removed from this process."""
+    folder = submission.path
     try:
-        return stack.enter_context(loaded(stack.enter_context(snapshot(submission)), options))
+        folder = stack.enter_context(snapshot(submission))
+        return stack.enter_context(loaded(folder, options))
     except SubmissionError:
         raise
     except ModuleNotFoundError as problem:
@@ -389,7 +378,8 @@ def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapp
             'comes with: pip install -e ".[references]"'
         ) from problem
     except (Exception, SystemExit) as problem:
-        raise SubmissionError(f"{submission.path}: cannot be imported:\n{traceback.format_exc()}") from problem
+        said = as_given(traces.authors(problem, folder), folder, submission)
+        raise SubmissionError(f"{submission.path}: cannot be imported:\n{said}") from problem
 
 
 def _shown(config: Any) -> dict[str, object]:

@@ -97,25 +97,6 @@ class Replay:
         return max((cell.verdict for cell in self.cells), key=order.index)
 
 
-def find_run(store: Store, name: str) -> Run:
-    """The newest run of this entry, or the run whose id is this name or begins with it.
-
-    Raises:
-        InputError: there is no such run, or several ids begin with the name.
-    """
-    runs = store.runs()[::-1]
-    for run in runs:
-        if name in {run.id, run.key.label}:
-            return run
-    begun = [run for run in runs if name and run.id.startswith(name)]
-    if len(begun) > 1:
-        ids = ", ".join(sorted(run.id for run in begun))
-        raise InputError(f"{len(begun)} runs of {store.url} begin with {name!r}: {ids}")
-    if begun:
-        return begun[0]
-    raise InputError(f"{store.url} has no run {name!r}; ids are in the column 'run' of the leaderboard's CSV file")
-
-
 def choices_of(key: RunKey, cells: Sequence[StoredCell], track: Track, given: Overrides) -> Overrides:
     """The choices for the replay: those that the run has stored, and the files that are given again.
 

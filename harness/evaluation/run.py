@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from harness.evaluation.overrides import Overrides
     from harness.evaluation.referee import Watch
     from harness.lm.model import LanguageModel
+    from harness.results.records import StoredCell
     from harness.results.store import Store
     from harness.sandbox.submission import Submission
     from harness.tracks.tiers import Tier
@@ -44,8 +45,10 @@ class Progress(Protocol):
         """Lines about unusual data; usually there are none."""
         ...
 
-    def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
-        """A run is about to start. All its cells but those in `todo` are in the store already."""
+    def planned(
+        self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell], before: Sequence[StoredCell] = ()
+    ) -> None:
+        """A run is about to start. All its cells but those in `todo` are in the store already: those `before`."""
         ...
 
     def began(self, entry: str, cell: Cell) -> None:
@@ -170,6 +173,11 @@ class OpenRun:
     failed: Mapping[tuple[str, int], int]
     """For each cell that is run again, the attempt whose outcome will be replaced."""
 
+    def before(self, store: Store) -> list[StoredCell]:
+        """The finished cells of the run that are not run again."""
+        again = {(cell.task.name, cell.split) for cell in self.todo}
+        return [cell for cell in store.cells(self.id) if (cell.task, cell.split) not in again]
+
     def replaces(self, cell: Cell) -> int | None:
         """The attempt whose outcome the cell's next attempt replaces; None if the cell has no outcome."""
         return self.failed.get((cell.task.name, cell.split))
@@ -207,7 +215,8 @@ class Evaluation:
         self._p0 = None if choices.p0 is None else read_p0(choices.p0, self.lm)
         self._with_p0 = self.lm.with_p0(self._p0.values, self._p0.mode) if self._p0 else self.lm
         runtime = {"onnxruntime": onnxruntime_version()} if backend_of(self.track) == "onnxruntime" else {}
-        facts = device.facts(prepared.kind) | runtime
+        allowed: dict[str, Any] = {"allowed": prepared.allowed} if prepared.allowed else {}
+        facts = device.facts(prepared.kind) | runtime | allowed
         self.plan = Plan(
             tuple(self._fitted(cell) for cell in prepared.cells),
             self._base(prepared),
@@ -227,7 +236,7 @@ class Evaluation:
             InputError: the submission is a white-box reference, and the choices do not allow it.
         """
         run = self.plan.open(self.store, submission, options, again=again)
-        progress.planned(run.entry, self.cells, run.todo)
+        progress.planned(run.entry, self.cells, run.todo, run.before(self.store))
         for cell in run.todo:
             replaces = run.replaces(cell)
             if self.is_done(run.id, cell, replaces):

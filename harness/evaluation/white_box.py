@@ -12,7 +12,6 @@ predictor that it yields is scored. The test set is loaded after `tune` has ende
 from __future__ import annotations
 
 import time
-import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,10 +21,11 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.blackbox.projection import generate
 from harness.contract.heads import softmax
-from harness.errors import DeviceMemoryError
+from harness.errors import DeviceMemoryError, SubmissionError
 from harness.lm.backbones import families
 from harness.lm.device import memory_for, seeded
 from harness.results.status import COUNTS
+from harness.sandbox import answering, traces
 from harness.solving import cross_entropy, score
 from harness.solving.answers import finite_note
 
@@ -266,19 +266,24 @@ def train(
 ) -> Training:
     """Run a reference to its end. Torch's global generators are seeded for that time."""
     training, ended = Training(), "ok"
+
+    def offer(predictor: Predictor) -> None:
+        note = finite_note(predictor.note)
+        training.last = predictor
+        training.history.append((0, note))
+        watch(0, note)
+
     with seeded(lm.device, seed):
         try:
-            for predictor in solver.tune(lm, task, shots, np.random.default_rng(seed), solver.config):
-                note = finite_note(predictor.note)
-                training.last = predictor
-                training.history.append((0, note))
-                watch(0, note)
+            answering.offered(solver.tune(lm, task, shots, np.random.default_rng(seed), solver.config), offer)
         except OutOfTimeError:
             ended = "timeout"
         except DeviceMemoryError as problem:
             ended, training.detail = "out_of_memory", str(problem)
-        except Exception:  # noqa: BLE001 - whatever the author's code raises is reported
-            ended, training.detail = "crashed", traceback.format_exc()
+        except SubmissionError as problem:
+            ended, training.detail = "crashed", str(problem)
+        except Exception as problem:  # noqa: BLE001 - whatever the author's code raises is reported
+            ended, training.detail = "crashed", traces.authors(problem, solver.folder)
     if training.last is not None or ended not in COUNTS:
         training.status = ended
     return training

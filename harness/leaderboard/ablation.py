@@ -113,5 +113,5 @@ def _repeats(entry: Entry) -> int:
     return min((len(cell.repeats) or 1 for cell in entry.cells), default=1)
 
 
-def _rounded(value: float | None) -> float | str:
-    return "" if value is None else round(value, 4)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

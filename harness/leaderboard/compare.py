@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import InputError
+from harness.errors import InputError, did_you_mean
 from harness.leaderboard.ties import ALPHA
 
 if TYPE_CHECKING:
@@ -84,6 +84,24 @@ def compare(ranking: Ranking, first: str, second: str) -> Difference:
 def comparison_record(found: Difference) -> dict[str, Any]:
     """The comparison and its adjustment as a record for JSON."""
     return dataclasses.asdict(found) | {"adjustment": adjustment(found)}
+
+
+def comparison_rows(found: Difference) -> list[dict[str, Any]]:
+    """A flat record for the average and for each task: the difference, its interval and its p-value."""
+    pairs = [("average", found.average), *((each.task, each.found) for each in found.tasks)]
+    return [
+        {
+            "task": name,
+            "first": found.first,
+            "second": found.second,
+            "difference": round(each.difference.value, 6),
+            "low": round(each.difference.low, 6),
+            "high": round(each.difference.high, 6),
+            "p": round(each.p, 6),
+            "told_apart": not each.tied,
+        }
+        for name, each in pairs
+    ]
 
 
 def adjustment(found: Difference) -> str:
@@ -156,8 +174,9 @@ def _entry(ranking: Ranking, name: str) -> Entry:
         return complete[0]
     if named:
         raise InputError(f"{name} lacks {named[0].missing} cells; run it to its end before comparing")
-    there = ", ".join(e.name for e in ranking.entries if not e.white_box) or "none"
-    raise InputError(f"no entry {name!r} on track {ranking.track}; there are {there}")
+    there = [e.name for e in ranking.entries if not e.white_box]
+    alike = did_you_mean(name, there)
+    raise InputError(f"no entry {name!r}{alike} on track {ranking.track}; there are {', '.join(there) or 'none'}")
 
 
 def _splits(a: Entry, b: Entry, task: str) -> tuple[SplitDifference, ...]:

@@ -52,13 +52,15 @@ def exported(ranking: Ranking, form: Format) -> str:
     return _page(f"Leaderboard, track {ranking.track}", parts)
 
 
-def exported_rows(title: str, rows: Sequence[dict[str, Any]], form: Format) -> str:
-    """Flat records of the entries' costs as text. JSON has them under ``costs``."""
+def exported_rows(title: str, rows: Sequence[dict[str, Any]], form: Format, key: str = "costs") -> str:
+    """Flat records as text that ends with a line break, as a table with a title. JSON has them under `key`."""
+    if not rows and form is not Format.JSON:
+        return "" if form is Format.CSV else f"{title}: nothing to list.\n"
     table = frame(rows)
     if form is Format.CSV:
         return as_csv(rows)
     if form is Format.JSON:
-        return as_json({"costs": list(rows)})
+        return as_json({key: list(rows)})
     shown = table.map(lambda value: "" if value is None else f"{value:,}" if isinstance(value, float) else str(value))
     if form is Format.MARKDOWN:
         return f"## {title}\n\n{markdown(shown)}"
@@ -150,7 +152,12 @@ def _in_markdown(text: str) -> str:
     return text.replace("](", "\\](").replace("][", "\\][")
 
 
-_WORDS = {"submission", "task", "device", "deployment_efficient", "as_a_service"}
+_WORDS = {
+    *("submission", "task", "device", "deployment_efficient", "as_a_service"),
+    *("run", "started", "track", "entry", "replaced", "tasks", "access", "model", "data", "submission_sha256"),
+    *("status", "why", "sha256", "title", "metric", "template", "classes", "words", "packages", "first", "second"),
+    *("ruling", "kind", "reason"),
+}
 """Columns that are aligned left."""
 _PREAMBLE = "% needs \\usepackage{booktabs}"
 _LATEX = str.maketrans(

@@ -16,6 +16,7 @@ from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.lock import DeviceLock
 from harness.blackbox.model import Forwarded
 from harness.blackbox.projection import check_space
+from harness.blackbox.query import texts_of
 from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones import choice, families
@@ -318,7 +319,7 @@ class LanguageModel:
     ) -> Outputs:
         """Run `forward` on texts and words, without a meter, for the referee and for `harness predict`."""
         self.check(prompts)
-        encoded = self.text_set(template, tuple(texts), None if prompts is None else _mode(prompts))
+        encoded = self.text_set(template, texts_of(texts), None if prompts is None else _mode(prompts))
         out = self.forward(prompts, encoded, self.single_ids(words), features)
         return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # asked for, so they are there
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.blackbox.limits import as_read
+from harness.blackbox.query import words_of
 from harness.errors import QueryError
 from harness.tracks.tasks import template_problem
 
@@ -62,7 +63,7 @@ class Vocabulary:
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
         """Token ids of each word, verbatim."""
-        return [list(self._tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
+        return [list(self._tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words_of(words)]
 
     @cached_property
     def words(self) -> tuple[str, ...]:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from harness.blackbox import wire
-from harness.blackbox.client import RemoteBlackBox
 from harness.blackbox.fake import FakeLM, fake_examples, fake_shots, fake_task
+from harness.blackbox.in_process import InProcessBlackBox
 from harness.blackbox.meter import Meter
 from harness.blackbox.session import Session
 from harness.errors import HarnessError, InputError
@@ -25,10 +24,9 @@ from harness.tracks.examples import load_shots
 from harness.tracks.tiers import IN_PROCESS
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
-    from harness.contract import Answer, BlackBox, Budget, ModelInfo, Shots, Task
+    from harness.contract import Answer, BlackBox, Shots, Task
     from harness.evaluation.referee import Cell
     from harness.evaluation.run import Evaluation
     from harness.results.records import LedgerRow
@@ -104,19 +102,6 @@ class PlannedRun:
         return evaluation.plan.record(store, "black-box", **self._own)
 
 
-class _InProcess(RemoteBlackBox):
-    """The client of a worker, whose frames go to a session in this process instead of a socket."""
-
-    def __init__(self, session: Session, info: ModelInfo, task: Task, budget: Budget) -> None:
-        nowhere: Any = None
-        sock: socket.socket = nowhere
-        super().__init__(sock, info, task, budget)
-        self._session = session
-
-    def _exchange(self, frame: bytes) -> bytes:
-        return self._session.reply(frame[wire.PREFIX :])[wire.PREFIX :]
-
-
 class LocalCell:
     """A cell of a track in this process. Its queries, prices and rows of the ledger are those of a worker's.
 
@@ -134,7 +119,7 @@ class LocalCell:
         self._meter = meter
         self._session = Session(priced_model(cell, self.shots, self._model), meter, self)
         info = self._model.info(self.shots.train.texts, cell.task.template)
-        self.lm = _InProcess(self._session, info, cell.task, meter.budget)
+        self.lm = InProcessBlackBox(self._session, info, cell.task, meter.budget)
         self.lm.ready(dict(run.config))
         self._began, self.stored = time.perf_counter(), False
 

@@ -14,15 +14,18 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.errors import SubmissionError
 from harness.sandbox.submission import IMPORTABLE
+from harness.tracks.packages import with_requirements
 from harness.tracks.tasks import tasks_dir
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 _OWN = ("numpy", "msgspec", "safetensors")  # packages that the worker's side of `harness` imports
 _PARTS = ("blackbox", "contract", "sandbox", "solving", "__pycache__")
@@ -65,9 +68,12 @@ class View:
 
 
 @cache
-def base_view() -> View:
-    """The view without a submission. It takes half a second, once in a process."""
-    packages, search = _packages()
+def base_view(more: tuple[str, ...] = ()) -> View:
+    """The view without a submission. It takes half a second, once in a process.
+
+    `more` are distributions that may be imported beside `IMPORTABLE`.
+    """
+    packages, search = _packages(more)
     base = {"platbase": sys.base_exec_prefix}  # in a virtual environment, too
     python = (Path(sysconfig.get_path(name, vars=base)).resolve() for name in ("stdlib", "platstdlib"))
     prefix = Path(sys.base_prefix).resolve()
@@ -86,19 +92,20 @@ def base_view() -> View:
     return View(tuple(trees), tuple(inside), packages, search, missing=tuple(sorted(there - allowed - {""})))
 
 
-def view(submission: Path | None) -> View:
+def view(submission: Path | None, packages: tuple[str, ...] = ()) -> View:
     """The view of one submission's worker; without a submission, that of a worker that only tests a tier.
 
     Args:
         submission: its folder, which holds only the files that its digest covers (`harness.sandbox.snapshot`).
+        packages: distributions that the track allows beside `IMPORTABLE`.
 
     Raises:
         SubmissionError: the folder holds files that a submission must not see.
     """
     if submission is None:
-        return base_view()
+        return base_view(packages)
     check_alone(submission)
-    return dataclasses.replace(base_view(), own=submission)
+    return dataclasses.replace(base_view(packages), own=submission)
 
 
 def check_alone(folder: Path) -> None:
@@ -152,22 +159,32 @@ def _libraries(prefix: Path) -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in found if path.exists()))
 
 
-def _packages() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+@cache
+def importable(more: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """What a submission may import beside the standard library and `harness`, for people: ``numpy 2.3.4``.
+
+    Args:
+        more: distributions that the track allows beside those of every track.
+
+    Returns:
+        Each installed distribution with its version, and the name that is imported where it is another one.
+    """
+    names = [canonicalize_name(name) for name in (*IMPORTABLE, *more)]
+    found = with_requirements(names)
+    return tuple(_imported_as(name, found[name]) for name in dict.fromkeys(names) if name in found)
+
+
+def _imported_as(name: str, each: Distribution) -> str:
+    """A distribution with its version, and the modules that it has where none is called like it."""
+    tops = sorted({top.removesuffix(".py") for top in _tops(each) if top.removesuffix(".py").isidentifier()})
+    public = [top for top in tops if not top.startswith("_")]
+    other = "" if name.replace("-", "_") in public or not public else f" ({', '.join(public)})"
+    return f"{name} {each.version}{other}"
+
+
+def _packages(more: tuple[str, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Files and folders of the importable distributions and of all their requirements, and the directories of these."""
-    found: dict[str, Distribution] = {}
-    wanted = [*IMPORTABLE, *_OWN]
-    while wanted:
-        name = canonicalize_name(wanted.pop())
-        if name in found:
-            continue
-        try:
-            found[name] = distribution(name)
-        except PackageNotFoundError:
-            continue  # it is not installed
-        for line in found[name].requires or ():
-            needed = Requirement(line)
-            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
-                wanted.append(needed.name)
+    found = with_requirements([*IMPORTABLE, *_OWN, *more])
     places = {name: Path(str(each.locate_file(""))).resolve() for name, each in found.items()}
     paths = {places[name] / top for name, each in found.items() for top in _tops(each)}
     return tuple(sorted(path for path in paths if path.exists())), tuple(dict.fromkeys(places.values()))

@@ -61,10 +61,11 @@ def main() -> None:
         raise SystemExit(f"isolation could not be set up: {problem}") from None
     _send(sock, report)
     _make_importable(policy)
+    packages = policy["packages"]
     del policy, report  # a submission can read this frame
     from harness.sandbox import worker  # noqa: PLC0415 - imports numpy
 
-    worker.main(sock)
+    worker.main(sock, packages)
 
 
 def confine(policy: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import SandboxError
-from harness.sandbox import bubblewrap
+from harness.sandbox import bubblewrap, traces
 from harness.sandbox.allowlist import DEVICES, PACKAGE, View, open_to_all, secret, view
 from harness.sandbox.confine import LENGTH, landlock_abi
 from harness.tracks.tiers import TIERS, Tier
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 NOBODY = 65534
 """Uid and gid of a worker that root starts."""
+_STACK_S = 2.0
+"""Seconds in which it has to."""
 _SPARE_TASKS = 64
 _LOOK_S = 0.5
 _REPORT_S = 60.0
@@ -70,6 +72,8 @@ class Exit:
     """The last bytes of its output."""
     peak_mb: float
     """Largest resident memory, measured twice a second and at the end."""
+    stack: str = ""
+    """The Python stacks of its threads, if they were asked for when it was ended."""
 
 
 class Worker:
@@ -80,7 +84,8 @@ class Worker:
     def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, keep: int, inside: int | None) -> None:
         """Own the process and keep the last `keep` bytes of its output. `inside` is its namespace's first process."""
         self._process, self.sock, self._keep = process, sock, keep
-        self._tail, self._peak_mb, self._gone = b"", 0.0, False
+        self._tail, self._peak_mb, self._gone, self._read = b"", 0.0, False, 0
+        self._stack = ""
         self._inside = None if inside is None else (inside, os.pidfd_open(inside))
         self._pid = process.pid if inside is None else None
         self._reader = threading.Thread(target=self._drain, daemon=True)
@@ -96,13 +101,21 @@ class Worker:
                 self._pid = int(Path(f"/proc/{first}/task/{first}/children").read_text(encoding="ascii").split()[0])
         return self._pid
 
-    def end(self, grace_s: float) -> Exit:
-        """Close the socket, wait `grace_s` for the worker's end, then kill it and its children. Safe to call twice."""
+    def end(self, grace_s: float, *, stack: bool = False) -> Exit:
+        """Close the socket, wait `grace_s` for the worker's end, then kill it and its children. Safe to call twice.
+
+        Without a grace it is killed at once.
+
+        With `stack`, a worker that runs is first asked for the stacks of its threads, which its `faulthandler` writes.
+        """
         if self._exit is not None:
             return self._exit
         self._look()
-        self.sock.close()
-        self._await(grace_s)
+        if stack:
+            self._ask_for_stack()
+        if grace_s:
+            self.sock.close()
+            self._await(grace_s)
         if self._inside is not None:  # when a namespace's first process ends, the kernel ends all others
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._inside[1], signal.SIGKILL)
@@ -110,13 +123,28 @@ class Worker:
             os.close(self._inside[1])
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self.sock.close()  # without a grace only now: it would raise in the worker, which would print that
         code = self._process.wait()
         if self._inside is not None and code > 128:  # noqa: PLR2004 - bubblewrap's code for a signal
             code = 128 - code
         self._gone = True
         self._reader.join(1.0)
-        self._exit = Exit(code, self._tail.decode("utf-8", "replace"), self._peak_mb)
+        output = self._tail.decode("utf-8", "replace")
+        self._exit = Exit(code, traces.without_dumps(output) if stack else output, self._peak_mb, self._stack)
         return self._exit
+
+    def _ask_for_stack(self) -> None:
+        """Let the worker write its stacks into its output, and wait for them: a signal, which C code does not delay."""
+        before, until, pid = self._read, time.monotonic() + _STACK_S, self.pid
+        with contextlib.suppress(OSError):
+            if pid is not None:
+                os.kill(pid, signal.SIGUSR1)  # see `harness.sandbox.worker.STACK_SIGNAL`
+        while time.monotonic() < until:
+            seen = self._read
+            time.sleep(0.05)
+            if seen == self._read > before:  # it is written in many small pieces, and nothing came after the last
+                self._stack = self._tail[before - seen :].decode("utf-8", "replace")
+                return
 
     def _await(self, grace_s: float) -> None:
         """Wait for its end without reaping it. Until then no other process can get its id or its group's id."""
@@ -141,6 +169,7 @@ class Worker:
                 if not chunk:
                     return
                 self._tail = (self._tail + chunk)[-self._keep :]
+                self._read += len(chunk)
 
     def _look(self) -> None:
         """Record its largest resident memory so far. A process that has ended shows none."""
@@ -150,20 +179,29 @@ class Worker:
                     self._peak_mb = max(self._peak_mb, int(line.split()[1]) / 1024)
 
 
-def start(limits: Limits, submission: Path | None, tier: Tier, *, landlock: int | None = None) -> Worker:
+def start(
+    limits: Limits,
+    submission: Path | None,
+    tier: Tier,
+    packages: tuple[str, ...] = (),
+    *,
+    landlock: int | None = None,
+) -> Worker:
     """Start a worker in a tier. It has tested its restrictions, and waits for its job on one inherited socket.
 
-    `submission` is the folder that it may read, a snapshot. `landlock` limits it to an older version of Landlock.
+    `submission` is the folder that it may read, a snapshot. `packages` are distributions that the track allows beside
+    those of every track. `landlock` limits it to an older version of Landlock.
 
     Raises:
         SandboxError: this machine cannot provide the tier: no worker started, or a canary escaped.
     """
-    layers, seen = TIERS[tier], view(submission)
+    layers, seen = TIERS[tier], view(submission, packages)
     root = os.geteuid() == 0 and layers.seccomp
     above = () if seen.own is None else (seen.own.parent.parent,)  # the folder itself is for the worker's group
     keep_reading = root and not all(map(open_to_all, (*seen.trees, *seen.packages, *above)))
     abi = _abi(landlock) if layers.landlock else 0
     policy = _policy(limits, seen, tier, abi, NOBODY if root else None, keep_reading)
+    policy["packages"] = packages
     _guard(hide=layers.seccomp)
     try:
         worker = _spawn(seen, tier, limits.output_kb << 10, keep_reading)

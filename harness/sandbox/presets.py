@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
-from harness.errors import SubmissionError
+from harness.errors import SubmissionError, did_you_mean
 from harness.sandbox.submission import PRESETS
 from harness.tracks.tomlfile import parse_toml
 
@@ -70,7 +70,9 @@ def chosen(submission: Submission, options: Mapping[str, str]) -> Preset | None:
     if name not in known:
         there = "; ".join(f"{each} ({preset.about})" for each, preset in known.items())
         raise SubmissionError(
-            f"no preset {name!r}; there are {there}" if there else f"no preset {name!r}: no {PRESETS}"
+            f"no preset {name!r}{did_you_mean(name, known)}; there are {there}"
+            if there
+            else f"no preset {name!r}: no {PRESETS}"
         )
     return known[name]
 

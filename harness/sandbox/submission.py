@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get
 
 import msgspec
 
-from harness.errors import SubmissionError
+from harness.errors import SubmissionError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -81,6 +81,8 @@ class Solver:
 
     tune: Callable[..., Any]
     config: Any
+    folder: Path
+    """From which it was imported."""
 
 
 def check_team(team: str) -> str:
@@ -117,13 +119,22 @@ def find(path: str | Path) -> Submission:
             if below
             else "`harness new NAME` makes one to start from"
         )
-        raise SubmissionError(f"{folder}: no submission.py there; {way_out}")
+        raise SubmissionError(f"{folder}: no submission.py there{_alike(Path(path))}; {way_out}")
     if not _NAME.fullmatch(folder.name):
         raise SubmissionError(f"{folder.name!r} cannot be a submission's name; letters, digits, '-' and '_', up to 64")
     try:
         return of_files(folder, tuple(read_files(folder)))
     except (OSError, RuntimeError, ValueError) as problem:  # circular links, or a name that is not text
         raise SubmissionError(f"{folder}: cannot be read: {problem}") from problem
+
+
+def _alike(path: Path) -> str:
+    """Submissions beside the path, or in ``submissions``, whose names are like that of the path, for a message."""
+    for meant in dict.fromkeys((path, Path("submissions") / path.name)):
+        alike = did_you_mean(str(meant), (str(file.parent) for file in meant.parent.glob("*/submission.py")))
+        if alike:
+            return alike
+    return ""
 
 
 def of_files(folder: Path, files: tuple[tuple[str, bytes], ...]) -> Submission:
@@ -277,7 +288,7 @@ def load(path: Path, options: Mapping[str, str]) -> Solver:
         )
     values = parse_options(config, options)
     try:
-        return Solver(tune, config(**values))
+        return Solver(tune, config(**values), path)
     except ValueError as problem:
         raise SubmissionError(str(problem) or repr(problem)) from problem
 
@@ -312,7 +323,8 @@ def parse_options(config: type, options: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, text in options.items():
         if name not in known:
-            raise SubmissionError(f"no option {name!r}; Config has {', '.join(sorted(known)) or 'no fields'}")
+            alike = did_you_mean(name, known)
+            raise SubmissionError(f"no option {name!r}{alike}; Config has {', '.join(sorted(known)) or 'no fields'}")
         try:
             values[name] = _convert(hints[name], text)
         except ValueError as problem:

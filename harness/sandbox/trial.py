@@ -29,7 +29,13 @@ _NO_TASK = Task("trial", ("no", "yes"), "accuracy", "{a} {mask}", ("no", "yes"))
 _NO_MODEL = ModelInfo("trial", "masked", 1, 1, 1, 1, 1, 1.0, (1.0,))
 
 
-def try_config(submission: Submission, options: Mapping[str, str], limits: Limits, tier: Tier) -> None:
+def try_config(
+    submission: Submission,
+    options: Mapping[str, str],
+    limits: Limits,
+    tier: Tier,
+    packages: tuple[str, ...] = (),
+) -> None:
     """Let a worker import a submission and build its Config. Its `tune` is not called.
 
     The worker is the same as for cells, in the same tier, so it refuses the same submissions. A worker that reports
@@ -40,6 +46,7 @@ def try_config(submission: Submission, options: Mapping[str, str], limits: Limit
         options: value by name, as text.
         limits: the limits of the track.
         tier: isolation tier of the worker.
+        packages: distributions that the track allows beside those of every track.
 
     Raises:
         SandboxError: no worker can be isolated in that tier.
@@ -47,7 +54,7 @@ def try_config(submission: Submission, options: Mapping[str, str], limits: Limit
     """
     with snapshot(submission) as folder:
         job = wire.Job(str(folder), asdict(_NO_TASK), [], [], [], [], asdict(_NO_MODEL), 0, dict(options), 0)
-        worker, frame = start(limits, folder, tier), None
+        worker, frame = start(limits, folder, tier, packages), None
         try:
             worker.sock.settimeout(min(limits.wall_s, _LONGEST_S))
             worker.sock.sendall(wire.encode(job))

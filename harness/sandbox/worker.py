@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import faulthandler
 import math
 import os
+import signal
 import site
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,12 @@ from harness.blackbox import wire
 from harness.blackbox.client import RemoteBlackBox
 from harness.contract import Budget, Examples, ModelInfo, Shots, Task
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, SubmissionError
+from harness.sandbox import answering, traces
 from harness.sandbox.submission import IMPORTABLE, load
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
 _LONGEST_TRACEBACK = 16_000
 _FAREWELL_S = 10
@@ -35,8 +38,16 @@ _HIDDEN = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS}
 _MORE = "docs/sandbox.md says what is visible; `harness check --here` runs without a sandbox, for debugging."
 
 
-def main(sock: socket.socket) -> None:
-    """Run one job and exit."""
+STACK_SIGNAL = signal.SIGUSR1
+"""At this signal, the worker writes the stacks of its threads into its output, whatever code runs."""
+
+
+def main(sock: socket.socket, packages: Sequence[str] = ()) -> None:
+    """Run one job and exit. `packages` are distributions that the track allows beside `IMPORTABLE`."""
+    faulthandler.register(STACK_SIGNAL, file=sys.stderr, all_threads=True)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed survives a kill
+    sys.breakpointhook = _no_debugger
     sys.dont_write_bytecode = True
     tempfile.tempdir = os.environ.get("TMPDIR")  # set, not searched: without a writable directory the search fails
     site.setquit()  # defines `exit` and `quit`, which are missing after a start without `site`
@@ -44,7 +55,7 @@ def main(sock: socket.socket) -> None:
     job = wire.decode_reply(body) if body else None
     if not isinstance(job, wire.Job):
         raise SystemExit("no job came over the socket; this program is started by `harness evaluate`")
-    finished = _run(sock, job)
+    finished = _run(sock, job, (*IMPORTABLE, *packages))
     sys.stdout.flush()
     sys.stderr.flush()
     try:
@@ -55,32 +66,34 @@ def main(sock: socket.socket) -> None:
         os._exit(0)  # no atexit handler or thread of the submission runs after its last frame
 
 
-def _run(sock: socket.socket, job: wire.Job) -> wire.Finished:
+def _run(sock: socket.socket, job: wire.Job, packages: Sequence[str]) -> wire.Finished:
     task = msgspec.convert(job.task, Task)
     shots = Shots(_examples(job.train_texts, job.train_labels), _examples(job.dev_texts, job.dev_labels))
     budget = Budget(job.rows_total, job.rows_total, len(shots.train))
     lm = RemoteBlackBox(sock, msgspec.convert(job.info, ModelInfo), task, budget)
-    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # pycma would load it: 29 MB for no use
+    if "matplotlib" not in packages:
+        sys.modules["matplotlib"] = None  # type: ignore[assignment]  # pycma would load it: 29 MB for no use
+    folder = Path(job.submission)
     try:
-        solver = load(Path(job.submission), job.config)
+        solver = load(folder, job.config)
         lm.ready(
             {field.name: _plain(getattr(solver.config, field.name)) for field in dataclasses.fields(solver.config)}
         )
-        for answer in solver.tune(lm, task, shots, np.random.default_rng(job.seed), solver.config):
-            lm.offer(answer)
+        given = solver.tune(lm, task, shots, np.random.default_rng(job.seed), solver.config)
+        ended = answering.offered(given, lm.offer)
     except BudgetExhausted as end:
         return wire.Finished("budget", str(end))
     except AnswerError as problem:
         return wire.Finished("answer", str(problem))
     except MemoryError:
-        return wire.Finished("memory", _trace())
+        return wire.Finished("memory", _trace(folder, packages))
     except ProtocolError:
         raise
     except SubmissionError as problem:  # its message is enough; a traceback of our code would hide it
         return wire.Finished("crashed", str(problem)[:_LONGEST_TRACEBACK])
     except BaseException:  # noqa: BLE001 - any exception of the author's code, SystemExit too, is reported
-        return wire.Finished("crashed", _trace())
-    return wire.Finished("returned")
+        return wire.Finished("crashed", _trace(folder, packages))
+    return wire.Finished("returned", ended)
 
 
 def _plain(value: Any) -> Any:
@@ -92,13 +105,20 @@ def _plain(value: Any) -> Any:
     return value if value is None or type(value) in {bool, int, float, str} else repr(value)
 
 
-def _trace() -> str:
-    trace = traceback.format_exc()[-_LONGEST_TRACEBACK:]
-    hint = _hint(sys.exc_info()[1])
+def _no_debugger(*_given: object, **_named: object) -> None:
+    raise RuntimeError(
+        "breakpoint() needs a terminal, and a worker has none; run harness check --here, where the debugger works"
+    )
+
+
+def _trace(folder: Path, packages: Sequence[str]) -> str:
+    problem = sys.exc_info()[1]
+    trace = "" if problem is None else traces.authors(problem, folder)[-_LONGEST_TRACEBACK:]
+    hint = _hint(problem, packages)
     return f"{trace}\n{hint}" if hint else trace
 
 
-def _hint(problem: BaseException | None) -> str:
+def _hint(problem: BaseException | None, packages: Sequence[str]) -> str:
     """A hint for an error that the author cannot explain: a thing exists, but the sandbox hides it."""
     seen: set[int] = set()
     while problem is not None and id(problem) not in seen:
@@ -106,7 +126,7 @@ def _hint(problem: BaseException | None) -> str:
         if isinstance(problem, ModuleNotFoundError):
             return (
                 f"In the sandbox there is no module {problem.name!r}, installed or not: a submission imports harness, "
-                f"the standard library and {', '.join(IMPORTABLE)} with what these need, and its own files. {_MORE}"
+                f"the standard library and {', '.join(packages)} with what these need, and its own files. {_MORE}"
             )
         if isinstance(problem, OSError) and problem.errno in _HIDDEN and problem.filename is not None:
             return (

@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.blackbox import limits, wire
 from harness.blackbox.client import Asking
-from harness.blackbox.query import string_of
+from harness.blackbox.query import words_of
 from harness.contract import Budget, Examples, ModelInfo, Shots
 from harness.errors import AnswerError, BudgetExhausted, InputError, ProtocolError, QueryError, ServiceError
 from harness.service import messages
@@ -170,7 +170,7 @@ class ServiceBlackBox(Asking):
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
         """See `BlackBox`."""
-        asked = messages.WordsAsked(tuple(map(string_of, words)))
+        asked = messages.WordsAsked(words_of(words))
         return self._ask("POST", f"{self._where}/words", asked, wire.WordIds).ids
 
     def vocabulary(self) -> tuple[str, ...]:

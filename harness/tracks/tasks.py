@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 from harness.contract import Metric, Task
-from harness.errors import InputError, TaskError
+from harness.errors import InputError, TaskError, did_you_mean
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
 if TYPE_CHECKING:
@@ -211,8 +211,9 @@ def load_task(name: str, root: Path | None = None) -> TaskFile:
     """
     path = (root or tasks_dir()) / name / "task.toml"
     if not path.is_file():
-        there = ", ".join(task_names(root)) or "none"
-        raise TaskError(f"no task {name!r} in {path.parents[1]}; there are {there}")
+        there = task_names(root)
+        known = ", ".join(there) or "none"
+        raise TaskError(f"no task {name!r}{did_you_mean(name, there)} in {path.parents[1]}; there are {known}")
     file = read_toml(path, TaskFile, TaskError)
     problem = next(task_problems(path, file), None)
     if problem:

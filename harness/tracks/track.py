@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
-from harness.errors import InputError, TaskError, TrackError
+from harness.errors import InputError, TaskError, TrackError, did_you_mean
 from harness.tracks.competition import Competition
 from harness.tracks.limits import Limits, Positive  # noqa: TC001 - as above
+from harness.tracks.packages import PackageSpec  # noqa: TC001
 from harness.tracks.prices import Prices  # noqa: TC001
 from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, find_task, tasks_dir, with_metric
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
@@ -181,6 +182,14 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Dates and limits, which are none for a track without the table."""
         return Competition() if self.given_competition is msgspec.UNSET else self.given_competition
 
+    given_packages: PackageSpec | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="packages")
+    """The ``[packages]`` table. It may be added to a track that has runs: they would run as they did."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions that a submission may import beside those of every track."""
+        return () if self.given_packages is msgspec.UNSET else self.given_packages.names
+
     @property
     def prices(self) -> Prices | None:
         """The price list, if the track has one."""
@@ -226,9 +235,10 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Digest of everything in the track. Two runs are comparable only if it is equal.
 
         The list of formats is left out: it says which runs are equal, and older runs had none. So are prices, dates
-        and limits of a competition. Tasks that do not ship count with their classes, metric and wordings. This
-        project's own wording counts under its first name, with which the published results were measured. The sizes of
-        rows that a track ships with are left out, too: they change no honest query's price, and older runs had none.
+        and limits of a competition, and the packages that are allowed in addition. Tasks that do not ship count with
+        their classes, metric and wordings. This project's own wording counts under its first name, with which the
+        published results were measured. The sizes of rows that a track ships with are left out, too: they change no
+        honest query's price, and older runs had none.
         """
         model = msgspec.structs.replace(self.model, formats=msgspec.UNSET)
         profile = OWN_PROFILE_BEFORE if self.profile == OWN_PROFILE else self.profile
@@ -236,7 +246,7 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, size in _shipped_rows(self.name).items():
             if name in tasks and tasks[name].row_tokens == size:
                 tasks[name] = msgspec.structs.replace(tasks[name], row_tokens=msgspec.UNSET)
-        unset = dict.fromkeys(("given_prices", "given_competition", "folder"), msgspec.UNSET)
+        unset = dict.fromkeys(("given_prices", "given_competition", "given_packages", "folder"), msgspec.UNSET)
         counted = msgspec.structs.replace(self, model=model, profile=profile, tasks=tasks, **unset)
         digest = hashlib.sha256(msgspec.json.encode(counted, order="deterministic"))
         for name, file in track_tasks(self).items() if self.tasks_folder else ():
@@ -300,9 +310,10 @@ def track_path(name: str) -> Path:
         return Path(name)
     if shipped.is_file() or not Path(name).is_dir():
         if not shipped.is_file():
+            alike, there = did_you_mean(name, track_names()), ", ".join(track_names())
             raise TrackError(
-                f"no track {name!r}; choose one of {', '.join(track_names())}, or give the path of a .toml file or of "
-                f"a folder with a {OF_FOLDER}"
+                f"no track {name!r}{alike}; choose one of {there}, or give the path of a .toml file or of a folder "
+                f"with a {OF_FOLDER}"
             )
         return shipped
     path = Path(name) / OF_FOLDER

@@ -33,6 +33,8 @@ COMMANDS = (
     "leaderboard",
     "compare",
     "watch",
+    "runs",
+    "log",
     "report",
     "predict",
     "check",
@@ -252,7 +254,7 @@ def test_a_submission_that_cannot_be_imported_is_shown_without_commands_to_the_t
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("stepp=1", "no option 'stepp'; Config has step"),
+        ("stepp=1", "no option 'stepp' (did you mean 'step'?); Config has step"),
         ("step=abc", "option step='abc': a number is expected"),
         ("step=-1", "step=-1.0; a positive one is needed"),
     ],

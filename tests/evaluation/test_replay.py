@@ -20,8 +20,9 @@ from outer_models import write_submission
 from harness.contract import Answer
 from harness.errors import InputError
 from harness.evaluation.overrides import Overrides
-from harness.evaluation.replay import Replay, choices_of, find_run, replay, sampled
+from harness.evaluation.replay import Replay, choices_of, replay, sampled
 from harness.evaluation.run import Evaluation
+from harness.results.finding import find_run
 from harness.results.status import MARKS
 from harness.results.store import Store
 from harness.sandbox.submission import find

@@ -36,7 +36,7 @@ def run(job: Job, progress: Progress) -> Plan:
     opened = [known.peek(job.store, each, job.options, again=job.again) for each in job.submissions] if known else []
     if known is not None and not any(run.todo for run in opened):
         for each in opened:
-            progress.planned(each.entry, known.cells, each.todo)
+            progress.planned(each.entry, known.cells, each.todo, each.before(job.store))
         return known
     runs = dict(zip(job.submissions, opened, strict=True)) if opened else {}
     todo = [each for each in dict.fromkeys(job.submissions) if each not in runs or runs[each].todo]
@@ -78,8 +78,9 @@ def _refused(job: Job, submission: Submission) -> SubmissionError | None:
     try:
         settled = check_options(submission, job.options)
         if not settled and submission.access == "black-box":
+            tier = job.choices.sandbox or best_tier.best().tier
             for options in variants(submission, job.options):
-                try_config(submission, options, job.track.limits, job.choices.sandbox or best_tier.best().tier)
+                try_config(submission, options, job.track.limits, tier, job.track.packages)
     except SubmissionError as problem:
         return problem
     return None

@@ -213,7 +213,7 @@ class Dealer:
         numbers = {(cell.task.name, cell.split): n for n, cell in enumerate(plan.cells)}
         for order, submission in enumerate(job.submissions):
             run = plan.open(job.store, submission, job.options, again=job.again)
-            self._progress.planned(run.entry, plan.cells, run.todo)
+            self._progress.planned(run.entry, plan.cells, run.todo, run.before(job.store))
             if not run.todo:
                 continue
             try:

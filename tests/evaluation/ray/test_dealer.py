@@ -149,7 +149,9 @@ class World:
     def open(self, store: Any, submission: Any, options: Any, *, again: bool) -> Any:
         """See `harness.evaluation.run.Plan`."""
         todo = tuple(c for c in self.plan.cells if (submission.name, c.split) not in self.outcomes)
-        return SimpleNamespace(id=submission.name, entry=submission.name, todo=todo, replaces=lambda _cell: None)
+        return SimpleNamespace(
+            id=submission.name, entry=submission.name, todo=todo, replaces=lambda _cell: None, before=lambda _: []
+        )
 
     def load(self, host: MadeUpHost) -> Any:
         """Return the plan that a loaded host has."""
@@ -172,7 +174,7 @@ class World:
     def noticed(self, lines: object) -> None:
         """See `harness.evaluation.run.Progress`."""
 
-    def planned(self, entry: str, cells: Any, todo: Any) -> None:
+    def planned(self, entry: str, cells: Any, todo: Any, before: Any = ()) -> None:
         """See `harness.evaluation.run.Progress`."""
 
     def began(self, entry: str, cell: Any) -> None:
