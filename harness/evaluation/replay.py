@@ -30,6 +30,7 @@ from harness.results.store import Store
 from harness.sandbox.presets import identity_sha256
 from harness.solving import answers
 from harness.tracks.examples import load_test
+from harness.tracks.naming import argument_for
 from harness.tracks.tiers import ELSEWHERE, IN_PROCESS
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def replay(
             f"{key.submission_sha256}. Name the right folder with --submission"
         )
     if track.name != key.track:
-        raise InputError(f"the run is of track {key.track}, not {track.name}; give --track {key.track}")
+        raise InputError(f"the run is of track {key.track}, not {track.name}; give --track {argument_for(key.track)}")
     if track.fingerprint != key.track_fingerprint:
         raise InputError(
             f"track {track.name} has fingerprint {track.fingerprint}, the run's track {key.track} had "

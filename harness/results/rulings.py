@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from harness.errors import InputError, SubmissionError, counted
 from harness.results import tables
 from harness.results.records import run_key
+from harness.tracks.naming import argument_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -149,7 +150,8 @@ def check_new(connection: sa.Connection, key: RunKey) -> None:
     for kind, said in (("withdraw", "is withdrawn"), ("freeze", "is frozen: no new run of it is begun")):
         ruling = in_force(rulings, kind, key.track, key.label)  # type: ignore[arg-type]  # both are kinds
         if ruling is not None:
-            way_out = f"harness {kind} {ruling.entry} --track {key.track} --undo --reason TEXT".replace("  ", " ")
+            where = f"--track {argument_for(key.track)}"
+            way_out = " ".join(filter(None, ["harness", kind, ruling.entry, where, "--undo --reason TEXT"]))
             raise SubmissionError(
                 f"{key.label} {said} on track {key.track}: {ruling.reason}. An organiser ends that with: {way_out}"
             )

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from harness.errors import FetchError, InputError
+from harness.tracks.naming import argument_for
 from harness.tracks.track import Track, track_tasks
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def fetch(track: Track, directory: Path, say: Callable[[str], None], outside: Se
         data = " --data DIR" if track.data.source == "kit" else ""
         raise FetchError(
             f"track {track.name} needs nothing from the hub; "
-            f"run: harness evaluate submissions/ajo --track {track.name}{data}"
+            f"run: harness evaluate submissions/ajo --track {argument_for(track.name)}{data}"
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -253,7 +254,7 @@ def _from_directory(track: Track, directory: Path) -> Track:
 def _command(track: Track, outside: Sequence[TaskFile], directory: Path | None) -> str:
     """The command that stages everything."""
     also = "".join(f" --source {file.name}" for file in outside)
-    return f"harness fetch --track {track.name}{also}{f' --to {directory}' if directory else ''}"
+    return f"harness fetch --track {argument_for(track.name)}{also}{f' --to {directory}' if directory else ''}"
 
 
 def _no_network_no_retries() -> None:

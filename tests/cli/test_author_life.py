@@ -234,15 +234,16 @@ def test_a_first_query_beyond_the_budget_is_told_in_the_cell(
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "md", "latex"])
-@pytest.mark.parametrize("command", ["runs", "tracks", "tasks", "log", "rulings"])
+@pytest.mark.parametrize("command", ["runs", "tracks", "tasks", "log", "rulings", "leaderboard"])
 def test_tables_come_in_every_format(typed: Any, tiny_track: Path, tmp_path: Path, command: str, form: str) -> None:
     store = tmp_path / "y.db"
-    if command in {"runs", "log"}:
+    if command in {"runs", "log", "leaderboard"}:
         good = write_submission(tmp_path, SEARCH, "good")
         typed("evaluate", good, "--track", tiny_track, "--store", store, "--calls", 2, "--task", "qqp")
     if command == "rulings":
         typed("cap", 5, "--reason", "a, b & c", "--store", store)
-    words = {"log": ("log", "good"), "tasks": ("tasks",)}.get(command, (command,))
+    board = ("leaderboard", "--trials", "--track", tiny_track)
+    words = {"log": ("log", "good"), "leaderboard": board}.get(command, (command,))
     done = typed(*words, *(() if command == "tasks" else ("--store", store)), "--format", form)
     assert done.code == 0, done.err
     begins = {"csv": r"\w+,\w+", "json": r"\{", "md": "## ", "latex": r"% needs"}[form]

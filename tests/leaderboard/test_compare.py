@@ -14,6 +14,7 @@ from harness.leaderboard.compare import (
     Difference,
     compare,
     comparison_record,
+    comparison_rows,
     comparison_table,
     shown_p,
     verdict,
@@ -95,6 +96,10 @@ def test_the_table_and_the_record_say_the_same(store: Store) -> None:
     assert lines[0].startswith("a[red] minus b")
     assert any(line.split()[:3] == ["split", "1", "+12.5"] for line in lines)
     assert max(map(len, lines)) <= 100
+    rows = comparison_rows(found)
+    assert [row["task"] for row in rows] == ["average", "sst2"]
+    assert all(row["low"] <= row["difference"] <= row["high"] for row in rows)
+    assert [row["told_apart"] for row in rows] == [not found.average.tied, not found.tasks[0].found.tied]
     record = comparison_record(found)
     assert record["tasks"][0]["splits"][0]["first_alone"] == 1
     assert record["adjustment"] == "Tukey's range for all 1 pairs of 2 entries"

@@ -218,7 +218,7 @@ def test_without_hub_and_cache_there_is_one_error_before_any_work(fetched: Place
     for fact in (
         f"config.json of model {MODEL}",
         "data set nyu-mll/glue (sst2)",
-        "harness fetch --track tiny",
+        "harness fetch --track tiny.toml",
         "--from",
     ):
         assert fact in done.stderr, done.stderr
@@ -302,7 +302,7 @@ def test_staged_data_of_another_revision_do_not_serve(copied: Place) -> None:
     text = copied.track.read_text(encoding="utf-8")
     copied.track.write_text(text.replace(f'"{MODEL}"', f'"{MODEL}"\nrevision = "{"b" * 40}"'), encoding="utf-8")
     track = load_track(str(copied.track))
-    with pytest.raises(FetchError, match=r"staged with another revision(.|\n)*harness fetch --track tiny --to"):
+    with pytest.raises(FetchError, match=r"staged with another revision(.|\n)*harness fetch --track tiny.toml --to"):
         at_hand(track, copied.staged, ["sst2"])
 
 
@@ -321,7 +321,7 @@ def test_a_directory_that_is_not_whole_is_refused_by_name(copied: Place, missing
     with pytest.raises(FetchError) as problem:
         at_hand(load_track(str(copied.track)), copied.staged, ["sst2"])
     assert Path(missing).name in str(problem.value)
-    assert f"harness fetch --track tiny --to {copied.staged}" in str(problem.value)
+    assert f"harness fetch --track tiny.toml --to {copied.staged}" in str(problem.value)
     with pytest.raises(FetchError, match="is not complete"):
         checked(load_track(str(copied.track)), copied.staged)
 
