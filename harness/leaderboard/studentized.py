@@ -41,7 +41,7 @@ def exceeds(q: FloatArray | float, k: int, freedom: FloatArray | float) -> Float
     flat, found = np.stack([quantiles.ravel(), v.ravel()]), np.empty(quantiles.size)
     for first in range(0, flat.shape[1], _PIECE):
         part = slice(first, first + _PIECE)
-        found[part] = _exceeds(*flat[:, part], k)
+        found[part] = _exceeds(flat[0, part], flat[1, part], k)
     return np.where(flat[0] > 0, np.clip(found, 0, 1), 1.0).reshape(quantiles.shape)
 
 

@@ -73,9 +73,7 @@ def steps(entry: Entry, at: Sequence[float], bare: Mapping[str, float] | None) -
     return found
 
 
-def traces(
-    parts: Sequence[Mapping[str, Steps]], at: Sequence[float], task: str | None = None
-) -> list[Trace]:
+def traces(parts: Sequence[Mapping[str, Steps]], at: Sequence[float], task: str | None = None) -> list[Trace]:
     """The traces of all entries of a list, on a task or on average, from their parts in any order.
 
     All entries have the same cells. The degrees of freedom of an interval are those of the list, as in the ranking.
@@ -119,10 +117,15 @@ def _splits(
 
 def _at(cell: CellScore, task: str, at: Sequence[float], before: float) -> tuple[FloatArray, FloatArray]:
     """One cell: scores (points,) and influences (points, items)."""
-    file, answers = load_task(task), stood(cell)
-    scores, each = np.array([before]), np.zeros((1, len(cell.labels)))
+    file, items = load_task(task), len(cell.labels)
+    if not cell.record.train_rows:
+        return np.full(len(at), np.nan), np.zeros((len(at), items))
+    calls, answers = curve(cell).calls, stood(cell)
+    if len(calls) != len(answers):  # an older cell, of which only the last answer is kept
+        calls, answers, before = calls[-1:], [cell.predicted], np.nan
+    scores, each = np.array([before]), np.zeros((1, items))
     if answers:
         own = influences(cell.metric or file.metric, np.stack(answers), cell.labels, len(file.classes))
         scores, each = np.concatenate([scores, own[0]]), np.concatenate([each, own[1]])
-    place = np.searchsorted(np.array(curve(cell).calls) - _ROUNDING, np.asarray(at), side="right")
+    place = np.searchsorted(np.array(calls) - _ROUNDING, np.asarray(at), side="right")
     return scores[place], each[place]

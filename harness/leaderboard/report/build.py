@@ -19,14 +19,15 @@ from harness.leaderboard.exports import exported, tidy_cells
 from harness.leaderboard.formats import Format
 from harness.leaderboard.report.facts import gather
 from harness.leaderboard.report.figures import draw_all
-from harness.leaderboard.report.pages import pages, site
+from harness.leaderboard.report.kept import Kept
+from harness.leaderboard.report.pages import entry, pages, site
 from harness.leaderboard.report.prose import LONGEST, rendered
 from harness.leaderboard.table import write_document, write_records, write_text
 from harness.sandbox.presets import identity_sha256
 from harness.sandbox.submission import find, folder_of
 
 if TYPE_CHECKING:
-    from harness.leaderboard.report.facts import Facts
+    from harness.leaderboard.report.facts import Facts, System
     from harness.results.records import RunKey
     from harness.results.store import Store
     from harness.sandbox.submission import Submission
@@ -37,8 +38,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 MARKER = ".harness-report"
 """The file that marks a directory as a report, which the next report may replace."""
-PLOTTED = {"progress.html", "cost.html", "task.html", "submission.html"}
-"""Templates with plots. Only their pages load plotly."""
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
 
 
@@ -52,10 +51,25 @@ class Built:
     seconds: float
 
 
-def build(store: Store, track: Track, out: Path, source: Source, submissions: Path) -> Built:
+def build(
+    store: Store,
+    track: Track,
+    out: Path,
+    source: Source,
+    submissions: Path,
+    kept: Kept | None = None,
+    hidden: bool = False,
+) -> Built:
     """Write the report of a track to the directory `out`, and replace the report that is there.
 
-    `submissions` is the folder in which the folders of entries are looked up, for their READMEs.
+    Args:
+        store: the results database.
+        track: the track.
+        out: a new or empty directory, or an older report.
+        source: where the track's texts are.
+        submissions: the folder in which the folders of entries are looked up, for their READMEs.
+        kept: what earlier reports computed; by default everything is computed anew.
+        hidden: leave the test texts out.
 
     Raises:
         InputError: `out` is neither a report nor an empty directory, or it cannot be written.
@@ -67,7 +81,9 @@ def build(store: Store, track: Track, out: Path, source: Source, submissions: Pa
     beside = out.parent / f".{out.name}.{os.getpid()}"
     try:
         beside.mkdir(parents=True)
-        count = _write(gather(store, track, source), submissions, beside)
+        kept = kept or Kept()
+        count = _write(gather(store, track, source, kept, hidden), submissions, beside, kept)
+        kept.tidy()
         size = sum(file.stat().st_size for file in beside.rglob("*") if file.is_file())
         _move(beside, out)
     except OSError as problem:
@@ -105,9 +121,9 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(parts)
 
 
-def _write(facts: Facts, submissions: Path, folder: Path) -> int:
+def _write(facts: Facts, submissions: Path, folder: Path, kept: Kept) -> int:
     """Write all files and return the number of pages."""
-    for name in ("assets", "submissions", "tasks"):
+    for name in ("assets", "pairs", "submissions", "tasks"):
         (folder / name).mkdir()
     for file in (HERE / "static").iterdir():
         shutil.copyfile(file, folder / "assets" / file.name)
@@ -120,8 +136,16 @@ def _write(facts: Facts, submissions: Path, folder: Path) -> int:
     drawn = draw_all(facts, folder / "figures")
     templates, count = environment(), 0
     common: dict[str, Any] = {"site": site(facts)}
-    for path, template, values in pages(facts, _readmes(facts, submissions), _rules(), drawn):
-        place = {"root": "../" * path.count("/"), "current": path, "plotted": template in PLOTTED}
+    texts = {name: task.texts_sha256 for name, task in facts.tasks.items()}
+
+    def own(system: System) -> Markup:
+        """The part of an entry's page that no other entry changes."""
+        decided_by = (facts.digests[system.entry.run], system.entry.run, system.entry.runs, texts, facts.hidden)
+        made = templates.get_template("entry.html")
+        return Markup(kept.value("entry", decided_by, str, lambda: made.render(entry(facts, system))))  # noqa: S704 - by a template
+
+    for path, template, values in pages(facts, _readmes(facts, submissions), _rules(), drawn, own):
+        place = {"root": "../" * path.count("/"), "current": path}
         text = templates.get_template(template).render(common | place | values)
         (folder / path).write_text(text, encoding="utf-8")
         count += 1
