@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from harness.leaderboard.entries import CellScore, Division
+    from harness.leaderboard.entries import CellScore, Division, Entry
     from harness.leaderboard.rank import Ranking
 
 
@@ -103,13 +103,17 @@ def markdown(table: pd.DataFrame) -> str:
 def tidy_cells(ranking: Ranking) -> list[dict[str, Any]]:
     """A row for each listed entry, cell, repeat and mark of the budget, with the columns of ``cells.csv`` in order."""
     seed = ranking.identity.get("seed")
+    return [row for entry in (*ranking.entries, *ranking.elsewhere) for row in tidy_entry(entry, seed)]
+
+
+def tidy_entry(entry: Entry, seed: int | None) -> list[dict[str, Any]]:
+    """The rows of one entry."""
     rows: list[dict[str, Any]] = []
-    for entry in (*ranking.entries, *ranking.elsewhere):
-        division = entry.division.title  # computed once, because it reads all cells
-        for cell in entry.cells:
-            for repeat, each in enumerate(cell.repeats or (cell,)):
-                last = {"repeat": repeat, "division": division, "run": entry.run}
-                rows += [{"entry": entry.name, "seed": seed} | row | last for row in _marks(each, entry.white_box)]
+    division = entry.division.title  # computed once, because it reads all cells
+    for cell in entry.cells:
+        for repeat, each in enumerate(cell.repeats or (cell,)):
+            last = {"repeat": repeat, "division": division, "run": entry.run}
+            rows += [{"entry": entry.name, "seed": seed} | row | last for row in _marks(each, entry.white_box)]
     return [{name: row[name] for name in CELL_COLUMNS} for row in rows]
 
 

@@ -51,7 +51,7 @@ def quantile(level: float, k: int, freedom: float) -> float:
 
 
 def _exceeds(q: FloatArray, v: FloatArray, k: int) -> FloatArray:
-    nodes, weights = np.polynomial.legendre.leggauss(_OUTER)
+    nodes, weights = _gauss(_OUTER)
     finite = np.where(np.isfinite(v), v, 1.0)
     low = np.sqrt(2 * special.gammaincinv(finite / 2, _TAIL) / finite)
     high = np.sqrt(2 * special.gammainccinv(finite / 2, _TAIL) / finite)
@@ -70,9 +70,15 @@ def _within(k: int, w: FloatArray) -> FloatArray:
 
 @cache
 def _table(k: int) -> interpolate.CubicSpline:
-    nodes, weights = np.polynomial.legendre.leggauss(_INNER)
+    nodes, weights = _gauss(_INNER)
     z, dz = _TOP * nodes, _TOP * weights
     w = np.linspace(0, 2 * _TOP, _KNOTS)
     inside = special.ndtr(z) - special.ndtr(z - w[:, None])
     density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
     return interpolate.CubicSpline(w, k * (inside ** (k - 1) * density * dz).sum(axis=1))
+
+
+@cache
+def _gauss(count: int) -> tuple[FloatArray, FloatArray]:
+    """Nodes and weights of Gauss and Legendre between -1 and 1."""
+    return np.polynomial.legendre.leggauss(count)

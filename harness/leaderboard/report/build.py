@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,19 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from harness.errors import HarnessError, InputError
-from harness.leaderboard.exports import exported, tidy_cells
+from harness.leaderboard.exports import exported, tidy_entry
 from harness.leaderboard.formats import Format
 from harness.leaderboard.report.facts import gather
 from harness.leaderboard.report.figures import draw_all
 from harness.leaderboard.report.kept import Kept
 from harness.leaderboard.report.pages import entry, pages, site
 from harness.leaderboard.report.prose import LONGEST, rendered
-from harness.leaderboard.table import write_document, write_records, write_text
+from harness.leaderboard.table import as_csv, write_document, write_text
 from harness.sandbox.presets import identity_sha256
 from harness.sandbox.submission import find, folder_of
 
 if TYPE_CHECKING:
+    from harness.leaderboard.entries import Entry
     from harness.leaderboard.report.facts import Facts, System
     from harness.results.records import RunKey
     from harness.results.store import Store
@@ -130,7 +132,7 @@ def _write(facts: Facts, submissions: Path, folder: Path, kept: Kept) -> int:
     (folder / "assets" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     (folder / MARKER).write_text("A report by `harness report`, which may replace this directory.\n", encoding="utf-8")
     write_document(facts.document, folder / "ranking.csv", folder / "ranking.json")
-    write_records(tidy_cells(facts.ranking), folder / "cells.csv")
+    write_text(_cells(facts, kept), folder / "cells.csv")
     write_text(exported(facts.ranking, Format.LATEX), folder / "ranking.tex")
     write_text(exported(facts.ranking, Format.MARKDOWN), folder / "ranking.md")
     drawn = draw_all(facts, folder / "figures")
@@ -150,6 +152,22 @@ def _write(facts: Facts, submissions: Path, folder: Path, kept: Kept) -> int:
         (folder / path).write_text(text, encoding="utf-8")
         count += 1
     return count
+
+
+def _cells(facts: Facts, kept: Kept) -> str:
+    """``cells.csv``: the lines of an entry are those that were kept, or new ones."""
+    ranking = facts.ranking
+    lines: list[str] = [] if facts.systems else [as_csv([])]
+    for each in (*ranking.entries, *ranking.elsewhere):
+        seed = ranking.identity.get("seed")
+        decided_by = (facts.digests[each.run], each.run, each.division, ranking.bare, seed)
+        text = kept.value("cells.csv", decided_by, str, partial(_lines, each, seed))
+        lines.append(text if not lines else text.partition("\n")[2])
+    return "".join(lines)
+
+
+def _lines(each: Entry, seed: int | None) -> str:
+    return as_csv(tidy_entry(each, seed))
 
 
 def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:

@@ -17,6 +17,7 @@ from harness.leaderboard.private import gaps
 from harness.leaderboard.rank import rank, score_cell
 from harness.leaderboard.report.curves import Curves
 from harness.leaderboard.report.kept import Kept
+from harness.leaderboard.report.kept_cells import KeptCells
 from harness.leaderboard.table import document
 from harness.leaderboard.traces import Steps, grid, steps
 from harness.results.at_rest import entry_digests
@@ -159,8 +160,15 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
     What an entry alone decides is taken from `kept`, if it is there. If `hidden`, no test text is read.
     """
     kept = kept or Kept()
-    ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks, prices=track.prices)
     runs = {run.id: run for run in store.runs()}
+    digests = entry_digests(store, runs.values())
+
+    def scored(run: str) -> list[CellScore]:
+        decided_by = (digests[run], run)
+        packed = kept.value("cells", decided_by, KeptCells, lambda: KeptCells.of(map(score_cell, store.cells(run))))
+        return packed.scores()
+
+    ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks, False, track.prices, scored)
     written = document(ranking)
     by_run = {record["run"]: record for record in written["entries"]}
     every = (*ranking.entries, *ranking.elsewhere)
@@ -173,7 +181,6 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
         slug = page_name(entry.name, entry.run)
         return System(entry, slug, runs[entry.run], by_run[entry.run], standing, by_task, ranking.efficient(entry))
 
-    digests = entry_digests(store, runs.values())
     lists = []
     for number, division in enumerate(ranking.divisions):
         complete = ranking.complete(division)
