@@ -20,6 +20,7 @@ from harness.cli.doctor import commands as doctor
 from harness.cli.evaluate import commands as evaluate
 from harness.cli.organiser import commands as organiser
 from harness.cli.ranking import commands as ranking
+from harness.cli.report import commands as report
 from harness.cli.results import commands as results
 from harness.cli.rulings import commands as rulings
 from harness.cli.serve import commands as serve
@@ -38,7 +39,7 @@ app = typer.Typer(
     "Write your own: [bold]harness new mysolver[/bold] and [bold]harness check submissions/mysolver[/bold].",
     epilog="Exit codes: 0 done, 1 it failed, 2 something given was wrong, 130 interrupted.",
 )
-for group in (evaluate, ablate, bench, ranking, author, organiser, results, rulings, serve, doctor):
+for group in (evaluate, ablate, bench, ranking, report, author, organiser, results, rulings, serve, doctor):
     app.add_typer(group)
 
 

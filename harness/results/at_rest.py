@@ -38,3 +38,12 @@ def entry_digests(store: Store, runs: Iterable[Run]) -> Mapping[str, str]:
         digest = hashlib.sha256(repr(stored).encode()).hexdigest()
         found |= {run.id: digest for run in own}
     return found
+
+
+def state(store: Store) -> tuple[object, ...]:
+    """What changes when a cell ends, a run is opened, or something is decided about an entry."""
+    outcomes = tables.outcomes.c
+    with store.snapshot() as connection:
+        ended = connection.execute(sa.select(sa.func.count(), sa.func.max(outcomes.attempt))).one()
+        runs = connection.execute(sa.select(sa.func.count()).select_from(tables.runs)).scalar()
+    return (*ended, runs, len(store.rulings()))

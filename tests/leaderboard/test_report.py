@@ -27,7 +27,7 @@ from report_site import CALLS, CELLS, FROZEN, HOSTILE, TRACK
 
 from harness.errors import InputError
 from harness.leaderboard.compare import compare, verdict
-from harness.leaderboard.report.build import build
+from harness.leaderboard.report.build import Part, build, build_site
 from harness.leaderboard.report.facts import confusion, gather, page_name
 from harness.leaderboard.report.pages import Axis
 from harness.leaderboard.report.plots import log_with_zero
@@ -35,6 +35,7 @@ from harness.leaderboard.report.prose import rendered
 from harness.results.store import Store
 from harness.tracks.examples import Source, load_test
 from harness.tracks.tasks import load_task
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -552,17 +553,37 @@ def test_a_report_that_fails_leaves_the_old_one(store: Store, tmp_path: Path, mo
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["site"]
 
 
+def test_several_tracks_share_a_site(tmp_path: Path) -> None:
+    """Each in its folder, with one plotly for all, and a page that leads to each."""
+    store = Store(str(tmp_path / "results.db"))
+    report_site.add(store, "good", 0.8)
+    report_site.add(store, "poor", 0.6)
+    parts = [Part(TRACK, Source("embedded")), Part(load_track("kit"), Source("kit", tmp_path / "nowhere"))]
+    site = build_site(store, parts, tmp_path / "site", tmp_path)
+    store.close()
+    pages = [Page(path) for path in sorted(site.path.rglob("*.html"))]
+    assert len(pages) == site.pages == 1 + (8 + 5 + 2 + 1) + 8
+    test_every_link_leads_somewhere({str(page.path): page for page in pages}, site)
+    assert len(list(site.path.rglob("plotly.min.js"))) == 1
+    front = (site.path / "index.html").read_text(encoding="utf-8")
+    assert "good leads by" in front
+    assert "No entry is complete" in front
+    for page in pages:
+        assert ("plotly.min.js" in page.text) == bool(page.plots), page.path
+
+
 def test_the_command_writes_a_report_and_says_where(tmp_path: Path) -> None:
     """In a process of its own, with JSON for machines."""
     store = Store(str(tmp_path / "results.db"))
     report_site.add(store, "good", 0.8)
     store.close()
     command = [sys.executable, "-m", "harness.cli", "report", "--out", "site", "--store", "results.db", "--json"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["pages"] == 8 + 5 + 1
+    assert {path.name for path in (tmp_path / "cache" / "harness" / "report").iterdir()} >= {"cells", "steps", "entry"}
     assert (Path(said["path"]) / "index.html").is_file()
 
 

@@ -21,13 +21,15 @@ from harness.leaderboard.formats import Format
 from harness.leaderboard.report.facts import gather
 from harness.leaderboard.report.figures import draw_all
 from harness.leaderboard.report.kept import Kept
-from harness.leaderboard.report.pages import entry, pages, site
+from harness.leaderboard.report.pages import entry, pages, site, tracks
 from harness.leaderboard.report.prose import LONGEST, rendered
 from harness.leaderboard.table import as_csv, write_document, write_text
 from harness.sandbox.presets import identity_sha256
 from harness.sandbox.submission import find, folder_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.leaderboard.entries import Entry
     from harness.leaderboard.report.facts import Facts, System
     from harness.results.records import RunKey
@@ -41,6 +43,15 @@ ROOT = HERE.parent.parent
 MARKER = ".harness-report"
 """The file that marks a directory as a report, which the next report may replace."""
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One track of a site."""
+
+    track: Track
+    source: Source
+    """Where the track's texts are."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,25 @@ def build(
     Raises:
         InputError: `out` is neither a report nor an empty directory, or it cannot be written.
     """
+    return build_site(store, [Part(track, source)], out, submissions, kept, hidden=hidden)
+
+
+def build_site(
+    store: Store,
+    parts: Sequence[Part],
+    out: Path,
+    submissions: Path,
+    kept: Kept | None = None,
+    *,
+    hidden: bool = False,
+    live: bool = False,
+) -> Built:
+    """Write the report of one track, or of several with a page that leads to each.
+
+    The report of one track lies in `out`; of several, each lies in the folder of its name, and all share ``assets``.
+    With `live`, pages ask the server that they come from for news (`harness.leaderboard.report.live`), and there are
+    no figures for papers. The other arguments and errors are those of `build`.
+    """
     began = time.monotonic()
     out = out.resolve()
     if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
@@ -84,7 +114,8 @@ def build(
     try:
         beside.mkdir(parents=True)
         kept = kept or Kept()
-        count = _write(gather(store, track, source, kept, hidden), submissions, beside, kept)
+        found = [gather(store, part.track, part.source, kept, hidden) for part in parts]
+        count = _write_site(found, submissions, beside, kept, live)
         kept.tidy()
         size = sum(file.stat().st_size for file in beside.rglob("*") if file.is_file())
         _move(beside, out)
@@ -123,21 +154,37 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(parts)
 
 
-def _write(facts: Facts, submissions: Path, folder: Path, kept: Kept) -> int:
+def _write_site(found: Sequence[Facts], submissions: Path, folder: Path, kept: Kept, live: bool) -> int:
     """Write all files and return the number of pages."""
-    for name in ("assets", "pairs", "submissions", "tasks"):
-        (folder / name).mkdir()
+    (folder / "assets").mkdir()
     for file in (HERE / "static").iterdir():
         shutil.copyfile(file, folder / "assets" / file.name)
     (folder / "assets" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     (folder / MARKER).write_text("A report by `harness report`, which may replace this directory.\n", encoding="utf-8")
+    if len(found) == 1:
+        return _write(found[0], submissions, folder, kept, {"up": "", "live": live})
+    count = 1
+    for facts in found:
+        own = folder / facts.track.name
+        own.mkdir()
+        count += _write(facts, submissions, own, kept, {"up": "../", "live": live})
+    place = {"root": "", "up": "", "current": "", "live": live, "tracks": tracks(found), "site": None}
+    text = environment().get_template("tracks.html").render(place)
+    (folder / "index.html").write_text(text, encoding="utf-8")
+    return count
+
+
+def _write(facts: Facts, submissions: Path, folder: Path, kept: Kept, where: dict[str, Any]) -> int:
+    """Write the files of a track and return the number of pages."""
+    for name in ("pairs", "submissions", "tasks"):
+        (folder / name).mkdir()
     write_document(facts.document, folder / "ranking.csv", folder / "ranking.json")
     write_text(_cells(facts, kept), folder / "cells.csv")
     write_text(exported(facts.ranking, Format.LATEX), folder / "ranking.tex")
     write_text(exported(facts.ranking, Format.MARKDOWN), folder / "ranking.md")
-    drawn = draw_all(facts, folder / "figures")
+    drawn = not where["live"] and draw_all(facts, folder / "figures")
     templates, count = environment(), 0
-    common: dict[str, Any] = {"site": site(facts)}
+    common: dict[str, Any] = {"site": site(facts)} | where
     texts = {name: task.texts_sha256 for name, task in facts.tasks.items()}
 
     def own(system: System) -> Markup:

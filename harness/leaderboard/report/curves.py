@@ -72,6 +72,8 @@ class Curves:
     def front(self, task: str | None = None) -> list[Best]:
         """Who has the highest score at each budget."""
         found, before, best = self.on(task), self.before(task), list[Best]()
+        if not found:
+            return best
         for n, (calls, first) in enumerate(zip(self.calls, envelope(list(found.values())), strict=True)):
             run = None if first is None else list(found)[first]
             score = found[run].values[n] if run else None

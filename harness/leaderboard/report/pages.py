@@ -119,6 +119,20 @@ def site(facts: Facts) -> dict[str, Any]:
     }
 
 
+def tracks(found: Sequence[Facts]) -> list[dict[str, Any]]:
+    """A site's tracks: for each, its main result and what it has."""
+    return [
+        {
+            "track": facts.track,
+            "headline": headline(facts.ranking, facts.lists[0].division) if facts.lists else None,
+            "leaders": [system for system in facts.main if system.standing and system.standing.rank == 1],
+            "systems": len(facts.systems),
+            "cells": sum(len(system.entry.cells) for system in facts.systems),
+        }
+        for facts in found
+    ]
+
+
 def ranking(facts: Facts) -> dict[str, Any]:
     """A table for each division, and its lists by access level."""
     return {
