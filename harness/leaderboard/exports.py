@@ -156,7 +156,9 @@ def _in_markdown(text: str) -> str:
 
 _WORDS = {"submission", "task", "device", "deployment_efficient", "as_a_service"}
 """Columns that are aligned left."""
-_PREAMBLE = "% needs \\usepackage{booktabs}"
+_PREAMBLE = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}"
+_FITTED = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+"""Makes a table that is wider than the text as wide as the text."""
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -171,14 +173,17 @@ _LATEX = str.maketrans(
 
 
 def _latex(title: str, said: str, table: pd.DataFrame) -> str:
-    """A table environment with the lines of booktabs."""
+    """A table environment with the lines of booktabs, no wider than the text."""
     escaped = table.map(_in_latex).rename(columns=_in_latex)
-    return escaped.to_latex(
+    whole = escaped.to_latex(
         index=False,
         escape=False,
         caption=_in_latex(f"{title}. {said}." if said else f"{title}."),
         column_format="".join("l" if name in _WORDS else "r" for name in table.columns),
         position="tbp",
+    )
+    return whole.replace("\\begin{tabular}", f"{_FITTED}\\begin{{tabular}}").replace(
+        "\\end{tabular}", "\\end{tabular}}"
     )
 
 

@@ -116,6 +116,7 @@ def _at_the_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
     """Write names right of the plot, each in its line's colour, apart from each other. The limits must be set."""
     low, high = axes.get_ylim()
     gap = (high - low) * 0.055
+    ends = [(f"{name} \N{DOWNWARDS ARROW} {y:.1f}" if y < low else name, y, colour) for name, y, colour in ends]
     places = spread([value for _, value, _ in ends], gap, low, high)
     for (name, _, colour), y in zip(ends, places, strict=True):
         place: dict[str, Any] = {"xy": (1, y), "xycoords": ("axes fraction", "data")}

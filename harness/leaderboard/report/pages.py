@@ -181,6 +181,7 @@ def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
         "tells": found.power.sentence() if found and found.power else None,
         "no_ranks": no_ranks(found) if found and not found.ranked else None,
         "headline": headline(facts.ranking, division),
+        "pairs": {s.entry.run: path for s, path in pairs.others(facts, compared.leader)} if compared.leader else {},
         "efficiency": _efficient(compared),
         "currency": facts.ranking.prices.currency if facts.ranking.prices else None,
         "below": below,

@@ -73,6 +73,7 @@ def progress(systems: Sequence[System], curves: Curves, task: str | None = None,
     `small` leaves the names away, for several plots side by side.
     """
     bands, lines, notes = [], [], []
+    bottom, top = curves.limits(curves.chosen(), task)
     for n, system in enumerate(ordered(systems, curves)):
         trace = curves.on(task)[system.entry.run]
         known = [
@@ -93,7 +94,7 @@ def progress(systems: Sequence[System], curves: Curves, task: str | None = None,
         line["line"]["shape"] = "hv"  # an answer stands until the next one
         text = [f"[{a:.1f}, {b:.1f}] after {shown_calls(c)} calls" for a, b, c in zip(low, high, x, strict=True)]
         lines.append(line | {"text": text, "hovertemplate": "%{fullData.name}: %{y:.1f} %{text}<extra></extra>"})
-        notes.append(_label(system.entry.name, n, y[-1]))
+        notes.append(_label(system.entry.name, n, y[-1], bottom))
     before = curves.before(task)
     if before is not None and lines:
         x = [curves.calls[0], curves.budget(task)]
@@ -102,7 +103,7 @@ def progress(systems: Sequence[System], curves: Curves, task: str | None = None,
         lines.append(bare | {"hovertemplate": "bare template: %{y:.1f}<extra></extra>"})
         notes.append(_label("bare template", SOFT, 100 * before))
     layout: dict[str, Any] = {"xaxis": _calls_axis(curves.calls[0], curves.budget(task)), "yaxis": _points("score")}
-    layout["yaxis"]["range"] = list(curves.limits(curves.chosen(), task))
+    layout["yaxis"]["range"] = [bottom, top]
     if not small:
         layout["annotations"] = notes
     return {"data": bands + lines, "layout": layout | {"hovermode": "closest"}}
@@ -121,9 +122,10 @@ def _calls_axis(low: float, high: float) -> dict[str, Any]:
     }
 
 
-def _label(name: str, n: int, y: float) -> dict[str, Any]:
-    """The name of a series at the right end of its line; `y` in points."""
+def _label(name: str, n: int, y: float, bottom: float = 0.0) -> dict[str, Any]:
+    """The name of a series at the right end of its line; `y` in points. An end below the plot says where it is."""
     short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+    short += f" \N{DOWNWARDS ARROW} {y:.1f}" if y < bottom else ""
     place = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 6, "y": round(y, 3), "showarrow": False}
     return place | {"text": escape(short), "name": str(n)}
 
