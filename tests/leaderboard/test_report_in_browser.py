@@ -77,7 +77,8 @@ class Watched:
     def drawn(self) -> Page:
         """Wait until the plots of the page are drawn."""
         plots = self.page.locator("figure.plot").count()
-        self.page.wait_for_function(f"document.querySelectorAll('.canvas .main-svg').length >= {plots}")
+        if plots:
+            self.page.locator(".canvas.js-plotly-plot .main-svg:first-child").nth(plots - 1).wait_for(state="attached")
         return self.page
 
 
