@@ -154,6 +154,18 @@ def test_the_json_beside_it_is_that_of_the_leaderboard(built: Built) -> None:
     ]
 
 
+def test_the_rules_and_the_columns_are_beside_the_ranking(built: Built, pages: dict[str, Page]) -> None:
+    """The rules with their reference; every column of both files."""
+    assert "was not found" not in pages["rules.html"].text
+    assert pages["rules.html"].tags.count("h2") > 5
+    text = (built.path / "columns.md").read_text(encoding="utf-8")
+    for name in ("ranking.csv", "cells.csv"):
+        header = (built.path / name).read_text(encoding="utf-8").partition("\n")[0].split(",")
+        kept = [column for column in header if column.removesuffix("_std").removesuffix("_splits") not in TRACK.tasks]
+        assert [column for column in kept if f"`{column}`" not in text] == [], name
+    assert "](" not in text
+
+
 def test_the_efficiency_list_stands_with_the_ranking(built: Built, pages: dict[str, Page]) -> None:
     """In the order of the CSV's ranks, with what each cost; and the page says what the list can tell."""
     text = pages["index.html"].text
@@ -487,7 +499,7 @@ def test_figures_for_a_paper_are_there(built: Built) -> None:
     """In three formats, each what its name says."""
     begin = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
     found = sorted(path.name for path in (built.path / "figures").iterdir())
-    assert {name.partition(".")[0] for name in found} >= {"ranking", "progress", "cost"}
+    assert {name.partition(".")[0] for name in found} >= {"ranking", "progress", "cost", "leaders", "progress-sst2"}
     for name in found:
         assert (built.path / "figures" / name).read_bytes().startswith(begin[name.partition(".")[2]])
 

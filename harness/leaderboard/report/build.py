@@ -39,7 +39,12 @@ if TYPE_CHECKING:
     from harness.tracks.track import Track
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+PACKAGE = HERE.parent.parent
+ROOT = PACKAGE.parent
+"""The checkout, if this is one."""
+COLUMNS = ROOT / "docs" / "leaderboard.md"
+"""The page with the columns in a checkout; in a package it is `PACKAGED`."""
+PACKAGED = PACKAGE / "_leaderboard.md"
 MARKER = ".harness-report"
 """The file that marks a directory as a report, which the next report may replace."""
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
@@ -182,6 +187,7 @@ def _write(facts: Facts, submissions: Path, folder: Path, kept: Kept, where: dic
     write_text(_cells(facts, kept), folder / "cells.csv")
     write_text(exported(facts.ranking, Format.LATEX), folder / "ranking.tex")
     write_text(exported(facts.ranking, Format.MARKDOWN), folder / "ranking.md")
+    write_text(_columns(), folder / "columns.md")
     drawn = not where["live"] and draw_all(facts, folder / "figures")
     templates, count = environment(), 0
     common: dict[str, Any] = {"site": site(facts)} | where
@@ -254,6 +260,15 @@ def _rules() -> Markup | None:
     short, reference = (file.read_text(encoding="utf-8") for file in files)
     body = short.partition("\n")[2]
     return rendered(f"{body}\n#{reference}", under=0)  # the page has one h1: the second file's title is an h2
+
+
+def _columns() -> str:
+    """What the columns of the files beside the pages mean: the sections of the documentation about them."""
+    text = (COLUMNS if COLUMNS.is_file() else PACKAGED).read_text(encoding="utf-8")
+    start, end = text.index("\n## CSV\n"), text.index("\n## Cost\n")
+    head = "# Columns\n\n`ranking.csv` and the entries of `ranking.json` have the first ones, `cells.csv` those of *Cells*.\n"
+    linked = text[start:end] + text[text.index("\n## JSON\n") :]
+    return head + re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", linked)
 
 
 def _move(made: Path, out: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from harness.leaderboard.anytime import ecdf, profile, runtimes
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from harness.leaderboard.anytime import Reference
+    from harness.leaderboard.history import History
     from harness.leaderboard.report.curves import Curves
     from harness.leaderboard.report.facts import Facts, System
 
@@ -56,6 +59,7 @@ def draw_all(facts: Facts, folder: Path) -> bool:
             ("ranking", ranking(systems[:MOST])),
             ("progress", progress(drawn, curves)),
             ("cost", budgets(systems, curves)),
+            *([("leaders", leaders(facts.history))] if facts.history.leads else []),
             *([("ecdf", targets(drawn, facts.reference))] if facts.reference else []),
             *([("profiles", profiles(drawn, facts.reference))] if facts.reference else []),
             *((f"progress-{task}", progress(drawn, curves, task)) for task in sorted(curves.budgets)),
@@ -160,6 +164,25 @@ def _shares_by_calls(axes: Axes, x: str, y: str, ends: Sequence[tuple[str, float
     axes.set_ylabel(y)
     axes.grid(linewidth=0.4)
     _at_the_ends(axes, ends)
+
+
+def leaders(past: History) -> Figure:
+    """The highest average over time with the leaders' names, and the runs that were complete."""
+    figure, axes = _figure(3.0)
+    line, runs = plots.leaders(past)["data"]
+    when: Any = [dt.datetime.fromisoformat(each) for each in line["x"]]
+    axes.plot(when, line["y"], color=COLOURS[1], drawstyle="steps-post", linewidth=1.5)
+    for marker in ("circle", "x"):
+        own = [n for n, symbol in enumerate(runs["marker"]["symbol"]) if symbol == marker]
+        days: Any = [dt.datetime.fromisoformat(runs["x"][n]) for n in own]
+        axes.plot(days, [runs["y"][n] for n in own], "x" if marker == "x" else "o", color=COLOURS[0], markersize=4)
+    for x, y, name in zip(when, line["y"], line["text"], strict=True):
+        axes.annotate(_cut(unescape(name)), (x, y), (3, 4), textcoords="offset points", fontsize=8)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.set_xlabel("UTC; crosses: withdrawn")
+    axes.set_ylabel("average score (points)")
+    axes.grid(linewidth=0.4)
+    return figure
 
 
 def budgets(systems: Sequence[System], curves: Curves) -> Figure:

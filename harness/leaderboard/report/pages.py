@@ -84,7 +84,7 @@ def pages(
     yield "progress.html", "progress.html", page_curves.progress(facts) | {"figures": figures}
     yield "cost.html", "cost.html", page_curves.costs(facts) | {"figures": figures}
     yield "pairs.html", "pairs.html", pairs.matrix(facts)
-    yield "history.html", "history.html", page_history.history(facts)
+    yield "history.html", "history.html", page_history.history(facts) | {"figures": figures}
     yield "cells.html", "cells.html", cells(facts)
     yield "tasks.html", "tasks.html", {"tasks": [(task, _best(facts, name)) for name, task in facts.tasks.items()]}
     yield "rules.html", "rules.html", {"text": rules}

@@ -115,7 +115,9 @@ function labelled(layout, data, theme, height, narrow) {
   const shown = new Map(data.filter((t) => !t.meta.band && (t.visible ?? true)).map((t) => [String(t.meta.series), t.meta.colour]));
   const notes = layout.annotations.filter((note) => shown.has(note.name));
   const values = data.filter((t) => t.visible ?? true).flatMap((t) => t.y.filter((y) => y !== null));
-  const [low, high] = layout.yaxis.range ?? [Math.min(...values), Math.max(...values)];
+  const ends = [Math.min(...values), Math.max(...values)];
+  const margin = 0.05 * (ends[1] - ends[0] || 1);
+  const [low, high] = layout.yaxis.range ?? [ends[0] - margin, ends[1] + margin];
   const room = height - layout.margin.t - layout.margin.b;
   const pixels = apart(notes.map((note) => ((note.y - low) / (high - low)) * room), 0, room);
   const longest = narrow ? 11 : 24;
