@@ -19,7 +19,8 @@
 
   function show(place, found) {
     place.replaceChildren();
-    place.append(element("h2", found.runs.length ? "Running" : "Nothing is running, and no run lacks cells"));
+    const said = found.runs.length ? "Running" : "Nothing is running, and no run lacks cells";
+    place.append(element("p", said, { className: "lead" }));
     for (const run of found.runs) {
       const line = element("p");
       line.append(element("strong", run.entry), ` ${run.finished} of ${run.planned || "?"} cells `, bar(run.finished, run.planned, `cells of ${run.entry}`));
