@@ -8,7 +8,7 @@ RESULTS ?= results/harness.db
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: run test test-slow check audit-dependencies setup setup-run format rules results publish clean
+.PHONY: run test test-slow check audit-dependencies setup setup-run format rules results site publish clean
 
 run: setup-run ## evaluate the champion on the embedded track, then print the leaderboard, and write the report where its extra is
 	$(BIN)/harness evaluate submissions/ajo
@@ -61,6 +61,11 @@ rules: setup ## refresh the generated tables of docs/rules-reference.md
 results: setup ## write docs/results-mini.md and docs/results-kit.md from results/harness.db; RESULTS=FILE takes another database
 	$(BIN)/python tools/make_results.py --store $(RESULTS) --track mini --out docs/results-mini.md
 	$(BIN)/python tools/make_results.py --store $(RESULTS) --track kit --out docs/results-kit.md
+
+# The published database where there is one, unless RESULTS=FILE names another; KIT=DIR shows the competition's texts, too.
+site: STORE = $(firstword $(if $(filter file,$(origin RESULTS)),$(wildcard leaderboard/measured.db.xz)) $(RESULTS))
+site: setup ## the measured results of mini and kit as a site: open site/index.html
+	$(BIN)/harness report --out site --store $(STORE) --track mini --track kit $(if $(KIT),--data $(KIT))
 
 publish: setup ## audit results/harness.db, and compress it into leaderboard/measured.db.xz
 	$(BIN)/python tools/publish.py --store $(RESULTS) --out leaderboard/measured.db.xz

@@ -4,6 +4,7 @@
     python benchmarks/bench_report.py --entries 500 --splits 40                   # 100,000 cells
     python benchmarks/bench_report.py --entries 500 --splits 40 --store made.db   # filled once, and kept
 
+The report is built twice: from nothing, and again after one more entry, with what the first one kept.
 Every entry has all five tasks on the given number of splits. The store is filled by plain SQL through the project's own
 tables, because one transaction per cell would take most of the time. Its rows have the form that `harness evaluate`
 writes. Pages are then opened in headless Chromium by playwright.
@@ -25,6 +26,7 @@ import sqlalchemy as sa
 from playwright.sync_api import sync_playwright
 
 from harness.leaderboard.report.build import build
+from harness.leaderboard.report.kept import Kept
 from harness.results import tables
 from harness.results.records import CellRecord, RunKey
 from harness.results.status import MARKS
@@ -42,12 +44,13 @@ def track_with(splits: int) -> Track:
     return msgspec.structs.replace(track, tasks=tasks)
 
 
-def fill(path: Path, track: Track, entries: int) -> int:
-    """Write the entries and return the number of cells."""
-    store, rng, cell = Store(str(path)), np.random.default_rng(0), 0
+def fill(path: Path, track: Track, entries: int, first: int = 0) -> None:
+    """Write so many entries, the first of them with this number."""
+    store, rng = Store(str(path)), np.random.default_rng(first)
+    cell = first * sum(len(spec.splits) for spec in track.tasks.values())
     labels = {name: load_test(load_task(name), Source("embedded")).labels for name in track.tasks}
     engine = sa.create_engine(f"sqlite:///{path}")
-    for number in range(entries):
+    for number in range(first, first + entries):
         key = RunKey(
             f"entry_{number:03d}", f"{number:064x}", (), "mini", track.fingerprint, track.rules,
             "made-up", "m", "embedded", "d", "cpu", 0, "e",
@@ -79,7 +82,6 @@ def fill(path: Path, track: Track, entries: int) -> int:
             connection.execute(tables.incumbents.insert(), incumbents)
     engine.dispose()
     store.close()
-    return cell
 
 
 def record(rng: np.random.Generator, number: int) -> CellRecord:
@@ -102,6 +104,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--store", type=Path, help="keep the store here; one that is there is taken as it is")
     parser.add_argument("--out", type=Path, help="keep the site here")
+    parser.add_argument("--kept", type=Path, help="keep what was computed here")
     arguments = parser.parse_args()
     track = track_with(arguments.splits)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,16 +113,20 @@ def main() -> None:
             began = time.monotonic()
             fill(database, track, arguments.entries)
             print(f"store filled in {time.monotonic() - began:.0f} s")
-        store = Store(str(database))
-        entries = len(store.runs())
-        cells = entries * sum(len(spec.splits) for spec in track.tasks.values())
-        print(f"{entries} entries, {cells:,} cells; store {database.stat().st_size / 1e6:,.0f} MB", flush=True)
-        cpu = time.process_time()
-        built = build(store, track, arguments.out or Path(folder) / "site", Source("embedded"), Path(folder))
-        store.close()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"report: {built.seconds:.1f} s, {time.process_time() - cpu:.1f} s of CPU time, {built.pages} pages, "
-              f"{built.bytes / 1e6:,.1f} MB; peak {peak:,.0f} MiB", flush=True)  # fmt: skip
+        out = arguments.out or Path(folder) / "site"
+        for _ in range(2):
+            store = Store(str(database))
+            entries = len(store.runs())
+            cells = entries * sum(len(spec.splits) for spec in track.tasks.values())
+            print(f"{entries} entries, {cells:,} cells; store {database.stat().st_size / 1e6:,.0f} MB", flush=True)
+            cpu, kept = time.process_time(), Kept(arguments.kept or Path(folder) / "kept")
+            built = build(store, track, out, Source("embedded"), Path(folder), kept)
+            store.close()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(f"report: {built.seconds:.1f} s, {time.process_time() - cpu:.1f} s of CPU time, {built.pages} pages, "
+                  f"{built.bytes / 1e6:,.1f} MB; peak {peak:,.0f} MiB; computed anew: {dict(kept.computed)}",
+                  flush=True)  # fmt: skip
+            fill(database, track, 1, entries)
         names = ["index.html", "progress.html", "cost.html", "cells.html", "tasks/dbpedia.html"]
         largest = max(built.path.rglob("submissions/*.html"), key=lambda page: page.stat().st_size)
         pages = [*(built.path / name for name in names), largest]

@@ -58,6 +58,12 @@ def test_the_head_lies_in_the_wheel_with_its_checksum_and_card(unpacked: Path) -
     assert {path.name for path in folder.iterdir()} >= {"head.safetensors", "checksum.json", "MODEL_CARD.md"}
 
 
+def test_the_wheel_has_what_a_report_says_about_columns(unpacked: Path) -> None:
+    text = (unpacked / "harness" / "_leaderboard.md").read_text(encoding="utf-8")
+    assert "\n## CSV\n" in text
+    assert "\n## Cells\n" in text
+
+
 def test_the_wheel_carries_no_results_tests_or_submissions(unpacked: Path) -> None:
     found = {path.name for path in unpacked.iterdir()}
     assert found == {"harness", *(name for name in found if name.endswith(".dist-info"))}

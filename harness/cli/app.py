@@ -21,6 +21,7 @@ from harness.cli.doctor import commands as doctor
 from harness.cli.evaluate import commands as evaluate
 from harness.cli.organiser import commands as organiser
 from harness.cli.ranking import commands as ranking
+from harness.cli.report import commands as report
 from harness.cli.results import commands as results
 from harness.cli.rulings import commands as rulings
 from harness.cli.runs import commands as runs
@@ -66,7 +67,7 @@ def _place(info: CommandInfo) -> int:
 
 
 for group in (
-    evaluate, ablate, bench, ranking, runs, author, organiser, competition, results, rulings, serve, doctor,
+    evaluate, ablate, bench, ranking, report, runs, author, organiser, competition, results, rulings, serve, doctor,
 ):  # fmt: skip
     app.registered_commands += group.registered_commands
 app.registered_commands.sort(key=_place)

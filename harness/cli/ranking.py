@@ -1,4 +1,4 @@
-"""What the results say: `leaderboard`, `compare`, `watch`, `report`."""
+"""What the results say: `leaderboard`, `compare`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from harness.cli.console import CORRECTED, STORE, existing_store, out, print_jso
 from harness.cli.formats import Form, export
 from harness.cli.options import (
     AsJson,
-    DataDir,
     Labels,
     Organiser,
     StoreUrl,
@@ -72,6 +71,15 @@ def leaderboard(
         bool,
         typer.Option("--usage", help="What each team has done instead: runs, today's, calls, time; for the organiser."),
     ] = False,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            "--freeze",
+            metavar="ENTRY",
+            help="Freeze a reference in leaderboard/references.toml and do nothing else: `manual` becomes 0 and this "
+            "entry 1 on the scale of areas and targets.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank what the database holds, by score and by efficiency, and write leaderboard/<track>.csv and .json.
@@ -98,6 +106,9 @@ def leaderboard(
         return
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
     ranking = dataclasses.replace(ranking, labels=tuple(results.labels_shown(name)))
+    if freeze is not None:
+        _freeze(ranking, freeze)
+        return
     if usage:
         _usage(results, name, as_json)
         return
@@ -177,82 +188,6 @@ def compare(
     Console(highlight=False, width=None if out.is_terminal else 120).print(comparison_table(found))
 
 
-@commands.command()
-def watch(
-    track: TrackName = "mini",
-    tasks_dir: TasksDir = None,
-    store: StoreUrl = STORE,
-    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
-    every_s: Annotated[float, typer.Option("--every", help="Seconds between looks.", min=0.1)] = 2.0,
-) -> None:
-    """Follow runs in progress from another terminal. Reads the results database only; Ctrl-C ends it."""
-    import time  # noqa: PLC0415
-
-    from rich.live import Live  # noqa: PLC0415
-
-    from harness.leaderboard.watch import look, watch_view  # noqa: PLC0415
-    from harness.tracks.track import load_track  # noqa: PLC0415
-
-    chosen, results = load_track(track, tasks_dir), existing_store(store)
-    seen = look(results, chosen)
-    if once or not out.is_terminal:
-        out.print(watch_view(seen.runs, chosen.name))
-        return
-    try:
-        with Live(watch_view(seen.runs, chosen.name), console=out, auto_refresh=False) as live:
-            while True:
-                time.sleep(every_s)
-                seen = look(results, chosen, seen)
-                live.update(watch_view(seen.runs, chosen.name), refresh=True)
-    except KeyboardInterrupt:
-        return
-
-
-@commands.command(
-    epilog="Examples:\n\n"
-    "  harness report --out report\n\n"
-    "  harness report --out report --track kit --data path/to/competition"
-)
-def report(
-    out_dir: Annotated[Path, typer.Option("--out", help="Directory of the site; a report that is there is replaced.")],
-    track: TrackName = "mini",
-    tasks_dir: TasksDir = None,
-    store: StoreUrl = STORE,
-    data: DataDir = None,
-    submissions: Annotated[
-        Path, typer.Option("--submissions", help="Where the entries' folders are, for their READMEs.")
-    ] = Path("submissions"),
-    labels: Labels = CORRECTED,
-    organiser: Organiser = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write the leaderboard as a site: open DIR/index.html in a browser, without a server or the network.
-
-    Test texts are shown where they are at hand: embedded ones, or those in --data DIR.
-    """
-    from harness.leaderboard.kept_back import check_public  # noqa: PLC0415
-    from harness.tracks.examples import source_at  # noqa: PLC0415
-    from harness.tracks.track import load_track  # noqa: PLC0415
-
-    try:
-        from harness.leaderboard.report.build import build  # noqa: PLC0415
-    except ModuleNotFoundError as problem:
-        raise InputError(
-            f'the report needs a package that is not here: {problem.name}; run: pip install -e ".[report]"'
-        ) from problem
-    chosen = load_track(track, tasks_dir)
-    check_public(chosen, organiser=organiser)
-    source = source_at(chosen.data.source, data)
-    built = build(existing_store(store, labels), chosen, out_dir, source, submissions)
-    if as_json:
-        print_json(
-            {"path": str(built.path), "pages": built.pages, "bytes": built.bytes, "seconds": round(built.seconds, 1)}
-        )
-        return
-    address = (built.path / "index.html").as_uri()
-    say(f"{built.pages} pages, {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s; open {address}")
-
-
 def _usage(results: Store, track: str, as_json: bool) -> None:
     """Print what each team has done on a track."""
     from harness.leaderboard.usage import usage, usage_records, usage_table  # noqa: PLC0415
@@ -313,6 +248,19 @@ def _export(ranking: Ranking, form: Format, path: Path | None, cost: bool) -> No
     if listed:
         write_text(text, path)
     say(_written(listed, path))
+
+
+def _freeze(ranking: Ranking, entry: str) -> None:
+    """Write the scores of the bare template and of an entry as the track's frozen reference."""
+    import datetime as dt  # noqa: PLC0415
+
+    from harness.leaderboard.anytime import CHECKOUT  # noqa: PLC0415
+    from harness.leaderboard.freeze import freeze, frozen  # noqa: PLC0415
+
+    if not CHECKOUT.parent.is_dir():
+        raise InputError(f"--freeze writes {CHECKOUT.parent.name}/{CHECKOUT.name} of a checkout, and this is none")
+    freeze(ranking.track, frozen(ranking, entry, dt.datetime.now(dt.UTC).date()), CHECKOUT)
+    say(f"frozen for track {ranking.track}: 0 is manual, 1 is {entry}; written: {CHECKOUT}")
 
 
 def _draw(ranking: Ranking) -> None:

@@ -43,8 +43,9 @@ BARE = "manual"
 TARGETS = (0.25, 0.5, 0.75, 0.9, 1.0)
 """Shares of the way from the manual prompt to the reference."""
 _PACKAGE = Path(__file__).resolve().parents[1]
-_CHECKOUT = _PACKAGE.parent / "leaderboard" / "references.toml"
-REFERENCES = _CHECKOUT if _CHECKOUT.is_file() else _PACKAGE / "_references.toml"
+CHECKOUT = _PACKAGE.parent / "leaderboard" / "references.toml"
+"""The file of references of a checkout, which `harness leaderboard --freeze` writes."""
+REFERENCES = CHECKOUT if CHECKOUT.is_file() else _PACKAGE / "_references.toml"
 _IDENTITY = ("track_fingerprint", "model_sha256", "data_sha256")
 _ROUNDING = 1e-9
 

@@ -24,6 +24,7 @@ from harness.leaderboard.ties import ALPHA
 if TYPE_CHECKING:
     from harness.leaderboard.entries import CellScore, Entry
     from harness.leaderboard.rank import Ranking
+    from harness.leaderboard.standing import Standings
     from harness.leaderboard.ties import Comparison
 
 
@@ -75,10 +76,15 @@ def compare(ranking: Ranking, first: str, second: str) -> Difference:
             f"{first} ({a.division.title}) and {second} ({b.division.title}) are in different divisions; "
             "nothing is compared across"
         )
-    n, m = found.names.index(first), found.names.index(second)
+    return between(found, a, b)
+
+
+def between(found: Standings, a: Entry, b: Entry) -> Difference:
+    """Compare two entries of a list."""
+    n, m = found.names.index(a.name), found.names.index(b.name)
     tasks = tuple(TaskDifference(task, found.on(task).compare(n, m), _splits(a, b, task)) for task in found.tasks)
-    ranks = (found.entries[first].rank, found.entries[second].rank)
-    return Difference(first, second, found.pairs.compare(n, m), tasks, ranks)
+    ranks = (found.entries[a.name].rank, found.entries[b.name].rank)
+    return Difference(a.name, b.name, found.pairs.compare(n, m), tasks, ranks)
 
 
 def comparison_record(found: Difference) -> dict[str, Any]:

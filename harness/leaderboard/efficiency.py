@@ -27,6 +27,7 @@ from harness.results.status import MARKS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from harness.contract import IntArray
     from harness.leaderboard.entries import CellScore, Entry
     from harness.leaderboard.stats import FloatArray
 
@@ -72,11 +73,16 @@ def _area(cell: CellScore, before: float) -> tuple[float, FloatArray]:
     """A cell's efficiency, and the influence of each item on it."""
     found = curve(cell)
     weights = found.weights()
-    stood = {cell.rows[mark]: cell.incumbents[mark] for mark in MARKS if mark in cell.incumbents}
-    answers = list((stood or {0: cell.predicted}).values()) if found.calls else []
+    answers = stood(cell)
     value, influence = weights[0] * before, np.zeros(len(cell.labels))
     if answers:
         metric, classes = cell.metric or metric_of(cell.task, cell.record), classes_of(cell.task, cell.record)
         scores, each = influences(metric, np.stack(answers), cell.labels, classes)
         value, influence = value + weights[1:] @ scores, weights[1:] @ each
     return float(value), influence
+
+
+def stood(cell: CellScore) -> list[IntArray]:
+    """Predictions (items,) of each answer of a cell's curve, in its order; none where no answer was offered."""
+    found = {cell.rows[mark]: cell.incumbents[mark] for mark in MARKS if mark in cell.incumbents}
+    return list((found or {0: cell.predicted}).values()) if curve(cell).calls else []

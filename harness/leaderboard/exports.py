@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from harness.leaderboard.entries import CellScore, Division
+    from harness.leaderboard.entries import CellScore, Division, Entry
     from harness.leaderboard.rank import Ranking
 
 
@@ -105,13 +105,17 @@ def markdown(table: pd.DataFrame) -> str:
 def tidy_cells(ranking: Ranking) -> list[dict[str, Any]]:
     """A row for each listed entry, cell, repeat and mark of the budget, with the columns of ``cells.csv`` in order."""
     seed = ranking.identity.get("seed")
+    return [row for entry in (*ranking.entries, *ranking.elsewhere) for row in tidy_entry(entry, seed)]
+
+
+def tidy_entry(entry: Entry, seed: int | None) -> list[dict[str, Any]]:
+    """The rows of one entry."""
     rows: list[dict[str, Any]] = []
-    for entry in (*ranking.entries, *ranking.elsewhere):
-        division = entry.division.title  # computed once, because it reads all cells
-        for cell in entry.cells:
-            for repeat, each in enumerate(cell.repeats or (cell,)):
-                last = {"repeat": repeat, "division": division, "run": entry.run}
-                rows += [{"entry": entry.name, "seed": seed} | row | last for row in _marks(each, entry.white_box)]
+    division = entry.division.title  # computed once, because it reads all cells
+    for cell in entry.cells:
+        for repeat, each in enumerate(cell.repeats or (cell,)):
+            last = {"repeat": repeat, "division": division, "run": entry.run}
+            rows += [{"entry": entry.name, "seed": seed} | row | last for row in _marks(each, entry.white_box)]
     return [{name: row[name] for name in CELL_COLUMNS} for row in rows]
 
 
@@ -159,7 +163,9 @@ _WORDS = {
     *("ruling", "kind", "reason"),
 }
 """Columns that are aligned left."""
-_PREAMBLE = "% needs \\usepackage{booktabs}"
+_PREAMBLE = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}"
+_FITTED = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+"""Makes a table that is wider than the text as wide as the text."""
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -174,14 +180,17 @@ _LATEX = str.maketrans(
 
 
 def _latex(title: str, said: str, table: pd.DataFrame) -> str:
-    """A table environment with the lines of booktabs."""
+    """A table environment with the lines of booktabs, no wider than the text."""
     escaped = table.map(_in_latex).rename(columns=_in_latex)
-    return escaped.to_latex(
+    whole = escaped.to_latex(
         index=False,
         escape=False,
         caption=_in_latex(f"{title}. {said}." if said else f"{title}."),
         column_format="".join("l" if name in _WORDS else "r" for name in table.columns),
         position="tbp",
+    )
+    return whole.replace("\\begin{tabular}", f"{_FITTED}\\begin{{tabular}}").replace(
+        "\\end{tabular}", "\\end{tabular}}"
     )
 
 

@@ -177,6 +177,7 @@ def rank(
     ranks: Callable[[str], bool] = lambda _device: True,
     allow_unsandboxed: bool = False,
     prices: Prices | None = None,
+    scored_cells: Callable[[str], Iterable[CellScore]] | None = None,
 ) -> Ranking:
     """Rank the newest run of each entry on a track.
 
@@ -187,6 +188,7 @@ def rank(
     and outside data. White-box references follow, best average first; they have a say in nothing of this, unless there
     is nobody else. Runs without isolation are listed like those that lack cells, unless `allow_unsandboxed`. `prices`
     is the track's price list. Entries that an organiser has withdrawn are told and have a part in nothing.
+    `scored_cells` gives the cells of a run where they were scored before.
     """
     own = [run for run in store.runs() if run.key.track == track]
     counts, rulings = tries(run.key for run in own), store.rulings()
@@ -205,10 +207,8 @@ def rank(
     alike = [run for run in plain if _values(run.key, _ALIKE) == shared]
     newest = {_contestant(run.key): run for run in alike if not run.key.repeat}
     again = repeats_of(newest.values(), alike)
-    scored = {
-        who: averaged(*(map(score_cell, store.cells(each)) for each in (run.id, *again[run.id])))
-        for who, run in newest.items()
-    }
+    scores = scored_cells or (lambda run: map(score_cell, store.cells(run)))
+    scored = {who: averaged(*map(scores, (run.id, *again[run.id]))) for who, run in newest.items()}
     places = {who: {(cell.task, cell.split) for cell in cells} for who, cells in scored.items()}
     here = {who for who in newest if who.device == chosen["device"] and ranks(who.device) and not who.external}
     wanted = {who.means: set(planned) for who in newest}

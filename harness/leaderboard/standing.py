@@ -86,9 +86,16 @@ class Standings:
         pairs = self.pairs if task is None else self.on(task)
         return {other: pairs.compare(system, n) for n, other in enumerate(self.names) if n != system}
 
+    @cached_property
+    def _on(self) -> dict[str, Pairs]:
+        """Cache of all differences by task: each of a list's pairs asks for them."""
+        return {}
+
     def on(self, task: str) -> Pairs:
         """All differences on one task."""
-        return Pairs(self.scores.differences(self.tasks.index(task)))
+        if task not in self._on:
+            self._on[task] = Pairs(self.scores.differences(self.tasks.index(task)))
+        return self._on[task]
 
     def among(self, names: tuple[str, ...]) -> Standings:
         """The list of these entries alone, in the same order, ranked again."""

@@ -36,6 +36,7 @@ import numpy as np
 from scipy import stats
 
 from harness.leaderboard.stats import LEVEL, Interval
+from harness.leaderboard.studentized import exceeds, quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +145,7 @@ def adjusted_p(
     if entries < 3:  # noqa: PLR2004 - a pair: Student's t
         return np.asarray(2 * stats.t.sf(t, many))
     within = np.minimum(t, _MANY) * np.sqrt(2)
-    return np.asarray(np.clip(stats.studentized_range.sf(within, entries, np.where(many < _MANY, many, np.inf)), 0, 1))
+    return exceeds(within, entries, np.where(many < _MANY, many, np.inf))
 
 
 @cache
@@ -158,7 +159,7 @@ def _curve(entries: int) -> np.polynomial.Chebyshev:
 
 @cache
 def _range_quantile(entries: int, freedom: float) -> float:
-    return float(stats.studentized_range.ppf(LEVEL, entries, freedom) / np.sqrt(2))
+    return quantile(LEVEL, entries, freedom) / float(np.sqrt(2))
 
 
 def resolution(pairs: Pairs, system: int = 0) -> float | None:

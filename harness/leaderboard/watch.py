@@ -104,12 +104,12 @@ def watch_view(found: Sequence[Progress], track: str) -> Group | Text:
     for each in found:
         of = f"{each.finished}/{each.planned}" if each.planned else str(each.finished)
         bar = _bar(each.finished, each.planned) if each.planned else ""
-        table.add_row(escape(each.entry), of, bar, "", "", _minutes(each.left_s), each.last)
+        table.add_row(escape(each.entry), of, bar, "", "", shown_seconds(each.left_s), each.last)
         for cell in each.open:
             calls = f"{cell.calls:,.0f}/{cell.budget:,}"
             name = f"  {cell.task}/{cell.split}"
             rate = f"{cell.calls_per_s:,.1f}"
-            table.add_row(name, "", _bar(cell.calls, cell.budget), calls, rate, _minutes(cell.left_s), "")
+            table.add_row(name, "", _bar(cell.calls, cell.budget), calls, rate, shown_seconds(cell.left_s), "")
     return Group(table)
 
 
@@ -142,7 +142,7 @@ def _bar(done: float, total: float) -> ProgressBar:
     return ProgressBar(total=total, completed=min(done, total), width=_BAR)
 
 
-def _minutes(seconds: float | None) -> str:
+def shown_seconds(seconds: float | None) -> str:
     """``mm:ss``, or hours; ``-`` where it is not known."""
     if seconds is None:
         return "-"

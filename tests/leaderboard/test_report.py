@@ -23,17 +23,19 @@ for needed in ("jinja2", "markdown_it", "matplotlib", "plotly"):
 
 import plotly.graph_objects as go
 import report_site
-from report_site import CELLS, HOSTILE, TRACK
+from report_site import CALLS, CELLS, FROZEN, HOSTILE, TRACK
 
 from harness.errors import InputError
-from harness.leaderboard.report.build import build
+from harness.leaderboard.compare import compare, verdict
+from harness.leaderboard.report.build import Part, build, build_site
 from harness.leaderboard.report.facts import confusion, gather, page_name
 from harness.leaderboard.report.pages import Axis
 from harness.leaderboard.report.plots import log_with_zero
 from harness.leaderboard.report.prose import rendered
-from harness.results.status import MARKS
 from harness.results.store import Store
-from harness.tracks.examples import Source
+from harness.tracks.examples import Source, load_test
+from harness.tracks.tasks import load_task
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
     from harness.leaderboard.report.build import Built
 
 ROOT = Path(__file__).resolve().parents[2]
+BARE = FROZEN["manual"]
+ENTRIES = 6
+"""Complete entries of the main division."""
+PAIRS = ENTRIES * (ENTRIES - 1) // 2
 LOADING = {"src", "srcset", "action", "data", "poster", "background", "formaction"}
 
 
@@ -108,8 +114,8 @@ def in_csv(built: Built) -> list[dict[str, str]]:
 
 
 def test_there_is_a_page_for_everything(built: Built, pages: dict[str, Page]) -> None:
-    """One per entry and task, and the six of the head."""
-    assert built.pages == len(pages) == 6 + 5 + 9
+    """One per entry, task and pair, and the eight of the head."""
+    assert built.pages == len(pages) == 8 + 5 + 9 + PAIRS
     assert built.bytes == sum(p.stat().st_size for p in built.path.rglob("*") if p.is_file())
     assert len([name for name in pages if name.startswith("submissions/")]) == 9
 
@@ -146,6 +152,18 @@ def test_the_json_beside_it_is_that_of_the_leaderboard(built: Built) -> None:
     assert ["" if entry["rank"] is None else str(entry["rank"]) for entry in document["entries"]] == [
         record["rank"] for record in records
     ]
+
+
+def test_the_rules_and_the_columns_are_beside_the_ranking(built: Built, pages: dict[str, Page]) -> None:
+    """The rules with their reference; every column of both files."""
+    assert "was not found" not in pages["rules.html"].text
+    assert pages["rules.html"].tags.count("h2") > 5
+    text = (built.path / "columns.md").read_text(encoding="utf-8")
+    for name in ("ranking.csv", "cells.csv"):
+        header = (built.path / name).read_text(encoding="utf-8").partition("\n")[0].split(",")
+        kept = [column for column in header if column.removesuffix("_std").removesuffix("_splits") not in TRACK.tasks]
+        assert [column for column in kept if f"`{column}`" not in text] == [], name
+    assert "](" not in text
 
 
 def test_the_efficiency_list_stands_with_the_ranking(built: Built, pages: dict[str, Page]) -> None:
@@ -195,7 +213,7 @@ def test_every_dot_and_interval_is_drawn_as_svg(pages: dict[str, Page]) -> None:
 def test_each_plot_has_a_figure_or_a_word_for_those_without_scripts(pages: dict[str, Page]) -> None:
     for page in pages.values():
         assert page.text.count("<noscript>") == len(page.plots), page.path
-    assert pages["progress.html"].text.count('class="still"') == 3
+    assert pages["progress.html"].text.count('class="still"') == 3 + 5
     assert 'src="../figures/progress-sst2.svg"' in pages["tasks/sst2.html"].text
 
 
@@ -248,7 +266,7 @@ def test_nothing_that_is_not_metered_is_shown_as_nothing(pages: dict[str, Page])
 
 def test_names_stand_beside_the_dots_of_the_front_alone(pages: dict[str, Page]) -> None:
     """All names would overlap. The others are shown at the pointer."""
-    trade = pages["cost.html"].plots[0]
+    trade = pages["cost.html"].plots[1]
     for choice in trade["choices"]:
         named = {name for name in choice["text"][1] if name}
         scores = dict(zip(trade["data"][1]["hovertext"], choice["y"][1], strict=True))
@@ -304,7 +322,7 @@ def test_strings_of_submissions_do_nothing(pages: dict[str, Page]) -> None:
         assert all(re.fullmatch(r"(\.\./)?figures/[a-z0-9_-]+\.svg", each) for each in pictures), page.path
         assert not any(name.startswith("on") for _, name, _ in page.attributes), page.path
         assert not any(page.scripts), page.path
-        assert page.tags.count("script") <= 2 + len(page.plots), page.path
+        assert page.tags.count("script") == 1 + bool(page.plots) + len(page.plots), page.path
     (evil,) = [page for name, page in pages.items() if name.startswith("submissions/evil")]
     assert "&lt;script&gt;window.hacked" in evil.text
     assert "a paper <small>(http://evil.example/paper)</small>" in evil.text
@@ -325,35 +343,137 @@ def test_a_hostile_name_is_shown_as_it_is(pages: dict[str, Page]) -> None:
 def test_plots_are_what_plotly_reads(pages: dict[str, Page]) -> None:
     """Each plot passes plotly's own validation, and names in it are escaped: plotly reads a kind of HTML."""
     plots = [plot for page in pages.values() for plot in page.plots]
-    assert len(plots) == 3 + 1 + 5 + 8  # progress, targets and profiles, cost, tasks, entries that are no references
+    # progress on average and by task, targets and profiles; cost; history; tasks; entries that are no references; pairs
+    assert len(plots) == (6 + 2) + 2 + 1 + 5 + 8 + 6 * PAIRS
     for plot in plots:
         go.Figure({"data": plot["data"], "layout": plot["layout"]})
-        assert "<script" not in json.dumps([[t["name"], t.get("text")] for t in plot["data"]])
-    trade = pages["cost.html"].plots[0]
-    assert [choice["name"] for choice in trade["choices"]] == ["calls", "tokens", "bytes", "seconds"]
+        labels = [note["text"] for note in plot["layout"].get("annotations", [])]
+        assert "<script" not in json.dumps([[t["name"], t.get("text")] for t in plot["data"]] + labels)
+    trade = pages["cost.html"].plots[1]
+    assert [choice["name"] for choice in trade["choices"]] == ["tokens", "bytes", "seconds"]
 
 
-def test_the_progress_plot_shows_the_scores_at_the_marks(pages: dict[str, Page]) -> None:
-    """The first entry's last point is its average, and before the first answer the majority class counts."""
-    first = pages["progress.html"].plots[0]["data"][0]
-    assert first["name"] == "good"
-    assert first["x"] == list(MARKS)
-    assert first["y"] == sorted(first["y"])
-    assert first["y"][0] == first["y"][2] < first["y"][3] < first["y"][5] == first["y"][6]
+def lines(plot: Any) -> dict[str, Any]:
+    """Traces that are no bands, by name."""
+    return {trace["name"]: trace for trace in plot["data"] if "band" not in trace["meta"]}
 
 
-def test_the_progress_plot_of_a_task_is_against_calls(pages: dict[str, Page]) -> None:
-    """The marks of its budget; the first ones are fractions of a call."""
+def test_the_progress_plot_shows_scores_over_calls_with_bands(built: Built, pages: dict[str, Page]) -> None:
+    """It ends at the average with its interval, and begins with the bare template; a name is at each line's end."""
+    plot = pages["progress.html"].plots[0]
+    (record,) = [row for row in in_csv(built) if row["submission"] == "good"]
+    line, bare = lines(plot)["good"], 100 * np.mean(list(BARE.values()))
+    bands = [trace for trace in plot["data"] if trace["meta"] == line["meta"] | {"band": True}]
+    ends = [bands[0]["y"][-1], line["y"][-1], bands[1]["y"][-1]]
+    names = ("average_low", "average", "average_high")
+    assert ends == pytest.approx([100 * float(record[name]) for name in names], abs=0.006)
+    assert line["y"][0] == lines(plot)["bare template"]["y"][0] == pytest.approx(bare, abs=0.001)
+    assert line["x"][0] == 1
+    assert line["x"] == sorted(line["x"])
+    notes = {note["name"]: note for note in plot["layout"]["annotations"]}
+    assert notes[str(line["meta"]["series"])]["text"] == "good"
+    assert notes[str(line["meta"]["series"])]["y"] == line["y"][-1]
+    assert f"({bare:.1f} points on average)" in pages["progress.html"].text
+
+
+def test_an_entry_that_failed_does_not_press_the_others_together(pages: dict[str, Page]) -> None:
+    """Its line lies below the plot."""
+    plot = pages["progress.html"].plots[0]
+    low, high = plot["layout"]["yaxis"]["range"]
+    assert max(lines(plot)["crashed"]["y"]) < low
+    assert high - low <= 45
+    best = lines(plot)["good"]["y"][-1]
+    assert low < best < high
+
+
+def test_the_progress_plot_of_a_task_ends_at_its_budget(pages: dict[str, Page]) -> None:
     plot = pages["tasks/snli.html"].plots[0]
-    assert plot["data"][0]["x"] == [mark * report_site.TRACK.tasks["snli"].calls for mark in MARKS]
-    assert plot["layout"]["xaxis"]["title"]["text"] == "calls"
-    assert plot["layout"]["xaxis"]["ticktext"][-1] == "600"
+    line = lines(plot)["good"]
+    assert line["x"][-1] == report_site.CALLS  # as the cells say, whatever the track file says
+    assert plot["layout"]["xaxis"]["title"]["text"] == "calls of a cell"
+    small = pages["progress.html"].plots[1:6]
+    assert [lines(each)["good"]["y"] for each in small if lines(each)["good"]["y"] == line["y"]]
+    assert all("annotations" not in each["layout"] for each in small)
+
+
+def test_a_track_without_a_frozen_reference_says_how_to_freeze_one(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "results.db"))
+    report_site.add(store, "good", 0.80, model_sha256="another model")
+    site = build(store, TRACK, tmp_path / "site", Source("embedded"), tmp_path)
+    store.close()
+    text = (site.path / "progress.html").read_text(encoding="utf-8")
+    assert "harness leaderboard --track mini --freeze good" in text
+    assert "its score is not known here" in text
+
+
+def test_the_front_over_budgets_is_drawn_and_written_down(pages: dict[str, Page]) -> None:
+    page = pages["cost.html"]
+    front, dots = page.plots[0]["data"][-2:]
+    ways = {trace["name"]: trace for trace in page.plots[0]["data"][:-2]}
+    assert set(ways) == set(dots["text"])
+    for x, y in zip(front["x"], front["y"], strict=True):
+        before = [way["y"][max(n for n, c in enumerate(way["x"]) if c <= x)] for way in ways.values()]
+        assert y == pytest.approx(max(before), abs=1e-9)
+    assert [name for name in front["text"] if name][-1] == "good"
+    assert "bare template</td>" in page.text
+    for way in ways.values():  # each ends at the calls that it used
+        assert way["x"][-1] == dots["x"][dots["text"].index(way["name"])] == CALLS
+
+
+def test_the_matrix_has_every_pair_with_its_p(built: Built, pages: dict[str, Page]) -> None:
+    """Those of `behind` in the CSV; a field leads to the page of its pair, from both sides to the same one."""
+    page = pages["pairs.html"]
+    rows = page.rows("pair-1")
+    assert len(rows) == ENTRIES
+    assert all(len(row) == ENTRIES + 1 for row in rows)
+    records = {row["submission"]: row for row in in_csv(built)}
+    leads = [f"{100 * float(records[name]['behind']):+.1f}" for name in ("nearly", "poor")]
+    shown = [re.findall(r">([+-][\d.]+)<small>([^<]+)<", cell)[0] for cell in rows[0][2:4]]
+    assert [value for value, _ in shown] == leads
+    assert [float(p.replace("&lt; ", "")) <= 0.05 for _, p in shown] == [False, True]
+    assert [" better" in cell for cell in rows[0][2:4]] == [False, True]
+    paths = [re.findall(r'href="(pairs/[^"]+)"', cell) for row in rows for cell in row[1:]]
+    assert sorted(path for own in paths for path in own) == sorted([p for p in pages if p.startswith("pairs/")] * 2)
+
+
+def test_the_page_of_a_pair_is_what_compare_says(pages: dict[str, Page], tmp_path: Path) -> None:
+    """Differences on average and by task; texts on which the two disagree; costs."""
+    store = Store(str(tmp_path / "results.db"))
+    report_site.fill(store)
+    found = compare(gather(store, TRACK, Source("embedded")).ranking, "good", "poor")
+    store.close()
+    (page,) = [page for name, page in pages.items() if re.fullmatch(r"pairs/good-\w+-poor-\w+\.html", name)]
+    text = html.unescape(re.sub(r"<[^>]+>", "", page.text))
+    for each in (found.average, *(task.found for task in found.tasks)):
+        low, high = (f"{100 * limit:+.1f}" for limit in (each.difference.low, each.difference.high))
+        assert f"{100 * each.difference.value:+.1f} [{low}, {high}]" in text
+    assert verdict(found) in text
+    assert all(f"{task.task}" in text for task in found.tasks)
+    assert "good right in 3 of 3 splits" in text
+    assert "140,000" not in text
+    assert "calls" in text
+
+
+def test_private_test_texts_are_left_out_everywhere(tmp_path: Path) -> None:
+    """Their numbers stand for them."""
+    store = Store(str(tmp_path / "results.db"))
+    report_site.add(store, "good", 0.80)
+    report_site.add(store, "poor", 0.60)
+    site = build(store, TRACK, tmp_path / "site", Source("embedded"), tmp_path, hidden=True)
+    store.close()
+    texts = [each[0] for name in TRACK.tasks for each in load_test(load_task(name), Source("embedded")).texts]
+    pages = [page.read_text(encoding="utf-8") for page in site.path.rglob("*.html")]
+    assert not [text for text in texts for page in pages if len(text) > 20 and html.escape(text) in page]
+    (pair,) = site.path.glob("pairs/*.html")
+    assert re.search(r"test text \d+, kept private", pair.read_text(encoding="utf-8"))
+    (entry,) = site.path.glob("submissions/good*.html")
+    assert "kept private" in entry.read_text(encoding="utf-8")
 
 
 def test_the_targets_plot_rises_to_the_share_that_was_reached(pages: dict[str, Page]) -> None:
     """A step function of calls that ends where the table says."""
     page = pages["progress.html"]
-    shares = page.plots[1]["data"][0]["y"]
+    shares = page.plots[6]["data"][0]["y"]
     assert shares == sorted(shares)
     assert 0 < shares[-1] <= 100
     assert f"{shares[-1]:.0f} %</td></tr>" in page.text
@@ -379,7 +499,7 @@ def test_figures_for_a_paper_are_there(built: Built) -> None:
     """In three formats, each what its name says."""
     begin = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
     found = sorted(path.name for path in (built.path / "figures").iterdir())
-    assert {name.partition(".")[0] for name in found} >= {"ranking", "progress", "cost"}
+    assert {name.partition(".")[0] for name in found} >= {"ranking", "progress", "cost", "leaders", "progress-sst2"}
     for name in found:
         assert (built.path / "figures" / name).read_bytes().startswith(begin[name.partition(".")[2]])
 
@@ -400,7 +520,7 @@ def test_two_reports_of_the_same_facts_are_equal(tmp_path: Path) -> None:
 def test_an_empty_database_has_a_report_that_says_what_to_do(store: Store, tmp_path: Path) -> None:
     """All pages of the head are there, without an entry."""
     made = build(store, TRACK, tmp_path / "site", Source("embedded"), tmp_path)
-    assert made.pages == 6
+    assert made.pages == 8
     assert "harness evaluate" in (made.path / "index.html").read_text(encoding="utf-8")
 
 
@@ -445,17 +565,37 @@ def test_a_report_that_fails_leaves_the_old_one(store: Store, tmp_path: Path, mo
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["site"]
 
 
+def test_several_tracks_share_a_site(tmp_path: Path) -> None:
+    """Each in its folder, with one plotly for all, and a page that leads to each."""
+    store = Store(str(tmp_path / "results.db"))
+    report_site.add(store, "good", 0.8)
+    report_site.add(store, "poor", 0.6)
+    parts = [Part(TRACK, Source("embedded")), Part(load_track("kit"), Source("kit", tmp_path / "nowhere"))]
+    site = build_site(store, parts, tmp_path / "site", tmp_path)
+    store.close()
+    pages = [Page(path) for path in sorted(site.path.rglob("*.html"))]
+    assert len(pages) == site.pages == 1 + (8 + 5 + 2 + 1) + 8
+    test_every_link_leads_somewhere({str(page.path): page for page in pages}, site)
+    assert len(list(site.path.rglob("plotly.min.js"))) == 1
+    front = (site.path / "index.html").read_text(encoding="utf-8")
+    assert "good leads by" in front
+    assert "No entry is complete" in front
+    for page in pages:
+        assert ("plotly.min.js" in page.text) == bool(page.plots), page.path
+
+
 def test_the_command_writes_a_report_and_says_where(tmp_path: Path) -> None:
     """In a process of its own, with JSON for machines."""
     store = Store(str(tmp_path / "results.db"))
     report_site.add(store, "good", 0.8)
     store.close()
     command = [sys.executable, "-m", "harness.cli", "report", "--out", "site", "--store", "results.db", "--json"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["pages"] == 6 + 5 + 1
+    assert said["pages"] == 8 + 5 + 1
+    assert {path.name for path in (tmp_path / "cache" / "harness" / "report").iterdir()} >= {"cells", "steps", "entry"}
     assert (Path(said["path"]) / "index.html").is_file()
 
 

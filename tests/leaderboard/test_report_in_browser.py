@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,12 @@ for needed in ("jinja2", "markdown_it", "matplotlib", "plotly", "playwright", "a
 import report_site
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
+
+from harness.leaderboard.report.build import Part
+from harness.leaderboard.report.kept import Kept
+from harness.leaderboard.report.live import Live, serving
+from harness.results.store import Store
+from harness.tracks.examples import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,8 +72,13 @@ class Watched:
     def open(self, path: Path) -> Page:
         """Load a page and wait until its plots are drawn."""
         self.page.goto(path.as_uri())
+        return self.drawn()
+
+    def drawn(self) -> Page:
+        """Wait until the plots of the page are drawn."""
         plots = self.page.locator("figure.plot").count()
-        self.page.wait_for_function(f"document.querySelectorAll('.canvas .main-svg').length >= {plots}")
+        if plots:
+            self.page.locator(".canvas.js-plotly-plot .main-svg:first-child").nth(plots - 1).wait_for(state="attached")
         return self.page
 
 
@@ -105,9 +118,10 @@ def test_every_page_opens_without_errors_or_requests(watched: Watched, site: Pat
 
 def test_axe_finds_nothing_serious(watched: Watched, site: Path) -> None:
     """One page of each kind, in both colour schemes."""
-    names = ["index", "progress", "cost", "cells", "tasks", "rules", "tasks/dbpedia"]
+    names = ["index", "progress", "cost", "pairs", "history", "cells", "tasks", "rules", "tasks/dbpedia"]
     entries = [next(site.glob(f"submissions/{name}*.html")) for name in ("good", "evil", "crashed", "script")]
-    for path in [*(site / f"{name}.html" for name in names), *entries]:
+    pair = next(site.glob("pairs/good-*.html"))
+    for path in [*(site / f"{name}.html" for name in names), *entries, pair]:
         watched.open(path)
         for details in watched.page.locator("details").all()[:8]:
             details.evaluate("each => { each.open = true }")
@@ -165,34 +179,89 @@ def test_the_filter_narrows_by_name_and_access(page: Page) -> None:
     assert page.locator("#ranking-1 tbody tr:visible").count() == 1
 
 
-def test_entries_can_be_toggled_in_a_plot(watched: Watched, site: Path) -> None:
-    """By keyboard, too; the button says whether it is on."""
+def test_lines_are_named_at_their_ends_and_can_be_chosen(watched: Watched, site: Path) -> None:
+    """By keyboard, too; the plots of the tasks follow."""
     page = watched.open(site / "progress.html")
-    figure = page.locator("figure.plot").first
-    button = figure.get_by_role("button", name="good")
-    lines = figure.locator(".scatterlayer .trace")
-    before = lines.count()
-    assert button.get_attribute("aria-pressed") == "true"
-    button.click()
-    page.wait_for_function(f"document.querySelectorAll('#progress .scatterlayer .trace').length === {before - 1}")
-    assert button.get_attribute("aria-pressed") == "false"
-    button.press("Space")
-    page.wait_for_function(f"document.querySelectorAll('#progress .scatterlayer .trace').length === {before}")
+    figure = page.locator("#progress")
+    named = figure.locator(".annotation")
+    assert {"good", "nearly", "bare template"} <= set(named.all_text_contents())
+    boxes = sorted(box["y"] for name in named.all() if (box := name.bounding_box()))
+    assert all(after - before > 11 for before, after in itertools.pairwise(boxes))
+    figure.locator("summary").click()
+    box = figure.get_by_role("checkbox", name="good")
+    figures = "[...document.querySelectorAll('#progress, .multiples figure')]"
+    counts = f"{figures}.map((each) => each.querySelectorAll('.scatterlayer .trace').length)"
+    before = page.evaluate(counts)
+    assert box.is_checked()
+    box.click()
+    page.wait_for_function(
+        f"JSON.stringify({counts}) === '{json.dumps([n - 3 for n in before], separators=(',', ':'))}'"
+    )
+    assert "good" not in named.all_text_contents()
+    box.press("Space")
+    page.wait_for_function(f"JSON.stringify({counts}) === '{json.dumps(before, separators=(',', ':'))}'")
 
 
 def test_the_cost_axis_can_be_chosen(watched: Watched, site: Path) -> None:
-    """Calls, tokens, bytes, seconds."""
+    """Tokens, bytes, seconds; calls have a plot of their own."""
     page = watched.open(site / "cost.html")
-    for name, title in (("tokens", "tokens"), ("seconds", "seconds of tuning"), ("calls", "calls")):
+    for name, title in (("seconds", "seconds of tuning"), ("bytes", "bytes"), ("tokens", "tokens")):
         page.locator("#trade select").select_option(name)
-        page.wait_for_function(f"document.querySelector('.xtitle').textContent.startsWith('{title}')")
+        page.wait_for_function(f"document.querySelector('#trade .xtitle').textContent.startsWith('{title}')")
+    assert page.locator("#budgets .textpoint").first.text_content()
+
+
+def test_two_entries_can_be_chosen_and_compared(watched: Watched, site: Path) -> None:
+    """From the page of pairs by two choices or by a field, and from the page of an entry."""
+    page = watched.open(site / "pairs.html")
+    first, second = page.locator("form.pick >> nth=0 >> css=select").all()
+    first.select_option(label="poor")
+    second.select_option(label="good")
+    page.locator("form.pick >> nth=0").get_by_role("link").click()
+    assert watched.drawn().locator("h1").inner_text() == "good and poor"
+    page.go_back()
+    page.get_by_role("link", name="poor minus good:").click()
+    assert watched.drawn().locator("h1").inner_text() == "good and poor"
+    (own,) = site.glob("submissions/poor*.html")
+    watched.open(own)
+    page.locator("form.pick select").select_option(label="nearly")
+    page.locator("form.pick").get_by_role("link").click()
+    assert watched.drawn().locator("h1").inner_text() == "nearly and poor"
+    page.locator("summary").first.click()
+    assert page.locator("ol.texts li").first.is_visible()
+
+
+def test_the_report_of_a_running_evaluation_refreshes_itself(browser: Browser, tmp_path: Path) -> None:
+    """The page shows what runs, and is loaded again when a cell has ended."""
+    store = Store(str(tmp_path / "results.db"))
+    run = report_site.add(store, "good", 0.8, cells=report_site.CELLS[:2])
+    store.begin(run, *report_site.CELLS[2])
+    folder = tmp_path / "served"
+    folder.mkdir()
+    live = Live(store, Part(report_site.TRACK, Source("embedded")), folder, tmp_path, Kept(tmp_path / "kept"))
+    live.turn(now=0)
+    context = browser.new_context()
+    page, wrong = context.new_page(), list[str]()
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    with serving(live, 0) as address:
+        page.goto(address)
+        page.get_by_text("2 of 15 cells").first.wait_for()
+        assert page.locator("#live progress").count() == 2
+        report_site.add(store, "good", 0.8, cells=report_site.CELLS[3:5])
+        live.turn(now=1e6)
+        page.locator("#ranking-1").get_by_text("4 of 15 cells").wait_for(timeout=20_000)
+        assert wrong == []
+    page.get_by_text("The server does not answer").wait_for(timeout=20_000)
+    context.close()
+    store.close()
 
 
 def test_colours_follow_the_scheme(browser: Browser, site: Path) -> None:
     """Plots are drawn again when the colour scheme changes."""
     context = browser.new_context(color_scheme="light")
     page = Watched(context.new_page()).open(site / "progress.html")
-    line = page.locator("#progress .scatterlayer .trace .lines path").first
+    line = page.locator("#progress .scatterlayer .trace .lines path").last
 
     def stroke() -> Any:
         return line.evaluate("path => getComputedStyle(path).stroke")

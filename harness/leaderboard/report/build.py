@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,22 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from harness.errors import HarnessError, InputError
-from harness.leaderboard.exports import exported, tidy_cells
+from harness.leaderboard.exports import exported, tidy_entry
 from harness.leaderboard.formats import Format
 from harness.leaderboard.report.facts import gather
 from harness.leaderboard.report.figures import draw_all
-from harness.leaderboard.report.pages import pages, site
+from harness.leaderboard.report.kept import Kept
+from harness.leaderboard.report.pages import entry, pages, site, tracks
 from harness.leaderboard.report.prose import LONGEST, rendered
-from harness.leaderboard.table import write_document, write_records, write_text
+from harness.leaderboard.table import as_csv, write_document, write_text
 from harness.sandbox.presets import identity_sha256
 from harness.sandbox.submission import find, folder_of
 
 if TYPE_CHECKING:
-    from harness.leaderboard.report.facts import Facts
+    from collections.abc import Sequence
+
+    from harness.leaderboard.entries import Entry
+    from harness.leaderboard.report.facts import Facts, System
     from harness.results.records import RunKey
     from harness.results.store import Store
     from harness.sandbox.submission import Submission
@@ -34,12 +39,24 @@ if TYPE_CHECKING:
     from harness.tracks.track import Track
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+PACKAGE = HERE.parent.parent
+ROOT = PACKAGE.parent
+"""The checkout, if this is one."""
+COLUMNS = ROOT / "docs" / "leaderboard.md"
+"""The page with the columns in a checkout; in a package it is `PACKAGED`."""
+PACKAGED = PACKAGE / "_leaderboard.md"
 MARKER = ".harness-report"
 """The file that marks a directory as a report, which the next report may replace."""
-PLOTTED = {"progress.html", "cost.html", "task.html", "submission.html"}
-"""Templates with plots. Only their pages load plotly."""
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One track of a site."""
+
+    track: Track
+    source: Source
+    """Where the track's texts are."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +69,47 @@ class Built:
     seconds: float
 
 
-def build(store: Store, track: Track, out: Path, source: Source, submissions: Path) -> Built:
+def build(
+    store: Store,
+    track: Track,
+    out: Path,
+    source: Source,
+    submissions: Path,
+    kept: Kept | None = None,
+    hidden: bool = False,
+) -> Built:
     """Write the report of a track to the directory `out`, and replace the report that is there.
 
-    `submissions` is the folder in which the folders of entries are looked up, for their READMEs.
+    Args:
+        store: the results database.
+        track: the track.
+        out: a new or empty directory, or an older report.
+        source: where the track's texts are.
+        submissions: the folder in which the folders of entries are looked up, for their READMEs.
+        kept: what earlier reports computed; by default everything is computed anew.
+        hidden: leave the test texts out.
 
     Raises:
         InputError: `out` is neither a report nor an empty directory, or it cannot be written.
+    """
+    return build_site(store, [Part(track, source)], out, submissions, kept, hidden=hidden)
+
+
+def build_site(
+    store: Store,
+    parts: Sequence[Part],
+    out: Path,
+    submissions: Path,
+    kept: Kept | None = None,
+    *,
+    hidden: bool = False,
+    live: bool = False,
+) -> Built:
+    """Write the report of one track, or of several with a page that leads to each.
+
+    The report of one track lies in `out`; of several, each lies in the folder of its name, and all share ``assets``.
+    With `live`, pages ask the server that they come from for news (`harness.leaderboard.report.live`), and there are
+    no figures for papers. The other arguments and errors are those of `build`.
     """
     began = time.monotonic()
     out = out.resolve()
@@ -67,7 +118,10 @@ def build(store: Store, track: Track, out: Path, source: Source, submissions: Pa
     beside = out.parent / f".{out.name}.{os.getpid()}"
     try:
         beside.mkdir(parents=True)
-        count = _write(gather(store, track, source), submissions, beside)
+        kept = kept or Kept()
+        found = [gather(store, part.track, part.source, kept, hidden) for part in parts]
+        count = _write_site(found, submissions, beside, kept, live)
+        kept.tidy()
         size = sum(file.stat().st_size for file in beside.rglob("*") if file.is_file())
         _move(beside, out)
     except OSError as problem:
@@ -105,27 +159,68 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(parts)
 
 
-def _write(facts: Facts, submissions: Path, folder: Path) -> int:
+def _write_site(found: Sequence[Facts], submissions: Path, folder: Path, kept: Kept, live: bool) -> int:
     """Write all files and return the number of pages."""
-    for name in ("assets", "submissions", "tasks"):
-        (folder / name).mkdir()
+    (folder / "assets").mkdir()
     for file in (HERE / "static").iterdir():
         shutil.copyfile(file, folder / "assets" / file.name)
     (folder / "assets" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     (folder / MARKER).write_text("A report by `harness report`, which may replace this directory.\n", encoding="utf-8")
+    if len(found) == 1:
+        return _write(found[0], submissions, folder, kept, {"up": "", "live": live})
+    count = 1
+    for facts in found:
+        own = folder / facts.track.name
+        own.mkdir()
+        count += _write(facts, submissions, own, kept, {"up": "../", "live": live})
+    place = {"root": "", "up": "", "current": "", "live": live, "tracks": tracks(found), "site": None}
+    text = environment().get_template("tracks.html").render(place)
+    (folder / "index.html").write_text(text, encoding="utf-8")
+    return count
+
+
+def _write(facts: Facts, submissions: Path, folder: Path, kept: Kept, where: dict[str, Any]) -> int:
+    """Write the files of a track and return the number of pages."""
+    for name in ("pairs", "submissions", "tasks"):
+        (folder / name).mkdir()
     write_document(facts.document, folder / "ranking.csv", folder / "ranking.json")
-    write_records(tidy_cells(facts.ranking), folder / "cells.csv")
+    write_text(_cells(facts, kept), folder / "cells.csv")
     write_text(exported(facts.ranking, Format.LATEX), folder / "ranking.tex")
     write_text(exported(facts.ranking, Format.MARKDOWN), folder / "ranking.md")
-    drawn = draw_all(facts, folder / "figures")
+    write_text(_columns(), folder / "columns.md")
+    drawn = not where["live"] and draw_all(facts, folder / "figures")
     templates, count = environment(), 0
-    common: dict[str, Any] = {"site": site(facts)}
-    for path, template, values in pages(facts, _readmes(facts, submissions), _rules(), drawn):
-        place = {"root": "../" * path.count("/"), "current": path, "plotted": template in PLOTTED}
+    common: dict[str, Any] = {"site": site(facts)} | where
+    texts = {name: task.texts_sha256 for name, task in facts.tasks.items()}
+
+    def own(system: System) -> Markup:
+        """The part of an entry's page that no other entry changes."""
+        decided_by = (facts.digests[system.entry.run], system.entry.run, system.entry.runs, texts, facts.hidden)
+        made = templates.get_template("entry.html")
+        return Markup(kept.value("entry", decided_by, str, lambda: made.render(entry(facts, system))))  # noqa: S704 - by a template
+
+    for path, template, values in pages(facts, _readmes(facts, submissions), _rules(), drawn, own):
+        place = {"root": "../" * path.count("/"), "current": path}
         text = templates.get_template(template).render(common | place | values)
         (folder / path).write_text(text, encoding="utf-8")
         count += 1
     return count
+
+
+def _cells(facts: Facts, kept: Kept) -> str:
+    """``cells.csv``: the lines of an entry are those that were kept, or new ones."""
+    ranking = facts.ranking
+    lines: list[str] = [] if facts.systems else [as_csv([])]
+    for each in (*ranking.entries, *ranking.elsewhere):
+        seed = ranking.identity.get("seed")
+        decided_by = (facts.digests[each.run], each.run, each.division, ranking.bare, seed)
+        text = kept.value("cells.csv", decided_by, str, partial(_lines, each, seed))
+        lines.append(text if not lines else text.partition("\n")[2])
+    return "".join(lines)
+
+
+def _lines(each: Entry, seed: int | None) -> str:
+    return as_csv(tidy_entry(each, seed))
 
 
 def _readmes(facts: Facts, submissions: Path) -> dict[str, tuple[Markup, bool]]:
@@ -165,6 +260,15 @@ def _rules() -> Markup | None:
     short, reference = (file.read_text(encoding="utf-8") for file in files)
     body = short.partition("\n")[2]
     return rendered(f"{body}\n#{reference}", under=0)  # the page has one h1: the second file's title is an h2
+
+
+def _columns() -> str:
+    """What the columns of the files beside the pages mean: the sections of the documentation about them."""
+    text = (COLUMNS if COLUMNS.is_file() else PACKAGED).read_text(encoding="utf-8")
+    start, end = text.index("\n## CSV\n"), text.index("\n## Cost\n")
+    head = "# Columns\n\n`ranking.csv` and the entries of `ranking.json` have the first ones, `cells.csv` those of *Cells*.\n"
+    linked = text[start:end] + text[text.index("\n## JSON\n") :]
+    return head + re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", linked)
 
 
 def _move(made: Path, out: Path) -> None:

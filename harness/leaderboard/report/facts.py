@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.errors import DataError
 from harness.leaderboard.anytime import load_reference
+from harness.leaderboard.history import Outcome, history
 from harness.leaderboard.private import gaps
-from harness.leaderboard.rank import rank
+from harness.leaderboard.rank import rank, score_cell
+from harness.leaderboard.report.curves import Curves
+from harness.leaderboard.report.kept import Kept
+from harness.leaderboard.report.kept_cells import KeptCells
 from harness.leaderboard.table import document
+from harness.leaderboard.traces import Steps, grid, steps
+from harness.results.at_rest import entry_digests
 from harness.results.status import COUNTS
 from harness.tracks.examples import load_shots, load_test
 from harness.tracks.tasks import find_task, with_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from harness.contract import Examples, IntArray
     from harness.leaderboard.anytime import Reference
     from harness.leaderboard.entries import CellScore, Division, Entry
+    from harness.leaderboard.history import History
     from harness.leaderboard.private import Gap
     from harness.leaderboard.rank import Ranking
     from harness.leaderboard.standing import Standing, Standings
@@ -79,6 +88,8 @@ class Compared:
     systems: tuple[System, ...]
     """Complete entries, best average first, and then incomplete ones. The main division ends with references."""
     standings: Standings | None
+    curves: Curves
+    """Scores over calls of its complete entries."""
     efficiency: Standings | None = None
     """The list by efficiency; None where that is not known."""
 
@@ -100,6 +111,11 @@ class TaskFacts:
     shots: Examples | None
     """Training examples of the first split. None if the data are not available."""
 
+    @property
+    def texts_sha256(self) -> str | None:
+        """Digest of the test texts; None without them."""
+        return hashlib.sha256(repr(self.test.texts).encode()).hexdigest() if self.test else None
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -116,6 +132,11 @@ class Facts:
     """Frozen scores on which anytime areas and targets are based. None if there are none for these runs."""
     gaps: tuple[Gap, ...]
     """Entries that were also run on private test sets."""
+    history: History
+    digests: Mapping[str, str]
+    """By run: the digest of all that is stored of its entry."""
+    hidden: bool
+    """Whether test texts are left out, whether or not they are at hand."""
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -123,16 +144,32 @@ class Facts:
         return tuple(system for compared in self.lists for system in compared.systems)
 
     @property
+    def curves(self) -> Curves:
+        """Scores over calls of the main division's complete entries."""
+        return self.lists[0].curves if self.lists else Curves((), {}, None, {})
+
+    @property
     def main(self) -> tuple[System, ...]:
         """The complete contestants of the main division, which the plots compare."""
         return tuple(system for system in self.lists[0].systems if system.standing) if self.lists else ()
 
 
-def gather(store: Store, track: Track, source: Source) -> Facts:
-    """Rank, compare and read the texts."""
-    ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks, prices=track.prices)
-    ranking = replace(ranking, labels=tuple(store.labels_shown(track.name)))
+def gather(store: Store, track: Track, source: Source, kept: Kept | None = None, hidden: bool = False) -> Facts:
+    """Rank, compare and read the texts.
+
+    What an entry alone decides is taken from `kept`, if it is there. If `hidden`, no test text is read.
+    """
+    kept = kept or Kept()
     runs = {run.id: run for run in store.runs()}
+    digests = entry_digests(store, runs.values())
+
+    def scored(run: str) -> list[CellScore]:
+        decided_by = (digests[run], run)
+        packed = kept.value("cells", decided_by, KeptCells, lambda: KeptCells.of(map(score_cell, store.cells(run))))
+        return packed.scores()
+
+    ranking = rank(store, track.name, track.fingerprint, track.planned, track.ranks, False, track.prices, scored)
+    ranking = replace(ranking, labels=tuple(store.labels_shown(track.name)))
     written = document(ranking)
     by_run = {record["run"]: record for record in written["entries"]}
     every = (*ranking.entries, *ranking.elsewhere)
@@ -148,15 +185,46 @@ def gather(store: Store, track: Track, source: Source) -> Facts:
     lists = []
     for number, division in enumerate(ranking.divisions):
         complete = ranking.complete(division)
-        partial = [e for e in every if e.division == division and e.missing and not e.white_box]
+        lacking = [e for e in every if e.division == division and e.missing and not e.white_box]
         references = [e for e in every if e.white_box] if number == 0 else []
         found = ranking.standings(division)
-        own = tuple(system(entry, found) for entry in (*complete, *partial, *references))
-        lists.append(Compared(division, own, found, ranking.efficiency(division)))
+        own = tuple(system(entry, found) for entry in (*complete, *lacking, *references))
+        curves = _curves(complete if found else (), ranking.bare, digests, kept)
+        lists.append(Compared(division, own, found, curves, ranking.efficiency(division)))
     labels = {cell.task: cell.labels for entry in every for cell in entry.cells}
-    tasks = {task: _task(task, track, labels[task], source) for task in sorted(labels)}
+    tasks = {task: _task(task, track, labels[task], source, hidden) for task in sorted(labels)}
     reference = load_reference(track.name, ranking.identity) if every else None
-    return Facts(track, ranking, tuple(lists), tasks, written, reference, tuple(gaps(store, ranking)))
+    past = _history(store, ranking, digests, kept)
+    apart = tuple(gaps(store, ranking))
+    return Facts(track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden)
+
+
+def _history(store: Store, ranking: Ranking, digests: Mapping[str, str], kept: Kept) -> History:
+    """The history; what was summed up before is taken from `kept`, and what was scored for the ranking from there."""
+    scored = {entry.run: entry.cells for entry in (*ranking.entries, *ranking.elsewhere)}
+
+    def outcome(run: Run) -> Outcome:
+        if run.id in scored:
+            return Outcome.of(scored[run.id])
+        return kept.value(
+            "outcome", (digests[run.id], run.id), Outcome,
+            lambda: Outcome.of(score_cell(cell) for cell in store.cells(run.id)),
+        )  # fmt: skip
+
+    return history(store, ranking, outcome)
+
+
+def _curves(
+    entries: Sequence[Entry], bare: Mapping[str, float] | None, digests: Mapping[str, str], kept: Kept
+) -> Curves:
+    """Scores over calls of entries; the part of an entry that was computed before is taken from `kept`."""
+    at = grid(entries)
+    parts: dict[str, dict[str, Steps]] = {}
+    for entry in entries:
+        decided_by = (digests[entry.run], at, bare)
+        parts[entry.run] = kept.value("steps", decided_by, dict[str, Steps], partial(steps, entry, at, bare))
+    budgets = {cell.task: float(cell.record.calls_total) for entry in entries for cell in entry.cells}
+    return Curves(at, parts, bare, budgets)
 
 
 def page_name(name: str, run: str) -> str:
@@ -178,7 +246,7 @@ def confusion(said: IntArray, labels: IntArray, classes: int) -> IntArray:
     return np.bincount(pairs.ravel(), minlength=classes * classes).reshape(classes, classes)
 
 
-def _task(name: str, track: Track, labels: IntArray, source: Source) -> TaskFacts:
+def _task(name: str, track: Track, labels: IntArray, source: Source, hidden: bool) -> TaskFacts:
     """A task with its texts, where they are at hand without a download and are those that were scored."""
     spec = track.tasks.get(name)
     file = with_metric(find_task(name, track.tasks_folder), None if spec is None else spec.metric)
@@ -194,4 +262,4 @@ def _task(name: str, track: Track, labels: IntArray, source: Source) -> TaskFact
         shots = load_shots(file, source, spec.splits[0], spec).train if spec.splits != "present" else None
     except DataError:
         shots = None
-    return TaskFacts(file, labels, test, shots)
+    return TaskFacts(file, labels, None if hidden else test, shots)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
+from html import unescape
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from harness.leaderboard.anytime import ecdf, profile, runtimes
-from harness.leaderboard.pareto import cost, front
-from harness.leaderboard.report.plots import MARK_NAMES, PROFILED, SHOWN, anytime, log_with_zero
-from harness.results.status import MARKS
+from harness.leaderboard.report import plots
+from harness.leaderboard.report.curves import SHOWN, spread
+from harness.leaderboard.report.plots import PROFILED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from harness.leaderboard.anytime import Reference
+    from harness.leaderboard.history import History
+    from harness.leaderboard.report.curves import Curves
     from harness.leaderboard.report.facts import Facts, System
 
 MOST = 40
@@ -44,18 +49,20 @@ STYLE: Any = {
 
 def draw_all(facts: Facts, folder: Path) -> bool:
     """Write every figure in three formats. Returns False if there is no complete entry to draw."""
-    systems = facts.main
+    systems, curves = facts.main, facts.curves
     if not systems:
         return False
+    drawn = plots.ordered(systems, curves)[:SHOWN]
     folder.mkdir()
     with mpl.rc_context(STYLE):
         for name, made in (
             ("ranking", ranking(systems[:MOST])),
-            ("progress", progress(systems[:SHOWN])),
-            ("cost", trade(systems[:MOST])),
-            *([("ecdf", targets(systems[:SHOWN], facts.reference))] if facts.reference else []),
-            *([("profiles", profiles(systems[:SHOWN], facts.reference))] if facts.reference else []),
-            *((f"progress-{task}", progress(_with(task, systems)[:SHOWN], task)) for task in facts.tasks),
+            ("progress", progress(drawn, curves)),
+            ("cost", budgets(systems, curves)),
+            *([("leaders", leaders(facts.history))] if facts.history.leads else []),
+            *([("ecdf", targets(drawn, facts.reference))] if facts.reference else []),
+            *([("profiles", profiles(drawn, facts.reference))] if facts.reference else []),
+            *((f"progress-{task}", progress(drawn, curves, task)) for task in sorted(curves.budgets)),
         ):
             made.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
             made.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
@@ -79,51 +86,76 @@ def ranking(systems: Sequence[System]) -> Figure:
     return figure
 
 
-def progress(systems: Sequence[System], task: str | None = None) -> Figure:
-    """Score of the incumbent against the share of the budget: on a task, or on average."""
+def progress(systems: Sequence[System], curves: Curves, task: str | None = None) -> Figure:
+    """Score of the answer that stood after so many calls, with intervals as bands: on a task, or on average."""
     figure, axes = _figure(3.6)
+    low, high = curves.limits([system.entry.run for system in systems], task)
+    ends: list[tuple[str, float, str]] = []
     for n, system in enumerate(systems):
-        y = [math.nan if (score := anytime(system, mark, task)) is None else score for mark in MARKS]
-        shown: dict[str, Any] = {
-            "color": COLOURS[n % 8],
-            "marker": MARKERS[n % 8],
-            "markersize": 4,
-            "label": _name(system),
-        }
-        axes.plot(MARKS, y, drawstyle="steps-post", **shown)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(MARKS, MARK_NAMES)
-    axes.set_xlabel("share of the budget")
+        trace = curves.on(task)[system.entry.run]
+        known = [(c, v) for c, v in zip(trace.calls, trace.values, strict=True) if v and c <= curves.budget(task)]
+        if not known:
+            continue
+        x, colour = [calls for calls, _ in known], COLOURS[n % 8]
+        bounds = ([100 * value.low for _, value in known], [100 * value.high for _, value in known])
+        axes.fill_between(x, *bounds, step="post", color=colour, alpha=0.1, linewidth=0)
+        axes.plot(x, [100 * value.value for _, value in known], color=colour, drawstyle="steps-post", linewidth=1.3)
+        ends.append((_name(system), 100 * known[-1][1].value, colour))
+    before = curves.before(task)
+    if before is not None:
+        axes.axhline(100 * before, color="0.4", linestyle=":", linewidth=1)
+        ends.append(("bare template", 100 * before, "0.4"))
+    axes.set_xscale("log")
+    axes.set_xlim(curves.calls[0], max(curves.budget(task), 2 * curves.calls[0]))
+    axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
+    axes.set_ylim(low, high)
+    _at_the_ends(axes, ends)
+    axes.set_xlabel("calls of a cell")
     axes.set_ylabel("average score (points)" if task is None else f"score on {task} (points)")
     axes.grid(linewidth=0.4)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def _at_the_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
+    """Write names right of the plot, each in its line's colour, apart from each other. The limits must be set."""
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.055
+    ends = [(f"{name} \N{DOWNWARDS ARROW} {y:.1f}" if y < low else name, y, colour) for name, y, colour in ends]
+    places = spread([value for _, value, _ in ends], gap, low, high)
+    for (name, _, colour), y in zip(ends, places, strict=True):
+        place: dict[str, Any] = {"xy": (1, y), "xycoords": ("axes fraction", "data")}
+        place |= {"xytext": (5, 0), "textcoords": "offset points"}
+        axes.annotate(name, color=colour, fontsize=8, va="center", **place)
 
 
 def targets(systems: Sequence[System], reference: Reference) -> Figure:
     """Share of (task, split, target) reached within a number of calls."""
     figure, axes = _figure(3.6)
+    ends: list[tuple[str, float, str]] = []
     end = max([1.0, *(float(cell.record.calls_total) for system in systems for cell in system.entry.cells)])
     for n, system in enumerate(systems):
         calls, shares = ecdf(runtimes(system.entry, reference))
         x, y = [1.0, *calls, end], [0.0, *(100 * shares), 100 * shares[-1] if len(shares) else 0.0]
-        axes.plot(x, y, color=COLOURS[n % 8], drawstyle="steps-post", label=_name(system))
-    _shares_by_calls(axes, "calls", "targets reached (%)")
+        axes.plot(x, y, color=COLOURS[n % 8], drawstyle="steps-post")
+        ends.append((_name(system), float(y[-1]), COLOURS[n % 8]))
+    _shares_by_calls(axes, "calls", "targets reached (%)", ends)
     return figure
 
 
 def profiles(systems: Sequence[System], reference: Reference) -> Figure:
     """Share of cells in which an entry gets to a target within so many times the fewest calls of anybody."""
     figure, axes = _figure(3.6)
+    ends: list[tuple[str, float, str]] = []
     ratios, shares = profile(np.stack([runtimes(system.entry, reference)[:, PROFILED] for system in systems]))
     for n, (system, own) in enumerate(zip(systems, shares, strict=True)):
-        axes.plot(ratios, 100 * own, color=COLOURS[n % 8], drawstyle="steps-post", label=_name(system))
-    _shares_by_calls(axes, "calls, as a multiple of the fewest", "cells (%)")
+        axes.plot(ratios, 100 * own, color=COLOURS[n % 8], drawstyle="steps-post")
+        ends.append((_name(system), float(100 * own[-1]) if len(own) else 0.0, COLOURS[n % 8]))
+    _shares_by_calls(axes, "calls, as a multiple of the fewest", "cells (%)", ends)
     return figure
 
 
-def _shares_by_calls(axes: Axes, x: str, y: str) -> None:
-    """Scale and label a plot of shares in percent against calls, with its legend."""
+def _shares_by_calls(axes: Axes, x: str, y: str, ends: Sequence[tuple[str, float, str]]) -> None:
+    """Scale and label a plot of shares in percent against calls, with names at the ends of its lines."""
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
     axes.minorticks_off()
@@ -131,41 +163,58 @@ def _shares_by_calls(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(linewidth=0.4)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _at_the_ends(axes, ends)
 
 
-def trade(systems: Sequence[System]) -> Figure:
-    """Score against calls. The entries of the Pareto front are joined and named."""
-    figure, axes = _figure(3.6)
-    scores = [100 * system.entry.average for system in systems]
-    used = [cost(system.entry, "calls") for system in systems]
-    calls, axis = log_with_zero(used, "calls")
-    on_front = front(scores, used)
-    best = sorted((n for n in range(len(systems)) if on_front[n]), key=calls.__getitem__)
-    axes.plot(
-        [calls[n] for n in best], [scores[n] for n in best], color=COLOURS[1], drawstyle="steps-post", linewidth=1
-    )
-    axes.plot(calls, scores, "o", color=COLOURS[0])
-    for n in best:  # names of all would overlap
-        place = (calls[n], scores[n])
-        axes.annotate(_name(systems[n]), place, (-4, 4), textcoords="offset points", fontsize=8, ha="right")
-    axes.set_xscale("log")
-    axes.set_xticks(axis["tickvals"], axis["ticktext"])
-    axes.minorticks_off()
-    axes.set_xlabel("calls, all cells")
+def leaders(past: History) -> Figure:
+    """The highest average over time with the leaders' names, and the runs that were complete."""
+    figure, axes = _figure(3.0)
+    line, runs = plots.leaders(past)["data"]
+    when: Any = [dt.datetime.fromisoformat(each) for each in line["x"]]
+    axes.plot(when, line["y"], color=COLOURS[1], drawstyle="steps-post", linewidth=1.5)
+    for marker in ("circle", "x"):
+        own = [n for n, symbol in enumerate(runs["marker"]["symbol"]) if symbol == marker]
+        days: Any = [dt.datetime.fromisoformat(runs["x"][n]) for n in own]
+        axes.plot(days, [runs["y"][n] for n in own], "x" if marker == "x" else "o", color=COLOURS[0], markersize=4)
+    for x, y, name in zip(when, line["y"], line["text"], strict=True):
+        axes.annotate(_cut(unescape(name)), (x, y), (3, 4), textcoords="offset points", fontsize=8)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.set_xlabel("UTC; crosses: withdrawn")
     axes.set_ylabel("average score (points)")
     axes.grid(linewidth=0.4)
     return figure
 
 
-def _with(task: str, systems: Sequence[System]) -> list[System]:
-    """Systems that have cells of a task."""
-    return [system for system in systems if task in system.entry.tasks]
+def budgets(systems: Sequence[System], curves: Curves) -> Figure:
+    """Score against calls: each entry's way to its score, where it ended, and the front over budgets with names."""
+    figure, axes = _figure(3.6)
+    spec = plots.budgets(systems, curves)
+    *ways, front, dots = spec["data"]
+    for way in ways:
+        axes.plot(way["x"], way["y"], color="0.6", drawstyle="steps-post", linewidth=0.7)
+    heights = [math.nan if y is None else y for y in front["y"]]
+    axes.plot(front["x"], heights, color=COLOURS[1], drawstyle="steps-post", linewidth=1.8)
+    axes.plot(dots["x"], dots["y"], "o", color=COLOURS[0], markersize=4)
+    for x, y, name in zip(front["x"], heights, front["text"], strict=True):
+        if name:
+            axes.annotate(_cut(unescape(name)), (x, y), (3, 4), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlim(curves.calls[0], max(curves.budget(), 2 * curves.calls[0]))
+    axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
+    axes.set_ylim(*spec["layout"]["yaxis"]["range"])
+    axes.set_xlabel("calls of a cell")
+    axes.set_ylabel("average score (points)")
+    axes.grid(linewidth=0.4)
+    return figure
 
 
 def _name(system: System) -> str:
     """An entry's name on one line, cut to the space in a figure."""
-    name = " ".join(system.entry.name.split())
+    return _cut(system.entry.name)
+
+
+def _cut(name: str) -> str:
+    name = " ".join(name.split())
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 

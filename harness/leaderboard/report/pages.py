@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.leaderboard.anytime import TARGETS, normalised_area, runtimes
-from harness.leaderboard.cost import costs as cost_by_task
 from harness.leaderboard.divisions import ACCESS, ceilings
 from harness.leaderboard.headline import headline
-from harness.leaderboard.report import plots
+from harness.leaderboard.report import page_curves, page_history, pairs, plots
 from harness.leaderboard.report.facts import confusion, predictions
 from harness.leaderboard.stats import LEVEL
 from harness.leaderboard.terminal import day, no_ranks, replaced_lines, shown_rank
-from harness.results.status import COUNTS, MARKS, MEANING
+from harness.results.status import COUNTS, MEANING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from markupsafe import Markup
 
@@ -34,8 +32,6 @@ MOST_LISTED = 10
 """Number of entries in the list up to an access level."""
 MOST_OFFERS = 500
 """Number of offers in the table below a convergence plot."""
-AT_CALLS = (1, 10, 100)
-"""Numbers of calls that are columns in the table of targets."""
 FEW_SPLITS = 10
 """Largest number of splits that have columns of their own on a task's page."""
 WIDEST = 30
@@ -72,19 +68,33 @@ class Axis:
         return round(min(max(place, 0.0), 100.0), 2)
 
 
-def pages(facts: Facts, readmes: dict[str, tuple[Markup, bool]], rules: Markup | None, figures: bool) -> Iterator[Page]:
-    """All pages. For each run, `readmes` has its README and whether its folder has changed since the run."""
+def pages(
+    facts: Facts,
+    readmes: dict[str, tuple[Markup, bool]],
+    rules: Markup | None,
+    figures: bool,
+    own: Callable[[System], Markup],
+) -> Iterator[Page]:
+    """All pages.
+
+    For each run, `readmes` has its README and whether its folder has changed since the run. `own` gives the part of an
+    entry's page that is made of `entry`.
+    """
     yield "index.html", "ranking.html", ranking(facts) | {"figures": figures}
-    yield "progress.html", "progress.html", progress(facts) | {"figures": figures}
-    yield "cost.html", "cost.html", costs(facts) | {"figures": figures}
+    yield "progress.html", "progress.html", page_curves.progress(facts) | {"figures": figures}
+    yield "cost.html", "cost.html", page_curves.costs(facts) | {"figures": figures}
+    yield "pairs.html", "pairs.html", pairs.matrix(facts)
+    yield "history.html", "history.html", page_history.history(facts) | {"figures": figures}
     yield "cells.html", "cells.html", cells(facts)
     yield "tasks.html", "tasks.html", {"tasks": [(task, _best(facts, name)) for name, task in facts.tasks.items()]}
     yield "rules.html", "rules.html", {"text": rules}
     for name in facts.tasks:
         yield f"tasks/{name}.html", "task.html", task_page(facts, name) | {"figures": figures}
+    for path, values in pairs.pages(facts):
+        yield path, "pair.html", values
     for system in facts.systems:
         values = submission(facts, system, *readmes.get(system.entry.run, (None, False)))
-        yield f"submissions/{system.slug}.html", "submission.html", values
+        yield f"submissions/{system.slug}.html", "submission.html", values | {"own": own(system)}
 
 
 def site(facts: Facts) -> dict[str, Any]:
@@ -97,6 +107,8 @@ def site(facts: Facts) -> dict[str, Any]:
             ("index.html", "Ranking"),
             ("progress.html", "Progress"),
             ("cost.html", "Cost"),
+            ("pairs.html", "Pairs"),
+            ("history.html", "History"),
             ("cells.html", "Cells"),
             ("tasks.html", "Tasks"),
             ("rules.html", "Rules"),
@@ -105,6 +117,20 @@ def site(facts: Facts) -> dict[str, Any]:
         "cells": sum(len(system.entry.cells) for system in facts.systems),
         "newest": f"{day.day} {day:%B %Y}" if facts.systems else "never",
     }
+
+
+def tracks(found: Sequence[Facts]) -> list[dict[str, Any]]:
+    """A site's tracks: for each, its main result and what it has."""
+    return [
+        {
+            "track": facts.track,
+            "headline": headline(facts.ranking, facts.lists[0].division) if facts.lists else None,
+            "leaders": [system for system in facts.main if system.standing and system.standing.rank == 1],
+            "systems": len(facts.systems),
+            "cells": sum(len(system.entry.cells) for system in facts.systems),
+        }
+        for facts in found
+    ]
 
 
 def ranking(facts: Facts) -> dict[str, Any]:
@@ -156,6 +182,7 @@ def _list(facts: Facts, compared: Compared) -> dict[str, Any]:
         "tells": found.power.sentence() if found and found.power else None,
         "no_ranks": no_ranks(found) if found and not found.ranked else None,
         "headline": headline(facts.ranking, division),
+        "pairs": {s.entry.run: path for s, path in pairs.others(facts, compared.leader)} if compared.leader else {},
         "efficiency": _efficient(compared),
         "currency": facts.ranking.prices.currency if facts.ranking.prices else None,
         "below": below,
@@ -170,40 +197,6 @@ def _efficient(compared: Compared) -> list[tuple[System, str]]:
     ordered = [by_name[name] for name in compared.efficiency.names]
     ranks = [system.efficient.rank for system in ordered if system.efficient and system.efficient.rank]
     return [(s, shown_rank(s.entry, s.efficient, ranks).replace("-", "\N{EN DASH}")) for s in ordered]
-
-
-def progress(facts: Facts) -> dict[str, Any]:
-    """Anytime curves and targets of complete black-box entries. A reference has no budget, so it is not shown."""
-    systems = facts.main
-    rows = [(s, [plots.anytime(s, mark) for mark in MARKS]) for s in systems]
-    values = {"rows": rows, "spec": plots.progress(systems), "names": plots.MARK_NAMES, "drawn": plots.DRAWN}
-    frozen = facts.reference
-    if frozen is None or not systems:
-        return values | {"ecdf": None}
-    times = [runtimes(s.entry, frozen) for s in systems]
-    reached = [
-        (s, normalised_area(s.entry, frozen), [float((own <= calls).mean()) for calls in (*AT_CALLS, 1e300)])
-        for s, own in zip(systems, times, strict=True)
-    ]
-    return values | {
-        "ecdf": plots.targets(systems, times),
-        "profiles": plots.profiles(systems, times),
-        "profile_target": f"{TARGETS[plots.PROFILED]:.0%}",
-        "reached": reached,
-        "at_calls": AT_CALLS,
-        "targets": ", ".join(f"{share:.0%}" for share in TARGETS),
-        "origin": frozen.origin,
-    }
-
-
-def costs(facts: Facts) -> dict[str, Any]:
-    """Score against cost in the main division. The table has all complete entries."""
-    rows = [(s, s.record["pareto"].split()) for s in facts.systems if not s.entry.missing]
-    slugs = {system.entry.run: system.slug for system in facts.systems}
-    every = (*facts.ranking.entries, *facts.ranking.elsewhere)
-    lines = [slugs[entry.run] for entry in every for _ in entry.tasks]  # the order of `cost_by_task`
-    by_task = list(zip(lines, cost_by_task(facts.ranking), strict=True))
-    return {"rows": rows, "spec": plots.trade(facts.main), "by_task": by_task}
 
 
 def cells(facts: Facts) -> dict[str, Any]:
@@ -231,7 +224,7 @@ def task_page(facts: Facts, name: str) -> dict[str, Any]:
     by_split = [{cell.split: cell for cell in s.entry.cells if cell.task == name} for s in ordered]
     wording = task.file.task(facts.track.profile, facts.track.model.kind)
     texts = task.shots.texts[0] if task.shots else None
-    curves = [s for s in ordered if s in facts.main]
+    drawn = [s for s in ordered if s in facts.main]
     said = np.concatenate([predictions(s.entry.cells, name) for s in systems])  # (cells, items)
     counts = np.bincount(task.labels, minlength=len(task.file.classes)).tolist()
     return {
@@ -243,43 +236,54 @@ def task_page(facts: Facts, name: str) -> dict[str, Any]:
         "many": len(every) if not splits else 0,
         "rows": [(s, [own.get(n) for n in splits]) for s, own in zip(ordered, by_split, strict=True)],
         "counts": COUNTS,
-        "progress": plots.progress(curves, name, spec.calls if spec else None),
-        "names": plots.MARK_NAMES,
-        "anytime": [(s, [plots.anytime(s, mark, name) for mark in MARKS]) for s in curves],
+        "progress": plots.progress(drawn, facts.curves, name) if drawn else None,
+        "table": page_curves.over_calls(facts, drawn, name) if drawn else None,
         "wording": wording,
         "example": _filled(wording.template, texts) if texts else None,
         "classes": list(zip(task.file.classes, wording.words, counts, strict=True)),
         "examples": _examples(task),
+        "hidden": facts.hidden,
         "hard": None if task.test is None else _mistakes(task, said)[0],
     }
 
 
 def submission(facts: Facts, system: System, readme: Markup | None, changed: bool) -> dict[str, Any]:
-    """An entry: its scores, cells, mistakes, configuration and README."""
+    """An entry: its place among the others, its runs, and its README. What its cells alone say is in `entry`."""
     entry = system.entry
-    matrices, mistakes = [], []
-    for name in entry.tasks:
-        task, said = facts.tasks[name], predictions(entry.cells, name)
-        matrices.append(_matrix(task, said))
-        mistakes.append((name, *((None, 0) if task.test is None else _mistakes(task, said))))
-    offers = [(c.task, c.split, calls, dev) for c in entry.cells for calls, dev in plots.offered(c)]
+    tried = [each for each in facts.history.runs[::-1] if each.run.key.label == entry.name]
     return {
         "s": system,
         "leader": next(compared.leader for compared in facts.lists if system in compared.systems),
         "access": LEVELS[system.record["access"]],
         "tasks": entry.tasks,
-        "convergence": None if entry.white_box else plots.convergence(entry.cells, entry.tasks),
+        "others": pairs.others(facts, system),
+        "tried": page_history.rows(facts, tried),
+        "readme": readme,
+        "changed": changed,
+    }
+
+
+def entry(facts: Facts, system: System) -> dict[str, Any]:
+    """What an entry's own cells say: convergence, how they ended, mistakes, configuration."""
+    own = system.entry
+    matrices, mistakes = [], []
+    for name in own.tasks:
+        task, said = facts.tasks[name], predictions(own.cells, name)
+        matrices.append(_matrix(task, said))
+        mistakes.append((name, *((None, 0) if task.test is None else _mistakes(task, said))))
+    offers = [(c.task, c.split, calls, dev) for c in own.cells for calls, dev in plots.offered(c)]
+    return {
+        "s": system,
+        "convergence": None if own.white_box else plots.convergence(own.cells, own.tasks),
         "offers": offers[:MOST_OFFERS],
         "more_offers": max(0, len(offers) - MOST_OFFERS),
         "counts": COUNTS,
         "matrices": matrices,
         "mistakes": mistakes,
         "ran": _ran(system),
-        "config": _config(entry.cells),
-        "versions": sorted(entry.environment.get("packages", {}).items()),
-        "readme": readme,
-        "changed": changed,
-        "options": system.run.key.options,
+        "config": _config(own.cells),
+        "versions": sorted(own.environment.get("packages", {}).items()),
+        "hidden": facts.hidden,
     }
 
 

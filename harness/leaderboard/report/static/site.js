@@ -54,13 +54,25 @@ function filter(form) {
 function colours(figure) {
   const styles = getComputedStyle(figure);
   const of = (name) => styles.getPropertyValue(name).trim();
-  return { series: [0, 1, 2, 3, 4, 5, 6, 7].map((n) => of(`--c${n}`)), ink: of("--ink"), faint: of("--line"), card: of("--card") };
+  const series = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => of(`--c${n}`));
+  return { series, ink: of("--ink"), soft: of("--soft"), faint: of("--line"), card: of("--card") };
+}
+
+function coloured(number, theme) {
+  return number < 0 ? theme.soft : theme.series[number % theme.series.length];
+}
+
+function faded(colour) {
+  const [r, g, b] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  return `rgba(${r},${g},${b},0.11)`;
 }
 
 function themed(trace, theme) {
-  const colour = theme.series[trace.meta % theme.series.length];
+  const colour = coloured(trace.meta.colour, theme);
+  if (trace.meta.band) return { ...trace, fillcolor: faded(colour), line: { ...trace.line, color: colour } };
   return {
     ...trace,
+    opacity: trace.meta.series < 0 ? 0.6 : 1,
     line: { ...trace.line, color: colour },
     marker: { ...trace.marker, color: colour },
     error_y: { ...trace.error_y, color: colour },
@@ -84,6 +96,44 @@ function laid(layout, theme) {
   };
 }
 
+// Labels at the ends of lines: those that are shown, moved apart, in the room right of the plot.
+const GAP = 16;
+
+function apart(places, low, high) {
+  const order = places.map((_, n) => n).sort((a, b) => places[a] - places[b]);
+  const moved = order.map((n) => Math.min(Math.max(places[n], low), high));
+  for (let n = 1; n < moved.length; n++) moved[n] = Math.max(moved[n], moved[n - 1] + GAP);
+  if (moved.length) moved[moved.length - 1] = Math.min(moved[moved.length - 1], high);
+  for (let n = moved.length - 2; n >= 0; n--) moved[n] = Math.min(moved[n], moved[n + 1] - GAP);
+  const found = [];
+  order.forEach((n, place) => (found[n] = moved[place]));
+  return found;
+}
+
+function labelled(layout, data, theme, height, narrow) {
+  if (!layout.annotations) return layout;
+  const shown = new Map(data.filter((t) => !t.meta.band && (t.visible ?? true)).map((t) => [String(t.meta.series), t.meta.colour]));
+  const notes = layout.annotations.filter((note) => shown.has(note.name));
+  const values = data.filter((t) => t.visible ?? true).flatMap((t) => t.y.filter((y) => y !== null));
+  const ends = [Math.min(...values), Math.max(...values)];
+  const margin = 0.05 * (ends[1] - ends[0] || 1);
+  const [low, high] = layout.yaxis.range ?? [ends[0] - margin, ends[1] + margin];
+  const room = height - layout.margin.t - layout.margin.b;
+  const pixels = apart(notes.map((note) => ((note.y - low) / (high - low)) * room), 0, room);
+  const longest = narrow ? 11 : 24;
+  const cut = (text) => (text.length > longest ? `${text.slice(0, longest - 1)}…` : text);
+  const annotations = notes.map((note, n) => ({
+    ...note,
+    text: narrow ? cut(note.text) : note.text,
+    yref: "paper",
+    y: pixels[n] / room,
+    yanchor: "middle",
+    font: { size: narrow ? 11 : 12, color: coloured(shown.get(note.name), theme) },
+  }));
+  const widest = Math.max(0, ...annotations.map((note) => note.text.replace(/&[a-z]+;/g, "x").length));
+  return { ...layout, annotations, yaxis: { ...layout.yaxis, range: [low, high] }, margin: { ...layout.margin, r: 18 + widest * (narrow ? 6.2 : 7) } };
+}
+
 function draw(figure) {
   const theme = colours(figure);
   const { data, layout } = figure.spec;
@@ -91,19 +141,21 @@ function draw(figure) {
   const narrow = canvas.clientWidth < 600; // names beside dots would overlap; they are in the table
   const options = { displayModeBar: false, responsive: true, showLink: false };
   const traces = data.map((trace) => ({ ...themed(trace, theme), mode: narrow ? trace.mode.replace("+text", "") : trace.mode }));
-  Plotly.react(canvas, traces, laid(layout, theme), options);
+  Plotly.react(canvas, traces, labelled(laid(layout, theme), data, theme, canvas.clientHeight, narrow), options);
+}
+
+function choose(box) {
+  const group = box.closest("figure").dataset.group;
+  const figures = group ? document.querySelectorAll(`figure[data-group="${group}"]`) : [box.closest("figure")];
+  for (const figure of figures) {
+    for (const trace of figure.spec.data) if (trace.meta.series === Number(box.dataset.series)) trace.visible = box.checked;
+    draw(figure);
+  }
 }
 
 function start(figure) {
   const spec = (figure.spec = JSON.parse(figure.querySelector("script[type='application/json']").textContent));
-  for (const button of figure.querySelectorAll("button[data-series]")) {
-    button.addEventListener("click", () => {
-      const visible = button.getAttribute("aria-pressed") !== "true";
-      button.setAttribute("aria-pressed", String(visible));
-      spec.data[Number(button.dataset.series)].visible = visible;
-      draw(figure);
-    });
-  }
+  for (const box of figure.querySelectorAll("input[data-series]")) box.addEventListener("change", () => choose(box));
   const select = figure.querySelector("select");
   select?.addEventListener("change", () => {
     const choice = spec.choices[select.selectedIndex];
@@ -114,6 +166,25 @@ function start(figure) {
   draw(figure);
 }
 
+// The choice of two entries to compare: a matrix on this page has the addresses, or the choice itself.
+function pick(form) {
+  const link = form.querySelector("a");
+  const selects = [...form.querySelectorAll("select")];
+  const update = () => {
+    if (selects.length === 1) {
+      link.href = form.dataset.root + selects[0].value;
+      return;
+    }
+    const [row, column] = selects.map((select) => Number(select.value));
+    const field = document.getElementById(form.dataset.first).tBodies[0].rows[row].cells[column + 1].querySelector("a");
+    link.toggleAttribute("hidden", !field);
+    if (field) link.href = field.getAttribute("href");
+  };
+  form.addEventListener("change", update);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  update();
+}
+
 document.addEventListener("DOMContentLoaded", () => {
   document.documentElement.classList.add("scripted");
   for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => sort(button));
@@ -121,6 +192,7 @@ document.addEventListener("DOMContentLoaded", () => {
     form.addEventListener("input", () => filter(form));
     form.addEventListener("submit", (event) => event.preventDefault());
   }
+  document.querySelectorAll("form.pick").forEach(pick);
   const figures = [...document.querySelectorAll("figure.plot")];
   figures.forEach(start);
   dark.addEventListener("change", () => figures.forEach(draw));

@@ -1,0 +1,113 @@
+"""Freezes a reference: writes the scores that stand for 0 and 1 on the scale of areas and targets.
+
+0 is the entry `harness.leaderboard.anytime.BARE`, which answers with the bare template, and 1 an entry that an
+organiser names. What was frozen for a track before is replaced; the other tracks' tables stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from typing import TYPE_CHECKING
+
+from harness.errors import InputError
+from harness.leaderboard.anytime import BARE
+from harness.leaderboard.table import write_text
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from harness.leaderboard.entries import Entry
+    from harness.leaderboard.rank import Ranking
+
+
+def frozen(ranking: Ranking, name: str, day: dt.date) -> str:
+    """The tables of a track, as TOML.
+
+    Args:
+        ranking: the track's leaderboard.
+        name: the entry that becomes 1.
+        day: when it is frozen.
+
+    Raises:
+        InputError: one of the two is no complete entry of the main division, or the reference is not above the bare
+            template on every task.
+    """
+    bare, best = _complete(ranking, BARE), _complete(ranking, name)
+    scores = {task: (bare.task(task)[0], best.task(task)[0]) for task in sorted(best.tasks)}
+    below = [f"{task} ({100 * low:.1f} and {100 * high:.1f})" for task, (low, high) in scores.items() if high <= low]
+    if below:
+        raise InputError(
+            f"{name} is not above {BARE} on {', '.join(below)}: there would be no scale; name a better entry"
+        )
+    identity, splits = ranking.identity, sorted({best.task(task)[2] for task in best.tasks})
+    shared = f"seed {identity['seed']}, {' to '.join(map(str, splits))} splits a task, {day.day} {day:%B %Y}"
+    lines = [
+        f"[{_key(ranking.track)}]",
+        *(f"{each} = {_value(identity[each])}" for each in ("track_fingerprint", "model_sha256", "data_sha256")),
+        f"origin = {_value(f'{BARE}: run {bare.run}; reference: submission {name}, run {best.run}; {shared}')}",
+    ]
+    found = ranking.standings(best.division)
+    if found and found.power:
+        complete = ranking.complete(best.division)
+        origin = f"{', '.join(entry.name for entry in complete)}: runs {', '.join(entry.run for entry in complete)}"
+        power = {n: v for n, v in found.power.record().items() if n != "lead_seen"} | {"origin": f"{origin}; {shared}"}
+        lines += ["", f"[{_key(ranking.track)}.power]", *(f"{each} = {_value(v)}" for each, v in power.items())]
+    for place, table in enumerate(("manual", "reference")):
+        lines += ["", f"[{_key(ranking.track)}.{table}]"]
+        lines += [f"{_key(task)} = {_value(pair[place])}" for task, pair in scores.items()]
+    return "\n".join(lines) + "\n"
+
+
+def freeze(track: str, tables: str, path: Path) -> None:
+    """Put a track's tables into a file of references, in the place of older ones.
+
+    Raises:
+        InputError: the file cannot be read or written.
+    """
+    try:
+        before = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(f"{path} cannot be read: {problem}") from problem
+    own = rf"^\[{re.escape(_key(track))}(\.[^\]]+)?\][ \t]*(#.*)?$"
+    kept, inside = list[str](), False
+    for line in before.splitlines():
+        inside = bool(re.match(own, line)) if line.startswith("[") else inside
+        kept += [] if inside else [line]
+    text = "\n".join(kept).rstrip() + f"\n\n{tables}"
+    _whole(text, track, path)
+    write_text(text.lstrip(), path)
+
+
+def _whole(text: str, track: str, path: Path) -> None:
+    """Refuse to write what cannot be read back."""
+    try:
+        found: Mapping[str, object] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise InputError(f"{path} is not a file of references: {problem}; mend it or move it away") from problem
+    if track not in found:
+        raise InputError(f"{path}: track {track} cannot be written into it")
+
+
+def _complete(ranking: Ranking, name: str) -> Entry:
+    main = next(iter(ranking.divisions), None)
+    complete = ranking.complete(main) if main else ()
+    for entry in complete:
+        if entry.name == name:
+            return entry
+    there = ", ".join(entry.name for entry in complete) or "none"
+    hint = f"; run it: harness evaluate submissions/{BARE} --track {ranking.track}" if name == BARE else ""
+    raise InputError(
+        f"a frozen reference needs a complete run of {name} on track {ranking.track}; complete are: {there}{hint}"
+    )
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def _value(value: object) -> str:
+    return json.dumps(value)
