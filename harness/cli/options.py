@@ -68,10 +68,35 @@ OPTIONS: dict[str, _Shared] = {
             str | None,
             typer.Option(
                 "--backend",
-                help="torch or onnxruntime (float32, encoder models; harness\\[onnx]); another than the track's never "
-                "ranks.",
+                help="torch, onnxruntime (float32, encoder models; harness\\[onnx]), or openai (a server, see "
+                "--endpoint); another than the track's never ranks.",
             ),
         ],
+    ),
+    "endpoint": _Shared(
+        "endpoint",
+        Annotated[
+            str | None,
+            typer.Option(
+                "--endpoint",
+                help="With --backend openai: the address of a server that speaks the OpenAI protocol, http://HOST:PORT "
+                "(docs/endpoints.md). Its key comes from the environment alone, HARNESS_ENDPOINT_KEY.",
+                metavar="URL",
+            ),
+        ],
+    ),
+    "served_model": _Shared(
+        "served_model",
+        Annotated[
+            str | None,
+            typer.Option(
+                "--served-model", help="Name of the model on the server; default the only one.", metavar="NAME"
+            ),
+        ],
+    ),
+    "concurrency": _Shared(
+        "concurrency",
+        Annotated[int, typer.Option("--concurrency", help="Requests to the server at once.", min=1, max=256)],
     ),
     "tasks": _Shared(
         "task", Annotated[list[str] | None, typer.Option("--task", help="Only this task; repeatable.")], _tuple

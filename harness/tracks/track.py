@@ -23,7 +23,7 @@ Positive = Annotated[int, msgspec.Meta(gt=0)]
 Price = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 DType = Literal["float32", "bfloat16", "float16", "int8"]
-Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime"]
+Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime", "openai"]
 DataSource = Literal["embedded", "kit", "hub"]
 Draw = Literal["hash", "bbt-2022"]
 
@@ -190,7 +190,14 @@ class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     with
     pad tokens (masked models; causal ones as in ``plain``). ``plain``: the forward method of transformers, one
     candidate
-    at a time. ``onnxruntime``: ONNX Runtime's kernels, in float32."""
+    at a time. ``onnxruntime``: ONNX Runtime's kernels, in float32. ``openai``: a server computes, however it does."""
+
+
+class EndpointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That a track's model may be a served one: runs over an endpoint are ranked, each server by itself."""
+
+    served: str = ""
+    """Name of the model on the server, unless another one is given; empty takes the only one there is."""
 
 
 class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -204,14 +211,17 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_call: Price = 0.0
     per_million_tokens: Price = 0.0
     """Tokens that the model reads."""
+    per_million_received: Price = 0.0
+    """Tokens that a served model generates."""
     per_gb: Price = 0.0
     """10^9 bytes, both ways."""
     per_hour: Price = 0.0
     """Hours of tuning."""
 
-    def cost(self, calls: float, tokens: float, traffic: float, seconds: float) -> float:
-        """What so many calls, tokens, bytes and seconds cost."""
+    def cost(self, calls: float, tokens: float, traffic: float, seconds: float, received: float = 0.0) -> float:
+        """What so many calls, tokens read, bytes, seconds and tokens generated cost."""
         by_use = calls * self.per_call + tokens / 1e6 * self.per_million_tokens
+        by_use += received / 1e6 * self.per_million_received
         return by_use + traffic / 1e9 * self.per_gb + seconds / 3600 * self.per_hour
 
 
@@ -237,6 +247,14 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     given_prices: Prices | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="prices")
     """The ``[prices]`` table. It changes no score, and may be added to a track that has runs."""
 
+    given_endpoint: EndpointSpec | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="endpoint")
+    """The ``[endpoint]`` table; see `EndpointSpec`."""
+
+    @property
+    def endpoint(self) -> EndpointSpec | None:
+        """How a served model may stand for the track's, if it may."""
+        return None if self.given_endpoint is msgspec.UNSET else self.given_endpoint
+
     @property
     def prices(self) -> Prices | None:
         """The price list, if the track has one."""
@@ -256,6 +274,8 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def ranks(self, device: str) -> bool:
         """Whether this track ranks runs on a device, named as in `RunKey.device`."""
+        if device.startswith("endpoint "):
+            return self.endpoint is not None
         if "cpu" in {self.device, device}:
             return self.device == device
         return self.device_name in {None, device}
