@@ -17,6 +17,7 @@ from harness.cli.author import commands as author
 from harness.cli.bench import commands as bench
 from harness.cli.console import err
 from harness.cli.doctor import commands as doctor
+from harness.cli.endpoint import commands as endpoint
 from harness.cli.evaluate import commands as evaluate
 from harness.cli.organiser import commands as organiser
 from harness.cli.ranking import commands as ranking
@@ -38,7 +39,7 @@ app = typer.Typer(
     "Write your own: [bold]harness new mysolver[/bold] and [bold]harness check submissions/mysolver[/bold].",
     epilog="Exit codes: 0 done, 1 it failed, 2 something given was wrong, 130 interrupted.",
 )
-for group in (evaluate, ablate, bench, ranking, author, organiser, results, rulings, serve, doctor):
+for group in (evaluate, ablate, bench, ranking, author, organiser, results, rulings, serve, endpoint, doctor):
     app.add_typer(group)
 
 
