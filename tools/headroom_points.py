@@ -25,7 +25,7 @@ from harness.tracks.track import load_track
 
 NO_TUNING = ("manual", "icl")
 """Entries that use no labels to tune."""
-LEAST_ENTRIES = 1
+LEAST_ENTRIES = 2
 
 
 def points(results: Store, name: str, data: Path | None) -> list[Point]:

@@ -49,6 +49,9 @@ def leaderboard(
     cost: Annotated[
         bool, typer.Option("--cost", help="What entries cost instead: time, memory, traffic; x-cost.csv beside x.csv.")
     ] = False,
+    levels: Annotated[
+        bool, typer.Option("--levels", help="What each access level buys instead: its best entry, points per call.")
+    ] = False,
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Rank runs without isolation, too, among themselves.")
     ] = False,
@@ -74,6 +77,15 @@ def leaderboard(
     path = beside(path, "cost") if cost else path
     results = existing_store(store)
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
+    if levels:
+        from harness.leaderboard.levels import bought, level_records, level_table  # noqa: PLC0415
+
+        found = bought(ranking)
+        if as_json:
+            print_json(level_records(found))
+            return
+        Console(highlight=False, width=None if out.is_terminal else 140).print(level_table(found, name))
+        return
     uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
     # Files that list nothing must not replace good ones.
     listed = bool(ranking.entries or ranking.elsewhere or ranking.withdrawn)
