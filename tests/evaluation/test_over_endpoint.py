@@ -211,6 +211,16 @@ def test_what_a_cell_exchanged_is_stored_and_older_cells_have_nothing() -> None:
     assert cell_record(CellRecord().to_json()).billed is None
 
 
+def test_the_command_endpoint_says_what_a_server_gives(server: FakeServer, track: Path) -> None:
+    shown = CliRunner().invoke(app, ["endpoint", server.url, "--track", str(track)])
+    assert shown.exit_code == 0, shown.output
+    assert "gives label log-probabilities" in shown.output
+    assert "not here: soft prompts" in shown.output
+    found = json.loads(CliRunner().invoke(app, ["endpoint", server.url, "--track", str(track), "--json"]).output)
+    assert (found["model"], found["context"], found["takes_ids"]) == ("some/tiny-model", 300, True)
+    assert SECRET not in shown.output + str(found)
+
+
 class Results:
     """Runs with one cell each."""
 

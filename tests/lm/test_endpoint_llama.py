@@ -37,7 +37,7 @@ SERVER = """
 import sys, time, xllamacpp
 given = xllamacpp.CommonParams()
 given.model.path, given.n_ctx, given.n_parallel, given.port, given.verbosity = sys.argv[1], 2048, 2, 0, -1
-given.cpuparams.n_threads = 2
+given.cpuparams.n_threads = 1  # more would wait for each other on busy cores
 server = xllamacpp.Server(given)
 print(server.listening_address, file=sys.stderr, flush=True)
 sys.stdin.read()
