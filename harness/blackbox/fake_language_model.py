@@ -87,6 +87,9 @@ class FakeLanguageModel:
             raise QueryError("0 candidates; at least one is needed")
         self.fake.check(prompts, (), "", self.fake.task.words)
 
+    def check_features(self, features: FeatureKind | None) -> None:
+        """See `LanguageModel`. The fake has all of them."""
+
     def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> FakeTexts:  # noqa: ARG002
         """See `LanguageModel`.
 

@@ -68,6 +68,14 @@ class Model(Protocol):
         """
         ...
 
+    def check_features(self, features: FeatureKind | None) -> None:
+        """Refuse hidden states that the model does not give, before they are charged.
+
+        Raises:
+            QueryError: they cannot be had.
+        """
+        ...
+
     def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> Any:
         """The texts under a template, tokenised once: what `forward` takes.
 

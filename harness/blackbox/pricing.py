@@ -91,6 +91,7 @@ class PricedModel:
         started, waited = time.perf_counter(), waited_s()
         template, words = query.wording(self.task)
         self.lm.check(query.prompts)
+        self.lm.check_features(query.features)
         limits.check_wording(template, words)
         rows = meter.price(query.candidates, len(query.texts))
         limits.check_size(query, len(words), self.lm.backbone.width, self.lm.max_tokens, self.frame_bytes)
@@ -184,6 +185,8 @@ class PricedModel:
             if len(blob) > self.answer_bytes:
                 raise AnswerError(f"the answer has {len(blob):,} bytes; {self.answer_bytes:,} are allowed")
             answer = answers.from_bytes(blob)
+            for member in answer.members:
+                self.lm.check_features(None if member.head is None else member.features)
             answers.check(answer, self.task, self.lm.backbone.width)
             for member in answer.members:
                 limits.check_wording(member.template, member.words)

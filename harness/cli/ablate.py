@@ -10,18 +10,8 @@ import typer
 
 from harness.cli.complete import complete_submissions
 from harness.cli.console import STORE, err, open_store, out, print_json, say
-from harness.cli.options import (
-    NOTHING,
-    OPTIONS,
-    AsJson,
-    Options,
-    StoreUrl,
-    TasksDir,
-    TrackName,
-    overriding,
-    parsed,
-    submissions_in,
-)
+from harness.cli.entrants import parsed, submissions_in
+from harness.cli.options import NOTHING, OPTIONS, AsJson, Options, StoreUrl, TasksDir, TrackName, overriding
 from harness.errors import InputError
 
 if TYPE_CHECKING:

@@ -15,9 +15,11 @@ from rich.markup import escape
 from harness.cli.ablate import commands as ablate
 from harness.cli.author import commands as author
 from harness.cli.bench import commands as bench
+from harness.cli.compare import commands as compare
 from harness.cli.competition import commands as competition
 from harness.cli.console import err
 from harness.cli.doctor import commands as doctor
+from harness.cli.endpoint import commands as endpoint
 from harness.cli.evaluate import commands as evaluate
 from harness.cli.organiser import commands as organiser
 from harness.cli.ranking import commands as ranking
@@ -47,7 +49,16 @@ PANELS = {
     "Write a submission": ("new", "check", "predict"),
     "Run it": ("evaluate", "ablate", "bench", "plan"),
     "See what came of it": ("leaderboard", "compare", "runs", "log", "watch", "report"),
-    "Models, tracks, tasks and data": ("tracks", "tasks", "fetch", "pretrain-prompt", "import-prompt", "doctor"),
+    "Models, tracks, tasks and data": (
+        "tracks",
+        "tasks",
+        "fetch",
+        "pretrain-prompt",
+        "import-prompt",
+        "endpoint",
+        "headroom",
+        "doctor",
+    ),
     "Hold a competition": (
         *("new-competition", "serve", "score", "rescore"),
         *("withdraw", "cap", "freeze", "rulings"),
@@ -67,7 +78,8 @@ def _place(info: CommandInfo) -> int:
 
 
 for group in (
-    evaluate, ablate, bench, ranking, report, runs, author, organiser, competition, results, rulings, serve, doctor,
+    evaluate, ablate, bench, ranking, compare, report, runs, author, organiser, competition, results, rulings, serve,
+    endpoint, doctor,
 ):  # fmt: skip
     app.registered_commands += group.registered_commands
 app.registered_commands.sort(key=_place)

@@ -11,17 +11,8 @@ from rich.markup import escape
 from harness.cli.again import command_line, given_choices, given_settings
 from harness.cli.complete import complete_submissions, complete_tracks
 from harness.cli.console import STORE, err, existing_store, out, print_json, say
-from harness.cli.options import (
-    NOTHING,
-    TRIED,
-    AsJson,
-    Options,
-    StoreUrl,
-    TasksDir,
-    TrackName,
-    overriding,
-    parsed,
-)
+from harness.cli.entrants import parsed
+from harness.cli.options import NOTHING, TRIED, AsJson, Options, StoreUrl, TasksDir, TrackName, overriding
 from harness.errors import InputError
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from rich.table import Table
 from harness.cli.again import command_line
 from harness.cli.complete import complete_submissions
 from harness.cli.console import STORE, err, open_store, out, print_json, say
+from harness.cli.entrants import identities, parsed, submissions_in
 from harness.cli.options import (
     CELLS,
     HOW,
@@ -27,10 +28,7 @@ from harness.cli.options import (
     TasksDir,
     Teams,
     TrackName,
-    identities,
     overriding,
-    parsed,
-    submissions_in,
 )
 from harness.errors import InputError
 

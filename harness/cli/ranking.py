@@ -1,8 +1,9 @@
-"""What the results say: `leaderboard`, `compare`."""
+"""What the results say: `leaderboard`."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,21 +11,15 @@ import typer
 from rich.console import Console
 
 from harness.cli.again import command_line
-from harness.cli.complete import complete_entries
 from harness.cli.console import CORRECTED, STORE, existing_store, out, print_json, say, shown
-from harness.cli.formats import Form, export
-from harness.cli.options import (
-    AsJson,
-    Labels,
-    Organiser,
-    StoreUrl,
-    TasksDir,
-    TrackName,
-)
+from harness.cli.formats import export
+from harness.cli.options import AsJson, Labels, Organiser, StoreUrl, TasksDir, TrackName
 from harness.errors import InputError, StoreError
 from harness.leaderboard.formats import Format, beside, format_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.leaderboard.rank import Ranking
     from harness.leaderboard.uploads import Upload
     from harness.results.records import Run
@@ -62,6 +57,9 @@ def leaderboard(
             "--trials", help="List the trials instead: runs in which choices of the track were replaced, never ranked."
         ),
     ] = False,
+    levels: Annotated[
+        bool, typer.Option("--levels", help="What each access level buys instead: its best entry, points per call.")
+    ] = False,
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Rank runs without isolation, too, among themselves.")
     ] = False,
@@ -90,7 +88,6 @@ def leaderboard(
     withdrawn. leaderboard/<track>-cells.csv has every cell at every mark of the budget.
     """
     from harness.leaderboard.rank import rank  # noqa: PLC0415
-    from harness.leaderboard.uploads import uploads  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     if form and as_json:
@@ -106,86 +103,77 @@ def leaderboard(
         return
     ranking = rank(results, name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed, chosen.prices)
     ranking = dataclasses.replace(ranking, labels=tuple(results.labels_shown(name)))
-    if freeze is not None:
-        _freeze(ranking, freeze)
+    hidden = not organiser and chosen.competition.public_at() != "scores"
+    instead: dict[str, Callable[[], None]] = {
+        "freeze": lambda: _freeze(ranking, freeze or ""),
+        "usage": lambda: _usage(results, name, as_json),
+        "levels": lambda: _levels(ranking, as_json),
+        "hidden": lambda: _public(ranking, chosen, as_json or form is not None),
+    }
+    wanted = {"freeze": freeze is not None, "usage": usage, "levels": levels and not hidden, "hidden": hidden}
+    asked = next((what for what, given in wanted.items() if given), None)
+    if asked is not None:
+        instead[asked]()
         return
-    if usage:
-        _usage(results, name, as_json)
-        return
-    if not organiser and chosen.competition.public_at() != "scores":
-        _public(ranking, chosen, as_json or form is not None)
-        return
+    _show(results, ranking, chosen, _Asked(track, store, path, out_file is not None, form, written_as, cost, as_json))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How a ranking is shown and written."""
+
+    track: str
+    """As it was given."""
+    store: str
+    path: Path
+    named: bool
+    """Whether the path was given."""
+    form: Format | None
+    written_as: Format
+    cost: bool
+    as_json: bool
+
+
+def _show(results: Store, ranking: Ranking, chosen: Track, asked: _Asked) -> None:
+    """Write a ranking to its files and print it."""
+    from harness.leaderboard.uploads import uploads  # noqa: PLC0415
+
+    name, path = chosen.name, asked.path
     uploaded = uploads(results, name, chosen.fingerprint, chosen.planned)
     # Files that list nothing must not replace good ones.
     listed = bool(ranking.entries or ranking.elsewhere or ranking.withdrawn)
-    first = _first_run(track, chosen, store)
+    first = _first_run(asked.track, chosen, asked.store)
     if not (listed or ranking.left_out or uploaded):
-        raise StoreError(f"no finished cell of track {name} in {shown(store)}, nothing is written; run: {first}")
-    if form:
-        _export(ranking, form, path if out_file else None, cost)
+        raise StoreError(f"no finished cell of track {name} in {shown(asked.store)}, nothing is written; run: {first}")
+    if asked.form:
+        _export(ranking, asked.form, path if asked.named else None, asked.cost)
         return
     wide = Console(highlight=False, width=None if out.is_terminal else 120)
-    if cost:
-        _costs(ranking, path, written_as, wide, as_json)
+    if asked.cost:
+        _costs(ranking, path, asked.written_as, wide, asked.as_json)
         return
-    files = _write(ranking, path, written_as) if listed else []
-    if as_json:
+    files = _write(ranking, path, asked.written_as) if listed else []
+    if asked.as_json:
         print_json(_for_machines(results, ranking, uploaded, chosen.rounding))
         return
     for line in chosen.competition.lines():
         say(line)
     if not ranking.entries:
-        say(f"no ranked runs on track {name} in {shown(store)}; run: {first}")
+        say(f"no ranked runs on track {name} in {shown(asked.store)}; run: {first}")
     _print(results, ranking, uploaded, chosen, wide)
     say("\n".join([*_not_ranked(ranking, [] if listed else results.runs()), _written(listed, *(files or [path]))]))
     _draw(ranking)
 
 
-@commands.command()
-def compare(
-    first: Annotated[
-        str,
-        typer.Argument(help="Entry of the leaderboard.", metavar="FIRST", autocompletion=complete_entries),
-    ],
-    second: Annotated[
-        str,
-        typer.Argument(help="The entry it is compared with.", metavar="SECOND", autocompletion=complete_entries),
-    ],
-    track: TrackName = "mini",
-    tasks_dir: TasksDir = None,
-    store: StoreUrl = STORE,
-    labels: Labels = CORRECTED,
-    organiser: Organiser = False,
-    form: Form = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show where two entries differ, by task, split and test text, with intervals and p-values.
+def _levels(ranking: Ranking, as_json: bool) -> None:
+    """Print what each access level buys."""
+    from harness.leaderboard.levels import bought, level_records, level_table  # noqa: PLC0415
 
-    Both must be complete, and in one division. Intervals and p-values are adjusted for all pairs of entries, as the
-    ranks are: two entries are told apart here exactly where the leaderboard tells them apart.
-    """
-    from harness.leaderboard.compare import compare as compared  # noqa: PLC0415
-    from harness.leaderboard.compare import comparison_record, comparison_rows, comparison_table  # noqa: PLC0415
-    from harness.leaderboard.kept_back import check_public  # noqa: PLC0415
-    from harness.leaderboard.rank import rank  # noqa: PLC0415
-    from harness.tracks.track import load_track  # noqa: PLC0415
-
-    if first == second:
-        raise InputError(f"compare {first} {second}: name two different entries")
-    chosen = load_track(track, tasks_dir)
-    check_public(chosen, organiser=organiser)
-    results = existing_store(store, labels)
-    ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
-    found = compared(ranking, first, second)
-    if form is not None:
-        export(f"{first} minus {second}, track {chosen.name}", comparison_rows(found), form, "comparison")
-        return
+    found = bought(ranking)
     if as_json:
-        print_json(comparison_record(found))
-        return
-    for line in results.labels_shown(chosen.name):
-        say(line)
-    Console(highlight=False, width=None if out.is_terminal else 120).print(comparison_table(found))
+        print_json(level_records(found))
+    else:
+        Console(highlight=False, width=None if out.is_terminal else 140).print(level_table(found, ranking.track))
 
 
 def _usage(results: Store, track: str, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from harness.blackbox.session import Incumbent
     from harness.contract import Examples, IntArray, Task
-    from harness.lm.model import LanguageModel
+    from harness.lm.served import Served
     from harness.tracks.track import TrackTask
+
+M = TypeVar("M", bound="Served")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Applied:
     """Why the answers could not be applied. In that case no prediction is kept."""
 
 
-def tested_by(lm: LanguageModel, spec: TrackTask) -> LanguageModel:
+def tested_by(lm: M, spec: TrackTask) -> M:
     """The model that reads the test texts. It cuts them shorter if the track says so."""
     return lm if isinstance(spec.test_tokens, msgspec.UnsetType) else lm.cut_at(spec.test_tokens)
 
@@ -54,7 +56,7 @@ def apply(
     incumbents: Mapping[float, Incumbent],
     task: Task,
     test: Examples,
-    lm: LanguageModel,
+    lm: Served,
     seconds: float,
 ) -> Applied:
     """Compute the predictions of every kept incumbent, once for each distinct answer.

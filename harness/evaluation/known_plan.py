@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from harness.evaluation.environment import PACKAGES, REFERENCE_PACKAGES, package_version
+from harness.evaluation.overrides import backend_of
 from harness.lm.packages import located
 from harness.results.records import RunKey  # noqa: TC001 - msgspec reads the types
 from harness.sandbox.submission import Access  # noqa: TC001
@@ -68,10 +69,10 @@ def key_of(prepared: Preparation) -> str | None:
         prepared: track, choices and data.
 
     Returns:
-        The digest. None if the model's files are not on this machine, or if the device is a GPU, because its driver
-        would have to be asked.
+        The digest. None if the model's files are not on this machine, if a server computes, or if the device is a
+        GPU, because its driver would have to be asked.
     """
-    model = _model(prepared.track.model.source)
+    model = None if backend_of(prepared.track) == "openai" else _model(prepared.track.model.source)
     if model is None or prepared.kind != "cpu":
         return None
     choices = prepared.choices

@@ -60,7 +60,7 @@ class Overrides:
     test_data: Path | None = field(default=None, metadata=_decision("modified", planned="name", replayed="given"))
     """Directory of test sets that replace the data's own. Such a run is compared with the public one."""
     backend: str | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
-    """``torch`` or ``onnxruntime``."""
+    """``torch``, ``onnxruntime``, or ``openai`` for a served model, which is no change of a track with an endpoint."""
     shots: int | None = field(default=None, metadata=_decision("modified", planned="value", replayed="stored"))
     """Number of training examples per class, and also of dev examples, if the splits are drawn here."""
     seed: int = field(default=0, metadata=_decision("seed", planned="value", replayed="stored"))
@@ -68,6 +68,12 @@ class Overrides:
     """Number of the repeat. Each repeat has its own seed, and the score of a cell is the mean over its repeats."""
     device: str | None = field(default=None, metadata=_decision("device", planned="value", replayed="no"))
     """``cpu`` or ``cuda``. The device used is stored, and only runs on the track's device are ranked."""
+    endpoint: str | None = field(default=None, metadata=_decision("device", planned="value", replayed="given"))
+    """Address of the server that computes, with backend ``openai``. The server and its model stand for the device."""
+    served_model: str | None = field(default=None, metadata=_decision("device", planned="value", replayed="given"))
+    """Name of the model on that server."""
+    concurrency: int = field(default=4, metadata=_decision("part", planned="no", replayed="given"))
+    """Requests to that server at once."""
     p0: Path | None = field(default=None, metadata=_decision("external", planned="name", replayed="given"))
     """A pre-trained prompt for the pair tasks, from `harness pretrain-prompt`. Such a run used outside data."""
     white_box: bool = field(default=False, metadata=_decision("access", planned="no", replayed="no"))
@@ -82,11 +88,15 @@ class Overrides:
 
     def modified(self, track: Track) -> tuple[str, ...]:
         """Names of the track's choices that are overridden, as `RunKey.modified` holds them."""
-        own: dict[str, object] = {"backend": backend_of(track)}
+        own: dict[str, object] = {"backend": "openai" if self._served(track) else backend_of(track)}
         if track.data.source == "kit" or (track.data.takes_kit and self.data is not None and is_kit(self.data)):
             own["data"] = self.data
         named = (name for name, decision in decisions().items() if decision.identity == "modified")
         return tuple(name for name in named if getattr(self, name) not in {None, own.get(name)})
+
+    def _served(self, track: Track) -> bool:
+        """Whether a server computes on a track that is made for it."""
+        return self.backend == "openai" and track.endpoint is not None
 
     def basis(self) -> list[Any]:
         """The part of the overrides that the digest in a plan's line covers, as JSON.
@@ -124,7 +134,7 @@ class Overrides:
             "splits": tuple(sorted({cell.split for cell in cells})),
             "calls": max(cell.record.calls_total for cell in cells) if "calls" in key.modified else None,
             "shots": cells[0].record.train_rows // len(cells[0].record.words) if "shots" in key.modified else None,
-            "backend": other_backend(track) if "backend" in key.modified else None,
+            "backend": "openai" if key.served else other_backend(track) if "backend" in key.modified else None,
         }
         given = {name: getattr(self, name) for name, each in decisions().items() if each.replayed == "given"}
         return type(self)(**stored, **given)
@@ -146,12 +156,13 @@ def is_kit(directory: Path) -> bool:
 
 
 def backend_of(track: Track) -> str:
-    """The library that computes the model's forward passes: ``torch`` or ``onnxruntime``."""
-    return "onnxruntime" if track.numerics.forward == "onnxruntime" else "torch"
+    """What computes the model's forward passes: ``torch``, ``onnxruntime``, or ``openai`` for a server."""
+    forward = track.numerics.forward
+    return forward if forward in {"onnxruntime", "openai"} else "torch"
 
 
 def other_backend(track: Track) -> str:
-    """The backend that the track does not use."""
+    """The library that the track does not use."""
     return "torch" if backend_of(track) == "onnxruntime" else "onnxruntime"
 
 

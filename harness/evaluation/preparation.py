@@ -53,6 +53,7 @@ class Preparation:
         self.given, self.choices = track, choices
         if choices.test_data is not None and not choices.test_data.is_dir():
             raise InputError(f"--test-data {choices.test_data}: no such directory")
+        check_endpoint(track, choices)
         self.kind = _device_kind(track, choices.device)
         hub_tasks = () if choices.data else choices.tasks or tuple(track.tasks)
         self.track, staged = at_hand(replaced(track, choices), choices.staged, hub_tasks)
@@ -122,6 +123,28 @@ def allowed_packages(track: Track) -> dict[str, str]:
     return track.given_packages.check_installed(track.name, track.model.source)
 
 
+def check_endpoint(track: Track, choices: Overrides) -> None:
+    """Refuse choices about an endpoint that do not go together.
+
+    Raises:
+        InputError: the message says what to add or to leave out.
+    """
+    if (choices.backend or backend_of(track)) != "openai":
+        given = {"--endpoint": choices.endpoint, "--served-model": choices.served_model}
+        wrong = next((option for option, value in given.items() if value is not None), None)
+        if wrong:
+            raise InputError(f"{wrong} names a server, and the model is computed here; give --backend openai, too")
+        return
+    if choices.endpoint is None:
+        raise InputError("--backend openai asks a server; name it with --endpoint http://HOST:PORT (docs/endpoints.md)")
+    if choices.concurrency < 1:
+        raise InputError(f"--concurrency {choices.concurrency}: at least one request at once is needed")
+    nothing = {"--device": choices.device, "--p0": choices.p0, "--white-box": choices.white_box or None}
+    wrong = next((option for option, value in nothing.items() if value is not None), None)
+    if wrong:
+        raise InputError(f"{wrong}: the weights are on the server, and text is all that it takes; leave that out")
+
+
 def check_budget(calls: int, train_rows: int) -> None:
     """Refuse a budget that the wire format cannot count.
 
@@ -187,8 +210,8 @@ def relative_to_p0(cell: Cell) -> bool:
 
 def _on_backend(track: Track, wanted: str) -> Track:
     """The track with another backend. ONNX Runtime computes in float32."""
-    if wanted not in {"torch", "onnxruntime"}:
-        raise InputError(f"--backend {wanted}: torch or onnxruntime is needed")
+    if wanted not in {"torch", "onnxruntime", "openai"}:
+        raise InputError(f"--backend {wanted}: torch, onnxruntime or openai is needed")
     if wanted == backend_of(track):
         return track
     numerics = msgspec.structs.replace(track.numerics, forward="packed" if wanted == "torch" else wanted)

@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,7 @@ from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
 from harness.errors import SubmissionError
 from harness.evaluation.applying import Applied, apply, tested_by
+from harness.evaluation.billing import billed
 from harness.evaluation.endings import stack_of, status_of
 from harness.evaluation.queried import QueriedTexts
 from harness.lm.fingerprint import fingerprint
@@ -32,7 +33,6 @@ from harness.results.records import CellRecord, KeptAnswer, Usage
 from harness.results.status import COUNTS, MARKS
 from harness.sandbox import best_tier, launch, presets, traces
 from harness.sandbox.snapshot import as_given, snapshot
-from harness.sandbox.submission import loaded
 from harness.sandbox.trial import refusal
 from harness.solving.metrics import cell_score
 from harness.tracks.examples import examples_sha256, load_shots, load_test
@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from harness.blackbox.session import Incumbent
     from harness.contract import ModelInfo, Shots, Task
     from harness.lm.model import LanguageModel
+    from harness.lm.served import Served
     from harness.results.records import Note
     from harness.results.store import Attempt
-    from harness.sandbox.submission import Solver, Submission
+    from harness.sandbox.submission import Submission
     from harness.tracks.examples import Source
     from harness.tracks.limits import Limits
     from harness.tracks.tasks import TaskFile
@@ -103,7 +104,7 @@ def run_cell(
     cell: Cell,
     submission: Submission,
     options: Mapping[str, str],
-    lm: LanguageModel,
+    lm: Served,
     attempt: Attempt,
     watch: Watch,
     tier: Tier | None = None,
@@ -124,7 +125,7 @@ def run_cell(
     begun = _begun(cell, shots, lm)
     queried = QueriedTexts(Reading.of_tokenizer(lm.tokenizer))
     session = Session(priced_model(cell, shots, lm), meter, attempt, watch, queried.add)
-    started, before, waited = time.monotonic(), time.perf_counter(), waited_s()
+    started, before, waited, idle = time.monotonic(), time.perf_counter(), waited_s(), lm.traffic
     with snapshot(submission) as folder, lm.serving():
         worker = launch.start(cell.limits, folder, tier or best_tier.best().tier, cell.packages)
         tuning, grace_s = session.tuning, 0.0
@@ -138,10 +139,12 @@ def run_cell(
     left = dataclasses.replace(left, output=as_given(left.output, folder, submission))
     tuning.detail = as_given(tuning.detail, folder, submission)
     waited = waited_s() - waited
-    tuning_s = time.perf_counter() - before - waited
+    tuning_s, tuned = time.perf_counter() - before - waited, lm.traffic
     status, detail = status_of(tuning, left, meter.budget)
     if tuning.config is None and status == "crashed":
         detail = str(refusal(submission, detail or left.output))
+    if status == "crashed" and lm.lacks:
+        detail = f"{lm.lacks}\n{detail}"
     test = load_test(cell.file, cell.source)  # only now, after the worker is dead
     applied = apply(tuning.incumbents, cell.task, test, tested_by(lm, cell.spec), cell.limits.answers.seconds)
     if applied.problem and status in COUNTS:  # a failure keeps its own reason
@@ -165,11 +168,12 @@ def run_cell(
         isolation=dataclasses.asdict(worker.isolation),
         tuning_s=tuning_s,
         test_texts=queried.of_test(test, shots),
+        billed=billed(idle, tuned, lm.traffic),
     )
     return _finished(cell, attempt, status, record, applied, lm)
 
 
-def priced_model(cell: Cell, shots: Shots, lm: LanguageModel) -> PricedModel:
+def priced_model(cell: Cell, shots: Shots, lm: Served) -> PricedModel:
     """The model with the limits and prices of a cell."""
     frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
     return PricedModel(lm, cell.task, answer, frame, texts, cell.limits.answers, cell.spec.tokens_of_a_row)
@@ -181,7 +185,7 @@ def settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> t
     return dataclasses.replace(cell, spec=spec), presets.on_task(submission, options, cell.task.name)
 
 
-def _begun(cell: Cell, shots: Shots, lm: LanguageModel) -> CellRecord:
+def _begun(cell: Cell, shots: Shots, lm: Served) -> CellRecord:
     """The facts about a cell before anything runs. The device's peak memory is measured from here."""
     from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
 
@@ -213,9 +217,7 @@ def _used(record: CellRecord, usage: Usage) -> CellRecord:
     return dataclasses.replace(record, **dataclasses.asdict(usage))
 
 
-def _finished(
-    cell: Cell, attempt: Attempt, status: str, record: CellRecord, applied: Applied, lm: LanguageModel
-) -> Verdict:
+def _finished(cell: Cell, attempt: Attempt, status: str, record: CellRecord, applied: Applied, lm: Served) -> Verdict:
     """Store how a cell ended, with the time of its test and the peak memory."""
     from harness.lm import device  # noqa: PLC0415 - torch, as in `run_cell`
 
@@ -267,22 +269,22 @@ def run_reference(
         DataError: the data are missing or malformed.
         StoreError: a fact could not be written to disk.
     """
-    from harness.evaluation.white_box import WHITE_BOX_LEVEL, Training, WhiteBox, train  # noqa: PLC0415 - torch
+    from harness.evaluation import white_box  # noqa: PLC0415 - torch
 
     cell, options = settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()
-    white = WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
+    white = white_box.WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # its output is not a result
         config, folder = dict[str, object](), submission.path
         try:
-            solver = _imported(stack, submission, options)
+            solver = white_box.imported(stack, submission, options)
         except SubmissionError as problem:
-            training = Training("crashed", str(problem), None, [])
+            training = white_box.Training("crashed", str(problem), None, [])
         else:
-            config, folder = _shown(solver.config), solver.folder
-            training = train(solver, white, cell.task, shots, cell.worker_seed, watch)
+            config, folder = white_box.shown(solver.config), solver.folder
+            training = white_box.train(solver, white, cell.task, shots, cell.worker_seed, watch)
         tuning_s = time.perf_counter() - before
         status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
         white.test_by(tested_by(lm, cell.spec))
@@ -295,7 +297,7 @@ def run_reference(
                 status, detail = "invalid_answer", traces.authors(problem, folder)
         applied = Applied(test, tuple(kept), time.perf_counter() - before)
     record = dataclasses.replace(
-        _used(begun, Usage(level=WHITE_BOX_LEVEL)),
+        _used(begun, Usage(level=white_box.WHITE_BOX_LEVEL)),
         detail=as_given(detail, folder, submission),
         config=config,
         calls_total=0,
@@ -328,7 +330,7 @@ class HandedIn:
 def score_handed(
     cell: Cell,
     handed: HandedIn,
-    lm: LanguageModel,
+    lm: Served,
     attempt: Attempt,
     where: str,
     problem: str = "",
@@ -362,28 +364,3 @@ def score_handed(
         tuning_s=handed.tuning_s,
     )
     return _finished(cell, attempt, applied.status, record, applied, lm)
-
-
-def _imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
-    """Import a reference's code. When the stack closes, its modules are removed from this process."""
-    folder = submission.path
-    try:
-        folder = stack.enter_context(snapshot(submission))
-        return stack.enter_context(loaded(folder, options))
-    except SubmissionError:
-        raise
-    except ModuleNotFoundError as problem:
-        raise SubmissionError(
-            f"{submission.path}: the module {problem.name!r} is not installed. What the references that ship need "
-            'comes with: pip install -e ".[references]"'
-        ) from problem
-    except (Exception, SystemExit) as problem:
-        said = as_given(traces.authors(problem, folder), folder, submission)
-        raise SubmissionError(f"{submission.path}: cannot be imported:\n{said}") from problem
-
-
-def _shown(config: Any) -> dict[str, object]:
-    """A reference's configuration in its stored form: plain data unchanged, anything else as text."""
-    plain = (bool, int, float, str, type(None))
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return {name: value if isinstance(value, plain) else repr(value) for name, value in values.items()}

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, cast, get_args
 
 import msgspec
 
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
     from harness.evaluation.overrides import Overrides
     from harness.evaluation.referee import Watch
+    from harness.lm.endpoint.model import EndpointModel
     from harness.lm.model import LanguageModel
+    from harness.lm.served import Served
     from harness.results.records import StoredCell
     from harness.results.store import Store
     from harness.sandbox.submission import Submission
     from harness.tracks.tiers import Tier
-    from harness.tracks.track import DType, Track
+    from harness.tracks.track import Track
 
 
 class Progress(Protocol):
@@ -207,13 +209,18 @@ class Evaluation:
         self.store = store
         self._sandbox = choices.sandbox
         prepared = prepared or Preparation(track, choices)
-        self.track, self.device = prepared.track, device.name(prepared.kind)
-        self.oddities = prepared.oddities
-        self.lm: LanguageModel = load_model(
-            self.track.model, self.track.prompt, device=prepared.kind, numerics=self.track.numerics
-        )
-        self._p0 = None if choices.p0 is None else read_p0(choices.p0, self.lm)
-        self._with_p0 = self.lm.with_p0(self._p0.values, self._p0.mode) if self._p0 else self.lm
+        self.track, self.oddities, self._p0 = prepared.track, prepared.oddities, None
+        self.lm: Served
+        self._with_p0: Served
+        if backend_of(self.track) == "openai":
+            served = _connected(self.track, choices)
+            self.lm, self._with_p0, self.device = served, served, served.ranked_as
+        else:
+            numerics = self.track.numerics
+            own = load_model(self.track.model, self.track.prompt, device=prepared.kind, numerics=numerics)
+            self._p0 = None if choices.p0 is None else read_p0(choices.p0, own)
+            self.lm, self._with_p0 = own, own.with_p0(self._p0.values, self._p0.mode) if self._p0 else own
+            self.device = device.name(prepared.kind)
         runtime = {"onnxruntime": onnxruntime_version()} if backend_of(self.track) == "onnxruntime" else {}
         allowed: dict[str, Any] = {"allowed": prepared.allowed} if prepared.allowed else {}
         facts = device.facts(prepared.kind) | runtime | allowed
@@ -272,8 +279,9 @@ class Evaluation:
         attempt = self.store.begin(run, cell.task.name, cell.split, replaces)
         try:
             if white_box:
-                with lm.device_lock:
-                    return run_reference(cell, submission, options, lm, attempt, watch)
+                own = cast("LanguageModel", lm)  # `check_endpoint` refuses --white-box with a server
+                with own.device_lock:
+                    return run_reference(cell, submission, options, own, attempt, watch)
             return run_cell(cell, submission, options, lm, attempt, watch, tier)
         except SubmissionError:
             attempt.withdraw()
@@ -284,7 +292,7 @@ class Evaluation:
         """The cells that are run for every submission."""
         return self.plan.cells
 
-    def model_for(self, cell: Cell) -> LanguageModel:
+    def model_for(self, cell: Cell) -> Served:
         """The model that serves this cell's submission: with the pre-trained prompt, if the cell uses one."""
         return self._with_p0 if relative_to_p0(cell) else self.lm
 
@@ -345,7 +353,14 @@ def _places(cell: Cell) -> list[Path]:
     return [Path(each).resolve() for each in known if isinstance(each, str | Path)]
 
 
-def numeric_profile(track: Track, dtype: DType) -> dict[str, object]:
+def _connected(track: Track, choices: Overrides) -> EndpointModel:
+    from harness.lm.endpoint.model import connect  # noqa: PLC0415 - torch, as `Evaluation`
+
+    served = choices.served_model or (track.endpoint.served if track.endpoint else "")
+    return connect(track.model, choices.endpoint or "", served or None, choices.concurrency)
+
+
+def numeric_profile(track: Track, dtype: str) -> dict[str, object]:
     """How numbers are computed, as stored with a run: the number format used here and the track's `Numerics`."""
     return {"dtype": dtype, **msgspec.to_builtins(track.numerics)}
 

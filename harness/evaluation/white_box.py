@@ -11,6 +11,7 @@ predictor that it yields is scored. The test set is loaded after `tune` has ende
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,17 +27,20 @@ from harness.lm.backbones import families
 from harness.lm.device import memory_for, seeded
 from harness.results.status import COUNTS
 from harness.sandbox import answering, traces
+from harness.sandbox.snapshot import as_given, snapshot
+from harness.sandbox.submission import loaded
 from harness.solving import cross_entropy, score
 from harness.solving.answers import finite_note
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from harness.contract import Examples, FloatArray, IntArray, Mode, Shots, Subspace, Task, Text
     from harness.lm.backbones.base import Batch
     from harness.lm.model import LanguageModel
     from harness.lm.text import Encoded
-    from harness.sandbox.submission import Solver
+    from harness.sandbox.submission import Solver, Submission
 
 WHITE_BOX_LEVEL = 4
 """Access level of a reference. The levels of the black box are 0 to 3."""
@@ -287,3 +291,28 @@ def train(
     if training.last is not None or ended not in COUNTS:
         training.status = ended
     return training
+
+
+def imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
+    """Import a reference's code. When the stack closes, its modules are removed from this process."""
+    folder = submission.path
+    try:
+        folder = stack.enter_context(snapshot(submission))
+        return stack.enter_context(loaded(folder, options))
+    except SubmissionError:
+        raise
+    except ModuleNotFoundError as problem:
+        raise SubmissionError(
+            f"{submission.path}: the module {problem.name!r} is not installed. What the references that ship need "
+            'comes with: pip install -e ".[references]"'
+        ) from problem
+    except (Exception, SystemExit) as problem:
+        said = as_given(traces.authors(problem, folder), folder, submission)
+        raise SubmissionError(f"{submission.path}: cannot be imported:\n{said}") from problem
+
+
+def shown(config: Any) -> dict[str, object]:
+    """A reference's configuration in its stored form: plain data unchanged, anything else as text."""
+    plain = (bool, int, float, str, type(None))
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: value if isinstance(value, plain) else repr(value) for name, value in values.items()}

@@ -47,7 +47,11 @@ def money(entry: Entry, prices: Prices | None) -> float | None:
     """The price of an entry's tuning by a track's price list; None without a list, and for references."""
     if prices is None or entry.white_box:
         return None
-    return prices.cost(*(cost(entry, kind) for kind in COSTS))
+    calls, tokens, traffic, seconds = (cost(entry, kind) for kind in COSTS)
+    bills = [cell.record.billed for cell in entry.cells if cell.record.billed is not None]
+    if bills:  # a server counts its own tokens
+        tokens = float(sum(each.sent for each in bills))
+    return prices.cost(calls, tokens, traffic, seconds, sum(each.received for each in bills))
 
 
 def fronts(entries: Sequence[Entry]) -> list[tuple[str, ...]]:

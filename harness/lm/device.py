@@ -13,7 +13,8 @@ from harness.errors import DeviceMemoryError, InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.tracks.track import Numerics, Track
+    from harness.tracks.numerics import Numerics
+    from harness.tracks.track import Track
 
 Kind = Literal["cpu", "cuda"]
 

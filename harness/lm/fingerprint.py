@@ -16,8 +16,10 @@ from harness.contract import Subspace
 from harness.results.records import Fingerprint
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from harness.contract import Task
-    from harness.lm.model import LanguageModel
+    from harness.lm.served import Served
 
 TEXTS = (
     "It rained in the morning, and in the afternoon the sun came out.",
@@ -28,11 +30,11 @@ TEXTS = (
 """Texts of different lengths, so that padding and chunks affect the numbers."""
 _DIM, _SEED = 16, 20_220_628
 _DECIMALS = 2
-_taken: weakref.WeakKeyDictionary[LanguageModel, dict[Task, Fingerprint]] = weakref.WeakKeyDictionary()
+_taken: weakref.WeakKeyDictionary[Served, dict[Task, Fingerprint]] = weakref.WeakKeyDictionary()
 """Fingerprints computed in this process. Neither a model nor a task's wording changes while the process runs."""
 
 
-def fingerprint(lm: LanguageModel, task: Task) -> Fingerprint:
+def fingerprint(lm: Served, task: Task) -> Fingerprint:
     """The result of `probe`, computed once per process and task. The cells of a task share it."""
     taken = _taken.setdefault(lm, {})
     if task not in taken:
@@ -40,18 +42,26 @@ def fingerprint(lm: LanguageModel, task: Task) -> Fingerprint:
     return taken[task]
 
 
-def probe(lm: LanguageModel, task: Task) -> Fingerprint:
+def probe(lm: Served, task: Task) -> Fingerprint:
     """Label-word logits of `TEXTS` in the task's template, at the zero prompt and at one random deep prompt.
 
     ``logits`` are 2 x texts x words numbers in that order. ``sha256`` is the digest of the logits rounded to 0.01; it
     is short enough for people to compare. For a pair task, each text is paired with the next one. The random prompt has
-    the standard deviation of each layer's input and is computed by a projection, as most submissions do.
+    the standard deviation of each layer's input and is computed by a projection, as most submissions do. A served model
+    takes no prompts: its fingerprint is the texts x words log-probabilities of the bare template.
     """
     texts = tuple((TEXTS[n:] + TEXTS[:n])[: task.fields] for n in range(len(TEXTS)))
+    if not lm.prompt_tokens:  # a served model: its logits are up to a constant of each text
+        raw = lm.forward(None, lm.text_set(task.template, texts, None), lm.single_ids(task.words), normalize=True)
+        return _of(raw.logits.astype(np.float64))
     space = Subspace(_DIM, lm.info(texts, task.template).hidden_std, lm.prompt_tokens, seed=_SEED)
     z = np.random.Generator(np.random.Philox(key=[_SEED, 0])).standard_normal((lm.backbone.layers, _DIM))
     prompts = space.at(np.stack([np.zeros_like(z), z]))
     encoded = lm.text_set(task.template, texts)
     logits = lm.forward(prompts, encoded, lm.single_ids(task.words)).logits.astype(np.float64)
+    return _of(logits)
+
+
+def _of(logits: npt.NDArray[np.float64]) -> Fingerprint:
     digest = hashlib.sha256((logits.round(_DECIMALS) + 0.0).tobytes()).hexdigest()[:16]
     return Fingerprint(digest, tuple(logits.round(6).ravel().tolist()))

@@ -17,7 +17,7 @@ from harness.lm.kinds import check_exists, unavailable
 from harness.lm.model import LanguageModel
 from harness.lm.packages import PREFIX, located
 from harness.lm.text import Vocabulary
-from harness.tracks.track import Numerics
+from harness.tracks.numerics import Numerics
 
 if TYPE_CHECKING:
     from harness.lm.device import Kind as DeviceKind
@@ -59,23 +59,41 @@ def load_model(
 
 def load_tokens(spec: ModelSpec) -> Vocabulary | None:
     """The vocabulary of a track's model, by its tokenizer alone; None if the tokenizer is not on this machine."""
+    try:
+        tokenizer = load_tokenizer(spec)
+    except ModelError:
+        return None  # not available here for any reason; `load_model` reports it
+    return Vocabulary(_name(spec.source), tokenizer, len(tokenizer))
+
+
+def load_tokenizer(spec: ModelSpec) -> Any:
+    """The tokenizer of a track's model, without its weights. The hub is not asked.
+
+    Raises:
+        ModelError: it is not on this machine, or does not report offsets.
+    """
     import transformers  # noqa: PLC0415 - seconds to import
 
     if spec.source == "embedded":
         from harness.lm import embedded  # noqa: PLC0415
 
-        tokenizer: Any = embedded.tokenizer(embedded.package_folder())
-    else:
-        try:
-            source = located(spec.source)
-            where: dict[str, Any] = {"revision": spec.revision, "local_files_only": True}
-            if Path(source).is_dir():
-                gguf = check_directory(source)
-                where = {} if gguf is None else {"gguf_file": gguf.name}
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
-        except Exception:  # noqa: BLE001 - not available here for any reason; `load_model` reports it
-            return None
-    return Vocabulary(_name(spec.source), tokenizer, len(tokenizer))
+        return embedded.tokenizer(embedded.package_folder())
+    source = located(spec.source)
+    where: dict[str, Any] = {"revision": spec.revision, "local_files_only": True}
+    if Path(source).is_dir():
+        gguf = check_directory(source)
+        where = {} if gguf is None else {"gguf_file": gguf.name}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
+    except Exception as problem:
+        raise unavailable(spec.source, "", problem) from problem
+    return _with_offsets(spec.source, tokenizer)
+
+
+def _with_offsets(source: str, tokenizer: Any) -> Any:
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{source}: no tokenizer.json; only tokenizers that report offsets are supported")
+    return tokenizer
 
 
 def _name(source: str) -> str:
@@ -108,8 +126,7 @@ def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
         )
     except Exception as problem:
         raise unavailable(spec.source, f"{spec.kind} ", problem) from problem
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{spec.source}: no tokenizer.json; only tokenizers that report offsets are supported")
+    _with_offsets(spec.source, tokenizer)
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
             f"{spec.source}: {len(missing)} weights of {type(model).__name__} are not in its files, first "

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.lm.device import Kind as DeviceKind
-    from harness.tracks.track import DType, Forward, ModelSpec, PromptSpec
+    from harness.tracks.numerics import Forward
+    from harness.tracks.track import DType, ModelSpec, PromptSpec
 
 
 class LanguageModel:
     """Frozen weights with their tokenizer, on one device, in one number format."""
 
+    lacks, traffic = "", None  # `harness.lm.served`: everything can be had, and there is no server
     format: DType
     """The number format in which this machine computes, one of those that the track allows (`harness.lm.formats`)."""
 
@@ -196,18 +198,7 @@ class LanguageModel:
         return self._single_ids(cell(), tuple(words))
 
     def _known_ids(self, _cell: object, words: tuple[str, ...]) -> tuple[int, ...]:
-        if not words:
-            raise QueryError("the query has no label words; give at least one")
-        ids = self.word_ids(words)
-        for word, pieces in zip(words, ids, strict=True):
-            if len(pieces) != 1:
-                shown = ", ".join(self.tokenizer.convert_ids_to_tokens(pieces)) or "nothing"
-                raise QueryError(
-                    f"label word {word!r} is {len(pieces)} tokens of {self.name} ({shown}); choose a single-token word"
-                )
-            if pieces[0] == self.tokenizer.unk_token_id and self.tokenizer.unk_token_id != self.tokenizer.eos_token_id:
-                raise QueryError(f"label word {word!r} is unknown to {self.name}; choose a word of its vocabulary")
-        return tuple(pieces[0] for pieces in ids)
+        return self._tokens.single_ids(words)
 
     def check(self, prompts: Prompts | None) -> None:
         """Refuse prompts of a wrong shape before they are charged.
@@ -242,6 +233,9 @@ class LanguageModel:
             raise QueryError(
                 f"coordinates of shape {prompts.z.shape}; (candidates, {expected[0]}, {expected[1]}) expected"
             )
+
+    def check_features(self, features: FeatureKind | None) -> None:
+        """Every kind of hidden states can be had; see `harness.blackbox.model.Model`."""
 
     def forward(
         self,

@@ -65,6 +65,29 @@ class Vocabulary:
         """Token ids of each word, verbatim."""
         return [list(self._tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words_of(words)]
 
+    def text(self, token: int) -> str:
+        """The text of one token id."""
+        return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
+    def single_ids(self, words: Sequence[str]) -> tuple[int, ...]:
+        """One id for each label word.
+
+        Raises:
+            QueryError: there are no words, or one is not a single token. The message names its tokens.
+        """
+        if not words:
+            raise QueryError("the query has no label words; give at least one")
+        ids, tokenizer = self.word_ids(words), self._tokenizer
+        for word, pieces in zip(words, ids, strict=True):
+            if len(pieces) != 1:
+                shown = ", ".join(tokenizer.convert_ids_to_tokens(pieces)) or "nothing"
+                raise QueryError(
+                    f"label word {word!r} is {len(pieces)} tokens of {self.name} ({shown}); choose a single-token word"
+                )
+            if pieces[0] == tokenizer.unk_token_id and tokenizer.unk_token_id != tokenizer.eos_token_id:
+                raise QueryError(f"label word {word!r} is unknown to {self.name}; choose a word of its vocabulary")
+        return tuple(pieces[0] for pieces in ids)
+
     @cached_property
     def words(self) -> tuple[str, ...]:
         """The word of each token id.

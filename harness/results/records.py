@@ -25,6 +25,8 @@ T = TypeVar("T")
 RunAccess: TypeAlias = Literal["black-box", "white-box", "predictions"]
 """``white-box``: a reference that may train with the model's weights; it is listed and never ranked.
 ``predictions``: uploaded; nothing is known of how they were made, and they are listed separately."""
+ENDPOINT = "endpoint "
+"""How the device of a run begins whose model a server computed: `RunKey.device`."""
 Note: TypeAlias = Mapping[str, float]
 """Numbers that a submission stores beside an answer."""
 
@@ -45,7 +47,8 @@ class RunKey:
     data: str
     data_sha256: str
     device: str
-    """``cpu``, or the GPU's name from its driver. It is the device that was used, whatever the track says."""
+    """``cpu``, or the GPU's name from its driver. It is the device that was used, whatever the track says. Of a served
+    model, the server, the model and what it gives of a word, after `ENDPOINT`."""
     seed: int
     environment_sha256: str
     """Digest of the versions of everything that computes."""
@@ -66,6 +69,11 @@ class RunKey:
     def label(self) -> str:
         """The entry as people see it, with its team: ``team/name[options]``."""
         return f"{self.team}/{self.entry}" if self.team else self.entry
+
+    @property
+    def served(self) -> bool:
+        """Whether a server computed the model, so that its weights are not known."""
+        return self.device.startswith(ENDPOINT)
 
     @property
     def tried(self) -> tuple[str, str, str]:
@@ -160,6 +168,22 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
+class Billed:
+    """What a cell of a served model exchanged with its server (`harness.lm.endpoint.requests.Traffic`)."""
+
+    requests: int = 0
+    resent: int = 0
+    """Requests that were sent once more; the meter charged their query once."""
+    sent: int = 0
+    """Tokens of the prompts by the server's count, while the submission tuned."""
+    received: int = 0
+    """Tokens that the server generated meanwhile."""
+    test_sent: int = 0
+    """The same while the referee scored the answers."""
+    test_received: int = 0
+
+
+@dataclass(frozen=True)
 class CellRecord:
     """What is known of a finished cell beside its status, answers and predictions: the column ``facts``.
 
@@ -241,6 +265,8 @@ class CellRecord:
     test_texts: int | None = None
     """Texts of the test set, those of train and dev aside, that the submission queried: it knew them from elsewhere.
     They are compared as a model reads them (`harness.lm.reading`). None in cells from before this count."""
+    billed: Billed | None = None
+    """What was exchanged with the server; None where the model was computed in the referee's process."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -258,8 +284,10 @@ class CellRecord:
         for later in ("format", "row_tokens", "metric", "log", "replaced"):
             if not found[later]:
                 del found[later]  # as it was stored before there was the field
-        if self.test_texts is None:
-            del found["test_texts"]
+        found["billed"] = None if self.billed is None else asdict(self.billed)
+        for later in ("test_texts", "billed"):
+            if found[later] is None:
+                del found[later]
         return found
 
     def to_json(self) -> str:

@@ -15,6 +15,7 @@ from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
 from harness.errors import InputError, TaskError, TrackError, did_you_mean
 from harness.tracks.competition import Competition
 from harness.tracks.limits import Limits, Positive  # noqa: TC001 - as above
+from harness.tracks.numerics import EndpointSpec, Numerics
 from harness.tracks.packages import PackageSpec  # noqa: TC001
 from harness.tracks.prices import Prices  # noqa: TC001
 from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, find_task, tasks_dir, with_metric
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DType = Literal["float32", "bfloat16", "float16", "int8"]
-Forward = Literal["packed", "invariant", "padded", "plain", "onnxruntime"]
 DataSource = Literal["embedded", "kit", "hub", "files"]
 Draw = Literal["hash", "bbt-2022"]
 
@@ -122,29 +122,6 @@ class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None if self.row_tokens is msgspec.UNSET else self.row_tokens
 
 
-class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How numbers are computed, apart from `ModelSpec.dtype`: all other settings that affect the last digits."""
-
-    tf32: bool = False
-    """Whether a GPU may round the factors of float32 matrix products to TF32, which has a mantissa of ten bits."""
-    attention: Literal["sdpa", "math"] = "sdpa"
-    """``sdpa``: torch's fused attention, with the kernel that torch chooses. ``math``: plain operations only."""
-    deterministic: bool = False
-    """Whether torch must use deterministic algorithms. If there is none for an operation, torch raises an error."""
-    threads: Positive | None = None
-    """CPU threads of the referee; None leaves the number to the environment."""
-    chunk_tokens: Positive = 4096
-    """Number of tokens forwarded at once. The packed path for masked models gives half as many to each CPU thread. This
-    bounds the memory, and it decides which rows share a chunk and so affects the last digits."""
-    forward: Forward = "packed"
-    """``packed``: the fast path without pad tokens, if the family has one. ``invariant``: the same path, slower, but a
-    row's numbers are the same to the last bit whatever rows share its query (these families, on a CPU). ``padded``:
-    with
-    pad tokens (masked models; causal ones as in ``plain``). ``plain``: the forward method of transformers, one
-    candidate
-    at a time. ``onnxruntime``: ONNX Runtime's kernels, in float32."""
-
-
 class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A track file, validated."""
 
@@ -190,6 +167,14 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Distributions that a submission may import beside those of every track."""
         return () if self.given_packages is msgspec.UNSET else self.given_packages.names
 
+    given_endpoint: EndpointSpec | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="endpoint")
+    """The ``[endpoint]`` table; see `EndpointSpec`."""
+
+    @property
+    def endpoint(self) -> EndpointSpec | None:
+        """How a served model may stand for the track's, if it may."""
+        return None if self.given_endpoint is msgspec.UNSET else self.given_endpoint
+
     @property
     def prices(self) -> Prices | None:
         """The price list, if the track has one."""
@@ -209,6 +194,8 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def ranks(self, device: str) -> bool:
         """Whether this track ranks runs on a device, named as in `RunKey.device`."""
+        if device.startswith("endpoint "):
+            return self.endpoint is not None
         if "cpu" in {self.device, device}:
             return self.device == device
         return self.device_name in {None, device}

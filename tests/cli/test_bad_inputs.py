@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.options import parsed
+from harness.cli.entrants import parsed
 from harness.errors import InputError
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.preparation import MOST_ROWS, Preparation, check_budget

@@ -130,6 +130,7 @@ def test_a_new_submission_can_be_checked_at_once(harness: Any) -> None:
 
 def test_tracks_and_tasks_are_listed(harness: Any) -> None:
     assert {track["name"] for track in harness("tracks", "--json").json} == {
+        "api",
         "kit",
         "mini",
         "mini-causal",

@@ -33,7 +33,8 @@ from harness.lm import device
 from harness.results.records import CellRecord
 from harness.results.store import Store
 from harness.sandbox.submission import find
-from harness.tracks.track import Numerics, load_track
+from harness.tracks.numerics import Numerics
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

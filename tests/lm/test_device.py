@@ -28,8 +28,9 @@ from harness.lm.fingerprint import TEXTS, fingerprint, probe
 from harness.lm.load import load_model
 from harness.results.store import Store
 from harness.sandbox.submission import find
+from harness.tracks.numerics import Numerics
 from harness.tracks.tasks import load_task
-from harness.tracks.track import Numerics, Track, load_track
+from harness.tracks.track import Track, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,8 @@ from harness.lm import formats
 from harness.lm.backbones.linear import Int8Linear
 from harness.lm.formats import Processor, check, fastest
 from harness.lm.load import load_model
-from harness.tracks.track import DType, ModelSpec, Numerics, PromptSpec, load_track
+from harness.tracks.numerics import Numerics
+from harness.tracks.track import DType, ModelSpec, PromptSpec, load_track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +103,8 @@ def test_what_onednn_may_not_use_does_not_count(monkeypatch: pytest.MonkeyPatch,
 WORKED = """
 import numpy as np, sys, torch
 from harness.lm.load import load_model
-from harness.tracks.track import Numerics, load_track
+from harness.tracks.numerics import Numerics
+from harness.tracks.track import load_track
 track = load_track("mini")
 lm = load_model(track.model, track.prompt, numerics=Numerics(threads=1))
 texts = lm.text_set("{a} It was {mask} .", (("A warm and funny film.",), ("Why?",)))

@@ -19,7 +19,8 @@ from harness.lm.backbones.linear import ROWS, Linear, in_blocks
 from harness.lm.backbones.packing import layout, parts
 from harness.lm.load import load_model
 from harness.lm.model import LanguageModel
-from harness.tracks.track import ModelSpec, Numerics, PromptSpec
+from harness.tracks.numerics import Numerics
+from harness.tracks.track import ModelSpec, PromptSpec
 
 CPU = torch.device("cpu")
 P0 = PromptSpec(tokens=4, first_id=20)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SELECTING: dict[str, dict[str, Any]] = {
     "ajo": {"dim": 10},
     "bbt": {"dim": 10},
+    "bdpl": {"samples": 5, "rate": 0.05},
     "bbt_rgb": {"dim": 10},
     "bbtv2": {"dim": 10},
     "dect": {"passes": 4},
@@ -35,6 +36,7 @@ SELECTING: dict[str, dict[str, Any]] = {
     "nevergrad": {"dim": 10, "optimizer": "CMA"},
     "projection_free_es": {},
     "random_search": {"dim": 10},
+    "random_template_search": {},
     "spsa": {"dim": 10},
 }
 

@@ -12,6 +12,8 @@ from tools.score_tables import TASKS, of_submission, overview, read, replaced, r
 if TYPE_CHECKING:
     from pathlib import Path
 
+NOT_YET = {"bdpl", "grips", "random_template_search"}
+"""Submissions that the published results do not have yet; their pages say so."""
 SCORES = "dbpedia | qnli | qqp | snli | sst2"
 MINI = f"""# Measured
 
@@ -47,8 +49,10 @@ def test_the_readmes_of_the_project_say_what_the_pages_say() -> None:
 
 
 def test_every_submission_has_a_measured_score_on_the_default_track() -> None:
-    measured = score_tables.by_folder(read()["mini"])
-    assert set(measured) == {path.parent.name for path in score_tables.ROOT.glob("submissions/*/submission.py")}
+    measured = set(score_tables.by_folder(read()["mini"]))
+    assert not measured & NOT_YET, "measured: take them out of NOT_YET"
+    there = {path.parent.name for path in score_tables.ROOT.glob("submissions/*/submission.py")}
+    assert measured | NOT_YET == there
 
 
 def test_rows_are_read_from_the_ranking_and_the_references_alone() -> None:

@@ -13,7 +13,8 @@ from harness.lm.backbones.plain import PlainBackbone
 if TYPE_CHECKING:
     from harness.lm.backbones.base import Backbone
     from harness.lm.device import Kind as DeviceKind
-    from harness.tracks.track import DType, Forward, ModelSpec
+    from harness.tracks.numerics import Forward
+    from harness.tracks.track import DType, ModelSpec
 
 
 def number_format(model: Any, spec: ModelSpec, device: DeviceKind, forward: Forward) -> DType:

@@ -1,0 +1,250 @@
+"""A model behind an endpoint, with the interface of `harness.lm.model.LanguageModel` as far as a server gives it.
+
+The tokenizer is here and the weights are there. So texts are cut, priced and checked exactly as for a model in this
+process, and what cannot be had is refused before a request is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.blackbox.cells import cell, served
+from harness.blackbox.checkpoints import checkpoint
+from harness.blackbox.model import Forwarded
+from harness.contract import ModelInfo, Outputs
+from harness.errors import InputError, QueryError
+from harness.lm.backbones.base import LONGEST
+from harness.lm.endpoint.probe import probe
+from harness.lm.endpoint.requests import Endpoint, Traffic
+from harness.lm.load import load_tokenizer
+from harness.lm.text import TextSet, Vocabulary, encode
+from harness.results.records import ENDPOINT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Literal, Self
+
+    from harness.blackbox.model import Shape
+    from harness.contract import FeatureKind, FloatArray, Mode, Prompts, Text
+    from harness.lm.endpoint.probe import Found
+    from harness.lm.endpoint.ways import Read, Said
+    from harness.tracks.track import ModelSpec
+
+
+@dataclass
+class _NoStates:
+    """The part of a served model that computes hidden states, as far as it can be reached: not at all."""
+
+    layers: int = 0
+    width: int = 0
+
+
+class EndpointModel:
+    """A served causal model. It answers label words for the bare template, and refuses prompts and hidden states."""
+
+    kind: Literal["causal"] = "causal"
+    format = "served"
+    device: Literal["cpu"] = "cpu"
+    """Where this process computes; the server's own device is not known."""
+    prompt_tokens = 0
+
+    def __init__(self, endpoint: Endpoint, found: Found, tokenizer: Any) -> None:
+        """Use `connect`."""
+        self._endpoint, self.found, self.tokenizer = endpoint, found, tokenizer
+        self.backbone: Shape = _NoStates()
+        self.name = PurePosixPath(found.model).name or found.model
+        self._tokens = Vocabulary(self.name, tokenizer, len(tokenizer))
+        self.max_tokens = min(LONGEST, found.context - 1) if found.context else LONGEST
+        basis = f"{found.server} {found.model} {found.gives} {tokenizer.backend_tokenizer.to_str()}"
+        self.sha256 = hashlib.sha256(basis.encode()).hexdigest()
+        self._text_sets = lru_cache(maxsize=256)(self._text_set)
+
+    def __repr__(self) -> str:
+        """Show the address and the model, never the key."""
+        return f"<{type(self).__name__} {self.found.model} at {self.found.url}>"
+
+    @property
+    def ranked_as(self) -> str:
+        """What stands for the device in a run's identity: the server, the model and what it gives of a word."""
+        return f"{ENDPOINT}{self.found.server}, {self.name}, {self.found.gives}"
+
+    @property
+    def lacks(self) -> str:
+        """What a submission cannot have here, for the reason of a crash."""
+        return (
+            f"{self.name} is an endpoint that gives {self.found.gives} (access level L0): no soft prompts and no "
+            "hidden states. lm.info has no layers and no prompt tokens here; a submission that needs them cannot run"
+        )
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was exchanged for the cell that this thread serves, and for those before."""
+        return self._endpoint.traffic
+
+    def tell(self, line: Any) -> None:
+        """Give `line` a text when the endpoint makes everybody wait."""
+        self._endpoint.tell = line
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._endpoint.close()
+
+    def cut_at(self, tokens: int) -> Self:
+        """This model, with texts cut so that no input is longer than `tokens`."""
+        shorter = type(self)(self._endpoint, self.found, self.tokenizer)
+        shorter.max_tokens = min(self.max_tokens, tokens)
+        return shorter
+
+    def info(self, texts: Sequence[Text], template: str) -> ModelInfo:  # noqa: ARG002 - there are no widths to measure
+        """What is published: nothing about layers, since there are none to be reached."""
+        size = len(self.tokenizer)
+        return ModelInfo(self.name, self.kind, 0, 0, size, self.max_tokens, 0, embedding_std=0.0, hidden_std=())
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Serve one cell: it finds nothing in a cache that another one has left."""
+        _ = self.words
+        with served(object()):
+            yield
+
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """Token ids of each word, verbatim."""
+        return self._tokens.word_ids(words)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The word of each token id; "" if a query cannot ask for the token."""
+        return self._tokens.words
+
+    def single_ids(self, words: Sequence[str]) -> tuple[int, ...]:
+        """One id for each label word.
+
+        Raises:
+            QueryError: a word is not a single token. The message names its tokens.
+        """
+        return self._tokens.single_ids(words)
+
+    def check(self, prompts: Prompts | None) -> None:
+        """Refuse every prompt.
+
+        Raises:
+            QueryError: there is one.
+        """
+        if prompts is not None:
+            raise QueryError(
+                f"{self.name} is an endpoint that gives {self.found.gives}; it takes text and no soft prompts. "
+                "Ask with prompts=None, and change the template and the label words"
+            )
+
+    def check_features(self, features: FeatureKind | None) -> None:
+        """Refuse every kind of hidden states.
+
+        Raises:
+            QueryError: some are asked for.
+        """
+        if features is not None:
+            raise QueryError(
+                f"{self.name} is an endpoint that gives {self.found.gives}; it returns no hidden states. "
+                "Ask with lm.logits, and answer without a head"
+            )
+
+    def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> TextSet:  # noqa: ARG002
+        """The texts under a template, tokenised once in a cell; see `harness.blackbox.model.Model`."""
+        return self._text_sets(cell(), template, texts)
+
+    def _text_set(self, _cell: object, template: str, texts: tuple[Text, ...]) -> TextSet:
+        encoded = []
+        for text in texts:
+            checkpoint()
+            encoded.append(encode(self.tokenizer, self.kind, template, text, self.max_tokens))
+        return TextSet(tuple(encoded))
+
+    def forward(
+        self,
+        prompts: Prompts | None,
+        texts: TextSet,
+        words: Sequence[int],
+        features: FeatureKind | None = None,
+        normalize: bool = False,
+    ) -> Forwarded:
+        """Ask for every text, several at once. Values are log-probabilities; without `normalize` up to a constant.
+
+        Raises:
+            QueryError: prompts or features are asked for.
+            ModelError: the endpoint does not answer, or not as it did when it was tried. Nothing is charged.
+        """
+        self.check(prompts)
+        self.check_features(features)
+        by_id = {each: self._tokens.text(each) for each in words}
+        ask = self.found.way.ask
+        asked = [partial(ask, prompt=self._said(e.ids), words=by_id, normalize=normalize) for e in texts.encoded]
+        found = self._endpoint.each(asked)
+        sent = sum(len(e.ids) if r.sent is None else r.sent for e, r in zip(texts.encoded, found, strict=True))
+        self._endpoint.count(Traffic(len(found), 0, sent, sum(read.received for read in found)))
+        return Forwarded(_logits(found, list(by_id), words), None, None)
+
+    def _said(self, ids: Sequence[int]) -> Said:
+        if self.found.takes_ids:
+            return tuple(ids)
+        kept = ids[1:] if ids and ids[0] == self.tokenizer.bos_token_id and len(ids) > 1 else ids
+        return str(self.tokenizer.decode(list(kept), clean_up_tokenization_spaces=False))
+
+    def outputs(
+        self, prompts: Prompts | None, texts: Sequence[Text], template: str, words: Sequence[str], features: FeatureKind
+    ) -> Outputs:
+        """`forward` on texts and words, without a meter, for the referee. There are no features: their width is 0."""
+        self.check(prompts)
+        out = self.forward(None, self.text_set(template, tuple(texts)), self.single_ids(words))
+        none = np.zeros((1, len(texts), *((1,) if features == "all" else ()), 0), dtype=np.float32)
+        lengths = np.zeros(len(texts), dtype=np.int64) if features == "all" else None
+        return Outputs(out.logits, none, lengths)
+
+
+def _logits(found: Sequence[Read], ids: Sequence[int], words: Sequence[int]) -> FloatArray:
+    """(1, texts, words), in the order of `words`, which may name a token twice."""
+    at = {each: n for n, each in enumerate(ids)}
+    values = np.array([read.values for read in found], dtype=np.float32)  # (texts, ids)
+    return values[None, :, [at[each] for each in words]]
+
+
+def connect(
+    spec: ModelSpec, url: str, served: str | None = None, concurrency: int = 4, *, patience_s: float = 300.0,
+    reply_s: float = 120.0, transport: Any = None,
+) -> EndpointModel:  # fmt: skip
+    """Connect to an endpoint, and find out what it really gives.
+
+    Args:
+        spec: the track's model, whose tokenizer is used here. It must be causal: servers complete text.
+        url: address of the server.
+        served: name of the model there; None takes the only one.
+        concurrency: requests at once.
+        patience_s: seconds for which a request is sent again before the endpoint is given up.
+        reply_s: seconds that one reply may take.
+        transport: a transport of httpx2, for tests.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: the address or the name of the model is wrong, or the track's model is not causal.
+        ModelError: the server or the tokenizer is not there, or the server gives nothing that can be used.
+    """
+    if spec.kind != "causal":
+        raise InputError(
+            f"--backend openai: the track's model is {spec.kind}, and an endpoint completes text. Take a track with a "
+            "causal model, for example --track api"
+        )
+    tokenizer = load_tokenizer(spec)
+    endpoint = Endpoint(url, concurrency, patience_s, reply_s, transport)
+    try:
+        return EndpointModel(endpoint, probe(endpoint, tokenizer, served), tokenizer)
+    except BaseException:
+        endpoint.close()
+        raise

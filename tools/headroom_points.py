@@ -1,0 +1,79 @@
+"""Writes leaderboard/headroom.csv: measured cells from which `harness headroom` foretells what tuning adds.
+
+python tools/headroom_points.py STORE [--track mini] [--track kit --data DIR]
+
+For each cell of the tracks on which the bare template and at least two tuning entries are in STORE, it asks the track's
+model two calls and reads the test scores. The file holds the cells of all given tracks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from harness.evaluation.headroom import POINTS, Point, signals
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.run import Evaluation
+from harness.leaderboard.rank import rank
+from harness.results.store import Store
+from harness.tracks.examples import load_shots
+from harness.tracks.track import load_track
+
+NO_TUNING = ("manual", "icl")
+"""Entries that use no labels to tune."""
+LEAST_ENTRIES = 2
+
+
+def points(results: Store, name: str, data: Path | None) -> list[Point]:
+    """The measured cells of one track."""
+    track = load_track(name)
+    ranking = rank(results, track.name, track.fingerprint, track.planned, track.ranks)
+    entries = [each for each in ranking.entries if not each.white_box]
+    bare = next((each for each in entries if each.name == "manual"), None)
+    tuning = [each for each in entries if each.name.partition("[")[0] not in NO_TUNING and not each.missing]
+    if bare is None or len(tuning) < LEAST_ENTRIES:
+        print(f"{name}: no bare template, or no complete tuning entry in the store; left out", file=sys.stderr)
+        return []
+    with_scores = [{(cell.task, cell.split): cell.score for cell in each.cells} for each in (bare, *tuning)]
+    evaluation = Evaluation(track, Overrides(data=data), Store("sqlite://"))
+    found = []
+    for cell in evaluation.cells:
+        place = (cell.task.name, cell.split)
+        shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
+        base, *tuned = (scores[place] for scores in with_scores)
+        known = signals(evaluation.model_for(cell), cell.task, shots)
+        found.append(Point(evaluation.lm.name, name, *place, known, float(np.mean(tuned)) - base, len(tuned)))
+        print(found[-1], file=sys.stderr)
+    return found
+
+
+def main() -> None:
+    """Write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", help="results database")
+    parser.add_argument("--track", action="append", default=[], help="repeatable; default mini")
+    parser.add_argument("--data", type=Path, help="data directory of the track kit")
+    parser.add_argument("--out", type=Path, default=POINTS)
+    given = parser.parse_args()
+    results = Store(given.store)
+    found = [
+        each
+        for track in given.track or ["mini"]
+        for each in points(results, track, given.data if track == "kit" else None)
+    ]
+    with given.out.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["model", "track", "task", "split", "bare", "centred", "texts", "gain", "entries"])
+        for each in found:
+            s = each.signals
+            numbers = (f"{s.bare:.4f}", f"{s.centred:.4f}", s.texts, f"{each.gain:.4f}", each.entries)
+            writer.writerow([each.model, each.track, each.task, each.split, *numbers])
+    print(f"{len(found)} cells are written to {given.out}")
+
+
+if __name__ == "__main__":
+    main()
