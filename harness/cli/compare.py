@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from harness.cli.complete import complete_entries
-from harness.cli.console import CORRECTED, STORE, existing_store, out, print_json
+from harness.cli.console import CORRECTED, STORE, existing_store, out, print_json, say
 from harness.cli.formats import Form, export
 from harness.cli.options import AsJson, Labels, Organiser, StoreUrl, TasksDir, TrackName
 from harness.errors import InputError
