@@ -19,7 +19,7 @@ from harness.errors import InputError
 from harness.evaluation import check_here
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.preparation import allowed_packages
-from harness.evaluation.trying import LONGEST_S, MEMORY_GB, Trial, in_a_worker
+from harness.evaluation.trying import FOREVER_S, LONGEST_S, MEMORY_GB, Trial, in_a_worker
 from harness.sandbox import best_tier
 from harness.sandbox import submission as submissions
 from harness.sandbox.allowlist import importable
@@ -72,8 +72,9 @@ def check(
     """
     if calls <= 0:
         raise InputError(f"--calls {calls}: a positive number of calls is needed")
-    if wall_s is not None and wall_s <= 0:
+    if wall_s is not None and not wall_s > 0:  # the comparison is also false for NaN
         raise InputError(f"--timeout {wall_s:g}: seconds, more than 0, are needed; 0 alone is no limit")
+    wall_s = None if wall_s is None else min(wall_s, FOREVER_S)
     found = submissions.find(path)
     if found.access == "white-box":
         return _source_report(found)

@@ -167,7 +167,13 @@ def test_a_breakpoint_in_a_worker_says_where_it_works(tmp_path: Path) -> None:
         check(place, {})
 
 
-@pytest.mark.parametrize("wall_s", [-1.0, -0.001])
+@pytest.mark.parametrize("here", [True, False])
+def test_there_may_be_no_limit_of_time(tmp_path: Path, here: bool) -> None:
+    for wall_s in (None, float("inf")):
+        assert check(write_submission(tmp_path, COUNTS), {}, here=here, wall_s=wall_s)["calls"] == 200
+
+
+@pytest.mark.parametrize("wall_s", [-1.0, -0.001, float("nan")])
 def test_a_time_that_is_none_is_refused(tmp_path: Path, wall_s: float) -> None:
     with pytest.raises(InputError, match=r"--timeout .*more than 0"):
         check(write_submission(tmp_path, COUNTS), {}, wall_s=wall_s)

@@ -162,7 +162,9 @@ def test_a_cap_refuses_new_runs_and_lets_those_that_were_begun_be_finished(store
 def test_no_run_of_what_is_frozen_or_withdrawn_is_begun(store: Store, kind: Kind, end: Kind) -> None:
     begun = store.open_run(key("mysolver"), {})
     rule(store, kind, "mysolver", reason="the deadline has passed")
-    with pytest.raises(SubmissionError, match=f"the deadline has passed.*harness {kind} mysolver --track tiny --undo"):
+    with pytest.raises(
+        SubmissionError, match=f"the deadline has passed.*harness {kind} mysolver --track tiny.toml --undo"
+    ):
         store.open_run(key("mysolver", seed=1), {})
     assert store.open_run(key("mysolver"), {}) == begun
     store.open_run(key("other"), {})
