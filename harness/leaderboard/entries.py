@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,7 +137,7 @@ class Entry:
         known = [number for number in found if number is not None]
         return sum(known) if len(known) == len(found) else None
 
-    @property
+    @cached_property
     def division(self) -> Division:
         """The division in which it may be compared."""
         return Division(self.external, " ".join(sorted({cell.record.sandbox for cell in self.cells})), self.device)
@@ -146,7 +147,7 @@ class Entry:
         """Highest access level used: 0 logits, 1 input prompts, 2 deep prompts, 3 hidden states, 4 the weights."""
         return max((cell.record.level for cell in self.cells), default=0)
 
-    @property
+    @cached_property
     def average(self) -> float:
         """Mean over tasks of the mean over splits."""
         return float(np.mean([self.task(task)[0] for task in self.tasks])) if self.cells else float("nan")

@@ -201,9 +201,16 @@ class Scores:
 
         A score is a share, so limits are clipped to the range from 0 to 1.
         """
-        values, halves = self.singles(task)
+        if task not in self._found:
+            self._found[task] = self.singles(task)
+        values, halves = self._found[task]
         value, half = float(values[system]), float(halves[system])
         return Interval(value, max(value - half, 0.0), min(value + half, 1.0))
+
+    @cached_property
+    def _found(self) -> dict[int | None, tuple[FloatArray, FloatArray]]:
+        """Cache of `singles`: each system asks for its own."""
+        return {}
 
     def singles(self, task: int | None = None) -> tuple[FloatArray, FloatArray]:
         """Scores of all systems on a task or on average, and the half-widths of their intervals: (systems,) each.

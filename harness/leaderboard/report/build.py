@@ -266,9 +266,9 @@ def _columns() -> str:
     """What the columns of the files beside the pages mean: the sections of the documentation about them."""
     text = (COLUMNS if COLUMNS.is_file() else PACKAGED).read_text(encoding="utf-8")
     start, end = text.index("\n## CSV\n"), text.index("\n## Cost\n")
-    head = "# Columns\n\n`ranking.csv` and the entries of `ranking.json` have the first, `cells.csv` those of Cells.\n"
+    files = "The first table is of `ranking.csv` and of the entries of `ranking.json`; *Cells* is of `cells.csv`."
     linked = text[start:end] + text[text.index("\n## JSON\n") :]
-    return head + re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", linked)
+    return f"# Columns\n\n{files}\n" + re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", linked)
 
 
 def _move(made: Path, out: Path) -> None:

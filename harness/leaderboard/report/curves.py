@@ -69,8 +69,17 @@ class Curves:
             return None
         return float(np.mean([self.bare[each] for each in ([task] if task else self.budgets)]))
 
+    @cached_property
+    def _fronts(self) -> dict[str | None, list[Best]]:
+        return {}
+
     def front(self, task: str | None = None) -> list[Best]:
         """Who has the highest score at each budget."""
+        if task not in self._fronts:
+            self._fronts[task] = self._front(task)
+        return self._fronts[task]
+
+    def _front(self, task: str | None) -> list[Best]:
         found, before, best = self.on(task), self.before(task), list[Best]()
         if not found:
             return best
