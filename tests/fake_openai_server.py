@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import threading
@@ -28,6 +29,8 @@ class FakeServer:
     ) -> None:
         """Serve a model: log-probabilities of all tokens after ids, and its tokenizer both ways."""
         self.kind, self.values, self.encode, self.spell = kind, values, encode, spell
+        self.embeds: Callable[[bytes], list[float]] | None = None
+        """Log-probabilities after embeddings, for a server that takes ``prompt_embeds``."""
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.at_once, self._now, self._lock = 0, 0, threading.Lock()
@@ -106,6 +109,8 @@ class FakeServer:
         """What an honest server of this kind answers."""
         if path == "/completion" and self.kind == "llama.cpp":
             return 200, self._llama(body), {}
+        if "prompt_embeds" in body and self.embeds is None:
+            return 400, {"error": "prompt embeds are not enabled"}, {}
         if path == "/v1/completions" and self.kind != "chat":
             return 200, self._completion(body), {}
         if path == "/v1/chat/completions" and self.kind == "chat":
@@ -138,7 +143,10 @@ class FakeServer:
         }
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
-        values = self.values(self.ids(body["prompt"]))
+        if "prompt_embeds" in body and self.embeds is not None:
+            values, sent = self.embeds(base64.b64decode(body["prompt_embeds"])), 1
+        else:
+            values, sent = self.values(self.ids(body["prompt"])), len(self.ids(body["prompt"]))
         best = max(range(len(values)), key=values.__getitem__)
         choice: dict[str, Any] = {"text": self.spell(best), "index": 0, "finish_reason": "length"}
         if body.get("logprobs") and self.kind != "text":
@@ -148,7 +156,7 @@ class FakeServer:
             ids = body.get("return_tokens_as_token_ids") and self.kind == "vllm"
             top = {f"token_id:{token}" if ids else self.spell(token): values[token] for token in order}
             choice["logprobs"] = {"top_logprobs": [top]}
-        usage = {"prompt_tokens": len(self.ids(body["prompt"])), "completion_tokens": body.get("max_tokens", 16)}
+        usage = {"prompt_tokens": sent, "completion_tokens": body.get("max_tokens", 16)}
         return {"choices": [choice], "usage": usage}
 
     def _chat(self, body: dict[str, Any]) -> dict[str, Any]:

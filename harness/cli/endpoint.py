@@ -41,7 +41,7 @@ def endpoint(
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     chosen = replaced(load_track(track), overrides)
-    lm = connect(chosen.model, url, overrides.served_model)
+    lm = connect(chosen.model, chosen.prompt, url, overrides.served_model)
     try:
         if as_json:
             found = lm.found

@@ -357,7 +357,7 @@ def _connected(track: Track, choices: Overrides) -> EndpointModel:
     from harness.lm.endpoint.model import connect  # noqa: PLC0415 - torch, as `Evaluation`
 
     served = choices.served_model or (track.endpoint.served if track.endpoint else "")
-    return connect(track.model, choices.endpoint or "", served or None, choices.concurrency)
+    return connect(track.model, track.prompt, choices.endpoint or "", served or None, choices.concurrency)
 
 
 def numeric_profile(track: Track, dtype: str) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +14,6 @@ from harness.blackbox.cells import cell, served
 from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.lock import DeviceLock
 from harness.blackbox.model import Forwarded
-from harness.blackbox.projection import check_space
 from harness.blackbox.query import texts_of
 from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
 from harness.errors import ModelError, QueryError
@@ -24,7 +22,7 @@ from harness.lm.backbones.base import LONGEST, Batch
 from harness.lm.checks import check_finite, check_tokenizer
 from harness.lm.chunks import cut_by_reads, cut_by_tokens, padded
 from harness.lm.device import memory_for
-from harness.lm.prompts import TOGETHER, forget, prompt_layers
+from harness.lm.prompts import TOGETHER, check_prompts, forget, prompt_layers
 from harness.lm.text import SENTINEL, Encoded, TextSet, Vocabulary, encode, mask_token
 
 if TYPE_CHECKING:
@@ -214,25 +212,7 @@ class LanguageModel:
                 f"this run's pre-trained p0 is for prompts in mode {self._p0_mode}, this one is in mode "
                 f"{_mode(prompts)}; take mode {self._p0_mode} (bbt: injection={self._p0_mode}), or leave out --p0"
             )
-        width, layers = self.backbone.width, self.backbone.layers
-        if isinstance(prompts, Prompt):
-            shape = prompts.values.shape
-            most = (math.inf, layers, self.prompt_tokens, width)
-            good = (
-                len(shape) == len(most)
-                and all(1 <= n <= m for n, m in zip(shape, most, strict=True))
-                and shape[3] == width
-            )
-            if not good:
-                wanted = f"(candidates, 1..{layers} layers, 1..{self.prompt_tokens} tokens, {width})"
-                raise QueryError(f"prompt of shape {shape}; {wanted} expected")
-            return
-        check_space(prompts.space, layers, width, self.prompt_tokens)
-        expected = (prompts.space.layers, prompts.space.dim)
-        if prompts.z.ndim != 3 or not len(prompts.z) or prompts.z.shape[1:] != expected:  # noqa: PLR2004
-            raise QueryError(
-                f"coordinates of shape {prompts.z.shape}; (candidates, {expected[0]}, {expected[1]}) expected"
-            )
+        check_prompts(prompts, self.backbone.layers, self.backbone.width, self.prompt_tokens)
 
     def check_features(self, features: FeatureKind | None) -> None:
         """Every kind of hidden states can be had; see `harness.blackbox.model.Model`."""

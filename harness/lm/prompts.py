@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from harness.blackbox import projection
-from harness.blackbox.projection import Kept, generate, matrix
+from harness.blackbox.projection import Kept, check_space, generate, matrix
 from harness.contract import Coordinates, Prompt, Prompts
+from harness.errors import QueryError
 from harness.lm.backbones.linear import in_blocks
 
 if TYPE_CHECKING:
@@ -18,6 +20,32 @@ if TYPE_CHECKING:
 
 _on_device: Kept[torch.Tensor] = Kept()
 """Projection matrices in use, in a GPU's memory."""
+
+
+def check_prompts(prompts: Prompts, layers: int, width: int, tokens: int) -> None:
+    """Refuse prompts of a wrong shape before they are charged.
+
+    Args:
+        prompts: candidates.
+        layers: most layers that take a prompt.
+        width: of a layer.
+        tokens: most prompt tokens.
+
+    Raises:
+        QueryError: the shape is wrong, or there are no candidates. The message gives the shape found and the one
+            expected.
+    """
+    if isinstance(prompts, Prompt):
+        shape, most = prompts.values.shape, (math.inf, layers, tokens, width)
+        good = len(shape) == len(most) and all(1 <= n <= m for n, m in zip(shape, most, strict=True))
+        if not good or shape[3] != width:
+            wanted = f"(candidates, 1..{layers} layers, 1..{tokens} tokens, {width})"
+            raise QueryError(f"prompt of shape {shape}; {wanted} expected")
+        return
+    check_space(prompts.space, layers, width, tokens)
+    expected = (prompts.space.layers, prompts.space.dim)
+    if prompts.z.ndim != 3 or not len(prompts.z) or prompts.z.shape[1:] != expected:  # noqa: PLR2004
+        raise QueryError(f"coordinates of shape {prompts.z.shape}; (candidates, {expected[0]}, {expected[1]}) expected")
 
 
 TOGETHER = 16

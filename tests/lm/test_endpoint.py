@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tiny_models
+import torch
 from fake_openai_server import FakeServer
 
 from harness.blackbox.checkpoints import at_checkpoints
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.query import Query
-from harness.contract import Answer, LinearHead, Member, Prompt, Task
+from harness.contract import Answer, LinearHead, Member, Prompt, Subspace, Task
 from harness.errors import InputError, ModelError, QueryError
 from harness.lm.endpoint import model as endpoint_model
 from harness.lm.endpoint import requests
@@ -32,7 +34,14 @@ if TYPE_CHECKING:
     from harness.lm.endpoint.model import EndpointModel
     from harness.lm.model import LanguageModel
 
-connect = endpoint_model.connect
+PROMPT = PromptSpec(2, 20)
+
+
+def connect(spec: ModelSpec, *given: Any, **more: Any) -> EndpointModel:
+    """Connect with the track's prompt."""
+    return endpoint_model.connect(spec, PROMPT, *given, **more)
+
+
 TEXTS = tuple((text,) for text in ("The film was bad", "It was great, say yes", "maybe", "A film . yes or no ?"))
 TEMPLATE = "{a} It was {mask}"
 KINDS = {"llama.cpp": LABELS, "vllm": LABELS, "plain": TOP, "text": TEXT, "chat": TOP}
@@ -46,7 +55,18 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
 @pytest.fixture(scope="module")
 def here(spec: ModelSpec) -> LanguageModel:
     """The model that the fake server serves, in this process."""
-    return load_model(spec, PromptSpec(2, 20))
+    return load_model(spec, PROMPT)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    """A model whose positions are rotary: embeddings alone are its input."""
+    return ModelSpec(str(tiny_models.save("llama", tmp_path_factory.mktemp("llama"))), "float32", "causal")
+
+
+@pytest.fixture(scope="module")
+def here_llama(llama: ModelSpec) -> LanguageModel:
+    return load_model(llama, PROMPT)
 
 
 @pytest.fixture(autouse=True)
@@ -69,15 +89,16 @@ def served(here: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     """Starts fake servers of the tiny model."""
     monkeypatch.delenv(KEY, raising=False)
     monkeypatch.setattr(requests, "_FIRST_PAUSE_S", 0.01)
-    every, started = range(len(here.tokenizer)), list[FakeServer]()
+    started = list[FakeServer]()
 
-    def values(ids: list[int]) -> list[float]:
-        texts = TextSet((Encoded(tuple(ids), len(ids) - 1),))
-        found: list[float] = here.forward(None, texts, list(every), normalize=True).logits[0, 0].tolist()
-        return found
+    def start(kind: str = "llama.cpp", model: LanguageModel = here) -> FakeServer:
+        tokenizer = model.tokenizer
 
-    def start(kind: str = "llama.cpp") -> FakeServer:
-        tokenizer = here.tokenizer
+        def values(ids: list[int]) -> list[float]:
+            texts, every = TextSet((Encoded(tuple(ids), len(ids) - 1),)), list(range(len(tokenizer)))
+            found: list[float] = model.forward(None, texts, every, normalize=True).logits[0, 0].tolist()
+            return found
+
         server = FakeServer(kind, values, lambda text: tokenizer(text)["input_ids"], lambda t: tokenizer.decode([t]))
         started.append(server.__enter__())
         return server
@@ -157,6 +178,71 @@ def test_generated_text_says_right_or_wrong(
     assert asked(lm, words)[0].tolist() == [MISS, 0.0, MISS]
     server.spell = lambda _token: "?"
     assert asked(lm, words)[0].tolist() == [MISS] * 3
+
+
+# ── soft prompts at the input ────────────────────────────────────────────────────────────────────────────────
+
+
+def taking(server: FakeServer, here: LanguageModel) -> FakeServer:
+    """The server, which also takes embeddings."""
+    model = here.weights()
+
+    def embeds(raw: bytes) -> list[float]:
+        inputs = torch.load(io.BytesIO(raw), weights_only=True)
+        with torch.no_grad():
+            found: list[float] = model(inputs_embeds=inputs[None]).logits[0, -1].log_softmax(-1).tolist()
+        return found
+
+    server.embeds = embeds
+    return server
+
+
+@pytest.mark.parametrize("mode", ["add", "prepend"])
+def test_soft_prompts_at_the_input_have_the_numbers_of_the_model_here(
+    mode: Any, served: Any, llama: ModelSpec, here_llama: LanguageModel
+) -> None:
+    server = taking(served("vllm", here_llama), here_llama)
+    lm = connect(llama, server.url)
+    assert lm.found.gives == "label log-probabilities and soft prompts at the input"
+    names = tuple([word for word in here_llama.words if word.strip().isalpha()][5:8])
+    values = np.random.default_rng(0).standard_normal((3, 1, 2, lm.backbone.width)).astype(np.float32)
+    theirs, ours = (
+        each.forward(
+            Prompt(values, mode), each.text_set(TEMPLATE, TEXTS, mode), each.single_ids(names), None, True
+        ).logits
+        for each in (lm, here_llama)
+    )
+    assert theirs.shape == (3, len(TEXTS), 3)
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+    space = Subspace(5, (lm.info(TEXTS, TEMPLATE).hidden_std[0],), 2, seed=1, mode=mode)
+    z = space.at(np.random.default_rng(1).standard_normal((1, 5)))
+    theirs, ours = (each.outputs(z, TEXTS, TEMPLATE, names, "mask").logits for each in (lm, here_llama))
+    np.testing.assert_allclose(theirs - theirs[..., :1], ours - ours[..., :1], atol=1e-4)
+    stds = [each.info(TEXTS, TEMPLATE).hidden_std[0] for each in (lm, here_llama)]
+    np.testing.assert_allclose(*stds, rtol=0.2)
+
+
+def test_deep_prompts_are_refused_with_the_shape(served: Any, llama: ModelSpec, here_llama: LanguageModel) -> None:
+    lm = connect(llama, taking(served("vllm", here_llama), here_llama).url)
+    for shape in ((1, 2, 2, 16), (1, 1, 3, 16), (1, 1, 2, 15)):
+        with pytest.raises(QueryError, match="expected"):
+            lm.check(Prompt(np.zeros(shape, np.float32)))
+    with pytest.raises(QueryError, match="the subspace has 3 layers; the model has 1"):
+        lm.check(Subspace(5, (1.0,) * 3, 2, seed=1).at(np.zeros((1, 3, 5))))
+    assert any("deeper layers" in each.why for each in lm.found.refused)
+
+
+def test_embeddings_that_are_ignored_or_of_other_weights_are_not_believed(
+    served: Any, llama: ModelSpec, here_llama: LanguageModel
+) -> None:
+    server = taking(served("vllm", here_llama), here_llama)
+    first = here_llama.tokenizer("The river was wide and deep, and the boat was")["input_ids"]
+    server.embeds = lambda _raw: server.values(first)
+    found = connect(llama, server.url).found
+    assert found.soft is None
+    assert any("answered with 200 and ignored" in each.why for each in found.refused)
+    server.embeds = lambda _raw: server.values([5, 6])
+    assert any("are not the server's" in each.why for each in connect(llama, server.url).found.refused)
 
 
 # ── lies with 200 ────────────────────────────────────────────────────────────────────────────────────────────

@@ -111,7 +111,7 @@ def furthest(url: str, here: Any, *, normalize: bool) -> tuple[float, float]:
     """Largest difference of a number, and the share of equal predictions, on 24 texts of SST-2."""
     task = load_task("sst2").task("harness-2026", "causal")
     texts = load_test(load_task("sst2"), Source("embedded")).texts[:24]
-    lm = connect(TRACK.model, url, concurrency=2)
+    lm = connect(TRACK.model, TRACK.prompt, url, concurrency=2)
     try:
         theirs, ours = (
             each.forward(None, each.text_set(task.template, texts, None), each.single_ids(WORDS), normalize=normalize)

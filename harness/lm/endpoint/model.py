@@ -11,18 +11,19 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from harness.blackbox.cells import cell, served
 from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.model import Forwarded
-from harness.contract import ModelInfo, Outputs
+from harness.contract import ModelInfo, Outputs, Prompt
 from harness.errors import InputError, QueryError
 from harness.lm.backbones.base import LONGEST
 from harness.lm.endpoint.probe import probe
 from harness.lm.endpoint.requests import Endpoint, Traffic
+from harness.lm.endpoint.soft import SoftInputs
 from harness.lm.load import load_tokenizer
 from harness.lm.text import TextSet, Vocabulary, encode
 from harness.results.records import ENDPOINT
@@ -35,30 +36,31 @@ if TYPE_CHECKING:
     from harness.contract import FeatureKind, FloatArray, Mode, Prompts, Text
     from harness.lm.endpoint.probe import Found
     from harness.lm.endpoint.ways import Read, Said
-    from harness.tracks.track import ModelSpec
+    from harness.tracks.track import ModelSpec, PromptSpec
 
 
 @dataclass
-class _NoStates:
-    """The part of a served model that computes hidden states, as far as it can be reached: not at all."""
+class _Reached:
+    """The layers of a served model that a prompt reaches: none, or the input alone."""
 
     layers: int = 0
     width: int = 0
 
 
 class EndpointModel:
-    """A served causal model. It answers label words for the bare template, and refuses prompts and hidden states."""
+    """A served causal model. It answers label words, takes prompts at the input at most, and shows no hidden states."""
 
     kind: Literal["causal"] = "causal"
     format = "served"
     device: Literal["cpu"] = "cpu"
     """Where this process computes; the server's own device is not known."""
-    prompt_tokens = 0
 
     def __init__(self, endpoint: Endpoint, found: Found, tokenizer: Any) -> None:
         """Use `connect`."""
         self._endpoint, self.found, self.tokenizer = endpoint, found, tokenizer
-        self.backbone: Shape = _NoStates()
+        soft = found.soft
+        self.backbone: Shape = _Reached() if soft is None else _Reached(1, soft.width)
+        self.prompt_tokens = 0 if soft is None else len(soft.p0)
         self.name = PurePosixPath(found.model).name or found.model
         self._tokens = Vocabulary(self.name, tokenizer, len(tokenizer))
         self.max_tokens = min(LONGEST, found.context - 1) if found.context else LONGEST
@@ -79,8 +81,9 @@ class EndpointModel:
     def lacks(self) -> str:
         """What a submission cannot have here, for the reason of a crash."""
         return (
-            f"{self.name} is an endpoint that gives {self.found.gives} (access level L0): no soft prompts and no "
-            "hidden states. lm.info has no layers and no prompt tokens here; a submission that needs them cannot run"
+            f"{self.name} is an endpoint that gives {self.found.gives}: no soft prompts and no hidden states beyond "
+            f"that. lm.info has {self.backbone.layers} layers and {self.prompt_tokens} prompt tokens here; a "
+            "submission that needs more cannot run"
         )
 
     @property
@@ -102,10 +105,16 @@ class EndpointModel:
         shorter.max_tokens = min(self.max_tokens, tokens)
         return shorter
 
-    def info(self, texts: Sequence[Text], template: str) -> ModelInfo:  # noqa: ARG002 - there are no widths to measure
-        """What is published: nothing about layers, since there are none to be reached."""
-        size = len(self.tokenizer)
-        return ModelInfo(self.name, self.kind, 0, 0, size, self.max_tokens, 0, embedding_std=0.0, hidden_std=())
+    def info(self, texts: Sequence[Text], template: str) -> ModelInfo:
+        """What is published: of the layers that a prompt reaches, so of the input or of none."""
+        reached, size, std, widths = self.backbone, len(self.tokenizer), 0.0, tuple[float, ...]()
+        if self.found.soft is not None:
+            std, width = self.found.soft.widths([e.ids for e in self.text_set(template, tuple(texts)).encoded])
+            widths = (width,)
+        return ModelInfo(
+            self.name, self.kind, reached.layers, reached.width, size, self.max_tokens, self.prompt_tokens, std, widths,
+            widths,
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
@@ -132,12 +141,14 @@ class EndpointModel:
         return self._tokens.single_ids(words)
 
     def check(self, prompts: Prompts | None) -> None:
-        """Refuse every prompt.
+        """Refuse prompts that the server cannot be given.
 
         Raises:
-            QueryError: there is one.
+            QueryError: it takes none, or the shape is wrong.
         """
-        if prompts is not None:
+        if prompts is not None and self.found.soft is not None:
+            self.found.soft.check(prompts)
+        elif prompts is not None:
             raise QueryError(
                 f"{self.name} is an endpoint that gives {self.found.gives}; it takes text and no soft prompts. "
                 "Ask with prompts=None, and change the template and the label words"
@@ -155,15 +166,16 @@ class EndpointModel:
                 "Ask with lm.logits, and answer without a head"
             )
 
-    def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> TextSet:  # noqa: ARG002
+    def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> TextSet:
         """The texts under a template, tokenised once in a cell; see `harness.blackbox.model.Model`."""
-        return self._text_sets(cell(), template, texts)
+        longest = self.max_tokens - (0 if mode is None else self.prompt_tokens)
+        return self._text_sets(cell(), template, texts, longest)
 
-    def _text_set(self, _cell: object, template: str, texts: tuple[Text, ...]) -> TextSet:
+    def _text_set(self, _cell: object, template: str, texts: tuple[Text, ...], longest: int) -> TextSet:
         encoded = []
         for text in texts:
             checkpoint()
-            encoded.append(encode(self.tokenizer, self.kind, template, text, self.max_tokens))
+            encoded.append(encode(self.tokenizer, self.kind, template, text, longest))
         return TextSet(tuple(encoded))
 
     def forward(
@@ -184,11 +196,19 @@ class EndpointModel:
         self.check_features(features)
         by_id = {each: self._tokens.text(each) for each in words}
         ask = self.found.way.ask
-        asked = [partial(ask, prompt=self._said(e.ids), words=by_id, normalize=normalize) for e in texts.encoded]
-        found = self._endpoint.each(asked)
-        sent = sum(len(e.ids) if r.sent is None else r.sent for e, r in zip(texts.encoded, found, strict=True))
+        said = [self._said(e.ids) for e in texts.encoded] if prompts is None else self._soft(prompts, texts)
+        found = self._endpoint.each([partial(ask, prompt=one, words=by_id, normalize=normalize) for one in said])
+        lengths = [len(e.ids) for e in texts.encoded] * (len(said) // len(texts))
+        sent = sum(own if r.sent is None else r.sent for own, r in zip(lengths, found, strict=True))
         self._endpoint.count(Traffic(len(found), 0, sent, sum(read.received for read in found)))
-        return Forwarded(_logits(found, list(by_id), words), None, None)
+        logits = _logits(found, list(by_id), words)
+        return Forwarded(logits.reshape(-1, len(texts), len(words)), None, None)
+
+    def _soft(self, prompts: Prompts, texts: TextSet) -> list[Said]:
+        """Every candidate with every text, as embeddings."""
+        soft = cast("SoftInputs", self.found.soft)  # `check` has refused prompts without it
+        mode = prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
+        return [soft.inputs(e.ids, values, mode) for values in soft.candidates(prompts) for e in texts.encoded]
 
     def _said(self, ids: Sequence[int]) -> Said:
         if self.found.takes_ids:
@@ -201,27 +221,30 @@ class EndpointModel:
     ) -> Outputs:
         """`forward` on texts and words, without a meter, for the referee. There are no features: their width is 0."""
         self.check(prompts)
-        out = self.forward(None, self.text_set(template, tuple(texts)), self.single_ids(words))
-        none = np.zeros((1, len(texts), *((1,) if features == "all" else ()), 0), dtype=np.float32)
+        mode = None if prompts is None else prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
+        out = self.forward(prompts, self.text_set(template, tuple(texts), mode), self.single_ids(words))
+        none = np.zeros((len(out.logits), len(texts), *((1,) if features == "all" else ()), 0), dtype=np.float32)
         lengths = np.zeros(len(texts), dtype=np.int64) if features == "all" else None
         return Outputs(out.logits, none, lengths)
 
 
 def _logits(found: Sequence[Read], ids: Sequence[int], words: Sequence[int]) -> FloatArray:
-    """(1, texts, words), in the order of `words`, which may name a token twice."""
+    """(prompts, words), in the order of `words`, which may name a token twice."""
     at = {each: n for n, each in enumerate(ids)}
     values = np.array([read.values for read in found], dtype=np.float32)  # (texts, ids)
-    return values[None, :, [at[each] for each in words]]
+    return values[:, [at[each] for each in words]]
 
 
 def connect(
-    spec: ModelSpec, url: str, served: str | None = None, concurrency: int = 4, *, patience_s: float = 300.0,
-    reply_s: float = 120.0, transport: Any = None,
+    spec: ModelSpec, prompt: PromptSpec, url: str, served: str | None = None, concurrency: int = 4, *,
+    patience_s: float = 300.0, reply_s: float = 120.0, transport: Any = None,
 ) -> EndpointModel:  # fmt: skip
     """Connect to an endpoint, and find out what it really gives.
 
     Args:
-        spec: the track's model, whose tokenizer is used here. It must be causal: servers complete text.
+        spec: the track's model, whose tokenizer is used here. It must be causal: servers complete text. Where a server
+            takes soft prompts, its weights are read for their embeddings.
+        prompt: the track's soft prompt.
         url: address of the server.
         served: name of the model there; None takes the only one.
         concurrency: requests at once.
@@ -244,7 +267,8 @@ def connect(
     tokenizer = load_tokenizer(spec)
     endpoint = Endpoint(url, concurrency, patience_s, reply_s, transport)
     try:
-        return EndpointModel(endpoint, probe(endpoint, tokenizer, served), tokenizer)
+        found = probe(endpoint, tokenizer, served, partial(SoftInputs.of, spec, prompt))
+        return EndpointModel(endpoint, found, tokenizer)
     except BaseException:
         endpoint.close()
         raise

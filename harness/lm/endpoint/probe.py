@@ -9,17 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from harness.contract import Prompt
 from harness.errors import InputError, ModelError
 from harness.lm.endpoint.requests import RefusedError, UnreadableError
 from harness.lm.endpoint.ways import LABELS, TEXT, TOP, LlamaLabels, TextOnly, TopK, VllmLabels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from harness.lm.endpoint.requests import Endpoint
+    from harness.lm.endpoint.soft import SoftInputs
     from harness.lm.endpoint.ways import Read, Said, Way
 
 TEXTS = ("The river was wide and deep, and the boat was", "She opened the old book and began to")
+SOFT = "soft prompts at the input"
 _AGREE = 0.05
 """Largest difference between two log-probabilities that counts as the same number; servers vary with their load."""
 _KS = (20, 5)
@@ -51,11 +56,13 @@ class Found:
     varies: float
     """Largest difference between two answers to the same request."""
     refused: tuple[Refused, ...] = ()
+    soft: SoftInputs | None = None
+    """Embeddings for soft prompts at the input, where the server takes them."""
 
     @property
     def gives(self) -> str:
         """The access level in words."""
-        return self.way.gives
+        return self.way.gives if self.soft is None else f"{self.way.gives} and {SOFT}"
 
     def lines(self) -> list[str]:
         """All of it, for people."""
@@ -68,19 +75,24 @@ class Found:
         form = "token ids" if self.takes_ids else "text"
         found = [
             f"{self.url}: {self.server}, model {self.model}{context}",
-            f"gives {self.gives}: {means[self.gives]}",
+            f"gives {self.way.gives}: {means[self.way.gives]}",
+            *([] if self.soft is None else [f"gives {SOFT}, added or prepended (level L1)"]),
             f"prompts are sent as {form}; the same request answered twice differs by {self.varies:.2g}",
         ]
         return found + [f"not here: {each.way} ({each.why})" for each in self.refused]
 
 
-def probe(endpoint: Endpoint, tokenizer: Any, served: str | None) -> Found:
+def probe(
+    endpoint: Endpoint, tokenizer: Any, served: str | None, soft: Callable[[], SoftInputs] | None = None
+) -> Found:
     """Find the strongest way that an endpoint really gives.
 
     Args:
         endpoint: the connection.
         tokenizer: transformers' tokenizer of the model that the server is said to have.
         served: name of the model on the server; None takes the only one that there is.
+        soft: reads the embeddings of the model from this machine, for servers that may take soft prompts; None if no
+            soft prompts are wanted.
 
     Raises:
         InputError: the server has no such model, or several and none was named.
@@ -106,13 +118,36 @@ def probe(endpoint: Endpoint, tokenizer: Any, served: str | None) -> Found:
         except _NotThereError as why:
             refused.append(Refused(name, str(why)))
             continue
-        missing = (
-            Refused("soft prompts", "this protocol sends text and tokens; prompt_embeds is not asked for"),
-            Refused("hidden states", "no server of this protocol returns them"),
-        )
-        return Found(endpoint.url, server, model, context, way, takes_ids, varies, (*refused, *missing))
+        inputs, limit = _soft(endpoint, way, ids, soft)
+        refused.append(Refused("soft prompts at the input" if inputs is None else "deep soft prompts", limit))
+        refused.append(Refused("hidden states", "no server of this protocol returns them"))
+        return Found(endpoint.url, server, model, context, way, takes_ids, varies, tuple(refused), inputs)
     reasons = "; ".join(f"{each.way}: {each.why}" for each in refused)
     raise ModelError(f"{endpoint.url}: nothing that can be used: {reasons}")
+
+
+def _soft(
+    endpoint: Endpoint, way: Way, ids: Sequence[tuple[int, ...]], soft: Callable[[], SoftInputs] | None
+) -> tuple[SoftInputs | None, str]:
+    """The embeddings with which soft prompts can be sent, if they can; and why they, or deeper ones, cannot."""
+    if not isinstance(way, VllmLabels):
+        return None, "this server is not asked with embeddings; vLLM is, with --enable-prompt-embeds"
+    if soft is None:
+        return None, "not tried"
+    try:
+        inputs = soft()
+        words = dict.fromkeys(list(dict.fromkeys(ids[1]))[:3], "")
+        said = way.ask(endpoint.post, ids[0], words, True)
+        same = way.ask(endpoint.post, inputs.inputs(ids[0], None, "prepend"), words, True)
+        (other,) = inputs.candidates(Prompt(np.full((1, 1, 1, inputs.width), 0.5, np.float32)))
+        moved = way.ask(endpoint.post, inputs.inputs(ids[0], other, "prepend"), words, True)
+    except ModelError as problem:
+        return None, str(problem).removeprefix(endpoint.url)
+    if _apart(said, same) > _AGREE:
+        return None, f"the embeddings here are not the server's: a text differs by {_apart(said, same):.3g} with them"
+    if _apart(said, moved) < _AGREE:
+        return None, "prompt_embeds is answered with 200 and ignored"
+    return inputs, "no server of this protocol takes prompts for deeper layers"
 
 
 class _NotThereError(Exception):
@@ -160,7 +195,8 @@ def _tried(endpoint: Endpoint, way: Way, tokenizer: Any, ids: Sequence[tuple[int
         _NotThereError: it does not work.
         ModelError: the server does not answer, or has another tokenizer.
     """
-    words = _words(endpoint, way, tokenizer, TEXTS[0])
+    top = _best(endpoint, way, ids[0])
+    words = dict.fromkeys(list(top)[:3], "") if top else _usual(tokenizer)
     some = dict(list(words.items())[:2])
 
     def asked(prompt: Said, of: dict[int, str]) -> Read:
@@ -179,33 +215,34 @@ def _tried(endpoint: Endpoint, way: Way, tokenizer: Any, ids: Sequence[tuple[int
     other = asked(TEXTS[1], words)
     if way.gives == LABELS:
         _check_labels(endpoint, whole, asked(TEXTS[0], some), other)
-        top = _top(endpoint, way, TEXTS[0])
-        if top is not None:
-            _check_against(top, words, whole)
+        _check_against(top, words, whole)
     elif way.gives == TOP and whole.values == other.values:
         raise _NotThereError("two prompts give the same numbers")
     takes_ids = _takes_ids(lambda prompt: asked(prompt, words), whole, ids[0], endpoint.url)
     return takes_ids, _apart(whole, again)
 
 
-def _words(endpoint: Endpoint, way: Way, tokenizer: Any, prompt: str) -> dict[int, str]:
-    """Words to ask for: the server's own most probable tokens where it tells them, or else three common words."""
-    usual = [" the", " a", " and"]
-    if way.gives == LABELS:
-        top = _top(endpoint, way, prompt) or {}
-        usual = [*sorted(top, key=lambda token: -top[token]), *usual]
+def _usual(tokenizer: Any) -> dict[int, str]:
+    """Three common words of one token each."""
+    usual = (" the", " a", " and", "the", "a", "and", " it", "it", ".", ",")
     ids = [(tokenizer(word, add_special_tokens=False)["input_ids"], word) for word in usual]
     single = {pieces[0]: word for pieces, word in ids if len(pieces) == 1}
     return dict(list(single.items())[:3])
 
 
-def _top(endpoint: Endpoint, way: Way, prompt: str) -> dict[str, float] | None:
-    """The server's own most probable tokens by the plain protocol; None where it does not tell them."""
-    model = getattr(way, "model", "") or "default"
-    try:
-        return dict(TopK(model, _KS[-1]).top(endpoint.post, prompt).values)
-    except ModelError:
-        return None
+def _best(endpoint: Endpoint, way: Way, ids: tuple[int, ...]) -> dict[int, float]:
+    """The server's own most probable tokens, most probable first; none where the way has no ids or takes none."""
+    if not isinstance(way, LlamaLabels | VllmLabels):
+        return {}
+    for prompt in (ids, TEXTS[0]):
+        try:
+            found = way.best(endpoint.post, prompt)
+        except (RefusedError, UnreadableError) as problem:
+            if isinstance(problem, RefusedError) and problem.about_the_key:
+                raise
+            continue
+        return dict(sorted(found.items(), key=lambda each: -each[1]))
+    return {}
 
 
 def _check_labels(endpoint: Endpoint, whole: Read, some: Read, other: Read) -> None:
@@ -217,14 +254,14 @@ def _check_labels(endpoint: Endpoint, whole: Read, some: Read, other: Read) -> N
         raise _NotThereError(f"two prompts give the same numbers: {endpoint.url} does not read them")
 
 
-def _check_against(top: dict[str, float], words: dict[int, str], whole: Read) -> None:
+def _check_against(top: dict[int, float], words: dict[int, str], whole: Read) -> None:
     """Differences of words are those of the server's own most probable tokens."""
-    known = [(top[word], value) for word, value in zip(words.values(), whole.values, strict=True) if word in top]
-    if len(known) < 2:  # noqa: PLR2004
-        return
-    apart = abs((known[0][0] - known[1][0]) - (known[0][1] - known[1][1]))
-    if apart > _AGREE:
-        raise _NotThereError(f"two words differ by {apart:.3g} more than among the server's most probable tokens")
+    known = [(top[word], value) for word, value in zip(words, whole.values, strict=True) if word in top]
+    shifts = [told - value for told, value in known]
+    if shifts and max(shifts) - min(shifts) > _AGREE:
+        raise _NotThereError(
+            f"two words differ by {max(shifts) - min(shifts):.3g} more than among the server's most probable tokens"
+        )
 
 
 def _takes_ids(asked: Any, whole: Read, ids: tuple[int, ...], url: str) -> bool:

@@ -6,6 +6,7 @@ them and compares numbers.
 
 from __future__ import annotations
 
+import base64
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
@@ -26,14 +27,16 @@ LEAST = -100.0
 """Log-probability of a word whose probability a server rounds to 0."""
 MISS = -10.0
 """Log-probability of the words that a generated text does not begin with, where nothing else is known."""
+BEST = 5
+"""Most probable tokens that label log-probabilities are compared with."""
 _BIAS = 100.0
 _VLLM_WORDS = 128
 """Most ids that vLLM takes in ``logprob_token_ids``."""
 _TEXT_TOKENS = 4
 
 K = TypeVar("K", int, str)
-Said: TypeAlias = "tuple[int, ...] | str"
-"""A prompt as token ids, or as text for servers that take no ids."""
+Said: TypeAlias = "tuple[int, ...] | str | bytes"
+"""A prompt as token ids, as text for servers that take no ids, or as embeddings (`harness.lm.endpoint.soft`)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ class LlamaLabels:
         values = tuple(max(by_id[each] - by_id[best] + value, LEAST) for each in ids)
         return Read(values, (among.sent or 0) + (top.sent or 0), among.received + top.received)
 
+    def best(self, post: Post, prompt: Said) -> dict[int, float]:
+        """The server's own most probable tokens, by their ids, without any bias."""
+        said = {"prompt": list(prompt) if isinstance(prompt, tuple) else prompt, "n_predict": 1, "temperature": 0}
+        return post("/completion", said | {"n_probs": BEST}, lambda reply: _llama(reply, "logprob", BEST)).values
+
     @staticmethod
     def _among(post: Post, said: dict[str, Any], ids: Sequence[int]) -> Read:
         body = said | {
@@ -133,6 +141,11 @@ class VllmLabels:
             found |= part.values
             sent, received = sent + (part.sent or 0), received + part.received
         return Read(tuple(max(found[each], LEAST) for each in ids), sent or None, received)
+
+    def best(self, post: Post, prompt: Said) -> dict[int, float]:
+        """The server's own most probable tokens, by their ids, without any choice of ids."""
+        body = _completion(self.model, prompt) | {"logprobs": BEST, "return_tokens_as_token_ids": True}
+        return post("/v1/completions", body, _openai_ids).values
 
 
 @dataclass(frozen=True)
@@ -199,8 +212,10 @@ class _Found(Generic[K]):
 
 
 def _completion(model: str, prompt: Said) -> dict[str, Any]:
-    said = list(prompt) if isinstance(prompt, tuple) else prompt
-    return {"model": model, "prompt": said, "max_tokens": 1, "temperature": 0}
+    body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": 0}
+    if isinstance(prompt, bytes):
+        return body | {"prompt_embeds": base64.b64encode(prompt).decode()}
+    return body | {"prompt": list(prompt) if isinstance(prompt, tuple) else prompt}
 
 
 def _chat(model: str, prompt: Said, tokens: int) -> dict[str, Any]:
