@@ -212,6 +212,8 @@ def _print(found: Inspection, facts: list[Beforehand], wrong: list[str]) -> None
     if found.track is not None and facts:
         source = found.track.model
         say(f"model: {source.source}, {source.kind}, {source.dtype}")
+    for line in found.track.competition.lines() if found.track else ():
+        say(line)
     for each in facts:
         _task(each)
     if not wrong:
