@@ -212,6 +212,13 @@ def _print(found: Inspection, facts: list[Beforehand], wrong: list[str]) -> None
     if found.track is not None and facts:
         source = found.track.model
         say(f"model: {source.source}, {source.kind}, {source.dtype}")
+    elif found.track is not None and not wrong:
+        say(
+            "label words, bias and zero-shot score are shown where the data are embedded, or files in the folders of "
+            f"the tasks; those of this track are of the kind {found.track.data.source}"
+        )
+    for line in found.track.competition.lines() if found.track else ():
+        say(line)
     for each in facts:
         _task(each)
     if not wrong:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ORIGINAL, CORRECTED = "original", "corrected"
 """Which labels are read: those on which runs were scored, or those of the newest correction."""
+_SINCE = 4
+"""Version of the database that has the table."""
 LONGEST_REASON = 1000
 """Characters."""
 
@@ -56,7 +58,8 @@ def there(connection: sa.Connection) -> bool:
 
 def decided(connection: sa.Connection) -> list[Correction]:
     """All corrections, oldest first; none of a database that was made before there were any."""
-    if not there(connection):
+    version = connection.execute(sa.select(tables.schema.c.version)).scalar()  # sooner read than a list of tables
+    if version is None or version < _SINCE:
         return []
     columns = tables.corrections.c
     rows = connection.execute(sa.select(tables.corrections).order_by(columns.made, columns.correction)).all()

@@ -49,6 +49,7 @@ def printed(ran: list[Ran], start: str) -> str:
     return [each.stdout for each in ran if each.line.startswith(start)][-1]
 
 
+@pytest.mark.slow
 def test_from_idea_to_ranked_entry(folder: Path, small_mini: None) -> None:
     shutil.copytree(ROOT / "submissions" / "manual", folder / "submissions" / "manual")
     ran = follow("first-entry.md", folder)
