@@ -197,10 +197,12 @@ def _show(found: CellLog, only: list[Part]) -> None:
     """Print what is stored of a cell, or the chosen parts of it."""
     from harness.evaluation.progress import printable  # noqa: PLC0415
     from harness.leaderboard.cell_log import answers_table, heading, queries_table  # noqa: PLC0415
+    from harness.results.status import MEANING  # noqa: PLC0415
 
-    of = found.cell.record
+    of, status = found.cell.record, found.cell.status
+    meaning = f"{status}: {MEANING.get(status, 'nothing more is said of it')}"
     parts: dict[Part, tuple[str, str | Table, str]] = {
-        Part.WHY: ("why it ended so", printable(of.detail).rstrip(), ""),
+        Part.WHY: ("why it ended so", printable(of.detail).rstrip(), meaning if only else ""),
         Part.OUTPUT: ("what it printed, the end of it", printable(of.output).rstrip(), "it printed nothing"),
         Part.CALLS: (
             "queries", queries_table(found, every=Part.CALLS in only) if found.queries else "", "no query was answered",

@@ -159,6 +159,8 @@ def test_the_log_of_a_cell_has_its_queries_and_answers(typed: Any, tiny_track: P
     said = typed("log", "good", "--store", "y.db").out
     assert "answers that stood at marks of the budget:" in said
     assert "it printed nothing" in said
+    assert typed("log", "good", "--store", "y.db", "--show", "output").out == "it printed nothing\n"
+    assert typed("log", "good", "--store", "y.db", "--show", "why").out.strip()
     store.close()
 
 
