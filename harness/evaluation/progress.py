@@ -63,6 +63,11 @@ class PlainProgress:
         for line in lines:
             self.console.print(f"odd data: {escape(printable(line))}", soft_wrap=True)
 
+    def served(self, lines: Sequence[str]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        for line in lines:
+            self.console.print(f"endpoint: {escape(printable(line))}", soft_wrap=True)
+
     def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""
         finished = len(cells) - len(todo)
@@ -185,6 +190,11 @@ class JsonProgress(PlainProgress):
         """See `harness.evaluation.run.Progress`."""
         for line in lines:
             self._write({"event": "odd data", "line": line})
+
+    def served(self, lines: Sequence[str]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        for line in lines:
+            self._write({"event": "endpoint", "line": line})
 
     def planned(self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         """See `harness.evaluation.run.Progress`."""

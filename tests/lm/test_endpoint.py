@@ -381,7 +381,7 @@ def test_too_many_requests_make_all_of_them_wait(served: Any, spec: ModelSpec, w
     first = len(server.asked)
     server.before = lambda n, _path, _body: (429, {}, {"Retry-After": "1.2"}) if n == first else None
     asked(lm, words)
-    assert told == ["the endpoint has too many requests (429); all wait 1 s"]
+    assert told == ["too many requests (429); all wait 1 s"]
 
 
 def test_a_server_that_stays_away_is_given_up(served: Any, spec: ModelSpec, words: Any) -> None:
