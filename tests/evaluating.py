@@ -75,6 +75,9 @@ class Watcher:
         """See `harness.evaluation.run.Progress`."""
         self.cells.append((cell.task.name, cell.split, verdict.status))
 
+    def served(self, lines: Sequence[str]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+
     def noticed(self, lines: Sequence[str]) -> None:
         """See `harness.evaluation.run.Progress`."""
 

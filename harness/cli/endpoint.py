@@ -49,7 +49,7 @@ def endpoint(
             refused = [dataclasses.asdict(each) for each in found.refused]
             print_json({name: getattr(found, name) for name in shown} | {"refused": refused})
             return
-        say("\n".join([*lm.found.lines(), f"it cost {lm.traffic.requests or 'some'} requests to find out"]))
+        say("\n".join([*lm.found.lines(), f"{lm.asked} requests were sent to find out"]))
     finally:
         lm.close()
 

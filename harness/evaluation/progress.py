@@ -66,6 +66,11 @@ class PlainProgress:
         for line in lines:
             self.console.print(f"odd data: {escape(printable(line))}", soft_wrap=True)
 
+    def served(self, lines: Sequence[str]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        for line in lines:
+            self.console.print(f"endpoint: {escape(printable(line))}", soft_wrap=True)
+
     def planned(
         self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell], before: Sequence[StoredCell] = ()
     ) -> None:
@@ -195,6 +200,11 @@ class JsonProgress(PlainProgress):
         """See `harness.evaluation.run.Progress`."""
         for line in lines:
             self._write({"event": "odd data", "line": line})
+
+    def served(self, lines: Sequence[str]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        for line in lines:
+            self._write({"event": "endpoint", "line": line})
 
     def planned(
         self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell], before: Sequence[StoredCell] = ()

@@ -47,6 +47,10 @@ class Progress(Protocol):
         """Lines about unusual data; usually there are none."""
         ...
 
+    def served(self, lines: Sequence[str]) -> None:
+        """Lines about the server of a served model: what it gives, and when it makes requests wait."""
+        ...
+
     def planned(
         self, entry: str, cells: Sequence[Cell], todo: Sequence[Cell], before: Sequence[StoredCell] = ()
     ) -> None:
@@ -212,8 +216,9 @@ class Evaluation:
         self.track, self.oddities, self._p0 = prepared.track, prepared.oddities, None
         self.lm: Served
         self._with_p0: Served
+        self._server: EndpointModel | None = None
         if backend_of(self.track) == "openai":
-            served = _connected(self.track, choices)
+            self._server = served = _connected(self.track, choices)
             self.lm, self._with_p0, self.device = served, served, served.ranked_as
         else:
             numerics = self.track.numerics
@@ -231,6 +236,12 @@ class Evaluation:
             numeric_profile(self.track, self.lm.format),
             choices.white_box,
         )
+
+    def tell(self, progress: Progress) -> None:
+        """Say what the server of a served model gives, and later when it makes requests wait."""
+        if self._server is not None:
+            progress.served(self._server.found.lines())
+            self._server.tell(lambda line: progress.served([line]))
 
     def run(
         self, submission: Submission, options: Mapping[str, str], progress: Progress, *, again: bool = False

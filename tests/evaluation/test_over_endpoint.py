@@ -129,6 +129,7 @@ def test_a_run_over_an_endpoint(server: FakeServer, track: Path, tmp_path: Path)
     done = evaluate(track, store, *folders, *given)
     assert done.returncode == 1, done.stderr  # random_search needs soft prompts
     assert "no soft prompts" in done.stdout + done.stderr
+    assert "endpoint: gives label log-probabilities" in done.stdout + done.stderr
 
     requests = len(server.asked)
     again = evaluate(track, store, *folders[:2], *given)
@@ -216,6 +217,7 @@ def test_the_command_endpoint_says_what_a_server_gives(server: FakeServer, track
     assert shown.exit_code == 0, shown.output
     assert "gives label log-probabilities" in shown.output
     assert "not here: soft prompts" in shown.output
+    assert f"{len(server.asked)} requests were sent to find out" in shown.output
     found = json.loads(CliRunner().invoke(app, ["endpoint", server.url, "--track", str(track), "--json"]).output)
     assert (found["model"], found["context"], found["takes_ids"]) == ("some/tiny-model", 300, True)
     assert SECRET not in shown.output + str(found)

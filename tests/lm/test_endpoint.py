@@ -222,6 +222,28 @@ def test_soft_prompts_at_the_input_have_the_numbers_of_the_model_here(
     np.testing.assert_allclose(*stds, rtol=0.2)
 
 
+def test_a_soft_prompt_costs_what_it_costs_here_and_may_be_an_answer(
+    served: Any, llama: ModelSpec, here_llama: LanguageModel
+) -> None:
+    lm = connect(llama, taking(served("vllm", here_llama), here_llama).url)
+    names = tuple([word for word in here_llama.words if word.strip().isalpha()][5:8])
+    task = Task("made-up", ("a", "b", "c"), "accuracy", TEMPLATE, names)
+    rows = []
+    for model in (lm, here_llama):
+        info = model.info(TEXTS, TEMPLATE)
+        space = Subspace(4, (info.hidden_std[0],), info.prompt_tokens, seed=1)
+        priced_model, meter, answered = priced(model, task), Meter(10, len(TEXTS)), list[Any]()  # type: ignore[arg-type]
+        query = Query(TEXTS, prompts=space.at(np.ones((2, 4))))
+        priced_model.check_space(space)
+        priced_model.answer(query, b"", meter, answered.append)
+        assert meter.spent == 2 * len(TEXTS)
+        rows.append((answered[0].row.rows, answered[0].row.tokens, answered[0].row.level))
+        assert priced_model.offered(to_bytes(Answer.of(task, space.at(np.ones(4)))))
+    assert rows[0] == rows[1]
+    assert rows[0][2] == 1
+    assert probe(lm, task).logits
+
+
 def test_deep_prompts_are_refused_with_the_shape(served: Any, llama: ModelSpec, here_llama: LanguageModel) -> None:
     lm = connect(llama, taking(served("vllm", here_llama), here_llama).url)
     for shape in ((1, 2, 2, 16), (1, 1, 3, 16), (1, 1, 2, 15)):
@@ -381,7 +403,7 @@ def test_too_many_requests_make_all_of_them_wait(served: Any, spec: ModelSpec, w
     first = len(server.asked)
     server.before = lambda n, _path, _body: (429, {}, {"Retry-After": "1.2"}) if n == first else None
     asked(lm, words)
-    assert told == ["the endpoint has too many requests (429); all wait 1 s"]
+    assert told == ["too many requests (429); all wait 1 s"]
 
 
 def test_a_server_that_stays_away_is_given_up(served: Any, spec: ModelSpec, words: Any) -> None:

@@ -133,7 +133,7 @@ def test_only_the_contract_is_imported(bench: Bench, name: str) -> None:
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    standard = {"__future__", "collections.abc", "dataclasses", "itertools", "typing"}
+    standard = {"__future__", "collections", "collections.abc", "dataclasses", "itertools", "math", "re", "typing"}
     numerics = {"harness", "harness.solving", "numpy", "numpy.typing", *(file.stem for file in files)}
     libraries = {
         "nevergrad": {"nevergrad"},

@@ -87,6 +87,11 @@ class EndpointModel:
         )
 
     @property
+    def asked(self) -> int:
+        """Requests that were sent so far, by all threads and by the probe."""
+        return self._endpoint.asked
+
+    @property
     def traffic(self) -> Traffic:
         """What was exchanged for the cell that this thread serves, and for those before."""
         return self._endpoint.traffic

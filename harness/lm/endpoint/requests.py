@@ -142,6 +142,8 @@ class Endpoint:
         )
         self._pool = concurrent.futures.ThreadPoolExecutor(concurrency, thread_name_prefix="endpoint")
         self._lock, self._until, self._mine = threading.Lock(), 0.0, threading.local()
+        self.asked = 0
+        """Requests that were sent, those of the probe and those that failed included."""
         self.tell: Callable[[str], None] = lambda _line: None
         """Gets a line when the endpoint makes all requests wait."""
 
@@ -253,6 +255,8 @@ class Endpoint:
             _NotNowError: it may answer later.
             ValueError: the reply is no JSON.
         """
+        with self._lock:
+            self.asked += 1
         try:
             reply = self._client.post(self.url + path, json=body, headers={"Idempotency-Key": name})
         except self._httpx.TransportError as failed:
@@ -280,7 +284,7 @@ class Endpoint:
             longer = until > self._until + 1
             self._until = max(self._until, until)
         if longer and seconds >= 1:
-            self.tell(f"the endpoint has too many requests (429); all wait {seconds:.0f} s")
+            self.tell(f"too many requests (429); all wait {seconds:.0f} s")
 
     def _said(self, reply: Any) -> str:
         return self._without_key(" ".join(reply.text.split())[:_SHOWN]) or "no reason given"
