@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from made_up import key
 
+from harness import cli
 from harness.errors import InputError
+from harness.leaderboard import anytime
 from harness.leaderboard.anytime import REFERENCES, load_reference
 from harness.leaderboard.freeze import freeze, frozen
 from harness.leaderboard.rank import rank
@@ -113,3 +116,54 @@ def test_a_file_that_is_no_toml_is_left_alone(store: Store, tmp_path: Path) -> N
     with pytest.raises(InputError, match="not a file of references"):
         freeze("mini", frozen(ranked(store), "good", DAY), path)
     assert path.read_text(encoding="utf-8") == "half = "
+
+
+def command(*words: str) -> int:
+    """The exit code of a command in this process."""
+    sys.argv = ["harness", *words]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_command_freezes_and_does_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Into the checkout's file; without a checkout it says why it cannot."""
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.chdir(tmp_path)
+    results = Store("results.db")
+    add(results, "manual", 0.5)
+    add(results, "good", 0.8)
+    results.close()
+    (tmp_path / "checkout").mkdir()
+    monkeypatch.setattr(anytime, "CHECKOUT", tmp_path / "checkout" / "references.toml")
+    assert command("leaderboard", "--store", "results.db", "--freeze", "good") == 0
+    assert "0 is manual, 1 is good" in capsys.readouterr().out
+    assert "submission good" in (tmp_path / "checkout" / "references.toml").read_text(encoding="utf-8")
+    assert not (tmp_path / "leaderboard").exists()
+    assert command("leaderboard", "--store", "results.db", "--freeze", "absent") == 2
+    monkeypatch.setattr(anytime, "CHECKOUT", tmp_path / "gone" / "references.toml")
+    assert command("leaderboard", "--store", "results.db", "--freeze", "good") == 2
+    assert "of a checkout, and this is none" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("watch", "--web", "--once"),
+        ("report", "--out", "x", "--fresh", "--cache", "y"),
+        ("report", "--out", "x", "-t", "mini", "-t", "no"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("plotly", reason="plotly is in the extra `report`")
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.chdir(tmp_path)
+    Store("results.db").close()
+    assert command(*words, "--store", "results.db") in {1, 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.db"]

@@ -16,6 +16,7 @@ from report_site import CELLS, TRACK
 
 from harness.leaderboard.exports import tidy_cells
 from harness.leaderboard.rank import score_cell
+from harness.leaderboard.report import build as module
 from harness.leaderboard.report.build import build
 from harness.leaderboard.report.facts import gather
 from harness.leaderboard.report.kept import Kept
@@ -39,6 +40,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
     report_site.add(made, "poor", 0.6)
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn each time, and most of a small report's time goes into them."""
+    monkeypatch.setattr(module, "draw_all", lambda *_: False)
 
 
 def built(store: Store, out: Path, kept: Kept | None) -> dict[str, bytes]:

@@ -207,7 +207,7 @@ def test_every_dot_and_interval_is_drawn_as_svg(pages: dict[str, Page]) -> None:
     rows = pages["index.html"].rows("ranking-1")
     drawn = [cell for row in rows for cell in row if "<svg" in cell]
     assert len(drawn) == len([row for row in rows if "limits" in row[2]]) > 0
-    assert all(("<circle" in cell and "<line" in cell) or "off the scale" in cell for cell in drawn)
+    assert all(("<circle" in cell and "<line" in cell) or "below</text>" in cell for cell in drawn)
 
 
 def test_each_plot_has_a_figure_or_a_word_for_those_without_scripts(pages: dict[str, Page]) -> None:

@@ -141,7 +141,7 @@ def test_the_command_line_runs_and_lists_it(
     cli.app(["leaderboard", *track], standalone_mode=False)
     assert "public against private test sets" in capsys.readouterr().out
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra `report`")
-    cli.app(["report", "--out", "site", *track], standalone_mode=False)
+    cli.app(["report", "--out", "site", "--fresh", *track], standalone_mode=False)
     assert "embedded + test:unseen" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
 
 
@@ -269,7 +269,7 @@ def test_test_texts_that_were_queried_are_counted_and_shown(
     cli.app(["leaderboard", *where, "--out", str(tmp_path / "x.csv")], standalone_mode=False)
     assert "asks queried 6 test texts" in capsys.readouterr().out
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra `report`")
-    cli.app(["report", "--out", str(tmp_path / "site"), *where], standalone_mode=False)
+    cli.app(["report", "--out", str(tmp_path / "site"), "--fresh", *where], standalone_mode=False)
     (page,) = (tmp_path / "site" / "submissions").glob("asks-*.html")
     text = page.read_text(encoding="utf-8")
     assert "6 test texts queried" in text
