@@ -17,7 +17,7 @@ from rich import box
 from rich.table import Table
 
 from harness.cli.console import err, out, say, shown
-from harness.errors import InputError
+from harness.errors import InputError, counted
 from harness.sandbox.submission import check_team
 from harness.service.tokens import NewToken
 
@@ -148,7 +148,7 @@ def _show_usage(kept: Accounts, as_json: bool) -> None:
             typer.echo(json.dumps(asdict(each) | {"last": _said(each.last), "submitted": _said(each.submitted)}))
         return
     if not found:
-        say(f"nothing was asked yet; {kept.name} has {len(kept.tokens())} tokens")
+        say(f"nothing was asked yet; {kept.name} has {counted(len(kept.tokens()), 'token')}")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("token", "team", "track", "cell"):

@@ -240,8 +240,8 @@ def test_the_book_of_the_service_tells_its_usage(films: Path) -> None:
     assert "no such book" in refused("serve", "--usage")
     assert done("serve", "--new-token", "alice2", "--team", "alice").startswith("alice2.")
     assert "--team" in refused("serve", "--new-token", "bob2", "--team", "no/team")
-    assert "alice2  the track's budget, of team alice" in done("serve", "--tokens")
-    assert re.search(r"alice2\s+alice\s+0\s+0\s+0\s+0\s+0\s+-", done("serve", "--usage"))
+    assert "alice2  of team alice, the track's budget, unused" in done("serve", "--tokens")
+    assert "nothing was asked yet; results/service.db has 1 token" in done("serve", "--usage")
 
 
 # ── a label was wrong ────────────────────────────────────────────────────────────────────────────────────────────────
