@@ -13,8 +13,9 @@ import numpy as np
 from harness.contract import Subspace
 from harness.lm.load import load_model
 from harness.tracks.examples import Source, load_shots
+from harness.tracks.numerics import Forward, Numerics
 from harness.tracks.tasks import load_task
-from harness.tracks.track import DType, Forward, Numerics, load_track
+from harness.tracks.track import DType, load_track
 
 FORWARDS: tuple[Forward, ...] = ("packed", "invariant")
 

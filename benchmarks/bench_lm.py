@@ -61,8 +61,9 @@ from harness.lm.backbones import families
 from harness.lm.backbones.linear import Int8Linear
 from harness.lm.load import load_model
 from harness.tracks.examples import Source, kit_splits, load_shots
+from harness.tracks.numerics import Forward, Numerics
 from harness.tracks.tasks import load_task
-from harness.tracks.track import DType, Forward, ModelSpec, Numerics, PromptSpec, TrackTask, load_track
+from harness.tracks.track import DType, ModelSpec, PromptSpec, TrackTask, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -75,7 +75,7 @@ class TokenWork:
             kept.revoke(self.revoked)
             say(f"{self.revoked} opens nothing any more; what it spent stays in {kept.name}")
         elif self.usage:
-            _show_usage(kept, self.as_json)
+            _show_usage(kept, book, self.as_json)
         elif self.listed:
             _show(kept, book)
         return bool(self.new is not None or self.new_for or self.of_existing)
@@ -138,7 +138,7 @@ def _show(kept: Accounts, book: str) -> None:
         say(f"no tokens in {kept.name}; make one with: {how_to_make(book)}")
 
 
-def _show_usage(kept: Accounts, as_json: bool) -> None:
+def _show_usage(kept: Accounts, book: str, as_json: bool) -> None:
     """Print what each token has spent on each cell."""
     from harness.service.spending import spending  # noqa: PLC0415
 
@@ -149,6 +149,7 @@ def _show_usage(kept: Accounts, as_json: bool) -> None:
         return
     if not found:
         say(f"nothing was asked yet; {kept.name} has {counted(len(kept.tokens()), 'token')}")
+        _show(kept, book)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("token", "team", "track", "cell"):

@@ -30,6 +30,8 @@ _SINCE = 4
 """Version of the database that has the table."""
 LONGEST_REASON = 1000
 """Characters."""
+SHORTEST_ID = 6
+"""Characters of an id that name a correction; fewer may be met by chance."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def in_force(corrections: Iterable[Correction], which: str) -> dict[str, Correct
 
     Args:
         corrections: all of them, oldest first.
-        which: `CORRECTED`, `ORIGINAL`, or the id of a correction or its beginning: then those up to it hold.
+        which: `CORRECTED`, `ORIGINAL`, or the id of a correction or its first `SHORTEST_ID` characters or more:
+            then those up to it hold.
 
     Raises:
         InputError: there is no such correction.
@@ -103,7 +106,8 @@ def in_force(corrections: Iterable[Correction], which: str) -> dict[str, Correct
     if which == ORIGINAL:
         return {}
     if which != CORRECTED:
-        named = [n for n, each in enumerate(made) if which and each.id.startswith(which)]
+        long = len(which) >= SHORTEST_ID
+        named = [n for n, each in enumerate(made) if long and each.id.startswith(which)]
         if len(named) != 1:
             ids = ", ".join(each.id[:12] for each in made) or "none"
             raise InputError(f"--labels {which}: {CORRECTED}, {ORIGINAL} or the id of a correction; there are: {ids}")

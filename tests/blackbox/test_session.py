@@ -470,7 +470,7 @@ def test_texts_words_and_projections_are_prepared_once_however_many_queries_need
 
     monkeypatch.setattr("harness.lm.model.encode", counted("texts", model.encode))
     monkeypatch.setattr("harness.blackbox.projection.generate", counted("projections", projection.generate))
-    monkeypatch.setattr(tiny_lm, "word_ids", counted("words", tiny_lm.word_ids))
+    monkeypatch.setattr(tiny_lm._tokens, "single_ids", counted("words", tiny_lm._tokens.single_ids))
     line = connect()
     space = Subspace(3, (1.0, 1.0), 2, seed=77)
     assert isinstance(line.ask(wire.Declare(0, space=space)), wire.Done)

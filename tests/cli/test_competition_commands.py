@@ -178,7 +178,7 @@ def test_data_inside_a_submission_are_refused(films: Path, tmp_path: Path) -> No
     shutil.move(films, place / "films")
     result = run("evaluate", "solver", "--track", place / "films")
     assert result.exit_code == 1
-    assert "holds data of the track" in " ".join(result.stderr.split())
+    assert "holds data of the track" in " ".join(f"{result.stderr} {result.exception}".split())
     assert Store("results/harness.db").runs() == []
 
 

@@ -229,7 +229,7 @@ def test_a_run_on_onnx_runtime_is_another_run_that_never_ranks(tiny_track: Path,
 
 
 def test_a_backend_that_is_none_is_refused(tiny_track: Path, store: Store) -> None:
-    with pytest.raises(InputError, match="--backend tensorflow: torch or onnxruntime is needed"):
+    with pytest.raises(InputError, match="--backend tensorflow: torch, onnxruntime or openai is needed"):
         evaluation(tiny_track, store, backend="tensorflow")
 
 

@@ -87,7 +87,7 @@ REFUSED = [
     (["evaluate", BBT, "--calls", "0"], "a positive number of calls"),
     (["evaluate", BBT, "--track", "nope"], "no track 'nope'"),
     (["evaluate", BBT, "--device", "tpu"], "cpu or cuda is needed"),
-    (["evaluate", BBT, "--backend", "nope"], "torch or onnxruntime is needed"),
+    (["evaluate", BBT, "--backend", "nope"], "torch, onnxruntime or openai is needed"),
     (["evaluate", BBT, "--sandbox", "Z"], "no tier 'Z'"),
     (["evaluate", BBT, "--data", "nowhere"], "no such directory"),
     (["evaluate", BBT, "--test-data", "nowhere"], "no such directory"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,6 @@ from harness.tracks.track import Track, load_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from harness.lm.backbones.base import Batch
     from harness.lm.model import LanguageModel
@@ -227,7 +227,7 @@ def test_a_reference_without_memory_has_that_status_and_the_message(full: None, 
             with device.memory_for("a step", "Take fewer texts"):
                 problem()
 
-        return SimpleNamespace(tune=tune, config=None)
+        return SimpleNamespace(tune=tune, config=None, folder=Path(__file__).parent)
 
     white = WhiteBox(tiny_lm, task, shots.texts)
     ran = train(solver(runs_out), white, task, Shots(shots, shots), 0, lambda *_: None)

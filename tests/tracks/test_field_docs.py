@@ -10,9 +10,11 @@ import pytest
 
 from harness.tracks.competition import Competition
 from harness.tracks.limits import Limits
+from harness.tracks.numerics import EndpointSpec, Numerics
+from harness.tracks.packages import PackageSpec
 from harness.tracks.prices import Prices
 from harness.tracks.tasks import Cloze, FilesSource, HubSource, KitSource, Profile, TaskFile
-from harness.tracks.track import DataSpec, ModelSpec, Numerics, PromptSpec, Track, TrackTask
+from harness.tracks.track import DataSpec, ModelSpec, PromptSpec, Track, TrackTask
 
 if TYPE_CHECKING:
     import msgspec
@@ -27,6 +29,8 @@ STRUCTS: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("tracks.md", "`[tasks.NAME]`"): TrackTask,
     ("tracks.md", "`[numerics]`"): Numerics,
     ("tracks.md", "`[prices]`"): Prices,
+    ("tracks.md", "`[packages]`"): PackageSpec,
+    ("tracks.md", "`[endpoint]`"): EndpointSpec,
     ("tracks.md", "`[competition]`"): Competition,
     ("tasks.md", "The task"): TaskFile,
     ("tasks.md", "`[profiles.NAME]`"): Profile,
