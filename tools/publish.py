@@ -30,10 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Publish a results database.")
     parser.add_argument("--store", type=Path, default=Path("results/harness.db"), help="a SQLite file")
     parser.add_argument("--out", type=Path, default=Path("leaderboard/measured.db.xz"))
+    parser.add_argument(
+        "--answers", action="store_true", help="Keep the bytes of answers, too; they can be made again by replay."
+    )
     given = parser.parse_args(arguments)
     fresh = given.out.with_name(f"new-{given.out.name}")
     try:
-        pack(given.store, fresh)
+        pack(given.store, fresh, answers=given.answers)
         store = Store(str(fresh), create=False)
         found = audit(store)
         store.close()

@@ -102,7 +102,8 @@ def summary(found: Audit, differs: bool = False) -> list[str]:
     """The result in lines. With `differs`, published results differ from the database, so the verdict is not "ok"."""
     n = found.rows
     rows = (counted(n["runs"], "run"), counted(n["outcomes"], "cell"), counted(n["queries"], "query", "queries"))
-    kept = [counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer")]
+    left_out = f" ({n['left out']:,} published without their bytes)" if n["left out"] else ""
+    kept = [counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer") + left_out]
     kept += [counted(n[name], name[:-1]) for name in ("rulings", "corrections") if n[name]]
     late = f"{counted(found.late, 'cell')} sealed when migrated, not when finished"
     verdict = "not as written" if found.findings else "the database is as written" if differs else "ok"
@@ -152,7 +153,7 @@ class _Auditor:
                 check()
         at_hand = len(self._tests.keys() & self._at_hand.keys())
         cells, findings = tuple(self._cells), tuple(self._findings)
-        rows = {table.name: self._rows[table.name] for table in tables.metadata.sorted_tables}
+        rows = {name: self._rows[name] for name in ("left out", *tables.metadata.tables)}
         other = tuple(f"{what}, {counted(count, 'cell')}" for what, count in sorted(self._other.items()))
         return Audit(self._digest.hexdigest(), findings, rows, cells, self._late, self._unfinished, at_hand, other)
 
@@ -233,9 +234,10 @@ class _Auditor:
                 digest = hashlib.sha256(row["blob"]).hexdigest()
             except _ODD as problem:
                 digest = str(problem)
-            if digest != row["sha256"]:
+            if row["blob"] and digest != row["sha256"]:  # one without bytes was left out when it was published
                 self._found("answers", f"answer {row['sha256']}", f"its checksum is {digest}")
             self._answers.add(row["sha256"])
+            self._rows["left out"] += not row["blob"]
 
     def _all_attempts(self) -> None:
         for row in self._select(tables.attempts, "attempt"):

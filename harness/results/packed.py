@@ -19,12 +19,14 @@ from harness.errors import StoreError
 SUFFIX = ".xz"
 
 
-def pack(database: Path, out: Path) -> None:
+def pack(database: Path, out: Path, *, answers: bool = True) -> None:
     """Write a compressed copy of a SQLite database, as it is at one moment, without the space of deleted rows.
 
     Args:
         database: the file; others may write to it meanwhile.
         out: the copy, whose name ends in ``.db.xz``; an existing one is replaced when the new one is complete.
+        answers: whether the bytes of answers are kept. Predictions, ledgers and all seals are kept in any case, and so
+            are the digests of the answers, with which an answer that is made again can be compared.
 
     Raises:
         StoreError: there is no such database, or it cannot be read.
@@ -39,12 +41,23 @@ def pack(database: Path, out: Path) -> None:
                 connection.execute("VACUUM INTO ?", (str(whole),))
             finally:
                 connection.close()
+            if not answers:
+                _leave_answers_out(whole)
         except sqlite3.Error as problem:
             raise StoreError(f"{database} cannot be read: {problem}") from problem
         part = out.with_name(f"{out.name}.part")
         with whole.open("rb") as source, lzma.open(part, "wb", preset=9 | lzma.PRESET_EXTREME) as target:
             shutil.copyfileobj(source, target)
         part.replace(out)
+
+
+def _leave_answers_out(database: Path) -> None:
+    connection = sqlite3.connect(database, isolation_level=None)
+    try:
+        connection.execute("UPDATE answers SET blob = x''")
+        connection.execute("VACUUM")
+    finally:
+        connection.close()
 
 
 def unpacked(path: Path) -> Path:

@@ -213,7 +213,7 @@ class Store:
             return [OpenCell(*row) for row in connection.execute(query.order_by(attempts.task, attempts.split))]
 
     def answer(self, run: str, task: str, split: int, mark: float = 1.0) -> bytes | None:
-        """The bytes of an answer; None if the cell has none."""
+        """The bytes of an answer; None if the cell has none, or its bytes were left out (`harness.results.packed`)."""
         query = (
             sa.select(tables.answers.c.blob)
             .join(tables.incumbents, tables.incumbents.c.answer == tables.answers.c.sha256)
@@ -226,7 +226,7 @@ class Store:
             )
         )
         with self._reading() as connection:
-            return connection.execute(query).scalar()
+            return connection.execute(query).scalar() or None
 
     def ledger(self, attempt: int) -> list[LedgerRow]:
         """All answered queries of an attempt, in order."""

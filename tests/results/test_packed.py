@@ -50,6 +50,27 @@ def test_a_compressed_copy_holds_the_same_facts(database: Path, tmp_path: Path) 
     assert digest(out)[:40] in found.output
 
 
+def test_answers_can_be_left_out_and_the_audit_says_so(database: Path, tmp_path: Path) -> None:
+    """Seals, digest and predictions are the same; an answer that was changed is found all the same."""
+    out = tmp_path / "copy.db.xz"
+    pack(database, out, answers=False)
+    assert digest(out) == digest(database)
+    whole, thin = Store(str(database), create=False), Store(str(out), create=False)
+    for run in whole.runs():
+        for cell, published in zip(whole.cells(run.id), thin.cells(run.id), strict=True):
+            assert {mark: list(said) for mark, said in cell.predictions.items()} == {
+                mark: list(said) for mark, said in published.predictions.items()
+            }
+            for mark in cell.predictions:
+                assert whole.answer(run.id, cell.task, cell.split, mark)
+                assert thin.answer(run.id, cell.task, cell.split, mark) is None
+    whole.close()
+    thin.close()
+    told = CliRunner().invoke(app, ["audit", "--store", str(out)]).output
+    assert "published without their bytes" in told
+    assert "published without" not in CliRunner().invoke(app, ["audit", "--store", str(database)]).output
+
+
 def test_nothing_is_written_to_a_compressed_database(database: Path, tmp_path: Path) -> None:
     out = tmp_path / "copy.db.xz"
     pack(database, out)
