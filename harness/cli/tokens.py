@@ -63,6 +63,8 @@ class TokenWork:
         """
         if self.expires and not (self.new or self.new_for):
             raise InputError("--expires belongs to --new-token or --new-tokens; a token that exists keeps its end")
+        if self.team and not (self.new or self.new_for):
+            raise InputError("--team belongs to --new-token or --new-tokens; a token that exists keeps its team")
         if self.as_json and not self.usage:
             raise InputError("--json belongs to --usage")
         if self.new is not None:

@@ -144,7 +144,9 @@ class Service:
             raise Refusal("unauthorized", "a token is needed: Authorization: Bearer NAME.SECRET")
         token = await asyncio.to_thread(self.handler.book.token, given)
         if token is None:
-            raise Refusal("unauthorized", "unknown or revoked token; ask the organiser for a new one")
+            raise Refusal(
+                "unauthorized", "unknown or revoked token, or one that has expired; ask the organiser for a new one"
+            )
         limits = self.handler.limits
         bucket = self._buckets.setdefault(token.name, Bucket(limits.per_s, limits.burst))
         wait_s = bucket.take(time.monotonic())

@@ -17,7 +17,7 @@ from harness.tracks.competition import Competition, day_start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.service.accounts import Accounts
+    from harness.service.accounts import Account, Accounts
     from harness.service.tokens import Token
 
 
@@ -29,19 +29,21 @@ class Gate:
     clock: Callable[[], float] = time.time
     """Unix seconds."""
 
-    def refusal(self, token: Token, track: str, book: Accounts) -> str | None:
+    def refusal(self, token: Token, account: Account, book: Accounts) -> str | None:
         """Why nothing is taken of a token; None if it may go on.
 
         Args:
             token: who asks.
-            track: name of the track.
+            account: of the token, on the cell that it asks about.
             book: what tokens have done.
         """
         now = self.clock()
         closed = self.competition.refusal(now)
         if closed or self.competition.attempts_per_day is None:
             return closed
-        started = begun(book, track)
+        if account.queries:  # it has begun, and nothing of the others matters: the usual case, without a look at them
+            return None
+        started = begun(book, account.track.partition(" ")[0])
         if token.name in started:
             return None
         own = {each.name for each in book.tokens() if each.team == token.team}

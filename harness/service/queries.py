@@ -102,7 +102,7 @@ class QueryHandler:
         book: Accounts,
         limits: Limits,
         gate: Gate = Gate(),  # noqa: B008 - a frozen value
-        score: Callable[[str, str, int], float | None] | None = None,
+        scores: Callable[[str], Mapping[tuple[str, int], float]] | None = None,
     ) -> None:
         """Answer for the cells of one track.
 
@@ -113,10 +113,10 @@ class QueryHandler:
             book: the accounts.
             limits: limits on a request.
             gate: whether queries and answers are taken now.
-            score: gives a stored cell's score by run, task and split; None means that no participant is told a score.
+            scores: gives the scores of a stored run by task and split; None means that no participant is told a score.
         """
         self.track, self.places, self.book, self.limits, self.gate = track, places, book, limits, gate
-        self._lm, self._score = lm, score
+        self._lm, self._scores = lm, scores
         self._priced = {
             where: PricedModel(
                 lm,
@@ -143,21 +143,20 @@ class QueryHandler:
     def mine(self, token: Token) -> MyPage:
         """What the owner of a token has spent on each cell on offer."""
         spent = {(each.task, each.split): each for each in spending(self.book, token.name) if each.track == self.track}
+        runs = {each.run for each in spent.values() if each.run is not None}
+        scores = {where: value for run in runs for where, value in self._scores(run).items()} if self._scores else {}
         cells = []
-        for (task, split), place in self.places.items():
-            rows, each = (token.calls or place.calls) * len(place.shots.train), spent.get((task, split))
+        for where, place in self.places.items():
+            each = spent.get(where)
             if each is None:
-                cells.append(Mine(task, split, rows, 0, 0, 0.0, "open"))
+                cells.append(Mine(*where, (token.calls or place.calls) * len(place.shots.train), 0, 0, 0.0, "open"))
                 continue
-            answer: Literal["open", "handed in", "scored"] = "handed in" if each.run is None else "scored"
-            score = None if self._score is None or each.run is None else self._score(each.run, task, split)
-            cells.append(
-                Mine(
-                    task, split, each.rows_total, each.rows_spent, each.queries, each.seconds,
-                    "open" if each.submitted is None else answer, score,
-                )
-            )  # fmt: skip
-        return MyPage(token.name, self.track.partition(" ")[0], self._score is not None, cells)
+            answer: Literal["open", "handed in", "scored"] = "open"
+            if each.submitted is not None:
+                answer = "handed in" if each.run is None else "scored"
+            score = scores.get(where) if answer == "scored" else None
+            cells.append(Mine(*where, each.rows_total, each.rows_spent, each.queries, each.seconds, answer, score))
+        return MyPage(token.name, self.track.partition(" ")[0], self._scores is not None, cells)
 
     def page(self, token: Token, place: Place) -> CellPage:
         """What a solver is told about a cell."""
@@ -202,7 +201,7 @@ class QueryHandler:
             return Answer(known.reply, None)
         if account.submitted is not None:
             raise Refusal("closed", f"an answer was handed in for {account.task}/{account.split}; its budget is closed")
-        self._check_open(token)
+        self._check_open(token, account)
         priced = self._of(place)
 
         def commit(answered: Answered) -> None:
@@ -235,15 +234,15 @@ class QueryHandler:
             raise Refusal(
                 "closed", f"another answer for {account.task}/{account.split} was handed in before; it stands"
             )
-        self._check_open(token)
+        self._check_open(token, account)
         with _refusing():
             self._of(place).offered(blob)
         self.book.submit(account, blob)
         return receipt
 
-    def _check_open(self, token: Token) -> None:
+    def _check_open(self, token: Token, account: Account) -> None:
         """Refuse what the dates and limits of a competition do not allow."""
-        refused = self.gate.refusal(token, self.track.partition(" ")[0], self.book)
+        refused = self.gate.refusal(token, account, self.book)
         if refused:
             raise Refusal("closed", refused)
 

@@ -14,6 +14,7 @@ from harness.blackbox.checkpoints import at_checkpoints, checkpoint
 from harness.blackbox.session import Incumbent
 from harness.errors import InputError, StoreError
 from harness.evaluation.referee import HandedIn, score_handed
+from harness.leaderboard.rank import score_cell
 from harness.results.records import Usage
 from harness.service.app import make_app
 from harness.service.connections import AtOnce, connections
@@ -23,7 +24,6 @@ from harness.service.queries import Limits, Place, QueryHandler
 from harness.service.request_log import RequestLog, writer
 from harness.service.starting import Starting
 from harness.solving import answers
-from harness.solving.metrics import cell_score
 from harness.tracks.examples import load_shots
 from harness.tracks.tiers import ELSEWHERE
 
@@ -76,16 +76,12 @@ def service_of(
     limits = evaluation.track.limits
     allowed = Limits(limits.answer_mb << 20, limits.frame_mb << 20, limits.answers, per_s=per_s, burst=burst)
 
-    def score(run: str, task: str, split: int) -> float | None:
-        (asked,) = [each.task for each in evaluation.cells if (each.task.name, each.split) == (task, split)]
-        for cell in evaluation.store.cells(run):
-            if (cell.task, cell.split) == (task, split) and cell.predictions:
-                last = cell.predictions[max(cell.predictions)]
-                return cell_score(asked.metric, last, cell.labels, len(asked.classes))
-        return None
+    def scores(run: str) -> dict[tuple[str, int], float]:
+        cells = [cell for cell in evaluation.store.cells(run) if cell.predictions]
+        return {(cell.task, cell.split): score_cell(cell).score for cell in cells}
 
     gate = Gate(evaluation.track.competition)
-    told = score if show_scores else None
+    told = scores if show_scores else None
     handler = QueryHandler(evaluation.lm, track_id(evaluation), places(evaluation), book, allowed, gate, told)
     failed: set[int] = set()
     return make_app(handler, lambda others: settle(evaluation, book, failed, others))

@@ -89,6 +89,7 @@ def test_a_list_with_a_fault_makes_no_token_and_no_file(tmp_path: Path, lines: s
     ("arguments", "said"),
     [
         (["--expires", "2999-01-01"], "--expires belongs to --new-token"),
+        (["--team", "alice"], "--team belongs to --new-token"),
         (["--json"], "--json belongs to --usage"),
         (["--rotate-token", "nobody"], "no token named nobody"),
         (["--new-token", "x", "--expires", "2001-01-01"], "is past"),
