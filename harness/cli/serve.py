@@ -53,7 +53,7 @@ def serve(
         Path | None, typer.Option(help="File that gets a line of JSON for each request; standard error without it.")
     ] = None,
     show_scores: Annotated[
-        bool, typer.Option("--show-scores", help="Show each participant the scores of the own answers, at /me.")
+        bool, typer.Option("--show-scores", help="Show each participant the scores of their own answers, at /me.")
     ] = False,
     new_token: Annotated[
         str | None, typer.Option("--new-token", metavar="NAME", help="Make a token, print it once, and end.")

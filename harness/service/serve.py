@@ -71,7 +71,7 @@ def service_of(
         book: the accounts.
         per_s: requests a second that one token may make.
         burst: requests that one token may make at once.
-        show_scores: whether a participant sees the scores of the own answers.
+        show_scores: whether a participant sees the scores of their own answers.
     """
     limits = evaluation.track.limits
     allowed = Limits(limits.answer_mb << 20, limits.frame_mb << 20, limits.answers, per_s=per_s, burst=burst)
