@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from harness.errors import InputError, counted
 from harness.results import corrections, rulings, schema, tables
-from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
+from harness.results.digests import chained, closing_seal, first_link, left_out, mark_of, row_seal
 from harness.results.measure import classes_of, metric_of
 from harness.results.records import cell_record, run_id
 from harness.results.status import COUNTS, MARKS, MEANING
@@ -102,8 +102,8 @@ def summary(found: Audit, differs: bool = False) -> list[str]:
     """The result in lines. With `differs`, published results differ from the database, so the verdict is not "ok"."""
     n = found.rows
     rows = (counted(n["runs"], "run"), counted(n["outcomes"], "cell"), counted(n["queries"], "query", "queries"))
-    left_out = f" ({n['left out']:,} published without their bytes)" if n["left out"] else ""
-    kept = [counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer") + left_out]
+    absent = f" ({n['left out']:,} published without their bytes)" if n["left out"] else ""
+    kept = [counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer") + absent]
     kept += [counted(n[name], name[:-1]) for name in ("rulings", "corrections") if n[name]]
     late = f"{counted(found.late, 'cell')} sealed when migrated, not when finished"
     verdict = "not as written" if found.findings else "the database is as written" if differs else "ok"
@@ -234,10 +234,10 @@ class _Auditor:
                 digest = hashlib.sha256(row["blob"]).hexdigest()
             except _ODD as problem:
                 digest = str(problem)
-            if row["blob"] and digest != row["sha256"]:  # one without bytes was left out when it was published
-                self._found("answers", f"answer {row['sha256']}", f"its checksum is {digest}")
             self._answers.add(row["sha256"])
-            self._rows["left out"] += not row["blob"]
+            self._rows["left out"] += (absent := left_out(row["blob"], row["sha256"]))
+            if digest != row["sha256"] and not absent:
+                self._found("answers", f"answer {row['sha256']}", f"its checksum is {digest}")
 
     def _all_attempts(self) -> None:
         for row in self._select(tables.attempts, "attempt"):

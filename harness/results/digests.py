@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LATE = "late:"
 """Prefix of an outcome's seal that was made when an older database was migrated and not when the cell ended."""
+_OF_NOTHING = hashlib.sha256(b"").hexdigest()
 _LINKED = ("rows", "tokens", "bytes_up", "bytes_down", "seconds", "level", "sha256")
 
 
@@ -53,6 +54,14 @@ def closing_seal(
     """
     parts = [run_seal, attempt_seal, test_seal, list(incumbent_seals), queries, last_link, mark]
     return mark + _digest([row_seal("outcomes", outcome), *parts])
+
+
+def left_out(blob: bytes, sha256: str) -> bool:
+    """Whether an answer's bytes were left out when it was published (`harness.results.packed`).
+
+    An answer can also be empty from the start: that of a white-box reference is.
+    """
+    return not blob and sha256 != _OF_NOTHING
 
 
 def mark_of(seal: str) -> str:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from harness.errors import StoreError
 from harness.results import corrections, tables
 from harness.results.database import address, identity, open_engine, readers, shown
-from harness.results.digests import chained, closing_seal, first_link, row_seal
+from harness.results.digests import chained, closing_seal, first_link, left_out, row_seal
 from harness.results.records import LedgerRow, OpenCell, Pace, Run, StoredCell, cell_record, run_key
 from harness.results.rulings import check_new, decided
 from harness.results.status import COUNTS
@@ -214,19 +214,17 @@ class Store:
 
     def answer(self, run: str, task: str, split: int, mark: float = 1.0) -> bytes | None:
         """The bytes of an answer; None if the cell has none, or its bytes were left out (`harness.results.packed`)."""
+        columns, outcomes = tables.answers.c, tables.outcomes.c
         query = (
-            sa.select(tables.answers.c.blob)
-            .join(tables.incumbents, tables.incumbents.c.answer == tables.answers.c.sha256)
-            .join(tables.outcomes, tables.outcomes.c.attempt == tables.incumbents.c.attempt)
-            .where(
-                tables.outcomes.c.run == run,
-                tables.outcomes.c.task == task,
-                tables.outcomes.c.split == split,
-                tables.incumbents.c.mark == mark,
-            )
+            sa.select(columns.blob, columns.sha256)
+            .join(tables.incumbents, tables.incumbents.c.answer == columns.sha256)
+            .join(tables.outcomes, outcomes.attempt == tables.incumbents.c.attempt)
+            .where(outcomes.run == run, outcomes.task == task, outcomes.split == split)
+            .where(tables.incumbents.c.mark == mark)
         )
         with self._reading() as connection:
-            return connection.execute(query).scalar() or None
+            row = connection.execute(query).first()
+        return None if row is None or left_out(*row) else row[0]
 
     def ledger(self, attempt: int) -> list[LedgerRow]:
         """All answered queries of an attempt, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 from contextlib import closing
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.errors import StoreError
 from harness.results.audit import audit
+from harness.results.digests import left_out
 from harness.results.packed import pack
 from harness.results.store import Store
 from tools import publish
@@ -69,6 +71,14 @@ def test_answers_can_be_left_out_and_the_audit_says_so(database: Path, tmp_path:
     told = CliRunner().invoke(app, ["audit", "--store", str(out)]).output
     assert "published without their bytes" in told
     assert "published without" not in CliRunner().invoke(app, ["audit", "--store", str(database)]).output
+
+
+def test_an_answer_that_was_empty_from_the_start_was_not_left_out() -> None:
+    """A white-box reference answers with no bytes; `harness predict` says so instead of "not at hand"."""
+    of = {blob: hashlib.sha256(blob).hexdigest() for blob in (b"", b"answer")}
+    assert not left_out(b"", of[b""])
+    assert not left_out(b"answer", of[b"answer"])
+    assert left_out(b"", of[b"answer"])
 
 
 def test_nothing_is_written_to_a_compressed_database(database: Path, tmp_path: Path) -> None:
