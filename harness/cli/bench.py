@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.markup import escape
@@ -101,9 +102,11 @@ def bench(
         write_ioh(folder / "ioh", trials)
         written.append("ioh/")
     if as_json:
-        print_json({"ranking": rows, "trials": [trial.row() for trial in trials], "failed": lines.lost})
+        print_json({"ranking": _without_nan(rows), "trials": [trial.row() for trial in trials], "failed": lines.lost})
     else:
         out.print(_table(rows))
+        for line in _differences(rows):
+            say(line)
         say(f"written to {folder}: {', '.join(written)}; ledgers are in {store}")
     if lines.lost:
         raise typer.Exit(1)
@@ -146,6 +149,36 @@ def _table(rows: Sequence[dict[str, object]]) -> Table:
     for row in rows:
         table.add_row(*(_shown(name, row[name]) for name in names))
     return table
+
+
+def _differences(rows: Sequence[dict[str, object]]) -> list[str]:
+    """A line for each optimizer but the first: how far it is behind the first one, with intervals."""
+    lines = [
+        f"behind {rows[0]['optimizer']}: {row['optimizer']} by {_behind('loss_behind', row)} of train loss, "
+        f"{_behind('test_behind', row)} points of test score"
+        for row in rows[1:]
+    ]
+    if lines and math.isnan(cast("float", rows[0]["loss_behind_low"])):
+        return [*lines, "no intervals: they need two pairs of task and split, for instance --splits 1,2"]
+    return (
+        [*lines, "[95 % intervals for all pairs of optimizers together, over pairs of task and split]"] if lines else []
+    )
+
+
+def _without_nan(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows for JSON, which has null where there is no number."""
+    return [
+        {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+        for row in rows
+    ]
+
+
+def _behind(name: str, row: dict[str, object]) -> str:
+    """A difference to the first row, with its interval if there is one; test scores in points."""
+    scale, digits = (100, 1) if name == "test_behind" else (1, 4)
+    mean, low, high = (scale * cast("float", row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    bounds = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean:.{digits}f}{bounds}"
 
 
 def _shown(name: str, value: object) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.results.status import COUNTS
 from harness.solving.metrics import cell_score
@@ -76,12 +77,18 @@ def ranking(trials: Sequence[Trial]) -> list[dict[str, object]]:
     Means and ranks are over the problems on which every optimizer has a trial, so that all are compared on the same
     ones; equal values share the mean of their ranks. `left_out` counts the other problems.
 
+    Each optimizer's differences to the first one have intervals. Dims and seeds of one few-shot split share its texts,
+    so the differences are averaged over them first; the averages of the pairs of task and split are the sample of a
+    paired t interval. Their level is 95 % for all pairs of optimizers together (Bonferroni), since the data chose the
+    first one. With one pair of task and split there is no interval.
+
     Args:
         trials: of all optimizers.
 
     Returns:
-        Mean training loss, training and test score, their gap, mean ranks by training loss and by test score, and the
-        number of problems behind them.
+        Mean training loss, training and test score, their gap, mean ranks by training loss and by test score, how far
+        loss and test score are behind those of the first optimizer, and the number of problems behind them. Bounds of
+        intervals are NaN where there are none.
     """
     from scipy.stats import rankdata  # noqa: PLC0415 - half a second
 
@@ -96,13 +103,33 @@ def ranking(trials: Sequence[Trial]) -> list[dict[str, object]]:
     train = np.array([[trial.train_score for trial in row] for row in table])
     test = np.array([[trial.test_score for trial in row] for row in table])
     by_loss, by_test = rankdata(loss, axis=0).mean(axis=1), rankdata(-test, axis=0).mean(axis=1)
+    first = min(range(len(optimizers)), key=lambda n: (by_loss[n], optimizers[n]))
+    texts = [place[:2] for place in common]
     rows: list[dict[str, object]] = [
         {
             "optimizer": name, "rank_by_train_loss": float(by_loss[n]), "rank_by_test_score": float(by_test[n]),
             "train_loss": float(loss[n].mean()), "train_score": float(train[n].mean()),
             "test_score": float(test[n].mean()), "gap": float((train[n] - test[n]).mean()), "problems": len(common),
             "left_out": len(places) - len(common),
+            **_interval("loss_behind", loss[n] - loss[first], texts, len(optimizers)),
+            **_interval("test_behind", test[first] - test[n], texts, len(optimizers)),
         }
         for n, name in enumerate(optimizers)
     ]  # fmt: skip
     return sorted(rows, key=lambda row: (row["rank_by_train_loss"], row["optimizer"]))
+
+
+def _interval(
+    name: str, differences: npt.NDArray[np.float64], texts: Sequence[tuple[str, int]], optimizers: int
+) -> dict[str, object]:
+    """Mean of paired differences, one a problem, and bounds: see `ranking`. `texts` has the task and split of each."""
+    from scipy.stats import t  # noqa: PLC0415 - half a second
+
+    sample = np.array(
+        [differences[[each == place for each in texts]].mean() for place in dict.fromkeys(texts)]
+    )  # (pairs of task and split,)
+    mean, half = float(sample.mean()), float("nan")
+    if len(sample) > 1 and optimizers > 1:
+        level = 0.05 / (optimizers * (optimizers - 1) / 2)
+        half = float(t.ppf(1 - level / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
+    return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}

@@ -10,6 +10,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from harness import cli
@@ -29,7 +30,21 @@ if TYPE_CHECKING:
 
 def trial(optimizer: str, loss: float, test: float, *, task: str = "sst2", seed: int = 1, **more: Any) -> Trial:
     steps = more.get("steps", ((1, loss + 0.5), (4, loss)))
-    return Trial(optimizer, task, 1, 5, 5, seed, "run", more.get("evaluations", 10), steps, loss, 0.9, test, 1.0)
+    return Trial(
+        optimizer,
+        task,
+        more.get("split", 1),
+        5,
+        5,
+        seed,
+        "run",
+        more.get("evaluations", 10),
+        steps,
+        loss,
+        0.9,
+        test,
+        1.0,
+    )
 
 
 @pytest.fixture
@@ -60,6 +75,8 @@ def test_a_suite_is_run_once_ranked_and_logged(command: Any, tiny_track: Path, t
     assert code == 0, err
     assert "[12/12]" in err
     assert "loss rank" in out
+    assert out.count("behind") == 2
+    assert "95 % intervals" in out
     folder = tmp_path / "results" / "bench"
     with (folder / "trials.csv").open(encoding="utf-8") as file:
         trials = list(csv.DictReader(file))
@@ -229,6 +246,23 @@ def test_ranks_are_means_over_the_problems_that_all_have() -> None:
     assert rows["a"]["gap"] == pytest.approx(0.3)
     assert (rows["a"]["problems"], rows["a"]["left_out"]) == (2, 1)
     assert ranking([]) == []
+
+
+def test_how_far_an_optimizer_is_behind_has_an_interval_over_splits() -> None:
+    """Seeds of one split are averaged first: they do not make the sample larger."""
+    a = [trial("a", 0.1, 0.8, split=split, seed=seed) for split in (1, 2, 3) for seed in (1, 2)]
+    differences = {(1, 1): 0.1, (1, 2): 0.3, (2, 1): 0.3, (2, 2): 0.3, (3, 1): 0.4, (3, 2): 0.4}
+    b = [trial("b", 0.1 + d, 0.8 - d / 2, split=split, seed=seed) for (split, seed), d in differences.items()]
+    first, second = ranking([*a, *b])
+    assert (first["loss_behind"], first["loss_behind_low"], first["loss_behind_high"]) == (0, 0, 0)
+    half = 4.302653 * 0.1 / 3**0.5  # t of two degrees of freedom; the splits' means are 0.2, 0.3 and 0.4
+    bounds = [second[f"loss_behind{end}"] for end in ("", "_low", "_high")]
+    assert bounds == pytest.approx([0.3, 0.3 - half, 0.3 + half], abs=1e-6)
+    assert second["test_behind"] == pytest.approx(0.15)
+    wider = ranking([*a, *b, *(trial("c", 0.9, 0.5, split=each.split, seed=each.seed) for each in a)])[1]
+    assert wider["optimizer"] == "b"
+    assert wider["loss_behind_low"] < second["loss_behind_low"]  # three pairs of optimizers
+    assert np.isnan(ranking([a[0], b[0]])[1]["loss_behind_low"])  # one split
 
 
 def test_coco_has_functions_for_24_cells(tmp_path: Path) -> None:
