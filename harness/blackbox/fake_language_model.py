@@ -41,6 +41,7 @@ class FakeLanguageModel:
     """`FakeModel` with the interface of `LanguageModel`. A forward pass takes `service_s` seconds."""
 
     name, kind, sha256, device, max_tokens = "fake", "masked", "fake", "cpu", 512
+    traffic = None  # `harness.lm.served`: there is no server
 
     def __init__(self, task: Task, seed: int = 0, service_s: float = 0.0) -> None:
         """Plant an optimum for `task`."""

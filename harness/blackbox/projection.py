@@ -38,6 +38,11 @@ def check_space(space: Subspace, layers: int, width: int, tokens: int, most: int
     Raises:
         QueryError: the subspace is refused. The message gives the numbers.
     """
+    if not layers:
+        raise QueryError(
+            "this model takes text and no soft prompts: it is an endpoint. Ask with prompts=None, and change the "
+            "template and the label words"
+        )
     if not 1 <= space.layers <= layers:
         raise QueryError(f"the subspace has {space.layers} layers; the model has {layers}")
     if not 1 <= space.tokens <= tokens:

@@ -11,12 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.console import err, open_store, out, print_json, say
-from harness.cli.options import AsJson, StoreUrl, TrackName
+from harness.cli.options import NOTHING, AsJson, StoreUrl, TrackName, overriding
 from harness.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.evaluation.overrides import Overrides
     from harness.problems.bench import Job
     from harness.problems.trials import Trial
 
@@ -33,6 +34,7 @@ _LOGS = ("coco", "ioh")
     "  harness bench --optimizers pymoo:DE,optuna:TPESampler --dims 10,20 --logs coco,ioh\n\n"
     "  python -m cocopp results/bench/coco/cma results/bench/coco/random"
 )
+@overriding("data", "model", "backend", "endpoint", "served_model", "concurrency")
 def bench(
     optimizers: Annotated[
         str,
@@ -55,8 +57,7 @@ def bench(
         int | None, typer.Option("--minibatch", help="Training texts of one evaluation: a noisy loss.", min=1)
     ] = None,
     track: TrackName = "mini",
-    model: Annotated[str | None, typer.Option("--model", help="Another model: a directory, or a hub id.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Data directory, e.g. a competition kit.")] = None,
+    overrides: Overrides = NOTHING,
     logs: Annotated[str, typer.Option("--logs", help="coco, ioh, both with a comma between, or none.")] = "coco",
     folder: Annotated[Path, typer.Option("--out", help="Where tables and logs are written.")] = Path("results/bench"),
     store: StoreUrl = STORE,
@@ -80,7 +81,7 @@ def bench(
     suite = Suite(
         _listed("--optimizers", optimizers), _listed("--tasks", tasks), _numbers("--splits", splits),
         _numbers("--dims", dims), _numbers("--seeds", seeds), budget, Spec(space, loss=loss, minibatch=minibatch),
-        track, model, data,
+        track, overrides,
     )  # fmt: skip
     suite.check()
     results, lines = open_store(store), _Lines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +20,22 @@ from harness.cli.tokens import BOOK, TokenWork, how_to_make
 from harness.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastapi import FastAPI
 
     from harness.evaluation.overrides import Overrides
 
 commands = typer.Typer()
+PATIENCE_S = 60.0
+"""Seconds after which a query is refused for now if the server of a served model gives no answer. All queries wait for
+it, and their clients ask again."""
+
+
+def tell(lines: Sequence[str]) -> None:
+    """Print lines on standard error."""
+    for line in lines:
+        err.print(line, markup=False, soft_wrap=True)
 
 
 @commands.command(
@@ -32,10 +44,12 @@ commands = typer.Typer()
     "  harness serve --new-tokens class.csv --expires 2026-12-31\n\n"
     "  harness serve --usage\n\n"
     "  harness serve --track mini --task sst2 --split 1\n\n"
-    "  harness serve --track official --host 0.0.0.0 --port 8000"
+    "  harness serve --track official --host 0.0.0.0 --port 8000\n\n"
+    "  harness serve --track api --backend openai --endpoint http://127.0.0.1:8080"
 )
 @overriding(
-    "data", "model", "staged", "device", "tasks", "splits", "calls",
+    "data", "model", "staged", "device", "backend", "endpoint", "served_model", "concurrency", "tasks", "splits",
+    "calls",
     helps={"calls": "Another budget, in calls a cell: the new token's, or everybody's; never ranked."},
 )  # fmt: skip
 def serve(
@@ -102,6 +116,7 @@ def serve(
             f'the service needs a package that is not here: {problem.name}; run: pip install -e ".[service]"'
         ) from problem
     from harness.evaluation.preparation import Preparation  # noqa: PLC0415
+    from harness.evaluation.progress import printable  # noqa: PLC0415
     from harness.evaluation.run import Evaluation  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
@@ -116,22 +131,24 @@ def serve(
     chosen = load_track(track, tasks_dir)
     prepared, results = Preparation(chosen, overrides), open_store(store)
 
+    ending = ExitStack()
+
     def offered() -> FastAPI:
         evaluation = Evaluation(chosen, overrides, results, prepared)
+        ending.callback(evaluation.close)
+        evaluation.tell(lambda lines: tell([f"endpoint: {printable(line)}" for line in lines]), PATIENCE_S)
         made = service_of(evaluation, kept, rate, burst, show_scores=show_scores)
-        err.print(f"{evaluation.lm.name} is loaded: queries are answered from now on", markup=False, soft_wrap=True)
+        tell([f"{evaluation.lm.name} is loaded: queries are answered from now on"])
         return made
 
-    for line in chosen.competition.lines():
-        err.print(line, markup=False, soft_wrap=True)
-    for line in prepared.oddities:
-        err.print(f"odd data: {line}", markup=False, soft_wrap=True)
+    tell([*chosen.competition.lines(), *(f"odd data: {line}" for line in prepared.oddities)])
     if not kept.tokens():
-        err.print(f"there is no token yet; make one with: {how_to_make(book)}", markup=False, soft_wrap=True)
+        tell([f"there is no token yet; make one with: {how_to_make(book)}"])
     if host not in {"127.0.0.1", "::1", "localhost"}:
         err.print(
             f"listening on {host}, in plain HTTP: tokens can be read on the way. Put a proxy that speaks TLS before it "
             "and listen on 127.0.0.1; docs/service.md shows how",
             soft_wrap=True,
         )
-    run(Starting(offered, chosen.name), host, port, log)
+    with ending:
+        run(Starting(offered, chosen.name), host, port, log)

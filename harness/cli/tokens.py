@@ -156,7 +156,8 @@ def _show_usage(kept: Accounts, book: str, as_json: bool) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("token", "team", "track", "cell"):
         table.add_column(name, overflow="fold")
-    for name in ("rows", "of", "queries", "seconds", "MB down"):
+    served = any(each.sent is not None for each in found)
+    for name in ("rows", "of", "queries", "seconds", "MB down", *(("sent", "received") if served else ())):
         table.add_column(name, justify="right")
     for name in ("last query (UTC)", "answer"):
         table.add_column(name)
@@ -165,7 +166,7 @@ def _show_usage(kept: Accounts, book: str, as_json: bool) -> None:
         table.add_row(
             each.token, each.team, each.track.partition(" ")[0], f"{each.task}/{each.split}", f"{each.rows_spent:,}",
             f"{each.rows_total:,}", f"{each.queries:,}", f"{each.seconds:.1f}", f"{each.bytes_down / 1e6:.1f}",
-            _said(each.last) or "", answer,
+            *((f"{each.sent or 0:,}", f"{each.received or 0:,}") if served else ()), _said(each.last) or "", answer,
         )  # fmt: skip
     out.print(table)
 

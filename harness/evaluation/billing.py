@@ -10,19 +10,27 @@ if TYPE_CHECKING:
     from harness.lm.endpoint.requests import Traffic
 
 
-def billed(idle: Traffic | None, tuned: Traffic | None, scored: Traffic | None) -> Billed | None:
+def between(before: Traffic | None, after: Traffic | None) -> Traffic | None:
+    """What a thread exchanged between two looks at its traffic; None where there is no server."""
+    return None if before is None or after is None else after - before
+
+
+def without(found: Traffic | None, others: Traffic | None) -> Traffic | None:
+    """What is left of a thread's traffic if that of others is taken out; None of them is none."""
+    return found if found is None or others is None else found - others
+
+
+def billed(tuning: Traffic | None, test: Traffic | None) -> Billed | None:
     """The exchange of one cell.
 
     Args:
-        idle: what the cell's thread had exchanged before the submission started; None where there is no server.
-        tuned: when the submission had ended.
-        scored: when its answers were applied.
+        tuning: of the submission; None where there is no server.
+        test: of the referee, who applied its answers.
 
     Returns:
         Requests and tokens of both parts; None where there is no server.
     """
-    if idle is None or tuned is None or scored is None:
+    if tuning is None or test is None:
         return None
-    tuning, test = tuned - idle, scored - tuned
     both = tuning + test
     return Billed(both.requests, both.resent, tuning.sent, tuning.received, test.sent, test.received)

@@ -24,7 +24,7 @@ from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
 from harness.errors import SubmissionError
 from harness.evaluation.applying import Applied, apply, tested_by
-from harness.evaluation.billing import billed
+from harness.evaluation.billing import between, billed, without
 from harness.evaluation.endings import stack_of, status_of
 from harness.evaluation.queried import QueriedTexts
 from harness.lm.fingerprint import fingerprint
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from harness.blackbox.session import Incumbent
     from harness.contract import ModelInfo, Shots, Task
+    from harness.lm.endpoint.requests import Traffic
     from harness.lm.model import LanguageModel
     from harness.lm.served import Served
     from harness.results.records import Note
@@ -168,7 +169,7 @@ def run_cell(
         isolation=dataclasses.asdict(worker.isolation),
         tuning_s=tuning_s,
         test_texts=queried.of_test(test, shots),
-        billed=billed(idle, tuned, lm.traffic),
+        billed=billed(between(idle, tuned), between(tuned, lm.traffic)),
     )
     return _finished(cell, attempt, status, record, applied, lm)
 
@@ -325,6 +326,8 @@ class HandedIn:
     config: Mapping[str, object] = dataclasses.field(default_factory=dict)
     rows_after: int = 0
     """Number of rows that were spent after the answer was handed in."""
+    exchanged: Traffic | None = None
+    """What its queries exchanged with the model's server; None where there is no server."""
 
 
 def score_handed(
@@ -334,18 +337,20 @@ def score_handed(
     attempt: Attempt,
     where: str,
     problem: str = "",
+    others: Callable[[], Traffic | None] = lambda: None,
 ) -> Verdict:
     """Apply an answer from a solver outside the sandbox, without a worker, and store the outcome.
 
     `where` replaces the name of the sandbox tier and makes a separate division, because neither the solver's time nor
     its resources were controlled. If `problem` is given, it is the reason why the answer is not applied at all.
+    `others` tells what this thread has exchanged with the model's server for others meanwhile, which is left out.
 
     Raises:
         DataError: the data are missing or malformed.
         StoreError: a fact could not be written to disk.
     """
     begun = _begun(cell, load_shots(cell.file, cell.source, cell.split, cell.spec), lm)
-    test, limits = load_test(cell.file, cell.source), cell.limits.answers
+    test, limits, before = load_test(cell.file, cell.source), cell.limits.answers, lm.traffic
     if problem:
         applied = Applied(test, (), 0.0, "too_costly", problem)
     else:
@@ -362,5 +367,6 @@ def score_handed(
         marks=MARKS if handed.incumbents else (1.0,),
         sandbox=where,
         tuning_s=handed.tuning_s,
+        billed=billed(handed.exchanged, without(between(before, lm.traffic), others())),
     )
     return _finished(cell, attempt, applied.status, record, applied, lm)

@@ -22,7 +22,7 @@ from harness.sandbox.presets import identity_sha256
 from harness.sandbox.submission import Access, entry_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from harness.evaluation.overrides import Overrides
     from harness.evaluation.referee import Watch
@@ -237,11 +237,16 @@ class Evaluation:
             choices.white_box,
         )
 
-    def tell(self, progress: Progress) -> None:
-        """Say what the server of a served model gives, and later when it makes requests wait."""
+    def tell(self, told: Callable[[Sequence[str]], None], patience_s: float | None = None) -> None:
+        """Say what the server of a served model gives, and later when it makes requests wait (`EndpointModel.tell`)."""
         if self._server is not None:
-            progress.served(self._server.found.lines())
-            self._server.tell(lambda line: progress.served([line]))
+            told(self._server.found.lines())
+            self._server.tell(lambda line: told([line]), patience_s)
+
+    def close(self) -> None:
+        """Close the connections to the server of a served model."""
+        if self._server is not None:
+            self._server.close()
 
     def run(
         self, submission: Submission, options: Mapping[str, str], progress: Progress, *, again: bool = False

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from harness.errors import InputError, ModelError, StoreError
 from harness.evaluation.environment import package_version
+from harness.evaluation.overrides import Overrides
 from harness.problems.adapters import minimize, parsed
 from harness.problems.opening import on_cell, planned, prepare
 from harness.problems.trials import trial_of
@@ -52,8 +54,8 @@ class Suite:
     spec: Spec
     """The search space and the loss, without `dims`."""
     track: str = "mini"
-    model: str | None = None
-    data: str | None = None
+    choices: Overrides = Overrides()  # noqa: RUF009 - a frozen value
+    """What replaces the track's choices: model, data, or a server in the place of the model."""
 
     @property
     def jobs(self) -> list[Job]:
@@ -111,9 +113,17 @@ def run(suite: Suite, store: Store, progress: Progress) -> list[Trial]:
         HarnessError: the model cannot be loaded, or the store not be written.
     """
     suite.check()
-    evaluation = prepare(
-        store, suite.track, suite.tasks, suite.splits, suite.budget, model=suite.model, data=suite.data
-    )
+    choices = replace(suite.choices, tasks=suite.tasks, splits=suite.splits)
+    with closing(prepare(store, suite.track, suite.budget, choices)) as evaluation:
+        return _trials(suite, evaluation, store, progress)
+
+
+def _trials(suite: Suite, evaluation: Evaluation, store: Store, progress: Progress) -> list[Trial]:
+    """Run what is missing of a suite on a loaded track, and return all trials that have a result.
+
+    Raises:
+        InputError: the track has no such split.
+    """
     there = {(cell.task.name, cell.split) for cell in evaluation.cells}
     lacking = sorted({(job.task, job.split) for job in suite.jobs} - there)
     if lacking:

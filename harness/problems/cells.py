@@ -16,6 +16,7 @@ from harness.blackbox.in_process import InProcessBlackBox
 from harness.blackbox.meter import Meter
 from harness.blackbox.session import Session
 from harness.errors import HarnessError, InputError
+from harness.evaluation.billing import between
 from harness.evaluation.referee import HandedIn, priced_model, score_handed
 from harness.sandbox.submission import entry_name
 from harness.solving import answers
@@ -109,11 +110,11 @@ class LocalCell:
     """
 
     def __init__(
-        self, evaluation: Evaluation, cell: Cell, store: Store, run: PlannedRun, *, owns_store: bool = False
+        self, evaluation: Evaluation, cell: Cell, store: Store, run: PlannedRun, *, alone: bool = False
     ) -> None:
-        """Use `cell` as part of `run`. With `owns_store`, `close` closes the store."""
+        """Use `cell` as part of `run`. If it is `alone`, `close` closes the store and the connections to a server."""
         self._evaluation, self._cell, self._store, self._run = evaluation, cell, store, run
-        self._model, self._owns_store = evaluation.model_for(cell), owns_store
+        self._model, self._alone = evaluation.model_for(cell), alone
         self.task, self.shots = cell.task, load_shots(cell.file, cell.source, cell.split, cell.spec)
         meter = Meter(cell.spec.calls, len(self.shots.train))
         self._meter = meter
@@ -121,7 +122,7 @@ class LocalCell:
         info = self._model.info(self.shots.train.texts, cell.task.template)
         self.lm = InProcessBlackBox(self._session, info, cell.task, meter.budget)
         self.lm.ready(dict(run.config))
-        self._began, self.stored = time.perf_counter(), False
+        self._began, self._idle, self.stored = time.perf_counter(), self._model.traffic, False
 
     @cached_property
     def _attempt(self) -> Attempt:
@@ -148,6 +149,7 @@ class LocalCell:
         handed = HandedIn(
             tuning.last, tuple(tuning.history), tuning.usage, time.perf_counter() - self._began, tuning.incumbents,
             tuple(tuning.log), tuning.config or {}, self._meter.spent - tuning.last.rows,
+            between(self._idle, self._model.traffic),
         )  # fmt: skip
         verdict = score_handed(self._cell, handed, self._model, self._attempt, IN_PROCESS)
         self.stored = verdict.stored
@@ -162,7 +164,8 @@ class LocalCell:
 
     def close(self) -> None:
         """See `ProblemCell`."""
-        if self._owns_store:
+        if self._alone:
+            self._evaluation.close()
             self._store.close()
 
 

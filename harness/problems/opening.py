@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import InputError
+from harness.evaluation.overrides import Overrides
 from harness.problems.spec import Spec
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ def problem(
     track: str = "mini",
     model: str | None = None,
     data: str | Path | None = None,
+    backend: str | None = None,
+    endpoint: str | None = None,
+    served_model: str | None = None,
+    concurrency: int = 4,
     store: str | None = None,
     name: str = "problem",
     url: str | None = None,
@@ -63,6 +69,11 @@ def problem(
         track: a track that ships, or a .toml file.
         model: another model than the track's, as ``harness evaluate --model``.
         data: another directory of data, as ``harness evaluate --data``.
+        backend: ``openai`` for a server that computes, ``torch`` or ``onnxruntime``; None is the track's.
+        endpoint: address of that server, ``http://HOST:PORT``. Most servers take text alone, so search the space
+            ``words`` or ``template``. A key comes from the environment variable HARNESS_ENDPOINT_KEY alone.
+        served_model: name of the model on that server; None takes the only one.
+        concurrency: requests to that server at once.
         store: results database that keeps ledger and result; None keeps them in memory alone. It has one result for
             the same arguments, the first one.
         name: what the optimizer is called in the store.
@@ -81,10 +92,13 @@ def problem(
     """
     if budget is not None and budget < 1:
         raise InputError(f"budget={budget}: a positive number of calls is needed")
-    if url is not None and (budget is not None or store is not None or model is not None or data is not None):
-        raise InputError(
-            "a service has its own model, data, budget and ledger; leave out budget, store, model and data"
-        )
+    own = {
+        "budget": budget, "store": store, "model": model, "data": data, "backend": backend, "endpoint": endpoint,
+        "served_model": served_model,
+    }  # fmt: skip
+    given = [name for name, value in own.items() if value is not None]
+    if url is not None and given:
+        raise InputError(f"a service has its own model, data, budget and ledger; leave out {', '.join(given)}")
     spec = Spec(space, dim, loss, minibatch, alpha, _fixed(templates), None if words is None else _each(words))
     if url is not None:
         from harness.problems.cells import ServiceCell  # noqa: PLC0415
@@ -99,8 +113,12 @@ def problem(
 
     kept = Store(store or "sqlite://")
     try:
-        evaluation = prepare(kept, track, (task,), (split,), budget, model=model, data=data)
-        return on_cell(evaluation, kept, name, task, split, seed, spec, owns_store=True)
+        choices = Overrides(
+            model=model, data=None if data is None else Path(data), backend=backend, endpoint=endpoint,
+            served_model=served_model, concurrency=concurrency, tasks=(task,), splits=(split,),
+        )  # fmt: skip
+        evaluation = prepare(kept, track, budget, choices)
+        return on_cell(evaluation, kept, name, task, split, seed, spec, alone=True)
     except BaseException:
         kept.close()
         raise
@@ -129,32 +147,26 @@ def _each(words: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(some) for some in words)
 
 
-def prepare(
-    store: Store,
-    track: str,
-    tasks: Sequence[str],
-    splits: Sequence[int],
-    budget: int | None,
-    *,
-    model: str | None = None,
-    data: str | Path | None = None,
-) -> Evaluation:
-    """Load a track's model and data; the arguments are those of `problem`.
+def prepare(store: Store, track: str, budget: int | None, choices: Overrides) -> Evaluation:
+    """Load a track's model and data, or connect to the server that has the model.
+
+    Args:
+        store: where ledgers and results will be kept.
+        track: a track that ships, or a .toml file.
+        budget: calls of a cell; None is the track's.
+        choices: tasks and splits, and what replaces the track's choices, without `calls`.
 
     Raises:
         InputError: there is no such track, task or split.
         HarnessError: the model cannot be loaded.
     """
-    from harness.evaluation.overrides import Overrides  # noqa: PLC0415 - torch, as the next
-    from harness.evaluation.run import Evaluation  # noqa: PLC0415
+    from harness.evaluation.run import Evaluation  # noqa: PLC0415 - torch
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     chosen = load_track(track)
-    usual = {spec.calls for name, spec in chosen.tasks.items() if name in tasks}
+    usual = {spec.calls for name, spec in chosen.tasks.items() if name in choices.tasks}
     calls = None if budget is None or usual == {budget} else budget  # the track's own is no trial
-    folder = None if data is None else Path(data)
-    overrides = Overrides(model=model, calls=calls, data=folder, tasks=tuple(tasks), splits=tuple(splits))
-    return Evaluation(chosen, overrides, store)
+    return Evaluation(chosen, replace(choices, calls=calls), store)
 
 
 def on_cell(
@@ -166,7 +178,7 @@ def on_cell(
     seed: int,
     spec: Spec,
     *,
-    owns_store: bool = False,
+    alone: bool = False,
 ) -> Problem:
     """A problem on one cell of a loaded track, as part of a run.
 
@@ -178,7 +190,7 @@ def on_cell(
         split: of the cell.
         seed: of the run.
         spec: what is searched.
-        owns_store: whether closing the problem closes the store.
+        alone: whether closing the problem closes the store, and the connections to the server of a served model.
 
     Raises:
         InputError: the search space or the loss is not valid on this cell.
@@ -187,7 +199,7 @@ def on_cell(
 
     (cell,) = [each for each in evaluation.cells if (each.task.name, each.split) == (task, split)]
     run = planned(name, seed, spec)
-    return spec.on(LocalCell(evaluation, cell, store, run, owns_store=owns_store), seed)
+    return spec.on(LocalCell(evaluation, cell, store, run, alone=alone), seed)
 
 
 def planned(name: str, seed: int, spec: Spec) -> PlannedRun:

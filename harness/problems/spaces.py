@@ -166,6 +166,11 @@ def make_space(
         raise InputError(f"space {name!r} with dim={dim}, alpha={alpha}: dim is at least 1, and alpha at least 0")
     if name == "template" and not templates:
         raise InputError('space "template" needs texts to choose from: templates=("{a} It was {mask} .", ...)')
+    if name in {"input", "deep", "mixed"} and not info.layers:
+        raise InputError(
+            f'space "{name}" has soft prompts, and {info.name} takes none: it is an endpoint that gives text alone. '
+            'Take space="words", or space="template" with templates'
+        )
     subspace = None
     if name == "deep":
         subspace = Subspace.deep(info, dim, rng, alpha, alpha)

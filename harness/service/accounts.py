@@ -25,6 +25,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from harness.errors import InputError, StoreError
 from harness.results.database import open_engine, readers, shown
 from harness.results.records import LedgerRow
+from harness.service import exchanged
 from harness.service.tables import (
     SCHEMA,
     accounts_table,
@@ -40,6 +41,8 @@ from harness.service.tokens import NAME, NewToken, Token
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
+
+    from harness.lm.endpoint.requests import Traffic
 
 DEFAULT = "results/service.db"
 KEPT_REPLIES = 64
@@ -86,6 +89,8 @@ class Charge:
     row: LedgerRow
     nominal_up: int
     nominal_down: int
+    exchanged: Traffic | None = None
+    """With the server of a served model."""
 
 
 @dataclass(frozen=True)
@@ -293,6 +298,8 @@ class Accounts:
                     **values,
                 )
             )
+            if charge.exchanged is not None:
+                exchanged.add(connection, account.number, charge.exchanged)
             self._forget(connection, account.number)
 
     @staticmethod

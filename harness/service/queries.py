@@ -21,6 +21,7 @@ from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.contract import Budget
 from harness.errors import BudgetExhausted, HarnessError, QueryError
+from harness.evaluation.billing import between
 from harness.service.accounts import Charge, Moved
 from harness.service.gate import Gate
 from harness.service.messages import CellName, CellPage, Fault, Labelled, Mine, MyPage, Receipt
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from harness.blackbox.pricing import Answered
     from harness.contract import Examples, ModelInfo, Shots, Task
+    from harness.lm.endpoint.requests import Traffic
     from harness.results.records import LedgerRow
     from harness.service.accounts import Account, Accounts
     from harness.service.messages import FaultCode, QueryBody
@@ -187,9 +189,12 @@ class QueryHandler:
             ModelError: the model failed. Nothing was charged.
             StoreError: the accounts cannot be written. Nothing was charged.
         """
-        return self._unless_moved(lambda: self._query(token, place, asked, body, key))
+        before = self._lm.traffic  # so that what was sent for a try that another server overtook is kept, too
+        return self._unless_moved(lambda: self._query(token, place, asked, body, key, before))
 
-    def _query(self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None) -> Answer:
+    def _query(
+        self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None, before: Traffic | None
+    ) -> Answer:
         account = self.account(token, place)
         digest = hashlib.sha256(msgspec.msgpack.encode(asked)).hexdigest()  # the same for JSON and msgpack
         known = None if key is None else self.book.answered(account.number, key)
@@ -206,7 +211,8 @@ class QueryHandler:
 
         def commit(answered: Answered) -> None:
             up, down = answered.nominal_up, answered.nominal_down
-            charge = Charge(key or secrets.token_hex(16), digest, _reply(answered), answered.row, up, down)
+            name, exchanged = key or secrets.token_hex(16), between(before, self._lm.traffic)
+            charge = Charge(name, digest, _reply(answered), answered.row, up, down, exchanged)
             self.book.charge(account, charge)
 
         with _refusing(), served(("account", account.number)):

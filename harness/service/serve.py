@@ -13,11 +13,13 @@ import uvicorn
 from harness.blackbox.checkpoints import at_checkpoints, checkpoint
 from harness.blackbox.session import Incumbent
 from harness.errors import InputError, StoreError
+from harness.evaluation.billing import between
 from harness.evaluation.referee import HandedIn, score_handed
 from harness.leaderboard.rank import score_cell
 from harness.results.records import Usage
 from harness.service.app import make_app
 from harness.service.connections import AtOnce, connections
+from harness.service.exchanged import exchanged
 from harness.service.gate import Gate
 from harness.service.line import Closing
 from harness.service.queries import Limits, Place, QueryHandler
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
     from harness.evaluation.referee import Cell
     from harness.evaluation.run import Evaluation, Plan
+    from harness.lm.endpoint.requests import Traffic
+    from harness.lm.served import Served
     from harness.results.store import Store
     from harness.service.accounts import Account, Accounts
     from harness.service.tokens import Token
@@ -156,9 +160,10 @@ def settle(evaluation: Evaluation, book: Accounts, failed: set[int], others: Cal
         cell = cells.get((account.task, account.split))
         if cell is None or account.number in failed:
             continue
+        meanwhile = _Meanwhile(evaluation.lm, others)
         try:
-            with at_checkpoints(others):
-                run = _score(evaluation, book, account, cell)
+            with at_checkpoints(meanwhile):
+                run = _score(evaluation, book, account, cell, meanwhile)
             book.scored(account.number, run)
         except (Closing, StoreError):
             raise
@@ -169,7 +174,21 @@ def settle(evaluation: Evaluation, book: Accounts, failed: set[int], others: Cal
     return False
 
 
-def _score(evaluation: Evaluation, book: Accounts, account: Account, cell: Cell) -> str:
+class _Meanwhile:
+    """Work for others in the midst of a scoring, and what it exchanges with the server of a served model."""
+
+    def __init__(self, lm: Served, others: Callable[[], None]) -> None:
+        self._lm, self._others = lm, others
+        self.traffic: Traffic | None = None
+
+    def __call__(self) -> None:
+        before = self._lm.traffic
+        self._others()
+        more = between(before, self._lm.traffic)
+        self.traffic = more if self.traffic is None or more is None else self.traffic + more
+
+
+def _score(evaluation: Evaluation, book: Accounts, account: Account, cell: Cell, meanwhile: _Meanwhile) -> str:
     """Store ledger, answer and predictions as a cell of the token's run, and return the run's id.
 
     Raises:
@@ -198,11 +217,15 @@ def _score(evaluation: Evaluation, book: Accounts, account: Account, cell: Cell)
     note = incumbent.answer.note
     history = ((account.rows_spent, {"loss": note["loss"]} if "loss" in note else {}),)
     spec = msgspec.structs.replace(cell.spec, calls=account.rows_total // cell.train_rows)
-    handed = HandedIn(incumbent, history, usage, (account.submitted or began) - began)
+    with book.reading() as connection:
+        tuned = exchanged(connection, account.number)
+    handed = HandedIn(incumbent, history, usage, (account.submitted or began) - began, exchanged=tuned)
+    meanwhile.traffic = None
     problem = ""
     if tries >= _MOST_TRIES:
         problem = f"the server began to score this answer {tries} times, and ended each time before it was done"
-    score_handed(dataclasses.replace(cell, spec=spec), handed, evaluation.lm, attempt, ELSEWHERE, problem)
+    cell = dataclasses.replace(cell, spec=spec)
+    score_handed(cell, handed, evaluation.lm, attempt, ELSEWHERE, problem, lambda: meanwhile.traffic)
     return run_id
 
 

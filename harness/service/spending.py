@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from harness.service.tables import accounts_table, queries_table, teams_table
+from harness.service.tables import accounts_table, exchanged_table, queries_table, teams_table
 
 if TYPE_CHECKING:
     from harness.service.accounts import Accounts
@@ -39,6 +39,10 @@ class Spending:
     """When the answer was submitted, in Unix seconds."""
     run: str | None
     """The answer's run in the results database; None until it is scored."""
+    sent: int | None = None
+    """Tokens of the prompts that its queries sent to the server of a served model; None where there is no server."""
+    received: int | None = None
+    """Tokens that the server generated for them."""
 
 
 def spending(book: Accounts, token: str | None = None) -> list[Spending]:
@@ -60,8 +64,10 @@ def spending(book: Accounts, token: str | None = None) -> list[Spending]:
     columns: tuple[Any, ...] = (name, team, *cell, account.rows_total, account.rows_spent, account.queries)
     joined = accounts_table.outerjoin(queries_table, account.account == query.account)
     joined = joined.outerjoin(teams_table, teams_table.c.token == account.token)
+    joined = joined.outerjoin(exchanged_table, exchanged_table.c.account == account.account)
+    traffic = [sa.func.max(exchanged_table.c[name]) for name in ("sent", "received")]  # one row for each account
     wanted = (
-        sa.select(*columns, *sums, last, account.submitted, account.run)
+        sa.select(*columns, *sums, last, account.submitted, account.run, *traffic)
         .select_from(joined)
         .group_by(account.account)
         .order_by(*place)

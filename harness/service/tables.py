@@ -66,6 +66,13 @@ teams_table = sa.Table(
     Column("team", Text, nullable=False),
 )
 
+exchanged_table = sa.Table(
+    "service_exchanged",  # what the queries of an account exchanged with the server of a served model
+    metadata,
+    Column("account", ForeignKey("service_accounts.account"), primary_key=True),
+    *(Column(name, Large, nullable=False) for name in ("requests", "resent", "sent", "received")),
+)
+
 
 def migrate(connection: sa.Connection, version: int) -> int:
     """Bring tables of an older schema up to date, in the caller's transaction.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from fake_openai_server import FakeServer
+from endpoints import SECRET, fake_server, save_track
 from made_up import key
 from typer.testing import CliRunner
 
@@ -28,80 +28,25 @@ from harness.tracks.track import load_track
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fake_openai_server import FakeServer
+
     from harness.results.rulings import Ruling
 
 ROOT = Path(__file__).parents[2]
 SUBMISSIONS = ROOT / "submissions"
-SECRET = "sk-secret-of-a-test"  # noqa: S105 - no secret
-TRACK = """
-name = "served"
-title = "A tiny tokenizer, and a server"
-rules = 1
-profile = "harness-2026"
-device = "cpu"
-
-[model]
-source = "{model}"
-dtype = "float32"
-kind = "causal"
-
-[endpoint]
-
-[prices]
-currency = "USD"
-per_million_tokens = 1000.0
-per_million_received = 2000.0
-
-[data]
-source = "embedded"
-
-[prompt]
-tokens = 2
-first_id = 20
-
-[limits]
-wall_s = 60
-memory_gb = 3
-
-[tasks.sst2]
-calls = 3
-splits = [1]
-shots = 2
-dev = 2
-"""
 
 
 @pytest.fixture(scope="module")
 def track(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A track whose model is a tokenizer alone: the weights are on the server."""
-    sys.path.insert(0, str(ROOT / "tests" / "lm"))
-    try:
-        import tiny_models
-    finally:
-        sys.path.pop(0)
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_models.save("gpt2", folder)
-    (folder / "model.safetensors").write_bytes(b"not here")
-    path = folder / "served.toml"
-    path.write_text(TRACK.format(model=folder), encoding="utf-8")
-    return path
+    """See `endpoints.save_track`."""
+    return save_track(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
 def server(track: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
-    """A server whose log-probabilities depend on how often some tokens stand in the prompt."""
-    from transformers import AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(track.parent)
-    weights = np.random.default_rng(0).normal(size=(len(tokenizer), len(tokenizer)))
+    """See `endpoints.fake_server`."""
     monkeypatch.setenv(KEY, SECRET)
-
-    def values(ids: list[int]) -> list[float]:
-        raw = weights[ids].mean(axis=0)
-        found: list[float] = (raw - np.log(np.exp(raw).sum())).tolist()
-        return found
-
-    with FakeServer("llama.cpp", values, lambda t: tokenizer(t)["input_ids"], lambda i: tokenizer.decode([i])) as made:
+    with fake_server(track) as made:
         yield made
 
 

@@ -12,7 +12,7 @@ import tiny_models
 import torch
 from fake_openai_server import FakeServer
 
-from harness.blackbox.checkpoints import at_checkpoints
+from harness.blackbox.checkpoints import at_checkpoints, without_checkpoints
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.query import Query
@@ -468,6 +468,25 @@ def test_no_more_requests_at_once_than_the_limit(limit: int, served: Any, spec: 
     server.before = lambda _n, _path, _body: gate.wait(5) and None
     lm.forward(None, lm.text_set(TEMPLATE, TEXTS * 2, None), lm.single_ids(words))
     assert server.at_once == limit
+
+
+def test_what_a_checkpoint_asks_does_not_wait_for_all_of_a_long_query(served: Any) -> None:
+    """The service lets queries through in the midst of a scoring, at its checkpoints."""
+    order: list[str] = []
+    with Endpoint(served("llama.cpp").url, 2) as endpoint:
+        asked = [lambda _post, n=n: order.append(f"long {n}") for n in range(20)]
+        left = ["query"]
+
+        def others() -> None:
+            if order and left:
+                left.pop()
+                with without_checkpoints():
+                    endpoint.each([lambda _post: order.append("query")])
+
+        with at_checkpoints(others):
+            endpoint.each(asked)  # type: ignore[arg-type]  # nothing is posted
+    assert order.index("query") <= 4
+    assert sorted(order) == sorted([*(f"long {n}" for n in range(20)), "query"])
 
 
 def test_results_are_in_the_order_of_the_texts(served: Any, spec: ModelSpec, words: Any) -> None:

@@ -45,7 +45,7 @@ def run(job: Job, progress: Progress) -> Plan:
         raise problems[0]
     evaluation = Evaluation(job.track, job.choices, job.store, prepared)
     keep(prepared, evaluation.plan)
-    evaluation.tell(progress)
+    evaluation.tell(progress.served)
     if job.isolated:
         progress.isolated(evaluation.tier)
     for submission in job.submissions:

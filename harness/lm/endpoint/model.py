@@ -29,7 +29,7 @@ from harness.lm.text import TextSet, Vocabulary, encode
 from harness.results.records import ENDPOINT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Literal, Self
 
     from harness.blackbox.model import Shape
@@ -96,9 +96,16 @@ class EndpointModel:
         """What was exchanged for the cell that this thread serves, and for those before."""
         return self._endpoint.traffic
 
-    def tell(self, line: Any) -> None:
-        """Give `line` a text when the endpoint makes everybody wait."""
+    def tell(self, line: Callable[[str], None], patience_s: float | None = None) -> None:
+        """Give `line` a text when the endpoint makes everybody wait.
+
+        Args:
+            line: gets the text.
+            patience_s: seconds for which a request is sent again before the endpoint is given up; None as it is.
+        """
         self._endpoint.tell = line
+        if patience_s is not None:
+            self._endpoint.patience_s = patience_s
 
     def close(self) -> None:
         """Close the connections."""

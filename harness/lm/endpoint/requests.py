@@ -7,6 +7,7 @@ servers answer 200 to fields that they do not know.
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import os
 import random
 import re
@@ -131,7 +132,7 @@ class Endpoint:
         self._key = os.environ.get(KEY, "").strip()
         if not re.fullmatch(r"[!-~]*", self._key):
             raise InputError(f"{KEY} has characters that no key has; copy it anew")
-        self._httpx, self._patience_s = httpx2, patience_s
+        self._httpx, self.patience_s, self._concurrency = httpx2, patience_s, concurrency
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx2.Timeout(reply_s, connect=min(10.0, reply_s)),
@@ -189,29 +190,30 @@ class Endpoint:
     def each(self, asked: Sequence[Callable[[Post], T]]) -> list[T]:
         """Do several things at once, each with a `Post`, and return their results in order.
 
-        The thread's checkpoint is called while it waits. If that, or one of them, raises an error, the others end.
+        No more of them are begun than may run at once. The thread's checkpoint is called while it waits, so what that
+        asks is sent before the rest of these. If it, or one of them, raises an error, the others end.
         """
         stop, again = threading.Event(), list[Traffic]()
+        waiting, running, results = enumerate(asked), dict[concurrent.futures.Future[T], int](), dict[int, T]()
 
         def post(path: str, body: dict[str, Any], read: Callable[[Any], R]) -> R:
             return self._posted(path, body, read, stop, again.append)
 
-        futures = [self._pool.submit(do, post) for do in asked]
-        left = set(futures)
         try:
-            while left:
+            while len(results) < len(asked):
                 checkpoint()
-                done, left = concurrent.futures.wait(left, _LOOK_S, concurrent.futures.FIRST_EXCEPTION)
-                for each in done:
-                    each.result()
+                for number, do in itertools.islice(waiting, self._concurrency - len(running)):
+                    running[self._pool.submit(do, post)] = number
+                for each in concurrent.futures.wait(running, _LOOK_S, concurrent.futures.FIRST_COMPLETED).done:
+                    results[running.pop(each)] = each.result()
         except BaseException:
             stop.set()
-            for each in futures:
+            for each in running:
                 each.cancel()
             raise
         finally:
             self.count(sum(again, Traffic()))
-        return [each.result() for each in futures]
+        return [results[number] for number in range(len(asked))]
 
     def _posted(
         self,
@@ -238,7 +240,7 @@ class Endpoint:
                     raise UnreadableError(f"{self.url}{path}: {problem}, {wrong} times") from None
             waited_s, pause_s = time.monotonic() - began, min(2 * pause_s, _LONGEST_PAUSE_S)
             next_s = max(asked_s, pause_s * (0.5 + random.random() / 2))  # noqa: S311 - so that not all return at once
-            if waited_s + next_s > self._patience_s:
+            if waited_s + next_s > self.patience_s:
                 raise ModelError(
                     f"{self.url}{path} gave no answer in {waited_s:.0f} s ({problem}). Nothing was charged for this "
                     "query. When the endpoint answers again, the same command goes on: finished cells are kept"
