@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from harness.cli.console import err, out, print_json, say
+from harness.cli.console import err, open_store, out, print_json, say
 from harness.cli.options import NOTHING, AsJson, TasksDir, TrackName, overriding
 from harness.errors import InputError
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
     from harness.evaluation.overrides import Overrides
@@ -20,16 +22,19 @@ if TYPE_CHECKING:
     from harness.evaluation.run import Evaluation
     from harness.leaks.extraction import Extraction
     from harness.results.store import Store
+    from harness.tracks.track import Track
 
 commands = typer.Typer()
 What = Literal["layer"]
 ATTACK = "What the attack may spend"
+DEFENCES = "What an organiser's defences cost"
 WRITTEN = "What is written"
 
 
 @commands.command(
     epilog="Examples:\n\n"
     "  harness leaks --task sst2 --split 1\n\n"
+    "  harness leaks --policy defences.toml --policy stricter.toml --task sst2 --out leaks\n\n"
     "  harness leaks layer --track mini-causal --task sst2 --split 1 --rows 200 --json\n\n"
     "docs/leaks.md says in plain words what is stolen, what it costs, and which defences close it."
 )
@@ -58,8 +63,28 @@ def leaks(
             "--words", help="Words to ask about; default four times the width.", min=2, rich_help_panel=ATTACK
         ),
     ] = None,
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--policy",
+            help="A file with the fields of a track's \\[defences] table: what it costs and prevents; repeatable.",
+            rich_help_panel=DEFENCES,
+        ),
+    ] = None,
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--solver",
+            help="With --policy: whose points are compared, FOLDER or FOLDER:NAME=VALUE; repeatable. Default manual, "
+            "dect and house:search=false.",
+            rich_help_panel=DEFENCES,
+        ),
+    ] = None,
+    url: Annotated[
+        str, typer.Option("--store", help="Results database of the runs behind policies.", rich_help_panel=DEFENCES)
+    ] = "results/leaks.db",
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write tables (CSV) to.", rich_help_panel=WRITTEN)
+        Path | None, typer.Option("--out", help="Folder to write tables (CSV) and charts to.", rich_help_panel=WRITTEN)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -69,10 +94,17 @@ def leaks(
     texts, and finds the hidden width and the head's subspace in them. Every row is metered and written to a ledger like
     a submission's. The table says, for each number of rows, the width that was found, how much of unseen logits lies
     outside of the stolen subspace, and how often the likeliest word is foretold.
+
+    [bold]--policy FILE[/bold] evaluates an organiser's defences like a submission: it runs solvers and the attack on
+    the last layer with and without them, and sets points lost against leakage prevented.
     """
+    if policy:
+        _policies(load_track(track, tasks_dir), overrides, policy, solver, url, folder, as_json)
+        return
+    if solver:
+        raise InputError("--solver goes with --policy: it says whose points a policy costs")
     from harness.evaluation.run import Evaluation  # noqa: PLC0415 - torch
     from harness.results.store import Store  # noqa: PLC0415
-    from harness.tracks.track import load_track  # noqa: PLC0415
 
     with contextlib.closing(Store("sqlite://")) as store:
         evaluation = Evaluation(load_track(track, tasks_dir), overrides, store)
@@ -119,6 +151,66 @@ def _layer(
             raise InputError(f"--out {folder}: nothing was given to the attack, so there is no table to write")
         write_records(records, folder / "layer.csv")
         err.print(f"written: {folder / 'layer.csv'}", markup=False, soft_wrap=True)
+
+
+def _policies(
+    track: Track,
+    overrides: Overrides,
+    policies: list[Path],
+    solvers: list[str] | None,
+    url: str,
+    folder: Path | None,
+    js: bool,
+) -> None:
+    """Weigh policies, and print and write what they cost and prevent."""
+    from harness.evaluation.progress import LiveProgress, PlainProgress  # noqa: PLC0415 - torch, as the next
+    from harness.leaderboard.table import write_records  # noqa: PLC0415
+    from harness.leaks.policy import SOLVERS, records, solver, weigh  # noqa: PLC0415
+
+    chosen = [solver(text) for text in solvers or SOLVERS]
+    progress = LiveProgress(err, None) if err.is_terminal else PlainProgress(err, None)
+
+    def stealing(policy: str, rows: int, of: int) -> None:
+        if rows >= of:
+            err.print(f"the attack behind policy {policy} has spent {rows:,} rows", markup=False)
+
+    with contextlib.closing(open_store(url)) as store, progress:
+        found = weigh(track, overrides, store, policies, chosen, progress, stealing)
+    rows = records(found)
+    if js:
+        print_json({"track": track.name, "policies": rows})
+    else:
+        _wide().print(_weighed(rows))
+    if folder is None:
+        return
+    write_records(rows, folder / "policies.csv")
+    try:
+        from harness.leaks.chart import draw  # noqa: PLC0415 - matplotlib
+
+        draw(rows, folder / "policies.svg")
+    except ModuleNotFoundError as lacking:
+        err.print(f"written: {folder / 'policies.csv'}; no chart, {lacking.name} is not installed", markup=False)
+        return
+    err.print(f"written: {folder / 'policies.csv'} and policies.svg", markup=False, soft_wrap=True)
+
+
+def _weighed(rows: list[dict[str, Any]]) -> Table:
+    """The table of policies and solvers."""
+    table = Table(title="what policies cost and prevent", title_justify="left")
+    for name in ("policy", "solver", "points", "lost [95 %]", "failed cells", "last layer known", "prevented"):
+        table.add_column(name, justify="left" if name in {"policy", "solver"} else "right")
+    for row in rows:
+        lost = "" if row["lost"] is None else _points(row["lost"], row["lost_low"], row["lost_high"])
+        prevented = "—" if row["prevented"] is None else f"{100 * row['prevented']:.1f} %"
+        table.add_row(
+            row["policy"], escape(row["solver"]), f"{100 * row['average']:.1f}", escape(lost),
+            f"{row['failed_cells']} of {row['cells']}", f"{100 * row['share_of_last_layer']:.1f} %", prevented,
+        )  # fmt: skip
+    return table
+
+
+def _points(value: float, low: float, high: float) -> str:
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _show(found: Extraction) -> None:

@@ -73,6 +73,12 @@ class Stolen:
     """Unseen texts whose likeliest predicted word is the true one."""
     by_chance: float
     """The same for whoever always names the word that is likeliest on average."""
+    true_width: int
+
+    @property
+    def share(self) -> float:
+        """Share of the last layer that is known: known dimensions, and how much of unseen logits lies in them."""
+        return min(self.known / self.true_width, 1.0) * max(0.0, 1 - self.subspace_error**2)
 
     def record(self) -> dict[str, float]:
         """One row of a table."""
@@ -81,6 +87,7 @@ class Stolen:
             "width_error": self.width_error, "gap": self.gap, "known": self.known,
             "subspace_error": self.subspace_error, "r2": self.explained, "agreement": self.agreement.value,
             "agreement_low": self.agreement.low, "agreement_high": self.agreement.high, "by_chance": self.by_chance,
+            "share": self.share,
         }  # fmt: skip
 
 
@@ -164,7 +171,7 @@ def steal(found: Collected, unseen: FloatArray, width: int, rows: int, train_row
     last = min(len(q), q.shape[1] - 1)
     h, gap = _fall(s[:last])
     clear = gap >= CLEAR_GAP
-    known = h if clear else last
+    known = h if clear else min(last, width)  # the width is published
     v = vt[:known].T  # (words, known)
     spread = float(np.linalg.norm(truth - q.mean(axis=0)))
     error = float(np.linalg.norm(truth - truth @ v @ v.T)) / spread
@@ -179,6 +186,7 @@ def steal(found: Collected, unseen: FloatArray, width: int, rows: int, train_row
     return Stolen(
         rows, rows / train_rows, q.shape[1], h if clear else 0, abs(h - width) / width if clear else 1.0, gap, known,
         error, explained, share(right, len(unseen)), usual / len(unseen),
+        width,
     )  # fmt: skip
 
 

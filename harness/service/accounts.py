@@ -25,6 +25,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from harness.errors import InputError, StoreError
 from harness.results.database import open_engine, readers, shown
 from harness.results.records import LedgerRow
+from harness.service.seen import keep
 from harness.service.tables import (
     SCHEMA,
     accounts_table,
@@ -40,6 +41,8 @@ from harness.service.tokens import NAME, NewToken, Token
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
+
+    from harness.blackbox.defence import Seen
 
 DEFAULT = "results/service.db"
 KEPT_REPLIES = 64
@@ -86,6 +89,8 @@ class Charge:
     row: LedgerRow
     nominal_up: int
     nominal_down: int
+    new: Seen | None = None
+    """What the account was not given before; None where the track's defences do not count it."""
 
 
 @dataclass(frozen=True)
@@ -294,6 +299,8 @@ class Accounts:
                 )
             )
             self._forget(connection, account.number)
+            if charge.new is not None:
+                keep(connection, account.number, charge.new)
 
     @staticmethod
     def _forget(connection: sa.Connection, account: int) -> None:

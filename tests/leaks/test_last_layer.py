@@ -20,6 +20,7 @@ from harness.leaks.extraction import extract
 from harness.leaks.intervals import share
 from harness.leaks.last_layer import Collected, steal, steps
 from harness.results.store import Store
+from harness.tracks.defences import Defences
 from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
@@ -146,3 +147,19 @@ def test_the_embedded_model_gives_its_last_layer_away_for_15_of_300_calls() -> N
     assert found.last.subspace_error < 1e-3
     assert found.last.explained > 0.9999
     store.close()
+
+
+def test_a_defence_closes_it_in_the_sandbox_too(arena: Arena) -> None:
+    closed = Defences(words="task", hidden_states=False)
+    ran = arena.run(THE_PROBE, defences=closed)
+    assert ran.status == "crashed"
+    assert "words are none of the task's 2 label words" in ran.record.detail
+    assert ran.record.rows_spent == 0
+    assert ran.record.asked is None
+
+
+def test_what_a_cell_was_given_is_stored(arena: Arena) -> None:
+    asked = arena.run(THE_PROBE).record.asked
+    assert asked is not None
+    assert (asked.words, asked.texts, asked.rows) == (64, 40, 40)
+    assert asked.rank(outer_models.WIDTH) == outer_models.WIDTH
