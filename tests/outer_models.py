@@ -16,6 +16,7 @@ from harness.lm import embedded
 from harness.lm.load import load_model
 from harness.results.store import Store
 from harness.sandbox.submission import find
+from harness.tracks.defences import Defences
 from harness.tracks.examples import Source
 from harness.tracks.tasks import load_task
 from harness.tracks.track import Track, load_track
@@ -153,11 +154,12 @@ class Arena:
         self._runs = 0
 
     def cell(self, task: str = "sst2", split: int = 1, seed: int = 0, calls: int = CALLS, **limits: Any) -> Cell:
-        """A cell of the tiny track, with other limits."""
+        """A cell of the tiny track, with other limits or defences."""
+        defences = limits.pop("defences", Defences())
         file, spec = load_task(task), msgspec.structs.replace(self.track.tasks[task], calls=calls)
         wording = file.task(self.track.profile, "masked")
         changed = msgspec.structs.replace(self.track.limits, **limits)
-        return Cell(file, wording, split, spec, changed, Source("embedded"), seed)
+        return Cell(file, wording, split, spec, changed, Source("embedded"), seed, defences=defences)
 
     def submission(self, body: str, name: str = "entry") -> Path:
         """Write a submission."""

@@ -20,7 +20,7 @@ STANDARD = sys.stdlib_module_names
 
 ROOMS = (
     "errors < contract < solving tracks < results < blackbox < lm sandbox < evaluation leaderboard < service testing"
-    " < problems < cli"
+    " < problems < leaks < cli"
 )
 """A room may import from the rooms left of its own `<`, and from itself; also for types."""
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS.split(" < ")) for room in rooms.split()}

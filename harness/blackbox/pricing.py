@@ -13,13 +13,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.blackbox import limits, wire
+from harness.blackbox import defence, limits, wire
 from harness.blackbox.answer_price import check_price, price
 from harness.blackbox.lock import waited_s
 from harness.blackbox.projection import check_space
 from harness.errors import AnswerError, QueryError
 from harness.results.records import LedgerRow
 from harness.solving import answers
+from harness.tracks.defences import Defences
 from harness.tracks.limits import AnswerLimits
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _TOKEN_BYTES, _FLOAT_BYTES = 3, 4
 """Bytes in the nominal formula (BBT, appendix C): a token has two of id and one of mask, and a float has four."""
 
-_UNTIMED = AnswerLimits(math.inf)
+_UNTIMED, _OPEN = AnswerLimits(math.inf), Defences()
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Answered:
     nominal_up: int
     """Bytes by the papers' formula; see `harness.results.records.Usage`."""
     nominal_down: int
+    new: defence.Seen
+    """What the solver had not been given before."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,17 @@ class PricedModel:
     """What an answer may cost when it is applied."""
     row_tokens: int | None = None
     """Tokens of text in one row; None where a text is one row however long it is."""
+    defences: Defences = _OPEN
+    """What is kept back."""
 
-    def answer(self, query: Query, body: bytes, meter: Meter, commit: Callable[[Answered], None]) -> Answered:
+    def answer(
+        self,
+        query: Query,
+        body: bytes,
+        meter: Meter,
+        commit: Callable[[Answered], None],
+        seen: defence.Seen | None = None,
+    ) -> Answered:
         """Answer a query that was received as the bytes `body`: check, charge, forward, commit.
 
         The texts of `query` are checked before, by `check_texts`: a solver names those that it declared, again and
@@ -77,6 +89,7 @@ class PricedModel:
             body: its bytes as they were received, for the ledger's digest and size.
             meter: the rows that the solver may still spend.
             commit: makes the answer durable. When it returns, the answer survives a crash.
+            seen: what the solver was given before; None is nothing. What it is given now is added once it is durable.
 
         Returns:
             The answer, with its ledger row.
@@ -96,6 +109,11 @@ class PricedModel:
         rows = meter.price(query.candidates, len(query.texts))
         limits.check_size(query, len(words), self.lm.backbone.width, self.lm.max_tokens, self.frame_bytes)
         ids, encoded = self.lm.single_ids(words), self.lm.text_set(template, query.texts, query.mode)
+        seen = defence.Seen() if seen is None else seen
+        new = seen.new(defence.asked(query, template, ids))
+        if not self.defences.none:
+            width = self.lm.backbone.width
+            defence.check(self.defences, query, ids, self.lm.single_ids(self.task.words), seen, new, width)
         each = self.rows_each(query, encoded)
         if each > len(query.texts):
             rows = meter.price(query.candidates, each)
@@ -107,7 +125,10 @@ class PricedModel:
             raise
         features = None if out.features is None else wire.Array.of(out.features)
         lengths = None if out.lengths is None else out.lengths.tolist()
-        frame = wire.encode(wire.Result(meter.budget.rows_left, wire.Array.of(out.logits), features, lengths))
+        logits = out.logits
+        if not self.defences.none:
+            logits = defence.defended(self.defences, query, template, out, ids, len(self.lm.words))
+        frame = wire.encode(wire.Result(meter.budget.rows_left, wire.Array.of(logits), features, lengths))
         tokens = query.candidates * (encoded.tokens + query.prompt_tokens * len(query.texts))
         digest = hashlib.sha256(body)
         digest.update(frame)
@@ -115,8 +136,9 @@ class PricedModel:
         row = LedgerRow(rows, tokens, len(body), len(frame), seconds, query.level, digest.hexdigest())
         nominal_up = _TOKEN_BYTES * query.candidates * encoded.tokens + _FLOAT_BYTES * query.prompt_floats
         floats_down = out.logits.size + (0 if out.features is None else out.features.size)
-        answered = Answered(frame, row, nominal_up, _FLOAT_BYTES * floats_down)
+        answered = Answered(frame, row, nominal_up, _FLOAT_BYTES * floats_down, new)
         commit(answered)
+        seen.add(new)
         return answered
 
     def rows_each(self, query: Query, encoded: Any) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from harness.blackbox import limits, wire
 from harness.blackbox.checkpoints import at_checkpoints
+from harness.blackbox.defence import Seen
 from harness.blackbox.lock import waited_s
 from harness.errors import BudgetExhausted, DeviceMemoryError, ProtocolError, QueryError
 from harness.results.records import LedgerRow, Usage
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from harness.blackbox.meter import Meter
     from harness.blackbox.pricing import Answered, PricedModel
     from harness.contract import Answer, Subspace, Text
+    from harness.results.asked import Asked
 
 _Free: TypeAlias = "wire.Declare | wire.Words | wire.Vocabulary | wire.Offer | wire.Log | wire.Ready"
 _Asked: TypeAlias = "wire.QueryFrame | _Free"
@@ -99,7 +101,12 @@ class Session:
         self._texts: dict[int, tuple[Text, ...]] = {}
         self._spaces: dict[int, Subspace] = {}
         self._characters: dict[int, int] = {}
-        self.tuning = Tuning()
+        self.tuning, self._seen = Tuning(), Seen()
+
+    @property
+    def asked(self) -> Asked:
+        """What the queries so far were given, without repetitions."""
+        return self._seen.counts
 
     def serve(self, sock: socket.socket, deadline: float) -> Tuning:
         """Answer frames until the worker finishes, disconnects, breaks the protocol or runs out of time.
@@ -227,7 +234,7 @@ class Session:
             space = self._spaces.get(frame.space)
             if space is None:
                 raise QueryError(f"subspace {frame.space} was never declared")
-        answered = self._priced.answer(frame.query(texts, space), body, self._meter, self._commit)
+        answered = self._priced.answer(frame.query(texts, space), body, self._meter, self._commit, self._seen)
         if frame.texts in self._new:
             self._new.remove(frame.texts)
             self._asked(texts)

@@ -21,6 +21,7 @@ from harness.cli.console import err
 from harness.cli.doctor import commands as doctor
 from harness.cli.endpoint import commands as endpoint
 from harness.cli.evaluate import commands as evaluate
+from harness.cli.leaks import commands as leaks
 from harness.cli.organiser import commands as organiser
 from harness.cli.ranking import commands as ranking
 from harness.cli.report import commands as report
@@ -62,6 +63,7 @@ PANELS = {
     "Hold a competition": (
         *("new-competition", "serve", "score", "rescore"),
         *("withdraw", "cap", "freeze", "rulings"),
+        "leaks",
     ),
     "Results databases": ("audit", "replay", "merge", "migrate"),
 }
@@ -79,7 +81,7 @@ def _place(info: CommandInfo) -> int:
 
 for group in (
     evaluate, ablate, bench, ranking, compare, report, runs, author, organiser, competition, results, rulings, serve,
-    endpoint, doctor,
+    endpoint, doctor, leaks,
 ):  # fmt: skip
     app.registered_commands += group.registered_commands
 app.registered_commands.sort(key=_place)

@@ -185,7 +185,18 @@ def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, ch
         there = splits_of(file, source, spec, choices.present_splits)
         chosen = [split for split in there if not choices.splits or split in choices.splits]
         cells += enumerate(
-            Cell(file, task, split, spec, track.limits, source, choices.seed, choices.repeat, track.packages)
+            Cell(
+                file,
+                task,
+                split,
+                spec,
+                track.limits,
+                source,
+                choices.seed,
+                choices.repeat,
+                track.packages,
+                track.defences,
+            )
             for split in chosen
         )
     nowhere = sorted(set(choices.splits) - {cell.split for _, cell in cells})

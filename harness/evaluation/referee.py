@@ -35,6 +35,7 @@ from harness.sandbox import best_tier, launch, presets, traces
 from harness.sandbox.snapshot import as_given, snapshot
 from harness.sandbox.trial import refusal
 from harness.solving.metrics import cell_score
+from harness.tracks.defences import Defences
 from harness.tracks.examples import examples_sha256, load_shots, load_test
 from harness.tracks.tiers import REFEREE
 
@@ -75,6 +76,8 @@ class Cell:
     repeat: int = 0
     packages: tuple[str, ...] = ()
     """Distributions that the track allows beside those of every track."""
+    defences: Defences = Defences()  # noqa: RUF009 - a frozen value
+    """What the black box keeps back."""
 
     @property
     def train_rows(self) -> int:
@@ -170,6 +173,7 @@ def run_cell(
         tuning_s=tuning_s,
         test_texts=queried.of_test(test, shots),
         billed=billed(between(idle, tuned), between(tuned, lm.traffic)),
+        asked=session.asked if tuning.usage.queries else None,
     )
     return _finished(cell, attempt, status, record, applied, lm)
 
@@ -177,7 +181,8 @@ def run_cell(
 def priced_model(cell: Cell, shots: Shots, lm: Served) -> PricedModel:
     """The model with the limits and prices of a cell."""
     frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
-    return PricedModel(lm, cell.task, answer, frame, texts, cell.limits.answers, cell.spec.tokens_of_a_row)
+    limits, size = cell.limits.answers, cell.spec.tokens_of_a_row
+    return PricedModel(lm, cell.task, answer, frame, texts, limits, size, cell.defences)
 
 
 def settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:

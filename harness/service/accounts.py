@@ -26,6 +26,7 @@ from harness.errors import InputError, StoreError
 from harness.results.database import open_engine, readers, shown
 from harness.results.records import LedgerRow
 from harness.service import exchanged
+from harness.service.seen import keep
 from harness.service.tables import (
     SCHEMA,
     accounts_table,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from harness.blackbox.defence import Seen
     from harness.lm.endpoint.requests import Traffic
 
 DEFAULT = "results/service.db"
@@ -91,6 +93,8 @@ class Charge:
     nominal_down: int
     exchanged: Traffic | None = None
     """With the server of a served model."""
+    new: Seen | None = None
+    """What the account was not given before; None where the track's defences do not count it."""
 
 
 @dataclass(frozen=True)
@@ -301,6 +305,8 @@ class Accounts:
             if charge.exchanged is not None:
                 exchanged.add(connection, account.number, charge.exchanged)
             self._forget(connection, account.number)
+            if charge.new is not None:
+                keep(connection, account.number, charge.new)
 
     @staticmethod
     def _forget(connection: sa.Connection, account: int) -> None:

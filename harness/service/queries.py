@@ -17,6 +17,7 @@ import msgspec
 
 from harness.blackbox import wire
 from harness.blackbox.cells import served
+from harness.blackbox.defence import Seen
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.contract import Budget
@@ -25,7 +26,9 @@ from harness.evaluation.billing import between
 from harness.service.accounts import Charge, Moved
 from harness.service.gate import Gate
 from harness.service.messages import CellName, CellPage, Fault, Labelled, Mine, MyPage, Receipt
+from harness.service.seen import read
 from harness.service.spending import spending
+from harness.tracks.defences import Defences
 from harness.tracks.limits import AnswerLimits
 
 if TYPE_CHECKING:
@@ -65,6 +68,8 @@ class Place:
     """The track's budget; a token may have another."""
     row_tokens: int | None = None
     """Tokens of text in one row, as in `PricedModel`."""
+    defences: Defences = Defences()  # noqa: RUF009 - a frozen value
+    """What is kept back, as in `PricedModel`."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ class QueryHandler:
                 place.shots.train.texts,
                 limits.answers,
                 place.row_tokens,
+                place.defences,
             )
             for where, place in places.items()
         }
@@ -207,12 +213,17 @@ class QueryHandler:
         if account.submitted is not None:
             raise Refusal("closed", f"an answer was handed in for {account.task}/{account.split}; its budget is closed")
         self._check_open(token, account)
-        priced = self._of(place)
+        priced, counts = self._of(place), place.defences.counts
+        seen = Seen()
+        if counts:
+            with self.book.reading() as connection:
+                seen = read(connection, account.number)
 
         def commit(answered: Answered) -> None:
             up, down = answered.nominal_up, answered.nominal_down
             name, exchanged = key or secrets.token_hex(16), between(before, self._lm.traffic)
-            charge = Charge(name, digest, _reply(answered), answered.row, up, down, exchanged)
+            new = answered.new if counts else None
+            charge = Charge(name, digest, _reply(answered), answered.row, up, down, exchanged, new)
             self.book.charge(account, charge)
 
         with _refusing(), served(("account", account.number)):
@@ -220,7 +231,7 @@ class QueryHandler:
             priced.check_texts(query.texts)
             if asked.space is not None:
                 priced.check_space(asked.space)
-            answered = priced.answer(query, body, _meter(account, place), commit)
+            answered = priced.answer(query, body, _meter(account, place), commit, seen)
         return Answer(_reply(answered), answered.row)
 
     def submit(self, token: Token, place: Place, blob: bytes) -> Receipt:

@@ -61,7 +61,9 @@ def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
         shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
         info = evaluation.lm.info(shots.train.texts, cell.task.template)
         rows = cell.spec.tokens_of_a_row
-        found[cell.task.name, cell.split] = Place(cell.task, cell.split, shots, info, cell.spec.calls, rows)
+        found[cell.task.name, cell.split] = Place(
+            cell.task, cell.split, shots, info, cell.spec.calls, rows, cell.defences
+        )
     return found
 
 

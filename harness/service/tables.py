@@ -65,6 +65,13 @@ teams_table = sa.Table(
     Column("token", ForeignKey("service_tokens.name"), primary_key=True),
     Column("team", Text, nullable=False),
 )
+seen_table = sa.Table(
+    "service_seen",  # what an account was given, where the track's defences count it
+    metadata,
+    Column("account", ForeignKey("service_accounts.account"), primary_key=True),
+    Column("kind", Text, primary_key=True),  # word, text or row
+    Column("digest", Text, primary_key=True),
+)
 
 exchanged_table = sa.Table(
     "service_exchanged",  # what the queries of an account exchanged with the server of a served model

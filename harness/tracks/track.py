@@ -14,6 +14,7 @@ import msgspec
 from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
 from harness.errors import InputError, TaskError, TrackError, did_you_mean
 from harness.tracks.competition import Competition
+from harness.tracks.defences import Defences
 from harness.tracks.limits import Limits, Positive  # noqa: TC001 - as above
 from harness.tracks.numerics import EndpointSpec, Numerics
 from harness.tracks.packages import PackageSpec  # noqa: TC001
@@ -175,6 +176,14 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """How a served model may stand for the track's, if it may."""
         return None if self.given_endpoint is msgspec.UNSET else self.given_endpoint
 
+    given_defences: Defences | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="defences")
+    """The ``[defences]`` table. A table that keeps nothing back counts as none."""
+
+    @property
+    def defences(self) -> Defences:
+        """What the black box keeps back, which is nothing for a track without the table."""
+        return Defences() if self.given_defences is msgspec.UNSET else self.given_defences
+
     @property
     def prices(self) -> Prices | None:
         """The price list, if the track has one."""
@@ -234,6 +243,8 @@ class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if name in tasks and tasks[name].row_tokens == size:
                 tasks[name] = msgspec.structs.replace(tasks[name], row_tokens=msgspec.UNSET)
         unset = dict.fromkeys(("given_prices", "given_competition", "given_packages", "folder"), msgspec.UNSET)
+        if self.defences.none:
+            unset["given_defences"] = msgspec.UNSET
         counted = msgspec.structs.replace(self, model=model, profile=profile, tasks=tasks, **unset)
         digest = hashlib.sha256(msgspec.json.encode(counted, order="deterministic"))
         for name, file in track_tasks(self).items() if self.tasks_folder else ():
@@ -345,6 +356,8 @@ def _problems(track: Track, path: Path) -> Iterator[tuple[list[str], str]]:
         yield ["name"], problem
     for keys, message in track.competition.problems():
         yield ["competition", *keys], f"competition: {message}"
+    for keys, message in track.defences.problems():
+        yield ["defences", *keys], f"defences: {message}"
     for task, spec in track.tasks.items():
         for keys, message in _task_problems(track, task, spec):
             yield ["tasks", task, *keys], f"tasks.{task}: {message}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.tracks.competition import Competition
+from harness.tracks.defences import Defences
 from harness.tracks.limits import Limits
 from harness.tracks.numerics import EndpointSpec, Numerics
 from harness.tracks.packages import PackageSpec
@@ -30,6 +31,7 @@ STRUCTS: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("tracks.md", "`[numerics]`"): Numerics,
     ("tracks.md", "`[prices]`"): Prices,
     ("tracks.md", "`[packages]`"): PackageSpec,
+    ("tracks.md", "`[defences]`"): Defences,
     ("tracks.md", "`[endpoint]`"): EndpointSpec,
     ("tracks.md", "`[competition]`"): Competition,
     ("tasks.md", "The task"): TaskFile,

@@ -1,0 +1,50 @@
+"""The chart of policies: points lost against leakage prevented, drawn by matplotlib like the report's figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from harness.leaderboard.report.figures import COLOURS, MARKERS, STYLE, WIDTH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write the chart of `harness.leaks.policy.records` as SVG; the same rows give the same bytes.
+
+    Policies are left out that cannot be placed: cells are missing, or nothing was stolen of the track as it is.
+    """
+    placed = [row for row in rows if row["lost"] is not None and row["prevented"] is not None]
+    policies = list(dict.fromkeys(row["policy"] for row in placed))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.7 * WIDTH), layout="constrained")
+        axes: Any = figure.subplots()
+        for n, solver in enumerate(dict.fromkeys(row["solver"] for row in placed)):
+            own = [row for row in placed if row["solver"] == solver]
+            y = [100 * row["lost"] for row in own]
+            below = [100 * (row["lost"] - row["lost_low"]) for row in own]
+            above = [100 * (row["lost_high"] - row["lost"]) for row in own]
+            # Solvers of a policy stand beside each other.
+            x = [100 * row["prevented"] + 0.8 * n for row in own]
+            axes.errorbar(
+                x, y, [below, above], linestyle="", marker=MARKERS[n % 8], color=COLOURS[n % 8], capsize=2, label=solver
+            )
+        for policy in policies:
+            own = [row for row in placed if row["policy"] == policy]
+            top = max(row["lost_high"] for row in own)
+            axes.annotate(
+                policy, (100 * own[0]["prevented"], 100 * top), xytext=(0, 6), textcoords="offset points", rotation=60,
+                fontsize=7,
+            )  # fmt: skip
+        axes.axhline(0, linewidth=0.6, color="black")
+        axes.margins(y=0.3)
+        axes.set_xlabel("leakage prevented (% of the last layer that the attack knows without the policy)")
+        axes.set_ylabel("points lost, with intervals")
+        axes.legend(fontsize=7)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None, "Creator": None})

@@ -1,0 +1,87 @@
+"""A policy is evaluated like an entry: its points, the attack behind it, and one chart."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+import outer_models
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.errors import InputError
+from harness.leaks.chart import draw
+from harness.leaks.policy import solver
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADS = """
+def tune(lm, task, shots, rng, config):
+    yield Answer.of(task)
+    lm.outputs(None, shots.train.texts)
+"""
+
+
+def test_a_solver_is_a_folder_and_options() -> None:
+    assert solver("submissions/house:search=false").name == "house[search=false]"
+    assert solver("manual").name == "manual"
+    with pytest.raises(InputError, match="'search' has no value"):
+        solver("house:search")
+    with pytest.raises(InputError):
+        solver("nosuchsolver")
+
+
+def test_points_are_set_against_leakage(tmp_path: Path, tiny_track: Path) -> None:
+    heads = outer_models.write_submission(tmp_path, HEADS, "heads")
+    words, rank = tmp_path / "words.toml", tmp_path / "rank.toml"
+    words.write_text('words = "task"\nhidden_states = false\n', encoding="utf-8")
+    rank.write_text("most_rank = 8\n", encoding="utf-8")
+    asked = [
+        *("leaks", "--policy", str(words), "--policy", str(rank), "--track", str(tiny_track), "--task", "sst2"),
+        *("--solver", str(heads), "--solver", "submissions/manual", "--store", str(tmp_path / "leaks.db")),
+    ]
+    done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "out" / "policies.csv").open(encoding="utf-8") as stream:
+        rows = {(row["policy"], row["solver"]): row for row in csv.DictReader(stream)}
+    assert set(rows) == {(p, s) for p in ("none", "words", "rank") for s in ("heads", "manual")}
+    assert rows["words", "heads"]["failed_cells"] == "2"
+    assert rows["rank", "heads"]["failed_cells"] == "0"
+    assert float(rows["words", "manual"]["lost"]) == 0
+    known = {policy: float(rows[policy, "manual"]["share_of_last_layer"]) for policy in ("none", "words", "rank")}
+    assert known["none"] > 0.9
+    assert 0 < known["words"] <= 1 / 16
+    assert 0.2 < known["rank"] <= 8 / 16
+    assert "none of the task's 2 label words" in rows["words", "manual"]["refused"]
+    assert "8 are allowed" in rows["rank", "manual"]["refused"]
+    picture = (tmp_path / "out" / "policies.svg").read_bytes()
+    assert b"points lost" in picture
+    assert b"rank" in picture
+    again = CliRunner().invoke(app, [*asked, "--json"])
+    assert again.exit_code == 0, again.output
+
+
+def test_the_chart_has_the_same_bytes_each_time(tmp_path: Path) -> None:
+    rows = [
+        {"policy": p, "solver": s, "lost": x, "lost_low": x - 0.01, "lost_high": x + 0.02, "prevented": y}
+        for p, s, x, y in (("words", "manual", 0.0, 0.99), ("words", "dect", 0.2, 0.99), ("rank", "dect", 0.01, 0.4))
+    ]
+    none = [{"policy": "none", "solver": "manual", "lost": None, "lost_low": None, "lost_high": None, "prevented": 0.0}]
+    draw(none + rows, tmp_path / "a.svg")
+    draw(none + rows, tmp_path / "b.svg")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_a_policy_that_is_none_is_told(tmp_path: Path, tiny_track: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("digits = 2\n", encoding="utf-8")
+    asked = ["leaks", "--track", str(tiny_track), "--store", str(tmp_path / "x.db"), "--policy"]
+    done = CliRunner().invoke(app, [*asked, str(bad)])
+    assert isinstance(done.exception, InputError)
+    assert "bad.toml:1: digits keeps logits back" in str(done.exception)
+    twice = CliRunner().invoke(app, [*asked, str(bad), "--policy", str(bad)])
+    assert "a file name of its own" in str(twice.exception)
+    alone = CliRunner().invoke(app, ["leaks", "--solver", "manual"])
+    assert "--solver goes with --policy" in str(alone.exception)
