@@ -5,6 +5,7 @@ import typing
 
 from harness.contract import (
     Answer,
+    Beside,
     BlackBox,
     Budget,
     Coordinates,
@@ -13,6 +14,7 @@ from harness.contract import (
     FeatureKind,
     Member,
     ModelInfo,
+    Noise,
     NonNegative,
     Outputs,
     Positive,
@@ -23,6 +25,9 @@ from harness.contract import (
     Shots,
     Subspace,
     Task,
+    WeightGroup,
+    Weights,
+    WeightSpace,
     WidthFrom,
 )
 from harness.contract.heads import BiLstmHead, LinearHead, MlpHead, PrototypeHead
@@ -45,6 +50,7 @@ if typing.TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Beside",
     "BiLstmHead",
     "BlackBox",
     "Budget",
@@ -58,6 +64,7 @@ __all__ = [
     "Member",
     "MlpHead",
     "ModelInfo",
+    "Noise",
     "NonNegative",
     "Outputs",
     "Positive",
@@ -70,6 +77,9 @@ __all__ = [
     "Shots",
     "Subspace",
     "Task",
+    "WeightGroup",
+    "WeightSpace",
+    "Weights",
     "WidthFrom",
     "accuracy",
     "cells",

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from harness.contract import Coordinates, Prompt
+from harness.blackbox.weights import MOST_DRAWN, drawn, soft
+from harness.contract import Coordinates, Prompt, Weights
 from harness.errors import AnswerError
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ class AnswerPrice:
     tokens: int
     """For each text, over all members: those of the filled template, on average, and of the prompt."""
     projection_bytes: int
-    """Of the matrices of all its subspaces; a subspace that several members use counts once."""
+    """Of the matrices of all its subspaces, those of weights included; one that several members use counts once."""
     head_bytes: int
+    drawn: int = 0
+    """Numbers that are drawn for the walks of its weights."""
 
 
 def price(answer: Answer, lm: Model, texts: Sequence[Text]) -> AnswerPrice:
@@ -44,11 +47,16 @@ def price(answer: Answer, lm: Model, texts: Sequence[Text]) -> AnswerPrice:
         QueryError: a template does not fit.
     """
     tokens = sum(_tokens(member, lm, tuple(texts)) for member in answer.members)
-    spaces = {member.prompt.space for member in answer.members if isinstance(member.prompt, Coordinates)}
+    prompts = [soft(member.prompt) for member in answer.members]
+    spaces = {prompt.space for prompt in prompts if isinstance(prompt, Coordinates)}
     projections = sum(4 * space.layers * space.dim * space.tokens * lm.backbone.width for space in spaces)
+    weights = [member.prompt for member in answer.members if isinstance(member.prompt, Weights)]
+    directions = {each.space for each in weights if each.streams is None}
+    projections += sum(4 * space.dim * lm.weight_count(space) for space in directions)
+    numbers = sum(drawn(each, lm.weight_count(each.space)) for each in weights)
     heads = [member.head for member in answer.members if member.head is not None]
     head_bytes = sum(getattr(head, field.name).nbytes for head in heads for field in fields(head))
-    return AnswerPrice(tokens, projections, head_bytes)
+    return AnswerPrice(tokens, projections, head_bytes, numbers)
 
 
 def check_price(found: AnswerPrice, limits: AnswerLimits) -> None:
@@ -62,6 +70,10 @@ def check_price(found: AnswerPrice, limits: AnswerLimits) -> None:
             f"its members read {found.tokens:,} tokens for each test text; {limits.tokens:,} are allowed on "
             "this track. Take fewer members, or shorter templates"
         )
+    if found.drawn > MOST_DRAWN:
+        raise AnswerError(
+            f"its walks draw {found.drawn:,} numbers; {MOST_DRAWN:,} are allowed. Take fewer steps, or fewer weights"
+        )
     for what, size, most, remedy in (
         ("projections", found.projection_bytes, limits.projection_bytes, "Lower dim, or share a subspace"),
         ("heads", found.head_bytes, limits.head_bytes, "Make them smaller"),
@@ -72,7 +84,7 @@ def check_price(found: AnswerPrice, limits: AnswerLimits) -> None:
 
 def _tokens(member: Member, lm: Model, texts: tuple[Text, ...]) -> int:
     filled = math.ceil(int(lm.text_set(member.template, texts).tokens) / len(texts))
-    prompt = member.prompt
+    prompt = soft(member.prompt)
     if prompt is None:
         return filled
     return filled + (int(prompt.values.shape[2]) if isinstance(prompt, Prompt) else prompt.space.tokens)

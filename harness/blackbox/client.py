@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.blackbox import wire
 from harness.blackbox.query import Query, words_of
+from harness.blackbox.weights import soft
 from harness.contract import Answer, Budget, Coordinates, FeatureKind, FloatArray, ModelInfo, Outputs
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, QueryError
 from harness.solving import answers
@@ -119,7 +120,8 @@ class RemoteBlackBox(Asking):
 
     def _query(self, query: Query) -> wire.Result:
         texts = self._text_set(query.texts)
-        space = self._space(query.prompts.space) if isinstance(query.prompts, Coordinates) else None
+        inner = soft(query.prompts)
+        space = self._space(inner.space) if isinstance(inner, Coordinates) else None
         reply = self._ask(wire.QueryFrame.of(query, self._task, texts, space))
         if not isinstance(reply, wire.Result):
             raise ProtocolError(f"unexpected reply {type(reply).__name__} to Query")

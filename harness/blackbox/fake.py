@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from harness.blackbox.fake_weights import check_prompts, effect, facts
 from harness.blackbox.fake_words import WORDS
 from harness.blackbox.limits import as_read, check_log
 from harness.blackbox.meter import Meter
-from harness.blackbox.projection import check_space, matrix
+from harness.blackbox.projection import matrix
 from harness.blackbox.query import Query, texts_of, words_of
+from harness.blackbox.weights import soft
 from harness.contract import (
     Budget,
     Examples,
@@ -42,6 +44,7 @@ from harness.contract import (
     Shots,
     Task,
     Text,
+    Weights,
 )
 from harness.errors import QueryError
 from harness.tracks.tasks import template_problem
@@ -85,7 +88,7 @@ class FakeModel:
         self.task, self.seed = task, seed
         self.info = ModelInfo(
             "fake", "masked", layers, width, _VOCABULARY, 512, prompt_tokens, embedding_std=0.056,
-            hidden_std=hidden_std, hidden_std_clipped=tuple(0.9 * s for s in hidden_std),
+            hidden_std=hidden_std, hidden_std_clipped=tuple(0.9 * s for s in hidden_std), weights=facts(layers, width),
         )  # fmt: skip
         size = prompt_tokens * width
         scale = np.reshape(hidden_std, (layers, 1, 1)) * np.sqrt(size)
@@ -134,7 +137,7 @@ class FakeModel:
                 are wrong.
         """
         if prompts is not None:
-            self._check_prompts(prompts)
+            check_prompts(prompts, self.info)
         fields = {len(text) for text in texts_of(texts)}
         for count in fields:
             problem = template_problem(template, count, causal=False)
@@ -212,12 +215,15 @@ class FakeModel:
         return np.stack(columns, axis=-1)
 
     def _effect(self, prompts: Prompts | None, template: str) -> Floats:
-        """Prompt effect e: (candidates, EFFECTS). A template other than the task's shifts it a little."""
+        """Effect e of prompt and weights: (candidates, EFFECTS). A template that is not the task's shifts it a bit."""
         shift = np.zeros(EFFECTS)
         if template != self.task.template:
             shift = 0.3 * _rng(self.seed, template).standard_normal(EFFECTS)
+        if isinstance(prompts, Weights):
+            shift = shift + effect(prompts, self.info, self.seed, EFFECTS)
+        prompts, shift = soft(prompts), np.atleast_2d(shift)
         if prompts is None:
-            return shift[None]
+            return shift
         if isinstance(prompts, Prompt):
             values = np.asarray(prompts.values, dtype=np.float64)
             flat = values.reshape(*values.shape[:2], -1)  # (candidates, layers, tokens * width)
@@ -230,23 +236,6 @@ class FakeModel:
         parts = [[B @ v for B, v in zip(used, candidate, strict=True)] for candidate in flat]
         total: Floats = np.asarray(parts, dtype=np.float64).sum(axis=1)  # (candidates, layers, EFFECTS) summed
         return shift + total
-
-    def _check_prompts(self, prompts: Prompts) -> None:
-        info = self.info
-        if isinstance(prompts, Prompt):
-            array, shape = prompts.values, np.shape(prompts.values)
-            good = len(shape) == 4 and 1 <= shape[1] <= info.layers and 1 <= shape[2] <= info.prompt_tokens  # noqa: PLR2004
-            if not good or shape[3] != info.width:
-                wanted = f"(candidates, 1..{info.layers} layers, 1..{info.prompt_tokens} tokens, {info.width})"
-                raise QueryError(f"prompt of shape {shape}; {wanted} expected")
-        else:
-            check_space(prompts.space, info.layers, info.width, info.prompt_tokens)
-            array, shape = prompts.z, np.shape(prompts.z)
-            expected = (prompts.space.layers, prompts.space.dim)
-            if len(shape) != 3 or shape[1:] != expected:  # noqa: PLR2004
-                raise QueryError(f"coordinates of shape {shape}; (candidates, {expected[0]}, {expected[1]}) expected")
-        if not np.isfinite(array).all():
-            raise QueryError(f"array of shape {shape} has a value that is not finite")
 
 
 class FakeLM:

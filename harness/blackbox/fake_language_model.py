@@ -8,14 +8,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness.blackbox.fake import FakeModel
-from harness.blackbox.projection import check_space
-from harness.contract import Coordinates
+from harness.blackbox.fake_weights import count
 from harness.errors import QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contract import FeatureKind, Mode, ModelInfo, Outputs, Prompts, Task, Text
+    from harness.contract import FeatureKind, Mode, ModelInfo, Outputs, Prompts, Task, Text, WeightSpace
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,13 @@ class FakeLanguageModel:
         """
         if prompts is None:
             return
-        if isinstance(prompts, Coordinates):
-            check_space(prompts.space, self.backbone.layers, self.backbone.width, self.prompt_tokens)
-        count = len(prompts)
-        if not count:
+        if not len(prompts):
             raise QueryError("0 candidates; at least one is needed")
         self.fake.check(prompts, (), "", self.fake.task.words)
+
+    def weight_count(self, space: WeightSpace) -> int:
+        """See `LanguageModel`."""
+        return count(space, self.fake.info)
 
     def check_features(self, features: FeatureKind | None) -> None:
         """See `LanguageModel`. The fake has all of them."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contract import FeatureKind, FloatArray, IntArray, Mode, Prompts, Text
+    from harness.contract import FeatureKind, FloatArray, IntArray, Mode, Prompts, Text, WeightSpace
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,14 @@ class Model(Protocol):
 
         Raises:
             QueryError: the shape is wrong. The message gives the shape found and the one expected.
+        """
+        ...
+
+    def weight_count(self, space: WeightSpace) -> int:
+        """How many parameters a space of weights changes.
+
+        Raises:
+            QueryError: candidates cannot change them here. The message says why.
         """
         ...
 

@@ -17,6 +17,8 @@ from harness.blackbox import defence, limits, wire
 from harness.blackbox.answer_price import check_price, price
 from harness.blackbox.lock import waited_s
 from harness.blackbox.projection import check_space
+from harness.blackbox.weights import check_weights
+from harness.contract import Weights
 from harness.errors import AnswerError, QueryError
 from harness.results.records import LedgerRow
 from harness.solving import answers
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from harness.blackbox.meter import Meter
     from harness.blackbox.model import Model
     from harness.blackbox.query import Query
-    from harness.contract import Answer, Subspace, Task, Text
+    from harness.contract import Answer, Prompts, Subspace, Task, Text
 
 _TOKEN_BYTES, _FLOAT_BYTES = 3, 4
 """Bytes in the nominal formula (BBT, appendix C): a token has two of id and one of mask, and a float has four."""
@@ -104,6 +106,7 @@ class PricedModel:
         started, waited = time.perf_counter(), waited_s()
         template, words = query.wording(self.task)
         self.lm.check(query.prompts)
+        self.check_weights(query.prompts)
         self.lm.check_features(query.features)
         limits.check_wording(template, words)
         rows = meter.price(query.candidates, len(query.texts))
@@ -183,6 +186,15 @@ class PricedModel:
         shape, most = self.lm.backbone, self.answer_limits.projection_bytes
         check_space(space, shape.layers, shape.width, self.lm.prompt_tokens, most)
 
+    def check_weights(self, prompts: Prompts | None) -> None:
+        """Refuse changes of weights that the model cannot have or that are too large for the server.
+
+        Raises:
+            QueryError: they are refused. The message gives the numbers.
+        """
+        if isinstance(prompts, Weights):
+            check_weights(prompts, self.lm.weight_count(prompts.space), self.answer_limits.projection_bytes)
+
     def word_ids(self, words: Sequence[str]) -> wire.WordIds:
         """Token ids of words. Free.
 
@@ -213,6 +225,7 @@ class PricedModel:
             for member in answer.members:
                 limits.check_wording(member.template, member.words)
                 self.lm.check(member.prompt)
+                self.check_weights(member.prompt)
                 self.lm.single_ids(member.words)
                 self.lm.text_set(member.template, (nothing,))
             check_price(price(answer, self.lm, self.texts or (nothing,)), self.answer_limits)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.contract import Coordinates, Prompt
+from harness.blackbox.weights import LEVEL, soft
+from harness.contract import Coordinates, Prompt, Weights
 from harness.errors import QueryError
 
 if TYPE_CHECKING:
@@ -46,12 +47,13 @@ class Query:
             QueryError: a text, the template or a word is no string, or the prompts are no prompts. It is looked at
                 here, so that the author's traceback shows the call.
         """
-        if isinstance(prompts, Prompt):
-            if np.ndim(prompts.values) != 4:  # noqa: PLR2004
-                shape = np.shape(prompts.values)
+        inner = soft(prompts)
+        if isinstance(inner, Prompt):
+            if np.ndim(inner.values) != 4:  # noqa: PLR2004
+                shape = np.shape(inner.values)
                 raise QueryError(f"prompt values of shape {shape}; (candidates, layers, tokens, width) expected")
-        elif not isinstance(prompts, Coordinates | None):
-            raise QueryError(f"prompts are {type(prompts).__name__}; Prompt, subspace.at(z) or None expected")
+        elif not isinstance(inner, Coordinates | None):
+            raise QueryError(f"prompts are {type(prompts).__name__}; Prompt, space.at(z) or None expected")
         return cls(
             texts_of(texts),
             None if template is None else string_of(template),
@@ -70,41 +72,49 @@ class Query:
 
     @property
     def candidates(self) -> int:
-        """Number of prompts; the bare template counts as one."""
+        """Number of candidates; the bare template counts as one."""
         return 1 if self.prompts is None else len(self.prompts)
 
     @property
     def prompt_layers(self) -> int:
         """Number of layers that get a prompt."""
-        if self.prompts is None:
+        prompts = soft(self.prompts)
+        if prompts is None:
             return 0
-        return int(self.prompts.values.shape[1]) if isinstance(self.prompts, Prompt) else self.prompts.space.layers
+        return int(prompts.values.shape[1]) if isinstance(prompts, Prompt) else prompts.space.layers
 
     @property
     def prompt_tokens(self) -> int:
         """Number of prompt tokens of one candidate."""
-        if self.prompts is None:
+        prompts = soft(self.prompts)
+        if prompts is None:
             return 0
-        return int(self.prompts.values.shape[2]) if isinstance(self.prompts, Prompt) else self.prompts.space.tokens
+        return int(prompts.values.shape[2]) if isinstance(prompts, Prompt) else prompts.space.tokens
 
     @property
     def mode(self) -> Mode | None:
         """How the prompts are put in; None without any."""
-        if self.prompts is None:
+        prompts = soft(self.prompts)
+        if prompts is None:
             return None
-        return self.prompts.mode if isinstance(self.prompts, Prompt) else self.prompts.space.mode
+        return prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
 
     @property
     def prompt_floats(self) -> int:
-        """How many numbers are sent for the prompts, as values or as coordinates."""
-        if self.prompts is None:
-            return 0
-        array: FloatArray = self.prompts.values if isinstance(self.prompts, Prompt) else self.prompts.z
-        return array.size
+        """How many numbers are sent for the candidates: values, coordinates, and the streams of walks."""
+        prompts, sent = soft(self.prompts), 0
+        if isinstance(self.prompts, Weights):
+            sent = self.prompts.z.size * (1 if self.prompts.streams is None else 2)
+        if prompts is None:
+            return sent
+        array: FloatArray = prompts.values if isinstance(prompts, Prompt) else prompts.z
+        return sent + array.size
 
     @property
     def level(self) -> int:
-        """Access level: 0 is text and logits, 1 input prompts, 2 deep prompts, 3 hidden states."""
+        """Access level: 0 is text and logits, 1 input prompts, 2 deep prompts, 3 hidden states, 5 weights."""
+        if isinstance(self.prompts, Weights):
+            return LEVEL
         return 3 if self.features is not None else min(self.prompt_layers, 2)
 
 

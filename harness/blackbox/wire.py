@@ -16,7 +16,20 @@ import msgspec
 import numpy as np
 
 from harness.blackbox.query import Query
-from harness.contract import Coordinates, FeatureKind, FloatArray, Mode, Prompt, Prompts, Subspace, Text
+from harness.blackbox.weights import soft, streams_packed, weights_of
+from harness.contract import (
+    Coordinates,
+    FeatureKind,
+    FloatArray,
+    Mode,
+    Prompt,
+    Prompts,
+    SoftPrompts,
+    Subspace,
+    Text,
+    Weights,
+    WeightSpace,
+)
 from harness.errors import ProtocolError, QueryError
 
 if TYPE_CHECKING:
@@ -65,6 +78,23 @@ class Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
         return array
 
 
+class WeightsPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The weights of a query's candidates; its prompts travel beside them."""
+
+    space: WeightSpace
+    z: Array
+    """(candidates, dim), or for walks (candidates, steps)."""
+    streams: bytes | None = None
+    """Of walks: little-endian 32-bit words (candidates, steps)."""
+
+    @classmethod
+    def of(cls, prompts: Prompts | None) -> WeightsPart | msgspec.UnsetType:
+        """The part of some candidates; unset where they change no weights."""
+        if not isinstance(prompts, Weights):
+            return msgspec.UNSET
+        return cls(prompts.space, Array.of(prompts.z), streams_packed(prompts))
+
+
 # ── worker → referee ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -77,7 +107,10 @@ class Declare(_Frame, frozen=True, forbid_unknown_fields=True):
 
 
 class QueryFrame(_Frame, frozen=True, forbid_unknown_fields=True, tag="Query"):
-    """A `Query`: `prompt` holds values (4 dimensions), or coordinates (3) of the declared `space`."""
+    """A `Query`: `prompt` holds values (4 dimensions), or coordinates (3) of the declared `space`.
+
+    A frame without `weights` has the bytes that it had before there were any, because the ledger's digests cover them.
+    """
 
     texts: Count
     template: str
@@ -87,20 +120,22 @@ class QueryFrame(_Frame, frozen=True, forbid_unknown_fields=True, tag="Query"):
     space: Count | None = None
     features: FeatureKind | None = None
     normalize: bool = False
+    weights: WeightsPart | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(cls, query: Query, task: Task, texts: int, space: int | None) -> QueryFrame:
         """Pack a query. `texts` and `space` are the numbers under which its texts and its subspace were declared."""
         prompt, mode = packed(query.prompts)
-        return cls(texts, *query.wording(task), prompt, mode, space, query.features, query.normalize)
+        weights = WeightsPart.of(query.prompts)
+        return cls(texts, *query.wording(task), prompt, mode, space, query.features, query.normalize, weights)
 
     def query(self, texts: tuple[Text, ...], space: Subspace | None) -> Query:
         """Unpack the query. `texts` and `space` are what was declared under its numbers.
 
         Raises:
-            QueryError: the prompt's array is invalid.
+            QueryError: the array of the prompts or of the weights is invalid.
         """
-        prompts = unpacked(self.prompt, self.mode, space)
+        prompts = unpacked(self.prompt, self.mode, space, self.weights)
         return Query(texts, self.template, self.words, prompts, self.features, self.normalize)
 
 
@@ -286,19 +321,28 @@ def _exactly(sock: socket.socket, size: int, deadline: float | None) -> bytes | 
 
 def packed(prompts: Prompts | None) -> tuple[Array | None, Mode]:
     """The array of a query's prompts, and the mode of values. The subspace of coordinates is sent separately."""
-    if prompts is None:
+    inner = soft(prompts)
+    if inner is None:
         return None, "add"
-    if isinstance(prompts, Coordinates):
-        return Array.of(prompts.z), "add"
-    return Array.of(prompts.values), prompts.mode
+    if isinstance(inner, Coordinates):
+        return Array.of(inner.z), "add"
+    return Array.of(inner.values), inner.mode
 
 
-def unpacked(prompt: Array | None, mode: Mode, space: Subspace | None) -> Prompts | None:
-    """The prompts of a query from their array: coordinates if there is a `space`, and otherwise values.
+def unpacked(
+    prompt: Array | None,
+    mode: Mode,
+    space: Subspace | None,
+    weights: WeightsPart | msgspec.UnsetType = msgspec.UNSET,
+) -> Prompts | None:
+    """The candidates of a query from their arrays: coordinates if there is a `space`, and otherwise values.
 
     Raises:
         QueryError: the array is invalid; see `Array.values`.
     """
-    if prompt is None:
-        return None
-    return Prompt(prompt.values(4), mode) if space is None else Coordinates(space, prompt.values(3))
+    inner: SoftPrompts | None = None
+    if prompt is not None:
+        inner = Prompt(prompt.values(4), mode) if space is None else Coordinates(space, prompt.values(3))
+    if weights is msgspec.UNSET:
+        return inner
+    return weights_of(weights.space, weights.z.values(2), weights.streams, inner)

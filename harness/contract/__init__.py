@@ -15,15 +15,30 @@ Shapes are written as comments, e.g. ``(candidates, texts, words)``. Nothing her
 """
 
 from harness.contract.answers import Answer, Member
-from harness.contract.arrays import Distribution, FeatureKind, FloatArray, IntArray, Metric, Mix, Mode, Text, WidthFrom
+from harness.contract.arrays import (
+    Beside,
+    Distribution,
+    FeatureKind,
+    FloatArray,
+    IntArray,
+    Metric,
+    Mix,
+    Mode,
+    Noise,
+    Text,
+    WeightGroup,
+    WidthFrom,
+)
 from harness.contract.black_box import BlackBox
 from harness.contract.heads import BiLstmHead, Head, LinearHead, MlpHead, PrototypeHead
 from harness.contract.options import Count, NonNegative, Positive, Several, Share
-from harness.contract.prompts import Coordinates, Outputs, Prompt, Prompts, Subspace
-from harness.contract.tasks import Budget, Examples, ModelInfo, Shots, Task
+from harness.contract.prompts import Coordinates, Outputs, Prompt, SoftPrompts, Subspace
+from harness.contract.tasks import Budget, Examples, ModelInfo, Shots, Task, WeightFacts
+from harness.contract.weights import Prompts, Weights, WeightSpace
 
 __all__ = [
     "Answer",
+    "Beside",
     "BiLstmHead",
     "BlackBox",
     "Budget",
@@ -42,6 +57,7 @@ __all__ = [
     "MlpHead",
     "Mode",
     "ModelInfo",
+    "Noise",
     "NonNegative",
     "Outputs",
     "Positive",
@@ -51,8 +67,13 @@ __all__ = [
     "Several",
     "Share",
     "Shots",
+    "SoftPrompts",
     "Subspace",
     "Task",
     "Text",
+    "WeightFacts",
+    "WeightGroup",
+    "WeightSpace",
+    "Weights",
     "WidthFrom",
 ]

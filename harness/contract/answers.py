@@ -11,7 +11,8 @@ import numpy.typing as npt
 from harness.contract.arrays import FeatureKind, Mix
 from harness.contract.heads import Head, softmax
 from harness.contract.heads import logits as head_logits
-from harness.contract.prompts import Outputs, Prompts
+from harness.contract.prompts import Outputs
+from harness.contract.weights import Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Member:
     Args:
         template: with ``{a}``, ``{b}`` and ``{mask}``, as a task's.
         words: label words, the same number for each class, class by class.
-        prompt: exactly one candidate.
+        prompt: exactly one candidate: a soft prompt, a change of weights, or both.
         scale: one factor per class.
         shift: one offset per class.
         head: a classifier on the hidden states.

@@ -27,3 +27,12 @@ Distribution: TypeAlias = Literal["normal", "uniform"]
 
 WidthFrom: TypeAlias = Literal["hidden", "embedding", "unit"]
 """What the width of prompts is measured in, see `ModelInfo.widths`."""
+
+WeightGroup: TypeAlias = Literal["biases", "norms", "attention", "feed_forward", "lora", "adapter", "all"]
+"""Parameters that a candidate changes, see `WeightSpace`."""
+
+Beside: TypeAlias = Literal["query", "key", "value", "output", "up", "down"]
+"""A matrix of a layer beside which a LoRA stands."""
+
+Noise: TypeAlias = Literal["normal", "rademacher"]
+"""How the noise of weights is distributed."""

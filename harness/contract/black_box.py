@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.contract.arrays import FeatureKind, FloatArray, Text
-    from harness.contract.prompts import Outputs, Prompts
+    from harness.contract.prompts import Outputs
     from harness.contract.tasks import Budget, ModelInfo
+    from harness.contract.weights import Prompts
 
 
 class BlackBox(Protocol):
@@ -78,7 +79,8 @@ class BlackBox(Protocol):
         """Label-word logits, float32 (candidates, texts, words). Costs candidates * texts rows.
 
         Args:
-            prompts: candidates; None forwards the bare template (one candidate).
+            prompts: candidates, as soft prompts, as changes of weights (`WeightSpace`), or both; None forwards the bare
+                template (one candidate).
             texts: examples, each a tuple of its text fields.
             template: cloze with ``{a}``, for pairs ``{b}``, and ``{mask}``; None is the task's.
             words: label words; None are the task's.

@@ -154,7 +154,8 @@ class Coordinates:
         return len(self.z)
 
 
-Prompts: TypeAlias = Prompt | Coordinates
+SoftPrompts: TypeAlias = Prompt | Coordinates
+"""Candidate soft prompts alone. `Prompts` are these, or changes of weights."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.contract.arrays import IntArray, Metric, Text, WidthFrom
+from harness.contract.arrays import IntArray, Metric, Text, WeightGroup, WidthFrom
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ class Shots:
 
 
 @dataclass(frozen=True)
+class WeightFacts:
+    """What is published about one group of the model's parameters in one layer."""
+
+    group: WeightGroup
+    layer: int
+    """Number of the layer, from 0; -1 is the whole model, with group ``all``."""
+    parameters: int
+    rms: float
+    """Root mean square of the parameters."""
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What is published about the language model. Reading it is free."""
 
@@ -71,6 +84,54 @@ class ModelInfo:
     hidden_std_clipped: tuple[float, ...] = ()
     """(layers,) the same after five rounds of clipping at three standard deviations from the mean, as BBTv2's code
     measures the widths of deep prompts; empty where a service of an older version does not say."""
+
+    weights: tuple[WeightFacts, ...] = ()
+    """The groups of weights that candidates can change, by layer; empty where they cannot, as on an endpoint."""
+
+    def weight_count(self, group: WeightGroup, layers: tuple[int, ...] = ()) -> int:
+        """How many parameters a group has.
+
+        Args:
+            group: ``biases``, ``norms``, ``attention``, ``feed_forward`` or ``all``.
+            layers: numbers of the layers; none means all.
+
+        Returns:
+            The number of parameters that a candidate can change.
+
+        Raises:
+            ValueError: nothing is published about the group in these layers.
+
+        Example:
+            ``lm.info.weight_count("biases", (3, 4, 5))``
+        """
+        return sum(facts.parameters for facts in self._facts(group, layers))
+
+    def weight_rms(self, group: WeightGroup, layers: tuple[int, ...] = ()) -> float:
+        """Root mean square of the parameters of a group, in which the width of changes may be measured.
+
+        Args:
+            group: as in `weight_count`.
+            layers: numbers of the layers; none means all.
+
+        Returns:
+            The root mean square, over all layers together.
+
+        Raises:
+            ValueError: nothing is published about the group in these layers.
+
+        Example:
+            ``WeightSpace("norms", 50, 0.1 * lm.info.weight_rms("norms"), seed=1)``
+        """
+        found = self._facts(group, layers)
+        squares = sum(facts.parameters * facts.rms**2 for facts in found)
+        return math.sqrt(squares / sum(facts.parameters for facts in found))
+
+    def _facts(self, group: WeightGroup, layers: tuple[int, ...]) -> list[WeightFacts]:
+        wanted = layers or ((-1,) if group == "all" else tuple(range(self.layers)))
+        found = [facts for facts in self.weights if facts.group == group and facts.layer in wanted]
+        if len(found) < len(wanted) or not any(facts.parameters for facts in found):
+            raise ValueError(f"{self.name}: no weights of group {group!r} are published for layers {layers or 'all'}")
+        return found
 
     def widths(self, width_from: WidthFrom = "hidden") -> tuple[float, ...]:
         """What the width of each layer's prompts may be measured in.

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from harness.contract import Coordinates
+from harness.blackbox.weights import soft
+from harness.contract import Coordinates, Weights
 from harness.errors import HarnessError, InputError, did_you_mean
+from harness.leaderboard.divisions import level_name
 from harness.leaderboard.rank import score_cell
 from harness.results.status import COUNTS, MEANING
 from harness.solving import answers
@@ -109,13 +111,18 @@ def _not_there(store: Store, run: Run, cells: Sequence[StoredCell], place: str) 
 
 
 def _kept_member(member: Member) -> KeptMember:
-    prompt = "none, the bare template"
-    if isinstance(member.prompt, Coordinates):
-        space = member.prompt.space
+    prompt, inner = "none, the bare template", soft(member.prompt)
+    if isinstance(inner, Coordinates):
+        space = inner.space
         prompt = f"{space.layers} x {space.dim} coordinates of a subspace, {space.tokens} tokens, {space.mode}"
-    elif member.prompt is not None:
-        layers, tokens, width = member.prompt.values.shape[1:]
-        prompt = f"values, {layers} layers x {tokens} tokens x {width}, {member.prompt.mode}"
+    elif inner is not None:
+        layers, tokens, width = inner.values.shape[1:]
+        prompt = f"values, {layers} layers x {tokens} tokens x {width}, {inner.mode}"
+    if isinstance(member.prompt, Weights):
+        changed, terms = member.prompt.space, member.prompt.z.shape[1]
+        kind = "coordinates" if member.prompt.streams is None else "steps"
+        where = f"layers {', '.join(map(str, changed.layers))}" if changed.layers else "all layers"
+        prompt += f"; weights of group {changed.group}, {where}, at {terms:,} {kind}"
     head = (
         None if member.head is None else f"{type(member.head).__name__} on {member.features}, weight {member.alpha:g}"
     )
@@ -231,7 +238,7 @@ def queries_table(log: CellLog, *, every: bool = False) -> Table:
             made.add_row("...", *[""] * 6)
         if not cut or number < _ENDS or number >= len(rows) - _ENDS:
             cells = (f"{row['rows']:,}", f"{row['calls']:,.1f}", f"{row['calls_so_far']:,.1f}", f"{row['tokens']:,}")
-            made.add_row(str(row["query"]), *cells, f"{row['seconds']:.3f}", f"L{row['level']}")
+            made.add_row(str(row["query"]), *cells, f"{row['seconds']:.3f}", level_name(row["level"]))
     return made
 
 

@@ -10,7 +10,8 @@ is ranked as before.
 
 Within a division the access level is a ceiling. The list up to L1 holds all entries that asked for nothing above input
 prompts, and ranks them again. A submission that asks for less is in the wider lists, too, because less access is no
-advantage. A submission that asks for more is never in the narrower lists.
+advantage. A submission that asks for more is never in the narrower lists. Level W, changes of weights, is above all
+others.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
 
     from harness.leaderboard.entries import Division, Entry
 
-ACCESS = ("L0 logits", "L1 input prompts", "L2 deep prompts", "L3 hidden states", "white-box")
-"""Names of the access levels."""
+ACCESS = ("L0 logits", "L1 input prompts", "L2 deep prompts", "L3 hidden states", "white-box", "W weights")
+"""Names of the access levels, in the order in which each includes the ones before; only references have white-box."""
+
+
+def level_name(level: int) -> str:
+    """The short name of an access level: ``L0`` to ``L3``, ``white-box``, or ``W``."""
+    return ACCESS[level].split()[0]
 
 
 def divisions(entries: Iterable[Entry]) -> tuple[Division, ...]:

@@ -144,7 +144,10 @@ class Entry:
 
     @property
     def access(self) -> int:
-        """Highest access level used: 0 logits, 1 input prompts, 2 deep prompts, 3 hidden states, 4 the weights."""
+        """Highest access level used: 0 logits, 1 input prompts, 2 deep prompts, 3 hidden states, 5 weights changed.
+
+        References have 4.
+        """
         return max((cell.record.level for cell in self.cells), default=0)
 
     @cached_property

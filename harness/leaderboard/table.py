@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError
 from harness.leaderboard.anytime import load_reference, normalised_area
-from harness.leaderboard.divisions import ceilings
+from harness.leaderboard.divisions import ceilings, level_name
 from harness.leaderboard.pareto import cost, fronts, money
 from harness.leaderboard.ties import ALPHA
 
@@ -53,7 +53,7 @@ def document(ranking: Ranking) -> dict[str, Any]:
             ranks = {name: standing.rank for name, standing in found.entries.items()} if found else {}
             resolution = _rounded(found.resolution) if found else None
             power = found.power.record() if found and found.power else None
-            where = {"division": division.title, "up_to": f"L{level}"}
+            where = {"division": division.title, "up_to": level_name(level)}
             lists.append({**where, "resolution": resolution, "power": power, "ranks": ranks})
     efficiency = [
         {"division": division.title, "ranks": {name: each.rank for name, each in found.entries.items()}}
@@ -128,7 +128,7 @@ def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: 
     row: dict[str, Any] = {
         "rank": standing.rank if standing else entry.rank,
         "submission": entry.name,
-        "access": "white-box" if entry.white_box else f"L{entry.access}",
+        "access": "white-box" if entry.white_box else level_name(entry.access),
         "division": entry.division.title,
         "rank_low": standing.rank_low if standing else None,
         "rank_high": standing.rank_high if standing else None,

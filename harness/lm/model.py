@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,19 +16,34 @@ from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.lock import DeviceLock
 from harness.blackbox.model import Forwarded
 from harness.blackbox.query import texts_of
-from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, Prompt, Prompts, Text
+from harness.blackbox.weights import soft
+from harness.contract import (
+    FeatureKind,
+    FloatArray,
+    Mode,
+    ModelInfo,
+    Outputs,
+    Prompt,
+    Prompts,
+    SoftPrompts,
+    Text,
+    Weights,
+    WeightSpace,
+)
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones import choice, families
 from harness.lm.backbones.base import LONGEST, Batch
 from harness.lm.checks import check_finite, check_tokenizer
 from harness.lm.chunks import cut_by_reads, cut_by_tokens, padded
 from harness.lm.device import memory_for
-from harness.lm.prompts import TOGETHER, check_prompts, forget, prompt_layers
+from harness.lm.prompts import TOGETHER, check_prompts, forget, mode_of, prompt_layers
 from harness.lm.text import SENTINEL, Encoded, TextSet, Vocabulary, encode, mask_token
+from harness.lm.tuning import Tuner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from harness.lm.backbones.edited import LayerEdit
     from harness.lm.device import Kind as DeviceKind
     from harness.tracks.numerics import Forward
     from harness.tracks.track import DType, ModelSpec, PromptSpec
@@ -72,6 +88,7 @@ class LanguageModel:
         self.backbone = choice.backbone(
             model, spec.zero_head_bias, device, chunk_tokens, forward, self.format == "int8"
         )
+        self._tuner = Tuner(model, cast("Any", self.backbone), device, self._block)
         self.name, self.kind, self.sha256 = name, spec.kind, sha256
         self.tokenizer = tokenizer
         mask = mask_token(tokenizer)
@@ -147,6 +164,7 @@ class LanguageModel:
             self.embedding_std,
             widths,
             clipped,
+            self._tuner.facts,
         )
 
     @contextlib.contextmanager
@@ -160,6 +178,7 @@ class LanguageModel:
             finally:
                 with self.device_lock:
                     forget(mine)
+                    self._tuner.forget(mine)
 
     def text_set(self, template: str, texts: tuple[Text, ...], mode: Mode | None = "add") -> TextSet:
         """The texts under a template, tokenised once in a cell; see `harness.blackbox.model.Model`."""
@@ -205,14 +224,21 @@ class LanguageModel:
             QueryError: the shape is wrong, or there are no candidates. The message gives the shape found and the one
                 expected.
         """
+        if isinstance(prompts, Weights):
+            self.weight_count(prompts.space)
+        prompts = soft(prompts)
         if prompts is None:
             return
-        if self._p0_values is not None and _mode(prompts) != self._p0_mode:
+        if self._p0_values is not None and mode_of(prompts) != self._p0_mode:
             raise QueryError(
                 f"this run's pre-trained p0 is for prompts in mode {self._p0_mode}, this one is in mode "
-                f"{_mode(prompts)}; take mode {self._p0_mode} (bbt: injection={self._p0_mode}), or leave out --p0"
+                f"{mode_of(prompts)}; take mode {self._p0_mode} (bbt: injection={self._p0_mode}), or leave out --p0"
             )
         check_prompts(prompts, self.backbone.layers, self.backbone.width, self.prompt_tokens)
+
+    def weight_count(self, space: WeightSpace) -> int:
+        """See `harness.blackbox.model.Model`."""
+        return self._tuner.count(space)
 
     def check_features(self, features: FeatureKind | None) -> None:
         """Every kind of hidden states can be had; see `harness.blackbox.model.Model`."""
@@ -233,18 +259,22 @@ class LanguageModel:
         """
         asked = f"the reply to {1 if prompts is None else len(prompts)} candidates x {len(texts)} texts"
         with self.device_lock, memory_for(asked, "Ask for fewer at once"):
-            return self._forward(prompts, texts, words, features, normalize)
+            run = partial(self._forward, texts, words, features, normalize)
+            if isinstance(prompts, Weights):
+                return self._tuner.forward(prompts, run)
+            return run(prompts, 1 if prompts is None else len(prompts), ())
 
     def _forward(
         self,
-        prompts: Prompts | None,
         texts: TextSet,
         words: Sequence[int],
         features: FeatureKind | None,
         normalize: bool,
+        prompts: SoftPrompts | None,
+        candidates: int,
+        edits: tuple[LayerEdit | None, ...],
     ) -> Forwarded:
         layers = self._layers(prompts) if prompts is not None else ()
-        candidates = 1 if prompts is None else len(prompts)
         ids = torch.tensor(list(words), dtype=torch.int64, device=self.device)
         logits = np.empty((candidates, len(texts), len(words)), dtype=np.float32)
         extra = layers[0].shape[1] if layers else 0
@@ -257,6 +287,7 @@ class LanguageModel:
             part = tuple(layer[members] if len(layer) > 1 else layer for layer in layers)
             count = members.stop - members.start
             batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, count, features)
+            batch = replace(batch, edits=tuple(edit and edit.of(members) for edit in edits)) if edits else batch
             with memory_for(*self._chunk(count, batch)):
                 hidden = self.backbone.hidden(batch)  # (candidates, texts, reads, width); the first read is for words
                 q = self.backbone.logits(hidden[:, :, 0], ids)
@@ -293,11 +324,12 @@ class LanguageModel:
     ) -> Outputs:
         """Run `forward` on texts and words, without a meter, for the referee and for `harness predict`."""
         self.check(prompts)
-        encoded = self.text_set(template, texts_of(texts), None if prompts is None else _mode(prompts))
+        inner = soft(prompts)
+        encoded = self.text_set(template, texts_of(texts), None if inner is None else mode_of(inner))
         out = self.forward(prompts, encoded, self.single_ids(words), features)
         return Outputs(out.logits, cast("FloatArray", out.features), out.lengths)  # asked for, so they are there
 
-    def _layers(self, prompts: Prompts) -> tuple[torch.Tensor, ...]:
+    def _layers(self, prompts: SoftPrompts) -> tuple[torch.Tensor, ...]:
         """Prompt values per layer, as in `prompt_layers`. The values of p0 are added to those of the first layer."""
         candidates = len(prompts)
         with memory_for(f"the projections and prompts of {candidates} candidates", "Ask for fewer candidates at once"):
@@ -327,13 +359,13 @@ class LanguageModel:
         self,
         encoded: Sequence[Encoded],
         layers: tuple[torch.Tensor, ...],
-        prompts: Prompts | None,
+        prompts: SoftPrompts | None,
         candidates: int,
         features: FeatureKind | None = None,
     ) -> Batch:
         """Pad, insert p0 (or room for a prepended prompt), and find the positions to read."""
         count = layers[0].shape[1] if layers else 0
-        mode = "add" if prompts is None else _mode(prompts)
+        mode = "add" if prompts is None else mode_of(prompts)
         start = 0 if mode == "prepend" else self._start
         rows = [(*e.ids[:start], *self._p0[:count], *e.ids[start:]) for e in encoded]
         ids, mask = padded(rows, self._pad)
@@ -364,7 +396,3 @@ class LanguageModel:
     def _starts_with_special(self) -> bool:
         ids = self.tokenizer("a")["input_ids"]
         return bool(ids and ids[0] == self.tokenizer.bos_token_id)
-
-
-def _mode(prompts: Prompts) -> Mode:
-    return prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode

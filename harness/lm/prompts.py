@@ -10,19 +10,19 @@ import torch
 
 from harness.blackbox import projection
 from harness.blackbox.projection import Kept, check_space, generate, matrix
-from harness.contract import Coordinates, Prompt, Prompts
+from harness.contract import Coordinates, Prompt, SoftPrompts
 from harness.errors import QueryError
 from harness.lm.backbones.linear import in_blocks
 
 if TYPE_CHECKING:
-    from harness.contract import FloatArray, Subspace
+    from harness.contract import FloatArray, Mode, Subspace
     from harness.lm.device import Kind as DeviceKind
 
 _on_device: Kept[torch.Tensor] = Kept()
 """Projection matrices in use, in a GPU's memory."""
 
 
-def check_prompts(prompts: Prompts, layers: int, width: int, tokens: int) -> None:
+def check_prompts(prompts: SoftPrompts, layers: int, width: int, tokens: int) -> None:
     """Refuse prompts of a wrong shape before they are charged.
 
     Args:
@@ -48,12 +48,17 @@ def check_prompts(prompts: Prompts, layers: int, width: int, tokens: int) -> Non
         raise QueryError(f"coordinates of shape {prompts.z.shape}; (candidates, {expected[0]}, {expected[1]}) expected")
 
 
+def mode_of(prompts: SoftPrompts) -> Mode:
+    """How prompts are put in."""
+    return prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
+
+
 TOGETHER = 16
 """Number of candidates projected at once when no candidate's values may depend on the others."""
 
 
 def prompt_layers(
-    prompts: Prompts, width: int, device: DeviceKind = "cpu", block: int | None = None
+    prompts: SoftPrompts, width: int, device: DeviceKind = "cpu", block: int | None = None
 ) -> tuple[torch.Tensor, ...]:
     """Prompt values per layer: (1, tokens, width) if all candidates agree, else (candidates, tokens, width).
 

@@ -203,7 +203,7 @@ class CellRecord:
     """Rows of one call."""
     queries: int = 0
     level: int = 0
-    """Highest access level used; 4 means a reference."""
+    """Highest access level used; 4 means a reference, 5 changes of weights."""
     tokens: int = 0
     bytes_up: int = 0
     bytes_down: int = 0

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Typ
 import msgspec
 
 from harness.blackbox.query import Query
-from harness.blackbox.wire import Array, packed, unpacked
+from harness.blackbox.weights import soft
+from harness.blackbox.wire import Array, WeightsPart, packed, unpacked
 from harness.contract import Budget, Coordinates, FeatureKind, Mode, ModelInfo, Subspace, Task
 from harness.errors import ProtocolError
 
@@ -56,6 +57,8 @@ class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
     space: Subspace | None = None
     features: FeatureKind | None = None
     normalize: bool = False
+    weights: WeightsPart | msgspec.UnsetType = msgspec.UNSET
+    """Left out where the candidates change no weights."""
 
     @classmethod
     def of(cls, query: Query, shots: Shots) -> QueryBody:
@@ -66,18 +69,19 @@ class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
         elif query.texts == shots.dev.texts:
             texts = "dev"
         prompt, mode = packed(query.prompts)
-        space = query.prompts.space if isinstance(query.prompts, Coordinates) else None
-        return cls(texts, query.template, query.words, prompt, mode, space, query.features, query.normalize)
+        inner, weights = soft(query.prompts), WeightsPart.of(query.prompts)
+        space = inner.space if isinstance(inner, Coordinates) else None
+        return cls(texts, query.template, query.words, prompt, mode, space, query.features, query.normalize, weights)
 
     def query(self, shots: Shots) -> Query:
         """Unpack the query.
 
         Raises:
-            QueryError: the prompt's array is invalid.
+            QueryError: the array of the prompts or of the weights is invalid.
         """
         named = {"train": shots.train.texts, "dev": shots.dev.texts}
         texts = named[self.texts] if isinstance(self.texts, str) else tuple(self.texts)
-        prompts = unpacked(self.prompt, self.mode, self.space)
+        prompts = unpacked(self.prompt, self.mode, self.space, self.weights)
         return Query(texts, self.template, self.words, prompts, self.features, self.normalize)
 
 

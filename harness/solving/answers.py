@@ -28,13 +28,16 @@ from harness.contract import (
     Outputs,
     Prompt,
     Prompts,
+    SoftPrompts,
     Subspace,
     Task,
     Text,
+    Weights,
     heads,
 )
 from harness.contract.heads import BiLstmHead, Head
 from harness.errors import AnswerError, QueryError
+from harness.solving.stored_weights import StoredSpace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,6 +80,8 @@ class _Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alpha: float
     mix: Mix
     features: FeatureKind
+    weights: StoredSpace | msgspec.UnsetType = msgspec.UNSET
+    """Left out without a change of weights, so that such answers have the bytes that they always had."""
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,7 +182,7 @@ def check(answer: Answer, task: Task, width: int) -> None:
             raise AnswerError(f"member {n}: features {member.features!r}; a bilstm head reads all, the others one")
         if not 0 <= member.alpha <= 1 or (member.head is None and member.alpha > 0):
             raise AnswerError(f"member {n}: alpha {member.alpha} must lie in [0, 1], and be 0 without a head")
-        if isinstance(member.prompt, (Prompt, Coordinates)) and len(member.prompt) != 1:
+        if isinstance(member.prompt, (Prompt, Coordinates, Weights)) and len(member.prompt) != 1:
             raise AnswerError(f"member {n}: {len(member.prompt)} candidate prompts; exactly 1 is needed")
         problem = heads.problem(member.head, classes, width)
         if problem:
@@ -233,15 +238,21 @@ def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) 
     def put(name: str, values: FloatArray) -> None:
         arrays[f"{key}.{name}"] = np.ascontiguousarray(values, dtype=np.float32)
 
+    weights: StoredSpace | msgspec.UnsetType = msgspec.UNSET
+    soft = member.prompt
+    if isinstance(soft, Weights):
+        weights = StoredSpace.of(soft)
+        put("weights", soft.z)
+        soft = soft.prompts
     prompt: _Values | _Coordinates | None = None
-    if isinstance(member.prompt, Prompt):
-        prompt = _Values(member.prompt.mode)
-        put("prompt", member.prompt.values)
-    elif isinstance(member.prompt, Coordinates):
-        prompt = _Coordinates(**msgspec.structs.asdict(member.prompt.space))
-        put("prompt", member.prompt.z)
-    elif member.prompt is not None:
-        raise TypeError(f"a prompt is {type(member.prompt).__name__}; Prompt, subspace.at(z) or None expected")
+    if isinstance(soft, Prompt):
+        prompt = _Values(soft.mode)
+        put("prompt", soft.values)
+    elif isinstance(soft, Coordinates):
+        prompt = _Coordinates(**msgspec.structs.asdict(soft.space))
+        put("prompt", soft.z)
+    elif soft is not None:
+        raise TypeError(f"a prompt is {type(soft).__name__}; Prompt, space.at(z) or None expected")
     kind: heads.Kind | None = None
     if member.head is not None:
         kind = heads.kind_of(member.head)
@@ -253,7 +264,7 @@ def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) 
 
     words, scale, shift = tuple(map(str, member.words)), numbers(member.scale), numbers(member.shift)
     template, alpha = str(member.template), float(member.alpha)
-    return _Member(template, words, prompt, scale, shift, kind, alpha, member.mix, member.features)
+    return _Member(template, words, prompt, scale, shift, kind, alpha, member.mix, member.features, weights)
 
 
 def _unpack(packed: _Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) -> Member:
@@ -264,11 +275,17 @@ def _unpack(packed: _Member, key: str, arrays: dict[str, npt.NDArray[np.float32]
             raise AnswerError(f"array '{key}.{name}' {found}; {dimensions} dimensions expected")
         return array
 
-    prompt: Prompts | None = None
+    soft: SoftPrompts | None = None
     if isinstance(packed.prompt, _Values):
-        prompt = Prompt(take("prompt", 4), packed.prompt.mode)
+        soft = Prompt(take("prompt", 4), packed.prompt.mode)
     elif isinstance(packed.prompt, _Coordinates):
-        prompt = Coordinates(Subspace(**msgspec.structs.asdict(packed.prompt)), take("prompt", 3))
+        soft = Coordinates(Subspace(**msgspec.structs.asdict(packed.prompt)), take("prompt", 3))
+    prompt: Prompts | None = soft
+    if packed.weights is not msgspec.UNSET:
+        try:
+            prompt = packed.weights.weights(take("weights", 2), soft)
+        except ValueError as problem:
+            raise AnswerError(f"member {key}: {problem}") from problem
     head: Head | None = None
     if packed.head is not None:
         shapes = heads.arrays_of(packed.head).items()

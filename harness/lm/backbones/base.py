@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.contract import Mode
+    from harness.lm.backbones.edited import LayerEdit
 
 LONGEST = 512
 """Largest number of tokens of an input, even if the model could take more."""
@@ -33,6 +34,8 @@ class Batch:
     decoder: torch.Tensor | None = None
     """(texts, decoder tokens) int64, the decoder's input. The first read is a position in the decoder; the prompts and
     all other reads belong to the encoder."""
+    edits: tuple[LayerEdit | None, ...] = ()
+    """What candidates change in each layer; empty where nothing is changed."""
 
 
 class Backbone(Protocol):

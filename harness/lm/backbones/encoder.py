@@ -8,39 +8,31 @@ whatever rows share its query.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.lm.backbones import families
-from harness.lm.backbones.linear import ROWS, Int8Linear, Linear, in_blocks
+from harness.lm.backbones.edited import Products, edited_layer
+from harness.lm.backbones.linear import ROWS, AsLoaded, Int8Linear, Linear, in_blocks
 from harness.lm.backbones.packing import layout, parts
 from harness.lm.backbones.plain import PlainBackbone
 from harness.lm.backbones.threads import side_by_side
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from harness.lm.backbones.base import Batch
+    from harness.lm.backbones.edited import LayerEdit
     from harness.lm.backbones.packing import Layout
 
 FAMILIES = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
 """Families whose layers this module computes. They differ in names and in what stands before the first layer."""
 _FEW = 256
 """Smallest number of tokens that a CPU thread computes at once, if there are so many. Fewer waste its matrix units."""
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """Weights of one post-norm transformer layer. Key and value are one matrix."""
-
-    q: Linear
-    kv: Linear
-    out: Linear
-    norm1: tuple[torch.Tensor, torch.Tensor]
-    up: Linear
-    down: Linear
-    norm2: tuple[torch.Tensor, torch.Tensor]
 
 
 class EncoderBackbone(PlainBackbone):
@@ -66,9 +58,10 @@ class EncoderBackbone(PlainBackbone):
         self._heads = int(model.config.num_attention_heads)
         self._eps = float(model.base_model.embeddings.LayerNorm.eps)
         self._chunk_tokens, self._packing, self._block = chunk_tokens, packing, ROWS if batch_invariant else None
-        lay_out = _distilbert if model.config.model_type == "distilbert" else _bert
+        self._lay_out = _distilbert if model.config.model_type == "distilbert" else _bert
         linear = Int8Linear if int8 else Linear
-        self._weights = [lay_out(block, linear) for block in families.layers(model)]
+        self._weights = [self._lay_out(block, linear) for block in families.layers(model)]
+        self.takes_edits = not batch_invariant
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -79,10 +72,23 @@ class EncoderBackbone(PlainBackbone):
         name = "activation" if config.model_type == "distilbert" else "hidden_act"
         return str(getattr(config, name)) == "gelu"
 
+    @contextlib.contextmanager
+    def laid_out_anew(self, depths: Collection[int]) -> Iterator[None]:
+        """See `PlainBackbone`."""
+        kept = self._weights
+        blocks = families.layers(self._model)
+        self._weights = [
+            self._lay_out(blocks[depth], AsLoaded) if depth in depths else layer for depth, layer in enumerate(kept)
+        ]
+        try:
+            yield
+        finally:
+            self._weights = kept
+
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`. The layers below the first one where candidates differ are computed once for all texts."""
         lengths: list[int] = batch.mask.sum(1).tolist()
-        apart = next((depth for depth, values in enumerate(batch.prompts) if len(values) > 1), self.layers)
+        apart = next((depth for depth in range(self.layers) if _apart(batch, depth)), self.layers)
         with torch.inference_mode():
             kept = batch.mask if self._packing else torch.ones_like(batch.mask)
             ids, positions = batch.ids[kept][:, None], batch.positions[kept][:, None]
@@ -118,8 +124,9 @@ class EncoderBackbone(PlainBackbone):
             before = sum(rooms[: texts.start])
             tokens = slice(before, before + sum(rooms[texts]))
             prompts = tuple(values[members] if len(values) > 1 else values for values in batch.prompts)
-            own = layouts[texts.start]
-            done = self._through(x[:, tokens], depths, batch, own, prompts, batch.read[texts])
+            edits = tuple(edit and edit.of(members) for edit in batch.edits)
+            own, some = layouts[texts.start], replace(batch, prompts=prompts, edits=edits)
+            done = self._through(x[:, tokens], depths, some, own, batch.read[texts])
             if last:
                 out[members, texts] = done.float()
             else:
@@ -138,7 +145,6 @@ class EncoderBackbone(PlainBackbone):
         depths: range,
         batch: Batch,
         packed: Layout,
-        prompts: tuple[torch.Tensor, ...],
         read: torch.Tensor,
     ) -> torch.Tensor:
         """Run the layers `depths`: (1 or candidates, tokens, width).
@@ -146,12 +152,25 @@ class EncoderBackbone(PlainBackbone):
         The last layer computes the read positions alone.
         """
         for depth in depths:
-            if depth < len(prompts):
-                x = _prompted(x, prompts[depth], packed, batch.start, replace=batch.mode == "prepend" and depth == 0)
-            x = self._layer(x, self._weights[depth], packed, read if depth == self.layers - 1 else None)
+            if depth < len(batch.prompts):
+                taken = batch.mode == "prepend" and depth == 0
+                x = _prompted(x, batch.prompts[depth], packed, batch.start, replace=taken)
+            reads = read if depth == self.layers - 1 else None
+            edit = batch.edits[depth] if batch.edits else None
+            if edit is None:
+                x = self._layer(x, self._weights[depth], packed, reads)
+            else:
+                x = self._edited(x, self._weights[depth], edit, packed, reads)
         return x
 
-    def _layer(self, x: torch.Tensor, layer: _Layer, packed: Layout, read: torch.Tensor | None) -> torch.Tensor:
+    def _edited(
+        self, x: torch.Tensor, layer: Products, edit: LayerEdit, packed: Layout, read: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`_layer` with what candidates change."""
+        at = None if read is None else torch.minimum(packed.starts[:, None] + read, packed.ends[:, None])
+        return edited_layer(x, layer, edit, self._eps, at, lambda q, kv: self._attend(q, kv, packed, read is not None))
+
+    def _layer(self, x: torch.Tensor, layer: Products, packed: Layout, read: torch.Tensor | None) -> torch.Tensor:
         """(candidates, tokens, width) -> the same, or with `read` (candidates, texts, reads, width)."""
         kv = in_blocks(layer.kv, 2 * self.width, self._block, x.reshape(-1, self.width)).view(*x.shape[:2], -1)
         if read is not None:  # queries at the read positions only, keys and values at all
@@ -186,6 +205,13 @@ class EncoderBackbone(PlainBackbone):
         return t.reshape(texts, -1, self._heads, self.width // self._heads).transpose(1, 2)
 
 
+def _apart(batch: Batch, depth: int) -> bool:
+    """Whether candidates differ at the input of a layer or within it, if they did not before."""
+    edit = batch.edits[depth] if batch.edits else None
+    prompted = depth < len(batch.prompts) and len(batch.prompts[depth]) > 1
+    return prompted or (edit is not None and edit.candidates > 1)
+
+
 def embedded(model: Any, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """The input of the first layer: ids and positions (texts, tokens) -> (texts, tokens, width)."""
     x = model.base_model.embeddings(input_ids=ids, position_ids=positions)
@@ -205,9 +231,9 @@ def _prompted(x: torch.Tensor, values: torch.Tensor, packed: Layout, start: int,
     return x
 
 
-def _bert(block: Any, linear: type[Linear]) -> _Layer:
+def _bert(block: Any, linear: type[Linear]) -> Products:
     attention = block.attention
-    return _Layer(
+    return Products(
         linear.joined(attention.self.query),
         linear.joined(attention.self.key, attention.self.value),
         linear.joined(attention.output.dense),
@@ -218,9 +244,9 @@ def _bert(block: Any, linear: type[Linear]) -> _Layer:
     )
 
 
-def _distilbert(block: Any, linear: type[Linear]) -> _Layer:
+def _distilbert(block: Any, linear: type[Linear]) -> Products:
     attention = block.attention
-    return _Layer(
+    return Products(
         linear.joined(attention.q_lin),
         linear.joined(attention.k_lin, attention.v_lin),
         linear.joined(attention.out_lin),

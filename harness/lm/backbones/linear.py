@@ -82,6 +82,14 @@ class Linear:
         return cast("torch.Tensor", _fused().binary(x, term, self._packed, self._bias, "add"))
 
 
+class AsLoaded(Linear):
+    """The product with the weight as it lies in the model, so that a change there is seen."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Take weight (out, in) and bias (out,)."""
+        super().__init__(weight, bias, pack=False)
+
+
 class Int8Linear(Linear):
     """x @ weight.T + bias in integers: 7-bit weights with a scale per output, 8-bit rows with a scale per token.
 

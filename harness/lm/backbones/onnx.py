@@ -48,6 +48,7 @@ class OnnxBackbone(PlainBackbone):
     """The families of `EncoderBackbone` in float32 and with padding. The caller bounds the size of a batch."""
 
     together = True
+    changeable = False
 
     def __init__(self, model: Any, zero_head_bias: bool = False, device: str = "cpu") -> None:
         """Build the graph and the session.

@@ -6,6 +6,7 @@ serves the families without a faster path, and tests compare `encoder.py`, `deco
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from harness.lm.backbones import families
 from harness.lm.backbones.linear import in_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterator
 
     from harness.lm.backbones.base import Batch, Kind
 
@@ -28,6 +29,10 @@ class PlainBackbone:
     """A transformers `*ForMaskedLM`, `*ForCausalLM` or `*ForConditionalGeneration` of a family in `families.py`."""
 
     bounded = together = False
+    changeable = True
+    """Whether changes of the model's weights change what is computed."""
+    takes_edits = False
+    """Whether `Batch.edits` are computed here."""
     _block: int | None = None
     """Rows per block of equal size, if the numbers of a row must not depend on the other rows; else None."""
 
@@ -39,6 +44,11 @@ class PlainBackbone:
         self._bias = None if zero_head_bias else families.head_bias(model)
         self.layers = len(families.layers(model))
         self.width = int(model.config.hidden_size)
+
+    @contextlib.contextmanager
+    def laid_out_anew(self, depths: Collection[int]) -> Iterator[None]:  # noqa: ARG002 - the model itself is run here
+        """Within the block, layers at these depths are computed from the model's weights as they are now."""
+        yield
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`."""

@@ -18,13 +18,15 @@ import numpy as np
 from harness.blackbox.cells import cell, served
 from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.model import Forwarded
-from harness.contract import ModelInfo, Outputs, Prompt
+from harness.blackbox.weights import soft
+from harness.contract import ModelInfo, Outputs, Weights
 from harness.errors import InputError, QueryError
 from harness.lm.backbones.base import LONGEST
 from harness.lm.endpoint.probe import probe
 from harness.lm.endpoint.requests import Endpoint, Traffic
 from harness.lm.endpoint.soft import SoftInputs
 from harness.lm.load import load_tokenizer
+from harness.lm.prompts import mode_of
 from harness.lm.text import TextSet, Vocabulary, encode
 from harness.results.records import ENDPOINT
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from typing import Literal, Self
 
     from harness.blackbox.model import Shape
-    from harness.contract import FeatureKind, FloatArray, Mode, Prompts, Text
+    from harness.contract import FeatureKind, FloatArray, Mode, Prompts, SoftPrompts, Text, WeightSpace
     from harness.lm.endpoint.probe import Found
     from harness.lm.endpoint.ways import Read, Said
     from harness.tracks.track import ModelSpec, PromptSpec
@@ -158,13 +160,26 @@ class EndpointModel:
         Raises:
             QueryError: it takes none, or the shape is wrong.
         """
-        if prompts is not None and self.found.soft is not None:
+        if isinstance(prompts, Weights):
+            self.weight_count(prompts.space)
+        elif prompts is not None and self.found.soft is not None:
             self.found.soft.check(prompts)
         elif prompts is not None:
             raise QueryError(
                 f"{self.name} is an endpoint that gives {self.found.gives}; it takes text and no soft prompts. "
                 "Ask with prompts=None, and change the template and the label words"
             )
+
+    def weight_count(self, space: WeightSpace) -> int:
+        """Refuse every change of weights.
+
+        Raises:
+            QueryError: always.
+        """
+        raise QueryError(
+            f"{self.name} is an endpoint; nobody changes its weights from here (group {space.group!r}). Take a track "
+            "whose model is computed in the referee"
+        )
 
     def check_features(self, features: FeatureKind | None) -> None:
         """Refuse every kind of hidden states.
@@ -206,9 +221,10 @@ class EndpointModel:
         """
         self.check(prompts)
         self.check_features(features)
+        inner = soft(prompts)
         by_id = {each: self._tokens.text(each) for each in words}
         ask = self.found.way.ask
-        said = [self._said(e.ids) for e in texts.encoded] if prompts is None else self._soft(prompts, texts)
+        said = [self._said(e.ids) for e in texts.encoded] if inner is None else self._soft(inner, texts)
         found = self._endpoint.each([partial(ask, prompt=one, words=by_id, normalize=normalize) for one in said])
         lengths = [len(e.ids) for e in texts.encoded] * (len(said) // len(texts))
         sent = sum(own if r.sent is None else r.sent for own, r in zip(lengths, found, strict=True))
@@ -216,11 +232,11 @@ class EndpointModel:
         logits = _logits(found, list(by_id), words)
         return Forwarded(logits.reshape(-1, len(texts), len(words)), None, None)
 
-    def _soft(self, prompts: Prompts, texts: TextSet) -> list[Said]:
+    def _soft(self, prompts: SoftPrompts, texts: TextSet) -> list[Said]:
         """Every candidate with every text, as embeddings."""
-        soft = cast("SoftInputs", self.found.soft)  # `check` has refused prompts without it
-        mode = prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
-        return [soft.inputs(e.ids, values, mode) for values in soft.candidates(prompts) for e in texts.encoded]
+        inputs = cast("SoftInputs", self.found.soft)  # `check` has refused prompts without it
+        mode = mode_of(prompts)
+        return [inputs.inputs(e.ids, values, mode) for values in inputs.candidates(prompts) for e in texts.encoded]
 
     def _said(self, ids: Sequence[int]) -> Said:
         if self.found.takes_ids:
@@ -233,7 +249,8 @@ class EndpointModel:
     ) -> Outputs:
         """`forward` on texts and words, without a meter, for the referee. There are no features: their width is 0."""
         self.check(prompts)
-        mode = None if prompts is None else prompts.mode if isinstance(prompts, Prompt) else prompts.space.mode
+        inner = soft(prompts)
+        mode = None if inner is None else mode_of(inner)
         out = self.forward(prompts, self.text_set(template, tuple(texts), mode), self.single_ids(words))
         none = np.zeros((len(out.logits), len(texts), *((1,) if features == "all" else ()), 0), dtype=np.float32)
         lengths = np.zeros(len(texts), dtype=np.int64) if features == "all" else None

@@ -20,7 +20,7 @@ from harness.lm.prompts import check_prompts, prompt_layers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contract import Mode, Prompts
+    from harness.contract import Mode, SoftPrompts
     from harness.tracks.track import ModelSpec, PromptSpec
 
 
@@ -52,7 +52,7 @@ class SoftInputs:
         """Of an embedding."""
         return int(self.table.shape[1])
 
-    def check(self, prompts: Prompts) -> None:
+    def check(self, prompts: SoftPrompts) -> None:
         """Refuse prompts of a wrong shape, or for more than the input.
 
         Raises:
@@ -60,7 +60,7 @@ class SoftInputs:
         """
         check_prompts(prompts, 1, self.width, len(self.p0))
 
-    def candidates(self, prompts: Prompts) -> list[torch.Tensor]:
+    def candidates(self, prompts: SoftPrompts) -> list[torch.Tensor]:
         """The values of each candidate, (tokens, width)."""
         (values,) = prompt_layers(prompts, self.width)
         return list(values.expand(len(prompts), *values.shape[1:]))

@@ -1,0 +1,80 @@
+"""The noise of weights, as `harness.contract.weights` specifies it: Philox 4x32-10 on integers of numpy or of torch.
+
+Operators are those that both libraries share, on signed 64-bit integers. A product of two 32-bit words wraps there, and
+its bits are those of the unsigned product.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from harness.contract import Noise
+
+_M0, _M1, _W0, _W1 = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85  # Salmon et al. 2011, section 4
+_WORD = 0xFFFFFFFF
+_ROUNDS = 10
+PER_BLOCK = {"normal": 4, "rademacher": 128}
+"""Elements that one counter gives."""
+_CENTRE = 510
+UNIT = np.float32(1 / np.sqrt(21845))
+"""One over the standard deviation of the sum of four bytes: 4 (256^2 - 1) / 12 = 21845."""
+START = 1 << 31
+"""Added to a tensor's number where its first value is drawn."""
+
+
+def philox(counter: tuple[Any, Any, Any, Any], seed: int) -> tuple[Any, Any, Any, Any]:
+    """Four words for each counter.
+
+    Args:
+        counter: four words below 2**32, as int64 arrays of numpy or tensors of torch that broadcast, or integers.
+        seed: the key, below 2**64.
+
+    Returns:
+        Four words, as int64 of the same kind.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = seed & _WORD, seed >> 32
+    for _ in range(_ROUNDS):
+        p0, p1 = c0 * _M0, c2 * _M1
+        c0, c1, c2, c3 = ((p1 >> 32) & _WORD) ^ c1 ^ k0, p1 & _WORD, ((p0 >> 32) & _WORD) ^ c3 ^ k1, p0 & _WORD
+        k0, k1 = (k0 + _W0) & _WORD, (k1 + _W1) & _WORD
+    return c0, c1, c2, c3
+
+
+def blocks_of(size: int, distribution: Noise) -> int:
+    """Counters that a tensor of `size` elements takes."""
+    return -(-size // PER_BLOCK[distribution])
+
+
+def integers(blocks: Any, streams: Any, tensor: int, seed: int, distribution: Noise) -> list[Any]:
+    """The integers from which the noise of some blocks follows, `unit` times each; see the specification.
+
+    Args:
+        blocks: (1, blocks) int64, numbers of the blocks.
+        streams: (streams, 1) int64.
+        tensor: number of the tensor.
+        seed: of the space.
+        distribution: of the noise.
+
+    Returns:
+        Arrays (streams, blocks), one for each element of a block, in order.
+    """
+    words = philox((blocks & _WORD, blocks >> 32, streams + blocks * 0, tensor), seed)
+    if distribution == "rademacher":
+        return [((word >> bit) & 1) * 2 - 1 for word in words for bit in range(32)]
+    return [(w & 255) + ((w >> 8) & 255) + ((w >> 16) & 255) + (w >> 24) - _CENTRE for w in words]
+
+
+def unit(distribution: Noise) -> np.float32:
+    """The float32 factor from integers to noise of variance 1."""
+    return UNIT if distribution == "normal" else np.float32(1)
+
+
+def numpy_noise(size: int, streams: Any, tensor: int, seed: int, distribution: Noise) -> Any:
+    """The noise of one tensor, float32 (streams, size), by numpy."""
+    blocks = np.arange(blocks_of(size, distribution), dtype=np.int64)[None]
+    found = integers(blocks, np.asarray(streams, dtype=np.int64)[:, None], tensor, seed, distribution)
+    return np.stack(found, axis=-1).reshape(len(streams), -1)[:, :size].astype(np.float32) * unit(distribution)

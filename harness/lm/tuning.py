@@ -1,0 +1,286 @@
+"""Candidates that change weights, computed: vectors and thin products together, all else in place and taken back.
+
+Biases, norms, LoRA and adapters of the families of `EncoderBackbone` are computed for a whole population at once. What
+is left is computed candidate by candidate: the original tensors are copied, each candidate's values are written into
+the model, its forward pass is computed, and the copies are written back. The model's own bits return, whatever was
+computed in between. Layers that are changed in place are computed in the format in which the model was loaded, because
+a change that is smaller than a step of int8 would be rounded away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+import torch
+
+from harness.blackbox.cells import cell
+from harness.blackbox.checkpoints import checkpoint
+from harness.blackbox.memory import require
+from harness.blackbox.model import Forwarded
+from harness.blackbox.projection import LARGEST_BYTES
+from harness.blackbox.weights import TOGETHER
+from harness.contract import Coordinates, Prompt
+from harness.errors import QueryError
+from harness.lm import noise
+from harness.lm.backbones import families, groups
+from harness.lm.backbones.edited import LayerEdit
+from harness.lm.backbones.linear import in_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from harness.contract import SoftPrompts, WeightFacts, Weights, WeightSpace
+    from harness.lm.backbones.groups import Slot
+    from harness.lm.backbones.plain import PlainBackbone
+
+Run: TypeAlias = "Callable[[SoftPrompts | None, int, tuple[LayerEdit | None, ...]], Forwarded]"
+"""A forward pass: soft prompts, candidates, and what each layer's candidates change."""
+
+
+@dataclass(frozen=True)
+class _Walked:
+    """Where a walk has come to, so that the next query goes on there."""
+
+    space: WeightSpace
+    streams: bytes
+    coefficients: bytes
+    change: torch.Tensor  # (elements,)
+
+
+class Tuner:
+    """Changes the weights of one model for as long as a query takes."""
+
+    def __init__(self, model: Any, backbone: PlainBackbone, device: str, block: int | None) -> None:
+        """Take the transformers model and the backbone that computes it; `block` is as in `in_blocks`."""
+        self._model, self._backbone, self._device, self._block = model, backbone, device, block
+        self._directions: OrderedDict[tuple[object, WeightSpace], torch.Tensor] = OrderedDict()
+        self._walked: dict[object, _Walked] = {}
+        self._noise: dict[object, tuple[WeightSpace, int, torch.Tensor]] = {}
+        self._slots: dict[WeightSpace, tuple[Slot, ...]] = {}
+
+    @cached_property
+    def facts(self) -> tuple[WeightFacts, ...]:
+        """What is published about the weights; nothing where they cannot be changed."""
+        return groups.facts(self._model) if self._backbone.changeable else ()
+
+    def count(self, space: WeightSpace) -> int:
+        """How many parameters a space changes or adds.
+
+        Raises:
+            QueryError: this model cannot have it.
+        """
+        if not self._backbone.changeable:
+            raise QueryError("weights cannot be changed where ONNX Runtime computes; take --backend torch")
+        if space.group == "adapter" and not self._backbone.takes_edits:
+            raise QueryError(
+                f"no adapter in a model of type {self._model.config.model_type} here: only the packed path of BERT and "
+                "its kin has one. Take lora, biases or norms"
+            )
+        return sum(slot.size for slot in self._of(space))
+
+    def forget(self, whose: object) -> None:
+        """Drop what a cell has kept."""
+        for key in [key for key in self._directions if key[0] is whose]:
+            del self._directions[key]
+        self._walked.pop(whose, None)
+        self._noise.pop(whose, None)
+
+    def forward(self, weights: Weights, run: Run) -> Forwarded:
+        """Compute all candidates."""
+        with torch.no_grad():
+            if self._backbone.takes_edits and weights.space.group in TOGETHER:
+                return run(weights.prompts, len(weights), self._edits(weights))
+            parts = []
+            with self._in_place(weights.space) as write:
+                for k, change in enumerate(self._each(weights)):
+                    with write(change):
+                        for prompts, count in _prompts_of(weights, k):
+                            parts.append(run(prompts, count, ()))
+            return _joined(parts)
+
+    def _of(self, space: WeightSpace) -> tuple[Slot, ...]:
+        if space not in self._slots:
+            if len(self._slots) >= 64:  # noqa: PLR2004 - a few spaces are in use at a time
+                self._slots.clear()
+            self._slots[space] = groups.slots(self._model, space)
+        return self._slots[space]
+
+    # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _each(self, weights: Weights) -> Iterator[torch.Tensor]:
+        """The change of each candidate of the weights, (elements,), in units of the slots."""
+        space = weights.space
+        if weights.streams is None:
+            directions, scale = self._matrix(space), space.std / space.dim**0.5
+            for z in torch.from_numpy(np.array(weights.z)).to(self._device):
+                yield (z * scale) @ directions
+            return
+        agreed = (weights.streams == weights.streams[:1]) & (weights.z == weights.z[:1])
+        shared = int(np.logical_and.accumulate(agreed.all(axis=0)).sum())
+        base = self._walk(space, weights.streams[0, :shared], weights.z[0, :shared])
+        for streams, z in zip(weights.streams[:, shared:], weights.z[:, shared:], strict=True):
+            change = base.clone()
+            self._step(change, space, streams, z)
+            yield change * space.std
+
+    def _walk(self, space: WeightSpace, streams: Any, z: Any) -> torch.Tensor:
+        """The change after some steps, in units of the space's std. It goes on from where the cell was before."""
+        known, streams, z = self._walked.get(cell()), np.ascontiguousarray(streams), np.ascontiguousarray(z)
+        s, c = streams.tobytes(), z.astype(np.float32).tobytes()
+        size = sum(slot.size for slot in self._of(space))
+        if known and known.space == space and s.startswith(known.streams) and c.startswith(known.coefficients):
+            done, change = len(known.streams) // 4, known.change
+        else:
+            require(4 * 4 * size)
+            done, change = 0, torch.zeros(size, device=self._device)
+        self._walked.pop(cell(), None)  # until all steps are made, it is neither here nor there
+        self._step(change, space, streams[done:], z[done:])
+        self._walked[cell()] = _Walked(space, s, c, change)
+        return change
+
+    def _step(self, change: torch.Tensor, space: WeightSpace, streams: Any, z: Any) -> None:
+        """Add steps to `change`, one after the other."""
+        for stream, c in zip(streams.tolist(), z.tolist(), strict=True):
+            if c:
+                change.add_(self._stream(space, stream), alpha=c)
+
+    def _stream(self, space: WeightSpace, stream: int) -> torch.Tensor:
+        """Unit noise of one stream, (elements,). The last one is kept: a step back and forth draws it once."""
+        known = self._noise.get(cell())
+        if known and known[:2] == (space, stream):
+            return known[2]
+        self._noise.pop(cell(), None)
+        drawn = noise.draw(self._of(space), space, [stream], self._device)[0]
+        self._noise[cell()] = (space, stream, drawn)
+        return drawn
+
+    def _matrix(self, space: WeightSpace) -> torch.Tensor:
+        """The directions of coordinates, (dim, elements)."""
+        key = (cell(), space)
+        if key not in self._directions:
+            size = 4 * space.dim * sum(slot.size for slot in self._of(space))
+            while self._directions and size + sum(a.nbytes for a in self._directions.values()) > LARGEST_BYTES:
+                self._directions.popitem(last=False)
+            require(size)
+            self._directions[key] = noise.draw(self._of(space), space, range(space.dim), self._device)
+        self._directions.move_to_end(key)
+        return self._directions[key]
+
+    def _all(self, weights: Weights) -> torch.Tensor:
+        """The changes of all candidates of the weights at once, (candidates, elements)."""
+        if weights.streams is not None:
+            return torch.stack(list(self._each(weights)))
+        space = weights.space
+        directions, z = self._matrix(space), torch.from_numpy(np.array(weights.z)).to(self._device)
+        size = directions.shape[1]
+        return in_blocks(lambda rows: rows @ directions, size, self._block, z * (space.std / space.dim**0.5))
+
+    # ── together ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _edits(self, weights: Weights) -> tuple[LayerEdit | None, ...]:
+        """What candidates change in each layer."""
+        space, slots = weights.space, self._of(weights.space)
+        changes = self._all(weights)
+        if space.rank:
+            changes = changes + noise.start(slots, space, self._device)
+        blocks = families.layers(self._model)
+        names = [self._names(block) for block in blocks]
+        edits: dict[int, LayerEdit] = {}
+        first, waiting = 0, None
+        for slot in slots:
+            layer = cast("int", slot.layer)
+            edit = edits.setdefault(layer, LayerEdit())
+            values = (changes[:, first : first + slot.size] * slot.unit).view(-1, *slot.shape)
+            first += slot.size
+            if slot.part == "A":
+                waiting = values
+            elif slot.part == "B" and slot.beside and waiting is not None:
+                edit.lora[slot.beside] = (waiting, values)
+            elif slot.part in {"D", "d", "U", "u"}:
+                edits[layer] = LayerEdit(adapter=(*edit.adapter, values))
+            else:
+                kind, name = names[layer][id(slot.parameter)]
+                (edit.biases if kind == "bias" else edit.norms)[name] = values
+        return tuple(edits.get(depth) for depth in range(len(blocks)))
+
+    def _names(self, block: Any) -> dict[int, tuple[str, Any]]:
+        """What `LayerEdit` calls the biases and norms of a layer, by their identity."""
+        found: dict[int, tuple[str, Any]] = {}
+        for beside, name in groups.modules(self._model).items():
+            bias = block.get_submodule(name).bias
+            if bias is not None:
+                found[id(bias)] = ("bias", beside)
+        for n, name in enumerate(groups.norms(self._model)):
+            norm = block.get_submodule(name)
+            found |= {id(norm.weight): ("norm", (n, "weight")), id(norm.bias): ("norm", (n, "bias"))}
+        return found
+
+    # ── in place ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextlib.contextmanager
+    def _in_place(self, space: WeightSpace) -> Iterator[Callable[[torch.Tensor], Any]]:
+        """Give a function that writes one candidate's change into the model. At the end, all is as it was."""
+        slots, blocks = self._of(space), families.layers(self._model)
+        begun = noise.start(slots, space, self._device) if space.rank else None
+        held: dict[int, tuple[torch.nn.Parameter, torch.Tensor]] = {}
+        for slot in slots:
+            target = slot.parameter
+            if target is None and slot.beside:
+                target = groups.matrix(self._model, blocks[cast("int", slot.layer)], slot.beside).parameter
+            if target is not None and id(target) not in held:
+                held[id(target)] = (target, target.detach().clone())
+        depths = {slot.layer for slot in slots} if all(slot.layer is not None for slot in slots) else range(len(blocks))
+
+        @contextlib.contextmanager
+        def write(change: torch.Tensor) -> Iterator[None]:
+            checkpoint()
+            whole = change if begun is None else begun + change
+            for target, original in held.values():
+                target.data.copy_(original)
+            self._write(slots, blocks, whole)
+            with self._backbone.laid_out_anew(cast("Any", depths)):
+                yield
+
+        try:
+            yield write
+        finally:
+            for target, original in held.values():
+                target.data.copy_(original)
+
+    def _write(self, slots: Sequence[Slot], blocks: Sequence[Any], whole: torch.Tensor) -> None:
+        """Add a change to the model's parameters, in float32 whatever their format is."""
+        first, waiting = 0, None
+        for slot in slots:
+            values = (whole[first : first + slot.size] * slot.unit).view(slot.shape)
+            first += slot.size
+            if slot.parameter is not None:
+                slot.parameter.data.copy_(slot.parameter.data.float() + values)
+            elif slot.part == "A":
+                waiting = values
+            elif slot.beside and waiting is not None:
+                found = groups.matrix(self._model, blocks[cast("int", slot.layer)], slot.beside)
+                target = found.view(found.parameter.data)
+                target.copy_(target.float() + values @ waiting)
+
+
+def _prompts_of(weights: Weights, k: int) -> Iterator[tuple[SoftPrompts | None, int]]:
+    """The soft prompts with which weight candidate k is computed, and how many they are."""
+    prompts = weights.prompts
+    if prompts is None or len(prompts) == 1:
+        yield prompts, 1
+    elif len(weights.z) == 1:
+        yield prompts, len(prompts)
+    elif isinstance(prompts, Prompt):
+        yield Prompt(prompts.values[k : k + 1], prompts.mode), 1
+    else:
+        yield Coordinates(prompts.space, prompts.z[k : k + 1]), 1
+
+
+def _joined(parts: Sequence[Forwarded]) -> Forwarded:
+    features = None if parts[0].features is None else np.concatenate([cast("Any", part.features) for part in parts])
+    return Forwarded(np.concatenate([part.logits for part in parts]), features, parts[0].lengths)
