@@ -15,26 +15,42 @@ Shapes are written as comments, e.g. ``(candidates, texts, words)``. Nothing her
 """
 
 from harness.contract.answers import Answer, Member
-from harness.contract.arrays import Distribution, FeatureKind, FloatArray, IntArray, Metric, Mix, Mode, Text, WidthFrom
+from harness.contract.arrays import (
+    ClassMetric,
+    Distribution,
+    FeatureKind,
+    FloatArray,
+    IntArray,
+    Metric,
+    Mix,
+    Mode,
+    Text,
+    TextMetric,
+    WidthFrom,
+)
 from harness.contract.black_box import BlackBox
 from harness.contract.heads import BiLstmHead, Head, LinearHead, MlpHead, PrototypeHead
 from harness.contract.options import Count, NonNegative, Positive, Several, Share
 from harness.contract.prompts import Coordinates, Outputs, Prompt, Prompts, Subspace
 from harness.contract.tasks import Budget, Examples, ModelInfo, Shots, Task
+from harness.contract.text import Generated, Likelihoods, TextBlackBox, TextTask
 
 __all__ = [
     "Answer",
     "BiLstmHead",
     "BlackBox",
     "Budget",
+    "ClassMetric",
     "Coordinates",
     "Count",
     "Distribution",
     "Examples",
     "FeatureKind",
     "FloatArray",
+    "Generated",
     "Head",
     "IntArray",
+    "Likelihoods",
     "LinearHead",
     "Member",
     "Metric",
@@ -54,5 +70,8 @@ __all__ = [
     "Subspace",
     "Task",
     "Text",
+    "TextBlackBox",
+    "TextMetric",
+    "TextTask",
     "WidthFrom",
 ]

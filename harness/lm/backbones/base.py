@@ -33,6 +33,9 @@ class Batch:
     decoder: torch.Tensor | None = None
     """(texts, decoder tokens) int64, the decoder's input. The first read is a position in the decoder; the prompts and
     all other reads belong to the encoder."""
+    prefix: int = 0
+    """How many of the first tokens, which all texts share, may be computed once for all of them. A row's last digits
+    then depend on the texts beside it."""
 
 
 class Backbone(Protocol):
