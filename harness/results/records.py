@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import msgspec
 
 from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
+from harness.results.outputs import Outputs  # noqa: TC001 - as above
 from harness.results.status import FIRST_MARKS
 
 if TYPE_CHECKING:
@@ -267,6 +268,8 @@ class CellRecord:
     They are compared as a model reads them (`harness.lm.reading`). None in cells from before this count."""
     billed: Billed | None = None
     """What was exchanged with the server; None where the model was computed in the referee's process."""
+    outputs: Outputs | None = None
+    """Of a text task what the answers wrote; None on another task, and where no answer was applied."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -285,7 +288,8 @@ class CellRecord:
             if not found[later]:
                 del found[later]  # as it was stored before there was the field
         found["billed"] = None if self.billed is None else asdict(self.billed)
-        for later in ("test_texts", "billed"):
+        found["outputs"] = None if self.outputs is None else asdict(self.outputs)
+        for later in ("test_texts", "billed", "outputs"):
             if found[later] is None:
                 del found[later]
         return found
@@ -329,6 +333,8 @@ class KeptAnswer:
     rows: int
     blob: bytes
     predictions: IntArray
+    outputs: tuple[str, ...] | None = None
+    """Of a text task what the answer wrote."""
 
 
 @dataclass(frozen=True)
