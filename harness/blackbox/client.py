@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from harness.contract import Prompts, Subspace, Task, Text
+    from harness.contract import Prompts, Subspace, Task, Text, TextTask
 
 _LARGEST_REPLY = (1 << 32) - 1
 
@@ -61,7 +61,7 @@ class Asking(ABC):
 class RemoteBlackBox(Asking):
     """Sends queries and receives logits. Texts and subspaces are sent once and then referred to by number."""
 
-    def __init__(self, sock: socket.socket, info: ModelInfo, task: Task, budget: Budget) -> None:
+    def __init__(self, sock: socket.socket, info: ModelInfo, task: Task | TextTask, budget: Budget) -> None:
         """Communicate over `sock`. `task` gives the default template and words."""
         self._sock = sock
         self._info = info

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness.blackbox import wire
 from harness.blackbox.client import RemoteBlackBox
+from harness.blackbox.text_client import RemoteTextBlackBox
+from harness.contract import TextTask
 
 if TYPE_CHECKING:
     import socket
 
     from harness.blackbox.session import Session
-    from harness.contract import Budget, ModelInfo, Task
+    from harness.contract import Budget, ModelInfo, Shots, Task
 
 
 class InProcessBlackBox(RemoteBlackBox):
@@ -26,3 +28,26 @@ class InProcessBlackBox(RemoteBlackBox):
 
     def _exchange(self, frame: bytes) -> bytes:
         return self._session.reply(frame[wire.PREFIX :])[wire.PREFIX :]
+
+
+class InProcessTextBlackBox(RemoteTextBlackBox):
+    """A `RemoteTextBlackBox` whose frames go to a session in this process instead of a socket."""
+
+    def __init__(self, session: Session, info: ModelInfo, task: TextTask, budget: Budget, shots: Shots) -> None:
+        """Ask `session`. `task` gives what a query leaves out."""
+        nowhere: Any = None
+        sock: socket.socket = nowhere
+        super().__init__(sock, info, task, budget, shots)
+        self._session = session
+
+    def _exchange(self, frame: bytes) -> bytes:
+        return self._session.reply(frame[wire.PREFIX :])[wire.PREFIX :]
+
+
+def in_process(
+    session: Session, info: ModelInfo, task: Task | TextTask, budget: Budget, shots: Shots
+) -> InProcessBlackBox | InProcessTextBlackBox:
+    """The client for a task of either kind."""
+    if isinstance(task, TextTask):
+        return InProcessTextBlackBox(session, info, task, budget, shots)
+    return InProcessBlackBox(session, info, task, budget)

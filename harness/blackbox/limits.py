@@ -97,6 +97,15 @@ def check_wording(template: str, words: Sequence[str]) -> None:
         QueryError: a limit is exceeded. The message gives the numbers.
     """
     check_words(words)
+    check_template(template)
+
+
+def check_template(template: str) -> None:
+    """Check that the template is not too long.
+
+    Raises:
+        QueryError: with the numbers.
+    """
     if len(template) > LONGEST_TEMPLATE:
         raise QueryError(f"the template has {len(template):,} characters; {LONGEST_TEMPLATE:,} are allowed")
 

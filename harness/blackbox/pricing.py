@@ -11,10 +11,11 @@ import hashlib
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.blackbox import defence, limits, wire
 from harness.blackbox.answer_price import check_price, price
+from harness.blackbox.answered import FLOAT_BYTES, Answered, nominal_up
 from harness.blackbox.lock import waited_s
 from harness.blackbox.projection import check_space
 from harness.blackbox.weights import check_weights
@@ -31,26 +32,10 @@ if TYPE_CHECKING:
     from harness.blackbox.meter import Meter
     from harness.blackbox.model import Model
     from harness.blackbox.query import Query
-    from harness.contract import Answer, Prompts, Subspace, Task, Text
-
-_TOKEN_BYTES, _FLOAT_BYTES = 3, 4
-"""Bytes in the nominal formula (BBT, appendix C): a token has two of id and one of mask, and a float has four."""
+    from harness.blackbox.text_pricing import TextPricing
+    from harness.contract import Answer, Prompts, Subspace, Task, Text, TextTask
 
 _UNTIMED, _OPEN = AnswerLimits(math.inf), Defences()
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A query that was charged and answered."""
-
-    frame: bytes
-    """The reply as it is sent over a socket. The ledger row has its digest, whatever the query is sent over."""
-    row: LedgerRow
-    nominal_up: int
-    """Bytes by the papers' formula; see `harness.results.records.Usage`."""
-    nominal_down: int
-    new: defence.Seen
-    """What the solver had not been given before."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +43,7 @@ class PricedModel:
     """A language model as the solvers of one task use it. It holds no state of any solver."""
 
     lm: Model
-    task: Task
+    task: Task | TextTask
     answer_bytes: int
     """Largest size of an answer in bytes."""
     frame_bytes: int
@@ -71,6 +56,8 @@ class PricedModel:
     """Tokens of text in one row; None where a text is one row however long it is."""
     defences: Defences = _OPEN
     """What is kept back."""
+    text: TextPricing | None = None
+    """What a text task needs beside; None on another task."""
 
     def answer(
         self,
@@ -137,9 +124,8 @@ class PricedModel:
         digest.update(frame)
         seconds = time.perf_counter() - started - (waited_s() - waited)
         row = LedgerRow(rows, tokens, len(body), len(frame), seconds, query.level, digest.hexdigest())
-        nominal_up = _TOKEN_BYTES * query.candidates * encoded.tokens + _FLOAT_BYTES * query.prompt_floats
         floats_down = out.logits.size + (0 if out.features is None else out.features.size)
-        answered = Answered(frame, row, nominal_up, _FLOAT_BYTES * floats_down, new)
+        answered = Answered(frame, row, nominal_up(query, encoded.tokens), FLOAT_BYTES * floats_down, new)
         commit(answered)
         seen.add(new)
         return answered
@@ -219,9 +205,12 @@ class PricedModel:
             if len(blob) > self.answer_bytes:
                 raise AnswerError(f"the answer has {len(blob):,} bytes; {self.answer_bytes:,} are allowed")
             answer = answers.from_bytes(blob)
+            if self.text is not None:
+                self.text.check_offered(answer, self.texts or (nothing,), self.answer_limits)
+                return answer
             for member in answer.members:
                 self.lm.check_features(None if member.head is None else member.features)
-            answers.check(answer, self.task, self.lm.backbone.width)
+            answers.check(answer, cast("Task", self.task), self.lm.backbone.width)
             for member in answer.members:
                 limits.check_wording(member.template, member.words)
                 self.lm.check(member.prompt)

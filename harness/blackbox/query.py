@@ -15,7 +15,7 @@ from harness.errors import QueryError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contract import FeatureKind, FloatArray, Mode, Prompts, Task, Text
+    from harness.contract import FeatureKind, FloatArray, Mode, Prompts, Task, Text, TextTask
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Query:
             bool(normalize),
         )
 
-    def wording(self, task: Task) -> tuple[str, tuple[str, ...]]:
+    def wording(self, task: Task | TextTask) -> tuple[str, tuple[str, ...]]:
         """Template and words of the query, or the task's where the query has none."""
         return (
             task.template if self.template is None else self.template,

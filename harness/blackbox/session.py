@@ -13,6 +13,8 @@ from harness.blackbox import limits, wire
 from harness.blackbox.checkpoints import at_checkpoints
 from harness.blackbox.defence import Seen
 from harness.blackbox.lock import waited_s
+from harness.blackbox.text_model import Decoding
+from harness.blackbox.text_query import TextQuery
 from harness.errors import BudgetExhausted, DeviceMemoryError, ProtocolError, QueryError
 from harness.results.records import LedgerRow, Usage
 from harness.results.status import MARKS
@@ -21,13 +23,16 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from harness.blackbox.answered import Answered
     from harness.blackbox.meter import Meter
-    from harness.blackbox.pricing import Answered, PricedModel
+    from harness.blackbox.pricing import PricedModel
+    from harness.blackbox.query import Query
     from harness.contract import Answer, Subspace, Text
     from harness.results.asked import Asked
 
 _Free: TypeAlias = "wire.Declare | wire.Words | wire.Vocabulary | wire.Offer | wire.Log | wire.Ready"
-_Asked: TypeAlias = "wire.QueryFrame | _Free"
+_Query: TypeAlias = "wire.QueryFrame | wire.Score | wire.Generate"
+_Asked: TypeAlias = "_Query | _Free"
 End: TypeAlias = Literal["returned", "budget", "crashed", "memory", "timeout", "closed", "protocol", "answer"]
 _MOST_DECLARED = 4096
 _MOST_REJECTED = 1000
@@ -100,7 +105,8 @@ class Session:
         self._priced, self._meter, self._ledger, self._watch = priced, meter, ledger, watch
         self._texts: dict[int, tuple[Text, ...]] = {}
         self._spaces: dict[int, Subspace] = {}
-        self._characters: dict[int, int] = {}
+        self._targets: dict[int, tuple[str, ...]] = {}
+        self._characters: dict[tuple[str, int], int] = {}
         self.tuning, self._seen = Tuning(), Seen()
 
     @property
@@ -167,7 +173,7 @@ class Session:
             name = "Query" if isinstance(request, wire.QueryFrame) else type(request).__name__
             raise ProtocolError(f"{name} was sent before Ready; the submission is not imported yet")
         try:
-            if isinstance(request, wire.QueryFrame):
+            if isinstance(request, wire.QueryFrame | wire.Score | wire.Generate):
                 return self._query(request, body).frame
             return wire.encode(self._free(request, len(body)))
         except BudgetExhausted as refused:
@@ -208,24 +214,30 @@ class Session:
         return wire.Done()
 
     def _declare(self, request: wire.Declare, size: int) -> wire.Done:
-        if (request.texts is None) == (request.space is None):
-            raise QueryError("declare either texts or a subspace")
-        if len(self._texts) + len(self._spaces) >= _MOST_DECLARED:
+        given = (request.texts is not None, request.space is not None, isinstance(request.targets, tuple))
+        if sum(given) != 1:
+            raise QueryError("declare either texts, or a subspace, or targets")
+        if len(self._texts) + len(self._spaces) + len(self._targets) >= _MOST_DECLARED:
             raise QueryError(
                 f"{_MOST_DECLARED:,} text sets and subspaces are declared, and no more are allowed; reuse them"
             )
         if request.texts is not None:
             texts = tuple(request.texts)
-            self._characters[request.id] = self._priced.check_texts(texts, sum(self._characters.values()))
+            self._characters["texts", request.id] = self._priced.check_texts(texts, sum(self._characters.values()))
             self._texts[request.id] = texts
             self._new.add(request.id)
+        elif isinstance(request.targets, tuple):
+            single = tuple((target,) for target in request.targets)
+            size = limits.check_characters(single, sum(self._characters.values()))
+            self._characters["targets", request.id] = size
+            self._targets[request.id] = request.targets
         elif request.space is not None:
             self._priced.check_space(request.space)
             self._spaces[request.id] = request.space
         self.tuning.declared_bytes += size
         return wire.Done()
 
-    def _query(self, frame: wire.QueryFrame, body: bytes) -> Answered:
+    def _query(self, frame: _Query, body: bytes) -> Answered:
         texts = self._texts.get(frame.texts)
         if texts is None:
             raise QueryError(f"text set {frame.texts} was never declared")
@@ -234,11 +246,29 @@ class Session:
             space = self._spaces.get(frame.space)
             if space is None:
                 raise QueryError(f"subspace {frame.space} was never declared")
-        answered = self._priced.answer(frame.query(texts, space), body, self._meter, self._commit, self._seen)
+        query = frame.query(texts, space)
+        if isinstance(frame, wire.QueryFrame):
+            answered = self._priced.answer(query, body, self._meter, self._commit, self._seen)
+        elif self._priced.text is None:
+            raise QueryError(
+                "this task has classes; likelihoods of texts and generated texts are for tasks whose answer is text"
+            )
+        else:
+            answered = self._priced.text.answer(self._about_text(frame, query), body, self._meter, self._commit)
         if frame.texts in self._new:
             self._new.remove(frame.texts)
             self._asked(texts)
         return answered
+
+    def _about_text(self, frame: wire.Score | wire.Generate, query: Query) -> TextQuery:
+        if isinstance(frame, wire.Generate):
+            return TextQuery(query, how=Decoding(frame.most_tokens, frame.stop, frame.temperature, frame.seed))
+        targets = self._targets.get(frame.targets)
+        if targets is None:
+            raise QueryError(f"targets {frame.targets} were never declared")
+        if len(targets) != len(query.texts):
+            raise QueryError(f"{len(targets)} targets for {len(query.texts)} texts; one for each is needed")
+        return TextQuery(query, targets)
 
     def _commit(self, answered: Answered) -> None:
         self._ledger.record(answered.row)

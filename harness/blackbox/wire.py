@@ -35,7 +35,7 @@ from harness.errors import ProtocolError, QueryError
 if TYPE_CHECKING:
     import socket
 
-    from harness.contract import Task
+    from harness.contract import Task, TextTask
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 _FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 18)  # bounds on what a frame decodes to
@@ -104,6 +104,8 @@ class Declare(_Frame, frozen=True, forbid_unknown_fields=True):
     id: Count
     texts: Annotated[list[Annotated[tuple[str, ...], _FEW]], _MANY] | None = None
     space: Subspace | None = None
+    targets: Annotated[tuple[str, ...], _MANY] | msgspec.UnsetType = msgspec.UNSET
+    """Continuations of a text set, in its order. They have numbers of their own."""
 
 
 class QueryFrame(_Frame, frozen=True, forbid_unknown_fields=True, tag="Query"):
@@ -123,7 +125,7 @@ class QueryFrame(_Frame, frozen=True, forbid_unknown_fields=True, tag="Query"):
     weights: WeightsPart | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
-    def of(cls, query: Query, task: Task, texts: int, space: int | None) -> QueryFrame:
+    def of(cls, query: Query, task: Task | TextTask, texts: int, space: int | None) -> QueryFrame:
         """Pack a query. `texts` and `space` are the numbers under which its texts and its subspace were declared."""
         prompt, mode = packed(query.prompts)
         weights = WeightsPart.of(query.prompts)
@@ -137,6 +139,37 @@ class QueryFrame(_Frame, frozen=True, forbid_unknown_fields=True, tag="Query"):
         """
         prompts = unpacked(self.prompt, self.mode, space, self.weights)
         return Query(texts, self.template, self.words, prompts, self.features, self.normalize)
+
+
+class _Asked(_Frame, frozen=True, forbid_unknown_fields=True):
+    texts: Count
+    template: str
+    prompt: Array | None = None
+    mode: Mode = "add"
+    space: Count | None = None
+
+    def query(self, texts: tuple[Text, ...], space: Subspace | None) -> Query:
+        """Unpack texts, template and prompts.
+
+        Raises:
+            QueryError: the prompt's array is invalid.
+        """
+        return Query(texts, self.template, (), unpacked(self.prompt, self.mode, space))
+
+
+class Score(_Asked, frozen=True, forbid_unknown_fields=True):
+    """Ask for the likelihood of the declared `targets` after the texts; prompts are as in `QueryFrame`."""
+
+    targets: Count = 0
+
+
+class Generate(_Asked, frozen=True, forbid_unknown_fields=True):
+    """Ask for texts; prompts are as in `QueryFrame`."""
+
+    most_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**16)] = 1
+    stop: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=LARGEST)] = 0.0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
 
 
 class Words(_Frame, frozen=True, forbid_unknown_fields=True):
@@ -191,6 +224,9 @@ class Job(_Frame, frozen=True, forbid_unknown_fields=True):
     rows_total: Count
     config: dict[str, str]
     seed: int
+    train_references: list[tuple[str, ...]] | msgspec.UnsetType = msgspec.UNSET
+    """Of a text task, whose examples have references; so are those of dev."""
+    dev_references: list[tuple[str, ...]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Done(_Frame, frozen=True, forbid_unknown_fields=True):
@@ -205,6 +241,23 @@ class Result(_Frame, frozen=True, forbid_unknown_fields=True):
     features: Array | None = None
     lengths: list[Count] | None = None
     """Number of tokens of each text, given with the features of all tokens."""
+
+
+class Scored(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Reply to `Score`, with the budget after the query."""
+
+    rows_left: Count
+    values: Array
+    lengths: list[Count]
+
+
+class Written(_Frame, frozen=True, forbid_unknown_fields=True):
+    """Reply to `Generate`, with the budget after the query."""
+
+    rows_left: Count
+    texts: tuple[tuple[str, ...], ...]
+    tokens: list[list[Count]]
+    cut: bool
 
 
 class WordIds(_Frame, frozen=True, forbid_unknown_fields=True):
@@ -233,8 +286,8 @@ class Rejected(_Frame, frozen=True, forbid_unknown_fields=True):
     message: str
 
 
-Request: TypeAlias = Declare | QueryFrame | Words | Vocabulary | Offer | Log | Ready | Finished
-Reply: TypeAlias = Job | Done | Result | WordIds | WordList | Refused | Rejected
+Request: TypeAlias = Declare | QueryFrame | Score | Generate | Words | Vocabulary | Offer | Log | Ready | Finished
+Reply: TypeAlias = Job | Done | Result | Scored | Written | WordIds | WordList | Refused | Rejected
 
 _encoder = msgspec.msgpack.Encoder()
 _request = msgspec.msgpack.Decoder(Request)

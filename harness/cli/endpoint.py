@@ -100,6 +100,7 @@ def headroom(
         _validation(points, as_json)
         return
     from harness.evaluation.run import Evaluation  # noqa: PLC0415 - torch
+    from harness.evaluation.text_cells import with_classes  # noqa: PLC0415
     from harness.results.store import Store  # noqa: PLC0415
     from harness.tracks.examples import load_shots  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
@@ -108,7 +109,7 @@ def headroom(
     rows: list[dict[str, Any]] = []
     for cell in evaluation.cells:
         shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
-        found = signals(evaluation.model_for(cell), cell.task, shots)
+        found = signals(evaluation.model_for(cell), with_classes(cell.task, "harness headroom"), shots)
         told = forecast(points, found, evaluation.lm.name)
         rows.append({"task": cell.task.name, "split": cell.split} | _record(found, told))
         if not as_json:

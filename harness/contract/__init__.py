@@ -17,6 +17,7 @@ Shapes are written as comments, e.g. ``(candidates, texts, words)``. Nothing her
 from harness.contract.answers import Answer, Member
 from harness.contract.arrays import (
     Beside,
+    ClassMetric,
     Distribution,
     FeatureKind,
     FloatArray,
@@ -26,6 +27,7 @@ from harness.contract.arrays import (
     Mode,
     Noise,
     Text,
+    TextMetric,
     WeightGroup,
     WidthFrom,
 )
@@ -34,6 +36,7 @@ from harness.contract.heads import BiLstmHead, Head, LinearHead, MlpHead, Protot
 from harness.contract.options import Count, NonNegative, Positive, Several, Share
 from harness.contract.prompts import Coordinates, Outputs, Prompt, SoftPrompts, Subspace
 from harness.contract.tasks import Budget, Examples, ModelInfo, Shots, Task, WeightFacts
+from harness.contract.text import Generated, Likelihoods, TextBlackBox, TextTask
 from harness.contract.weights import Prompts, Weights, WeightSpace
 
 __all__ = [
@@ -42,14 +45,17 @@ __all__ = [
     "BiLstmHead",
     "BlackBox",
     "Budget",
+    "ClassMetric",
     "Coordinates",
     "Count",
     "Distribution",
     "Examples",
     "FeatureKind",
     "FloatArray",
+    "Generated",
     "Head",
     "IntArray",
+    "Likelihoods",
     "LinearHead",
     "Member",
     "Metric",
@@ -71,6 +77,9 @@ __all__ = [
     "Subspace",
     "Task",
     "Text",
+    "TextBlackBox",
+    "TextMetric",
+    "TextTask",
     "WeightFacts",
     "WeightGroup",
     "WeightSpace",

@@ -16,8 +16,13 @@ Text: TypeAlias = tuple[str, ...]
 
 Mode: TypeAlias = Literal["add", "prepend"]
 
-Metric: TypeAlias = Literal["accuracy", "macro_f1", "f1"]
-"""``f1`` is the F1 of class 1, for tasks with two classes."""
+ClassMetric: TypeAlias = Literal["accuracy", "macro_f1", "f1"]
+"""Metrics of predicted classes. ``f1`` is the F1 of class 1, for tasks with two classes."""
+
+TextMetric: TypeAlias = Literal["chrf", "bleu", "rouge_l", "exact_match", "token_f1"]
+"""Metrics of generated texts, each a mean over texts of a score from 0 to 1 (`harness.evaluation.text_metrics`)."""
+
+Metric: TypeAlias = ClassMetric | TextMetric
 
 Mix: TypeAlias = Literal["probabilities", "logits"]
 

@@ -33,7 +33,9 @@ class Examples:
     """Texts with their labels."""
 
     texts: tuple[Text, ...]
-    labels: IntArray  # (texts,)
+    labels: IntArray  # (texts,); all 0 where a task's answers are texts
+    references: tuple[tuple[str, ...], ...] = ()
+    """Of each text the answers that are right, at least one, where a task's answers are texts; else empty."""
 
     def __len__(self) -> int:
         """Count the examples."""

@@ -19,7 +19,9 @@ import numpy as np
 
 from harness.blackbox.checkpoints import Deadline, at_checkpoints, checkpoint
 from harness.blackbox.lock import waited_s
+from harness.contract import TextTask
 from harness.errors import AnswerError, DeviceMemoryError
+from harness.evaluation.text_cells import scored, write
 from harness.results.records import KeptAnswer
 from harness.solving import answers
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.blackbox.session import Incumbent
-    from harness.contract import Examples, IntArray, Task
+    from harness.contract import Answer, Examples, IntArray, Task
     from harness.lm.served import Served
     from harness.tracks.track import TrackTask
 
@@ -52,9 +54,32 @@ def tested_by(lm: M, spec: TrackTask) -> M:
     return lm if isinstance(spec.test_tokens, msgspec.UnsetType) else lm.cut_at(spec.test_tokens)
 
 
+def predicted(
+    answer: Answer, task: Task | TextTask, lm: Served, test: Examples
+) -> tuple[IntArray, tuple[str, ...] | None]:
+    """What an answer predicts on a test set.
+
+    Args:
+        answer: which fits the task.
+        task: of either kind.
+        lm: the model that reads the test texts.
+        test: the test set.
+
+    Returns:
+        Predictions (texts,): classes, or of a text task the scores of its outputs, with the outputs beside them.
+
+    Raises:
+        AnswerError: the answer does not fit the model, or leads to numbers that are not finite.
+    """
+    if isinstance(task, TextTask):
+        outputs = write(answer, task, lm, test.texts)
+        return scored(task, outputs, test), outputs
+    return np.asarray(answers.probabilities(answer, task, lm, test.texts, checkpoint).argmax(axis=1)), None
+
+
 def apply(
     incumbents: Mapping[float, Incumbent],
-    task: Task,
+    task: Task | TextTask,
     test: Examples,
     lm: Served,
     seconds: float,
@@ -73,15 +98,14 @@ def apply(
     """
     deadline = Deadline(seconds)
     before, waited = time.perf_counter(), waited_s()
-    known: dict[bytes, IntArray] = {}
+    known: dict[bytes, tuple[IntArray, tuple[str, ...] | None]] = {}
     kept, status, problem = [], "ok", ""
     try:
         with at_checkpoints(deadline.check):
             for mark, incumbent in sorted(incumbents.items()):
                 if incumbent.blob not in known:
-                    p = answers.probabilities(incumbent.answer, task, lm, test.texts, checkpoint)
-                    known[incumbent.blob] = np.asarray(p.argmax(axis=1))
-                kept.append(KeptAnswer(mark, incumbent.rows, incumbent.blob, known[incumbent.blob]))
+                    known[incumbent.blob] = predicted(incumbent.answer, task, lm, test)
+                kept.append(KeptAnswer(mark, incumbent.rows, incumbent.blob, *known[incumbent.blob]))
     except AnswerError as refused:
         status, problem = "invalid_answer", str(refused)
     except TimeoutError:

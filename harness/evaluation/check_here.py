@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.blackbox.in_process import InProcessBlackBox
+from harness.blackbox.in_process import in_process
 from harness.errors import AnswerError, BudgetExhausted, SubmissionError
 from harness.evaluation.trying import EnoughError, Rows, result, too_long
 from harness.sandbox import answering, traces
@@ -59,7 +59,7 @@ def run(found: Submission, trial: Trial) -> Checked:
 
 def _tune(found: Submission, trial: Trial, session: Session, budget: Budget) -> None:
     tuning, task = session.tuning, trial.priced.task
-    lm = InProcessBlackBox(session, trial.info, task, budget)
+    lm = in_process(session, trial.info, task, budget, trial.shots)
     with loaded(found.path, trial.options) as solver:
         values = {each.name: getattr(solver.config, each.name) for each in dataclasses.fields(solver.config)}
         lm.ready({name: _plain(value) for name, value in values.items()})

@@ -12,10 +12,10 @@ from harness.solving.metrics import score
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.contract import Examples, Metric, Shots
+    from harness.contract import Examples, Shots
     from harness.tracks.tasks import TaskFile
 
-_METRICS: dict[Metric, str] = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
+_METRICS: dict[str, str] = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
 _NAMED = 5
 """Largest number of classes that a line names."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
@@ -12,8 +12,10 @@ from harness.errors import DataError, InputError, did_you_mean
 from harness.evaluation.oddities import oddities
 from harness.evaluation.overrides import backend_of, is_kit
 from harness.evaluation.referee import Cell
+from harness.evaluation.text_metrics import check_installed
 from harness.lm.kinds import kind_of
 from harness.lm.reading import Reading
+from harness.solving.metrics import is_text
 from harness.tracks.bbt_2022 import RowsOf2022
 from harness.tracks.examples import Source, check_unseen, examples_sha256, load_shots, load_test, source_at, splits_of
 from harness.tracks.staging import at_hand
@@ -22,7 +24,7 @@ from harness.tracks.track import Track, track_tasks
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.contract import Shots
+    from harness.contract import Shots, TextMetric
     from harness.evaluation.overrides import Overrides
     from harness.tracks.tasks import TaskFile
 
@@ -70,6 +72,9 @@ class Preparation:
         self.allowed = allowed_packages(self.track)
         """Version of each package that the track allows beside those of every track."""
         self.files = track_tasks(self.track)
+        for file in self.files.values():
+            if is_text(file.metric):
+                check_installed(cast("TextMetric", file.metric))
         self.cells = chosen_cells(self.track, self.files, self.source, choices)
         if choices.p0 is not None:
             if not choices.p0.is_file():
@@ -181,7 +186,7 @@ def chosen_cells(track: Track, files: Mapping[str, TaskFile], source: Source, ch
         if choices.tasks and name not in choices.tasks:
             continue
         spec = track.tasks[name]
-        task = file.task(track.profile, track.model.kind)
+        task = file.wording(track.profile, track.model.kind)
         there = splits_of(file, source, spec, choices.present_splits)
         chosen = [split for split in there if not choices.splits or split in choices.splits]
         cells += enumerate(

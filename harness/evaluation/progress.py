@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from harness.results.records import CellRecord, StoredCell
     from harness.tracks.tiers import Tier
 
+_SHORT: dict[str, str] = {
+    "accuracy": "acc",
+    "macro_f1": "F1",
+    "f1": "F1",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "rouge_l": "R-L",
+    "exact_match": "EM",
+    "token_f1": "F1",
+}
+"""How metrics are called in a line of a cell."""
+
 
 class PlainProgress:
     """One line per cell."""
@@ -267,7 +279,7 @@ def worth_telling(status: str, record: CellRecord) -> bool:
 def describe(cell: Cell, status: str, record: CellRecord, score: float | None) -> str:
     """A finished cell in one line."""
     calls = f"{record.calls_spent:,.0f}/{record.calls_total} calls"
-    metric = {"accuracy": "acc", "macro_f1": "F1", "f1": "F1"}[cell.task.metric]
+    metric = _SHORT[cell.task.metric]
     scored = "no score" if score is None else f"{metric} {score * 100:5.1f}"
     loss = f"  loss {record.note['loss']:.4f}" if "loss" in record.note else ""
     asked = "" if record.queries or not record.refused else ", but no query fitted into the budget"

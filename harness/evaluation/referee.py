@@ -22,13 +22,16 @@ from harness.blackbox.lock import waited_s
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
+from harness.contract import TextTask
 from harness.errors import SubmissionError
 from harness.evaluation.applying import Applied, apply, tested_by
 from harness.evaluation.billing import between, billed, without
 from harness.evaluation.endings import stack_of, status_of
 from harness.evaluation.queried import QueriedTexts
+from harness.evaluation.text_cells import pricing_of, read_as, with_classes
 from harness.lm.fingerprint import fingerprint
 from harness.lm.reading import Reading
+from harness.results.outputs import Outputs
 from harness.results.records import CellRecord, KeptAnswer, Usage
 from harness.results.status import COUNTS, MARKS
 from harness.sandbox import best_tier, launch, presets, traces
@@ -67,7 +70,7 @@ class Cell:
     """One task and split on one track, ready to run."""
 
     file: TaskFile
-    task: Task
+    task: Task | TextTask
     split: int
     spec: TrackTask
     limits: Limits
@@ -124,7 +127,7 @@ def run_cell(
     """
     cell, options = settled(cell, submission, options)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
-    info = lm.info(shots.train.texts, cell.task.template)
+    info = lm.info(shots.train.texts, read_as(cell.task))
     meter = Meter(cell.spec.calls, len(shots.train))
     begun = _begun(cell, shots, lm)
     queried = QueriedTexts(Reading.of_tokenizer(lm.tokenizer))
@@ -182,7 +185,8 @@ def priced_model(cell: Cell, shots: Shots, lm: Served) -> PricedModel:
     """The model with the limits and prices of a cell."""
     frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
     limits, size = cell.limits.answers, cell.spec.tokens_of_a_row
-    return PricedModel(lm, cell.task, answer, frame, texts, limits, size, cell.defences)
+    text = pricing_of(cell.task, lm, frame, size) if isinstance(cell.task, TextTask) else None
+    return PricedModel(lm, cell.task, answer, frame, texts, limits, size, cell.defences, text)
 
 
 def settled(cell: Cell, submission: Submission, options: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
@@ -231,6 +235,7 @@ def _finished(cell: Cell, attempt: Attempt, status: str, record: CellRecord, app
         record,
         referee_peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         test_s=applied.test_s,
+        outputs=Outputs.of((each.mark, each.outputs) for each in applied.kept),
         device_peak_mb=device.peak_mb(lm.device),
     )
     test, kept = applied.test, list(applied.kept)
@@ -263,6 +268,8 @@ def job_of(
         meter.budget.rows_total,
         dict(options),
         cell.worker_seed,
+        list(shots.train.references) or msgspec.UNSET,
+        list(shots.dev.references) or msgspec.UNSET,
     )
 
 
@@ -272,16 +279,18 @@ def run_reference(
     """Run a white-box reference on a cell, in this process and without a sandbox, and store the outcome.
 
     Raises:
+        InputError: the task has no classes.
         DataError: the data are missing or malformed.
         StoreError: a fact could not be written to disk.
     """
     from harness.evaluation import white_box  # noqa: PLC0415 - torch
 
     cell, options = settled(cell, submission, options)
+    task = with_classes(cell.task, "a white-box reference")
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()
-    white = white_box.WhiteBox(lm, cell.task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
+    white = white_box.WhiteBox(lm, task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # its output is not a result
         config, folder = dict[str, object](), submission.path
         try:
@@ -290,7 +299,7 @@ def run_reference(
             training = white_box.Training("crashed", str(problem), None, [])
         else:
             config, folder = white_box.shown(solver.config), solver.folder
-            training = white_box.train(solver, white, cell.task, shots, cell.worker_seed, watch)
+            training = white_box.train(solver, white, task, shots, cell.worker_seed, watch)
         tuning_s = time.perf_counter() - before
         status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
         white.test_by(tested_by(lm, cell.spec))

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
+from harness.contract import TextTask
 from harness.errors import AnswerError, InputError
-from harness.evaluation.applying import tested_by
+from harness.evaluation.applying import predicted, tested_by
 from harness.evaluation.run import Evaluation
 from harness.lm.fingerprint import probe
 from harness.results.store import Store
@@ -241,10 +242,9 @@ def _applied(store: Store, then: StoredCell, evaluation: Evaluation, cell: Cell)
         if blob not in known:
             try:
                 answer = answers.from_bytes(blob)
-                answers.check(answer, cell.task, lm.backbone.width)
-                known[blob] = answers.probabilities(answer, cell.task, tested_by(lm, cell.spec), test.texts).argmax(
-                    axis=1
-                )
+                if not isinstance(cell.task, TextTask):
+                    answers.check(answer, cell.task, lm.backbone.width)
+                known[blob], _ = predicted(answer, cell.task, tested_by(lm, cell.spec), test)
             except AnswerError:
                 known[blob] = np.full(len(test), -1)  # no valid answer can give these predictions
         total += len(stored)

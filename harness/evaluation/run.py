@@ -323,7 +323,7 @@ class Evaluation:
 
     def _fitted(self, cell: Cell) -> Cell:
         """The cell with label words that are tokens of the model. Some profiles use the first token of each word."""
-        task = cell.file.task(self.track.profile, self.track.model.kind, self.lm)
+        task = cell.file.wording(self.track.profile, self.track.model.kind, self.lm)
         return dataclasses.replace(cell, task=task)
 
     def _base(self, prepared: Preparation) -> RunKey:

@@ -20,7 +20,8 @@ from harness.tracks.limits import Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.blackbox.pricing import Answered, PricedModel
+    from harness.blackbox.answered import Answered
+    from harness.blackbox.pricing import PricedModel
     from harness.blackbox.session import Tuning
     from harness.contract import Answer, ModelInfo, Shots
     from harness.results.records import LedgerRow
@@ -41,7 +42,7 @@ class EnoughError(BaseException):
 class OneQuery(Session):
     """A session that answers one query. It ends with the next one."""
 
-    def _query(self, frame: wire.QueryFrame, body: bytes) -> Answered:
+    def _query(self, frame: wire.QueryFrame | wire.Score | wire.Generate, body: bytes) -> Answered:
         if self.tuning.usage.queries:
             raise EnoughError
         return super()._query(frame, body)

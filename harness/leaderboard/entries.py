@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.solving.metrics import is_text
 from harness.tracks.tiers import ELSEWHERE, IN_PROCESS
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ class CellScore:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of correctly predicted items, whatever the metric is; None in scores made without predictions."""
+        """Share of correctly predicted items, whatever the metric is; None without predictions, and of a text task."""
+        if self.metric is not None and is_text(self.metric):
+            return None
         said = [each.predicted for each in self.repeats or (self,)]
         return float(np.mean([each == self.labels for each in said])) if len(self.labels) else None
 

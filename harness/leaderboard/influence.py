@@ -13,7 +13,9 @@ accuracy it is exact. F1 of class k is 2 TP / (predicted + true), a ratio of two
 and macro-F1 has the mean of these over classes. Influences are linear: the influence on a mean of scores is the mean of
 their influences. So differences between systems stay paired item by item.
 
-Each influence depends only on an item's true and predicted class, so it is looked up in a table.
+The score of a text task is a mean over its texts, so that psi_i is a text's score less the mean, which is exact.
+
+Each influence of the others depends only on an item's true and predicted class, so it is looked up in a table.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from harness.solving.metrics import TEXT_SCALE, is_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,6 +46,10 @@ def influences(
     Returns:
         Scores (systems,) and influences (systems, items).
     """
+    if is_text(metric):
+        each = predicted / TEXT_SCALE
+        scores = each.mean(axis=1)
+        return scores, each - scores[:, None]
     systems, items = predicted.shape
     kinds = classes * classes
     pairs = labels.astype(np.int64) * classes + predicted + kinds * np.arange(systems)[:, None]

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.contract import Subspace
+from harness.contract import Subspace, TextTask
+from harness.lm.generation import text_model
 from harness.results.records import Fingerprint
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from harness.contract import Task
+    from harness.contract import Task, Text
     from harness.lm.served import Served
 
 TEXTS = (
@@ -28,13 +29,15 @@ TEXTS = (
     "Why?",
 )
 """Texts of different lengths, so that padding and chunks affect the numbers."""
+SAID = " It is the same every day."
+"""What a text task's fingerprint asks the likelihood of."""
 _DIM, _SEED = 16, 20_220_628
 _DECIMALS = 2
-_taken: weakref.WeakKeyDictionary[Served, dict[Task, Fingerprint]] = weakref.WeakKeyDictionary()
+_taken: weakref.WeakKeyDictionary[Served, dict[Task | TextTask, Fingerprint]] = weakref.WeakKeyDictionary()
 """Fingerprints computed in this process. Neither a model nor a task's wording changes while the process runs."""
 
 
-def fingerprint(lm: Served, task: Task) -> Fingerprint:
+def fingerprint(lm: Served, task: Task | TextTask) -> Fingerprint:
     """The result of `probe`, computed once per process and task. The cells of a task share it."""
     taken = _taken.setdefault(lm, {})
     if task not in taken:
@@ -42,7 +45,7 @@ def fingerprint(lm: Served, task: Task) -> Fingerprint:
     return taken[task]
 
 
-def probe(lm: Served, task: Task) -> Fingerprint:
+def probe(lm: Served, task: Task | TextTask) -> Fingerprint:
     """Label-word logits of `TEXTS` in the task's template, at the zero prompt and at one random deep prompt.
 
     ``logits`` are 2 x texts x words numbers in that order. ``sha256`` is the digest of the logits rounded to 0.01; it
@@ -51,6 +54,8 @@ def probe(lm: Served, task: Task) -> Fingerprint:
     takes no prompts: its fingerprint is the texts x words log-probabilities of the bare template.
     """
     texts = tuple((TEXTS[n:] + TEXTS[:n])[: task.fields] for n in range(len(TEXTS)))
+    if isinstance(task, TextTask):
+        return _of_text(lm, task, texts)
     if not lm.prompt_tokens:  # a served model: its logits are up to a constant of each text
         raw = lm.forward(None, lm.text_set(task.template, texts, None), lm.single_ids(task.words), normalize=True)
         return _of(raw.logits.astype(np.float64))
@@ -60,6 +65,16 @@ def probe(lm: Served, task: Task) -> Fingerprint:
     encoded = lm.text_set(task.template, texts)
     logits = lm.forward(prompts, encoded, lm.single_ids(task.words)).logits.astype(np.float64)
     return _of(logits)
+
+
+def _of_text(lm: Served, task: TextTask, texts: tuple[Text, ...]) -> Fingerprint:
+    """Log-likelihoods of `SAID` after the texts, under the same prompts."""
+    model = text_model(lm)
+    space = Subspace(_DIM, lm.info(texts, f"{task.template}{{mask}}").hidden_std, lm.prompt_tokens, seed=_SEED)
+    z = np.random.Generator(np.random.Philox(key=[_SEED, 0])).standard_normal((lm.backbone.layers, _DIM))
+    ids = model.target_ids([SAID] * len(texts))
+    encoded = model.encode(task.template, texts, "add", len(ids[0]))
+    return _of(model.score(space.at(np.stack([np.zeros_like(z), z])), encoded, ids).values.astype(np.float64))
 
 
 def _of(logits: npt.NDArray[np.float64]) -> Fingerprint:

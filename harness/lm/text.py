@@ -112,12 +112,15 @@ def mask_token(tokenizer: Any) -> str | None:
     return SENTINEL if known else None
 
 
-def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) -> Encoded:
+def encode(
+    tokenizer: Any, kind: Kind, template: str, text: Text, longest: int, *, to_continue: bool = False
+) -> Encoded:
     """Fill `template` with `text` and tokenise it to at most `longest` tokens.
 
-    Of a field of more than `harness.blackbox.limits.LONGEST_TEXT` characters the rest is never tokenised. Text fields
-    lose tokens from their end, the longer field first. A mask token that stands in the text itself is text: the read
-    position is the template's.
+    With `to_continue`, a causal model's text is read as it stands, with the spaces at its end. Of a field of more than
+    `harness.blackbox.limits.LONGEST_TEXT` characters the rest is never tokenised. Text fields lose tokens from their
+    end, the longer field first. A mask token that stands in the text itself is text: the read position is the
+    template's.
 
     Raises:
         QueryError: the template is malformed for this number of fields, or is too long even without a text.
@@ -126,7 +129,7 @@ def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) 
     if problem:
         raise QueryError(problem)
     mask = "" if kind == "causal" else mask_token(tokenizer) or ""
-    filled, spans, mask_at = _fill(template, as_read(text), mask)
+    filled, spans, mask_at = _fill(template, as_read(text), mask, to_continue)
     coded = tokenizer(filled, return_offsets_mapping=True, add_special_tokens=True, verbose=False)
     ids, offsets = list(coded["input_ids"]), list(coded["offset_mapping"])
     if kind == "causal" and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
@@ -148,7 +151,7 @@ def encode(tokenizer: Any, kind: Kind, template: str, text: Text, longest: int) 
     return Encoded(tuple(ids[i] for i in keep), keep.index(at), sum(owner[i] is not None for i in keep))
 
 
-def _fill(template: str, text: Text, mask: str) -> tuple[str, list[tuple[int, int]], int]:
+def _fill(template: str, text: Text, mask: str, whole: bool) -> tuple[str, list[tuple[int, int]], int]:
     """The filled template, the character span of each text field, and the position of the mask."""
     spans = [(0, 0)] * len(text)
     out, mask_at = "", 0
@@ -162,7 +165,7 @@ def _fill(template: str, text: Text, mask: str) -> tuple[str, list[tuple[int, in
             out += value
         else:
             out += piece
-    return (out if mask else out.rstrip()), spans, mask_at
+    return (out if mask or whole else out.rstrip()), spans, mask_at
 
 
 def _field(filled: str, span: tuple[int, int], fields: list[tuple[int, int]]) -> int | None:

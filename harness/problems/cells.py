@@ -18,6 +18,7 @@ from harness.blackbox.session import Session
 from harness.errors import HarnessError, InputError
 from harness.evaluation.billing import between
 from harness.evaluation.referee import HandedIn, priced_model, score_handed
+from harness.evaluation.text_cells import with_classes
 from harness.sandbox.submission import entry_name
 from harness.solving import answers
 from harness.solving.metrics import cell_score
@@ -115,12 +116,13 @@ class LocalCell:
         """Use `cell` as part of `run`. If it is `alone`, `close` closes the store and the connections to a server."""
         self._evaluation, self._cell, self._store, self._run = evaluation, cell, store, run
         self._model, self._alone = evaluation.model_for(cell), alone
-        self.task, self.shots = cell.task, load_shots(cell.file, cell.source, cell.split, cell.spec)
+        self.task = with_classes(cell.task, "harness.problem")
+        self.shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
         meter = Meter(cell.spec.calls, len(self.shots.train))
         self._meter = meter
         self._session = Session(priced_model(cell, self.shots, self._model), meter, self)
-        info = self._model.info(self.shots.train.texts, cell.task.template)
-        self.lm = InProcessBlackBox(self._session, info, cell.task, meter.budget)
+        info = self._model.info(self.shots.train.texts, self.task.template)
+        self.lm = InProcessBlackBox(self._session, info, self.task, meter.budget)
         self.lm.ready(dict(run.config))
         self._began, self._idle, self.stored = time.perf_counter(), self._model.traffic, False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from harness.solving.metrics import TEXT_SCALE, is_text
 from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ def metric_of(task: str, record: CellRecord) -> Metric:
 
 
 def classes_of(task: str, record: CellRecord) -> int:
-    """Number of classes of a cell.
+    """Number of classes of a cell; of a text task, of the scores that an output can have (`solving.metrics`).
 
     Raises:
         TaskError: the cell does not say it, and no such task ships.
     """
+    if is_text(metric_of(task, record)):
+        return TEXT_SCALE + 1
     return len(record.words) or len(_shipped(task).classes)
 
 

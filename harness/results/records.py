@@ -17,6 +17,7 @@ import msgspec
 
 from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
 from harness.results.asked import Asked  # noqa: TC001 - msgspec reads the types
+from harness.results.outputs import Outputs  # noqa: TC001 - as above
 from harness.results.status import FIRST_MARKS
 
 if TYPE_CHECKING:
@@ -270,6 +271,8 @@ class CellRecord:
     """What was exchanged with the server; None where the model was computed in the referee's process."""
     asked: Asked | None = None
     """What its queries were given; None in cells from before this count, and in those of the service."""
+    outputs: Outputs | None = None
+    """Of a text task what the answers wrote; None on another task, and where no answer was applied."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
@@ -289,7 +292,8 @@ class CellRecord:
                 del found[later]  # as it was stored before there was the field
         found["billed"] = None if self.billed is None else asdict(self.billed)
         found["asked"] = None if self.asked is None else asdict(self.asked)
-        for later in ("test_texts", "billed", "asked"):
+        found["outputs"] = None if self.outputs is None else asdict(self.outputs)
+        for later in ("test_texts", "billed", "asked", "outputs"):
             if found[later] is None:
                 del found[later]
         return found
@@ -333,6 +337,8 @@ class KeptAnswer:
     rows: int
     blob: bytes
     predictions: IntArray
+    outputs: tuple[str, ...] | None = None
+    """Of a text task what the answer wrote."""
 
 
 @dataclass(frozen=True)

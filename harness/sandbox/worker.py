@@ -23,7 +23,8 @@ import numpy as np
 
 from harness.blackbox import wire
 from harness.blackbox.client import RemoteBlackBox
-from harness.contract import Budget, Examples, ModelInfo, Shots, Task
+from harness.blackbox.text_client import RemoteTextBlackBox
+from harness.contract import Budget, Examples, ModelInfo, Shots, Task, TextTask
 from harness.errors import AnswerError, BudgetExhausted, ProtocolError, SubmissionError
 from harness.sandbox import answering, traces
 from harness.sandbox.submission import IMPORTABLE, load
@@ -67,10 +68,18 @@ def main(sock: socket.socket, packages: Sequence[str] = ()) -> None:
 
 
 def _run(sock: socket.socket, job: wire.Job, packages: Sequence[str]) -> wire.Finished:
-    task = msgspec.convert(job.task, Task)
-    shots = Shots(_examples(job.train_texts, job.train_labels), _examples(job.dev_texts, job.dev_labels))
-    budget = Budget(job.rows_total, job.rows_total, len(shots.train))
-    lm = RemoteBlackBox(sock, msgspec.convert(job.info, ModelInfo), task, budget)
+    shots = Shots(
+        _examples(job.train_texts, job.train_labels, job.train_references),
+        _examples(job.dev_texts, job.dev_labels, job.dev_references),
+    )
+    budget, info = Budget(job.rows_total, job.rows_total, len(shots.train)), msgspec.convert(job.info, ModelInfo)
+    task: Task | TextTask
+    if shots.train.references:
+        task = msgspec.convert(job.task, TextTask)
+        lm: RemoteBlackBox = RemoteTextBlackBox(sock, info, task, budget, shots)
+    else:
+        task = msgspec.convert(job.task, Task)
+        lm = RemoteBlackBox(sock, info, task, budget)
     if "matplotlib" not in packages:
         sys.modules["matplotlib"] = None  # type: ignore[assignment]  # pycma would load it: 29 MB for no use
     folder = Path(job.submission)
@@ -137,5 +146,8 @@ def _hint(problem: BaseException | None, packages: Sequence[str]) -> str:
     return ""
 
 
-def _examples(texts: list[tuple[str, ...]], labels: list[int]) -> Examples:
-    return Examples(tuple(tuple(text) for text in texts), np.array(labels, dtype=np.int64))
+def _examples(
+    texts: list[tuple[str, ...]], labels: list[int], references: list[tuple[str, ...]] | msgspec.UnsetType
+) -> Examples:
+    right = () if isinstance(references, msgspec.UnsetType) else tuple(map(tuple, references))
+    return Examples(tuple(tuple(text) for text in texts), np.array(labels, dtype=np.int64), right)

@@ -34,7 +34,7 @@ from harness.tracks.limits import AnswerLimits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from harness.blackbox.pricing import Answered
+    from harness.blackbox.answered import Answered
     from harness.contract import Examples, ModelInfo, Shots, Task
     from harness.lm.endpoint.requests import Traffic
     from harness.results.records import LedgerRow

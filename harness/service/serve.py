@@ -15,6 +15,7 @@ from harness.blackbox.session import Incumbent
 from harness.errors import InputError, StoreError
 from harness.evaluation.billing import between
 from harness.evaluation.referee import HandedIn, score_handed
+from harness.evaluation.text_cells import with_classes
 from harness.leaderboard.rank import score_cell
 from harness.results.records import Usage
 from harness.service.app import make_app
@@ -59,11 +60,10 @@ def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
     found = {}
     for cell in evaluation.cells:
         shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
-        info = evaluation.lm.info(shots.train.texts, cell.task.template)
+        task = with_classes(cell.task, "the service")
+        info = evaluation.lm.info(shots.train.texts, task.template)
         rows = cell.spec.tokens_of_a_row
-        found[cell.task.name, cell.split] = Place(
-            cell.task, cell.split, shots, info, cell.spec.calls, rows, cell.defences
-        )
+        found[cell.task.name, cell.split] = Place(task, cell.split, shots, info, cell.spec.calls, rows, cell.defences)
     return found
 
 

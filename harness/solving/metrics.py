@@ -6,13 +6,34 @@ for the leaderboard. A test holds the two equal.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.contract import TextMetric
+
 if TYPE_CHECKING:
     from harness.contract import IntArray, Metric
+
+
+TEXT_SCALE = 10_000
+"""The prediction of a text task is the score of each output in so many parts, so that it is a number as a class is."""
+
+
+def is_text(metric: Metric) -> bool:
+    """Whether a metric is one of generated texts.
+
+    Args:
+        metric: `Task.metric` or `TextTask.metric`.
+
+    Returns:
+        False for one of predicted classes.
+
+    Example:
+        ``is_text("chrf")  # True``
+    """
+    return metric in get_args(TextMetric)
 
 
 def accuracy(predicted: IntArray, labels: IntArray) -> npt.NDArray[np.float64]:
@@ -88,6 +109,8 @@ def score(metric: Metric, predicted: IntArray, labels: IntArray, classes: int) -
     Example:
         ``score(task.metric, logits.argmax(axis=-1), dev.labels, len(task.classes))  # (candidates,)``
     """
+    if is_text(metric):
+        return np.asarray(np.asarray(predicted).mean(axis=-1) / TEXT_SCALE, dtype=np.float64)
     if metric == "accuracy":
         return accuracy(predicted, labels)
     return f1(predicted, labels) if metric == "f1" else macro_f1(predicted, labels, classes)
@@ -111,6 +134,8 @@ def cell_score(metric: Metric, predicted: IntArray, labels: IntArray, classes: i
     Example:
         ``cell_score(task.metric, predicted, test.labels, len(task.classes))``
     """
+    if is_text(metric):
+        return float(score(metric, predicted, labels, classes))
     from sklearn.metrics import accuracy_score, f1_score  # noqa: PLC0415 - seconds, which only a finished cell spends
 
     if metric == "accuracy":
@@ -128,6 +153,9 @@ def majority_prediction(labels: IntArray) -> IntArray:
 def failed_prediction(metric: Metric, labels: IntArray) -> IntArray:
     """Predictions with which a failed cell is ranked: the majority class, or class 0 if the metric is F1 of class 1.
 
+    On a text task it has written nothing that scores.
+
     Most of MRPC's pairs are of class 1, so predicting 1 everywhere scores high and would reward a crash.
     """
-    return np.zeros(len(labels), dtype=np.int64) if metric == "f1" else majority_prediction(labels)
+    nothing = metric == "f1" or is_text(metric)
+    return np.zeros(len(labels), dtype=np.int64) if nothing else majority_prediction(labels)

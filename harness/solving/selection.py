@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from harness.solving.metrics import score
+from harness.solving.metrics import is_text, score
 
 if TYPE_CHECKING:
     from harness.contract import Examples, FloatArray, Task
@@ -18,7 +18,8 @@ class Selection:
     """Keeps the candidate that is best on dev so far.
 
     Args:
-        task: its metric decides: accuracy, macro-F1, or F1 of class 1.
+        task: its metric decides: accuracy, macro-F1, or F1 of class 1. On a text task, whose metric takes generated
+            texts, the loss decides.
         dev: the examples on which candidates are compared.
         by: ``metric``, with ties decided by the loss; ``loss``, with ties decided by the metric; or ``metric-alone``,
             as in BBT's code, where the first candidate must beat 0 and the earliest wins a tie.
@@ -49,7 +50,10 @@ class Selection:
         Raises:
             ValueError: the number of texts differs from dev's, or the number of losses from that of candidates.
         """
-        metrics = score(self._task.metric, scores.argmax(axis=-1), self._dev.labels, len(self._task.classes))
+        if is_text(self._task.metric):  # likelihoods tell nothing of it
+            metrics = np.zeros(len(losses))
+        else:
+            metrics = score(self._task.metric, scores.argmax(axis=-1), self._dev.labels, len(self._task.classes))
         found = []
         for k, (metric, loss) in enumerate(zip(metrics.tolist(), losses.tolist(), strict=True)):
             rank: tuple[float, ...] = (metric, -loss)

@@ -21,6 +21,7 @@ from harness.contract import Examples, Shots, Text
 from harness.errors import DataError
 from harness.tracks.files import read_table
 from harness.tracks.tasks import TaskFile, tasks_dir
+from harness.tracks.text_examples import draw_text_shots, read_references
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,6 +63,8 @@ def load_shots(file: TaskFile, source: Source, split: int, spec: TrackTask) -> S
     Raises:
         DataError: the split is missing, or a file is malformed.
     """
+    if file.text is not msgspec.UNSET:
+        return draw_text_shots(_text_mini(file, source, "pool"), spec.shots, spec.dev, f"{file.name}/{split}")
     if source.kind == "files":
         folder = _split_folder(file, source, split)
         ending = _files(file).format
@@ -96,6 +99,8 @@ def load_test(file: TaskFile, source: Source) -> Examples:
     Raises:
         DataError: it is missing or malformed.
     """
+    if file.text is not msgspec.UNSET:
+        return _text_mini(file, source, "test")
     if source.test is not None:
         return _private_test(file, source.test)
     if source.kind == "files":
@@ -201,9 +206,8 @@ def draw_shots(pool: Examples, classes: int, train: int, dev: int, key: str) -> 
 
 def examples_sha256(examples: Examples) -> str:
     """Digest of texts and labels, which is stored with every result."""
-    payload = json.dumps(
-        [[list(text), int(label)] for text, label in zip(examples.texts, examples.labels, strict=True)]
-    )
+    said = examples.references or examples.labels.tolist()
+    payload = json.dumps([[list(text), answer] for text, answer in zip(examples.texts, said, strict=True)])
     return hashlib.sha256(payload.encode()).hexdigest()
 
 
@@ -271,6 +275,15 @@ def _private_test(file: TaskFile, directory: Path) -> Examples:
     if here[0] != possible[-1]:
         return read_tsv(here[0], file)
     return _mini(file, "test", directory) if file.files is None else read_file(here[0], file)
+
+
+def _text_mini(file: TaskFile, source: Source, part: str) -> Examples:
+    """Texts and references of a miniature; of ``--test-data``, those of the test set."""
+    if source.kind != "embedded":
+        raise DataError(f"task {file.name} is answered by text; its data are the miniature: leave out --data")
+    own = Path(file.folder).parent if isinstance(file.folder, str) else tasks_dir()
+    root = source.test if source.test is not None and part == "test" else own
+    return read_references(root / file.name / "mini" / f"{part}.jsonl", file.fields)
 
 
 def _mini(file: TaskFile, part: str, tasks: Path | None = None) -> Examples:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from harness.contract import Examples, Metric
+from harness.contract import ClassMetric, Examples
 from harness.errors import DataError, InputError, counted
 from harness.tracks.dividing import Divided, Sizes, divide
 from harness.tracks.files import Row, column_names, format_of, read_table, write_table
@@ -197,10 +197,10 @@ def _words(wanted: Wanted, classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(f" {word.strip()}" for word in words)
 
 
-def _metric(name: str, classes: int) -> Metric:
-    found = next((each for each in get_args(Metric) if each == name), None)
+def _metric(name: str, classes: int) -> ClassMetric:
+    found = next((each for each in get_args(ClassMetric) if each == name), None)
     if found is None or (found == "f1" and classes != 2):  # noqa: PLR2004
-        fitting = ", ".join(each for each in get_args(Metric) if each != "f1" or classes == 2)  # noqa: PLR2004
+        fitting = ", ".join(each for each in get_args(ClassMetric) if each != "f1" or classes == 2)  # noqa: PLR2004
         raise InputError(f"--metric {name}: {fitting} can score {classes} classes")
     return found  # type: ignore[no-any-return]  # of get_args
 
@@ -234,7 +234,12 @@ def _list(texts: Sequence[str]) -> str:
 
 
 def _task_toml(
-    wanted: Wanted, form: Format, classes: Sequence[str], labels: Sequence[str], words: Sequence[str], metric: Metric
+    wanted: Wanted,
+    form: Format,
+    classes: Sequence[str],
+    labels: Sequence[str],
+    words: Sequence[str],
+    metric: ClassMetric,
 ) -> str:
     fields = len(wanted.text)
     masked, causal = _TEMPLATES[fields]

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
 import msgspec
 
-from harness.contract import Metric, Task
+from harness.contract import ClassMetric, Metric, Task
 from harness.errors import InputError, TaskError, did_you_mean
+from harness.tracks.text_tasks import TextSpec, TextTaskFile, text_problems, text_task
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from harness.contract import TextMetric, TextTask
 
 Kind = Literal["masked", "causal", "seq2seq"]
 
@@ -120,11 +123,16 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None if no data lie in the task's folder as files with named columns."""
     folder: str | msgspec.UnsetType = msgspec.UNSET
     """The absolute path of the task's folder, where it is not one of those that ship. It is not in the file."""
+    text: TextSpec | msgspec.UnsetType = msgspec.UNSET
+    """Of a task whose answer is text, which has no classes and no cloze; see `harness.tracks.text_tasks`."""
 
     @property
     def substance(self) -> bytes:
         """What scores depend on in the file, as bytes: classes, metric and wordings, without title and data."""
-        return msgspec.json.encode([self.classes, self.fields, self.metric, self.profiles], order="deterministic")
+        counted: list[object] = [self.classes, self.fields, self.metric, self.profiles]
+        if self.text is not msgspec.UNSET:
+            counted.append(self.text)
+        return msgspec.json.encode(counted, order="deterministic")
 
     @property
     def written_labels(self) -> tuple[str, ...]:
@@ -159,7 +167,19 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise TaskError(f"task {self.name}, profile {profile!r}: {problem}") from None
         return Task(self.name, self.classes, self.metric, cloze.template, words, self.fields)
 
+    def wording(self, profile: str, kind: Kind, model: Tokens | None = None) -> Task | TextTask:
+        """`task`, or the text task in the wording of `profile`.
+
+        Raises:
+            TaskError: as `task`; a text task needs a causal model.
+        """
+        if self.text is msgspec.UNSET:
+            return self.task(profile, kind, model)
+        return text_task(self.name, self.fields, cast("TextMetric", self.metric), self.text, profile, kind)
+
     def _cloze(self, profile: str, kind: Kind) -> Cloze:
+        if self.text is not msgspec.UNSET:
+            raise TaskError(f"task {self.name} is answered by text, and this is for tasks with classes; take another")
         found = self.profiles.get(OWN_PROFILE if profile == OWN_PROFILE_BEFORE else profile)
         if found is None:
             raise TaskError(f"task {self.name}: no profile {profile!r}; there are {', '.join(sorted(self.profiles))}")
@@ -214,11 +234,21 @@ def load_task(name: str, root: Path | None = None) -> TaskFile:
         there = task_names(root)
         known = ", ".join(there) or "none"
         raise TaskError(f"no task {name!r}{did_you_mean(name, there)} in {path.parents[1]}; there are {known}")
-    file = read_toml(path, TaskFile, TaskError)
+    file = _read(path)
     problem = next(task_problems(path, file), None)
     if problem:
         raise TaskError(problem)
     return file if root is None else msgspec.structs.replace(file, folder=str(path.parent.absolute()))
+
+
+def _read(path: Path) -> TaskFile:
+    """A task file of either kind; one with a table ``[text]`` is that of a text task."""
+    if not re.search(r"^\s*\[text\]", path.read_text(encoding=ENCODING, errors="replace"), flags=re.MULTILINE):
+        return read_toml(path, TaskFile, TaskError)
+    own = read_toml(path, TextTaskFile, TaskError)
+    for keys, message in text_problems(own):
+        raise TaskError(f"{path}:{line_of(path.read_text(encoding=ENCODING), keys)}: {message}")
+    return TaskFile(own.name, own.title, (), own.fields, own.metric, {}, text=own.text)
 
 
 def find_task(name: str, root: Path | None) -> TaskFile:
@@ -277,10 +307,9 @@ def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:
     count = len(file.classes)
     if file.name != folder:
         yield ["name"], f"name is {file.name!r} but the folder is {folder!r}; make them equal"
-    if count < 2 or len(set(file.classes)) != count:  # noqa: PLR2004
-        yield ["classes"], f"{count} classes, {len(set(file.classes))} distinct; at least 2 distinct are needed"
-    if file.metric == "f1" and count != 2:  # noqa: PLR2004
-        yield ["metric"], f"metric f1 compares class 1 with class 0, and there are {count} classes; use macro_f1"
+    if file.text is not msgspec.UNSET:
+        return
+    yield from _class_problems(file, count)
     if not file.profiles:
         yield ["profiles"], f"no profile; add [profiles.{OWN_PROFILE}] with `masked`"
     for name, profile in file.profiles.items():
@@ -291,6 +320,15 @@ def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:
     if file.folder is not msgspec.UNSET:
         yield ["folder"], "unknown field `folder`: a task's folder is where its task.toml is"
     yield from _source_problems(file)
+
+
+def _class_problems(file: TaskFile, count: int) -> Iterator[tuple[list[str], str]]:
+    if count < 2 or len(set(file.classes)) != count:  # noqa: PLR2004
+        yield ["classes"], f"{count} classes, {len(set(file.classes))} distinct; at least 2 distinct are needed"
+    if file.metric not in get_args(ClassMetric):
+        yield ["metric"], f"metric {file.metric} compares texts; with classes it is {', '.join(get_args(ClassMetric))}"
+    if file.metric == "f1" and count != 2:  # noqa: PLR2004
+        yield ["metric"], f"metric f1 compares class 1 with class 0, and there are {count} classes; use macro_f1"
 
 
 def _source_problems(file: TaskFile) -> Iterator[tuple[list[str], str]]:

@@ -19,7 +19,7 @@ from harness.contract import Prompt, Subspace
 from harness.errors import BudgetExhausted, QueryError, StoreError
 
 if TYPE_CHECKING:
-    from harness.blackbox.pricing import Answered
+    from harness.blackbox.answered import Answered
 
 TASK = fake_task()
 TEXTS = (("w1 w2 w3",), ("w4 w5",))

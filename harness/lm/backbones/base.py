@@ -36,6 +36,9 @@ class Batch:
     all other reads belong to the encoder."""
     edits: tuple[LayerEdit | None, ...] = ()
     """What candidates change in each layer; empty where nothing is changed."""
+    prefix: int = 0
+    """How many of the first tokens, which all texts share, may be computed once for all of them. A row's last digits
+    then depend on the texts beside it."""
 
 
 class Backbone(Protocol):

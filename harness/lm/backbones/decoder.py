@@ -93,7 +93,7 @@ class DecoderBackbone(PlainBackbone):
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`. The layers below the first one where candidates differ are computed once."""
-        row = _packed(batch, batch.start + batch.prompts[0].shape[1] if batch.prompts else 0)
+        row = packed(batch, self.shared(batch))
         if row is None:
             return super().hidden(batch)
         apart = next((depth for depth, values in enumerate(batch.prompts) if len(values) > 1), self.layers)
@@ -111,15 +111,29 @@ class DecoderBackbone(PlainBackbone):
                 out[members] = self._through(x, range(apart, self.layers), some, row, rotation).float()
             return out
 
+    def shared(self, batch: Batch) -> int:
+        """How many tokens of a batch are computed once for all its texts: the prompt's, and those of its prefix."""
+        return max(batch.prefix, batch.start + batch.prompts[0].shape[1] if batch.prompts else 0)
+
     def _through(
-        self, x: torch.Tensor, depths: range, batch: Batch, row: _Row, rotation: tuple[torch.Tensor, ...]
+        self,
+        x: torch.Tensor,
+        depths: range,
+        batch: Batch,
+        row: _Row,
+        rotation: tuple[torch.Tensor, ...],
+        keep: Callable[[int, torch.Tensor], None] = lambda _depth, _kv: None,
     ) -> torch.Tensor:
-        """Run the layers `depths`: (1 or candidates, tokens, width); after the last, (..., texts, reads, width)."""
+        """Run the layers `depths`: (1 or candidates, tokens, width); after the last, (..., texts, reads, width).
+
+        `keep` gets each layer's keys and values: (1 or candidates, tokens, 2 * key heads, head width).
+        """
         for depth in depths:
             if depth < len(batch.prompts):
                 x = _prompted(x, batch, depth)
             layer = self._weights[depth]
             qkv = layer.projected(x, rotation, self._block)
+            keep(depth, qkv[:, :, layer.heads :])
             if depth < self.layers - 1:
                 x = layer.finished(x, _attended(row, layer, qkv), self._block)
             else:
@@ -172,7 +186,7 @@ class _Row:
         return self.shared + sum(group.sees.shape[0] * group.sees.shape[3] for group in self.groups)
 
 
-def _packed(batch: Batch, shared: int) -> _Row | None:
+def packed(batch: Batch, shared: int) -> _Row | None:
     """The batch as one row with its first `shared` tokens once, or None if texts differ in those tokens."""
     device, longest = batch.ids.device, batch.ids.shape[1]
     ids, positions, mask = batch.ids.cpu(), batch.positions.cpu(), batch.mask.cpu()

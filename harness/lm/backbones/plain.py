@@ -79,6 +79,19 @@ class PlainBackbone:
             some = (in_blocks(head, size, self._block, rows) for rows in torch.split(flat, _ROWS_AT_ONCE))
             return torch.cat([logits.logsumexp(dim=-1) for logits in some]).reshape(hidden.shape[:-1])
 
+    def next_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of the whole vocabulary: (rows, width) -> float32 (rows, vocabulary)."""
+        with torch.inference_mode():
+            return in_blocks(self._head(slice(None)), len(self._output), self._block, hidden)
+
+    def log_likelihood(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Log-probability of each row's token: (rows, width), (rows,) int64 -> float32 (rows,)."""
+        found = []
+        for rows, ids in zip(torch.split(hidden, _ROWS_AT_ONCE), torch.split(targets, _ROWS_AT_ONCE), strict=True):
+            logits = self.next_logits(rows)
+            found.append(logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1))
+        return torch.cat(found)
+
     def _head(self, words: torch.Tensor | slice) -> Callable[[torch.Tensor], torch.Tensor]:
         """The function from states (rows, width) to logits of `words` (rows, words). It converts the matrix once."""
         output, bias = self._output[words].float(), None if self._bias is None else self._bias[words].float()
