@@ -17,7 +17,8 @@ from harness.blackbox import limits, wire
 from harness.blackbox.answer_price import AnswerPrice, check_price
 from harness.blackbox.answered import FLOAT_BYTES, TOKEN_BYTES, Answered, nominal_up
 from harness.blackbox.lock import waited_s
-from harness.contract import Coordinates, Prompt
+from harness.blackbox.text_query import NO_WEIGHTS, soft
+from harness.contract import Coordinates, Prompt, Weights
 from harness.errors import AnswerError, QueryError
 from harness.results.records import LedgerRow
 
@@ -51,6 +52,7 @@ class TextPricing:
         query = asked.query
         template = self.task.template if query.template is None else query.template
         self.lm.check(query.prompts)
+        soft(query.prompts)
         limits.check_template(template)
         meter.price(query.candidates, len(query.texts))
         written: int
@@ -96,7 +98,7 @@ class TextPricing:
         encoded: Encoded = self.text_lm.encode(template, query.texts, query.mode, longest)
         sizes = [own + len(target) for (own, _), target in zip(encoded.sizes, targets, strict=True)]
         meter.charge(query.candidates, sum(map(self._rows, sizes)))
-        found = self.text_lm.score(query.prompts, encoded, targets)
+        found = self.text_lm.score(soft(query.prompts), encoded, targets)
         written = query.candidates * sum(map(len, targets))
         values = wire.Array.of(found.values)
         return wire.Scored(meter.budget.rows_left, values, found.lengths.tolist()), encoded, written
@@ -125,7 +127,7 @@ class TextPricing:
                 sizes[n] += 1
             return True
 
-        found = self.text_lm.generate(query.prompts, encoded, how, go_on)
+        found = self.text_lm.generate(soft(query.prompts), encoded, how, go_on)
         written = wire.Written(meter.budget.rows_left, found.texts, found.tokens.tolist(), found.cut)
         return written, encoded, int(found.tokens.sum())
 
@@ -186,6 +188,8 @@ def only_member(answer: Answer) -> Member:
     given = [name for name, value in more.items() if value]
     if given:
         raise AnswerError(f"member 0 has {', '.join(given)}; on a text task it is a template and a prompt")
+    if isinstance(member.prompt, Weights):
+        raise AnswerError(f"member 0: {NO_WEIGHTS}")
     if isinstance(member.prompt, Prompt | Coordinates) and len(member.prompt) != 1:
         raise AnswerError(f"member 0: {len(member.prompt)} candidate prompts; exactly 1 is needed")
     return member
@@ -193,6 +197,7 @@ def only_member(answer: Answer) -> Member:
 
 def mode_of(member: Member) -> Mode | None:
     """How the prompt of a member is put in; None without one."""
-    if member.prompt is None:
+    prompt = soft(member.prompt)
+    if prompt is None:
         return None
-    return member.prompt.mode if isinstance(member.prompt, Prompt) else member.prompt.space.mode
+    return prompt.mode if isinstance(prompt, Prompt) else prompt.space.mode

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from harness.blackbox.query import Query, string_of, words_of
+from harness.contract import Weights
 from harness.errors import QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.blackbox.text_model import Decoding
-    from harness.contract import Prompts, Text
+    from harness.contract import Prompts, SoftPrompts, Text
+
+NO_WEIGHTS = "candidates change weights, and on a text task they are soft prompts; tasks with classes take both"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class TextQuery:
 
     @classmethod
     def score(
-        cls, prompts: Prompts | None, texts: Sequence[Text | str], targets: Sequence[str], template: str | None
+        cls, prompts: SoftPrompts | None, texts: Sequence[Text | str], targets: Sequence[str], template: str | None
     ) -> Self:
         """Make a query of the arguments of `TextBlackBox.score`.
 
@@ -41,7 +44,7 @@ class TextQuery:
 
     @classmethod
     def generate(
-        cls, prompts: Prompts | None, texts: Sequence[Text | str], template: str | None, how: Decoding
+        cls, prompts: SoftPrompts | None, texts: Sequence[Text | str], template: str | None, how: Decoding
     ) -> Self:
         """Make a query of the arguments of `TextBlackBox.generate`.
 
@@ -53,3 +56,14 @@ class TextQuery:
         if not math.isfinite(how.temperature):
             raise QueryError(f"temperature {how.temperature}; a finite number of at least 0 is needed")
         return cls(Query.of(prompts, texts, template, None, None, normalize=False), how=how)
+
+
+def soft(prompts: Prompts | None) -> SoftPrompts | None:
+    """The candidates of a query about text: soft prompts, or none.
+
+    Raises:
+        QueryError: they change weights.
+    """
+    if isinstance(prompts, Weights):
+        raise QueryError(NO_WEIGHTS)
+    return prompts

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.contract.arrays import Text
-    from harness.contract.prompts import Prompts
+    from harness.contract.prompts import SoftPrompts
     from harness.contract.tasks import Examples
 
 
@@ -147,7 +147,7 @@ class TextBlackBox(BlackBox, Protocol):
     """The language model of a text task: it also gives the likelihood of texts, and writes."""
 
     def score(
-        self, prompts: Prompts | None, texts: Sequence[Text], targets: Sequence[str], template: str | None = None
+        self, prompts: SoftPrompts | None, texts: Sequence[Text], targets: Sequence[str], template: str | None = None
     ) -> Likelihoods:
         """Log-likelihood of given continuations, by token, in one forward pass.
 
@@ -173,7 +173,7 @@ class TextBlackBox(BlackBox, Protocol):
 
     def generate(
         self,
-        prompts: Prompts | None,
+        prompts: SoftPrompts | None,
         texts: Sequence[Text],
         template: str | None = None,
         most_tokens: int | None = None,

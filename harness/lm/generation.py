@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from harness.blackbox.text_model import Decoding
-    from harness.contract import Mode, Prompts, Text
+    from harness.contract import Mode, SoftPrompts, Text
     from harness.lm.backbones.base import Batch
 
 CACHE_BYTES = 512 << 20
@@ -82,13 +82,13 @@ class Generation:
                 raise QueryError(f"the target {target!r} has no token; a target is the text whose likelihood is asked")
         return tuple(map(tuple, ids))
 
-    def score(self, prompts: Prompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
+    def score(self, prompts: SoftPrompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
         """See `TextModel`. Texts of like length are forwarded together, as `LanguageModel.forward` does."""
         asked = f"{1 if prompts is None else len(prompts)} candidates x {len(texts)} texts and their targets"
         with self._lm.device_lock, memory_for(asked, "Ask for fewer at once"):
             return self._score(prompts, texts, targets)
 
-    def _score(self, prompts: Prompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
+    def _score(self, prompts: SoftPrompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
         lm = self._lm
         layers = () if prompts is None else lm._layers(prompts)
         candidates, extra = 1 if prompts is None else len(prompts), layers[0].shape[1] if layers else 0
@@ -122,7 +122,7 @@ class Generation:
         return Likelihoods(values, sizes)
 
     def generate(
-        self, prompts: Prompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
+        self, prompts: SoftPrompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
     ) -> Generated:
         """See `TextModel`. There is a checkpoint before each step."""
         asked = f"{1 if prompts is None else len(prompts)} candidates x {len(texts)} texts of {how.most_tokens} tokens"
@@ -130,7 +130,7 @@ class Generation:
             return self._generate(prompts, texts, how, go_on)
 
     def _generate(
-        self, prompts: Prompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
+        self, prompts: SoftPrompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
     ) -> Generated:
         lm = self._lm
         layers = () if prompts is None else lm._layers(prompts)
@@ -219,7 +219,7 @@ class Generation:
             first += texts
 
     def _batch(
-        self, encoded: Sequence[Encoded], layers: tuple[torch.Tensor, ...], prompts: Prompts | None, candidates: int
+        self, encoded: Sequence[Encoded], layers: tuple[torch.Tensor, ...], prompts: SoftPrompts | None, candidates: int
     ) -> Batch:
         """A batch whose common beginning is computed once, unless a row's digits must not depend on its neighbours."""
         batch = self._lm._batch(encoded, layers, prompts, candidates)
