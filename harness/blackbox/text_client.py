@@ -16,7 +16,7 @@ import numpy as np
 from harness.blackbox import wire
 from harness.blackbox.client import RemoteBlackBox
 from harness.blackbox.text_model import Decoding
-from harness.blackbox.text_query import TextQuery, soft
+from harness.blackbox.text_query import TextQuery, only_soft
 from harness.contract import Budget, Coordinates, Generated, Likelihoods
 from harness.errors import ProtocolError, QueryError
 
@@ -87,14 +87,14 @@ class RemoteTextBlackBox(RemoteBlackBox):
         """See `BlackBox`; without `words`, those of the two classes of this module: (candidates, texts, 2)."""
         if words is not None:
             return super().logits(prompts, texts, template, words, normalize)
-        asked = TextQuery.score(soft(prompts), texts, [""] * len(texts), template).query.texts
+        asked = TextQuery.score(only_soft(prompts), texts, [""] * len(texts), template).query.texts
         unknown = [text for text in asked if text not in self._said]
         if unknown:
             raise QueryError(
                 f"text {unknown[0][0][:60]!r} is neither of train nor of dev, so that no reference of it is known; "
                 "ask lm.score with targets, or lm.generate"
             )
-        likely = self.score(soft(prompts), texts, [self._said[text] for text in asked], template).means
+        likely = self.score(only_soft(prompts), texts, [self._said[text] for text in asked], template).means
         p = np.exp(likely)
         return np.stack([likely, np.log(np.maximum(1 - p, _NEVER))], axis=-1).astype(np.float32)
 

@@ -17,7 +17,7 @@ from harness.blackbox import limits, wire
 from harness.blackbox.answer_price import AnswerPrice, check_price
 from harness.blackbox.answered import FLOAT_BYTES, TOKEN_BYTES, Answered, nominal_up
 from harness.blackbox.lock import waited_s
-from harness.blackbox.text_query import NO_WEIGHTS, soft
+from harness.blackbox.text_query import NO_WEIGHTS, only_soft
 from harness.contract import Coordinates, Prompt, Weights
 from harness.errors import AnswerError, QueryError
 from harness.results.records import LedgerRow
@@ -52,7 +52,7 @@ class TextPricing:
         query = asked.query
         template = self.task.template if query.template is None else query.template
         self.lm.check(query.prompts)
-        soft(query.prompts)
+        only_soft(query.prompts)
         limits.check_template(template)
         meter.price(query.candidates, len(query.texts))
         written: int
@@ -98,7 +98,7 @@ class TextPricing:
         encoded: Encoded = self.text_lm.encode(template, query.texts, query.mode, longest)
         sizes = [own + len(target) for (own, _), target in zip(encoded.sizes, targets, strict=True)]
         meter.charge(query.candidates, sum(map(self._rows, sizes)))
-        found = self.text_lm.score(soft(query.prompts), encoded, targets)
+        found = self.text_lm.score(only_soft(query.prompts), encoded, targets)
         written = query.candidates * sum(map(len, targets))
         values = wire.Array.of(found.values)
         return wire.Scored(meter.budget.rows_left, values, found.lengths.tolist()), encoded, written
@@ -127,7 +127,7 @@ class TextPricing:
                 sizes[n] += 1
             return True
 
-        found = self.text_lm.generate(soft(query.prompts), encoded, how, go_on)
+        found = self.text_lm.generate(only_soft(query.prompts), encoded, how, go_on)
         written = wire.Written(meter.budget.rows_left, found.texts, found.tokens.tolist(), found.cut)
         return written, encoded, int(found.tokens.sum())
 
@@ -197,7 +197,7 @@ def only_member(answer: Answer) -> Member:
 
 def mode_of(member: Member) -> Mode | None:
     """How the prompt of a member is put in; None without one."""
-    prompt = soft(member.prompt)
+    prompt = only_soft(member.prompt)
     if prompt is None:
         return None
     return prompt.mode if isinstance(prompt, Prompt) else prompt.space.mode

@@ -58,7 +58,7 @@ class TextQuery:
         return cls(Query.of(prompts, texts, template, None, None, normalize=False), how=how)
 
 
-def soft(prompts: Prompts | None) -> SoftPrompts | None:
+def only_soft(prompts: Prompts | None) -> SoftPrompts | None:
     """The candidates of a query about text: soft prompts, or none.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.text_model import Decoding
 from harness.blackbox.text_pricing import TextPricing, mode_of, only_member
-from harness.blackbox.text_query import soft
+from harness.blackbox.text_query import only_soft
 from harness.contract import TextTask
 from harness.errors import AnswerError, InputError, QueryError
 from harness.evaluation.text_metrics import scores
@@ -84,7 +84,7 @@ def write(answer: Answer, task: TextTask, lm: Served, texts: Sequence[Text]) -> 
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
             some = tuple(texts[first : first + _TEXTS_AT_ONCE])
             encoded = model.encode(member.template, some, mode_of(member), task.most_tokens)
-            found += model.generate(soft(member.prompt), encoded, how, lambda _sequences: True).texts[0]
+            found += model.generate(only_soft(member.prompt), encoded, how, lambda _sequences: True).texts[0]
             checkpoint()
     except QueryError as problem:
         raise AnswerError(f"the model refuses this answer: {problem}") from problem
