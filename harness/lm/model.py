@@ -37,7 +37,7 @@ from harness.lm.checks import check_finite, check_tokenizer
 from harness.lm.chunks import cut_by_reads, cut_by_tokens, padded
 from harness.lm.device import memory_for
 from harness.lm.prompts import TOGETHER, check_prompts, forget, mode_of, prompt_layers
-from harness.lm.text import SENTINEL, Encoded, TextSet, Vocabulary, encode, mask_token
+from harness.lm.text import SENTINEL, Encoded, TextSet, Vocabulary, mask_token, text_set
 from harness.lm.tuning import Tuner
 
 if TYPE_CHECKING:
@@ -188,11 +188,7 @@ class LanguageModel:
         longest = self.max_tokens - (0 if mode is None else self.prompt_tokens)
         if mode != "add" and self._separator is not None:  # no p0 stands in the text, so nothing has to part them
             template = template.removeprefix(self._separator).lstrip(" ")
-        encoded = []
-        for text in texts:
-            checkpoint()
-            encoded.append(encode(self.tokenizer, self.kind, template, text, longest))
-        return TextSet(tuple(encoded))
+        return text_set(self.tokenizer, self.kind, template, texts, longest)
 
     def word_ids(self, words: Sequence[str]) -> list[list[int]]:
         """Token ids of each word, verbatim."""

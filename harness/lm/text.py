@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.limits import as_read
 from harness.blackbox.query import words_of
 from harness.errors import QueryError
@@ -149,6 +150,15 @@ def encode(
     if at is None:
         raise QueryError(f"template {template!r}: the tokenizer did not keep {mask!r} as one token")
     return Encoded(tuple(ids[i] for i in keep), keep.index(at), sum(owner[i] is not None for i in keep))
+
+
+def text_set(tokenizer: Any, kind: Kind, template: str, texts: Sequence[Text], longest: int) -> TextSet:
+    """Fill `template` with each of `texts` and tokenise it, as `encode` does, with a checkpoint before each text."""
+    encoded = []
+    for text in texts:
+        checkpoint()
+        encoded.append(encode(tokenizer, kind, template, text, longest))
+    return TextSet(tuple(encoded))
 
 
 def _fill(template: str, text: Text, mask: str, whole: bool) -> tuple[str, list[tuple[int, int]], int]:

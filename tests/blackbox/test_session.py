@@ -18,7 +18,7 @@ from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session, Tuning
 from harness.contract import Answer, Subspace, Task
 from harness.errors import ProtocolError, StoreError
-from harness.lm import model
+from harness.lm import text as lm_text
 from harness.solving.answers import to_bytes
 from harness.tracks.tasks import load_task
 
@@ -468,7 +468,7 @@ def test_texts_words_and_projections_are_prepared_once_however_many_queries_need
 
         return count
 
-    monkeypatch.setattr("harness.lm.model.encode", counted("texts", model.encode))
+    monkeypatch.setattr("harness.lm.text.encode", counted("texts", lm_text.encode))
     monkeypatch.setattr("harness.blackbox.projection.generate", counted("projections", projection.generate))
     monkeypatch.setattr(tiny_lm._tokens, "single_ids", counted("words", tiny_lm._tokens.single_ids))
     line = connect()

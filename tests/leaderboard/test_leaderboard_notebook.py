@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import report_site
+from notebooks import executed, said
 
 from harness.leaderboard.exports import tidy_cells
 from harness.leaderboard.rank import rank
@@ -15,14 +15,9 @@ from harness.leaderboard.table import document, write_document, write_records
 from harness.results.store import Store
 
 if TYPE_CHECKING:
-    import nbformat as nbformat_types
+    from pathlib import Path
 
-nbclient = pytest.importorskip("nbclient")
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("ipykernel")
 pytest.importorskip("matplotlib", reason="matplotlib is in the extra `report`")
-
-NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "notebook_leaderboard.ipynb"
 
 
 @pytest.mark.filterwarnings("ignore")  # Jupyter's own
@@ -36,13 +31,9 @@ def test_the_notebook_recomputes_the_leaderboard(tmp_path: Path, monkeypatch: py
     write_document(document(ranking), tmp_path / "mini.csv", tmp_path / "mini.json")
     write_records(tidy_cells(ranking), tmp_path / "mini-cells.csv")
     monkeypatch.setenv("HARNESS_CELLS", str(tmp_path / "mini-cells.csv"))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    notebook: nbformat_types.NotebookNode = nbformat.read(NOTEBOOK, as_version=4)
-    where = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    nbclient.NotebookClient(notebook, timeout=300, resources=where, kernel_name="python3").execute()
-    said = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", ()))
-    found = re.search(r"difference of averages: ([\d.]+); of ends of curves: ([\d.]+)", said)
-    assert found, said
+    printed = said(executed("notebook_leaderboard.ipynb", tmp_path, monkeypatch, timeout=300))
+    found = re.search(r"difference of averages: ([\d.]+); of ends of curves: ([\d.]+)", printed)
+    assert found, printed
     assert float(found[1]) <= 0.00006  # the ranking's are rounded to four digits
     assert float(found[2]) <= 0.00001
-    assert "of 3" in said
+    assert "of 3" in printed

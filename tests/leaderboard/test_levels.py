@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from made_up import key
 
+from harness.cli.ranking import _levels
 from harness.leaderboard.levels import bought, level_records, level_table
 from harness.leaderboard.rank import rank
 from harness.results.records import CellRecord, Run, StoredCell
@@ -60,3 +62,11 @@ def test_without_the_bare_template_or_calls_there_is_no_price() -> None:
     assert (only.gain, only.per_hundred) == (None, None)
     (free,) = bought(rank(Results(manual=(0, 0, 50)), key().track))
     assert (free.gain, free.per_hundred) == (0.0, None)
+
+
+def test_without_a_complete_entry_the_command_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    ranking = dataclasses.replace(rank(Results(manual=(0, 0, 50)), key().track), entries=(), elsewhere=())
+    _levels(ranking, as_json=False)
+    assert "no entry has all cells of track" in capsys.readouterr().out
+    _levels(ranking, as_json=True)
+    assert capsys.readouterr().out.strip() == "[]"

@@ -10,7 +10,7 @@ import pytest
 
 from harness.blackbox import cells, projection
 from harness.contract import Subspace
-from harness.lm import model
+from harness.lm import text
 
 if TYPE_CHECKING:
     from harness.lm.model import LanguageModel
@@ -27,7 +27,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return lambda *given: found.append(name) or real(*given)
 
     monkeypatch.setattr(projection, "generate", noting("projection", projection.generate))
-    monkeypatch.setattr(model, "encode", noting("text", model.encode))
+    monkeypatch.setattr(text, "encode", noting("text", text.encode))
     return found
 
 

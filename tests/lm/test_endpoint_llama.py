@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from llama_server import llama_server, quantised_weights
 
-from harness.errors import ModelError
 from harness.lm.endpoint.model import connect
 from harness.lm.endpoint.requests import KEY
 from harness.lm.endpoint.ways import LABELS
 from harness.lm.load import load_model
-from harness.lm.packages import located
 from harness.tracks.examples import Source, load_test
 from harness.tracks.tasks import load_task
 from harness.tracks.track import load_track
@@ -33,48 +30,18 @@ QUANTISED = 0.6
 """Largest difference of a logit: llama.cpp rounds activations to 8 bits where weights have 4; measured 0.3."""
 WHOLE = 0.02
 """The same where the server has the weights in float32, as this process has them."""
-SERVER = """
-import sys, time, xllamacpp
-given = xllamacpp.CommonParams()
-given.model.path, given.n_ctx, given.n_parallel, given.port, given.verbosity = sys.argv[1], 2048, 2, 0, -1
-given.cpuparams.n_threads = 1  # more would wait for each other on busy cores
-server = xllamacpp.Server(given)
-print(server.listening_address, file=sys.stderr, flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
 def gguf() -> Path:
     """The file with the quantised weights."""
-    for package in ("xllamacpp", "gguf"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"needs {package}; pip install xllamacpp gguf accelerate")
-    try:
-        return next(Path(located(TRACK.model.source)).glob("*.gguf"))
-    except ModelError as problem:
-        pytest.skip(str(problem))
-
-
-@contextlib.contextmanager
-def serving(weights: Path) -> Iterator[str]:
-    """A server in a process of its own, and its address."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(weights)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        assert process.stdin is not None
-        try:
-            yield next(line.strip() for line in process.stderr if line.startswith("http://"))
-        finally:
-            process.kill()
+    return quantised_weights()
 
 
 @pytest.fixture(scope="module")
 def quantised(gguf: Path) -> Iterator[str]:
     """The address of a server with the quantised weights."""
-    with serving(gguf) as url:
+    with llama_server(gguf) as url:
         yield url
 
 
@@ -135,7 +102,7 @@ def test_the_quantised_server_agrees_with_the_dequantised_weights(quantised: str
 
 
 def test_the_server_with_the_same_weights_has_the_same_numbers(gguf: Path, here: Any, tmp_path: Path) -> None:
-    with serving(dequantised(gguf, tmp_path / "float32.gguf")) as url:
+    with llama_server(dequantised(gguf, tmp_path / "float32.gguf")) as url:
         assert furthest(url, here, normalize=True)[0] < WHOLE
 
 

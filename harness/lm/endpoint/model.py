@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from harness.blackbox.cells import cell, served
-from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.model import Forwarded
 from harness.blackbox.weights import soft
 from harness.contract import ModelInfo, Outputs, Weights
@@ -27,7 +26,7 @@ from harness.lm.endpoint.requests import Endpoint, Traffic
 from harness.lm.endpoint.soft import SoftInputs
 from harness.lm.load import load_tokenizer
 from harness.lm.prompts import mode_of
-from harness.lm.text import TextSet, Vocabulary, encode
+from harness.lm.text import TextSet, Vocabulary, text_set
 from harness.results.records import ENDPOINT
 
 if TYPE_CHECKING:
@@ -199,11 +198,7 @@ class EndpointModel:
         return self._text_sets(cell(), template, texts, longest)
 
     def _text_set(self, _cell: object, template: str, texts: tuple[Text, ...], longest: int) -> TextSet:
-        encoded = []
-        for text in texts:
-            checkpoint()
-            encoded.append(encode(self.tokenizer, self.kind, template, text, longest))
-        return TextSet(tuple(encoded))
+        return text_set(self.tokenizer, self.kind, template, texts, longest)
 
     def forward(
         self,

@@ -56,6 +56,22 @@ def test_files_that_the_examples_name_are_there() -> None:
     assert {"service", "postgres"} <= set(extras[1].split(","))
 
 
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="no docker-compose on this machine")
+def test_compose_understands_its_file_and_asks_for_what_it_is_not_given(tmp_path: Path) -> None:
+    command = ["docker-compose", "--file", str(SERVICE / "compose.yaml"), "config"]
+    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    given = bare | {"POSTGRES_PASSWORD": "secret", "DOMAIN": "localhost"}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    merged = yaml.safe_load(done.stdout)
+    book = "postgresql+psycopg://harness@database/book"
+    assert book in merged["services"]["service"]["command"]
+    assert f"--book {book} --new-tokens" in (SERVICE / "compose.yaml").read_text(encoding="utf-8"), "the comment"
+    refused = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "see the top of this file" in refused.stderr
+
+
 @pytest.mark.parametrize("script", ["examples/service/install.sh", "examples/cluster/submit.sh"])
 def test_scripts_are_shell(script: str) -> None:
     shell = "bash" if "submit" in script else "sh"
