@@ -8,7 +8,6 @@ failed cell does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,34 +18,21 @@ from harness.evaluation.engines.job import Job
 from harness.evaluation.run import Evaluation
 from harness.leaderboard.ablation import Variant, Varied, variants
 from harness.leaks.extraction import Extraction, extract
-from harness.sandbox.submission import entry_name, find
 from harness.tracks.defences import read_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from harness.evaluation.overrides import Overrides
     from harness.evaluation.run import Progress
+    from harness.leaks.solvers import Solver
     from harness.results.store import Store
-    from harness.sandbox.submission import Submission
     from harness.tracks.track import Track
 
 AS_IT_IS = "none"
 SOLVERS = ("manual", "dect", "house:search=false")
 """Submissions whose points are compared by default: seconds a cell."""
-
-
-@dataclass(frozen=True)
-class Solver:
-    """A submission with its options."""
-
-    submission: Submission
-    options: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """As the leaderboard shows it."""
-        return entry_name(self.submission.name, self.options)
 
 
 @dataclass(frozen=True)
@@ -66,23 +52,6 @@ class Guarded:
     def share(self) -> float:
         """Share of the last layer that the attack knows in the end, averaged over tasks."""
         return sum(each.last.share if each.last else 0.0 for each in self.stolen) / len(self.stolen)
-
-
-def solver(text: str) -> Solver:
-    """Read ``FOLDER`` or ``FOLDER:NAME=VALUE,...``; a name alone is a folder of ``submissions``.
-
-    Raises:
-        InputError: there is no such submission, or an option has no value.
-    """
-    folder, _, options = text.partition(":")
-    path = Path(folder) if Path(folder).is_dir() else Path("submissions") / folder
-    given = {}
-    for item in filter(None, options.split(",")):
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise InputError(f"--solver {text}: FOLDER:NAME=VALUE,NAME=VALUE expected, and {item!r} has no value")
-        given[name] = value
-    return Solver(find(path), given)
 
 
 def weigh(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.errors import InputError
 from harness.leaks.chart import draw
-from harness.leaks.policy import solver
+from harness.leaks.solvers import solver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,4 +84,4 @@ def test_a_policy_that_is_none_is_told(tmp_path: Path, tiny_track: Path) -> None
     twice = CliRunner().invoke(app, [*asked, str(bad), "--policy", str(bad)])
     assert "a file name of its own" in str(twice.exception)
     alone = CliRunner().invoke(app, ["leaks", "--solver", "manual"])
-    assert "--solver goes with --policy" in str(alone.exception)
+    assert "--solver goes with behaviour, membership and --policy" in str(alone.exception)
