@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from harness.cli.console import err, open_store, out, print_json, say
+from harness.cli.console import STORE, err, existing_store, open_store, out, print_json, say
 from harness.cli.options import NOTHING, AsJson, TasksDir, TrackName, overriding
 from harness.errors import InputError
 from harness.tracks.track import load_track
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from harness.tracks.track import Track
 
 commands = typer.Typer()
-What = Literal["layer", "behaviour", "membership"]
+What = Literal["layer", "behaviour", "membership", "stored"]
+OWN = "results/leaks.db"
 LAYER = "layer: what the attack may spend"
 ANSWERS = "behaviour and membership: which answers"
 DEFENCES = "What an organiser's defences cost"
@@ -82,7 +83,8 @@ def leaks(
         What,
         typer.Argument(
             help="layer: how much of the model's last layer its logits give away. behaviour: how well a student copies "
-            "an answer. membership: whether an answer tells which examples it was tuned on.",
+            "an answer. membership: whether an answer tells which examples it was tuned on. stored: what the entries "
+            "of a results database were given, sent and give away.",
             metavar="WHAT",
         ),
     ] = "layer",
@@ -124,13 +126,14 @@ def leaks(
         ),
     ] = None,
     url: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--store",
-            help="Results database of the runs that are attacked; a run that is in it is not run again.",
+            help="Results database of the runs that are attacked; a run that is in it is not run again. Default "
+            f"{OWN}, and for stored {STORE}.",
             rich_help_panel=WRITTEN,
         ),
-    ] = "results/leaks.db",
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to write tables (CSV) and charts to.", rich_help_panel=WRITTEN)
     ] = None,
@@ -149,13 +152,20 @@ def leaks(
     [bold]membership[/bold] tells from an answer which texts it was tuned on, by answers on other splits of the pool
     (LiRA, Carlini et al. 2022; RMIA, Zarifzadeh et al. 2024): members found at few false positives, with intervals.
 
+    [bold]stored[/bold] asks no model: it reads ledgers and answers. For each entry it says how many dimensions of the
+    last layer its replies can have shown, how many labelled examples stand in clear in its answers, and what it sent.
+
     [bold]--policy FILE[/bold] evaluates an organiser's defences like a submission: it runs solvers and the attack on
     the last layer with and without them, and sets points lost against leakage prevented.
     """
-    if solver and what == "layer" and not policy:
-        raise InputError("--solver goes with behaviour, membership and --policy; layer attacks the model, no answer")
+    if solver and what in {"layer", "stored"} and not policy:
+        raise InputError("--solver goes with behaviour, membership and --policy; the others attack no answer")
     chosen = load_track(track, tasks_dir)
-    with contextlib.closing(open_store("sqlite://" if what == "layer" and not policy else url)) as store:
+    if what == "stored" and not policy:
+        with contextlib.closing(existing_store(url or STORE)) as store:
+            _stored(_Asked(chosen, overrides, store, (), folder, as_json))
+        return
+    with contextlib.closing(open_store("sqlite://" if what == "layer" and not policy else url or OWN)) as store:
         asked = _Asked(chosen, overrides, store, tuple(solver or ()), folder, as_json)
         if policy:
             _policies(asked, policy)
@@ -238,6 +248,26 @@ def _membership(asked: _Asked, shadows: int) -> None:
             if not asked.as_json:
                 _wide().print(membership(each.name, task, found))
     asked.write("membership", rows)
+
+
+def _stored(asked: _Asked) -> None:
+    """What the entries of a database were given, sent and give away."""
+    from harness.evaluation.preparation import source_of  # noqa: PLC0415
+    from harness.leaderboard.disclosure import disclosure, records, table  # noqa: PLC0415
+    from harness.leaderboard.rank import rank  # noqa: PLC0415
+
+    track = asked.track
+    ranking = rank(asked.store, track.name, track.fingerprint, track.planned, track.ranks)
+    source = source_of(track, asked.overrides)
+    entries = [each for each in (*ranking.entries, *ranking.elsewhere) if not each.white_box]
+    found = [disclosure(asked.store, each, track, source) for each in entries]
+    if not found:
+        raise InputError(f"no entry on track {track.name} in this database; run: harness evaluate submissions/ajo")
+    if not asked.as_json:
+        _wide().print(
+            table(found, f"track {track.name}: what entries were given, sent and give away; nothing is ranked")
+        )
+    asked.write("stored", records(found))
 
 
 def _policies(asked: _Asked, policies: list[Path]) -> None:

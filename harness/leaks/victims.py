@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def tuned(track: Track, overrides: Overrides, store: Store, solver: Solver, progress: Progress) -> str:
-    """The run of a submission on the chosen cells; those that are stored are not run again."""
-    plan = local.run(Job(track, overrides, store, (solver.submission,), solver.options), progress)
+    """The run of a submission on the chosen cells; those that are stored are not run again, unless they failed."""
+    plan = local.run(Job(track, overrides, store, (solver.submission,), solver.options, again=True), progress)
     return plan.peek(store, solver.submission, solver.options).id
 
 

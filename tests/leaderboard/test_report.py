@@ -115,7 +115,7 @@ def in_csv(built: Built) -> list[dict[str, str]]:
 
 def test_there_is_a_page_for_everything(built: Built, pages: dict[str, Page]) -> None:
     """One per entry, task and pair, and the eight of the head."""
-    assert built.pages == len(pages) == 8 + 5 + 9 + PAIRS
+    assert built.pages == len(pages) == 9 + 5 + 9 + PAIRS
     assert built.bytes == sum(p.stat().st_size for p in built.path.rglob("*") if p.is_file())
     assert len([name for name in pages if name.startswith("submissions/")]) == 9
 
