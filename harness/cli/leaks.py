@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -187,10 +188,10 @@ def _layer(asked: _Asked, rows: int | None, words: int | None) -> None:
     for cell in asked.cells(evaluation):
         name = f"{cell.task.name}/{cell.split}"
         with _status(name) as said:
+            progress = partial(_rows_of, name, said)
             made = extract(
-                evaluation, cell, asked.store, rows=rows, words=words, seed=asked.overrides.seed,
-                progress=lambda n, of, name=name, said=said: said(f"{name}: {n:,} of {of:,} rows"),
-            )  # type: ignore[misc]  # fmt: skip
+                evaluation, cell, asked.store, rows=rows, words=words, seed=asked.overrides.seed, progress=progress
+            )
         found.append(made)
         if asked.as_json:
             continue
@@ -202,6 +203,10 @@ def _layer(asked: _Asked, rows: int | None, words: int | None) -> None:
         elif made.rows_spent < made.rows_wanted:
             say(f"the budget ended the attack: {made.rows_spent:,} of {made.rows_wanted:,} rows")
     asked.write("layer", [row for each in found for row in each.records()])
+
+
+def _rows_of(name: str, said: Callable[[str], None], rows: int, of: int) -> None:
+    said(f"{name}: {rows:,} of {of:,} rows")
 
 
 def _behaviour(asked: _Asked) -> None:

@@ -83,7 +83,8 @@ def copied(
         others |= dict.fromkeys(text for text in (*more.train.texts, *more.dev.texts) if text not in known)
 
     def victim(texts: Sequence[Text]) -> IntArray:
-        return confidences(evaluation, cell, answer, texts).argmax(axis=1)
+        found: IntArray = confidences(evaluation, cell, answer, texts).argmax(axis=1)
+        return found
 
     words = plain_words(evaluation.lm.words)
     test = load_test(cell.file, cell.source)

@@ -16,8 +16,6 @@ from harness.contract import Coordinates
 if TYPE_CHECKING:
     from .conftest import Bench
 
-from .conftest import load
-
 DRAWS = 4000
 
 
@@ -38,15 +36,15 @@ def test_one_example_changes_no_odds_by_more_than_epsilon(pairs: list[tuple[int,
     assert np.abs(ratio).max() <= epsilon + 1e-9
 
 
-def test_it_draws_by_these_odds() -> None:
+def test_it_draws_by_these_odds(bench: Bench) -> None:
     rng, utilities, epsilon = np.random.default_rng(0), [10, 12, 13, 9], 0.8
-    module = load("private_selection")
+    module = bench.load("private_selection")
     drawn = np.bincount([module.exponential(utilities, epsilon, rng) for _ in range(DRAWS)], minlength=4) / DRAWS
     assert np.abs(drawn - odds(utilities, epsilon)).max() < 4 * math.sqrt(0.25 / DRAWS)
 
 
-def test_replacing_an_example_changes_a_utility_by_at_most_one() -> None:
-    rng, right = np.random.default_rng(1), load("private_selection").right
+def test_replacing_an_example_changes_a_utility_by_at_most_one(bench: Bench) -> None:
+    rng, right = np.random.default_rng(1), bench.load("private_selection").right
     q, labels = rng.standard_normal((12, 3)), rng.integers(3, size=12)
     for place, label in itertools.product(range(12), range(3)):
         other, theirs = q.copy(), labels.copy()
