@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from typing import TYPE_CHECKING
 
 import outer_models
@@ -59,8 +60,11 @@ def test_points_are_set_against_leakage(tmp_path: Path, tiny_track: Path) -> Non
     picture = (tmp_path / "out" / "policies.svg").read_bytes()
     assert b"points lost" in picture
     assert b"rank" in picture
-    again = CliRunner().invoke(app, [*asked, "--json"])
-    assert again.exit_code == 0, again.output
+    some = CliRunner().invoke(app, [*asked, "--split", "1", "--json"])
+    assert some.exit_code == 0, some.output
+    fewer = json.loads(some.stdout)["policies"]
+    assert {row["cells"] for row in fewer} == {1}, "other cells of the same runs do not count"
+    assert {row["failed_cells"] for row in fewer if (row["policy"], row["solver"]) == ("words", "heads")} == {1}
 
 
 def test_the_chart_has_the_same_bytes_each_time(tmp_path: Path) -> None:
