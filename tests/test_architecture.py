@@ -61,7 +61,7 @@ def test_no_module_imports_itself_over_others() -> None:
 
 def test_the_house_stays_small() -> None:
     at_the_top = [path for path in (ROOT / "harness").iterdir() if not path.name.startswith(("_tasks", "__pycache__"))]
-    assert len(at_the_top) <= 17
+    assert len(at_the_top) <= 18
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert not {str(path): lines for path, lines in lengths.items() if lines > 400}
 

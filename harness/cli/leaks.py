@@ -3,50 +3,91 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from harness.cli.console import err, open_store, out, print_json, say
+from harness.cli.console import STORE, err, existing_store, open_store, out, print_json, say
 from harness.cli.options import NOTHING, AsJson, TasksDir, TrackName, overriding
 from harness.errors import InputError
 from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from harness.evaluation.overrides import Overrides
+    from harness.evaluation.progress import LiveProgress, PlainProgress
     from harness.evaluation.referee import Cell
     from harness.evaluation.run import Evaluation
-    from harness.leaks.extraction import Extraction
     from harness.results.store import Store
     from harness.tracks.track import Track
 
 commands = typer.Typer()
-What = Literal["layer"]
-ATTACK = "What the attack may spend"
+What = Literal["layer", "behaviour", "membership", "stored"]
+OWN = "results/leaks.db"
+LAYER = "layer: what the attack may spend"
+ANSWERS = "behaviour and membership: which answers"
 DEFENCES = "What an organiser's defences cost"
-WRITTEN = "What is written"
+WRITTEN = "What is kept and written"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a command is about, and where its tables go."""
+
+    track: Track
+    overrides: Overrides
+    store: Store
+    solvers: tuple[str, ...]
+    folder: Path | None
+    as_json: bool
+
+    def cells(self, evaluation: Evaluation) -> list[Cell]:
+        """The chosen cells; the first split of each task where no split is chosen."""
+        if self.overrides.splits:
+            return list(evaluation.cells)
+        return list({cell.task.name: cell for cell in reversed(evaluation.cells)}.values())[::-1]
+
+    def write(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Print rows as JSON, if that is wanted, and write them as CSV into the folder, if there is one."""
+        from harness.leaderboard.table import write_records  # noqa: PLC0415
+
+        if self.as_json:
+            print_json({"track": self.track.name, name: rows})
+        if self.folder is not None:
+            if not rows:
+                raise InputError(f"--out {self.folder}: nothing was given to the attack; there is no table to write")
+            write_records(list(rows), self.folder / f"{name}.csv")
+            err.print(f"written: {self.folder / f'{name}.csv'}", markup=False, soft_wrap=True)
 
 
 @commands.command(
     epilog="Examples:\n\n"
     "  harness leaks --task sst2 --split 1\n\n"
+    "  harness leaks behaviour --solver dect --task sst2 --split 1\n\n"
+    "  harness leaks membership --solver dect --task sst2\n\n"
     "  harness leaks --policy defences.toml --policy stricter.toml --task sst2 --out leaks\n\n"
-    "  harness leaks layer --track mini-causal --task sst2 --split 1 --rows 200 --json\n\n"
     "docs/leaks.md says in plain words what is stolen, what it costs, and which defences close it."
 )
 @overriding(
     *("data", "model", "staged", "device", "backend", "endpoint", "served_model", "concurrency"),
-    *("tasks", "splits", "calls", "seed"),
-    helps={"seed": "Draws the words and texts of an attack."},
+    *("tasks", "splits", "calls", "seed", "sandbox"),
+    helps={"seed": "Seed of runs, and of the words, texts and draws of an attack."},
 )
 def leaks(
     what: Annotated[
         What,
-        typer.Argument(help="layer: how much of the model's last layer its logits give away.", metavar="WHAT"),
+        typer.Argument(
+            help="layer: how much of the model's last layer its logits give away. behaviour: how well a student copies "
+            "an answer. membership: whether an answer tells which examples it was tuned on. stored: what the entries "
+            "of a results database were given, sent and give away.",
+            metavar="WHAT",
+        ),
     ] = "layer",
     track: TrackName = "mini",
     tasks_dir: TasksDir = None,
@@ -54,15 +95,29 @@ def leaks(
     rows: Annotated[
         int | None,
         typer.Option(
-            "--rows", help="Rows to spend; default a quarter more than the model's width.", rich_help_panel=ATTACK
+            "--rows", help="Rows to spend; default a quarter more than the model's width.", rich_help_panel=LAYER
         ),
     ] = None,
     words: Annotated[
         int | None,
+        typer.Option("--words", help="Words to ask about; default four times the width.", min=2, rich_help_panel=LAYER),
+    ] = None,
+    solver: Annotated[
+        list[str] | None,
         typer.Option(
-            "--words", help="Words to ask about; default four times the width.", min=2, rich_help_panel=ATTACK
+            "--solver",
+            help="Whose answers are attacked, or whose points a policy costs: FOLDER, or FOLDER:NAME=VALUE,NAME=VALUE; "
+            "repeatable. Default dect, and with --policy manual, dect and house:search=false.",
+            rich_help_panel=ANSWERS,
         ),
     ] = None,
+    shadows: Annotated[
+        int,
+        typer.Option(
+            "--shadows", help="membership: splits that are drawn from the pool and tuned on.", min=8,
+            rich_help_panel=ANSWERS,
+        ),
+    ] = 64,
     policy: Annotated[
         list[Path] | None,
         typer.Option(
@@ -71,171 +126,198 @@ def leaks(
             rich_help_panel=DEFENCES,
         ),
     ] = None,
-    solver: Annotated[
-        list[str] | None,
+    url: Annotated[
+        str | None,
         typer.Option(
-            "--solver",
-            help="With --policy: whose points are compared, FOLDER or FOLDER:NAME=VALUE; repeatable. Default manual, "
-            "dect and house:search=false.",
-            rich_help_panel=DEFENCES,
+            "--store",
+            help="Results database of the runs that are attacked; a run that is in it is not run again. Default "
+            f"{OWN}, and for stored {STORE}.",
+            rich_help_panel=WRITTEN,
         ),
     ] = None,
-    url: Annotated[
-        str, typer.Option("--store", help="Results database of the runs behind policies.", rich_help_panel=DEFENCES)
-    ] = "results/leaks.db",
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to write tables (CSV) and charts to.", rich_help_panel=WRITTEN)
     ] = None,
     as_json: AsJson = False,
-) -> None:
-    """Measure what leaks through the black box, by attacks that any submission could make.
+) -> None:  # fmt: skip
+    """Measure what leaks through the black box, by attacks that any submission or participant could make.
 
     [bold]layer[/bold] steals the last layer (Carlini et al., ICML 2024): it asks for the logits of many words on random
     texts, and finds the hidden width and the head's subspace in them. Every row is metered and written to a ledger like
     a submission's. The table says, for each number of rows, the width that was found, how much of unseen logits lies
     outside of the stolen subspace, and how often the likeliest word is foretold.
 
+    [bold]behaviour[/bold] trains students on what a tuned answer says of random texts and of texts of the task (Krishna
+    et al., ICLR 2020): agreement and accuracy on unseen texts, by number of queries.
+
+    [bold]membership[/bold] tells from an answer which texts it was tuned on, by answers on other splits of the pool
+    (LiRA, Carlini et al. 2022; RMIA, Zarifzadeh et al. 2024): members found at few false positives, with intervals.
+
+    [bold]stored[/bold] asks no model: it reads ledgers and answers. For each entry it says how many dimensions of the
+    last layer its replies can have shown, how many labelled examples stand in clear in its answers, and what it sent.
+
     [bold]--policy FILE[/bold] evaluates an organiser's defences like a submission: it runs solvers and the attack on
     the last layer with and without them, and sets points lost against leakage prevented.
     """
-    if policy:
-        _policies(load_track(track, tasks_dir), overrides, policy, solver, url, folder, as_json)
+    if solver and what in {"layer", "stored"} and not policy:
+        raise InputError("--solver goes with behaviour, membership and --policy; the others attack no answer")
+    chosen = load_track(track, tasks_dir)
+    if what == "stored" and not policy:
+        with contextlib.closing(existing_store(url or STORE)) as store:
+            _stored(_Asked(chosen, overrides, store, (), folder, as_json))
         return
-    if solver:
-        raise InputError("--solver goes with --policy: it says whose points a policy costs")
-    from harness.evaluation.run import Evaluation  # noqa: PLC0415 - torch
-    from harness.results.store import Store  # noqa: PLC0415
-
-    with contextlib.closing(Store("sqlite://")) as store:
-        evaluation = Evaluation(load_track(track, tasks_dir), overrides, store)
-        if what == "layer":
-            _layer(evaluation, _once(evaluation, overrides), store, overrides.seed, rows, words, folder, as_json)
-
-
-def _once(evaluation: Evaluation, overrides: Overrides) -> list[Cell]:
-    """The chosen cells; the first split of each task where no split is chosen, for an attack needs no examples."""
-    if overrides.splits:
-        return list(evaluation.cells)
-    return list({cell.task.name: cell for cell in reversed(evaluation.cells)}.values())[::-1]
+    with contextlib.closing(open_store("sqlite://" if what == "layer" and not policy else url or OWN)) as store:
+        asked = _Asked(chosen, overrides, store, tuple(solver or ()), folder, as_json)
+        if policy:
+            _policies(asked, policy)
+        elif what == "layer":
+            _layer(asked, rows, words)
+        elif what == "behaviour":
+            _behaviour(asked)
+        else:
+            _membership(asked, shadows)
 
 
-def _layer(
-    evaluation: Evaluation,
-    cells: list[Cell],
-    store: Store,
-    seed: int,
-    rows: int | None,
-    words: int | None,
-    folder: Path | None,
-    js: bool,
-) -> None:
+def _layer(asked: _Asked, rows: int | None, words: int | None) -> None:
     """Steal the last layer on each chosen cell."""
-    from harness.leaderboard.table import write_records  # noqa: PLC0415
-    from harness.leaks.extraction import extract  # noqa: PLC0415 - torch
+    from harness.evaluation.run import Evaluation  # noqa: PLC0415 - torch, as the next
+    from harness.leaks.extraction import extract  # noqa: PLC0415
+    from harness.leaks.tables import layer, layer_line  # noqa: PLC0415
 
-    found = []
-    for cell in cells:
-        with err.status(f"{cell.task.name}/{cell.split}") as status:
+    evaluation, found = Evaluation(asked.track, asked.overrides, asked.store), []
+    for cell in asked.cells(evaluation):
+        name = f"{cell.task.name}/{cell.split}"
+        with _status(name) as said:
+            progress = partial(_rows_of, name, said)
             made = extract(
-                evaluation, cell, store, rows=rows, words=words, seed=seed,
-                progress=lambda n, of: status.update(f"{cell.task.name}/{cell.split}: {n:,} of {of:,} rows"),  # noqa: B023
-            )  # fmt: skip
+                evaluation, cell, asked.store, rows=rows, words=words, seed=asked.overrides.seed, progress=progress
+            )
         found.append(made)
-        if not js:
-            _show(made)
-    records = [row for each in found for row in each.records()]
-    if js:
-        print_json({"track": evaluation.track.name, "model": evaluation.lm.name, "layer": records})
-    if folder is not None:
-        if not records:
-            raise InputError(f"--out {folder}: nothing was given to the attack, so there is no table to write")
-        write_records(records, folder / "layer.csv")
-        err.print(f"written: {folder / 'layer.csv'}", markup=False, soft_wrap=True)
+        if asked.as_json:
+            continue
+        if made.curve:
+            _wide().print(layer(made))
+        say(layer_line(made))
+        if made.refused:
+            say(f"refused: {made.refused}")
+        elif made.rows_spent < made.rows_wanted:
+            say(f"the budget ended the attack: {made.rows_spent:,} of {made.rows_wanted:,} rows")
+    asked.write("layer", [row for each in found for row in each.records()])
 
 
-def _policies(
-    track: Track,
-    overrides: Overrides,
-    policies: list[Path],
-    solvers: list[str] | None,
-    url: str,
-    folder: Path | None,
-    js: bool,
-) -> None:
+def _rows_of(name: str, said: Callable[[str], None], rows: int, of: int) -> None:
+    said(f"{name}: {rows:,} of {of:,} rows")
+
+
+def _behaviour(asked: _Asked) -> None:
+    """Copy the answers of solvers on each chosen cell."""
+    from harness.evaluation.run import Evaluation  # noqa: PLC0415 - torch, as the next
+    from harness.leaks.solvers import solver  # noqa: PLC0415
+    from harness.leaks.tables import behaviour  # noqa: PLC0415
+    from harness.leaks.victims import copied, tuned  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = []
+    for each in map(solver, asked.solvers or ("dect",)):
+        with _progress() as progress:
+            run = tuned(asked.track, asked.overrides, asked.store, each, progress)
+        evaluation = Evaluation(asked.track, asked.overrides, asked.store)
+        for cell in asked.cells(evaluation):
+            with _status(f"{each.name} on {cell.task.name}/{cell.split}") as said:
+                found = copied(evaluation, cell, asked.store, run, each.name, asked.overrides.seed, said)
+            place = {"entry": found.entry, "task": found.task, "split": found.split}
+            victim = {"victim_accuracy": found.victim_accuracy, "majority": found.majority}
+            rows += [place | dataclasses.asdict(copy) | victim for copy in found.found]
+            if not asked.as_json:
+                _wide().print(behaviour(found))
+                say(f"always the victim's commonest class: agreement {100 * found.majority:.1f} %")
+    asked.write("behaviour", rows)
+
+
+def _membership(asked: _Asked, shadows: int) -> None:
+    """Attack the labelled examples of solvers on each chosen task."""
+    from harness.leaks.membership import attacked  # noqa: PLC0415
+    from harness.leaks.shadows import cast  # noqa: PLC0415 - torch
+    from harness.leaks.solvers import solver  # noqa: PLC0415
+    from harness.leaks.tables import membership  # noqa: PLC0415
+
+    if asked.overrides.splits:
+        raise InputError("--split: membership draws splits of its own; choose how many with --shadows")
+    rows: list[dict[str, Any]] = []
+    for each in map(solver, asked.solvers or ("dect",)):
+        for task in asked.overrides.tasks or tuple(asked.track.tasks):
+            with _progress() as progress, _status(f"{each.name} on {task}") as said:
+                cast_now = cast(asked.track, asked.overrides, asked.store, each, task, shadows, progress, said)
+                said("the attacks")
+                found = attacked(cast_now, asked.overrides.seed)
+            rows += [{"entry": each.name, "task": task} | dataclasses.asdict(one) for one in found]
+            if not asked.as_json:
+                _wide().print(membership(each.name, task, found))
+    asked.write("membership", rows)
+
+
+def _stored(asked: _Asked) -> None:
+    """What the entries of a database were given, sent and give away."""
+    from harness.evaluation.preparation import source_of  # noqa: PLC0415
+    from harness.leaderboard.disclosure import disclosure, records, table  # noqa: PLC0415
+    from harness.leaderboard.rank import rank  # noqa: PLC0415
+
+    track = asked.track
+    ranking = rank(asked.store, track.name, track.fingerprint, track.planned, track.ranks)
+    source = source_of(track, asked.overrides)
+    entries = [each for each in (*ranking.entries, *ranking.elsewhere) if not each.white_box]
+    found = [disclosure(asked.store, each, track, source) for each in entries]
+    if not found:
+        raise InputError(f"no entry on track {track.name} in this database; run: harness evaluate submissions/ajo")
+    if not asked.as_json:
+        _wide().print(
+            table(found, f"track {track.name}: what entries were given, sent and give away; nothing is ranked")
+        )
+    asked.write("stored", records(found))
+
+
+def _policies(asked: _Asked, policies: list[Path]) -> None:
     """Weigh policies, and print and write what they cost and prevent."""
-    from harness.evaluation.progress import LiveProgress, PlainProgress  # noqa: PLC0415 - torch, as the next
-    from harness.leaderboard.table import write_records  # noqa: PLC0415
-    from harness.leaks.policy import SOLVERS, records, solver, weigh  # noqa: PLC0415
-
-    chosen = [solver(text) for text in solvers or SOLVERS]
-    progress = LiveProgress(err, None) if err.is_terminal else PlainProgress(err, None)
+    from harness.leaks import tables  # noqa: PLC0415
+    from harness.leaks.policy import SOLVERS, records, weigh  # noqa: PLC0415 - torch
+    from harness.leaks.solvers import solver  # noqa: PLC0415
 
     def stealing(policy: str, rows: int, of: int) -> None:
         if rows >= of:
             err.print(f"the attack behind policy {policy} has spent {rows:,} rows", markup=False)
 
-    with contextlib.closing(open_store(url)) as store, progress:
-        found = weigh(track, overrides, store, policies, chosen, progress, stealing)
+    chosen = [solver(text) for text in asked.solvers or SOLVERS]
+    with _progress() as progress:
+        found = weigh(asked.track, asked.overrides, asked.store, policies, chosen, progress, stealing)
     rows = records(found)
-    if js:
-        print_json({"track": track.name, "policies": rows})
-    else:
-        _wide().print(_weighed(rows))
-    if folder is None:
+    if not asked.as_json:
+        _wide().print(tables.policies(rows))
+    asked.write("policies", rows)
+    if asked.folder is None:
         return
-    write_records(rows, folder / "policies.csv")
     try:
         from harness.leaks.chart import draw  # noqa: PLC0415 - matplotlib
-
-        draw(rows, folder / "policies.svg")
     except ModuleNotFoundError as lacking:
-        err.print(f"written: {folder / 'policies.csv'}; no chart, {lacking.name} is not installed", markup=False)
+        err.print(f"no chart, {lacking.name} is not installed", markup=False)
         return
-    err.print(f"written: {folder / 'policies.csv'} and policies.svg", markup=False, soft_wrap=True)
+    draw(rows, asked.folder / "policies.svg")
+    err.print(f"written: {asked.folder / 'policies.svg'}", markup=False, soft_wrap=True)
 
 
-def _weighed(rows: list[dict[str, Any]]) -> Table:
-    """The table of policies and solvers."""
-    table = Table(title="what policies cost and prevent", title_justify="left")
-    for name in ("policy", "solver", "points", "lost [95 %]", "failed cells", "last layer known", "prevented"):
-        table.add_column(name, justify="left" if name in {"policy", "solver"} else "right")
-    for row in rows:
-        lost = "" if row["lost"] is None else _points(row["lost"], row["lost_low"], row["lost_high"])
-        prevented = "—" if row["prevented"] is None else f"{100 * row['prevented']:.1f} %"
-        table.add_row(
-            row["policy"], escape(row["solver"]), f"{100 * row['average']:.1f}", escape(lost),
-            f"{row['failed_cells']} of {row['cells']}", f"{100 * row['share_of_last_layer']:.1f} %", prevented,
-        )  # fmt: skip
-    return table
+def _progress() -> LiveProgress | PlainProgress:
+    """The progress of cells, as `harness evaluate` shows it."""
+    from harness.evaluation.progress import LiveProgress, PlainProgress  # noqa: PLC0415 - torch
+
+    return LiveProgress(err, None) if err.is_terminal else PlainProgress(err, None)
 
 
-def _points(value: float, low: float, high: float) -> str:
-    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def _show(found: Extraction) -> None:
-    """Print the curve of one cell and a line that sums it up."""
-    last = found.last
-    table = Table(title=f"{found.task}/{found.split}: the last layer, stolen by rows", title_justify="left")
-    for name in ("rows", "calls", "width found", "gap", "subspace error", "R² of other words"):
-        table.add_column(name, justify="right")
-    table.add_column("top-1 agreement")
-    for each in found.curve:
-        table.add_row(
-            f"{each.rows:,}", f"{each.calls:.2f}", str(each.width or "—"), f"{each.gap:,.1f}",
-            f"{each.subspace_error:.2g}", f"{each.explained:.4f}", str(each.agreement),
-        )  # fmt: skip
-    if last is not None:
-        _wide().print(table)
-        said = f"the hidden width, {last.width}," if last.width == found.width else "no exact width"
-        say(
-            f"{found.rows_spent:,} rows, {found.calls_spent:.1f} of {found.calls_total:,} calls, gave {said} and the "
-            f"logits of {last.words - last.known:,} other words on unseen texts with R² {last.explained:.6f}"
-        )
-    if found.refused:
-        say(f"refused: {found.refused}")
-    elif found.rows_spent < found.rows_wanted:
-        say(f"the budget ended the attack: {found.rows_spent:,} of {found.rows_wanted:,} rows")
+@contextlib.contextmanager
+def _status(begun: str) -> Iterator[Callable[[str], None]]:
+    """Say what is being done: in a terminal in one line, and elsewhere nothing."""
+    if not err.is_terminal:
+        yield lambda _said: None
+        return
+    with err.status(begun) as status:
+        yield status.update
 
 
 def _wide() -> Console:

@@ -156,7 +156,7 @@ def _show(results: Store, ranking: Ranking, chosen: Track, asked: _Asked) -> Non
     if asked.as_json:
         print_json(_for_machines(results, ranking, uploaded, chosen.rounding))
         return
-    for line in chosen.competition.lines():
+    for line in (*chosen.competition.lines(), *chosen.defences.lines()):
         say(line)
     if not ranking.entries:
         say(f"no ranked runs on track {name} in {shown(asked.store)}; run: {first}")

@@ -45,6 +45,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.margins(y=0.3)
         axes.set_xlabel("leakage prevented (% of the last layer that the attack knows without the policy)")
         axes.set_ylabel("points lost, with intervals")
-        axes.legend(fontsize=7)
+        if placed:
+            axes.legend(fontsize=7)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None, "Creator": None})

@@ -97,7 +97,7 @@ def random_words(lm: BlackBox, count: int, rng: np.random.Generator, always: Seq
     Raises:
         InputError: the vocabulary has fewer.
     """
-    single = sorted({word for word in lm.vocabulary() if word.strip().isalpha()} - set(always))
+    single = sorted(set(filter(_is_word, lm.vocabulary())) - set(always))
     wanted = count - len(always)
     if wanted > len(single):
         raise InputError(f"{count:,} words to ask about; the vocabulary has {len(single) + len(always):,}")
@@ -105,10 +105,18 @@ def random_words(lm: BlackBox, count: int, rng: np.random.Generator, always: Seq
     return (*always, *(single[i] for i in sorted(drawn)))
 
 
+def _is_word(word: str) -> bool:
+    return word.strip().isalpha()
+
+
+def plain_words(vocabulary: Sequence[str]) -> list[str]:
+    """The words of a vocabulary of which texts are made: letters of ASCII, without the space before."""
+    return sorted({word.strip() for word in vocabulary if _is_word(word) and word.isascii()})
+
+
 def random_texts(lm: BlackBox, count: int, fields: int, rng: np.random.Generator) -> tuple[Text, ...]:
     """Texts of random words of the vocabulary: the attack needs no data."""
-    known = sorted({word.strip() for word in lm.vocabulary() if word.strip().isalpha() and word.isascii()})
-    each = TEXT_WORDS // fields
+    known, each = plain_words(lm.vocabulary()), TEXT_WORDS // fields
     drawn = rng.integers(len(known), size=(count, fields, each))
     return tuple(tuple(" ".join(known[i] for i in field) for field in text) for text in drawn)
 

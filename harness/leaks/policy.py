@@ -8,7 +8,6 @@ failed cell does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,34 +18,23 @@ from harness.evaluation.engines.job import Job
 from harness.evaluation.run import Evaluation
 from harness.leaderboard.ablation import Variant, Varied, variants
 from harness.leaks.extraction import Extraction, extract
-from harness.sandbox.submission import entry_name, find
 from harness.tracks.defences import read_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
 
     from harness.evaluation.overrides import Overrides
     from harness.evaluation.run import Progress
+    from harness.leaks.solvers import Solver
+    from harness.results.records import Run, StoredCell
+    from harness.results.rulings import Ruling
     from harness.results.store import Store
-    from harness.sandbox.submission import Submission
     from harness.tracks.track import Track
 
 AS_IT_IS = "none"
 SOLVERS = ("manual", "dect", "house:search=false")
 """Submissions whose points are compared by default: seconds a cell."""
-
-
-@dataclass(frozen=True)
-class Solver:
-    """A submission with its options."""
-
-    submission: Submission
-    options: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """As the leaderboard shows it."""
-        return entry_name(self.submission.name, self.options)
 
 
 @dataclass(frozen=True)
@@ -66,23 +54,6 @@ class Guarded:
     def share(self) -> float:
         """Share of the last layer that the attack knows in the end, averaged over tasks."""
         return sum(each.last.share if each.last else 0.0 for each in self.stolen) / len(self.stolen)
-
-
-def solver(text: str) -> Solver:
-    """Read ``FOLDER`` or ``FOLDER:NAME=VALUE,...``; a name alone is a folder of ``submissions``.
-
-    Raises:
-        InputError: there is no such submission, or an option has no value.
-    """
-    folder, _, options = text.partition(":")
-    path = Path(folder) if Path(folder).is_dir() else Path("submissions") / folder
-    given = {}
-    for item in filter(None, options.split(",")):
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise InputError(f"--solver {text}: FOLDER:NAME=VALUE,NAME=VALUE expected, and {item!r} has no value")
-        given[name] = value
-    return Solver(find(path), given)
 
 
 def weigh(
@@ -119,21 +90,42 @@ def weigh(
     kept_back = [msgspec.UNSET, *map(read_policy, policies)]
     tracks = [msgspec.structs.replace(track, given_defences=each) for each in kept_back]
     runs: dict[tuple[str, str], str] = {}
+    places: set[tuple[str, int]] = set()
     stolen: dict[str, tuple[Extraction, ...]] = {}
     for name, guarded in zip(names, tracks, strict=True):
         for each in solvers:
             plan = local.run(Job(guarded, overrides, store, (each.submission,), each.options), progress)
+            places |= {(cell.task.name, cell.split) for cell in plan.cells}
             runs[name, each.name] = plan.peek(store, each.submission, each.options).id
         stolen[name] = _steal(guarded, overrides, store, lambda n, of, name=name: stealing(name, n, of))  # type: ignore[misc]
     varied = [Varied(each.name, name, (runs[name, each.name],)) for each in solvers for name in names]
-    points = {(each.option, each.value): each for each in variants(store, varied)}
+    points = {(each.option, each.value): each for each in variants(_Chosen(store, places), varied)}
     return [
         Guarded(
             name, stolen[name], {each.name: points[each.name, name] for each in solvers},
-            {each.name: len(store.failed(runs[name, each.name])) for each in solvers},
+            {each.name: len(places & set(store.failed(runs[name, each.name]))) for each in solvers},
         )
         for name in names
     ]  # fmt: skip
+
+
+class _Chosen:
+    """The chosen cells of a database, which may have others of the same runs."""
+
+    def __init__(self, store: Store, places: Collection[tuple[str, int]]) -> None:
+        self._store, self._places = store, places
+
+    def runs(self) -> list[Run]:
+        """See `Store`."""
+        return self._store.runs()
+
+    def cells(self, run: str) -> list[StoredCell]:
+        """See `Store`."""
+        return [cell for cell in self._store.cells(run) if (cell.task, cell.split) in self._places]
+
+    def rulings(self) -> list[Ruling]:
+        """See `Store`."""
+        return self._store.rulings()
 
 
 def _steal(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-KINDS = {"cells", "steps", "cells.csv", "entry"}
+KINDS = {"cells", "steps", "cells.csv", "entry", "disclosure"}
 
 
 @pytest.fixture

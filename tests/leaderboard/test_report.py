@@ -115,7 +115,7 @@ def in_csv(built: Built) -> list[dict[str, str]]:
 
 def test_there_is_a_page_for_everything(built: Built, pages: dict[str, Page]) -> None:
     """One per entry, task and pair, and the eight of the head."""
-    assert built.pages == len(pages) == 8 + 5 + 9 + PAIRS
+    assert built.pages == len(pages) == 9 + 5 + 9 + PAIRS
     assert built.bytes == sum(p.stat().st_size for p in built.path.rglob("*") if p.is_file())
     assert len([name for name in pages if name.startswith("submissions/")]) == 9
 
@@ -520,7 +520,7 @@ def test_two_reports_of_the_same_facts_are_equal(tmp_path: Path) -> None:
 def test_an_empty_database_has_a_report_that_says_what_to_do(store: Store, tmp_path: Path) -> None:
     """All pages of the head are there, without an entry."""
     made = build(store, TRACK, tmp_path / "site", Source("embedded"), tmp_path)
-    assert made.pages == 8
+    assert made.pages == 9
     assert "harness evaluate" in (made.path / "index.html").read_text(encoding="utf-8")
 
 
@@ -574,7 +574,7 @@ def test_several_tracks_share_a_site(tmp_path: Path) -> None:
     site = build_site(store, parts, tmp_path / "site", tmp_path)
     store.close()
     pages = [Page(path) for path in sorted(site.path.rglob("*.html"))]
-    assert len(pages) == site.pages == 1 + (8 + 5 + 2 + 1) + 8
+    assert len(pages) == site.pages == 1 + (9 + 5 + 2 + 1) + 9
     test_every_link_leads_somewhere({str(page.path): page for page in pages}, site)
     assert len(list(site.path.rglob("plotly.min.js"))) == 1
     front = (site.path / "index.html").read_text(encoding="utf-8")
@@ -594,7 +594,7 @@ def test_the_command_writes_a_report_and_says_where(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["pages"] == 8 + 5 + 1
+    assert said["pages"] == 9 + 5 + 1
     assert {path.name for path in (tmp_path / "cache" / "harness" / "report").iterdir()} >= {"cells", "steps", "entry"}
     assert (Path(said["path"]) / "index.html").is_file()
 

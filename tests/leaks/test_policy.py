@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from typing import TYPE_CHECKING
 
 import outer_models
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.errors import InputError
 from harness.leaks.chart import draw
-from harness.leaks.policy import solver
+from harness.leaks.solvers import solver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,8 +60,11 @@ def test_points_are_set_against_leakage(tmp_path: Path, tiny_track: Path) -> Non
     picture = (tmp_path / "out" / "policies.svg").read_bytes()
     assert b"points lost" in picture
     assert b"rank" in picture
-    again = CliRunner().invoke(app, [*asked, "--json"])
-    assert again.exit_code == 0, again.output
+    some = CliRunner().invoke(app, [*asked, "--split", "1", "--json"])
+    assert some.exit_code == 0, some.output
+    fewer = json.loads(some.stdout)["policies"]
+    assert {row["cells"] for row in fewer} == {1}, "other cells of the same runs do not count"
+    assert {row["failed_cells"] for row in fewer if (row["policy"], row["solver"]) == ("words", "heads")} == {1}
 
 
 def test_the_chart_has_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -84,4 +88,4 @@ def test_a_policy_that_is_none_is_told(tmp_path: Path, tiny_track: Path) -> None
     twice = CliRunner().invoke(app, [*asked, str(bad), "--policy", str(bad)])
     assert "a file name of its own" in str(twice.exception)
     alone = CliRunner().invoke(app, ["leaks", "--solver", "manual"])
-    assert "--solver goes with --policy" in str(alone.exception)
+    assert "--solver goes with behaviour, membership and --policy" in str(alone.exception)

@@ -23,7 +23,10 @@ SEARCHES = ("random_search", "bbt", "bbtv2", "ajo", "nevergrad")
 TEXT = ("bdpl", "grips", "random_template_search")
 EVERY = ("manual", "spsa", *SEARCHES)
 # Those that end by themselves, or have no search to speak of, have all their tests in files of their own.
-ALL = ("bbt_rgb", "dect", "feature_bilstm", "feature_mlp", "house", "icl", "projection_free_es", *TEXT, *EVERY)
+ALL = (
+    *("bbt_rgb", "dect", "feature_bilstm", "feature_mlp", "house", "icl", "private_selection", "projection_free_es"),
+    *(*TEXT, *EVERY),
+)
 LEAST = {"random_search": 0.8, "bbt": 0.92, "bbtv2": 0.92, "ajo": 0.92, "nevergrad": 0.92}
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("bbt", {"loss": "hinge"}),

@@ -12,6 +12,7 @@ import numpy as np
 
 from harness.errors import DataError
 from harness.leaderboard.anytime import load_reference
+from harness.leaderboard.disclosure import Disclosure, disclosure
 from harness.leaderboard.history import Outcome, history
 from harness.leaderboard.private import gaps
 from harness.leaderboard.rank import rank, score_cell
@@ -137,6 +138,8 @@ class Facts:
     """By run: the digest of all that is stored of its entry."""
     hidden: bool
     """Whether test texts are left out, whether or not they are at hand."""
+    disclosed: tuple[Disclosure, ...] = ()
+    """What each entry was given and gives away, best average first."""
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -196,7 +199,14 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
     reference = load_reference(track.name, ranking.identity) if every else None
     past = _history(store, ranking, digests, kept)
     apart = tuple(gaps(store, ranking))
-    return Facts(track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden)
+    disclosed = tuple(
+        kept.value(
+            "disclosure", (digests[each.run], each.run, track.fingerprint, source), Disclosure,
+            partial(disclosure, store, each, track, source),
+        )
+        for each in every if not each.white_box
+    )  # fmt: skip
+    return Facts(track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden, disclosed)
 
 
 def _history(store: Store, ranking: Ranking, digests: Mapping[str, str], kept: Kept) -> History:

@@ -86,6 +86,7 @@ def pages(
     yield "pairs.html", "pairs.html", pairs.matrix(facts)
     yield "history.html", "history.html", page_history.history(facts) | {"figures": figures}
     yield "cells.html", "cells.html", cells(facts)
+    yield "leaks.html", "leaks.html", {"rows": facts.disclosed, "slugs": {s.entry.run: s.slug for s in facts.systems}}
     yield "tasks.html", "tasks.html", {"tasks": [(task, _best(facts, name)) for name, task in facts.tasks.items()]}
     yield "rules.html", "rules.html", {"text": rules}
     for name in facts.tasks:
@@ -110,6 +111,7 @@ def site(facts: Facts) -> dict[str, Any]:
             ("pairs.html", "Pairs"),
             ("history.html", "History"),
             ("cells.html", "Cells"),
+            ("leaks.html", "Leaks"),
             ("tasks.html", "Tasks"),
             ("rules.html", "Rules"),
         ],

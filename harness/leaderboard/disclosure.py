@@ -1,0 +1,223 @@
+"""What an entry was given of the model, what it sent to the service, and what its answers give away: stored facts.
+
+Nothing is ranked by it. Two numbers stand for an entry:
+
+- *stolen*: dimensions of the last layer that its queries could have shown: at most min(different rows, different
+  words), and all of them where hidden states were given (`harness.results.asked`; Carlini et al., ICML 2024).
+- *given away*: labelled examples whose text stands in clear in its answers' templates.
+
+Cells from before these counts are bounded by their ledger: a reply has 4 bytes for each number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from harness.contract import Coordinates, heads
+from harness.errors import DataError, HarnessError
+from harness.solving import answers
+from harness.tracks.examples import load_shots
+from harness.tracks.tasks import find_task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.contract import Answer, Shots
+    from harness.leaderboard.entries import Entry
+    from harness.results.asked import Asked
+    from harness.results.records import LedgerRow, StoredCell
+    from harness.results.store import Store
+    from harness.tracks.examples import Source
+    from harness.tracks.track import Track
+
+_FLOAT_BYTES, _DEEP, _STATES = 4, 2, 3
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """An entry's numbers: the largest over its cells, unless it says otherwise."""
+
+    entry: str
+    run: str
+    cells: int
+    levels: tuple[int, ...]
+    """Access levels of its queries: 0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states. A query for
+    hidden states has level 3 with or without a prompt."""
+    rows: int
+    """Rows that it was answered."""
+    words: int | None
+    """Different words whose logits it was given; None where cells did not count them."""
+    numbers: int
+    """Most numbers that a row of a reply can have held, by the ledger."""
+    states: bool
+    """Whether it was given hidden states."""
+    dimensions: int | None
+    """Dimensions of the last layer that its replies show at most, where no hidden states were given; with hidden
+    states, and where words were not counted, None."""
+    texts: int | None
+    """Different texts that it sent in clear."""
+    declared_bytes: int | None
+    """Bytes of texts and subspaces that it sent."""
+    up_bytes: int
+    """Bytes of its queries."""
+    answers: int
+    """Cells whose answer is in the database."""
+    in_clear: int | None
+    """Labelled examples whose text stands in an answer's template; None where answers or texts are not at hand."""
+    labelled: int
+    """Labelled examples of the cell."""
+    head_numbers: int
+    """Numbers in the heads of an answer, which are fitted to hidden states of labelled examples."""
+    prompt_numbers: int
+    """Numbers in the prompts of an answer."""
+
+    @property
+    def stolen(self) -> str:
+        """The first number, for people."""
+        if self.states:
+            return "all: hidden states"
+        if self.dimensions is not None:
+            return f"{self.dimensions:,}"
+        return f"at most {min(self.rows, self.numbers):,} a query" if self.rows else "0"
+
+    @property
+    def given_away(self) -> str:
+        """The second number, for people."""
+        return "not known" if self.in_clear is None else f"{self.in_clear} of {self.labelled}"
+
+    @property
+    def sent(self) -> str:
+        """What of the participant's went to the service, for people."""
+        texts = "texts in clear" if self.texts is None else f"{self.texts:,} texts in clear"
+        prompts = ", prompts at the input" * (1 in self.levels) + ", prompts at deeper layers" * (_DEEP in self.levels)
+        shown = ", labels beside texts in templates" if self.in_clear else ", labels in no field"
+        return f"{texts}{prompts}{shown}" if self.rows else "nothing but its answer"
+
+
+def disclosure(store: Store, entry: Entry, track: Track, source: Source) -> Disclosure:
+    """The numbers of one entry.
+
+    Args:
+        store: the database with its cells, ledgers and answers.
+        entry: of a ranking.
+        track: whose splits are looked up.
+        source: of the examples; where they are not at hand, texts cannot be found in templates.
+    """
+    cells = store.cells(entry.run)
+    asked = [cell.record.asked for cell in cells]
+    ledgers = [store.ledger(cell.attempt) for cell in cells]
+    given = [(cell, answer) for cell in cells if (answer := _answer(store, cell)) is not None]
+    clear = [_in_clear(answer, _shots(cell, track, source)) for cell, answer in given]
+    counted = [each for each in asked if each is not None]
+    complete = all(each is not None or not cell.record.queries for each, cell in zip(asked, cells, strict=True))
+    levels = sorted({row.level for ledger in ledgers for row in ledger})
+    known = [each for each in clear if each is not None]
+    return Disclosure(
+        entry.name, entry.run, len(cells), tuple(levels),
+        rows=max((cell.record.rows_spent for cell in cells), default=0),
+        words=_most(each.words for each in counted) if complete else None,
+        numbers=max((_numbers(row) for ledger in ledgers for row in ledger), default=0),
+        states=_STATES in levels,
+        dimensions=_most(map(_dimensions, counted)) if complete else None,
+        texts=_most(each.texts for each in counted) if complete else None,
+        declared_bytes=max((cell.record.declared_bytes for cell in cells if cell.record.declared_bytes is not None),
+                           default=None),
+        up_bytes=max((cell.record.bytes_up for cell in cells), default=0),
+        answers=len(given),
+        in_clear=max((n for n, _ in known), default=0) if known and len(known) == len(cells) else None,
+        labelled=max((n for _, n in known), default=0),
+        head_numbers=max((_head_numbers(answer) for _, answer in given), default=0),
+        prompt_numbers=max((_prompt_numbers(answer) for _, answer in given), default=0),
+    )  # fmt: skip
+
+
+def records(found: Sequence[Disclosure]) -> list[dict[str, Any]]:
+    """Flat records for CSV and JSON."""
+    names = list(Disclosure.__dataclass_fields__)
+    return [
+        {name: getattr(each, name) for name in names} | {"levels": " ".join(map(str, each.levels)), "sent": each.sent}
+        for each in found
+    ]
+
+
+def table(found: Sequence[Disclosure], title: str) -> Table:
+    """A line for each entry."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in (
+        "entry",
+        "stolen: dimensions",
+        "given away: examples",
+        "sent to the service",
+        "KB up",
+        "in the answer",
+    ):
+        made.add_column(name, overflow="fold", justify="right" if name == "KB up" else "left")
+    for each in found:
+        up = (each.up_bytes + (each.declared_bytes or 0)) / 1000
+        inside = [f"{each.head_numbers:,} numbers of heads"] * bool(each.head_numbers)
+        inside += [f"{each.prompt_numbers:,} of prompts"] * bool(each.prompt_numbers)
+        said = ", ".join(inside) or ("template and words" if each.answers else "not kept")
+        made.add_row(escape(each.entry), each.stolen, each.given_away, each.sent, f"{up:,.1f}", said)
+    return made
+
+
+def in_clear(answer: Answer, shots: Shots) -> int:
+    """How many labelled examples stand in clear in an answer's templates: all fields of a text must be there."""
+    templates = " ".join(member.template for member in answer.members)
+    flat = " ".join(templates.split())
+    texts = {*shots.train.texts, *shots.dev.texts}
+    return sum(all(" ".join(field.split()) in flat for field in text) for text in texts)
+
+
+def _in_clear(answer: Answer, shots: Shots | None) -> tuple[int, int] | None:
+    if shots is None:
+        return None
+    return in_clear(answer, shots), len({*shots.train.texts, *shots.dev.texts})
+
+
+def _answer(store: Store, cell: StoredCell) -> Answer | None:
+    blob = store.answer(cell.run, cell.task, cell.split)
+    if not blob:
+        return None
+    try:
+        return answers.from_bytes(blob)
+    except HarnessError:
+        return None
+
+
+def _shots(cell: StoredCell, track: Track, source: Source) -> Shots | None:
+    """The examples of a cell; None where they are not at hand."""
+    if cell.task not in track.tasks or source.kind == "hub":
+        return None
+    try:
+        file = find_task(cell.task, track.tasks_folder)
+        return load_shots(file, source, cell.split, track.tasks[cell.task])
+    except DataError:
+        return None
+
+
+def _dimensions(asked: Asked) -> int:
+    return min(asked.rows, asked.words + asked.normalised)
+
+
+def _numbers(row: LedgerRow) -> int:
+    return row.bytes_down // _FLOAT_BYTES // max(row.rows, 1)
+
+
+def _most(numbers: Any) -> int:
+    return max(numbers, default=0)
+
+
+def _head_numbers(answer: Answer) -> int:
+    found = [member.head for member in answer.members if member.head is not None]
+    return sum(np.size(getattr(head, name)) for head in found for name in heads.arrays_of(heads.kind_of(head)))
+
+
+def _prompt_numbers(answer: Answer) -> int:
+    prompts = [member.prompt for member in answer.members if member.prompt is not None]
+    return sum(each.z.size if isinstance(each, Coordinates) else each.values.size for each in prompts)
