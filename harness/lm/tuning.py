@@ -153,7 +153,7 @@ class Tuner:
         for streams, z in zip(weights.streams[:, shared:], weights.z[:, shared:], strict=True):
             change = base.clone()
             self._step(change, space, streams, z)
-            yield change * space.std
+            yield change.mul_(space.std)
 
     def _walk(self, space: WeightSpace, streams: Any, z: Any) -> torch.Tensor:
         """The change after some steps, in units of the space's std. It goes on from where the cell was before."""
