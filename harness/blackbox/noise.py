@@ -49,32 +49,35 @@ def blocks_of(size: int, distribution: Noise) -> int:
     return -(-size // PER_BLOCK[distribution])
 
 
-def integers(blocks: Any, streams: Any, tensor: int, seed: int, distribution: Noise) -> list[Any]:
-    """The integers from which the noise of some blocks follows, `unit` times each; see the specification.
+def octets(blocks: Any, streams: Any, tensor: int, seed: int) -> list[Any]:
+    """The sixteen bytes of each block, from which its noise follows; see the specification.
 
     Args:
         blocks: (1, blocks) int64, numbers of the blocks.
         streams: (streams, 1) int64.
         tensor: number of the tensor.
         seed: of the space.
-        distribution: of the noise.
 
     Returns:
-        Arrays (streams, blocks), one for each element of a block, in order.
+        Arrays (streams, blocks) of the bytes, from the lowest of the first word on.
     """
     words = philox((blocks & _WORD, blocks >> 32, streams + blocks * 0, tensor), seed)
-    if distribution == "rademacher":
-        return [((word >> bit) & 1) * 2 - 1 for word in words for bit in range(32)]
-    return [(w & 255) + ((w >> 8) & 255) + ((w >> 16) & 255) + (w >> 24) - _CENTRE for w in words]
+    return [(word >> shift) & 255 for word in words for shift in (0, 8, 16, 24)]
 
 
-def unit(distribution: Noise) -> np.float32:
-    """The float32 factor from integers to noise of variance 1."""
-    return UNIT if distribution == "normal" else np.float32(1)
+def sums(found: list[Any]) -> list[Any]:
+    """The integers of normal noise, `UNIT` times each: one for each of the four words."""
+    return [found[n] + found[n + 1] + found[n + 2] + found[n + 3] - _CENTRE for n in (0, 4, 8, 12)]
+
+
+SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
+"""Rademacher noise of a byte, from its lowest bit on: (256, 8)."""
 
 
 def numpy_noise(size: int, streams: Any, tensor: int, seed: int, distribution: Noise) -> Any:
     """The noise of one tensor, float32 (streams, size), by numpy."""
     blocks = np.arange(blocks_of(size, distribution), dtype=np.int64)[None]
-    found = integers(blocks, np.asarray(streams, dtype=np.int64)[:, None], tensor, seed, distribution)
-    return np.stack(found, axis=-1).reshape(len(streams), -1)[:, :size].astype(np.float32) * unit(distribution)
+    found = octets(blocks, np.asarray(streams, dtype=np.int64)[:, None], tensor, seed)
+    if distribution == "rademacher":
+        return SIGNS[np.stack(found, axis=-1)].reshape(len(streams), -1)[:, :size]
+    return np.stack(sums(found), axis=-1).reshape(len(streams), -1)[:, :size].astype(np.float32) * UNIT

@@ -145,7 +145,7 @@ class LanguageModel:
         """What is published, with layer widths measured on `texts` at the zero prompt."""
         zero = self._zero(self._p0_mode)
         encoded = self.text_set(template, tuple(texts), self._p0_mode).encoded
-        with self.device_lock:  # all of it: a thread takes torch's number of threads over when it first uses torch
+        with self.device_lock, self._tuner.aside():  # a thread takes torch's number of threads over at its first use
             batch = self._batch(encoded, self._layers(zero), zero, 1)
             asked = (
                 f"{len(texts)} texts x {batch.ids.shape[1]} tokens at once, on which the layers' widths are measured"
@@ -254,7 +254,7 @@ class LanguageModel:
         checkpoint before each chunk.
         """
         asked = f"the reply to {1 if prompts is None else len(prompts)} candidates x {len(texts)} texts"
-        with self.device_lock, memory_for(asked, "Ask for fewer at once"):
+        with self.device_lock, self._tuner.aside(), memory_for(asked, "Ask for fewer at once"):
             run = partial(self._forward, texts, words, features, normalize)
             if isinstance(prompts, Weights):
                 return self._tuner.forward(prompts, run)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.blackbox.checkpoints import checkpoint
-from harness.blackbox.noise import PER_BLOCK, START, blocks_of, integers, unit
+from harness.blackbox.noise import PER_BLOCK, SIGNS, START, UNIT, blocks_of, octets, sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.contract import Noise, WeightSpace
     from harness.lm.backbones.groups import Slot
 
-_AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 22}
+_AT_ONCE = {"cpu": 1 << 13, "cuda": 1 << 22}
 """Counters at once: on a CPU as many as its caches hold."""
 
 
@@ -43,12 +43,15 @@ def start(slots: Sequence[Slot], space: WeightSpace, device: str) -> torch.Tenso
 def _fill(out: torch.Tensor, streams: torch.Tensor, tensor: int, seed: int, distribution: Noise) -> None:
     """Write the noise of one tensor into out (streams, size)."""
     size, per, device = out.shape[1], PER_BLOCK[distribution], out.device
-    blocks = blocks_of(size, distribution)
-    step = max(1, _AT_ONCE[device.type] * 4 // per // len(streams))
+    blocks, signs = blocks_of(size, distribution), torch.from_numpy(SIGNS).to(device)
+    step = max(1, _AT_ONCE[device.type] // len(streams))
     for first in range(0, blocks, step):
         numbers = torch.arange(first, min(first + step, blocks), device=device)[None]
-        found = integers(numbers, streams, tensor, seed, distribution)
-        values = torch.stack(found, dim=-1).view(len(streams), -1)[:, : size - first * per]
+        found = octets(numbers, streams, tensor, seed)
+        if distribution == "rademacher":
+            values = signs[torch.stack(found, dim=-1)]
+        else:
+            values = torch.stack(sums(found), dim=-1).float() * float(UNIT)
+        values = values.view(len(streams), -1)[:, : size - first * per]
         out[:, first * per : first * per + values.shape[1]] = values
         checkpoint()
-    out *= float(unit(distribution))

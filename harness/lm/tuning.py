@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -42,6 +42,10 @@ Run: TypeAlias = "Callable[[SoftPrompts | None, int, tuple[LayerEdit | None, ...
 """A forward pass: soft prompts, candidates, and what each layer's candidates change."""
 
 
+_MOST_WALKED = 4
+"""Cells whose walks go on where they were; one that was dropped is walked from its start."""
+
+
 @dataclass(frozen=True)
 class _Walked:
     """Where a walk has come to, so that the next query goes on there."""
@@ -62,6 +66,9 @@ class Tuner:
         self._walked: dict[object, _Walked] = {}
         self._noise: dict[object, tuple[WeightSpace, int, torch.Tensor]] = {}
         self._slots: dict[WeightSpace, tuple[Slot, ...]] = {}
+        self._published = backbone.layout
+        self._now: tuple[Callable[[], None], Callable[[], None]] | None = None
+        """What writes the present change into the model, and what takes it back; None while there is none."""
 
     @cached_property
     def facts(self) -> tuple[WeightFacts, ...]:
@@ -89,6 +96,26 @@ class Tuner:
             del self._directions[key]
         self._walked.pop(whose, None)
         self._noise.pop(whose, None)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Within the block, the model is as it was published.
+
+        At a checkpoint of a long query, the same thread may compute another one, and the change of the first may be in
+        the model.
+        """
+        if self._now is None:
+            yield
+            return
+        now, self._now = self._now, None
+        put, take_back = now
+        take_back()
+        try:
+            with self._backbone.laid_out(self._published):
+                yield
+        finally:
+            put()
+            self._now = now
 
     def forward(self, weights: Weights, run: Run) -> Forwarded:
         """Compute all candidates."""
@@ -126,7 +153,7 @@ class Tuner:
         for streams, z in zip(weights.streams[:, shared:], weights.z[:, shared:], strict=True):
             change = base.clone()
             self._step(change, space, streams, z)
-            yield change * space.std
+            yield change.mul_(space.std)
 
     def _walk(self, space: WeightSpace, streams: Any, z: Any) -> torch.Tensor:
         """The change after some steps, in units of the space's std. It goes on from where the cell was before."""
@@ -137,6 +164,8 @@ class Tuner:
             done, change = len(known.streams) // 4, known.change
         else:
             require(4 * 4 * size)
+            while len(self._walked) >= _MOST_WALKED:
+                self._walked.pop(next(iter(self._walked)))
             done, change = 0, torch.zeros(size, device=self._device)
         self._walked.pop(cell(), None)  # until all steps are made, it is neither here nor there
         self._step(change, space, streams[done:], z[done:])
@@ -154,7 +183,7 @@ class Tuner:
         known = self._noise.get(cell())
         if known and known[:2] == (space, stream):
             return known[2]
-        self._noise.pop(cell(), None)
+        self._noise.clear()
         drawn = noise.draw(self._of(space), space, [stream], self._device)[0]
         self._noise[cell()] = (space, stream, drawn)
         return drawn
@@ -224,7 +253,7 @@ class Tuner:
 
     @contextlib.contextmanager
     def _in_place(self, space: WeightSpace) -> Iterator[Callable[[torch.Tensor], Any]]:
-        """Give a function that writes one candidate's change into the model. At the end, all is as it was."""
+        """Give a function that writes one candidate's change into the model for as long as its block lasts."""
         slots, blocks = self._of(space), families.layers(self._model)
         begun = noise.start(slots, space, self._device) if space.rank else None
         held: dict[int, tuple[torch.nn.Parameter, torch.Tensor]] = {}
@@ -236,21 +265,24 @@ class Tuner:
                 held[id(target)] = (target, target.detach().clone())
         depths = {slot.layer for slot in slots} if all(slot.layer is not None for slot in slots) else range(len(blocks))
 
+        def take_back() -> None:
+            for target, original in held.values():
+                target.data.copy_(original)
+
         @contextlib.contextmanager
         def write(change: torch.Tensor) -> Iterator[None]:
             checkpoint()
-            whole = change if begun is None else begun + change
-            for target, original in held.values():
-                target.data.copy_(original)
-            self._write(slots, blocks, whole)
-            with self._backbone.laid_out_anew(cast("Any", depths)):
-                yield
+            put = partial(self._write, slots, blocks, change if begun is None else begun + change)
+            try:
+                put()
+                with self._backbone.laid_out(self._backbone.laid_out_anew(cast("Any", depths))):
+                    self._now = put, take_back
+                    yield
+            finally:
+                self._now = None
+                take_back()
 
-        try:
-            yield write
-        finally:
-            for target, original in held.values():
-                target.data.copy_(original)
+        yield write
 
     def _write(self, slots: Sequence[Slot], blocks: Sequence[Any], whole: torch.Tensor) -> None:
         """Add a change to the model's parameters, in float32 whatever their format is."""

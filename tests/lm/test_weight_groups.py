@@ -14,6 +14,7 @@ import torch
 from tiny_models import GAPPED, LAYERS, WIDTH
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from harness.blackbox.checkpoints import at_checkpoints, without_checkpoints
 from harness.blackbox.noise import START, numpy_noise
 from harness.contract import Prompt, Prompts, Text, Weights, WeightSpace
 from harness.errors import QueryError
@@ -283,6 +284,26 @@ def test_after_a_thousand_candidates_the_model_has_its_own_bits(tmp_path: Path) 
     assert 3 * 4 * 100 >= 1000
     assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
     assert np.array_equal(pair.ask(pair.lm, None), bare)
+
+
+@pytest.mark.parametrize("name", ["all", "attention", "biases", "lora"])
+def test_a_query_between_the_chunks_of_another_one_meets_the_published_model(pair: Pair, name: str) -> None:
+    """A service does so when it scores an answer: at checkpoints, the same thread computes the queries that wait."""
+    if not fits(pair, SPACES[name]):
+        return
+    outer, inner = SPACES[name].at(np.eye(3)), SPACES["norms"].at([3, 2, 1])
+    alone, bare, other = (pair.ask(pair.lm, each) for each in (outer, None, inner))
+    seen = []
+
+    def between() -> None:
+        with without_checkpoints():
+            seen.append((pair.ask(pair.lm, None), pair.ask(pair.lm, inner)))
+
+    with at_checkpoints(between):
+        found = pair.ask(pair.lm, outer)
+    assert np.array_equal(found, alone)
+    assert seen
+    assert all(np.array_equal(first, bare) and np.array_equal(second, other) for first, second in seen)
 
 
 def test_a_query_that_fails_leaves_the_model_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from tools.score_tables import TASKS, of_submission, overview, read, replaced, r
 if TYPE_CHECKING:
     from pathlib import Path
 
-NOT_YET = {"bdpl", "grips", "private_selection", "random_template_search"}
+WEIGHTS = {"adapter_es", "bitfit_es", "es_weights", "house_weights", "lora_es", "mezo"}
+NOT_YET = {"bdpl", "grips", "private_selection", "random_template_search", *WEIGHTS}
 """Submissions that the published results do not have yet; their pages say so."""
 SCORES = "dbpedia | qnli | qqp | snli | sst2"
 MINI = f"""# Measured

@@ -15,7 +15,6 @@ which texts are in the query.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,12 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.lm.backbones import families
 from harness.lm.backbones.base import LONGEST
-from harness.lm.backbones.linear import ROWS, AsLoaded, Int8Linear, Linear, in_blocks
+from harness.lm.backbones.linear import ROWS, Int8Linear, Linear, in_blocks
 from harness.lm.backbones.packing import SLOTS
 from harness.lm.backbones.plain import PlainBackbone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable
 
     from harness.lm.backbones.base import Batch
 
@@ -65,7 +64,7 @@ class DecoderBackbone(PlainBackbone):
         self._block = ROWS if batch_invariant else None
         self._lay_out = _gpt2 if model.config.model_type == "gpt2" else _llama
         linear = Int8Linear if int8 else Linear
-        self._weights = [self._lay_out(block, linear) for block in families.layers(model)]
+        self.layout = [self._lay_out(block, linear) for block in families.layers(model)]
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -78,18 +77,6 @@ class DecoderBackbone(PlainBackbone):
         if config.model_type == "gpt2":
             return config.activation_function in _GELU and not config.add_cross_attention
         return False
-
-    @contextlib.contextmanager
-    def laid_out_anew(self, depths: Collection[int]) -> Iterator[None]:
-        """See `PlainBackbone`."""
-        kept, blocks = self._weights, families.layers(self._model)
-        self._weights = [
-            self._lay_out(blocks[depth], AsLoaded) if depth in depths else layer for depth, layer in enumerate(kept)
-        ]
-        try:
-            yield
-        finally:
-            self._weights = kept
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`. The layers below the first one where candidates differ are computed once."""
@@ -131,7 +118,7 @@ class DecoderBackbone(PlainBackbone):
         for depth in depths:
             if depth < len(batch.prompts):
                 x = _prompted(x, batch, depth)
-            layer = self._weights[depth]
+            layer = self.layout[depth]
             qkv = layer.projected(x, rotation, self._block)
             keep(depth, qkv[:, :, layer.heads :])
             if depth < self.layers - 1:

@@ -8,7 +8,6 @@ whatever rows share its query.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,12 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.lm.backbones import families
 from harness.lm.backbones.edited import Products, edited_layer
-from harness.lm.backbones.linear import ROWS, AsLoaded, Int8Linear, Linear, in_blocks
+from harness.lm.backbones.linear import ROWS, Int8Linear, Linear, in_blocks
 from harness.lm.backbones.packing import layout, parts
 from harness.lm.backbones.plain import PlainBackbone
 from harness.lm.backbones.threads import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
     from harness.lm.backbones.base import Batch
     from harness.lm.backbones.edited import LayerEdit
     from harness.lm.backbones.packing import Layout
@@ -60,7 +57,7 @@ class EncoderBackbone(PlainBackbone):
         self._chunk_tokens, self._packing, self._block = chunk_tokens, packing, ROWS if batch_invariant else None
         self._lay_out = _distilbert if model.config.model_type == "distilbert" else _bert
         linear = Int8Linear if int8 else Linear
-        self._weights = [self._lay_out(block, linear) for block in families.layers(model)]
+        self.layout = [self._lay_out(block, linear) for block in families.layers(model)]
         self.takes_edits = not batch_invariant
 
     @staticmethod
@@ -71,19 +68,6 @@ class EncoderBackbone(PlainBackbone):
             return False
         name = "activation" if config.model_type == "distilbert" else "hidden_act"
         return str(getattr(config, name)) == "gelu"
-
-    @contextlib.contextmanager
-    def laid_out_anew(self, depths: Collection[int]) -> Iterator[None]:
-        """See `PlainBackbone`."""
-        kept = self._weights
-        blocks = families.layers(self._model)
-        self._weights = [
-            self._lay_out(blocks[depth], AsLoaded) if depth in depths else layer for depth, layer in enumerate(kept)
-        ]
-        try:
-            yield
-        finally:
-            self._weights = kept
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`. The layers below the first one where candidates differ are computed once for all texts."""
@@ -158,9 +142,9 @@ class EncoderBackbone(PlainBackbone):
             reads = read if depth == self.layers - 1 else None
             edit = batch.edits[depth] if batch.edits else None
             if edit is None:
-                x = self._layer(x, self._weights[depth], packed, reads)
+                x = self._layer(x, self.layout[depth], packed, reads)
             else:
-                x = self._edited(x, self._weights[depth], edit, packed, reads)
+                x = self._edited(x, self.layout[depth], edit, packed, reads)
         return x
 
     def _edited(

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.lm.backbones import families
-from harness.lm.backbones.linear import in_blocks
+from harness.lm.backbones.linear import AsLoaded, in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from harness.lm.backbones.base import Batch, Kind
+    from harness.lm.backbones.linear import Linear
 
 _ROWS_AT_ONCE = 256
 """Rows for which all logits are held at once."""
@@ -33,6 +34,8 @@ class PlainBackbone:
     """Whether changes of the model's weights change what is computed."""
     takes_edits = False
     """Whether `Batch.edits` are computed here."""
+    _lay_out: Callable[[Any, type[Linear]], Any] | None = None
+    """From a layer of the model and a kind of product to its weights in `layout`."""
     _block: int | None = None
     """Rows per block of equal size, if the numbers of a row must not depend on the other rows; else None."""
 
@@ -43,12 +46,28 @@ class PlainBackbone:
         self._output = families.output(model)  # (vocabulary, width)
         self._bias = None if zero_head_bias else families.head_bias(model)
         self.layers = len(families.layers(model))
+        self.layout: list[Any] = []
+        """The layers' weights as they are computed from; empty where the model itself is run."""
         self.width = int(model.config.hidden_size)
 
+    def laid_out_anew(self, depths: Collection[int]) -> list[Any]:
+        """The layout in which layers at these depths have the model's weights as they are now."""
+        if self._lay_out is None:
+            return self.layout
+        blocks = families.layers(self._model)
+        return [
+            self._lay_out(blocks[depth], AsLoaded) if depth in depths else layer
+            for depth, layer in enumerate(self.layout)
+        ]
+
     @contextlib.contextmanager
-    def laid_out_anew(self, depths: Collection[int]) -> Iterator[None]:  # noqa: ARG002 - the model itself is run here
-        """Within the block, layers at these depths are computed from the model's weights as they are now."""
-        yield
+    def laid_out(self, layout: list[Any]) -> Iterator[None]:
+        """Within the block, layers are computed from this layout of their weights."""
+        kept, self.layout = self.layout, layout
+        try:
+            yield
+        finally:
+            self.layout = kept
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`."""

@@ -1,0 +1,125 @@
+"""What changes of weights cost, what is refused of them, and how they are recorded; over the fake model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from harness.blackbox import weights as limits
+from harness.blackbox.answer_price import check_price, price
+from harness.blackbox.fake import fake_task
+from harness.blackbox.fake_language_model import FakeLanguageModel
+from harness.blackbox.meter import Meter
+from harness.blackbox.pricing import PricedModel
+from harness.blackbox.query import Query
+from harness.contract import Answer, Member, Prompt, WeightSpace
+from harness.errors import AnswerError, QueryError
+from harness.solving.answers import probabilities, to_bytes
+from harness.tracks.limits import AnswerLimits
+
+TASK = fake_task()
+TEXTS = (("w1 w2 w3",), ("w4 w5",))
+SPACE = WeightSpace("biases", 4, 0.1, 1)
+WALKS = WeightSpace("all", 0, 0.01, 1)
+PROMPT = Prompt(np.ones((1, 1, 2, 16), dtype=np.float32))
+
+
+class Desk:
+    """One model, one meter, and what was committed."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.lm: Any = FakeLanguageModel(TASK)
+        self.priced = PricedModel(self.lm, TASK, 1 << 20, 1 << 20, answer_limits=AnswerLimits(1.0, **limits))
+        self.meter = Meter(10, len(TEXTS))
+        self.committed: list[Any] = []
+
+    def ask(self, prompts: Any, features: Any = None) -> Any:
+        """Ask, and keep what is committed."""
+        return self.priced.answer(
+            Query(TEXTS, prompts=prompts, features=features), b"", self.meter, self.committed.append
+        )
+
+
+def test_a_candidate_on_a_text_is_a_row_and_its_level_is_that_of_weights() -> None:
+    desk = Desk()
+    desk.ask(SPACE.at(np.ones((3, 4))))
+    desk.ask(SPACE.at(np.ones(4), PROMPT), "mask")
+    desk.ask(WALKS.walk([1, 2], [0.5, 0.5]))
+    assert [(each.row.rows, each.row.level) for each in desk.committed] == [(6, 5), (2, 5), (2, 5)]
+    assert desk.meter.spent == 10
+    text = 3 * (sum(len(text[0].split()) for text in TEXTS))  # tokens of the fake are words
+    assert [each.nominal_up for each in desk.committed] == [3 * text + 4 * 12, text + 4 * (4 + 32), text + 4 * 4]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "says"),
+    [
+        (WeightSpace("biases", 4, 0.1, 1, (3,)).at(np.ones(4)), "the model has 3"),
+        (WeightSpace("all", 2**20, 0.1, 1).at(np.ones(2**20)), "directions of .* weights take .* GiB"),
+        (WALKS.walk(np.ones(2**16 + 1, dtype=int), np.ones(2**16 + 1)), "a walk of 65,537 steps; 65,536 are allowed"),
+        (SPACE.at(np.ones((2, 4)), Prompt(np.ones((2, 1, 9, 16)))), "prompt of shape"),
+    ],
+)
+def test_what_is_refused_costs_nothing(prompts: Any, says: str) -> None:
+    desk = Desk()
+    with pytest.raises(QueryError, match=says):
+        desk.ask(prompts)
+    assert desk.meter.spent == 0
+    with pytest.raises(QueryError, match="answer refused"):
+        desk.priced.offered(to_bytes(Answer.of(TASK, prompts)) if len(prompts) == 1 else b"")
+
+
+def test_candidates_that_are_computed_together_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_UNFOLDED", 4 * 3 * 528)
+    desk = Desk()
+    desk.ask(SPACE.at(np.ones((3, 4))))
+    with pytest.raises(QueryError, match=r"4 candidates of 528 weights take 8,448 bytes; 6,336 are allowed"):
+        desk.ask(SPACE.at(np.ones((4, 4))))
+
+
+def test_the_directions_of_an_answer_s_weights_are_projections() -> None:
+    lm: Any = FakeLanguageModel(TASK)
+    other = msgspec.structs.replace(SPACE, seed=2)
+    members = tuple(Member.of(TASK, space.at(np.ones(4))) for space in (SPACE, SPACE, other))
+    found = price(Answer(members), lm, TEXTS)
+    assert found.projection_bytes == 2 * 4 * 4 * 528
+    assert found.drawn == 0
+    with pytest.raises(AnswerError, match="projections take"):
+        check_price(found, AnswerLimits(1.0, projection_bytes=100))
+    desk = Desk(projection_bytes=100)
+    with pytest.raises(QueryError, match="Lower dim, name fewer layers, or walk"):
+        desk.ask(SPACE.at(np.ones(4)))
+
+
+def test_a_walk_has_the_price_of_the_numbers_that_are_drawn_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm: Any = FakeLanguageModel(TASK)
+    walk = WALKS.walk([1, 2, 3], [0.5, 0.0, 0.5])
+    found = price(Answer.of(TASK, walk), lm, TEXTS)
+    assert found.drawn == 2 * lm.weight_count(WALKS)
+    monkeypatch.setattr("harness.blackbox.answer_price.MOST_DRAWN", found.drawn - 1)
+    with pytest.raises(AnswerError, match="its walks draw"):
+        check_price(found, AnswerLimits(1.0))
+
+
+def test_an_answer_is_applied_as_its_query_was_answered() -> None:
+    desk = Desk()
+    for prompts in (SPACE.at(np.full(4, 2.0)), SPACE.at(np.ones(4), PROMPT), WALKS.walk([7], [3.0])):
+        answer = desk.priced.offered(to_bytes(Answer.of(TASK, prompts)))
+        q = desk.lm.fake.outputs(prompts, TEXTS, TASK.template, TASK.words)
+        p = Member.of(TASK).probabilities(q)[0]
+        assert np.allclose(probabilities(answer, TASK, desk.lm, TEXTS), p)
+        bare = desk.lm.fake.outputs(None, TEXTS, TASK.template, TASK.words)
+        assert not np.allclose(q.logits, bare.logits)
+
+
+def test_weights_move_the_fake_as_a_subspace_and_a_walk_alike() -> None:
+    fake = FakeLanguageModel(TASK).fake
+    space = WeightSpace("norms", 2, 0.1, 3)
+    z = np.array([1.5, -2.0])
+    point = fake.outputs(space.at(z), TEXTS, TASK.template, TASK.words).logits
+    walked = fake.outputs(space.walk([0, 1], z / np.sqrt(2)), TEXTS, TASK.template, TASK.words).logits
+    assert np.allclose(point, walked, atol=1e-5)
+    assert len(fake.outputs(space.at(np.ones((3, 2)), PROMPT), TEXTS, TASK.template, TASK.words).logits) == 3
