@@ -45,8 +45,8 @@ def trained(lm: Any, task: TextTask, train: Examples, steps: int, batch: int, ra
             inputs = torch.cat([prompt, embed(row[:-1]).detach()])[None]
             logits = model(inputs_embeds=inputs).logits[0, -len(targets[n]) :]
             loss = F.cross_entropy(logits, row[-len(targets[n]) :]) / batch
-            loss.backward()
-            total += float(loss)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
         optimizer.step()
         optimizer.zero_grad()
         print(f"step {step + 1}: loss {total:.3f}, {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
