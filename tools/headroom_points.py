@@ -18,6 +18,7 @@ import numpy as np
 from harness.evaluation.headroom import POINTS, Point, signals
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.run import Evaluation
+from harness.evaluation.text_cells import with_classes
 from harness.leaderboard.rank import rank
 from harness.results.store import Store
 from harness.tracks.examples import load_shots
@@ -45,7 +46,7 @@ def points(results: Store, name: str, data: Path | None) -> list[Point]:
         place = (cell.task.name, cell.split)
         shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
         base, *tuned = (scores[place] for scores in with_scores)
-        known = signals(evaluation.model_for(cell), cell.task, shots)
+        known = signals(evaluation.model_for(cell), with_classes(cell.task, "headroom"), shots)
         found.append(Point(evaluation.lm.name, name, *place, known, float(np.mean(tuned)) - base, len(tuned)))
         print(found[-1], file=sys.stderr)
     return found

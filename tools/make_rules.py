@@ -75,7 +75,7 @@ def _task_table(track: Track) -> str:
     rows = [f"**{track.name}**", "", heading, "|---" * 6 + "|"]
     for name, spec in track.tasks.items():
         splits = "those in the data directory" if spec.splits == "present" else ", ".join(map(str, spec.splits))
-        metric = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1 of class 1"}[files[name].metric]
+        metric = {"macro_f1": "macro-F1", "f1": "F1 of class 1"}.get(files[name].metric, files[name].metric)
         drawn = "as in the data directory" if track.data.source == "kit" else f"{spec.shots} + {spec.dev}"
         size = "any" if spec.tokens_of_a_row is None else f"{spec.tokens_of_a_row:,}"
         rows.append(f"| {name} | {metric} | {spec.calls:,} | {size} | {splits} | {drawn} |")

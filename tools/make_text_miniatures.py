@@ -16,6 +16,7 @@ reference that serves more than a twentieth of a set.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -25,7 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from text_phrases import (
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.text_phrases import (
     ACTS,
     CAUSES,
     CONDITIONS,
@@ -126,7 +129,8 @@ def made(name: str) -> tuple[list[Item], list[Item]]:
     seen: set[tuple[object, ...]] = set()
     texts: set[str] = set()
     found: list[Item] = []
-    for item, _ in zip(MAKERS[name](random.Random(f"harness text miniatures, {name}")), range(_MOST_DRAWS)):  # noqa: S311 - data
+    chance = random.Random(f"harness text miniatures, {name}")  # noqa: S311 - data, not a secret
+    for item in itertools.islice(MAKERS[name](chance), _MOST_DRAWS):
         if item.content not in seen and item.text not in texts:
             seen.add(item.content)
             texts.add(item.text)

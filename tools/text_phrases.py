@@ -118,7 +118,15 @@ class Service:
 SERVICES = (
     Service(
         ("I would like to book a {thing} for {day}.", "Do you have a {thing} free on {day}?"),
-        ("table", "table outside", "table by the window", "quiet table", "table near the stove", "large table", "table for lunch"),
+        (
+            "table",
+            "table outside",
+            "table by the window",
+            "quiet table",
+            "table near the stove",
+            "large table",
+            "table for lunch",
+        ),
         "How many people will you be?",
         ("two", "three", "four", "five", "six", "eight"),
         "A {thing} for {detail} on {day}.",

@@ -89,12 +89,12 @@ def tasks(
     chosen = staged_model(load_track(track, tasks_dir), staged)
     how = chosen.profile, chosen.model.kind
     files, tokens = track_tasks(chosen).values(), None
-    cut = any(file.by_first_piece(*how) for file in files)
+    cut = any(file.by_first_piece(*how) for file in files if file.classes)
     if cut:
         from harness.lm.load import load_tokens  # noqa: PLC0415 - imports torch, and most tracks do without
 
         tokens = load_tokens(chosen.model)
-    found = [(file, file.task(*how, tokens)) for file in files]
+    found = [(file, file.wording(*how, tokens)) for file in files]
     as_written = cut and tokens is None
     if form is not None:
         export(f"Tasks of track {chosen.name}", tasks_rows(found), form, "tasks")

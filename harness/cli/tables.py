@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.contract import Task
+    from harness.contract import Task, TextTask
     from harness.evaluation.replay import Replay
     from harness.leaderboard.power import Power
     from harness.results.uploads import Scored
@@ -49,7 +49,7 @@ def tracks_rows(tracks: Iterable[Track], powers: Iterable[Power | None]) -> list
     ]
 
 
-def tasks_rows(tasks: Iterable[tuple[TaskFile, Task]]) -> list[dict[str, Any]]:
+def tasks_rows(tasks: Iterable[tuple[TaskFile, Task | TextTask]]) -> list[dict[str, Any]]:
     """A flat record for each task, in the wording of one track."""
     return [
         {
@@ -64,11 +64,14 @@ def tasks_rows(tasks: Iterable[tuple[TaskFile, Task]]) -> list[dict[str, Any]]:
     ]
 
 
-def tasks_table(tasks: Iterable[tuple[TaskFile, Task]]) -> Table:
+def tasks_table(tasks: Iterable[tuple[TaskFile, Task | TextTask]]) -> Table:
     """A line per task, in the wording of one track."""
     table = _table("task", "metric", "template", "label words")
     for file, task in tasks:
-        words = ", ".join(f"{name}={word.strip()}" for name, word in zip(task.classes, task.words, strict=True))
+        words = (
+            ", ".join(f"{name}={word.strip()}" for name, word in zip(task.classes, task.words, strict=True))
+            or "answered by text"
+        )
         table.add_row(file.name, task.metric, escape(task.template), escape(words))
     return table
 

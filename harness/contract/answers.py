@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.contract.tasks import Task
+    from harness.contract.text import TextTask
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Member:
     @classmethod
     def of(
         cls,
-        task: Task,
+        task: Task | TextTask,
         prompt: Prompts | None = None,
         scale: Sequence[float] | None = None,
         shift: Sequence[float] | None = None,
@@ -130,7 +131,7 @@ class Answer:
     shows ``loss``. One that is not finite is left out, with a warning."""
 
     @classmethod
-    def of(cls, task: Task, prompt: Prompts | None = None, **note: float) -> Answer:
+    def of(cls, task: Task | TextTask, prompt: Prompts | None = None, **note: float) -> Answer:
         """Make an answer of one member, with the task's own template and label words.
 
         Args:

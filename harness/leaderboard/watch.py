@@ -132,7 +132,7 @@ def _progress(
 
 def _open(cell: OpenCell, track: Track, earlier: Mapping[int, float], since: float, at: float) -> Open:
     spec = track.tasks[cell.task]
-    calls = cell.rows / (spec.shots * len(find_task(cell.task, track.tasks_folder).classes))
+    calls = cell.rows / (spec.shots * max(1, len(find_task(cell.task, track.tasks_folder).classes)))
     before, began = (earlier[cell.attempt], since) if cell.attempt in earlier else (0.0, cell.started)
     rate = (calls - before) / max(at - began, 1e-3)
     return Open(cell.task, cell.split, cell.attempt, calls, spec.calls, rate)

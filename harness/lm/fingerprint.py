@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.contract import Subspace, TextTask
-from harness.lm.generation import text_model
 from harness.results.records import Fingerprint
 
 if TYPE_CHECKING:
@@ -69,6 +68,8 @@ def probe(lm: Served, task: Task | TextTask) -> Fingerprint:
 
 def _of_text(lm: Served, task: TextTask, texts: tuple[Text, ...]) -> Fingerprint:
     """Log-likelihoods of `SAID` after the texts, under the same prompts."""
+    from harness.lm.generation import text_model  # noqa: PLC0415 - torch, which planning does without
+
     model = text_model(lm)
     space = Subspace(_DIM, lm.info(texts, f"{task.template}{{mask}}").hidden_std, lm.prompt_tokens, seed=_SEED)
     z = np.random.Generator(np.random.Philox(key=[_SEED, 0])).standard_normal((lm.backbone.layers, _DIM))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.contract import TextTask
+
 if TYPE_CHECKING:
     from harness.contract import Examples, Task
 
@@ -23,8 +25,8 @@ def without_braces(text: str) -> str:
     return text.replace("{", "").replace("}", "")
 
 
-def demonstration(task: Task, examples: Examples, n: int) -> str:
-    """Fill the template with an example and, at its mask, the example's label word.
+def demonstration(task: Task | TextTask, examples: Examples, n: int) -> str:
+    """Fill the template with an example and, at its mask, the example's label word; on a text task, its reference.
 
     Args:
         task: gives the template and the label words.
@@ -37,9 +39,12 @@ def demonstration(task: Task, examples: Examples, n: int) -> str:
     Example:
         ``Member(f"{demonstration(task, train, 0)} {task.template}", task.words)``
     """
-    before = task.template.partition("{mask}")[0]
-    word = without_braces(task.words[examples.labels[n]])
-    filled = task.template.replace("{mask}", word.strip() if not before or before[-1].isspace() else word)
+    if isinstance(task, TextTask):
+        filled = task.template + without_braces(task.target(examples.references[n][0]))
+    else:
+        before = task.template.partition("{mask}")[0]
+        word = without_braces(task.words[examples.labels[n]])
+        filled = task.template.replace("{mask}", word.strip() if not before or before[-1].isspace() else word)
     for name, text in zip("ab", examples.texts[n], strict=False):
         filled = filled.replace(f"{{{name}}}", without_braces(text).strip())  # earlier texts have no braces left
     return filled

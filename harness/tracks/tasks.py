@@ -243,7 +243,8 @@ def load_task(name: str, root: Path | None = None) -> TaskFile:
 
 def _read(path: Path) -> TaskFile:
     """A task file of either kind; one with a table ``[text]`` is that of a text task."""
-    if not re.search(r"^\s*\[text\]", path.read_text(encoding=ENCODING, errors="replace"), flags=re.MULTILINE):
+    content = path.read_text(encoding=ENCODING, errors="replace")
+    if not re.search(r"^\s*(\[text[].]|text\s*=)", content, flags=re.MULTILINE):
         return read_toml(path, TaskFile, TaskError)
     own = read_toml(path, TextTaskFile, TaskError)
     for keys, message in text_problems(own):

@@ -225,7 +225,7 @@ def test_spaces_at_the_end_of_a_template_are_read(pair: tuple[Any, Any]) -> None
 def test_what_cannot_be_read_is_refused(pair: tuple[Any, Any]) -> None:
     lm, _ = pair
     model = Generation(lm)
-    with pytest.raises(QueryError, match="63 tokens of output|60 tokens of output|tokens without any text"):
+    with pytest.raises(QueryError, match=r"tokens of output|tokens without any text"):
         model.encode("A film : {a} It was bad", TEXTS, "add", lm.max_tokens - TOKENS - 1)
     with pytest.raises(QueryError, match="tokens of output"):
         model.encode(TEMPLATE, TEXTS, "add", lm.max_tokens)

@@ -177,7 +177,7 @@ def test_every_other_word_must_be_a_single_token(tiny: Tiny) -> None:
     file = load_task("dbpedia")
     with pytest.raises(QueryError, match=r"label word 'EducationalInstitution' is \d+ tokens"):
         tiny.lm.single_ids(file.task("kit-2022", "masked").words)
-    for name in task_names():
+    for name in (name for name in task_names() if load_task(name).classes):
         assert load_task(name).task("harness-2026", "masked", tiny.lm) == load_task(name).task("harness-2026", "masked")
 
 

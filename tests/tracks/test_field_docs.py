@@ -15,6 +15,7 @@ from harness.tracks.numerics import EndpointSpec, Numerics
 from harness.tracks.packages import PackageSpec
 from harness.tracks.prices import Prices
 from harness.tracks.tasks import Cloze, FilesSource, HubSource, KitSource, Profile, TaskFile
+from harness.tracks.text_tasks import TextSpec, TextTaskFile, TextWording
 from harness.tracks.track import DataSpec, ModelSpec, PromptSpec, Track, TrackTask
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ STRUCTS: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("tasks.md", "`[files]`"): FilesSource,
     ("tasks.md", "`[kit]`"): KitSource,
     ("tasks.md", "`[hub]`"): HubSource,
+    ("tasks.md", "A task answered by text"): TextTaskFile,
+    ("tasks.md", "`[text]`"): TextSpec,
+    ("tasks.md", "`[text.profiles.NAME]`"): TextWording,
 }
 NOT_IN_THE_FILE = {"folder"}
 """Of tracks and tasks: where the file is. A file that has it is refused."""

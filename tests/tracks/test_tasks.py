@@ -15,6 +15,7 @@ from harness.errors import TaskError
 from harness.tracks.tasks import first_pieces, load_task, task_names, template_problem
 
 SHIPPED = ("agnews", "dbpedia", "mrpc", "qnli", "qqp", "rte", "snli", "sst2", "yelp")
+TEXTS = ("describe", "headline", "plain", "reply")
 KIT = {"sst2", "qnli", "qqp", "snli", "dbpedia"}
 PAPER = {"sst2", "yelp", "agnews", "dbpedia", "mrpc", "snli", "rte"}
 GOOD = """name = "pair"
@@ -47,8 +48,9 @@ def write(root: Path, text: str) -> Path:
     return path
 
 
-def test_the_nine_tasks_ship() -> None:
-    assert task_names() == list(SHIPPED)
+def test_nine_tasks_with_classes_and_four_with_texts_ship() -> None:
+    assert [name for name in task_names() if load_task(name).classes] == list(SHIPPED)
+    assert [name for name in task_names() if not load_task(name).classes] == list(TEXTS)
     assert {name for name in SHIPPED if load_task(name).kit} == KIT
 
 

@@ -47,7 +47,16 @@ COLUMNS = ROOT / "docs" / "leaderboard.md"
 PACKAGED = PACKAGE / "_leaderboard.md"
 MARKER = ".harness-report"
 """The file that marks a directory as a report, which the next report may replace."""
-METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1": "F1"}
+METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "f1": "F1",
+    "chrf": "chrF, mean over texts",
+    "bleu": "BLEU, mean over texts",
+    "rouge_l": "ROUGE-L, mean over texts",
+    "exact_match": "exact match",
+    "token_f1": "F1 of tokens, mean over texts",
+}
 
 
 @dataclass(frozen=True)

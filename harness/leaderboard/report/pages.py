@@ -13,6 +13,7 @@ from harness.leaderboard.divisions import ACCESS, ceilings
 from harness.leaderboard.headline import headline
 from harness.leaderboard.report import page_curves, page_history, pairs, plots
 from harness.leaderboard.report.facts import confusion, predictions
+from harness.leaderboard.report.written import has_classes, written
 from harness.leaderboard.stats import LEVEL
 from harness.leaderboard.terminal import day, no_ranks, replaced_lines, shown_rank
 from harness.results.status import COUNTS, MEANING
@@ -224,11 +225,11 @@ def task_page(facts: Facts, name: str) -> dict[str, Any]:
     every = sorted({cell.split for s in systems for cell in s.entry.cells if cell.task == name})
     splits = every if len(every) <= FEW_SPLITS else []
     by_split = [{cell.split: cell for cell in s.entry.cells if cell.task == name} for s in ordered]
-    wording = task.file.task(facts.track.profile, facts.track.model.kind)
+    wording = task.file.wording(facts.track.profile, facts.track.model.kind)
     texts = task.shots.texts[0] if task.shots else None
     drawn = [s for s in ordered if s in facts.main]
     said = np.concatenate([predictions(s.entry.cells, name) for s in systems])  # (cells, items)
-    counts = np.bincount(task.labels, minlength=len(task.file.classes)).tolist()
+    counts = np.bincount(task.labels, minlength=len(task.file.classes)).tolist() if task.file.classes else ()
     return {
         "task": task,
         "name": name,
@@ -245,7 +246,7 @@ def task_page(facts: Facts, name: str) -> dict[str, Any]:
         "classes": list(zip(task.file.classes, wording.words, counts, strict=True)),
         "examples": _examples(task),
         "hidden": facts.hidden,
-        "hard": None if task.test is None else _mistakes(task, said)[0],
+        "hard": None if task.test is None or not task.file.classes else _mistakes(task, said)[0],
     }
 
 
@@ -269,7 +270,7 @@ def entry(facts: Facts, system: System) -> dict[str, Any]:
     """What an entry's own cells say: convergence, how they ended, mistakes, configuration."""
     own = system.entry
     matrices, mistakes = [], []
-    for name in own.tasks:
+    for name in (name for name in own.tasks if has_classes(facts.tasks[name])):
         task, said = facts.tasks[name], predictions(own.cells, name)
         matrices.append(_matrix(task, said))
         mistakes.append((name, *((None, 0) if task.test is None else _mistakes(task, said))))
@@ -282,6 +283,7 @@ def entry(facts: Facts, system: System) -> dict[str, Any]:
         "counts": COUNTS,
         "matrices": matrices,
         "mistakes": mistakes,
+        "written": list(filter(None, (written(facts.tasks[name], own.cells) for name in own.tasks))),
         "ran": _ran(system),
         "config": _config(own.cells),
         "versions": sorted(own.environment.get("packages", {}).items()),
@@ -377,6 +379,10 @@ def _examples(task: TaskFacts, most: int = 6) -> list[tuple[tuple[str, ...], str
     """Training examples, of different classes if there are several."""
     if task.shots is None:
         return []
+    if task.shots.references:
+        return [(tuple(text), right[0]) for text, right in zip(task.shots.texts, task.shots.references, strict=True)][
+            :most
+        ]
     labels = task.shots.labels.tolist()
     first_of_class = [labels.index(k) for k in dict.fromkeys(labels)]
     order = [*first_of_class, *(n for n in range(len(labels)) if n not in first_of_class)]

@@ -11,6 +11,7 @@ import numpy as np
 from harness.leaderboard.compare import adjustment, between, shown_p, verdict
 from harness.leaderboard.pareto import COSTS, cost
 from harness.leaderboard.report import plots
+from harness.leaderboard.report.written import has_classes
 from harness.results.status import COUNTS
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def pair(facts: Facts, standings: Standings, curves: Curves, first: System, seco
 
 def disagreements(task: TaskFacts, first: Entry, second: Entry) -> tuple[list[Disagreement], list[Disagreement]]:
     """Texts that the first entry gets right in more splits than the second, most of them first, and the other way."""
+    if not has_classes(task):
+        return [], []  # no output is right or wrong; the pages of the entries show them
     name = task.file.name
     of_first, of_second = (
         {cell.split: cell.predicted for cell in entry.cells if cell.task == name and cell.status in COUNTS}
