@@ -18,7 +18,8 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from harness.contract import Coordinates, heads
+from harness.blackbox.weights import LEVEL, soft
+from harness.contract import Coordinates, Weights, heads
 from harness.errors import DataError, HarnessError
 from harness.solving import answers
 from harness.tracks.examples import load_shots
@@ -46,8 +47,8 @@ class Disclosure:
     run: str
     cells: int
     levels: tuple[int, ...]
-    """Access levels of its queries: 0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states. A query for
-    hidden states has level 3 with or without a prompt."""
+    """Access levels of its queries: 0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states, 5 changes of
+    weights. A query for hidden states has level 3 with or without a prompt."""
     rows: int
     """Rows that it was answered."""
     words: int | None
@@ -74,7 +75,7 @@ class Disclosure:
     head_numbers: int
     """Numbers in the heads of an answer, which are fitted to hidden states of labelled examples."""
     prompt_numbers: int
-    """Numbers in the prompts of an answer."""
+    """Numbers in the prompts of an answer, and in its changes of weights."""
 
     @property
     def stolen(self) -> str:
@@ -95,6 +96,7 @@ class Disclosure:
         """What of the participant's went to the service, for people."""
         texts = "texts in clear" if self.texts is None else f"{self.texts:,} texts in clear"
         prompts = ", prompts at the input" * (1 in self.levels) + ", prompts at deeper layers" * (_DEEP in self.levels)
+        prompts += ", changes of weights" * (LEVEL in self.levels)
         shown = ", labels beside texts in templates" if self.in_clear else ", labels in no field"
         return f"{texts}{prompts}{shown}" if self.rows else "nothing but its answer"
 
@@ -160,7 +162,7 @@ def table(found: Sequence[Disclosure], title: str) -> Table:
     for each in found:
         up = (each.up_bytes + (each.declared_bytes or 0)) / 1000
         inside = [f"{each.head_numbers:,} numbers of heads"] * bool(each.head_numbers)
-        inside += [f"{each.prompt_numbers:,} of prompts"] * bool(each.prompt_numbers)
+        inside += [f"{each.prompt_numbers:,} of prompts or weights"] * bool(each.prompt_numbers)
         said = ", ".join(inside) or ("template and words" if each.answers else "not kept")
         made.add_row(escape(each.entry), each.stolen, each.given_away, each.sent, f"{up:,.1f}", said)
     return made
@@ -219,5 +221,10 @@ def _head_numbers(answer: Answer) -> int:
 
 
 def _prompt_numbers(answer: Answer) -> int:
-    prompts = [member.prompt for member in answer.members if member.prompt is not None]
-    return sum(each.z.size if isinstance(each, Coordinates) else each.values.size for each in prompts)
+    """Numbers in soft prompts and in changes of weights; the noise of a walk's steps is no secret, and not counted."""
+    given = [member.prompt for member in answer.members]
+    changes = sum(int(each.z.size) for each in given if isinstance(each, Weights))
+    prompts = [each for each in map(soft, given) if each is not None]
+    return changes + sum(
+        int(each.z.size) if isinstance(each, Coordinates) else int(each.values.size) for each in prompts
+    )

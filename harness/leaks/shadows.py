@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.errors import InputError
 from harness.evaluation.run import Evaluation
+from harness.evaluation.text_cells import with_classes
 from harness.leaks.membership import DEV, OUT, TRAIN, Shadows
 from harness.leaks.victims import stored, tuned
 from harness.solving import answers
@@ -94,7 +95,8 @@ def cast(
     p = []
     for n, cell in enumerate(evaluation.cells, start=1):
         said(f"what shadow answer {n} of {len(splits)} says of {len(both):,} texts")
-        given = answers.probabilities(stored(store, run, cell, solver.name), cell.task, lm, both)
+        answer, of = stored(store, run, cell, solver.name), with_classes(cell.task, "harness leaks")
+        given = answers.probabilities(answer, of, lm, both)
         p.append(given[np.arange(len(both)), right])
     every = np.stack(p)
     return Shadows(every[:, : len(texts)], part, every[:, len(texts) :])

@@ -10,6 +10,7 @@ from harness.errors import InputError
 from harness.evaluation.applying import tested_by
 from harness.evaluation.engines import local
 from harness.evaluation.engines.job import Job
+from harness.evaluation.text_cells import with_classes
 from harness.leaks.behaviour import Copies, copy
 from harness.leaks.last_layer import plain_words
 from harness.solving import answers
@@ -48,7 +49,7 @@ def stored(store: Store, run: str, cell: Cell, entry: str) -> Answer:
 def confidences(evaluation: Evaluation, cell: Cell, answer: Answer, texts: Sequence[Text]) -> FloatArray:
     """Probabilities of each class: (texts, classes)."""
     lm = tested_by(evaluation.model_for(cell), cell.spec)
-    return np.asarray(answers.probabilities(answer, cell.task, lm, texts))
+    return np.asarray(answers.probabilities(answer, with_classes(cell.task, "harness leaks"), lm, texts))
 
 
 def copied(

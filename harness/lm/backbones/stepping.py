@@ -61,8 +61,8 @@ def cache_bytes(backbone: PlainBackbone, tokens: int) -> int:
     """Memory that the keys and values of one sequence of so many tokens take; 0 where none are kept."""
     if not isinstance(backbone, DecoderBackbone):
         return 0
-    layer = backbone._weights[0]  # noqa: SLF001 - two modules of one backbone
-    per_token = (layer.qkv.width // layer.head_width - layer.heads) * layer.head_width
+    layer = backbone.layout[0]
+    per_token: int = (layer.qkv.width // layer.head_width - layer.heads) * layer.head_width
     slots = -(-tokens // SLOTS) * SLOTS
     return slots * per_token * backbone.layers * backbone._output.element_size()  # noqa: SLF001
 
@@ -101,7 +101,7 @@ class Cached:
         seen = (torch.arange(end, device=at.device) <= at[:, None])[:, None, None]  # (sequences, 1, 1, slots)
         with torch.inference_mode():
             x, rotation = backbone._embedded(_Step(tokens, at))  # type: ignore[arg-type]  # noqa: SLF001
-            for layer, kv in zip(backbone._weights, self._kv, strict=True):  # noqa: SLF001
+            for layer, kv in zip(backbone.layout, self._kv, strict=True):
                 qkv = layer.projected(x, rotation, backbone._block)[0]  # noqa: SLF001 - (sequences, heads, head width)
                 kv[torch.arange(len(at), device=at.device), :, at] = qkv[:, layer.heads :]
                 attended = _attended(layer, qkv[:, : layer.heads], kv[:, :, :end], seen)
