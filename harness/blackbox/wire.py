@@ -383,10 +383,7 @@ def packed(prompts: Prompts | None) -> tuple[Array | None, Mode]:
 
 
 def unpacked(
-    prompt: Array | None,
-    mode: Mode,
-    space: Subspace | None,
-    weights: WeightsPart | msgspec.UnsetType = msgspec.UNSET,
+    prompt: Array | None, mode: Mode, space: Subspace | None, weights: WeightsPart | msgspec.UnsetType = msgspec.UNSET
 ) -> Prompts | None:
     """The candidates of a query from their arrays: coordinates if there is a `space`, and otherwise values.
 

@@ -7,18 +7,19 @@ import re
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from harness.contract import ClassMetric, Metric, TextMetric
-from harness.errors import InputError, TaskError, TrackError, did_you_mean
+from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
+from harness.errors import InputError, TrackError, did_you_mean
 from harness.tracks.competition import Competition
 from harness.tracks.defences import Defences
 from harness.tracks.limits import Limits, Positive  # noqa: TC001 - as above
 from harness.tracks.numerics import EndpointSpec, Numerics
 from harness.tracks.packages import PackageSpec  # noqa: TC001
 from harness.tracks.prices import Prices  # noqa: TC001
+from harness.tracks.task_rules import task_problems
 from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, find_task, tasks_dir, with_metric
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
@@ -359,7 +360,7 @@ def _problems(track: Track, path: Path) -> Iterator[tuple[list[str], str]]:
     for keys, message in track.defences.problems():
         yield ["defences", *keys], f"defences: {message}"
     for task, spec in track.tasks.items():
-        for keys, message in _task_problems(track, task, spec):
+        for keys, message in task_problems(track, task, spec):
             yield ["tasks", task, *keys], f"tasks.{task}: {message}"
 
 
@@ -370,39 +371,6 @@ def _name_problem(name: str, path: Path) -> str | None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         return f"name {name!r}: letters, digits, '-' and '_', up to 64, and first a letter or digit"
     return f"name is {name!r}, which is a track that ships; choose another" if name in track_names() else None
-
-
-def _task_problems(track: Track, task: str, spec: TrackTask) -> Iterator[tuple[list[str], str]]:
-    try:
-        file = find_task(task, track.tasks_folder)
-        file.wording(track.profile, track.model.kind)
-    except TaskError as problem:
-        yield [], str(problem)
-        return
-    if file.text is not msgspec.UNSET:
-        yield from _text_task_problems(track, spec)
-        return
-    if isinstance(spec.metric, str) and spec.metric not in get_args(ClassMetric):
-        yield ["metric"], f"metric {spec.metric} compares texts, and {task} has classes"
-    if spec.metric == "f1" and len(file.classes) != 2:  # noqa: PLR2004
-        yield ["metric"], "metric f1 is that of class 1 against class 0; take macro_f1"
-    if spec.splits == "present" and track.data.source not in {"kit", "files"}:
-        yield ["splits"], 'splits = "present" needs data.source = "files" or "kit"; list the splits'
-    if spec.splits != "present" and (not spec.splits or len(set(spec.splits)) != len(spec.splits)):
-        yield ["splits"], f"splits {list(spec.splits)} must be distinct and at least one"
-    if track.data.source == "files" and file.files is None:
-        yield [], f'data.source = "files" needs a [files] table in the task.toml of {task}'
-
-
-def _text_task_problems(track: Track, spec: TrackTask) -> Iterator[tuple[list[str], str]]:
-    if track.data.source != "embedded":
-        yield [], 'a task whose answer is text has its data in a miniature; it needs data.source = "embedded"'
-    if spec.row_tokens is msgspec.UNSET:
-        yield [], "no row_tokens; a text that is written is priced by its tokens, so a row needs a size"
-    if isinstance(spec.metric, str) and spec.metric not in get_args(TextMetric):
-        yield ["metric"], f"metric {spec.metric} is that of classes; choose one of {', '.join(get_args(TextMetric))}"
-    if not isinstance(spec.splits, tuple) or not spec.splits or len(set(spec.splits)) != len(spec.splits):
-        yield ["splits"], "splits must be listed, distinct, and at least one"
 
 
 def track_tasks(track: Track) -> dict[str, TaskFile]:
