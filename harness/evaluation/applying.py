@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from harness.blackbox.session import Incumbent
     from harness.contract import Answer, Examples, IntArray, Task
     from harness.lm.served import Served
-    from harness.tracks.track import TrackTask
+    from harness.tracks.track_task import TrackTask
 
 M = TypeVar("M", bound="Served")
 

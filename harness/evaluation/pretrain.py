@@ -33,7 +33,7 @@ from harness.lm.device import seeded
 from harness.solving.metrics import score
 from harness.tracks.examples import draw_shots, examples_sha256, load_pool, load_shots
 from harness.tracks.tasks import outside_set
-from harness.tracks.track import TrackTask
+from harness.tracks.track_task import TrackTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from harness.tracks.limits import Limits
     from harness.tracks.tasks import TaskFile
     from harness.tracks.tiers import Tier
-    from harness.tracks.track import TrackTask
+    from harness.tracks.track_task import TrackTask
 
 _GRACE_S = 5.0
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.lm.model import LanguageModel
     from harness.tracks.examples import Source
     from harness.tracks.tasks import TaskFile
-    from harness.tracks.track import TrackTask
+    from harness.tracks.track_task import TrackTask
 
 CONTENT_FREE = "N/A"
 """The text without content; of a pair, both texts."""

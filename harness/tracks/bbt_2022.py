@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.tracks.tasks import TaskFile
-    from harness.tracks.track import Track, TrackTask
+    from harness.tracks.track import Track
+    from harness.tracks.track_task import TrackTask
 
 LONGEST = 512
 """Most tokens of an input, the prompt's included."""

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from harness.tracks.bbt_2022 import RowsOf2022
     from harness.tracks.tasks import FilesSource, KitSource
-    from harness.tracks.track import DataSource, TrackTask
+    from harness.tracks.track import DataSource
+    from harness.tracks.track_task import TrackTask
 
 
 @dataclass(frozen=True)

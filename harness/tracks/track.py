@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from harness.contract import Metric  # noqa: TC001 - msgspec reads the types
-from harness.errors import InputError, TrackError, did_you_mean
+from harness.errors import InputError, TaskError, TrackError, did_you_mean
 from harness.tracks.competition import Competition
 from harness.tracks.defences import Defences
 from harness.tracks.limits import Limits, Positive  # noqa: TC001 - as above
 from harness.tracks.numerics import EndpointSpec, Numerics
 from harness.tracks.packages import PackageSpec  # noqa: TC001
 from harness.tracks.prices import Prices  # noqa: TC001
-from harness.tracks.task_rules import task_problems
 from harness.tracks.tasks import OWN_PROFILE, OWN_PROFILE_BEFORE, TaskFile, find_task, tasks_dir, with_metric
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
+from harness.tracks.track_task import TrackTask  # noqa: TC001 - msgspec reads the types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,31 +96,6 @@ class PromptSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     separator: str | msgspec.UnsetType = msgspec.UNSET
     """What stands between p0 and the text in the track's wording, at the front of its templates. Where no p0 stands in
     the text, for want of a prompt or because it is prepended, templates are read without it (BBT's paper)."""
-
-
-class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One task on this track."""
-
-    calls: Positive
-    splits: tuple[int, ...] | Literal["present"]
-    """Split names; ``present`` means every split in the data directory."""
-    shots: Positive = 16
-    """Training examples per class, if the split is drawn here."""
-    dev: Positive = 16
-    """Dev examples per class, where the split is drawn here."""
-    metric: Metric | msgspec.UnsetType = msgspec.UNSET
-    """What the task is scored by on this track; unset, the task file's metric."""
-    test_tokens: Positive | msgspec.UnsetType = msgspec.UNSET
-    """Most tokens of a test input, prompt included, where that is less than the model takes: the kit's server cut its
-    hidden test texts at 256."""
-    row_tokens: Positive | msgspec.UnsetType = msgspec.UNSET
-    """Tokens of text in one row; a longer text costs more rows. Every few-shot text of the track's data fits. Without
-    it a text is one row however long it is."""
-
-    @property
-    def tokens_of_a_row(self) -> int | None:
-        """`row_tokens`, or None where a row has no size."""
-        return None if self.row_tokens is msgspec.UNSET else self.row_tokens
 
 
 class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -360,7 +334,7 @@ def _problems(track: Track, path: Path) -> Iterator[tuple[list[str], str]]:
     for keys, message in track.defences.problems():
         yield ["defences", *keys], f"defences: {message}"
     for task, spec in track.tasks.items():
-        for keys, message in task_problems(track, task, spec):
+        for keys, message in _task_problems(track, task, spec):
             yield ["tasks", task, *keys], f"tasks.{task}: {message}"
 
 
@@ -371,6 +345,16 @@ def _name_problem(name: str, path: Path) -> str | None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         return f"name {name!r}: letters, digits, '-' and '_', up to 64, and first a letter or digit"
     return f"name is {name!r}, which is a track that ships; choose another" if name in track_names() else None
+
+
+def _task_problems(track: Track, name: str, spec: TrackTask) -> Iterator[tuple[list[str], str]]:
+    try:
+        file = find_task(name, track.tasks_folder)
+        file.wording(track.profile, track.model.kind)
+    except TaskError as problem:
+        yield [], str(problem)
+    else:
+        yield from spec.problems(file, track.data.source)
 
 
 def track_tasks(track: Track) -> dict[str, TaskFile]:

@@ -13,7 +13,7 @@ from harness.errors import DataError
 from harness.tracks import bbt_2022
 from harness.tracks.bbt_2022 import RowsOf2022, draw
 from harness.tracks.tasks import load_task
-from harness.tracks.track import TrackTask
+from harness.tracks.track_task import TrackTask
 
 LABELS = [0, 1, 0, 1, 0, 1, 1, 0, 0, 1, 0, 1]
 ROWS = RowsOf2022("made up", None, "paper-2022", prompt_tokens=50)

@@ -24,7 +24,7 @@ from harness.tracks.examples import (
     splits_of,
 )
 from harness.tracks.tasks import load_task
-from harness.tracks.track import TrackTask
+from harness.tracks.track_task import TrackTask
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "competition"
 SST2, SNLI, QQP = load_task("sst2"), load_task("snli"), load_task("qqp")

@@ -16,7 +16,8 @@ from harness.tracks.packages import PackageSpec
 from harness.tracks.prices import Prices
 from harness.tracks.tasks import Cloze, FilesSource, HubSource, KitSource, Profile, TaskFile
 from harness.tracks.text_tasks import TextSpec, TextTaskFile, TextWording
-from harness.tracks.track import DataSpec, ModelSpec, PromptSpec, Track, TrackTask
+from harness.tracks.track import DataSpec, ModelSpec, PromptSpec, Track
+from harness.tracks.track_task import TrackTask
 
 if TYPE_CHECKING:
     import msgspec
