@@ -122,6 +122,7 @@ def _kept_member(member: Member) -> KeptMember:
         changed, terms = member.prompt.space, member.prompt.z.shape[1]
         kind = "coordinates" if member.prompt.streams is None else "steps"
         where = f"layers {', '.join(map(str, changed.layers))}" if changed.layers else "all layers"
+        prompt = "none" if inner is None else prompt
         prompt += f"; weights of group {changed.group}, {where}, at {terms:,} {kind}"
     head = (
         None if member.head is None else f"{type(member.head).__name__} on {member.features}, weight {member.alpha:g}"

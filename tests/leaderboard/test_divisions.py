@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from made_up import key
 
-from harness.leaderboard.divisions import ACCESS, ceilings, divisions
+from harness.leaderboard.divisions import ACCESS, ceilings, divisions, level_name
 from harness.leaderboard.entries import Division
 from harness.leaderboard.rank import Ranking, rank
+from harness.leaderboard.table import records
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.store import Store
 
@@ -143,6 +144,21 @@ def test_a_lower_ceiling_ranks_those_below_it_anew(store: Store) -> None:
     assert [entry.name for entry in ranking.complete(PURE, 0)] == ["text"]
 
 
+def test_changes_of_weights_are_above_all_other_levels(store: Store) -> None:
+    """The lists up to hidden states hold no entry that changed a weight."""
+    add(store, "weights", 40, facts={"level": 5})
+    add(store, "states", 30, facts={"level": 3})
+    add(store, "lora", 40, facts={"level": 4, "sandbox": "none"}, access="white-box")
+    ranking = rank(store, "tiny")
+    assert ceilings(ranking.entries) == (3, 5)
+    low = ranking.standings(PURE, 3)
+    assert low is not None
+    assert list(low.entries) == ["states"]
+    assert places(ranking, PURE) == [("weights", 1), ("states", 2)]
+    csv = {record["submission"]: record["access"] for record in records(ranking)}
+    assert csv == {"weights": "W", "states": "L3", "lora": "white-box"}
+
+
 def test_references_make_no_division_unless_alone(store: Store) -> None:
     """They are listed with the main one, and ranked in none."""
     add(store, "lora", 40, facts={"level": 4, "sandbox": "none"}, access="white-box")
@@ -180,4 +196,5 @@ def test_titles_say_what_a_division_is() -> None:
     assert OUTSIDE.title == "external data p0 of mnli / cpu / sandbox A"
     assert Division().title == "pure"
     assert divisions([]) == ()
-    assert len(ACCESS) == 5
+    assert len(ACCESS) == 6
+    assert [level_name(level) for level in range(6)] == ["L0", "L1", "L2", "L3", "white-box", "W"]
