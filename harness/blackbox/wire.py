@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -34,8 +35,9 @@ from harness.errors import ProtocolError, QueryError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
-    from harness.contract import Task, TextTask
+    from harness.contract import ModelInfo, Shots, Task, TextTask
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 _FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 18)  # bounds on what a frame decodes to
@@ -227,6 +229,23 @@ class Job(_Frame, frozen=True, forbid_unknown_fields=True):
     train_references: list[tuple[str, ...]] | msgspec.UnsetType = msgspec.UNSET
     """Of a text task, whose examples have references; so are those of dev."""
     dev_references: list[tuple[str, ...]] | msgspec.UnsetType = msgspec.UNSET
+
+    @classmethod
+    def of(
+        cls,
+        submission: str,
+        task: Task | TextTask,
+        shots: Shots,
+        info: ModelInfo,
+        rows_total: int,
+        config: Mapping[str, str],
+        seed: int,
+    ) -> Job:
+        """The job of a cell; `submission` is a folder."""
+        train, dev = shots.train, shots.dev
+        examples = list(train.texts), train.labels.tolist(), list(dev.texts), dev.labels.tolist()
+        references = (list(each.references) or msgspec.UNSET for each in (train, dev))
+        return cls(submission, asdict(task), *examples, asdict(info), rows_total, dict(config), seed, *references)
 
 
 class Done(_Frame, frozen=True, forbid_unknown_fields=True):

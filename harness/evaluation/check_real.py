@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.evaluation import check_here
+from harness.evaluation.applying import predicted
 from harness.evaluation.preparation import Preparation
 from harness.evaluation.referee import priced_model, settled
+from harness.evaluation.text_cells import read_as
 from harness.evaluation.trying import Trial, in_a_worker
-from harness.solving import answers
 from harness.solving.metrics import cell_score
 from harness.tracks.examples import load_shots
 
@@ -97,18 +98,18 @@ def ask_once(
     changed = prepared.track
     lm = load_model(changed.model, changed.prompt, device=prepared.kind, numerics=changed.numerics)
     cell, given = settled(prepared.cells[0], submission, options)
-    task = cell.file.task(changed.profile, changed.model.kind, lm)
+    task = cell.file.wording(changed.profile, changed.model.kind, lm)
     cell = dataclasses.replace(cell, task=task)
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     trial = Trial(
-        priced_model(cell, shots, lm), lm.info(shots.train.texts, task.template), shots, cell.spec.calls, given,
+        priced_model(cell, shots, lm), lm.info(shots.train.texts, read_as(task)), shots, cell.spec.calls, given,
         cell.worker_seed, wall_s, cell.limits, cell.packages, once=True,
     )  # fmt: skip
     with lm.serving():
         checked = check_here.run(submission, trial) if here else in_a_worker(submission, trial)
         dev = None
         if checked.last is not None:
-            said = answers.probabilities(checked.last, task, lm, shots.dev.texts).argmax(axis=1)
+            said, _ = predicted(checked.last, task, lm, shots.dev)
             dev = cell_score(task.metric, said, shots.dev.labels, len(task.classes))
     where = f"{track.name} {task.name}/{cell.split}, {lm.name} in {lm.format}"
     return Asked(where, task.metric, cell.spec.calls, checked, dev)

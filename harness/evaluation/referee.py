@@ -257,20 +257,7 @@ def job_of(
     cell: Cell, shots: Shots, info: ModelInfo, folder: Path, options: Mapping[str, str], meter: Meter
 ) -> wire.Job:
     """All that a worker is told of a cell."""
-    return wire.Job(
-        str(folder),
-        dataclasses.asdict(cell.task),
-        list(shots.train.texts),
-        shots.train.labels.tolist(),
-        list(shots.dev.texts),
-        shots.dev.labels.tolist(),
-        dataclasses.asdict(info),
-        meter.budget.rows_total,
-        dict(options),
-        cell.worker_seed,
-        list(shots.train.references) or msgspec.UNSET,
-        list(shots.dev.references) or msgspec.UNSET,
-    )
+    return wire.Job.of(str(folder), cell.task, shots, info, meter.budget.rows_total, options, cell.worker_seed)
 
 
 def run_reference(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -200,7 +199,5 @@ def _more(trial: Trial) -> str:
 
 
 def _job(folder: str, trial: Trial, meter: Meter) -> wire.Job:
-    train, dev = trial.shots.train, trial.shots.dev
-    examples = list(train.texts), train.labels.tolist(), list(dev.texts), dev.labels.tolist()
-    task, rows = dataclasses.asdict(trial.priced.task), meter.budget.rows_total
-    return wire.Job(folder, task, *examples, dataclasses.asdict(trial.info), rows, dict(trial.options), trial.seed)
+    task, rows = trial.priced.task, meter.budget.rows_total
+    return wire.Job.of(folder, task, trial.shots, trial.info, rows, trial.options, trial.seed)

@@ -8,6 +8,7 @@ candidate each) that end at different steps: a sequence that has ended leaves it
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
@@ -138,7 +139,9 @@ class Generation:
         writing = [
             _Sequence(c * len(texts) + t, _draws(how, c, t)) for c in range(candidates) for t in range(len(texts))
         ]
-        lengths, cut = [len(e.ids) + extra for e in texts.encoded], False
+        same = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*(e.ids for e in texts.encoded), strict=False))
+        once = len(list(same)) + extra if candidates == 1 else 0  # tokens whose keys and values are kept once
+        lengths, cut = [len(e.ids) + extra - once for e in texts.encoded], False
         for chosen, members in self._batches(lengths, candidates, how.most_tokens):
             part = tuple(layer[members] if len(layer) > 1 else layer for layer in layers)
             numbers = [c * len(texts) + t for c in range(members.start, members.stop) for t in chosen]

@@ -15,6 +15,7 @@ from evaluating import Watcher
 
 from harness.contract import TextTask
 from harness.errors import InputError, ModelError, TaskError, TrackError
+from harness.evaluation.check import check
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.preparation import Preparation
 from harness.evaluation.replay import choices_of, replay, sampled
@@ -237,6 +238,15 @@ def test_shots_are_different_texts_with_references(track: Path) -> None:
         other = msgspec.structs.replace(cell.spec, shots=3)
         assert load_shots(cell.file, cell.source, cell.split, other).train.texts == shots.train.texts[:3]
         assert examples_sha256(shots.train) != examples_sha256(shots.dev)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_check_asks_the_real_model_alone(stored: tuple[Store, Path], track: Path, here: bool) -> None:
+    _, folder = stored
+    report = check(folder / "deep", {}, track=load_track(str(track)), choices=Overrides(tasks=("reply",)), here=here)
+    assert "not tried on the fake model" in report["lines"][0]
+    assert report["real"]["rows"] > 0
+    assert 0 <= report["real"]["dev"] <= 1
 
 
 def test_records_of_other_tasks_are_as_they_were() -> None:

@@ -70,6 +70,8 @@ ASKED = {
     "added": prompts(1, "add"),
     "prepended": prompts(1, "prepend"),
     "deep": prompts(LAYERS, "add"),
+    "one, added": prompts(1, "add", candidates=1),
+    "one, deep": prompts(LAYERS, "prepend", candidates=1),
     "deep, agreeing below": prompts(LAYERS, "prepend", agree=2),
 }
 

@@ -76,11 +76,14 @@ class Cached:
         ends = batch.mask.sum(dim=1)
         own = ends - row.shared
         starts = row.shared + own.cumsum(dim=0) - own
-        place = torch.arange(batch.ids.shape[1], device=ends.device).minimum(ends[:, None] - 1)
+        self._first = row.shared if batch.candidates == 1 else 0
+        """Tokens that all sequences share; their keys and values are kept once."""
+        place = torch.arange(self._first, batch.ids.shape[1], device=ends.device).minimum(ends[:, None] - 1)
         packed = torch.where(place < row.shared, place, starts[:, None] + place - row.shared)  # (texts, tokens)
         self._lengths = ends.repeat(batch.candidates)  # (sequences,) tokens so far
-        slots = -(-(batch.ids.shape[1] + most) // SLOTS) * SLOTS
+        slots = -(-(place.shape[1] + most) // SLOTS) * SLOTS
         self._kv: list[torch.Tensor] = []  # of each layer (sequences, 2 * key heads, slots, head width)
+        self._shared: list[torch.Tensor] = []  # of each layer (2 * key heads, shared tokens, head width)
 
         def kept(_depth: int, kv: torch.Tensor) -> None:
             found = kv[:, packed]  # (1 or candidates, texts, tokens, 2 * key heads, head width)
@@ -88,6 +91,7 @@ class Cached:
             room = found.new_zeros(len(found), found.shape[1], slots, found.shape[3])
             room[:, :, : found.shape[2]] = found
             self._kv.append(room)
+            self._shared.append(kv[0, : self._first].transpose(0, 1).contiguous())
 
         with torch.inference_mode():
             x, rotation = backbone._embedded(row)  # noqa: SLF001 - two modules of one backbone
@@ -96,18 +100,18 @@ class Cached:
 
     def append(self, tokens: torch.Tensor) -> None:
         """See `Growing`."""
-        backbone, at = self._backbone, self._lengths
+        backbone, at = self._backbone, self._lengths - self._first
         end = -(-(int(at.max()) + 1) // SLOTS) * SLOTS
         seen = (torch.arange(end, device=at.device) <= at[:, None])[:, None, None]  # (sequences, 1, 1, slots)
         with torch.inference_mode():
-            x, rotation = backbone._embedded(_Step(tokens, at))  # type: ignore[arg-type]  # noqa: SLF001
-            for layer, kv in zip(backbone.layout, self._kv, strict=True):
+            x, rotation = backbone._embedded(_Step(tokens, self._lengths))  # type: ignore[arg-type]  # noqa: SLF001
+            for layer, kv, shared in zip(backbone.layout, self._kv, self._shared, strict=True):
                 qkv = layer.projected(x, rotation, backbone._block)[0]  # noqa: SLF001 - (sequences, heads, head width)
                 kv[torch.arange(len(at), device=at.device), :, at] = qkv[:, layer.heads :]
-                attended = _attended(layer, qkv[:, : layer.heads], kv[:, :, :end], seen)
+                attended = _attended(layer, qkv[:, : layer.heads], kv[:, :, :end], seen, shared)
                 x = layer.finished(x, attended[None], backbone._block)  # noqa: SLF001
             self.states = backbone._normalized(x)[0].float()  # noqa: SLF001
-        self._lengths = at + 1
+        self._lengths = self._lengths + 1
 
     def keep(self, which: torch.Tensor) -> None:
         """See `Growing`."""
@@ -123,14 +127,28 @@ class _Step:
         self.ids, self.positions = ids, positions
 
 
-def _attended(layer: _Layer, q: torch.Tensor, kv: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+def _attended(
+    layer: _Layer, q: torch.Tensor, kv: torch.Tensor, seen: torch.Tensor, shared: torch.Tensor
+) -> torch.Tensor:
     """Attention of one query each (sequences, heads, head width) to kv (sequences, 2 * key heads, keys, head width).
 
-    The heads that read the same keys are taken as that many queries of one head.
+    All of them also see `shared` (2 * key heads, tokens, head width). The heads that read the same keys are taken as
+    that many queries of one head.
     """
     k, v = kv.chunk(2, dim=1)
     grouped = q.view(len(q), k.shape[1], -1, q.shape[-1])  # (sequences, key heads, heads that share keys, head width)
-    return F.scaled_dot_product_attention(grouped, k, v, seen, scale=layer.scale).reshape(len(q), -1)
+    tokens = shared.shape[1]
+    if not tokens:
+        return F.scaled_dot_product_attention(grouped, k, v, seen, scale=layer.scale).reshape(len(q), -1)
+    first_k, first_v = shared.chunk(2)
+    by_head = grouped.transpose(0, 1).flatten(1, 2)  # (key heads, sequences * heads that share keys, head width)
+    first = (by_head @ first_k.mT).view(k.shape[1], len(q), -1, tokens).transpose(0, 1)
+    own = (grouped @ k.mT).masked_fill(~seen, float("-inf"))
+    shares = (torch.cat([first, own], dim=-1).float() * layer.scale).softmax(dim=-1).to(q.dtype)
+    first = (shares[..., :tokens].transpose(0, 1).flatten(1, 2) @ first_v).view(
+        by_head.shape[0], len(q), -1, q.shape[-1]
+    )
+    return (first.transpose(0, 1) + shares[..., tokens:] @ v).reshape(len(q), -1)
 
 
 class Uncached:
