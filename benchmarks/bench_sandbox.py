@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from harness.blackbox import wire
+from harness.blackbox import framing, wire
 from harness.contract import Examples, Shots
 from harness.errors import SandboxError
 from harness.sandbox import launch
@@ -58,11 +58,11 @@ def run_s(tier: Tier, submission: Path) -> tuple[float, float]:
     started = time.perf_counter()
     worker = launch.start(LIMITS, submission, tier)
     worker.sock.sendall(wire.encode(job(submission)))
-    body = wire.receive(worker.sock, 1 << 20)
+    body = framing.receive(worker.sock, 1 << 20)
     start_s = time.perf_counter() - started
     worker.sock.sendall(wire.encode(wire.Done()))
     reply = wire.encode(wire.WordIds([[1]]))
-    while (body := wire.receive(worker.sock, 1 << 20)) is not None:
+    while (body := framing.receive(worker.sock, 1 << 20)) is not None:
         if isinstance(wire.decode_request(body), wire.Finished):
             break
         worker.sock.sendall(reply)

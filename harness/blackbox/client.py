@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.blackbox import wire
+from harness.blackbox import framing, wire
 from harness.blackbox.query import Query, words_of
 from harness.blackbox.weights import soft
 from harness.contract import Answer, Budget, Coordinates, FeatureKind, FloatArray, ModelInfo, Outputs
@@ -156,7 +156,7 @@ class RemoteBlackBox(Asking):
     def _exchange(self, frame: bytes) -> bytes:
         """Send a frame, and return the body of the frame that replies to it."""
         self._sock.sendall(frame)
-        body = wire.receive(self._sock, _LARGEST_REPLY)
+        body = framing.receive(self._sock, _LARGEST_REPLY)
         if body is None:
             raise ProtocolError("the referee closed the connection")
         return body

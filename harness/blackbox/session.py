@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from harness.blackbox import limits, wire
+from harness.blackbox import framing, limits, wire
 from harness.blackbox.checkpoints import at_checkpoints
 from harness.blackbox.defence import Seen
 from harness.blackbox.lock import waited_s
@@ -129,7 +129,7 @@ class Session:
         try:
             while tuning.refused <= _MOST_REFUSED:
                 sock.settimeout(_left(deadline + waited_s()))
-                body = wire.receive(sock, self._priced.frame_bytes)
+                body = framing.receive(sock, self._priced.frame_bytes)
                 if body is None:
                     return tuning
                 request = wire.decode_request(body)

@@ -1,21 +1,20 @@
 """The messages between referee and worker: length-prefixed msgpack frames over one inherited socketpair.
 
-A frame is a little-endian u32 length and a msgpack body. The body must decode into one of the typed structs below;
-nothing else is accepted, and nothing is unpickled. The length is checked before memory is allocated, array shapes are
-checked against their number of bytes, and floats must be finite.
+A frame is a length (`harness.blackbox.framing`) and a msgpack body. The body must decode into one of the typed structs
+below; nothing else is accepted, and nothing is unpickled. Array shapes are checked against their number of bytes, and
+floats must be finite.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 
+from harness.blackbox.framing import LENGTH
 from harness.blackbox.query import Query
 from harness.blackbox.weights import soft, streams_packed, weights_of
 from harness.contract import (
@@ -34,15 +33,13 @@ from harness.contract import (
 from harness.errors import ProtocolError, QueryError
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
     from harness.contract import ModelInfo, Shots, Task, TextTask
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 _FEW, _MANY = msgspec.Meta(max_length=4096), msgspec.Meta(max_length=1 << 18)  # bounds on what a frame decodes to
-_LENGTH = struct.Struct("<I")
-PREFIX = _LENGTH.size
+PREFIX = LENGTH.size
 """Number of bytes of the length that precedes each body."""
 LARGEST = 1e6
 """Largest magnitude accepted in prompts and coordinates."""
@@ -316,7 +313,7 @@ _reply = msgspec.msgpack.Decoder(Reply)
 def encode(frame: Request | Reply) -> bytes:
     """The bytes of a frame, its length first."""
     body = _encoder.encode(frame)
-    return _LENGTH.pack(len(body)) + body
+    return LENGTH.pack(len(body)) + body
 
 
 def decode_request(body: bytes | memoryview) -> Request:
@@ -340,55 +337,6 @@ def _decode(decoder: Any, body: bytes | memoryview) -> Any:
         MemoryError,
     ) as problem:  # DecodeError is a ValueError
         raise ProtocolError(f"frame of {len(body):,} bytes is not of the wire format: {problem}") from problem
-
-
-def receive(sock: socket.socket, largest: int) -> bytes | None:
-    """The body of the next frame, or None if the other side closed the connection between frames.
-
-    The socket's timeout limits the time of the whole frame, however slowly its bytes arrive.
-
-    Raises:
-        ProtocolError: the frame is longer than `largest` bytes, has no length, or was cut off.
-        TimeoutError: the socket's timeout ran out.
-    """
-    timeout = sock.gettimeout()
-    deadline = None if timeout is None else time.monotonic() + timeout
-    try:
-        head = _exactly(sock, _LENGTH.size, deadline)
-        if head is None:
-            return None
-        (length,) = _LENGTH.unpack(head)
-        if not 0 < length <= largest:
-            raise ProtocolError(
-                f"frame of {length:,} bytes; 1 to {largest:,} are accepted. Send coordinates, or send less at once"
-            )
-        body = _exactly(sock, length, deadline)
-    finally:
-        sock.settimeout(timeout)
-    if body is None:
-        raise ProtocolError(f"frame of {length:,} bytes was cut off")
-    return body
-
-
-def _exactly(sock: socket.socket, size: int, deadline: float | None) -> bytes | None:
-    """Read `size` bytes, or return None if the peer closed before the first. Memory grows only as bytes arrive."""
-    data = bytearray()
-    while len(data) < size:
-        if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"only {len(data):,} of {size:,} bytes arrived in time")
-            sock.settimeout(left)
-        try:
-            chunk = sock.recv(min(size - len(data), 1 << 20))
-        except ConnectionResetError:
-            chunk = b""
-        if not chunk:
-            if not data:
-                return None
-            raise ProtocolError(f"frame was cut off: {size - len(data):,} of {size:,} bytes are missing")
-        data += chunk
-    return bytes(data)
 
 
 def packed(prompts: Prompts | None) -> tuple[Array | None, Mode]:

@@ -9,7 +9,7 @@ import signal
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from harness.blackbox import wire
+from harness.blackbox import framing, wire
 from harness.contract import ModelInfo, Task
 from harness.errors import ProtocolError, SubmissionError
 from harness.sandbox.launch import start
@@ -58,7 +58,7 @@ def try_config(
         try:
             worker.sock.settimeout(min(limits.wall_s, _LONGEST_S))
             worker.sock.sendall(wire.encode(job))
-            body = wire.receive(worker.sock, _LARGEST_FRAME)
+            body = framing.receive(worker.sock, _LARGEST_FRAME)
             frame = None if body is None else wire.decode_request(body)
         except (OSError, ProtocolError):
             return

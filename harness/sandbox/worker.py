@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from harness.blackbox import wire
+from harness.blackbox import framing, wire
 from harness.blackbox.client import RemoteBlackBox
 from harness.blackbox.text_client import RemoteTextBlackBox
 from harness.contract import Budget, Examples, ModelInfo, Shots, Task, TextTask
@@ -52,7 +52,7 @@ def main(sock: socket.socket, packages: Sequence[str] = ()) -> None:
     sys.dont_write_bytecode = True
     tempfile.tempdir = os.environ.get("TMPDIR")  # set, not searched: without a writable directory the search fails
     site.setquit()  # defines `exit` and `quit`, which are missing after a start without `site`
-    body = wire.receive(sock, (1 << 32) - 1)
+    body = framing.receive(sock, (1 << 32) - 1)
     job = wire.decode_reply(body) if body else None
     if not isinstance(job, wire.Job):
         raise SystemExit("no job came over the socket; this program is started by `harness evaluate`")

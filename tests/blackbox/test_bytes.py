@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import harness
-from harness.blackbox import wire
+from harness.blackbox import framing, wire
 from harness.blackbox.client import RemoteBlackBox
 from harness.contract import Answer, Budget, LinearHead, Member, ModelInfo, Prompt, Subspace, Task
 from harness.service import messages
@@ -68,7 +68,7 @@ def over_the_socket() -> list[str]:
     bodies: list[str] = []
 
     def referee() -> None:
-        while (body := wire.receive(ours, 1 << 20)) is not None:
+        while (body := framing.receive(ours, 1 << 20)) is not None:
             bodies.append(body.hex())
             asked = msgspec.msgpack.decode(body)
             reply: wire.Reply = wire.Done()

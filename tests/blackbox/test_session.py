@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from harness.blackbox import limits, projection, session, wire
+from harness.blackbox import framing, limits, projection, session, wire
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session, Tuning
@@ -63,7 +63,7 @@ class Line:
 
     def take(self) -> wire.Reply:
         """Read one reply."""
-        body = wire.receive(self.sock, 1 << 30)
+        body = framing.receive(self.sock, 1 << 30)
         assert body is not None
         return wire.decode_reply(body)
 
@@ -177,7 +177,7 @@ def test_the_ledger_is_written_before_the_reply_is_sent(connect: Any, task: Task
     line = connect(book=Accounts(fail_at=1))
     assert isinstance(line.ask(query(task)), wire.Result)
     line.send(query(task))
-    assert wire.receive(line.sock, 1 << 20) is None
+    assert framing.receive(line.sock, 1 << 20) is None
     line.wait()
     assert [type(problem) for problem in line.raised] == [StoreError]
     assert len(line.book.rows) == 1
@@ -202,7 +202,7 @@ def test_a_ledger_row_tells_bytes_tokens_level_and_digest(connect: Any, task: Ta
     line = connect()
     frame = wire.encode(query(task, prompt=wire.Array.of(np.zeros((2, 1, 2, 16))), features="mask"))
     line.send(frame)
-    body = wire.receive(line.sock, 1 << 20)
+    body = framing.receive(line.sock, 1 << 20)
     assert body is not None
     line.end()
     (row,) = line.book.rows

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness.blackbox import wire
+from harness.blackbox import framing, wire
 from harness.blackbox.query import Query
 from harness.contract import Prompt, Subspace
 from harness.errors import ProtocolError, QueryError
@@ -256,7 +256,7 @@ def test_frames_arrive_complete_and_in_order_and_a_close_between_them_gives_none
     frames = [wire.encode(wire.Words((str(n) * n,))) for n in range(1, 4)]
     left.sendall(b"".join(frames))
     left.close()
-    assert [wire.receive(right, 1000) for _ in range(4)] == [*(frame[4:] for frame in frames), None]
+    assert [framing.receive(right, 1000) for _ in range(4)] == [*(frame[4:] for frame in frames), None]
 
 
 @pytest.mark.parametrize("length", [0, 101, 2**32 - 1])
@@ -268,7 +268,7 @@ def test_a_length_outside_the_cap_is_refused_before_anything_is_allocated(
     tracemalloc.start()
     try:
         with pytest.raises(ProtocolError, match=f"frame of {length:,} bytes; 1 to 100 are accepted"):
-            wire.receive(right, 100)
+            framing.receive(right, 100)
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
@@ -281,7 +281,7 @@ def test_memory_is_taken_only_for_what_has_come(pair: tuple[socket.socket, socke
     tracemalloc.start()
     try:
         with pytest.raises(ProtocolError, match=r"cut off: 1,073,741,821 of 1,073,741,824 bytes are missing"):
-            wire.receive(right, 1 << 30)
+            framing.receive(right, 1 << 30)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -293,7 +293,7 @@ def test_a_truncated_frame_is_a_protocol_error(pair: tuple[socket.socket, socket
     left.sendall(sent)
     left.close()
     with pytest.raises(ProtocolError, match="cut off"):
-        wire.receive(right, 100)
+        framing.receive(right, 100)
 
 
 def drip(sock: socket.socket, data: bytes, pause_s: float) -> Callable[[], None]:
@@ -321,7 +321,7 @@ def test_a_slow_sender_is_waited_for_within_the_timeout(pair: tuple[socket.socke
     right.settimeout(10)
     frame = wire.encode(wire.Words(("a",)))
     finish = drip(left, frame, 0.001)
-    assert wire.receive(right, 100) == frame[4:]
+    assert framing.receive(right, 100) == frame[4:]
     finish()
     assert right.gettimeout() == 10
 
@@ -333,7 +333,7 @@ def test_a_sender_that_drips_is_cut_off_when_the_frames_time_is_up(pair: tuple[s
     finish = drip(left, struct.pack("<I", 1000) + b"x" * 1000, 0.02)
     started = time.monotonic()
     with pytest.raises(TimeoutError):
-        wire.receive(right, 1000)
+        framing.receive(right, 1000)
     assert time.monotonic() - started < 2
     finish()
 
@@ -341,4 +341,4 @@ def test_a_sender_that_drips_is_cut_off_when_the_frames_time_is_up(pair: tuple[s
 def test_a_silent_sender_is_a_timeout(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[1].settimeout(0.05)
     with pytest.raises(TimeoutError):
-        wire.receive(pair[1], 100)
+        framing.receive(pair[1], 100)

@@ -28,7 +28,7 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.blackbox import limits, wire
+from harness.blackbox import framing, limits, wire
 from harness.contract import Answer
 from harness.errors import AnswerError, InputError, ProtocolError, QueryError
 from harness.results.uploads import score_archive
@@ -126,7 +126,7 @@ def test_a_stream_of_bytes_gives_frames_none_or_a_protocol_error(chunks: list[by
     writer.start()
     try:
         with ours:
-            while (body := wire.receive(ours, 100)) is not None:
+            while (body := framing.receive(ours, 100)) is not None:
                 assert 0 < len(body) <= 100
     except ProtocolError:
         pass
@@ -334,7 +334,7 @@ def a_long_claim_over_the_socket() -> None:
             ours.settimeout(0.3)
             theirs.sendall(struct.pack("<I", claim) + b"x" * 1000)
             try:
-                wire.receive(ours, largest)
+                framing.receive(ours, largest)
             except (ProtocolError, TimeoutError):
                 continue
             raise AssertionError(f"{claim:,} bytes were read")
