@@ -105,7 +105,11 @@ class TextTask:
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """Log-likelihoods of targets, token by token."""
+    """Log-likelihoods of targets, token by token.
+
+    Example:
+        ``lm.score(prompts, texts, targets).losses().argmin()`` is the candidate under which targets are likeliest.
+    """
 
     values: FloatArray  # (candidates, texts, tokens), nats; 0 after a target's end
     lengths: IntArray  # (texts,) tokens of each target
@@ -134,7 +138,12 @@ class Likelihoods:
 
 @dataclass(frozen=True)
 class Generated:
-    """What the model wrote."""
+    """What the model wrote.
+
+    Example:
+        ``[task.output(text) for text in lm.generate(None, shots.dev.texts).texts[0]]`` are the outputs of the bare
+        template.
+    """
 
     texts: tuple[tuple[str, ...], ...]
     """Of each candidate, what it wrote after each text: as it is, with the stop where there was one."""
