@@ -290,7 +290,9 @@ class Tuner:
         for slot in slots:
             values = (whole[first : first + slot.size] * slot.unit).view(slot.shape)
             first += slot.size
-            if slot.parameter is not None:
+            if slot.parameter is not None and slot.parameter.dtype == torch.float32:
+                slot.parameter.data.add_(values)
+            elif slot.parameter is not None:
                 slot.parameter.data.copy_(slot.parameter.data.float() + values)
             elif slot.part == "A":
                 waiting = values
