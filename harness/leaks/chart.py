@@ -36,10 +36,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.errorbar(
                 x, y, [below, above], linestyle="", marker=MARKERS[n % 8], color=COLOURS[n % 8], capsize=2, label=solver
             )
-        for x, top, names in _labels(placed):
+        for place, top, names in _labels(placed):
             axes.annotate(
                 ", ".join(names),
-                (100 * x, 100 * top),
+                (100 * place, 100 * top),
                 xytext=(0, 6),
                 textcoords="offset points",
                 rotation=30,
