@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+_NEAR = 0.08
+"""Shares of both axes that names need for themselves."""
+
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write the chart of `harness.leaks.policy.records` as SVG; the same rows give the same bytes.
@@ -20,7 +23,6 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     Policies are left out that cannot be placed: cells are missing, or nothing was stolen of the track as it is.
     """
     placed = [row for row in rows if row["lost"] is not None and row["prevented"] is not None]
-    policies = list(dict.fromkeys(row["policy"] for row in placed))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.7 * WIDTH), layout="constrained")
         axes: Any = figure.subplots()
@@ -34,13 +36,15 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.errorbar(
                 x, y, [below, above], linestyle="", marker=MARKERS[n % 8], color=COLOURS[n % 8], capsize=2, label=solver
             )
-        for policy in policies:
-            own = [row for row in placed if row["policy"] == policy]
-            top = max(row["lost_high"] for row in own)
+        for place, top, names in _labels(placed):
             axes.annotate(
-                policy, (100 * own[0]["prevented"], 100 * top), xytext=(0, 6), textcoords="offset points", rotation=60,
+                ", ".join(names),
+                (100 * place, 100 * top),
+                xytext=(0, 6),
+                textcoords="offset points",
+                rotation=30,
                 fontsize=7,
-            )  # fmt: skip
+            )
         axes.axhline(0, linewidth=0.6, color="black")
         axes.margins(y=0.3)
         axes.set_xlabel("leakage prevented (% of the last layer that the attack knows without the policy)")
@@ -49,3 +53,19 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.legend(fontsize=7)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def _labels(placed: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, list[str]]]:
+    """Where the names of policies stand, and which: those that would stand on each other share a place."""
+    tops: dict[str, tuple[float, float]] = {}
+    for row in placed:
+        x, top = tops.get(row["policy"], (row["prevented"], row["lost_high"]))
+        tops[row["policy"]] = x, max(top, row["lost_high"])
+    found: list[tuple[float, float, list[str]]] = []
+    for name, (x, top) in sorted(tops.items(), key=lambda each: each[1]):
+        near = [each for each in found if abs(each[0] - x) < _NEAR and abs(each[1] - top) < _NEAR]
+        if near:
+            near[0][2].append(name)
+        else:
+            found.append((x, top, [name]))
+    return found

@@ -17,6 +17,7 @@ a served model does not show it: the subspace is compared with true logits of te
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -131,8 +132,8 @@ def collect(
 ) -> Collected:
     """Ask for the logits of words on random texts, a call at a time, until the rows are spent.
 
-    What a defence refuses is asked for in another way: fewer words, down to the task's own. What is given before a
-    refusal is kept.
+    What a defence refuses is asked for in another way: fewer words, down to the task's own, until a first row is given;
+    then fewer texts at once; and in the end the first text again, behind random words in the template.
 
     Args:
         lm: the black box, metered like a submission's.
@@ -145,21 +146,33 @@ def collect(
     Returns:
         What was given.
     """
-    size, refused, asked = lm.budget.train_rows, "", tuple(words)
+    first = copy.deepcopy(rng)  # draws the first text once more
+    size, refused, asked, template = 1, "", tuple(words), None
     given: list[FloatArray] = []
-    while (left := rows - sum(map(len, given))) > 0:
-        texts = random_texts(lm, min(size, left), task.fields, rng)
+    texts: tuple[Text, ...] = ()
+    while (left := min(rows - sum(map(len, given)), lm.budget.rows_left)) > 0:
+        if template is None:
+            texts = random_texts(lm, min(size, left), task.fields, rng)
+        else:
+            template = f"{' '.join(random_texts(lm, 1, 1, rng)[0])} {task.template}"
         try:
-            given.append(lm.logits(None, texts, words=asked)[0].astype(np.float64))
+            given.append(lm.logits(None, texts[:left], template, asked)[0].astype(np.float64))
         except BudgetExhausted:
             break
         except QueryError as problem:
             refused = refused or str(problem)
-            if given or len(asked) <= len(task.words):
+            if not given and len(asked) > len(task.words):
+                asked = asked[: max(len(task.words), len(asked) * 4 // 5)]
+            elif given and size > 1 and template is None:
+                size //= 2
+            elif given and template is None:
+                template, texts = task.template, random_texts(lm, 1, task.fields, first)
+            else:
                 break
-            asked = asked[: max(len(task.words), len(asked) * 4 // 5)]
             continue
         progress(sum(map(len, given)))
+        if len(given) == 1:  # a row was given, so the words are allowed: now whole calls
+            size = lm.budget.train_rows
     logits = np.concatenate(given) if given else np.zeros((0, len(asked)))
     return Collected(asked, logits, refused)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import outer_models
 import pytest
@@ -163,3 +164,19 @@ def test_what_a_cell_was_given_is_stored(arena: Arena) -> None:
     assert asked is not None
     assert (asked.words, asked.texts, asked.rows) == (64, 40, 40)
     assert asked.rank(outer_models.WIDTH) == outer_models.WIDTH
+
+
+def test_a_cap_on_texts_is_gone_around_by_templates(tiny_track: Path) -> None:
+    """Rows differ where their templates do; a cap on the rank counts rows and holds."""
+    known = {}
+    for name, defences in (("texts", Defences(most_texts=4)), ("rank", Defences(most_rank=4))):
+        store = Store("sqlite://")
+        track = msgspec.structs.replace(load_track(str(tiny_track)), given_defences=defences)
+        evaluation = Evaluation(track, Overrides(tasks=("sst2",), splits=(1,)), store)
+        found = extract(evaluation, evaluation.cells[0], store, rows=40, words=64)
+        assert found.refused
+        known[name] = found.rows_spent, found.last.share if found.last else 0.0
+        store.close()
+    assert known["texts"][0] == 40
+    assert known["texts"][1] > 0.8
+    assert known["rank"] == (4, 0.0), "no curve of less than 8 rows"
