@@ -107,12 +107,16 @@ class TextTask:
 class Likelihoods:
     """Log-likelihoods of targets, token by token.
 
+    Args:
+        values: (candidates, texts, tokens), in nats; 0 after a target's end.
+        lengths: (texts,), tokens of each target.
+
     Example:
         ``lm.score(prompts, texts, targets).losses().argmin()`` is the candidate under which targets are likeliest.
     """
 
-    values: FloatArray  # (candidates, texts, tokens), nats; 0 after a target's end
-    lengths: IntArray  # (texts,) tokens of each target
+    values: FloatArray  # (candidates, texts, tokens)
+    lengths: IntArray  # (texts,)
 
     @property
     def totals(self) -> npt.NDArray[np.float64]:
@@ -140,16 +144,19 @@ class Likelihoods:
 class Generated:
     """What the model wrote.
 
+    Args:
+        texts: of each candidate what it wrote after each text: as it is, with the stop where there was one.
+        tokens: (candidates, texts), tokens written, the stop included.
+        cut: whether the budget ended before all was written. What had been written until then was charged and is here.
+
     Example:
         ``[task.output(text) for text in lm.generate(None, shots.dev.texts).texts[0]]`` are the outputs of the bare
         template.
     """
 
     texts: tuple[tuple[str, ...], ...]
-    """Of each candidate, what it wrote after each text: as it is, with the stop where there was one."""
-    tokens: IntArray  # (candidates, texts) tokens written, the stop included
+    tokens: IntArray  # (candidates, texts)
     cut: bool = False
-    """Whether the budget ended before all was written. What had been written until then was charged and is here."""
 
 
 class TextBlackBox(BlackBox, Protocol):
