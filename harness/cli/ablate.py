@@ -63,10 +63,10 @@ def ablate(
     Every value is an entry of its own in the database; finished cells are never run again. Figures need matplotlib,
     which the extra `report` installs.
     """
+    from harness.evaluation.access import check_access  # noqa: PLC0415
     from harness.evaluation.engines import local  # noqa: PLC0415
     from harness.evaluation.engines.job import Job  # noqa: PLC0415
     from harness.evaluation.progress import LiveProgress, PlainProgress  # noqa: PLC0415
-    from harness.evaluation.run import check_access  # noqa: PLC0415
     from harness.leaderboard.ablation import Varied, records, table, variants  # noqa: PLC0415
     from harness.leaderboard.table import write_records  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415

@@ -197,11 +197,11 @@ def _job(
     Raises:
         InputError: nothing can be run, or the options do not fit.
     """
+    from harness.evaluation.access import check_access  # noqa: PLC0415
     from harness.evaluation.engines.job import Job  # noqa: PLC0415
     from harness.evaluation.failures import entrants  # noqa: PLC0415
     from harness.evaluation.plan import CellId, planned  # noqa: PLC0415
     from harness.evaluation.progress import printable  # noqa: PLC0415
-    from harness.evaluation.run import check_access  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
     if cell is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import InputError, SubmissionError
-from harness.evaluation.run import check_access
+from harness.evaluation.access import check_access
 from harness.results.status import COUNTS
 from harness.sandbox.config_source import check_options
 from harness.sandbox.presets import identity_sha256

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from harness.errors import InputError
+from harness.evaluation.access import check_access
 from harness.evaluation.preparation import chosen_cells, replaced, source_of
-from harness.evaluation.run import check_access
 from harness.sandbox.submission import find
 from harness.tracks.track import track_tasks
 

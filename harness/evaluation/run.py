@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, get_args
 
 import msgspec
 
-from harness.errors import InputError, SubmissionError
+from harness.errors import SubmissionError
 from harness.evaluation import known_plan
+from harness.evaluation.access import check_access, check_cells
 from harness.evaluation.environment import environment, environment_sha256, onnxruntime_version
 from harness.evaluation.overrides import backend_of
 from harness.evaluation.preparation import Preparation, relative_to_p0
@@ -141,16 +141,7 @@ class Plan:
 
     def _check(self, submission: Submission) -> None:
         check_access(submission, self.white_box)
-        if self.base.external and submission.access == "white-box":
-            raise InputError(
-                f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0"
-            )
-        inside = [place for cell in self.cells for place in _places(cell) if place.is_relative_to(submission.path)]
-        if inside:
-            raise SubmissionError(
-                f"{submission.path} holds data of the track, {inside[0]}, and a submission may read all of its own "
-                "folder; move one of them elsewhere"
-            )
+        check_cells(submission, self.cells, self.base.external)
 
     def _opened(
         self, store: Store, run: str, submission: Submission, options: Mapping[str, str], again: bool
@@ -347,26 +338,6 @@ class Evaluation:
             calls=choices.calls,
             repeat=choices.repeat,
         )
-
-
-def check_access(submission: Submission, white_box: bool) -> None:
-    """Refuse a white-box reference unless the choices allow it.
-
-    Raises:
-        InputError: the submission is a white-box reference. The message says how to allow it.
-    """
-    if submission.access == "white-box" and not white_box:
-        raise InputError(
-            f"{submission.path} is a white-box reference: it trains with the model's weights and gradients, in the "
-            "referee's own process and without a sandbox, and is listed but never ranked. "
-            "If you trust its code, allow that with --white-box"
-        )
-
-
-def _places(cell: Cell) -> list[Path]:
-    """Folders with labelled texts of a cell that are not in the package."""
-    known = (cell.file.folder, cell.source.directory, cell.source.test)
-    return [Path(each).resolve() for each in known if isinstance(each, str | Path)]
 
 
 def _connected(track: Track, choices: Overrides) -> EndpointModel:
