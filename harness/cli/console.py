@@ -14,6 +14,8 @@ from rich.markup import escape
 from harness.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from harness.results.store import Store
 
 STORE = "results/harness.db"
@@ -26,6 +28,12 @@ err = Console(stderr=True, highlight=False)
 def say(text: str) -> None:
     """Print a line unchanged: without markup, and without breaking paths."""
     out.print(escape(text), soft_wrap=True)
+
+
+def whole(table: Table) -> None:
+    """Print a table with all its columns whole. A terminal that is narrower breaks the lines and cuts nothing."""
+    needed = out.measure(table, options=out.options.update(width=1000)).maximum
+    (out if needed <= out.width else Console(file=out.file, width=needed)).print(table)
 
 
 def print_json(value: Any) -> None:

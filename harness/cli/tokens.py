@@ -16,7 +16,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from harness.cli.console import err, out, say, shown
+from harness.cli.console import err, say, shown, whole
 from harness.errors import InputError, counted
 from harness.sandbox.submission import check_team
 from harness.service.tokens import NewToken
@@ -170,7 +170,7 @@ def _show_usage(kept: Accounts, book: str, as_json: bool) -> None:
             *((f"{each.sent or 0:,}", f"{each.received or 0:,}") if served else ()),
             "" if each.last is None else moment(each.last), answer,
         )  # fmt: skip
-    out.print(table)
+    whole(table)
 
 
 def _end(token: Token) -> str:

@@ -135,6 +135,7 @@ def test_tracks_and_tasks_are_listed(harness: Any) -> None:
         "mini",
         "mini-causal",
         "mini-long",
+        "mini-text",
         "official",
         "paper",
     }

@@ -53,7 +53,7 @@ class Cell:
         self.lm, self.book, self.meter = lm, Book(), Meter(rows // 4, 4)
         pricing = TextPricing(lm, text_model(lm), TASK, LARGEST, row_tokens)
         limits = AnswerLimits(10.0, tokens=45)
-        self.priced = PricedModel(lm, TASK, LARGEST, LARGEST, TEXTS, limits, row_tokens, pricing)
+        self.priced = PricedModel(lm, TASK, LARGEST, LARGEST, TEXTS, limits, row_tokens, text=pricing)
         self.session = Session(self.priced, self.meter, self.book)
         info = lm.info(TEXTS, f"{TASK.template}{{mask}}")
         self.box: Any = in_process(self.session, info, TASK, self.meter.budget, SHOTS)

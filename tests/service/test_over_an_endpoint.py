@@ -121,9 +121,7 @@ def test_a_solver_elsewhere_asks_a_model_that_is_on_a_server(
     assert (spent.sent, spent.received) == (record.billed.sent, record.billed.received)
     shown = CliRunner().invoke(cli, ["serve", "--book", str(tmp_path / "service.db"), "--usage", "--json"])
     assert json.loads(shown.output)["sent"] == spent.sent
-    shown = CliRunner().invoke(
-        cli, ["serve", "--book", str(tmp_path / "service.db"), "--usage"], env={"COLUMNS": "200"}
-    )
+    shown = CliRunner().invoke(cli, ["serve", "--book", str(tmp_path / "service.db"), "--usage"])
     assert "received" in shown.output
     assert not [file.name for file in tmp_path.iterdir() if SECRET.encode() in file.read_bytes()]
 

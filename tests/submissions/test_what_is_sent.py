@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from harness import BudgetExhausted, Coordinates, Prompt
+from harness import BudgetExhausted, Coordinates, Prompt, Weights
 from harness.blackbox.fake import FakeLM, fake_shots, fake_task
+from harness.blackbox.weights import soft
 from harness.sandbox.submission import find
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ MINE = sorted(
 )
 
 
+def layers_of(prompts: Any) -> int:
+    """At how many depths soft prompts are put in; 0 where there are none."""
+    return prompts.space.layers if isinstance(prompts, Coordinates) else 0
+
+
 def test_the_table_has_every_method() -> None:
     assert sorted(SAID) == MINE
 
@@ -49,7 +55,7 @@ def test_what_a_method_sends(bench: Bench, name: str) -> None:
         def asked(prompts: Any, texts: Any, template: Any = None, words: Any = None, *rest: Any, **more: Any) -> Any:
             if inside:  # the fake's logits are those of its outputs
                 return real(prompts, texts, template, words, *rest, **more)
-            seen["prompts"].add((type(prompts), getattr(getattr(prompts, "space", None), "layers", None)))
+            seen["prompts"] |= {(type(prompts), layers_of(prompts)), (type(soft(prompts)), layers_of(soft(prompts)))}
             seen["texts"] |= set(texts)
             seen["templates"].add(template or task.template)
             seen["words"].add(len(words or task.words))
@@ -77,8 +83,9 @@ def test_what_a_method_sends(bench: Bench, name: str) -> None:
     shown = any(text[0] in template for template in seen["templates"] for text in known)
     assert (labels == "in templates with demonstrations") == shown
     kinds = {kind for kind, _ in seen["prompts"]} - {type(None)}
-    deep = any((layers or 1) > 1 for _, layers in seen["prompts"])
-    assert ("coordinates" in prompts or "values" in prompts) == bool(kinds)
+    deep = any(layers > 1 for _, layers in seen["prompts"])
+    assert any(word in prompts for word in ("coordinates", "values", "walks")) == bool(kinds)
+    assert ("of weights" in prompts) == (Weights in kinds)
     assert (Coordinates in kinds) <= ("coordinates" in prompts)
     assert (Prompt in kinds) <= ("values" in prompts)
     assert ("deeper" in prompts) == deep
