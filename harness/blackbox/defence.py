@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.contract import Prompt
+from harness.contract import Prompt, Weights
 from harness.errors import QueryError
 from harness.results.asked import Asked
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from harness.blackbox.model import Forwarded
     from harness.blackbox.query import Query
-    from harness.contract import FloatArray
+    from harness.contract import FloatArray, Prompts
     from harness.tracks.defences import Defences
 
 MOST_ROWS = 1 << 14
@@ -163,18 +163,31 @@ def _noise(row: bytes, size: int, ids: Sequence[int]) -> FloatArray:
 
 def _rows(query: Query, template: str) -> Iterator[bytes]:
     """What tells each row of a query from others, candidate by candidate."""
-    prompts = query.prompts
     about = json.dumps(template).encode()
     for i in range(query.candidates):
-        if prompts is None:
-            own = b""
-        elif isinstance(prompts, Prompt):
-            own = prompts.mode.encode() + np.ascontiguousarray(prompts.values[i]).tobytes()
-        else:
-            own = repr(prompts.space).encode() + np.ascontiguousarray(prompts.z[i]).tobytes()
+        own = _candidate(query.prompts, i)
         head = hashlib.sha256(about + own).digest()
         for text in query.texts:
             yield head + json.dumps(text).encode()
+
+
+def _candidate(prompts: Prompts | None, i: int) -> bytes:
+    """What tells a candidate from others. One that stands beside several is the same for each of them."""
+    if prompts is None:
+        return b""
+    if isinstance(prompts, Prompt):
+        return prompts.mode.encode() + np.ascontiguousarray(prompts.values[min(i, len(prompts) - 1)]).tobytes()
+    if not isinstance(prompts, Weights):
+        return repr(prompts.space).encode() + np.ascontiguousarray(prompts.z[min(i, len(prompts) - 1)]).tobytes()
+    n = min(i, len(prompts.z) - 1)
+    z, walked = prompts.z[n], b""
+    if prompts.streams is not None:  # a step of coefficient 0 changes nothing, so it makes no other row
+        streams, z = prompts.streams[n][z != 0], z[z != 0]
+        walked = b"walk" + np.ascontiguousarray(streams, dtype="<u4").tobytes()
+    changed = repr(prompts.space).encode() + np.ascontiguousarray(z).tobytes() + walked
+    if prompts.prompts is None:
+        return changed
+    return hashlib.sha256(changed).digest() + _candidate(prompts.prompts, i)
 
 
 def _digest(value: bytes) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.blackbox.defence import MOST_ROWS, Seen, asked, check, defended
 from harness.blackbox.model import Forwarded
 from harness.blackbox.query import Query
-from harness.contract import Prompt, Subspace
+from harness.contract import Prompt, Subspace, WeightSpace
 from harness.errors import QueryError
 from harness.tracks.defences import Defences
 
@@ -75,6 +75,28 @@ def test_a_row_is_template_text_and_prompt() -> None:
     both.add(both.new(asked(Query(TEXTS), "other {a} {mask}", TASK)))
     assert len(both.rows) == 6
     assert both.counts.texts == 3
+
+
+def test_a_row_is_the_whole_candidate_where_weights_change() -> None:
+    """Its coordinates, the streams of its walk and the prompt beside it; a step of coefficient 0 is none."""
+    prompts = Prompt(np.ones((2, 1, 2, WIDTH), dtype=np.float32) * np.arange(2, dtype=np.float32)[:, None, None, None])
+    space = WeightSpace("biases", 2, 0.1, seed=1)
+    for candidates in (
+        space.at(np.eye(2)),
+        space.at(np.ones(2), prompts),
+        space.at(np.eye(2), Prompt(prompts.values[:1])),
+        space.at(np.ones((2, 2)), Subspace(2, (1.0,), 2, seed=1).at(np.eye(2))),
+        space.walk([[1, 2], [1, 3]], np.ones((2, 2))),
+        space.walk([[1, 2], [1, 2]], [[1, 2], [1, 0]]),
+        space.walk([1], [1.0], prompts),
+    ):
+        assert len(given_for(Query(TEXTS, prompts=candidates)).rows) == 6
+    for same in (
+        space.at(np.ones((2, 2))),
+        space.walk([[1, 2], [1, 3]], [[1, 0], [1, 0]]),
+        space.at(np.ones((2, 2)), Prompt(prompts.values[:1])),
+    ):
+        assert len(given_for(Query(TEXTS, prompts=same)).rows) == 3
 
 
 def test_counting_rows_ends() -> None:
