@@ -17,6 +17,7 @@ import msgspec
 
 from harness.blackbox import wire
 from harness.blackbox.cells import served
+from harness.blackbox.checkpoints import Deadline, at_checkpoints
 from harness.blackbox.defence import Seen
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
@@ -81,6 +82,9 @@ class Limits:
     """Most bytes of a query's body, and of its reply."""
     answers: AnswerLimits = AnswerLimits(math.inf)  # noqa: RUF009 - a frozen value
     """What an answer may cost when it is scored."""
+    query_s: float = 600.0
+    """Seconds that one query may take of the model, which is computing for nobody else meanwhile. A walk of many steps
+    over all weights is one row, and could take a day."""
     read_s: float = 30.0
     """Seconds after which a body that has not arrived is given up."""
     per_s: float = 50.0
@@ -226,7 +230,8 @@ class QueryHandler:
             charge = Charge(name, digest, _reply(answered), answered.row, up, down, exchanged, new)
             self.book.charge(account, charge)
 
-        with _refusing(), served(("account", account.number)):
+        ends = at_checkpoints(Deadline(self.limits.query_s).check)
+        with _refusing(), served(("account", account.number)), ends:
             query = asked.query(place.shots)
             priced.check_texts(query.texts)
             if asked.space is not None:
@@ -306,5 +311,8 @@ def _refusing() -> Iterator[None]:
         numbers = {"rows_asked": refused.rows_asked, "rows_left": refused.rows_left, "rows_total": refused.rows_total}
         message = f"{refused.rows_asked:,} rows asked, {refused.rows_left:,} left"
         raise Refusal("budget_exhausted", message, **numbers) from None
+    except TimeoutError as late:
+        ask = "Ask for fewer candidates and texts at once, or walk fewer steps over fewer weights"
+        raise Refusal("rejected", f"the query takes the model {late}, and nothing was charged. {ask}") from None
     except QueryError as problem:
         raise Refusal("rejected", str(problem)) from None

@@ -354,6 +354,8 @@ def _task_problems(track: Track, name: str, spec: TrackTask) -> Iterator[tuple[l
     except TaskError as problem:
         yield [], str(problem)
     else:
+        if file.text is not msgspec.UNSET and not track.defences.none:
+            yield [], "[defences] keep logits of classes back, and this task's answer is text; leave one of the two out"
         yield from spec.problems(file, track.data.source)
 
 

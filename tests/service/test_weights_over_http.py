@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from small_service import CALLS, ROWS, TASK, TRAIN, served
+from small_service import CALLS, FAST, ROWS, TASK, TRAIN, House, served
 
 import harness
+from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.fake import FakeLM
+from harness.blackbox.fake_language_model import FakeLanguageModel
 from harness.blackbox.meter import Meter
-from harness.contract import Answer, Prompt, WeightSpace
+from harness.contract import Answer, Prompt, Weights, WeightSpace
 from harness.errors import QueryError
 
 if TYPE_CHECKING:
-    from small_service import House
+    from pathlib import Path
 
 SPACE = WeightSpace("biases", 4, 0.1, 1)
 
@@ -39,3 +42,24 @@ def test_weights_are_answered_over_http_as_without_it(house: House) -> None:
             box.logits(WeightSpace("biases", 4, 0.1, 1, (7,)).at(np.ones(4)), texts)
         assert box.budget == near.budget
         box.submit(Answer.of(TASK, asked[1]))
+
+
+class Endless(FakeLanguageModel):
+    """Walks on and on, with a checkpoint at each step; of prompts it is the fake model."""
+
+    def forward(self, prompts: Any, *rest: Any) -> Any:
+        """Compute prompts alone."""
+        while isinstance(prompts, Weights):
+            checkpoint()
+        return super().forward(prompts, *rest)
+
+
+def test_a_walk_without_end_is_given_up_and_costs_nothing(tmp_path: Path) -> None:
+    house = House(tmp_path, Endless(TASK), replace(FAST, query_s=0.2))
+    walk = WeightSpace("all", 0, 0.1, 2).walk([3], [0.5])
+    with served(house.app) as url, harness.connect(url, house.token, task=TASK.name, split=1) as box:
+        with pytest.raises(QueryError, match=r"more than 0\.2 s, and nothing was charged"):
+            box.logits(walk, box.shots.train.texts)
+        assert house.spent == 0
+        box.logits(None, box.shots.train.texts)
+    assert house.spent == TRAIN

@@ -67,3 +67,13 @@ def test_a_policy_is_the_table_as_a_file(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match=r"none\.toml"):
         read_policy(tmp_path / "none.toml")
+
+
+def test_texts_are_not_kept_back(tmp_path: Path) -> None:
+    path = tmp_path / "mini-text.toml"
+    text = (tracks_dir() / "mini-text.toml").read_text(encoding="utf-8")
+    path.write_text(f"{text}\n[defences]\n", encoding="utf-8")
+    assert load_track(str(path)).fingerprint == load_track("mini-text").fingerprint
+    path.write_text(f"{text}\n[defences]\nmost_texts = 3\n", encoding="utf-8")
+    with pytest.raises(TrackError, match="this task's answer is text; leave one of the two out"):
+        load_track(str(path))
