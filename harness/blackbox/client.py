@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ class Asking(ABC):
         normalize: bool = False,
     ) -> FloatArray:
         """See `BlackBox`."""
-        return self._query(Query.of(prompts, texts, template, words, None, normalize)).logits.values(3)
+        return _given(self._query(Query.of(prompts, texts, template, words, None, normalize)).logits, 3)
 
     def outputs(
         self,
@@ -51,11 +52,33 @@ class Asking(ABC):
         if result.features is None:
             raise ProtocolError("the query asked for features, and the reply has none")
         lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
-        return Outputs(result.logits.values(3), result.features.values(4 if features == "all" else 3), lengths)
+        return Outputs(_given(result.logits, 3), _given(result.features, 4 if features == "all" else 3), lengths)
 
     @abstractmethod
     def _query(self, query: Query) -> wire.Result:
         """Send a query and return its result. Afterwards the budget is the one in the result."""
+
+
+def _given(reply: wire.Array, dimensions: int) -> FloatArray:
+    """What the model computed.
+
+    Raises:
+        QueryError: some of it is not finite or too large, which only changed weights lead to. The message has the
+            candidates.
+    """
+    try:
+        return reply.values(dimensions)
+    except QueryError as problem:
+        if len(reply.shape) != dimensions or 4 * math.prod(reply.shape) != len(reply.data) or not reply.data:
+            raise
+        rows = np.frombuffer(reply.data, dtype="<f4").reshape(reply.shape[0], -1)
+        wild = np.flatnonzero(~(np.abs(rows) <= wire.LARGEST).all(axis=1)).tolist()
+        named = ", ".join(map(str, wild[:5])) + (", ..." if len(wild) > len(wild[:5]) else "")
+        raise QueryError(
+            f"the model's reply is not finite or exceeds {wire.LARGEST:g} for {len(wild):,} of {len(rows):,} "
+            f"candidates (number {named}). The query was charged. Candidates that are this far from the model need a "
+            "smaller std, or smaller coefficients"
+        ) from problem
 
 
 class RemoteBlackBox(Asking):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from harness.blackbox import weights as limits
+from harness.blackbox import wire
 from harness.blackbox.answer_price import check_price, price
+from harness.blackbox.client import Asking
 from harness.blackbox.fake import fake_task
 from harness.blackbox.fake_language_model import FakeLanguageModel
 from harness.blackbox.meter import Meter
@@ -70,6 +72,24 @@ def test_what_is_refused_costs_nothing(prompts: Any, says: str) -> None:
     assert desk.meter.spent == 0
     with pytest.raises(QueryError, match="answer refused"):
         desk.priced.offered(to_bytes(Answer.of(TASK, prompts)) if len(prompts) == 1 else b"")
+
+
+class Wild(Asking):
+    """Replies with what it is given."""
+
+    def __init__(self, logits: Any) -> None:
+        self.result = wire.Result(0, wire.Array.of(np.array(logits, dtype=np.float32)))
+
+    def _query(self, query: Query) -> wire.Result:
+        return self.result
+
+
+def test_a_reply_that_is_not_finite_says_which_candidates_are_too_far() -> None:
+    nan = float("nan")
+    with pytest.raises(QueryError, match=r"for 2 of 3 candidates \(number 0, 2\). The query was charged") as told:
+        Wild([[[1.0, nan]], [[1.0, 1e6]], [[2e6, 1.0]]]).logits(WALKS.walk([1], [1e6]), TEXTS)
+    assert "smaller std" in str(told.value)
+    assert Wild([[[1.0, 1e6]]]).logits(None, TEXTS).tolist() == [[[1.0, 1e6]]]
 
 
 def test_candidates_that_are_computed_together_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
