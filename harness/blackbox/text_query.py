@@ -35,9 +35,10 @@ class TextQuery:
         """Make a query of the arguments of `TextBlackBox.score`.
 
         Raises:
-            QueryError: something is not of its type, or there is not one target for each text.
+            QueryError: something is not of its type, candidates change weights, or there is not one target for each
+                text.
         """
-        query, given = Query.of(prompts, texts, template, None, None, normalize=False), words_of(targets)
+        query, given = Query.of(only_soft(prompts), texts, template, None, None, normalize=False), words_of(targets)
         if len(given) != len(query.texts):
             raise QueryError(f"{len(given)} targets for {len(query.texts)} texts; one for each is needed")
         return cls(query, given)
@@ -49,13 +50,13 @@ class TextQuery:
         """Make a query of the arguments of `TextBlackBox.generate`.
 
         Raises:
-            QueryError: something is not of its type.
+            QueryError: something is not of its type, or candidates change weights.
         """
         for stop in how.stop:
             string_of(stop)
         if not math.isfinite(how.temperature):
             raise QueryError(f"temperature {how.temperature}; a finite number of at least 0 is needed")
-        return cls(Query.of(prompts, texts, template, None, None, normalize=False), how=how)
+        return cls(Query.of(only_soft(prompts), texts, template, None, None, normalize=False), how=how)
 
 
 def only_soft(prompts: Prompts | None) -> SoftPrompts | None:

@@ -185,7 +185,10 @@ class Generation:
         """The next token of each sequence: (sequences, vocabulary) -> (sequences,)."""
         if not how.temperature:
             return logits.argmax(dim=-1)
-        shares = torch.softmax(logits.double() / how.temperature, dim=-1).cumsum(dim=-1)
+        warm = logits.double() / how.temperature
+        if not torch.isfinite(warm).all():  # so cold that the quotient is beyond a float; what counts is the distance
+            warm = (logits - logits.amax(dim=-1, keepdim=True)).double() / how.temperature
+        shares = torch.softmax(warm, dim=-1).cumsum(dim=-1)
         points = torch.tensor([each.draw() for each in writing], dtype=torch.float64, device=logits.device)
         found = torch.searchsorted(shares, points[:, None] * shares[:, -1:])[:, 0]
         return found.clamp(max=logits.shape[-1] - 1)

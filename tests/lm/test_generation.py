@@ -165,8 +165,9 @@ def test_a_seed_decides_what_is_drawn(pair: tuple[Any, Any]) -> None:
     first, again, other = (written(lm, None, Decoding(9, temperature=1.5, seed=seed)) for seed in (1, 1, 2))
     assert first.texts == again.texts
     assert first.texts != other.texts
-    cold = written(lm, None, Decoding(9, temperature=1e-4, seed=1))
-    assert cold.texts == written(lm, None, Decoding(9)).texts
+    for degrees in (1e-4, 1e-310, 5e-324):
+        cold = written(lm, None, Decoding(9, temperature=degrees, seed=1))
+        assert cold.texts == written(lm, None, Decoding(9)).texts
 
 
 def test_tokens_are_drawn_as_often_as_the_model_says(pair: tuple[Any, Any]) -> None:
