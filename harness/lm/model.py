@@ -153,6 +153,7 @@ class LanguageModel:
             remedy = "This does not depend on chunk_tokens: run another task or split here (--task, --split)"
             with memory_for(asked, remedy):
                 widths, clipped = zip(*self.backbone.layer_std(batch), strict=True)
+            facts = self._tuner.facts
         return ModelInfo(
             self.name,
             self.kind,
@@ -164,7 +165,7 @@ class LanguageModel:
             self.embedding_std,
             widths,
             clipped,
-            self._tuner.facts,
+            facts,
         )
 
     @contextlib.contextmanager
@@ -336,7 +337,8 @@ class LanguageModel:
 
     def weights(self) -> Any:
         """A frozen float32 copy of the transformers model. The bias of its head is zero if the track says so."""
-        model = families.in_format(copy.deepcopy(self._model), self.device, torch.float32)
+        with self.device_lock, self._tuner.aside():  # no cell's change of weights is in the copy
+            model = families.in_format(copy.deepcopy(self._model), self.device, torch.float32)
         bias = families.head_bias(model)
         if self._zero_head_bias and bias is not None:
             bias.data.zero_()

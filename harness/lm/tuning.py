@@ -131,11 +131,12 @@ class Tuner:
             return _joined(parts)
 
     def _of(self, space: WeightSpace) -> tuple[Slot, ...]:
-        if space not in self._slots:
+        found = self._slots.get(space)  # threads count parameters without the device's lock
+        if found is None:
             if len(self._slots) >= 64:  # noqa: PLR2004 - a few spaces are in use at a time
                 self._slots.clear()
-            self._slots[space] = groups.slots(self._model, space)
-        return self._slots[space]
+            found = self._slots[space] = groups.slots(self._model, space)
+        return found
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -306,6 +306,26 @@ def test_a_query_between_the_chunks_of_another_one_meets_the_published_model(pai
     assert all(np.array_equal(first, bare) and np.array_equal(second, other) for first, second in seen)
 
 
+def test_copies_and_published_facts_are_those_of_the_published_model(tmp_path: Path) -> None:
+    """However they are asked for: between the chunks of a query, or by another thread while it is computed."""
+    pair = Pair("bert", tmp_path)
+    texts = (("a film",),)
+    before, facts = pair.lm.weights().state_dict(), pair.lm.info(texts, "{a} {mask}").weights
+    seen = []
+
+    def between() -> None:
+        vars(pair.lm._tuner).pop("facts", None)
+        with without_checkpoints():
+            seen.append((pair.lm.weights().state_dict(), pair.lm.info(texts, "{a} {mask}").weights))
+
+    with at_checkpoints(between):
+        pair.ask(pair.lm, SPACES["all"].at([1, 2, 3]))
+    assert seen
+    for copied, found in seen:
+        assert found == facts
+        assert all(torch.equal(values, before[name]) for name, values in copied.items())
+
+
 def test_a_query_that_fails_leaves_the_model_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair("bert", tmp_path)
     bare = pair.ask(pair.lm, None)
