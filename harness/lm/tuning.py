@@ -215,6 +215,7 @@ class Tuner:
     def _edits(self, weights: Weights) -> tuple[LayerEdit | None, ...]:
         """What candidates change in each layer."""
         space, slots = weights.space, self._of(weights.space)
+        require(3 * 4 * len(weights.z) * sum(slot.size for slot in slots))  # changes, what they begin at, their parts
         changes = self._all(weights)
         if space.rank:
             changes = changes + noise.start(slots, space, self._device)
@@ -256,6 +257,7 @@ class Tuner:
     def _in_place(self, space: WeightSpace) -> Iterator[Callable[[torch.Tensor], Any]]:
         """Give a function that writes one candidate's change into the model for as long as its block lasts."""
         slots, blocks = self._of(space), families.layers(self._model)
+        require(3 * 4 * sum(slot.size for slot in slots))  # the originals, a change, and its noise
         begun = noise.start(slots, space, self._device) if space.rank else None
         held: dict[int, tuple[torch.nn.Parameter, torch.Tensor]] = {}
         for slot in slots:

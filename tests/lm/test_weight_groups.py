@@ -14,10 +14,11 @@ import torch
 from tiny_models import GAPPED, LAYERS, WIDTH
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from harness.blackbox import memory
 from harness.blackbox.checkpoints import at_checkpoints, without_checkpoints
 from harness.blackbox.noise import START, numpy_noise
 from harness.contract import Prompt, Prompts, Text, Weights, WeightSpace
-from harness.errors import QueryError
+from harness.errors import DeviceMemoryError, QueryError
 from harness.lm import noise
 from harness.lm.backbones import groups
 from harness.lm.load import load_model
@@ -324,6 +325,20 @@ def test_copies_and_published_facts_are_those_of_the_published_model(tmp_path: P
     for copied, found in seen:
         assert found == facts
         assert all(torch.equal(values, before[name]) for name, values in copied.items())
+
+
+@pytest.mark.parametrize("name", ["all", "biases"])
+def test_where_memory_is_short_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    pair = Pair("bert", tmp_path)
+    bare = pair.ask(pair.lm, None)
+    monkeypatch.setattr(memory, "_LARGE", 0)
+    monkeypatch.setattr(memory, "available", lambda: memory._SPARE + 100)
+    monkeypatch.setattr(pair.lm._tuner, "_each", None)
+    monkeypatch.setattr(pair.lm._tuner, "_all", None)
+    with pytest.raises(DeviceMemoryError, match="are needed at once"):
+        pair.ask(pair.lm, SPACES[name].at(np.eye(3)))
+    monkeypatch.undo()
+    assert np.array_equal(pair.ask(pair.lm, None), bare)
 
 
 def test_a_query_that_fails_leaves_the_model_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
