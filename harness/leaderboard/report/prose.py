@@ -1,7 +1,7 @@
 """Markdown that others wrote, as HTML that is harmless.
 
-Raw HTML is shown as text, and a comment on a line of its own is left out. Links become text with their address, and pictures become their description. So a README
-cannot send its reader, or a request, anywhere.
+Raw HTML is shown as text, and a comment on a line of its own is left out. Links become text with their address, and
+pictures become their description. So a README cannot send its reader, or a request, anywhere.
 """
 
 from __future__ import annotations
