@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import os
 import sys
 from importlib.metadata import version
@@ -79,6 +80,11 @@ def _place(info: CommandInfo) -> int:
     return order.index(_name(info)) if _name(info) in order else len(order)
 
 
+def flowing(text: str) -> str:
+    """A docstring whose paragraphs are one line each, so that help breaks lines where the terminal ends."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
 for group in (
     evaluate, ablate, bench, ranking, compare, report, runs, author, organiser, competition, results, rulings, serve,
     endpoint, doctor, leaks,
@@ -86,6 +92,7 @@ for group in (
     app.registered_commands += group.registered_commands
 app.registered_commands.sort(key=_place)
 for each in app.registered_commands:
+    each.help = flowing(inspect.getdoc(each.callback) or "") if each.callback else each.help
     panel = next((title for title, names in PANELS.items() if _name(each) in names), None)
     each.rich_help_panel = panel or "More"
 

@@ -166,6 +166,7 @@ def leaks(
         with contextlib.closing(existing_store(url or STORE)) as store:
             _stored(_Asked(chosen, overrides, store, (), folder, as_json))
         return
+    _refuse_texts(chosen, overrides.tasks)
     with contextlib.closing(open_store("sqlite://" if what == "layer" and not policy else url or OWN)) as store:
         asked = _Asked(chosen, overrides, store, tuple(solver or ()), folder, as_json)
         if policy:
@@ -176,6 +177,15 @@ def leaks(
             _behaviour(asked)
         else:
             _membership(asked, shadows)
+
+
+def _refuse_texts(track: Track, chosen: Sequence[str]) -> None:
+    """Refuse tasks that are answered by text before a model is loaded or a shadow is tuned."""
+    from harness.tracks.tasks import find_task  # noqa: PLC0415
+
+    for name in track.tasks:
+        if name in (chosen or track.tasks) and not find_task(name, track.tasks_folder).classes:
+            raise InputError(f"task {name} is answered by text, and harness leaks needs classes; choose another")
 
 
 def _layer(asked: _Asked, rows: int | None, words: int | None) -> None:

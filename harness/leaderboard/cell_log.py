@@ -260,7 +260,8 @@ def answers_table(log: CellLog) -> Table:
         note = ", ".join(f"{name} {value:.4g}" for name, value in each.note.items())
         first = each.members[0] if each.members else None
         more = f", and {len(each.members) - 1} more like it" if len(each.members) > 1 else ""
-        shown = "" if first is None else f"{first.template!r}, {_words(first.words)}; prompt: {first.prompt}{more}"
+        words = f", {_words(first.words)}" if first is not None and first.words else ""
+        shown = "" if first is None else f"{first.template!r}{words}; prompt: {first.prompt}{more}"
         if first is not None and first.head:
             shown += f"; head: {first.head}"
         calls = "" if each.calls is None else f"{each.calls:,.1f}"

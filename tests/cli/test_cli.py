@@ -534,3 +534,11 @@ def test_the_embedded_track_runs_from_the_command_line(tmp_path: Path) -> None:
     assert cells[0]["rows_spent"] == 0
     assert cells[1]["rows_spent"] <= 25 * 32
     assert all(cell["score"] > 0.4 for cell in cells)
+
+
+def test_help_breaks_lines_where_the_terminal_ends() -> None:
+    """A docstring's own line breaks are not the terminal's: a paragraph is one line, and rich folds it."""
+    for command in cli.app.registered_commands:
+        paragraphs = (command.help or "").split("\n\n")
+        assert paragraphs[0], command
+        assert not any("\n" in each for each in paragraphs), command

@@ -652,3 +652,7 @@ def test_markdown_of_others_is_text_and_structure_alone() -> None:
     assert "<h3>A</h3>" in made
     assert "x <small>(https://a.example)</small> y &lt;b&gt;bold&lt;/b&gt; <em>it</em>" in made
     assert "href" not in made
+    table = str(rendered("<!-- scores -->\n| a |\n|---|\n| 1 |\n<!-- end scores -->\nbehind it\n"))
+    assert "scores" not in table
+    assert table.count("<tr>") == 2
+    assert "<p>behind it</p>" in table

@@ -75,3 +75,11 @@ def test_the_commands_attack_answers_that_are_tuned_or_stored(tmp_path: Path, ti
     assert len(rows) == 1 + 4 * 2 * 3
     wrong = CliRunner().invoke(app, ["leaks", "membership", "--split", "1", *store])
     assert "membership draws splits of its own" in str(wrong.exception)
+
+
+def test_text_tasks_are_refused_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.evaluation.run.Evaluation.__init__", lambda *_: pytest.fail("a model is loaded"))
+    for what in ("layer", "behaviour", "membership"):
+        refused = CliRunner().invoke(app, ["leaks", what, "--track", "mini-text", "--store", "sqlite://"])
+        assert isinstance(refused.exception, InputError)
+        assert "is answered by text, and harness leaks needs classes" in str(refused.exception)

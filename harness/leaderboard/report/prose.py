@@ -1,12 +1,13 @@
 """Markdown that others wrote, as HTML that is harmless.
 
-Raw HTML is shown as text. Links become text with their address, and pictures become their description. So a README
-cannot send its reader, or a request, anywhere.
+Raw HTML is shown as text, and a comment on a line of its own is left out. Links become text with their address, and
+pictures become their description. So a README cannot send its reader, or a request, anywhere.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from typing import TYPE_CHECKING, Any
 
 from markdown_it import MarkdownIt
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 LONGEST = 200_000
 """Largest number of characters of a text that are shown."""
+_COMMENT = re.compile(r"^<!--.*?-->[ \t]*$", re.MULTILINE)
+"""A marker for tools, such as those around a README's scores: an empty line in its place, which ends a table."""
 
 
 def rendered(text: str, under: int = 2) -> Markup:
@@ -27,7 +30,7 @@ def rendered(text: str, under: int = 2) -> Markup:
     A link within the project would lead nowhere in the report, so only its text is kept. Addresses outside are shown.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(text[:LONGEST])
+    tokens = parser.parse(_COMMENT.sub("", text[:LONGEST]))
     for token in tokens:
         if token.type in {"heading_open", "heading_close"}:
             token.tag = f"h{min(6, int(token.tag[1]) + under)}"

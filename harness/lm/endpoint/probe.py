@@ -168,7 +168,7 @@ def _entry(listed: Any, served: str | None, url: str) -> dict[str, Any]:
             raise InputError(f"--served-model {served}: {url} has {', '.join(names)}")
         return {"id": served}
     if len(names) != 1:
-        there = f"has {', '.join(names)}" if names else "does not say which models it has"
+        there = f"has {', '.join(names)}" if names else "does not say which models it has, or no server answers there"
         raise InputError(f"{url} {there}; name one with --served-model")
     return entries[0]
 
