@@ -16,7 +16,7 @@ import numpy as np
 from harness.blackbox.fake import fake_shots, fake_task
 from harness.blackbox.fake_language_model import FakeLanguageModel
 from harness.blackbox.pricing import PricedModel
-from harness.errors import InputError
+from harness.errors import InputError, counted
 from harness.evaluation import check_here
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.preparation import allowed_packages
@@ -119,7 +119,7 @@ def check(
             f"{found.name}: imported, Config({config}), {where}",
             f"{checked.answers} answers, {checked.calls:,.0f} of {calls:,} calls used, {checked.end}, {seconds:.1f} s",
             f"dev accuracy on the fake model {dev:.2f} (chance {1 / len(task.classes):.2f}, planted prompt about 1)",
-            f"final answer: {len(checked.last.members)} members, {len(answers.to_bytes(checked.last)):,} bytes",
+            f"final answer: {counted(len(checked.last.members), 'member')}, {len(answers.to_bytes(checked.last)):,} bytes",
             f"it can import harness, the standard library, its own files, {', '.join(may_import)}, and what these need",
             *filter(None, [checked.advice]),
         ],
