@@ -103,7 +103,7 @@ def check(
     dev = float(accuracy(p.argmax(axis=1), shots.dev.labels))
     where = "in this process, without isolation" if here else f"in a worker, sandbox tier {tier}"
     config = ", ".join(f"{name}={value!r}" for name, value in checked.config.items())
-    may_import = importable(trial.packages)
+    may_import, members = importable(trial.packages), counted(len(checked.last.members), "member")
     report = {
         "submission": found.name,
         "access": found.access,
@@ -119,7 +119,7 @@ def check(
             f"{found.name}: imported, Config({config}), {where}",
             f"{checked.answers} answers, {checked.calls:,.0f} of {calls:,} calls used, {checked.end}, {seconds:.1f} s",
             f"dev accuracy on the fake model {dev:.2f} (chance {1 / len(task.classes):.2f}, planted prompt about 1)",
-            f"final answer: {counted(len(checked.last.members), 'member')}, {len(answers.to_bytes(checked.last)):,} bytes",
+            f"final answer: {members}, {len(answers.to_bytes(checked.last)):,} bytes",
             f"it can import harness, the standard library, its own files, {', '.join(may_import)}, and what these need",
             *filter(None, [checked.advice]),
         ],
