@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from harness.results.records import LedgerRow
 
 if TYPE_CHECKING:
     from harness.blackbox.defence import Seen
     from harness.blackbox.query import Query
-    from harness.results.records import LedgerRow
 
 TOKEN_BYTES, FLOAT_BYTES = 3, 4
 """Bytes in the nominal formula (BBT, appendix C): a token has two of id and one of mask, and a float has four."""
@@ -26,6 +28,13 @@ class Answered:
     nominal_down: int
     new: Seen | None = None
     """What the solver had not been given before; None on a text task, where this is not counted."""
+
+
+def ledger_row(body: bytes, frame: bytes, rows: int, tokens: int, seconds: float, level: int) -> LedgerRow:
+    """The row of a query that was received as `body` and answered by `frame`. Its digest covers both."""
+    digest = hashlib.sha256(body)
+    digest.update(frame)
+    return LedgerRow(rows, tokens, len(body), len(frame), seconds, level, digest.hexdigest())
 
 
 def nominal_up(query: Query, tokens: int) -> int:

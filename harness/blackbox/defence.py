@@ -51,11 +51,6 @@ class Seen:
         rows = sorted(more.rows - self.rows)[: max(0, MOST_ROWS - len(self.rows))]
         return Seen(more.words - self.words, more.texts - self.texts, set(rows))
 
-    def dimensions(self, width: int) -> int:
-        """Words, a normalisation as one more, and hidden states as so many as they are wide."""
-        own = self.counts
-        return own.words + own.normalised + (width if own.states else 0)
-
     @property
     def counts(self) -> Asked:
         """The numbers that are stored with a cell."""
@@ -109,12 +104,13 @@ def check(
     _check_most("words", len(before.words | new.words), defences.most_words, len(before.words))
     _check_most("texts", len(before.texts | new.texts), defences.most_texts, len(before.texts))
     if defences.most_rank is not None and new.words | new.rows:
-        together = Seen(before.words | new.words, set(), before.rows | new.rows)
-        rank = min(len(together.rows), together.dimensions(width))
+        together = Seen(before.words | new.words, set(), before.rows | new.rows).counts
+        dimensions = together.dimensions(width)
+        rank = min(together.rows, dimensions)
         if rank > defences.most_rank:
             raise QueryError(
-                f"with this query {len(together.rows):,} different rows would have been asked about "
-                f"{together.dimensions(width):,} different words, which shows {rank:,} dimensions of logits; "
+                f"with this query {together.rows:,} different rows would have been asked about "
+                f"{dimensions:,} different words, which shows {rank:,} dimensions of logits; "
                 f"{defences.most_rank:,} are allowed in a cell (most_rank). Ask about fewer words or fewer rows"
             )
 
@@ -163,12 +159,12 @@ def _noise(row: bytes, size: int, ids: Sequence[int]) -> FloatArray:
 
 def _rows(query: Query, template: str) -> Iterator[bytes]:
     """What tells each row of a query from others, candidate by candidate."""
-    about = json.dumps(template).encode()
+    about, texts = json.dumps(template).encode(), [json.dumps(text).encode() for text in query.texts]
     for i in range(query.candidates):
         own = _candidate(query.prompts, i)
         head = hashlib.sha256(about + own).digest()
-        for text in query.texts:
-            yield head + json.dumps(text).encode()
+        for text in texts:
+            yield head + text
 
 
 def _candidate(prompts: Prompts | None, i: int) -> bytes:

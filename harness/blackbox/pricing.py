@@ -7,7 +7,6 @@ the HTTP service, provides the meter and the ledger.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness.blackbox import defence, limits, wire
 from harness.blackbox.answer_price import check_price, price
-from harness.blackbox.answered import FLOAT_BYTES, Answered, nominal_up
+from harness.blackbox.answered import FLOAT_BYTES, Answered, ledger_row, nominal_up
 from harness.blackbox.lock import waited_s
 from harness.blackbox.projection import check_space
 from harness.blackbox.weights import check_weights
 from harness.contract import Weights
 from harness.errors import AnswerError, QueryError
-from harness.results.records import LedgerRow
 from harness.solving import answers
 from harness.tracks.defences import Defences
 from harness.tracks.limits import AnswerLimits
@@ -120,10 +118,8 @@ class PricedModel:
             logits = defence.defended(self.defences, query, template, out, ids, len(self.lm.words))
         frame = wire.encode(wire.Result(meter.budget.rows_left, wire.Array.of(logits), features, lengths))
         tokens = query.candidates * (encoded.tokens + query.prompt_tokens * len(query.texts))
-        digest = hashlib.sha256(body)
-        digest.update(frame)
         seconds = time.perf_counter() - started - (waited_s() - waited)
-        row = LedgerRow(rows, tokens, len(body), len(frame), seconds, query.level, digest.hexdigest())
+        row = ledger_row(body, frame, rows, tokens, seconds, query.level)
         floats_down = out.logits.size + (0 if out.features is None else out.features.size)
         answered = Answered(frame, row, nominal_up(query, encoded.tokens), FLOAT_BYTES * floats_down, new)
         commit(answered)

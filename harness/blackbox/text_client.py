@@ -87,14 +87,15 @@ class RemoteTextBlackBox(RemoteBlackBox):
         """See `BlackBox`; without `words`, those of the two classes of this module: (candidates, texts, 2)."""
         if words is not None:
             return super().logits(prompts, texts, template, words, normalize)
-        asked = TextQuery.score(only_soft(prompts), texts, [""] * len(texts), template).query.texts
+        soft = only_soft(prompts)
+        asked = TextQuery.score(soft, texts, [""] * len(texts), template).query.texts
         unknown = [text for text in asked if text not in self._said]
         if unknown:
             raise QueryError(
                 f"text {unknown[0][0][:60]!r} is neither of train nor of dev, so that no reference of it is known; "
                 "ask lm.score with targets, or lm.generate"
             )
-        likely = self.score(only_soft(prompts), texts, [self._said[text] for text in asked], template).means
+        likely = self.score(soft, texts, [self._said[text] for text in asked], template).means
         p = np.exp(likely)
         return np.stack([likely, np.log(np.maximum(1 - p, _NEVER))], axis=-1).astype(np.float32)
 

@@ -7,7 +7,6 @@ is charged, kept in the ledger and sent.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING
 
 from harness.blackbox import limits, wire
 from harness.blackbox.answer_price import AnswerPrice, check_price
-from harness.blackbox.answered import FLOAT_BYTES, TOKEN_BYTES, Answered, nominal_up
+from harness.blackbox.answered import FLOAT_BYTES, TOKEN_BYTES, Answered, ledger_row, nominal_up
 from harness.blackbox.lock import waited_s
 from harness.blackbox.text_query import NO_WEIGHTS, only_soft
 from harness.contract import Coordinates, Prompt, Weights
 from harness.errors import AnswerError, QueryError
-from harness.results.records import LedgerRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from harness.blackbox.model import Model
     from harness.blackbox.text_model import Decoding, Encoded, TextModel
     from harness.blackbox.text_query import TextQuery
-    from harness.contract import Answer, Member, Mode, Text, TextTask
+    from harness.contract import Answer, Member, Mode, SoftPrompts, Text, TextTask
     from harness.tracks.limits import AnswerLimits
 
 LONGEST_STOP = 64
@@ -52,33 +50,23 @@ class TextPricing:
         query = asked.query
         template = self.task.template if query.template is None else query.template
         self.lm.check(query.prompts)
-        only_soft(query.prompts)
+        prompts = only_soft(query.prompts)
         limits.check_template(template)
         meter.price(query.candidates, len(query.texts))
         written: int
         reply: wire.Scored | wire.Written
         try:
             if asked.how is None:
-                reply, encoded, written = self._scored(asked, template, meter)
+                reply, encoded, written = self._scored(asked, prompts, template, meter)
             else:
-                reply, encoded, written = self._written(asked, asked.how, template, meter)
+                reply, encoded, written = self._written(asked, asked.how, prompts, template, meter)
         except BaseException:  # the time is up, or memory: no answer, no row of the ledger, no charge
             meter.give_back(meter.spent - before)
             raise
         frame = wire.encode(reply)
         tokens = query.candidates * (encoded.tokens + query.prompt_tokens * len(query.texts)) + written
-        digest = hashlib.sha256(body)
-        digest.update(frame)
         seconds = time.perf_counter() - started - (waited_s() - waited)
-        row = LedgerRow(
-            meter.spent - before,
-            tokens,
-            len(body),
-            len(frame),
-            seconds,
-            min(query.prompt_layers, 2),
-            digest.hexdigest(),
-        )
+        row = ledger_row(body, frame, meter.spent - before, tokens, seconds, query.level)
         up, down = nominal_up(query, encoded.tokens), TOKEN_BYTES * written
         if isinstance(reply, wire.Scored):
             up, down = up + down, FLOAT_BYTES * math.prod(reply.values.shape)
@@ -86,7 +74,9 @@ class TextPricing:
         commit(answered)
         return answered
 
-    def _scored(self, asked: TextQuery, template: str, meter: Meter) -> tuple[wire.Scored, Encoded, int]:
+    def _scored(
+        self, asked: TextQuery, prompts: SoftPrompts | None, template: str, meter: Meter
+    ) -> tuple[wire.Scored, Encoded, int]:
         query = asked.query
         targets = self.text_lm.target_ids(asked.targets)
         longest = max(map(len, targets))
@@ -98,13 +88,13 @@ class TextPricing:
         encoded: Encoded = self.text_lm.encode(template, query.texts, query.mode, longest)
         sizes = [own + len(target) for (own, _), target in zip(encoded.sizes, targets, strict=True)]
         meter.charge(query.candidates, sum(map(self._rows, sizes)))
-        found = self.text_lm.score(only_soft(query.prompts), encoded, targets)
+        found = self.text_lm.score(prompts, encoded, targets)
         written = query.candidates * sum(map(len, targets))
         values = wire.Array.of(found.values)
         return wire.Scored(meter.budget.rows_left, values, found.lengths.tolist()), encoded, written
 
     def _written(
-        self, asked: TextQuery, how: Decoding, template: str, meter: Meter
+        self, asked: TextQuery, how: Decoding, prompts: SoftPrompts | None, template: str, meter: Meter
     ) -> tuple[wire.Written, Encoded, int]:
         query = asked.query
         check_stops(how.stop)
@@ -127,7 +117,7 @@ class TextPricing:
                 sizes[n] += 1
             return True
 
-        found = self.text_lm.generate(only_soft(query.prompts), encoded, how, go_on)
+        found = self.text_lm.generate(prompts, encoded, how, go_on)
         written = wire.Written(meter.budget.rows_left, found.texts, found.tokens.tolist(), found.cut)
         return written, encoded, int(found.tokens.sum())
 

@@ -204,7 +204,7 @@ def _shots(cell: StoredCell, track: Track, source: Source) -> Shots | None:
 
 
 def _dimensions(asked: Asked) -> int:
-    return min(asked.rows, asked.words + asked.normalised)
+    return min(asked.rows, asked.dimensions())
 
 
 def _numbers(row: LedgerRow) -> int:

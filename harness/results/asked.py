@@ -21,4 +21,8 @@ class Asked:
 
     def rank(self, width: int) -> int:
         """Most dimensions of the last layer that the returned numbers show, of `width` that it has."""
-        return min(self.rows, self.words + self.normalised + (width if self.states else 0), width)
+        return min(self.rows, self.dimensions(width), width)
+
+    def dimensions(self, width: int = 0) -> int:
+        """Words, a normalisation as one more, and hidden states as so many as they are wide."""
+        return self.words + self.normalised + (width if self.states else 0)
