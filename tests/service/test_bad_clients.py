@@ -33,7 +33,7 @@ def open_house(tmp_path: Path) -> Iterator[tuple[House, tuple[str, int]]]:
 
 
 def line(where: tuple[str, int]) -> socket.socket:
-    return socket.create_connection(where, timeout=20)
+    return socket.create_connection(where, timeout=60)
 
 
 def head(house: House, length: Any = LENGTH, *more: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 def opened(where: str, sent: bytes = b"") -> socket.socket:
     host, port = where.removeprefix("http://").split(":")
-    made = socket.create_connection((host, int(port)), timeout=20)
+    made = socket.create_connection((host, int(port)), timeout=60)
     made.sendall(sent)
     return made
 
@@ -50,17 +51,17 @@ def test_headers_that_do_not_come_are_not_waited_for(house: House, sent: bytes) 
     with served(house.app, http=connections(header_s=0.5)) as where, opened(where, sent) as sock:
         began = time.monotonic()
         assert ended(sock).startswith(b"HTTP/1.1 408 ")
-        assert 0.3 < time.monotonic() - began < 5
+        assert 0.3 < time.monotonic() - began < 9
 
 
 def test_headers_that_drip_have_no_more_time(house: House) -> None:
     with served(house.app, http=connections(header_s=0.5)) as where, opened(where, HALF) as sock:
         began = time.monotonic()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < 30:
                 sock.sendall(b"x: y\r\n")
                 time.sleep(0.05)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
 
 
 def test_a_connection_is_kept_between_two_requests_for_longer_than_headers_may_take(house: House) -> None:
@@ -73,7 +74,7 @@ def test_a_connection_is_kept_between_two_requests_for_longer_than_headers_may_t
             sock.sendall(HALF)  # half of the next one
             began = time.monotonic()
             assert b"408" in ended(sock)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
 
 
 def test_a_thousand_half_open_connections_keep_nobody_out(house: House) -> None:
@@ -85,7 +86,7 @@ def test_a_thousand_half_open_connections_keep_nobody_out(house: House) -> None:
             if number % 50 == 0:
                 began = time.monotonic()
                 assert httpx2.get(f"{where}/health").status_code == 200
-                assert time.monotonic() - began < 2
+                assert time.monotonic() - began < 8
         found = httpx2.get(f"{where}{WHERE}", headers={"Authorization": f"Bearer {house.token}"})
         assert found.status_code == 200
         half[0].settimeout(5)
@@ -93,16 +94,30 @@ def test_a_thousand_half_open_connections_keep_nobody_out(house: House) -> None:
 
 
 def test_a_reply_that_nobody_reads_is_given_up(house: House) -> None:
-    """Many requests at once on one connection, whose replies fill every buffer on the way."""
-    with served(house.app, http=connections(read_s=0.5)) as where, opened(where) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    """Many requests at once on one connection, whose replies fill every buffer on the way.
+
+    The service's side of the connection is what ends. When the client hears of it depends on the two kernels' buffers.
+    """
+    paused, lost = threading.Event(), threading.Event()
+
+    class Watched(connections(read_s=0.5)):  # type: ignore[misc]  # a class made at run time
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            paused.set()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if paused.is_set():
+                lost.set()
+
+    with served(house.app, http=Watched) as where, opened(where) as sock:
         page, began = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", time.monotonic()
-        sock.settimeout(0.5)
+        sock.settimeout(0.2)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while time.monotonic() - began < 20:
+            while not lost.is_set() and time.monotonic() - began < 60:
                 with contextlib.suppress(TimeoutError):
                     sock.sendall(page * 100)
-        assert time.monotonic() - began < 15
+        assert lost.wait(60)
         assert httpx2.get(f"{where}/health").status_code == 200
 
 
