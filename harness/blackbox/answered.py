@@ -26,8 +26,8 @@ class Answered:
     nominal_up: int
     """Bytes by the papers' formula; see `harness.results.records.Usage`."""
     nominal_down: int
-    new: Seen | None = None
-    """What the solver had not been given before; None on a text task, where this is not counted."""
+    new: Seen
+    """What the solver had not been given before."""
 
 
 def ledger_row(body: bytes, frame: bytes, rows: int, tokens: int, seconds: float, level: int) -> LedgerRow:

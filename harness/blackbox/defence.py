@@ -46,6 +46,10 @@ class Seen:
         self.texts |= more.texts
         self.rows |= more.rows
 
+    def __or__(self, more: Seen) -> Seen:
+        """What it is after a query that was given `more`."""
+        return Seen(self.words | more.words, self.texts | more.texts, self.rows | more.rows)
+
     def new(self, more: Seen) -> Seen:
         """What a query would be given for the first time."""
         rows = sorted(more.rows - self.rows)[: max(0, MOST_ROWS - len(self.rows))]
@@ -76,6 +80,30 @@ def asked(query: Query, template: str, ids: Sequence[int]) -> Seen:
     return Seen(words, texts, {_digest(row) for row in _rows(query, template)})
 
 
+def asked_of_texts(query: Query, template: str, targets: Sequence[Sequence[int]] | None) -> Seen:
+    """What a query about text asks for.
+
+    The log-likelihood of a target has a number for each of its tokens. Each number is of a row of its own: what was
+    read before differs. A text that is written comes without numbers.
+
+    Args:
+        query: with texts and prompts.
+        template: in which its texts are read.
+        targets: token ids of the target of each text; None where texts are written.
+    """
+    texts = {_digest(json.dumps(text).encode()) for text in set(query.texts)}
+    if targets is None:
+        return Seen(texts=texts)
+    words = {_NORMALISED, *(str(each) for target in targets for each in target)}
+    rows: set[str] = set()
+    for n, row in enumerate(_rows(query, template)):
+        read = hashlib.sha256(row)
+        for each in targets[n % len(targets)]:
+            rows.add(read.hexdigest()[:24])
+            read.update(each.to_bytes(4, "little"))
+    return Seen(words, texts, rows)
+
+
 def check(
     defences: Defences, query: Query, ids: Sequence[int], task_ids: Sequence[int], before: Seen, new: Seen, width: int
 ) -> None:
@@ -104,7 +132,7 @@ def check(
     _check_most("words", len(before.words | new.words), defences.most_words, len(before.words))
     _check_most("texts", len(before.texts | new.texts), defences.most_texts, len(before.texts))
     if defences.most_rank is not None and new.words | new.rows:
-        together = Seen(before.words | new.words, set(), before.rows | new.rows).counts
+        together = (before | new).counts
         dimensions = together.dimensions(width)
         rank = min(together.rows, dimensions)
         if rank > defences.most_rank:

@@ -254,7 +254,8 @@ class Session:
                 "this task has classes; likelihoods of texts and generated texts are for tasks whose answer is text"
             )
         else:
-            answered = self._priced.text.answer(self._about_text(frame, query), body, self._meter, self._commit)
+            about = self._about_text(frame, query)
+            answered = self._priced.text.answer(about, body, self._meter, self._commit, self._seen)
         if frame.texts in self._new:
             self._new.remove(frame.texts)
             self._asked(texts)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from harness.blackbox import limits, wire
 from harness.blackbox.answer_price import AnswerPrice, check_price
 from harness.blackbox.answered import FLOAT_BYTES, TOKEN_BYTES, Answered, ledger_row, nominal_up
+from harness.blackbox.defence import Seen, asked_of_texts
 from harness.blackbox.lock import waited_s
 from harness.blackbox.text_query import NO_WEIGHTS, only_soft
 from harness.contract import Coordinates, Prompt, Weights
@@ -44,7 +45,9 @@ class TextPricing:
     frame_bytes: int
     row_tokens: int | None
 
-    def answer(self, asked: TextQuery, body: bytes, meter: Meter, commit: Callable[[Answered], None]) -> Answered:
+    def answer(
+        self, asked: TextQuery, body: bytes, meter: Meter, commit: Callable[[Answered], None], seen: Seen | None = None
+    ) -> Answered:
         """Answer a query that was received as the bytes `body`; arguments and errors are those of `PricedModel`."""
         started, waited, before = time.perf_counter(), waited_s(), meter.spent
         query = asked.query
@@ -70,8 +73,11 @@ class TextPricing:
         up, down = nominal_up(query, encoded.tokens), TOKEN_BYTES * written
         if isinstance(reply, wire.Scored):
             up, down = up + down, FLOAT_BYTES * math.prod(reply.values.shape)
-        answered = Answered(frame, row, up, down)
+        targets = None if asked.how else self.text_lm.target_ids(asked.targets)
+        seen = Seen() if seen is None else seen
+        answered = Answered(frame, row, up, down, seen.new(asked_of_texts(query, template, targets)))
         commit(answered)
+        seen.add(answered.new)
         return answered
 
     def _scored(

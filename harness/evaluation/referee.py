@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from harness.lm.endpoint.requests import Traffic
     from harness.lm.model import LanguageModel
     from harness.lm.served import Served
+    from harness.results.asked import Asked
     from harness.results.records import Note
     from harness.results.store import Attempt
     from harness.sandbox.submission import Submission
@@ -327,6 +328,8 @@ class HandedIn:
     config: Mapping[str, object] = dataclasses.field(default_factory=dict)
     rows_after: int = 0
     """Number of rows that were spent after the answer was handed in."""
+    asked: Asked | None = None
+    """What its queries were given; None where it is not known."""
     exchanged: Traffic | None = None
     """What its queries exchanged with the model's server; None where there is no server."""
 
@@ -368,6 +371,7 @@ def score_handed(
         marks=MARKS if handed.incumbents else (1.0,),
         sandbox=where,
         tuning_s=handed.tuning_s,
+        asked=handed.asked,
         billed=billed(handed.exchanged, without(between(before, lm.traffic), others())),
     )
     return _finished(cell, attempt, applied.status, record, applied, lm)

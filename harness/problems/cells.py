@@ -151,7 +151,7 @@ class LocalCell:
         handed = HandedIn(
             tuning.last, tuple(tuning.history), tuning.usage, time.perf_counter() - self._began, tuning.incumbents,
             tuple(tuning.log), tuning.config or {}, self._meter.spent - tuning.last.rows,
-            between(self._idle, self._model.traffic),
+            self._session.asked, between(self._idle, self._model.traffic),
         )  # fmt: skip
         verdict = score_handed(self._cell, handed, self._model, self._attempt, IN_PROCESS)
         self.stored = verdict.stored

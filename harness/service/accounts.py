@@ -93,8 +93,8 @@ class Charge:
     nominal_down: int
     exchanged: Traffic | None = None
     """With the server of a served model."""
-    new: Seen | None = None
-    """What the account was not given before; None where the track's defences do not count it."""
+    seen: Seen | None = None
+    """All that the account was given, with this query; None where it is nothing new."""
 
 
 @dataclass(frozen=True)
@@ -305,8 +305,8 @@ class Accounts:
             if charge.exchanged is not None:
                 exchanged.add(connection, account.number, charge.exchanged)
             self._forget(connection, account.number)
-            if charge.new is not None:
-                keep(connection, account.number, charge.new)
+            if charge.seen is not None:
+                keep(connection, account.number, charge.seen)
 
     @staticmethod
     def _forget(connection: sa.Connection, account: int) -> None:

@@ -18,7 +18,6 @@ import msgspec
 from harness.blackbox import wire
 from harness.blackbox.cells import served
 from harness.blackbox.checkpoints import Deadline, at_checkpoints
-from harness.blackbox.defence import Seen
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.contract import Budget
@@ -217,17 +216,16 @@ class QueryHandler:
         if account.submitted is not None:
             raise Refusal("closed", f"an answer was handed in for {account.task}/{account.split}; its budget is closed")
         self._check_open(token, account)
-        priced, counts = self._of(place), place.defences.counts
-        seen = Seen()
-        if counts:
-            with self.book.reading() as connection:
-                seen = read(connection, account.number)
+        priced = self._of(place)
+        with self.book.reading() as connection:
+            seen = read(connection, account.number, account.queries)
 
         def commit(answered: Answered) -> None:
             up, down = answered.nominal_up, answered.nominal_down
             name, exchanged = key or secrets.token_hex(16), between(before, self._lm.traffic)
-            new = answered.new if counts else None
-            charge = Charge(name, digest, _reply(answered), answered.row, up, down, exchanged, new)
+            more = answered.new
+            given = seen | more if seen is not None and (more.words or more.texts or more.rows) else None
+            charge = Charge(name, digest, _reply(answered), answered.row, up, down, exchanged, given)
             self.book.charge(account, charge)
 
         ends = at_checkpoints(Deadline(self.limits.query_s).check)

@@ -18,6 +18,7 @@ from harness.evaluation.referee import HandedIn, score_handed
 from harness.evaluation.text_cells import with_classes
 from harness.leaderboard.rank import score_cell
 from harness.results.records import Usage
+from harness.service import seen
 from harness.service.app import make_app
 from harness.service.connections import AtOnce, connections
 from harness.service.exchanged import exchanged
@@ -220,8 +221,10 @@ def _score(evaluation: Evaluation, book: Accounts, account: Account, cell: Cell,
     history = ((account.rows_spent, {"loss": note["loss"]} if "loss" in note else {}),)
     spec = msgspec.structs.replace(cell.spec, calls=account.rows_total // cell.train_rows)
     with book.reading() as connection:
-        tuned = exchanged(connection, account.number)
-    handed = HandedIn(incumbent, history, usage, (account.submitted or began) - began, exchanged=tuned)
+        given, tuned = seen.read(connection, account.number, account.queries), exchanged(connection, account.number)
+    asked = None if given is None or not usage.queries else given.counts
+    tuning_s = (account.submitted or began) - began
+    handed = HandedIn(incumbent, history, usage, tuning_s, asked=asked, exchanged=tuned)
     meanwhile.traffic = None
     problem = ""
     if tries >= _MOST_TRIES:

@@ -66,11 +66,10 @@ teams_table = sa.Table(
     Column("team", Text, nullable=False),
 )
 seen_table = sa.Table(
-    "service_seen",  # what an account was given, where the track's defences count it
+    "service_seen",  # what an account was given: ids of words, digests of texts and rows, with spaces between them
     metadata,
     Column("account", ForeignKey("service_accounts.account"), primary_key=True),
-    Column("kind", Text, primary_key=True),  # word, text or row
-    Column("digest", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("words", "texts", "rows")),
 )
 
 exchanged_table = sa.Table(

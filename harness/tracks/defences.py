@@ -48,11 +48,6 @@ class Defences(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether nothing is kept back."""
         return self == Defences()
 
-    @property
-    def counts(self) -> bool:
-        """Whether a query depends on those before it."""
-        return any(most is not None for most in (self.most_words, self.most_texts, self.most_rank))
-
     def problems(self) -> Iterator[tuple[list[str], str]]:
         """Each broken rule as (keys, message)."""
         changed = {

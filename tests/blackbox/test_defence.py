@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.blackbox.defence import MOST_ROWS, Seen, asked, check, defended
+from harness.blackbox.defence import MOST_ROWS, Seen, asked, asked_of_texts, check, defended
 from harness.blackbox.model import Forwarded
 from harness.blackbox.query import Query
 from harness.contract import Prompt, Subspace, WeightSpace
 from harness.errors import QueryError
+from harness.results.asked import Asked
 from harness.tracks.defences import Defences
 
 TEXTS = (("good film",), ("bad film",), ("a film",))
@@ -110,6 +111,15 @@ def test_what_is_counted_gives_the_rank() -> None:
     assert (counts.words, counts.texts, counts.rows, counts.normalised, counts.states) == (2, 3, 3, True, True)
     assert counts.rank(WIDTH) == 3
     assert given_for(Query(TEXTS)).counts.rank(WIDTH) == 2
+
+
+def test_each_token_of_a_target_is_a_row_of_its_own() -> None:
+    seen = asked_of_texts(Query(TEXTS), "{a}", [[5, 6], [5], [7]])
+    assert seen.counts == Asked(words=3, texts=3, rows=4, normalised=True)
+    same = asked_of_texts(Query(TEXTS[:1]), "{a}", [[5, 8]])  # what is read before each token is the same
+    assert (len(seen.new(same).rows), seen.new(same).words) == (0, {"8"})
+    assert len(asked_of_texts(Query(TEXTS), "{a}", None).texts) == 3
+    assert asked_of_texts(Query(TEXTS), "{a}", None).counts.rank(WIDTH) == 0, "text comes without numbers"
 
 
 @settings(deadline=None, max_examples=20)

@@ -101,6 +101,9 @@ def test_likelihood_and_generation_reach_a_submission_and_its_budget_is_kept(sto
         assert cell.record.metric == "chrf"
         assert cell.record.words == ()
         assert cell.record.row_tokens == 32
+        assert cell.record.asked is not None
+        assert cell.record.asked.normalised
+        assert cell.record.asked.rows > cell.record.asked.texts > 0
 
 
 def test_what_was_written_is_stored_and_scored(stored: tuple[Store, Path], track: Path) -> None:

@@ -11,6 +11,7 @@ import harness
 from harness.errors import BudgetExhausted, InputError
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.replay import choices_of
+from harness.results.asked import Asked
 from harness.results.audit import audit
 from harness.results.store import Store
 from harness.tracks.tiers import IN_PROCESS
@@ -62,6 +63,7 @@ def test_what_it_did_is_stored_and_audited(tmp_path: Path, tiny_track: Path) -> 
     assert cell.record.note["loss"] == pytest.approx(best.loss)
     assert best.loss <= losses.min()
     assert cell.record.config["dim"] == 4
+    assert cell.record.asked == Asked(words=2, texts=8, rows=6 * 8)
     assert cell.record.log[-1][1]["evaluation"] == 6
     assert audit(store).findings == ()
     with pytest.raises(InputError, match="harness bench again"):

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from small_service import CALLS, FAST, TASK, House, place
 
+from harness.blackbox.defence import Seen
 from harness.blackbox.query import Query
 from harness.service.accounts import Accounts
 from harness.service.messages import QueryBody
 from harness.service.queries import QueryHandler, Refusal
+from harness.service.seen import read
+from harness.service.tables import seen_table
 from harness.tracks.defences import Defences
 
 if TYPE_CHECKING:
@@ -55,7 +58,21 @@ def test_only_the_task_s_words_and_no_states(house: House) -> None:
         ask(closed, house.token, Query(texts, words=(other,)))
 
 
-def test_without_defences_nothing_is_counted(house: House) -> None:
-    ask(handler(house.book, house.lm, Defences()), house.token, Query(place().shots.train.texts))
-    later = handler(house.book, house.lm, Defences(most_texts=1))
-    ask(later, house.token, Query(place().shots.train.texts[:1]))
+def test_without_defences_it_is_counted_all_the_same(house: House) -> None:
+    texts = place().shots.train.texts
+    ask(handler(house.book, house.lm, Defences()), house.token, Query(texts[:2]))
+    later = handler(house.book, house.lm, Defences(most_texts=2))
+    with pytest.raises(Refusal, match="3 different texts would have been asked about"):
+        ask(later, house.token, Query(texts[2:3]))
+
+
+def test_what_was_given_before_it_was_counted_is_not_known(house: House) -> None:
+    """An account of an older version of the book: its cell says nothing, and not too little."""
+    texts, book = place().shots.train.texts, house.book
+    ask(handler(book, house.lm, Defences()), house.token, Query(texts[:2]))
+    with book._engine.begin() as connection:
+        connection.execute(seen_table.delete())
+    ask(handler(book, house.lm, Defences()), house.token, Query(texts[:3]))
+    with book.reading() as connection:
+        assert read(connection, 1, 2) is None
+        assert read(connection, 1, 0) == Seen()

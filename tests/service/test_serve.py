@@ -19,6 +19,7 @@ from harness.evaluation.overrides import Overrides
 from harness.evaluation.replay import choices_of
 from harness.evaluation.run import Evaluation
 from harness.leaderboard.rank import rank
+from harness.results.asked import Asked
 from harness.results.audit import audit
 from harness.results.store import Store
 from harness.service import serve
@@ -74,6 +75,8 @@ def test_a_solver_elsewhere_ends_up_on_the_leaderboard_in_a_division_of_its_own(
         assert cell.record.level == 1
         assert cell.record.nominal_up > 0
         assert 0 < cell.record.tuning_s < 600
+        train, dev = cell.record.train_rows, cell.record.asked.texts - cell.record.train_rows
+        assert cell.record.asked == Asked(len(cell.record.words), train + dev, 2 * train + dev)
     (run,) = [found.id for found in evaluation.store.runs()]
     for stored in evaluation.store.cells(run):
         ledger = evaluation.store.ledger(stored.attempt)
