@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.evaluation.progress import LiveProgress, PlainProgress
     from harness.evaluation.referee import Cell
     from harness.evaluation.run import Evaluation
+    from harness.leaderboard.entries import Entry
     from harness.results.store import Store
     from harness.tracks.track import Track
 
@@ -118,6 +119,15 @@ def leaks(
             rich_help_panel=ANSWERS,
         ),
     ] = 64,
+    entries: Annotated[
+        bool,
+        typer.Option(
+            "--entries",
+            help="membership: attack the answers that --store holds of every entry, by the entry's own other splits, "
+            "and tune nothing.",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = False,
     policy: Annotated[
         list[Path] | None,
         typer.Option(
@@ -131,7 +141,7 @@ def leaks(
         typer.Option(
             "--store",
             help="Results database of the runs that are attacked; a run that is in it is not run again. Default "
-            f"{OWN}, and for stored {STORE}.",
+            f"{OWN}, and for stored and --entries {STORE}.",
             rich_help_panel=WRITTEN,
         ),
     ] = None,
@@ -161,10 +171,12 @@ def leaks(
     """
     if solver and what in {"layer", "stored"} and not policy:
         raise InputError("--solver goes with behaviour, membership and --policy; the others attack no answer")
+    if entries and (what != "membership" or solver or policy):
+        raise InputError("--entries goes with membership alone, and attacks every entry of --store; leave --solver out")
     chosen = load_track(track, tasks_dir)
-    if what == "stored" and not policy:
+    if (what == "stored" and not policy) or entries:
         with contextlib.closing(existing_store(url or STORE)) as store:
-            _stored(_Asked(chosen, overrides, store, (), folder, as_json))
+            (_entries if entries else _stored)(_Asked(chosen, overrides, store, (), folder, as_json))
         return
     _refuse_texts(chosen, overrides.tasks)
     with contextlib.closing(open_store("sqlite://" if what == "layer" and not policy else url or OWN)) as store:
@@ -265,19 +277,55 @@ def _membership(asked: _Asked, shadows: int) -> None:
     asked.write("membership", rows)
 
 
-def _stored(asked: _Asked) -> None:
-    """What the entries of a database were given, sent and give away."""
-    from harness.evaluation.preparation import source_of  # noqa: PLC0415
-    from harness.leaderboard.disclosure import disclosure, records, table  # noqa: PLC0415
+def _entries(asked: _Asked) -> None:
+    """Attack the labelled examples of every entry whose answers are stored."""
+    from harness.evaluation.run import Evaluation  # noqa: PLC0415 - torch
+    from harness.leaks.membership import told_by_few  # noqa: PLC0415
+    from harness.leaks.shadows import of_entry  # noqa: PLC0415
+    from harness.leaks.tables import told  # noqa: PLC0415
+
+    _refuse_texts(asked.track, asked.overrides.tasks)
+    evaluation, rows = Evaluation(asked.track, asked.overrides, asked.store), list[dict[str, Any]]()
+    for entry in _black_box_entries(asked):
+        with _status(entry.name) as said:
+            try:
+                found = told_by_few(
+                    of_entry(evaluation, asked.store, entry.run, entry.name, said), asked.overrides.seed
+                )
+            except InputError as lacking:
+                err.print(f"left out: {lacking}", markup=False, soft_wrap=True)
+                continue
+        rows += [{"entry": entry.name, "run": entry.run} | dataclasses.asdict(each) for each in found]
+    if not rows:
+        raise InputError(f"no entry of {asked.store.url} has answers that can be attacked")
+    if not asked.as_json:
+        _wide().print(told(rows))
+    asked.write("membership", rows)
+
+
+def _black_box_entries(asked: _Asked) -> list[Entry]:
+    """The entries of the database, references left out.
+
+    Raises:
+        InputError: there are none.
+    """
     from harness.leaderboard.rank import rank  # noqa: PLC0415
 
     track = asked.track
     ranking = rank(asked.store, track.name, track.fingerprint, track.planned, track.ranks)
-    source = source_of(track, asked.overrides)
     entries = [each for each in (*ranking.entries, *ranking.elsewhere) if not each.white_box]
-    found = [disclosure(asked.store, each, track, source) for each in entries]
-    if not found:
+    if not entries:
         raise InputError(f"no entry on track {track.name} in this database; run: harness evaluate submissions/ajo")
+    return entries
+
+
+def _stored(asked: _Asked) -> None:
+    """What the entries of a database were given, sent and give away."""
+    from harness.evaluation.preparation import source_of  # noqa: PLC0415
+    from harness.leaderboard.disclosure import disclosure, records, table  # noqa: PLC0415
+
+    track, source = asked.track, source_of(asked.track, asked.overrides)
+    found = [disclosure(asked.store, each, track, source) for each in _black_box_entries(asked)]
     if not asked.as_json:
         _wide().print(
             table(found, f"track {track.name}: what entries were given, sent and give away; nothing is ranked")

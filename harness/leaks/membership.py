@@ -25,10 +25,14 @@ import numpy as np
 from harness.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.contract import FloatArray, IntArray
 
 Attack = Literal["lira", "lira offline", "rmia", "confidence"]
+Part = Literal["train", "dev"]
 OUT, TRAIN, DEV = 0, 1, 2
+_MEMBERS: dict[Part, int] = {"train": TRAIN, "dev": DEV}
 FALSE_POSITIVES = (0.01, 0.05, 0.1)
 FEW_SHADOWS = 8
 """Shadows without the text that RMIA uses."""
@@ -55,7 +59,7 @@ class Found:
     """How well an attack tells members from others."""
 
     attack: Attack
-    members: Literal["train", "dev"]
+    members: Part
     """Which members: texts of train, or of dev."""
     false_positives: float
     """Share of the others that are accused."""
@@ -96,9 +100,40 @@ def attacked(shadows: Shadows, seed: int = 0) -> list[Found]:
     }
     found = []
     for attack, values in scores.items():
-        for name, part in (("train", TRAIN), ("dev", DEV)):
-            found += _judged(attack, name, values, shadows.part == part, shadows.part == OUT, seed)  # type: ignore[arg-type]
+        for name, part in _MEMBERS.items():
+            found += _judged(attack, name, _pairs(values, shadows, part), seed)
     return found
+
+
+def told_by_few(tasks: Sequence[Shadows], seed: int = 0) -> list[Found]:
+    """Attack each answer of an entry by RMIA, with its answers on the same task's other splits as shadows.
+
+    Two or three shadows are few: no variance can be known from them, and RMIA needs none.
+
+    Args:
+        tasks: the answers of each task, at least three.
+        seed: of the bootstrap over answers.
+
+    Returns:
+        For each kind of members and share of false positives, all tasks together.
+
+    Raises:
+        InputError: no text is outside of the splits of two answers.
+    """
+    scores = [_rmia(each, np.random.default_rng([seed, 1])) for each in tasks]
+    found = []
+    for name, part in _MEMBERS.items():
+        pairs = [pair for values, each in zip(scores, tasks, strict=True) for pair in _pairs(values, each, part)]
+        found += _judged("rmia", name, pairs, seed)
+    return found
+
+
+def _pairs(scores: FloatArray, shadows: Shadows, part: int) -> list[tuple[FloatArray, FloatArray]]:
+    """The scores of members and of others for each answer that has both."""
+    known = np.isfinite(scores)
+    members, others = (shadows.part == part) & known, (shadows.part == OUT) & known
+    pairs = [(row[a], row[b]) for row, a, b in zip(scores, members, others, strict=True)]
+    return [(a, b) for a, b in pairs if a.size and b.size]
 
 
 def _phi(p: FloatArray) -> FloatArray:
@@ -138,7 +173,7 @@ def _rmia(shadows: Shadows, rng: np.random.Generator) -> FloatArray:
     """(answers, texts): the share of population texts that the text's ratio beats by gamma."""
     p, z = np.maximum(shadows.p, _LEAST_P), np.maximum(shadows.population, _LEAST_P)
     scores = np.full(p.shape, np.nan)
-    for target in range(len(p)):
+    for target in range(len(p) if len(p) > 1 else 0):  # without a shadow, nothing is known
         ratios = z[target] / np.delete(z, target, axis=0).mean(axis=0)
         for text in range(p.shape[1]):
             outside = np.flatnonzero(shadows.part[:, text] == OUT)
@@ -151,17 +186,7 @@ def _rmia(shadows: Shadows, rng: np.random.Generator) -> FloatArray:
     return scores
 
 
-def _judged(
-    attack: Attack,
-    name: Literal["train", "dev"],
-    scores: FloatArray,
-    members: FloatArray,
-    others: FloatArray,
-    seed: int,
-) -> list[Found]:
-    known = np.isfinite(scores)
-    pairs = [(scores[i, members[i] & known[i]], scores[i, others[i] & known[i]]) for i in range(len(scores))]
-    pairs = [(a, b) for a, b in pairs if a.size and b.size]
+def _judged(attack: Attack, name: Part, pairs: list[tuple[FloatArray, FloatArray]], seed: int) -> list[Found]:
     if not pairs:
         raise InputError("no text is outside of any shadow's split, so members cannot be told from others")
     whole = _rates(pairs)

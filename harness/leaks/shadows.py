@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
     from harness.contract import FeatureKind, Outputs, Prompts, Text
     from harness.evaluation.overrides import Overrides
+    from harness.evaluation.referee import Cell
     from harness.evaluation.run import Progress
     from harness.leaks.solvers import Solver
     from harness.results.store import Store
     from harness.tracks.track import Track
 
 SHADOWS = 64
+_FEWEST = 3
+"""Splits of a task. A text of another split tells something only if a third split lacks it, too."""
 
 
 def with_splits(track: Track, task: str, shadows: int) -> Track:
@@ -75,7 +78,51 @@ def cast(
     choices = dataclasses.replace(overrides, tasks=(), splits=())
     run = tuned(many, choices, store, solver, progress)
     evaluation = Evaluation(many, choices, store)
-    splits = [load_shots(cell.file, cell.source, cell.split, cell.spec) for cell in evaluation.cells]
+    return _shown(evaluation, evaluation.cells, store, run, solver.name, said)
+
+
+def of_entry(
+    evaluation: Evaluation, store: Store, run: str, entry: str, said: Callable[[str], None] = lambda _said: None
+) -> list[Shadows]:
+    """The stored answers of an entry, each a target whose shadows are the same task's other splits.
+
+    Args:
+        evaluation: the track with its model.
+        store: holds the answers.
+        run: the entry's.
+        entry: its name, for messages.
+        said: is told what comes.
+
+    Returns:
+        For each task with at least three answers, what each of them says of all labelled texts and of the test set.
+
+    Raises:
+        InputError: no task has three answers.
+    """
+    tasks: dict[str, list[Cell]] = {}
+    for cell in evaluation.cells:
+        if store.answer(run, cell.task.name, cell.split):
+            tasks.setdefault(cell.task.name, []).append(cell)
+    several = [cells for cells in tasks.values() if len(cells) >= _FEWEST]
+    if not several:
+        most = max(map(len, tasks.values()), default=0)
+        raise InputError(
+            f"{entry} has answers on {most} of a task's splits in {store.url}; {_FEWEST} are needed: one that is "
+            "attacked, one of other texts, and one without either. A published database keeps digests of answers alone"
+        )
+    return [_shown(evaluation, cells, store, run, entry, said) for cells in several]
+
+
+def _shown(
+    evaluation: Evaluation,
+    cells: Sequence[Cell],
+    store: Store,
+    run: str,
+    entry: str,
+    said: Callable[[str], None],
+) -> Shadows:
+    """What the answers of one task's cells say of all their labelled texts, and of the test set."""
+    splits = [load_shots(cell.file, cell.source, cell.split, cell.spec) for cell in cells]
     labels = {
         text: int(label)
         for shots in splits
@@ -88,14 +135,14 @@ def cast(
     for row, shots in zip(part, splits, strict=True):
         row[[place[text] for text in shots.train.texts]] = TRAIN
         row[[place[text] for text in shots.dev.texts]] = DEV
-    first = evaluation.cells[0]
+    first = cells[0]
     test = load_test(first.file, first.source)
     lm = _Remembering(evaluation.model_for(first))
     both, right = [*texts, *test.texts], np.concatenate([truth, test.labels])
     p = []
-    for n, cell in enumerate(evaluation.cells, start=1):
-        said(f"what shadow answer {n} of {len(splits)} says of {len(both):,} texts")
-        answer, of = stored(store, run, cell, solver.name), with_classes(cell.task, "harness leaks")
+    for n, cell in enumerate(cells, start=1):
+        said(f"what answer {n} of {len(splits)} on {first.task.name} says of {len(both):,} texts")
+        answer, of = stored(store, run, cell, entry), with_classes(cell.task, "harness leaks")
         given = answers.probabilities(answer, of, lm, both)
         p.append(given[np.arange(len(both)), right])
     every = np.stack(p)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from harness.leaks.extraction import Extraction
     from harness.leaks.membership import Found
 
+_SHOWN_RATE = 0.1
+"""False positives at which `told` shows what is found; an entry has too few others for a smaller share."""
+
 
 def layer(found: Extraction) -> Table:
     """The curve of one cell."""
@@ -84,6 +87,25 @@ def membership(entry: str, task: str, found: Sequence[Found]) -> Table:
         auc = f"{each.auc:.3f} [{each.auc_low:.3f}, {each.auc_high:.3f}]"
         found_share = _percent(each.found, each.low, each.high)
         table.add_row(each.attack, each.members, f"{each.false_positives:.0%}", escape(found_share), escape(auc))
+    return table
+
+
+def told(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What the stored answers of entries tell of their labelled examples: the records of `told_by_few`."""
+    table = _table(
+        "stored answers, by their own other splits (RMIA): members that are found at 10 % false positives; chance is "
+        "10 % and an AUC of 0.5",
+        *("entry", "members", "answers", "texts", "found [95 %]", "AUC [95 %]"),
+        left=2,
+    )
+    for row in rows:
+        if row["false_positives"] != _SHOWN_RATE:
+            continue
+        auc = f"{row['auc']:.3f} [{row['auc_low']:.3f}, {row['auc_high']:.3f}]"
+        table.add_row(
+            escape(row["entry"]), row["members"], str(row["answers"]), f"{row['member_texts']:,}",
+            escape(_percent(row["found"], row["low"], row["high"])), escape(auc),
+        )  # fmt: skip
     return table
 
 

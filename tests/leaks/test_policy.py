@@ -67,6 +67,32 @@ def test_points_are_set_against_leakage(tmp_path: Path, tiny_track: Path) -> Non
     assert {row["failed_cells"] for row in fewer if (row["policy"], row["solver"]) == ("words", "heads")} == {1}
 
 
+def test_the_stored_answers_of_every_entry_are_attacked(tmp_path: Path, tiny_track: Path) -> None:
+    heads = outer_models.write_submission(tmp_path, HEADS, "heads")
+    three = tmp_path / "tiny.toml"
+    three.write_text(tiny_track.read_text(encoding="utf-8").replace("splits = [1, 2]", "splits = [1, 2, 3]"), "utf-8")
+    place = ["--track", str(three), "--task", "sst2", "--store", str(tmp_path / "results.db")]
+    for each in (heads, "submissions/manual"):
+        done = CliRunner().invoke(app, ["evaluate", str(each), *place])
+        assert done.exit_code == 0, done.output
+    asked = ["leaks", "membership", "--entries", *place]
+    told = CliRunner().invoke(app, [*asked, "--json"])
+    assert told.exit_code == 0, told.output
+    rows = json.loads(told.stdout)["membership"]
+    assert {(row["entry"], row["members"]) for row in rows} == {
+        (entry, part) for entry in ("heads", "manual") for part in ("train", "dev")
+    }
+    assert {row["auc"] for row in rows} == {0.5}, "an answer that was not tuned tells nothing"
+    shown = CliRunner().invoke(app, asked)
+    assert "chance is" in shown.output
+    both = CliRunner().invoke(app, [*asked, "--solver", "manual"])
+    assert both.exit_code == 1
+    assert "--entries goes with membership alone" in str(both.exception)
+    one = CliRunner().invoke(app, [*asked, "--split", "1", "--split", "2"])
+    assert one.exit_code == 1
+    assert "has answers on 2 of a task's splits" in " ".join(one.output.split()) + str(one.exception)
+
+
 def test_the_chart_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     rows = [
         {"policy": p, "solver": s, "lost": x, "lost_low": x - 0.01, "lost_high": x + 0.02, "prevented": y}
