@@ -34,8 +34,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("mezo", {"where": "lora", "noise": "normal", "clip": 0.5}),
     ("mezo", {"where": "all", "decay": False}),
     ("adapter_es", {"dim": 10, "inner": 2, "layers": "all", "select": "loss"}),
-    ("es_weights", {"where": "all", "pairs": 3, "noise": "normal"}),
-    ("es_weights", {"where": "feed_forward", "layers": "all"}),
+    ("es_weights", {"where": "all", "pairs": 3, "noise": "rademacher"}),
+    ("es_weights", {"where": "feed_forward", "layers": "all", "rank": 4}),
+    ("es_weights", {"where": "attention", "rank": None}),
     ("dfo_lora", {"dim": 10, "beside": "query-value", "layers": "upper", "turn": 2}),
     ("dfo_lora", {"dim": 10, "rank": 1, "alpha": 0.1, "dev_every": 1, "select": "loss"}),
     ("house_weights", {"dim": 10, "where": "both"}),
@@ -175,3 +176,11 @@ def test_mezo_s_estimate_is_the_slope_along_its_noise(bench: Bench) -> None:
         assert walk.z[:, t].tolist() == pytest.approx([0.05, -0.05])
         assert seen[t + 1][0].z[0, t] == pytest.approx(-0.1 * (losses[0] - losses[1]) / 0.1, rel=1e-5)
     assert len(answers) <= 2
+
+
+def test_the_noise_of_matrices_has_the_rank_that_is_asked_for(bench: Bench) -> None:
+    for options, rank in (({}, 1), ({"rank": None}, 0), ({"rank": 4}, 4), ({"where": "biases"}, 0)):
+        answers, *_ = run(bench, "es_weights", {"sigma": 0.3, "eta": 0.3, "layers": "all", **options})
+        walks = [each.members[0].prompt for each in answers[1:]]
+        assert all(isinstance(each, Weights) and each.space.rank == rank for each in walks)
+        assert walks or "where" not in options

@@ -138,6 +138,8 @@ class Facts:
     """By run: the digest of all that is stored of its entry."""
     hidden: bool
     """Whether test texts are left out, whether or not they are at hand."""
+    gradients: Curves
+    """Scores over forward passes, in calls, of the complete references that had a budget of them."""
     disclosed: tuple[Disclosure, ...] = ()
     """What each entry was given and gives away, best average first."""
 
@@ -194,6 +196,8 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
         own = tuple(system(entry, found) for entry in (*complete, *lacking, *references))
         curves = _curves(complete if found else (), ranking.bare, digests, kept)
         lists.append(Compared(division, own, found, curves, ranking.efficiency(division)))
+    budgeted = [e for e in every if e.white_box and not e.missing and all(c.record.rows_total for c in e.cells)]
+    gradients = _curves(budgeted if lists else (), ranking.bare, digests, kept)
     labels = {cell.task: cell.labels for entry in every for cell in entry.cells}
     tasks = {task: _task(task, track, labels[task], source, hidden) for task in sorted(labels)}
     reference = load_reference(track.name, ranking.identity) if every else None
@@ -206,7 +210,9 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
         )
         for each in every if not each.white_box
     )  # fmt: skip
-    return Facts(track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden, disclosed)
+    return Facts(
+        track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden, gradients, disclosed
+    )
 
 
 def _history(store: Store, ranking: Ranking, digests: Mapping[str, str], kept: Kept) -> History:
