@@ -22,6 +22,7 @@ from harness.leaderboard.report.kept_cells import KeptCells
 from harness.leaderboard.table import document
 from harness.leaderboard.traces import Steps, grid, steps
 from harness.results.at_rest import entry_digests
+from harness.results.forgetting import of_runs
 from harness.results.status import COUNTS
 from harness.tracks.examples import load_shots, load_test
 from harness.tracks.tasks import find_task, with_metric
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from harness.leaderboard.rank import Ranking
     from harness.leaderboard.standing import Standing, Standings
     from harness.leaderboard.stats import Interval
+    from harness.results.forgetting import Forgotten
     from harness.results.records import Run
     from harness.results.store import Store
     from harness.tracks.examples import Source
@@ -140,6 +142,8 @@ class Facts:
     """Whether test texts are left out, whether or not they are at hand."""
     gradients: Curves
     """Scores over forward passes, in calls, of the complete references that had a budget of them."""
+    forgotten: Mapping[str, tuple[Forgotten, ...]]
+    """By run: what its changes of weights do to other tasks and masked words, where that was measured."""
     disclosed: tuple[Disclosure, ...] = ()
     """What each entry was given and gives away, best average first."""
 
@@ -210,9 +214,11 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
         )
         for each in every if not each.white_box
     )  # fmt: skip
+    forgotten = {run: tuple(found) for run, found in of_runs(store).items()}
     return Facts(
-        track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden, gradients, disclosed
-    )
+        track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden, gradients, forgotten,
+        disclosed,
+    )  # fmt: skip
 
 
 def _history(store: Store, ranking: Ranking, digests: Mapping[str, str], kept: Kept) -> History:
