@@ -213,6 +213,9 @@ def heading(log: CellLog) -> list[str]:
         if of.train_rows and of.rows_total
         else "not metered"
     )
+    if of.forwards is not None:  # of a reference
+        limit = f" of {of.rows_total:,}" if of.rows_total else ", without a limit"
+        metered = f"{of.forwards:,} forward passes{limit}; a row of a gradient step is three"
     lines = [
         f"{key.label}, run {log.run.id}, track {key.track}{modified}: {cell.task}/{cell.split}",
         f"status    {cell.status}: {MEANING.get(cell.status, '')}",
