@@ -290,9 +290,7 @@ class CellRecord:
 
         None where it was not counted: in references from before this count, and in uploaded predictions.
         """
-        if self.access == "black-box":
-            return self.rows_spent
-        return self.forwards
+        return self.rows_spent if self.access == "black-box" else self.forwards
 
     @property
     def forward_calls(self) -> float | None:
