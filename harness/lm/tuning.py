@@ -178,10 +178,14 @@ class Tuner:
         space = part.space
         if part.streams is None or not space.low_rank or not self._backbone.takes_edits:
             return False
-        slots, rank = self._of(space), space.rank * (part.z.shape[1] - _shared(part))
-        size = sum(sum(slot.shape) * rank if len(slot.shape) > 1 else slot.size for slot in slots)
-        fits = rank <= edits.MOST_RANK and 4 * len(part.z) * size <= MOST_UNFOLDED
-        return fits and edits.can_be_thin(self._model, slots)
+        fits = space.rank * (part.z.shape[1] - _shared(part)) <= edits.MOST_RANK
+        return fits and self._own_bytes(part) <= MOST_UNFOLDED and edits.can_be_thin(self._model, self._of(space))
+
+    def _own_bytes(self, part: Weights) -> int:
+        """What the candidates' own steps of low rank take as thin products and vectors."""
+        rank = part.space.rank * (part.z.shape[1] - _shared(part))
+        sizes = (sum(slot.shape) * rank if len(slot.shape) > 1 else slot.size for slot in self._of(part.space))
+        return 4 * len(part.z) * sum(sizes)
 
     def _base(self, part: Weights) -> tuple[torch.Tensor, dict[int, LayerEdit]]:
         """The change that all candidates of a part have in common, and what each has of its own."""
@@ -189,6 +193,7 @@ class Tuner:
             return next(iter(self._each(part))), {}
         shared, space = _shared(part), part.space
         streams, z = cast("Any", part.streams), part.z
+        require(2 * self._own_bytes(part))  # drawn, and laid out for each candidate
         base = self._walk(space, streams[0, :shared], z[0, :shared]) * space.std
         slots = self._of(space)
         return base, edits.of_steps(self._model, slots, space, streams[:, shared:], z[:, shared:], self._device)

@@ -126,7 +126,8 @@ def test_a_walk_has_the_price_of_the_numbers_that_are_drawn_for_it(monkeypatch: 
 
 def test_an_answer_is_applied_as_its_query_was_answered() -> None:
     desk = Desk()
-    for prompts in (SPACE.at(np.full(4, 2.0)), SPACE.at(np.ones(4), PROMPT), WALKS.walk([7], [3.0])):
+    both = SPACE.at(np.full(4, 2.0), PROMPT) + WALKS.walk([7], [3.0])
+    for prompts in (SPACE.at(np.full(4, 2.0)), SPACE.at(np.ones(4), PROMPT), WALKS.walk([7], [3.0]), both):
         answer = desk.priced.offered(to_bytes(Answer.of(TASK, prompts)))
         q = desk.lm.fake.outputs(prompts, TEXTS, TASK.template, TASK.words)
         p = Member.of(TASK).probabilities(q)[0]
