@@ -2,6 +2,7 @@
 
 python benchmarks/bench_weights.py                            all groups, 20 candidates x 32 texts, embedded model
 python benchmarks/bench_weights.py --group biases --repeats 5
+python benchmarks/bench_weights.py --group rank                noise of low rank against noise in every entry
 
 The **naive loop** is what a user writes with transformers: for each candidate a deep copy of the model, the change
 written into its parameters (a LoRA is merged), and the model's own forward pass on all texts, padded, in float32. The
@@ -9,7 +10,12 @@ changes are made before the clock starts. **Ours** is a metered query's forward 
 logits, in this machine's number format, directions drawn before. Both are measured in turns; a time is the median of
 --repeats. The largest difference of their logits is told in standard deviations of the logits. An adapter has no place
 in transformers' model, so the loop hooks it on. Memory is what the highest resident set of the process grows by when
-all candidates are computed the first time, after one of them was. Numbers: benchmarks/README.md.
+all candidates are computed the first time, after one of them was.
+
+**rank** compares two walks of this program in turn: the same group, path and number of candidates, once with noise in
+every entry, whose candidates are changed in place one after the other, and once with noise of rank 1, whose candidates
+are computed together. Each has a path of 10 steps, which the server keeps, and candidates go one step on, forth and
+back, as an evolution strategy asks. Drawing the new steps is part of both. Numbers: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -49,6 +56,12 @@ SPACES = {
     "adapter": WeightSpace("adapter", 100, 0.1, 1, (3, 4, 5), rank=8),
     "attention": WeightSpace("attention", 20, 0.005, 1, (5,)),
     "all": WeightSpace("all", 5, 0.001, 1),
+}
+RANKED = {
+    "attention, layers 3 to 5": WeightSpace("attention", 0, 0.005, 1, (3, 4, 5), 1),
+    "attention, all layers": WeightSpace("attention", 0, 0.005, 1, (), 1),
+    "feed-forward, all layers": WeightSpace("feed_forward", 0, 0.005, 1, (), 1),
+    "all of layers 3 to 5": WeightSpace("all", 0, 0.001, 1, (3, 4, 5), 1),
 }
 
 
@@ -101,6 +114,26 @@ def write(own: Any, space: WeightSpace, change: list[torch.Tensor]) -> list[Any]
     return hooks
 
 
+def ranked(lm: Any, encoded: Any, words: list[int], candidates: int, repeats: int) -> None:
+    """Measure noise of low rank against noise in every entry, and print."""
+    print(f"{'walks':<28}{'in place, rows/s':>18}{'rank 1, rows/s':>16}{'ratio':>8}")
+    rows, path, pairs = candidates * len(encoded), 10, -(-candidates // 2)
+    for name, thin in RANKED.items():
+        full = msgspec.structs.replace(thin, rank=0)
+        times: dict[int, list[float]] = {0: [], 1: []}
+        with lm.serving():
+            for turn in range(repeats + 1):
+                new = np.tile(np.arange(pairs), 2)[:candidates] + path + turn * pairs
+                streams = np.column_stack([np.tile(np.arange(path), (candidates, 1)), new])
+                steps = np.column_stack([np.ones((candidates, path)), np.repeat([0.5, -0.5], pairs)[:candidates]])
+                for space in (full, thin):
+                    walks = space.walk(streams, steps)
+                    seconds, _ = timed(lambda walks=walks: lm.forward(walks, encoded, words))
+                    times[space.rank] += [seconds] * (turn > 0)  # the first turn walks the path
+        slow, fast = (rows / statistics.median(times[rank]) for rank in (0, 1))
+        print(f"{name:<28}{slow:>18,.0f}{fast:>16,.0f}{fast / slow:>8.1f}", flush=True)
+
+
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds, and the result."""
     started = time.perf_counter()
@@ -111,7 +144,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--group", action="append", choices=SPACES, help="one of the cases; may be repeated")
+    parser.add_argument("--group", action="append", choices=[*SPACES, "rank"], help="one of the cases; may be repeated")
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--texts", type=int, default=32, help="of SST-2's miniature, at most 32")
     parser.add_argument("--repeats", type=int, default=3)
@@ -128,9 +161,12 @@ def main() -> None:
     feed = {"input_ids": ids, "attention_mask": mask.long()}
     reads = torch.tensor([e.read for e in encoded.encoded])
     print(f"embedded model, {given.candidates} candidates x {len(encoded)} texts, ours in {lm.format}")
+    chosen = given.group or [*SPACES, "rank"]
+    if "rank" in chosen:
+        ranked(lm, encoded, words, given.candidates, given.repeats)
     print(f"{'group':<22}{'naive, rows/s':>14}{'ours, rows/s':>14}{'ratio':>8}{'differ by':>12}{'ours, MiB more':>16}")
     rows = given.candidates * len(encoded)
-    for name in given.group or SPACES:
+    for name in (each for each in chosen if each != "rank"):
         space = SPACES[name]
         z = np.random.default_rng(0).standard_normal((given.candidates, space.dim)).astype(np.float32)
         changes = changes_of(model, space, z)

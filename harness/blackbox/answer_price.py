@@ -51,9 +51,9 @@ def price(answer: Answer, lm: Model, texts: Sequence[Text]) -> AnswerPrice:
     spaces = {prompt.space for prompt in prompts if isinstance(prompt, Coordinates)}
     projections = sum(4 * space.layers * space.dim * space.tokens * lm.backbone.width for space in spaces)
     weights = [member.prompt for member in answer.members if isinstance(member.prompt, Weights)]
-    directions = {each.space for each in weights if each.streams is None}
+    directions = {part.space for each in weights for part in each.parts if part.streams is None}
     projections += sum(4 * space.dim * lm.weight_count(space) for space in directions)
-    numbers = sum(drawn(each, lm.weight_count(each.space)) for each in weights)
+    numbers = sum(drawn(each, lm.weight_count) for each in weights)
     heads = [member.head for member in answer.members if member.head is not None]
     head_bytes = sum(getattr(head, field.name).nbytes for head in heads for field in fields(head))
     return AnswerPrice(tokens, projections, head_bytes, numbers)

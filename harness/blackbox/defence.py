@@ -203,15 +203,22 @@ def _candidate(prompts: Prompts | None, i: int) -> bytes:
         return prompts.mode.encode() + np.ascontiguousarray(prompts.values[min(i, len(prompts) - 1)]).tobytes()
     if not isinstance(prompts, Weights):
         return repr(prompts.space).encode() + np.ascontiguousarray(prompts.z[min(i, len(prompts) - 1)]).tobytes()
-    n = min(i, len(prompts.z) - 1)
-    z, walked = prompts.z[n], b""
-    if prompts.streams is not None:  # a step of coefficient 0 changes nothing, so it makes no other row
-        streams, z = prompts.streams[n][z != 0], z[z != 0]
-        walked = b"walk" + np.ascontiguousarray(streams, dtype="<u4").tobytes()
-    changed = repr(prompts.space).encode() + np.ascontiguousarray(z).tobytes() + walked
+    changed = _changed(prompts, i)
+    for part in prompts.more:
+        changed = hashlib.sha256(changed).digest() + _changed(part, i)
     if prompts.prompts is None:
         return changed
     return hashlib.sha256(changed).digest() + _candidate(prompts.prompts, i)
+
+
+def _changed(part: Weights, i: int) -> bytes:
+    """What tells a candidate's change of one space from others."""
+    n = min(i, len(part.z) - 1)
+    z, walked = part.z[n], b""
+    if part.streams is not None:  # a step of coefficient 0 changes nothing, so it makes no other row
+        streams, z = part.streams[n][z != 0], z[z != 0]
+        walked = b"walk" + np.ascontiguousarray(streams, dtype="<u4").tobytes()
+    return repr(part.space).encode() + np.ascontiguousarray(z).tobytes() + walked
 
 
 def _digest(value: bytes) -> str:

@@ -63,8 +63,9 @@ def check_prompts(prompts: Prompts, info: ModelInfo) -> None:
         QueryError: the shape is wrong, or a number is not finite.
     """
     if isinstance(prompts, Weights):
-        check_weights(prompts, count(prompts.space, info))
-        _check_finite(prompts.z)
+        check_weights(prompts, lambda space: count(space, info))
+        for part in prompts.parts:
+            _check_finite(part.z)
     inner = soft(prompts)
     if inner is None:
         return
@@ -90,17 +91,22 @@ def _check_finite(array: FloatArray) -> None:
 
 def effect(weights: Weights, info: ModelInfo, seed: int, effects: int) -> Any:
     """The effect of each candidate's change: (candidates of the weights, effects)."""
-    space = weights.space
+    return sum(_effect(part, info, seed, effects) for part in weights.parts)
+
+
+def _effect(part: Weights, info: ModelInfo, seed: int, effects: int) -> Any:
+    """The effect of a change of one space. The fake's tensors are vectors, so noise of low rank is that of rank 0."""
+    space = part.space
     size = _size(space.group, info.width, space.rank, len(space.beside))
-    unit = 1.0 if space.rank else RMS
-    total = np.zeros((len(weights.z), effects))
+    unit = 1.0 if space.added else RMS
+    total = np.zeros((len(part.z), effects))
     for layer in space.layers or range(info.layers):
-        if weights.streams is None:
-            found = weights.z @ _directions(space, size, layer) / np.sqrt(space.dim)
+        if part.streams is None:
+            found = part.z @ _directions(space, size, layer) / np.sqrt(space.dim)
         else:
-            streams, at = np.unique(weights.streams, return_inverse=True)
+            streams, at = np.unique(part.streams, return_inverse=True)
             noise = numpy_noise(size, streams, layer, space.seed, space.distribution)
-            found = (weights.z[..., None] * noise[at.reshape(weights.z.shape)]).sum(axis=1)
+            found = (part.z[..., None] * noise[at.reshape(part.z.shape)]).sum(axis=1)
         planted = np.random.Generator(np.random.Philox(key=[seed, 2**32 + layer])).standard_normal((size, effects))
         total += space.std / unit * found @ planted / np.sqrt(size)
     return total

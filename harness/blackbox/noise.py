@@ -23,6 +23,8 @@ UNIT = np.float32(1 / np.sqrt(21845))
 """One over the standard deviation of the sum of four bytes: 4 (256^2 - 1) / 12 = 21845."""
 START = 1 << 31
 """Added to a tensor's number where its first value is drawn."""
+SECOND = 1 << 30
+"""Added to a matrix's number where the second factor of its noise of low rank is drawn."""
 
 
 def philox(counter: tuple[Any, Any, Any, Any], seed: int) -> tuple[Any, Any, Any, Any]:
@@ -72,6 +74,28 @@ def sums(found: list[Any]) -> list[Any]:
 
 SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
 """Rademacher noise of a byte, from its lowest bit on: (256, 8)."""
+
+
+def product_unit(distribution: Noise, rank: int) -> np.float32:
+    """By what the products of factors' integers are multiplied: noise of this rank has variance 1."""
+    return np.float32(1 / ((21845 if distribution == "normal" else 1) * np.sqrt(rank)))
+
+
+def numpy_matrix_noise(
+    shape: tuple[int, int], streams: Any, tensor: int, seed: int, distribution: Noise, rank: int
+) -> Any:
+    """The noise of low rank of one matrix, float32 (streams, rows, columns), by numpy."""
+    first, second = (
+        _integers(size * rank, streams, t, seed, distribution).reshape(-1, size, rank)
+        for size, t in zip(shape, (tensor, tensor + SECOND), strict=True)
+    )
+    return (first @ second.transpose(0, 2, 1)).astype(np.float32) * product_unit(distribution, rank)
+
+
+def _integers(size: int, streams: Any, tensor: int, seed: int, distribution: Noise) -> Any:
+    """The integers from which the noise of one tensor is made: int64 (streams, size)."""
+    noise = numpy_noise(size, streams, tensor, seed, distribution)
+    return np.rint(noise if distribution == "rademacher" else noise / UNIT).astype(np.int64)
 
 
 def numpy_noise(size: int, streams: Any, tensor: int, seed: int, distribution: Noise) -> Any:

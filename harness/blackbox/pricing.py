@@ -175,7 +175,7 @@ class PricedModel:
             QueryError: they are refused. The message gives the numbers.
         """
         if isinstance(prompts, Weights):
-            check_weights(prompts, self.lm.weight_count(prompts.space), self.answer_limits.projection_bytes)
+            check_weights(prompts, self.lm.weight_count, self.answer_limits.projection_bytes)
 
     def word_ids(self, words: Sequence[str]) -> wire.WordIds:
         """Token ids of words. Free.

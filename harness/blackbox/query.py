@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.blackbox.weights import LEVEL, soft
+from harness.blackbox.weights import LEVEL, parts_of, soft
 from harness.contract import Coordinates, Prompt, Weights
 from harness.errors import QueryError
 
@@ -102,9 +102,8 @@ class Query:
     @property
     def prompt_floats(self) -> int:
         """How many numbers are sent for the candidates: values, coordinates, and the streams of walks."""
-        prompts, sent = soft(self.prompts), 0
-        if isinstance(self.prompts, Weights):
-            sent = self.prompts.z.size * (1 if self.prompts.streams is None else 2)
+        prompts = soft(self.prompts)
+        sent = sum(part.z.size * (1 if part.streams is None else 2) for part in parts_of(self.prompts))
         if prompts is None:
             return sent
         array: FloatArray = prompts.values if isinstance(prompts, Prompt) else prompts.z

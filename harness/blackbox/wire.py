@@ -30,6 +30,7 @@ from harness.contract import (
     Weights,
     WeightSpace,
 )
+from harness.contract.weights import MOST_PARTS
 from harness.errors import ProtocolError, QueryError
 
 if TYPE_CHECKING:
@@ -77,21 +78,37 @@ class Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
         return array
 
 
-class WeightsPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The weights of a query's candidates; its prompts travel beside them."""
-
+class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     space: WeightSpace
     z: Array
     """(candidates, dim), or for walks (candidates, steps)."""
     streams: bytes | None = None
     """Of walks: little-endian 32-bit words (candidates, steps)."""
 
+
+class WeightsPart(_Change, frozen=True, forbid_unknown_fields=True):
+    """The weights of a query's candidates; its prompts travel beside them."""
+
+    more: Annotated[tuple[_Change, ...], msgspec.Meta(max_length=MOST_PARTS)] | msgspec.UnsetType = msgspec.UNSET
+    """Further changes of a sum; left out where there is one, so that it has the bytes that it always had."""
+
     @classmethod
     def of(cls, prompts: Prompts | None) -> WeightsPart | msgspec.UnsetType:
         """The part of some candidates; unset where they change no weights."""
         if not isinstance(prompts, Weights):
             return msgspec.UNSET
-        return cls(prompts.space, Array.of(prompts.z), streams_packed(prompts))
+        more = tuple(_Change(part.space, Array.of(part.z), streams_packed(part)) for part in prompts.more)
+        return cls(prompts.space, Array.of(prompts.z), streams_packed(prompts), more or msgspec.UNSET)
+
+    def weights(self, prompts: SoftPrompts | None) -> Weights:
+        """Unpack the candidates, beside some soft prompts.
+
+        Raises:
+            QueryError: an array is invalid, or the parts do not fit each other.
+        """
+        more = () if self.more is msgspec.UNSET else self.more
+        others = tuple(weights_of(each.space, each.z.values(2), each.streams, None) for each in more)
+        return weights_of(self.space, self.z.values(2), self.streams, prompts, others)
 
 
 # ── worker → referee ─────────────────────────────────────────────────────────────────────────────────────────
@@ -362,4 +379,4 @@ def unpacked(
         inner = Prompt(prompt.values(4), mode) if space is None else Coordinates(space, prompt.values(3))
     if weights is msgspec.UNSET:
         return inner
-    return weights_of(weights.space, weights.z.values(2), weights.streams, inner)
+    return weights.weights(inner)

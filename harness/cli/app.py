@@ -22,6 +22,7 @@ from harness.cli.console import err
 from harness.cli.doctor import commands as doctor
 from harness.cli.endpoint import commands as endpoint
 from harness.cli.evaluate import commands as evaluate
+from harness.cli.forget import commands as forget
 from harness.cli.leaks import commands as leaks
 from harness.cli.organiser import commands as organiser
 from harness.cli.ranking import commands as ranking
@@ -50,7 +51,7 @@ app = typer.Typer(
 PANELS = {
     "Write a submission": ("new", "check", "predict"),
     "Run it": ("evaluate", "ablate", "bench", "plan"),
-    "See what came of it": ("leaderboard", "compare", "runs", "log", "watch", "report"),
+    "See what came of it": ("leaderboard", "compare", "runs", "log", "watch", "report", "forget"),
     "Models, tracks, tasks and data": (
         "tracks",
         "tasks",
@@ -87,7 +88,7 @@ def flowing(text: str) -> str:
 
 for group in (
     evaluate, ablate, bench, ranking, compare, report, runs, author, organiser, competition, results, rulings, serve,
-    endpoint, doctor, leaks,
+    endpoint, doctor, leaks, forget,
 ):  # fmt: skip
     app.registered_commands += group.registered_commands
 app.registered_commands.sort(key=_place)

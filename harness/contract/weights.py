@@ -16,6 +16,12 @@ of a group, in stream s of a space with seed k:
 same bits on every device. What a group adds to the model (LoRA's first matrix, the adapter's) starts at noise with
 t + 2**31 in place of t and stream 0.
 
+Noise of low rank (EGGROLL: Sarkar et al., "Evolution Strategies at the Hyperscale", arXiv 2511.16652). In a space of
+rank r, the noise of a matrix of m rows and n columns is A B^T / sqrt(r). A (m, r) is noise as above with t, B (n, r)
+with t + 2**30 in place of t. Of each, the integers before the product are taken, so that every sum of r products of
+them is a whole number of at most 2**24 and exact in float32; it is multiplied by the float32 number nearest to
+1 / (21845 sqrt(r)) for ``normal``, to 1 / sqrt(r) for ``rademacher``. Vectors have noise as above.
+
 The order of tensors is that of the layers, and within a layer that of the model's parameters; those that a group adds
 are named in `WeightSpace`. Elements are counted in row-major order.
 """
@@ -36,7 +42,12 @@ from harness.contract.prompts import Coordinates, Prompt
 Streams: TypeAlias = npt.NDArray[np.uint32]
 
 _ADDED = ("lora", "adapter")
+_LOW_RANK = ("attention", "feed_forward", "all")
+MOST_NOISE_RANK = 64
+"""Up to here, sums of products of integers are exact in float32: 64 * 510**2 < 2**24."""
 MOST_STREAM = 2**32 - 1
+MOST_PARTS = 256
+"""Most changes that a candidate adds up."""
 
 
 class WeightSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +72,8 @@ class WeightSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         std: standard deviation of the change.
         seed: seed of the noise.
         layers: numbers of the layers, from 0, ascending; none means all.
-        rank: rank of a ``lora``, inner width of an ``adapter``; 0 for the other groups.
+        rank: rank of a ``lora``, inner width of an ``adapter``. For ``attention``, ``feed_forward`` and ``all`` it is
+            the rank of each matrix's noise, at most 64; 0 is noise in every entry. 0 for ``biases`` and ``norms``.
         beside: the matrices of a ``lora``; for other groups it means nothing.
         distribution: of the noise.
 
@@ -87,6 +99,16 @@ class WeightSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         msgspec.structs.force_setattr(self, "beside", tuple(self.beside))
 
     @property
+    def added(self) -> bool:
+        """Whether the group is added to the model, and not changed in it."""
+        return self.group in _ADDED
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether the noise of each matrix has low rank."""
+        return self.rank > 0 and not self.added
+
+    @property
     def problem(self) -> str | None:
         """What is wrong with the space whatever the model is, with the numbers; None if nothing is."""
         if self.group not in get_args(WeightGroup):
@@ -95,8 +117,9 @@ class WeightSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return f"{self.distribution!r} noise, std {self.std}; normal or rademacher, from 0 to 1e6 expected"
         if not (0 <= self.dim <= 2**31 and 0 <= self.seed <= 2**62 and 0 <= self.rank <= 2**16):
             return f"dim {self.dim}, seed {self.seed}, rank {self.rank}; at most 2**31, 2**62 and 2**16 are allowed"
-        if (self.group in _ADDED) != (self.rank > 0):
-            return f"rank {self.rank} for group {self.group!r}; lora and adapter need one above 0, other groups have 0"
+        least, most = (1, 2**16) if self.added else (0, MOST_NOISE_RANK if self.group in _LOW_RANK else 0)
+        if not least <= self.rank <= most:
+            return f"rank {self.rank} for group {self.group!r}; {least} to {most:,} expected"
         if not self.beside or not set(self.beside) <= set(get_args(Beside)) or len(set(self.beside)) < len(self.beside):
             return f"a lora beside {self.beside}; some of {', '.join(get_args(Beside))} expected, each once"
         good = list(self.layers) == sorted(set(self.layers)) and min(self.layers, default=0) >= 0
@@ -158,26 +181,37 @@ class WeightSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Weights:
     """Candidates that change weights, alone or together with soft prompts. Accepted wherever a `Prompt` is.
 
+    ``a + b`` makes both changes: of other layers or groups, or of the same ones. One of them may be a single candidate,
+    which then stands beside each candidate of the other. Two LoRAs beside a matrix, and two adapters behind a part, add
+    what they give.
+
     Args:
         space: what is changed.
         z: (candidates, dim) coordinates, or (candidates, steps) the coefficients of walks.
         streams: of each step of a walk; None for coordinates.
         prompts: soft prompts beside the weights, one for all candidates or one for each.
+        more: changes of other spaces that are made as well, each without prompts and without `more`.
 
     Raises:
         ValueError: the parts do not fit each other. The message gives the shapes.
 
     Example:
-        ``Weights(space, z, prompts=Prompt(values))``
+        ``lm.logits(low.at(best) + high.at(rng.standard_normal((20, high.dim))), texts)``
     """
 
     space: WeightSpace
     z: FloatArray  # (candidates, dim or steps)
     streams: Streams | None = None  # (candidates, steps)
     prompts: Prompt | Coordinates | None = None
+    more: tuple[Weights, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit each other."""
+        if len(self.more) >= MOST_PARTS:
+            raise ValueError(f"a sum of {len(self.more) + 1:,} changes; {MOST_PARTS} are allowed")
+        for part in self.more:
+            if not isinstance(part, Weights) or part.more or part.prompts is not None:
+                raise ValueError("a change within a sum has prompts, is a sum itself or is no Weights; join them by +")
         if self.space.problem:
             raise ValueError(f"weight space: {self.space.problem}")
         shape = np.shape(self.z)
@@ -189,12 +223,39 @@ class Weights:
             )
         if not isinstance(self.prompts, Prompt | Coordinates | None):
             raise ValueError(f"prompts are {type(self.prompts).__name__}; Prompt, subspace.at(z) or None expected")  # noqa: TRY004
-        if self.prompts is not None and len(self.prompts) not in {1, shape[0]} and shape[0] != 1:
-            raise ValueError(f"{len(self.prompts)} prompts for {shape[0]} weight candidates; 1 or as many expected")
+        counts = [len(self.z), *(len(part.z) for part in self.more)]
+        if set(counts) - {1, max(counts)}:
+            raise ValueError(f"a sum of changes with {counts} candidates; 1 or as many as the others expected in each")
+        if self.prompts is not None and len(self.prompts) not in {1, max(counts)} and max(counts) != 1:
+            raise ValueError(f"{len(self.prompts)} prompts for {max(counts)} weight candidates; 1 or as many expected")
 
     def __len__(self) -> int:
         """Candidates."""
-        return max(len(self.z), 0 if self.prompts is None else len(self.prompts))
+        return max(*(len(part.z) for part in (self, *self.more)), 0 if self.prompts is None else len(self.prompts))
+
+    def __add__(self, other: Weights) -> Weights:
+        """Candidates that make both changes.
+
+        Args:
+            other: changes; at most one of both has prompts, and each has one candidate or as many as the other.
+
+        Returns:
+            The candidates, with the changes in this order.
+
+        Raises:
+            ValueError: their numbers of candidates do not fit, both have prompts, or they are too many changes.
+        """
+        if not isinstance(other, Weights):
+            return NotImplemented
+        if self.prompts is not None and other.prompts is not None:
+            raise ValueError("both changes have prompts; give the prompts to one of them")
+        prompts = other.prompts if self.prompts is None else self.prompts
+        return Weights(self.space, self.z, self.streams, prompts, (*self.more, *other.parts))
+
+    @property
+    def parts(self) -> tuple[Weights, ...]:
+        """The changes that are added up, each of one space, without prompts."""
+        return (Weights(self.space, self.z, self.streams), *self.more)
 
 
 Prompts: TypeAlias = Prompt | Coordinates | Weights

@@ -279,6 +279,8 @@ def worth_telling(status: str, record: CellRecord) -> bool:
 def describe(cell: Cell, status: str, record: CellRecord, score: float | None) -> str:
     """A finished cell in one line."""
     calls = f"{record.calls_spent:,.0f}/{record.calls_total} calls"
+    if record.forwards is not None:  # of a reference
+        calls = f"{record.forwards:,}{f'/{record.rows_total:,}' if record.rows_total else ''} forwards"
     metric = _SHORT[cell.task.metric]
     scored = "no score" if score is None else f"{metric} {score * 100:5.1f}"
     loss = f"  loss {record.note['loss']:.4f}" if "loss" in record.note else ""

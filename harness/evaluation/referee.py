@@ -32,7 +32,7 @@ from harness.evaluation.text_cells import pricing_of, read_as, with_classes
 from harness.lm.fingerprint import fingerprint
 from harness.lm.reading import Reading
 from harness.results.outputs import Outputs
-from harness.results.records import CellRecord, KeptAnswer, Usage
+from harness.results.records import CellRecord, Usage
 from harness.results.status import COUNTS, MARKS
 from harness.sandbox import best_tier, launch, presets, traces
 from harness.sandbox.snapshot import as_given, snapshot
@@ -266,6 +266,9 @@ def run_reference(
 ) -> Verdict:
     """Run a white-box reference on a cell, in this process and without a sandbox, and store the outcome.
 
+    With the option ``forwards`` it has a budget of forward passes (`presets.forward_calls`), and its predictors are
+    kept at the budget's marks.
+
     Raises:
         InputError: the task has no classes.
         DataError: the data are missing or malformed.
@@ -273,12 +276,15 @@ def run_reference(
     """
     from harness.evaluation import white_box  # noqa: PLC0415 - torch
 
+    given = options
     cell, options = settled(cell, submission, options)
+    calls = presets.forward_calls(submission, given, cell.task.name, cell.spec.calls) or 0
     task = with_classes(cell.task, "a white-box reference")
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()
     white = white_box.WhiteBox(lm, task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
+    white.most_forwards = calls * len(shots.train) if calls else white.most_forwards
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # its output is not a result
         config, folder = dict[str, object](), submission.path
         try:
@@ -288,14 +294,14 @@ def run_reference(
         else:
             config, folder = white_box.shown(solver.config), solver.folder
             training = white_box.train(solver, white, task, shots, cell.worker_seed, watch)
-        tuning_s = time.perf_counter() - before
+        tuning_s, forwards = time.perf_counter() - before, white.forwards
         status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
-        white.test_by(tested_by(lm, cell.spec))
+        white.test_by(tested_by(lm, cell.spec))  # and the test costs nothing
         before = time.perf_counter()
         kept = []
         if training.last is not None and status in COUNTS:
             try:
-                kept = [KeptAnswer(1.0, 0, b"", training.last.classes(test.texts, len(cell.task.classes)))]
+                kept = training.kept(test, len(cell.task.classes))
             except Exception as problem:  # noqa: BLE001 - the author's code again
                 status, detail = "invalid_answer", traces.authors(problem, folder)
         applied = Applied(test, tuple(kept), time.perf_counter() - before)
@@ -303,8 +309,9 @@ def run_reference(
         _used(begun, Usage(level=white_box.WHITE_BOX_LEVEL)),
         detail=as_given(detail, folder, submission),
         config=config,
-        calls_total=0,
-        rows_total=0,
+        calls_total=calls,
+        rows_total=calls * len(shots.train),
+        forwards=forwards,
         note=training.note,
         history=tuple(training.history),
         log=tuple(white.logged),

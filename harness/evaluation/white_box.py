@@ -5,8 +5,8 @@ The papers compare gradient-free methods with prompt tuning, fine-tuning and the
 
     def tune(lm: WhiteBox, task: Task, shots: Shots, rng: Generator, config: Config) -> Iterator[Predictor]
 
-It runs in the referee's own process, without a budget and without a sandbox. It is listed but never ranked. The last
-predictor that it yields is scored. The test set is loaded after `tune` has ended.
+It runs in the referee's own process, without a sandbox, and without a budget unless it is given one of forward passes.
+It is listed but never ranked. The last predictor that it yields is scored. The test set is loaded after `tune` has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from harness.contract.heads import softmax
 from harness.errors import DeviceMemoryError, SubmissionError
 from harness.lm.backbones import families
 from harness.lm.device import memory_for, seeded
-from harness.results.status import COUNTS
+from harness.results.records import KeptAnswer
+from harness.results.status import COUNTS, MARKS
 from harness.sandbox import answering, traces
 from harness.sandbox.snapshot import as_given, snapshot
 from harness.sandbox.submission import loaded
@@ -49,9 +50,15 @@ PUBLISHED_LAYERS = 24
 _MOST_LOGGED = 4000
 _STEPS_BETWEEN_LOOKS = 10
 _TEXTS_AT_ONCE = 32
+BACKWARD = 3
+"""Forward passes that a row costs where gradients are computed: its forward pass, and a backward pass of two."""
 
 Edit: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 """A function that changes the input of a layer, (texts, tokens, width)."""
+
+
+class OutOfForwardsError(Exception):
+    """The budget of forward passes does not cover the next ones. The last predictor counts."""
 
 
 class OutOfTimeError(Exception):
@@ -109,6 +116,10 @@ class WhiteBox:
         self.mode: Mode = "add"
         """The position of a prompt: on p0's tokens, or before the text."""
         self._encoded: dict[tuple[Mode | None, Text], Encoded] = {}
+        self.forwards = 0
+        """Rows that were forwarded; one whose gradient was taken counts as `BACKWARD`."""
+        self.most_forwards: float = np.inf
+        """The budget of them."""
         self.logged: list[tuple[int, dict[str, float]]] = []
         """For each epoch, the number of training texts processed by its end, and its mean loss."""
 
@@ -127,8 +138,8 @@ class WhiteBox:
         families.edit_inputs(self.module, lambda depth, x: edit(x) if depth == edited else x)
 
     def test_by(self, lm: LanguageModel) -> None:
-        """Read texts from now on as `lm` does. It shares the weights, but cuts texts at another length."""
-        self._lm, self._encoded = lm, {}
+        """Read texts from now on as `lm` does, without a budget. It shares the weights, but cuts texts elsewhere."""
+        self._lm, self._encoded, self.most_forwards = lm, {}, np.inf
 
     def projection(self, space: Subspace) -> torch.Tensor:
         """The matrix A of a subspace at the input, equal to the server's: (tokens * width, dim)."""
@@ -144,7 +155,15 @@ class WhiteBox:
         return self._lm.batch([self._encoded[mode, text] for text in texts], mode)
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Logits of the label words at the mask, with gradients: (texts, words)."""
+        """Logits of the label words at the mask, with gradients: (texts, words).
+
+        Raises:
+            OutOfForwardsError: the budget of forward passes is smaller; nothing was computed.
+        """
+        rows = len(batch.ids) * (BACKWARD if torch.is_grad_enabled() else 1)
+        if self.forwards + rows > self.most_forwards:
+            raise OutOfForwardsError
+        self.forwards += rows
         return families.head(self.module, families.states(self.module, batch)[:, 0])[:, self._words]
 
     def predicted(self, texts: Sequence[Text], prompted: bool = False) -> FloatArray:
@@ -175,10 +194,11 @@ class WhiteBox:
 
         Dev is scored after an epoch, if at least ten steps have passed since it was last scored. A better score is a
         higher task metric, or the same metric with a lower loss. The untrained model counts only until dev is first
-        scored. Dropout is the model's own.
+        scored. Dropout is the model's own. Before a budget of forward passes ends, dev is scored once more.
 
         Raises:
             OutOfTimeError: the cell's time has passed; raised between two steps.
+            OutOfForwardsError: the budget of forward passes does not cover another step and a look at dev.
         """
         for parameter in parameters:
             parameter.requires_grad_()
@@ -192,6 +212,9 @@ class WhiteBox:
                 if time.monotonic() > self.deadline:
                     raise OutOfTimeError
                 rows = order[start : start + recipe.batch]
+                if self.forwards + BACKWARD * len(rows) + len(shots.dev) > self.most_forwards:
+                    yield from self._last_look(parameters, shots.dev, prompted, best if steps > looked else None)
+                    raise OutOfForwardsError
                 losses.append(self._step(adam, shots.train, rows, prompted))
                 steps += 1
             if len(self.logged) < _MOST_LOGGED:
@@ -229,6 +252,17 @@ class WhiteBox:
         metric = score(self.task.metric, logits.argmax(axis=1), dev.labels, len(self.task.classes))
         return float(metric), -float(cross_entropy(logits, dev.labels))
 
+    def _last_look(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        dev: Examples,
+        prompted: bool,
+        best: tuple[float, float] | None,
+    ) -> Iterator[Predictor]:
+        """The present model, if dev prefers it to the best one; None for the best says that dev has seen it."""
+        if best is not None and (found := self._judge(dev, prompted)) > best:
+            yield self._predictor(parameters, prompted, {"dev": found[0]})
+
     def _predictor(
         self, parameters: Sequence[torch.nn.Parameter], prompted: bool, note: Mapping[str, float]
     ) -> Predictor:
@@ -252,12 +286,26 @@ class Training:
     detail: str = ""
     last: Predictor | None = None
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    """For each predictor, 0 (predictors cost no rows) and its note."""
+    """For each predictor, the forward passes that were used if there is a budget of them, else 0; and its note."""
+    incumbents: dict[float, tuple[int, Predictor]] = field(default_factory=dict)
+    """The last predictor at each mark of a budget of forward passes, and how many were used when it came."""
 
     @property
     def note(self) -> dict[str, float]:
         """Note of the last predictor."""
         return self.history[-1][1] if self.history else {}
+
+    def kept(self, test: Examples, classes: int) -> list[KeptAnswer]:
+        """What is predicted on the test set: by the last predictor, or with a budget by that of each mark."""
+        if self.last is None:
+            return []
+        known: dict[int, IntArray] = {}
+        found = []
+        for mark, (used, predictor) in sorted((self.incumbents or {MARKS[-1]: (0, self.last)}).items()):
+            if id(predictor) not in known:
+                known[id(predictor)] = predictor.classes(test.texts, classes)
+            found.append(KeptAnswer(mark, used, b"", known[id(predictor)]))
+        return found
 
 
 def train(
@@ -273,15 +321,21 @@ def train(
 
     def offer(predictor: Predictor) -> None:
         note = finite_note(predictor.note)
-        training.last = predictor
-        training.history.append((0, note))
-        watch(0, note)
+        training.last, used = predictor, 0
+        if lm.most_forwards < np.inf:
+            used = lm.forwards
+            reached = [mark for mark in MARKS if used <= mark * lm.most_forwards]
+            training.incumbents |= dict.fromkeys(reached, (used, predictor))
+        training.history.append((used, note))
+        watch(used, note)
 
     with seeded(lm.device, seed):
         try:
             answering.offered(solver.tune(lm, task, shots, np.random.default_rng(seed), solver.config), offer)
         except OutOfTimeError:
             ended = "timeout"
+        except OutOfForwardsError:
+            ended = "budget_exhausted"
         except DeviceMemoryError as problem:
             ended, training.detail = "out_of_memory", str(problem)
         except SubmissionError as problem:

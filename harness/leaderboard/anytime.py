@@ -109,9 +109,12 @@ def load_reference(track: str, identity: Mapping[str, Any], path: Path = REFEREN
 
 
 def curve(cell: CellScore) -> Curve:
-    """The step curve of a cell. A failed cell has the failure's score everywhere."""
+    """The step curve of a cell. A failed cell has the failure's score everywhere.
+
+    A reference with a budget of forward passes has a curve as well: its calls are forward passes over training texts.
+    """
     train_rows = cell.record.train_rows
-    budget, spent = float(cell.record.calls_total), cell.record.rows_spent / train_rows
+    budget, spent = float(cell.record.calls_total), cell.record.forward_calls or 0.0
     if cell.status not in COUNTS:
         return Curve((0.0,), (cell.score,), budget, spent)
     found = ((cell.rows[mark] / train_rows, cell.anytime[mark]) for mark in MARKS if mark in cell.rows)

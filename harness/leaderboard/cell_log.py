@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from harness.blackbox.weights import soft
-from harness.contract import Coordinates, Weights
+from harness.blackbox.weights import parts_of, soft
+from harness.contract import Coordinates
 from harness.errors import HarnessError, InputError, did_you_mean
 from harness.leaderboard.divisions import level_name
 from harness.leaderboard.rank import score_cell
@@ -118,11 +118,11 @@ def _kept_member(member: Member) -> KeptMember:
     elif inner is not None:
         layers, tokens, width = inner.values.shape[1:]
         prompt = f"values, {layers} layers x {tokens} tokens x {width}, {inner.mode}"
-    if isinstance(member.prompt, Weights):
-        changed, terms = member.prompt.space, member.prompt.z.shape[1]
-        kind = "coordinates" if member.prompt.streams is None else "steps"
+    for part in parts_of(member.prompt):
+        changed, terms = part.space, part.z.shape[1]
+        kind = "coordinates" if part.streams is None else "steps"
         where = f"layers {', '.join(map(str, changed.layers))}" if changed.layers else "all layers"
-        prompt = "none" if inner is None else prompt
+        prompt = "none" if inner is None and ";" not in prompt else prompt
         prompt += f"; weights of group {changed.group}, {where}, at {terms:,} {kind}"
     head = (
         None if member.head is None else f"{type(member.head).__name__} on {member.features}, weight {member.alpha:g}"
@@ -213,6 +213,9 @@ def heading(log: CellLog) -> list[str]:
         if of.train_rows and of.rows_total
         else "not metered"
     )
+    if of.forwards is not None:  # of a reference
+        limit = f" of {of.rows_total:,}" if of.rows_total else ", without a limit"
+        metered = f"{of.forwards:,} forward passes{limit}; a row of a gradient step is three"
     lines = [
         f"{key.label}, run {log.run.id}, track {key.track}{modified}: {cell.task}/{cell.split}",
         f"status    {cell.status}: {MEANING.get(cell.status, '')}",

@@ -18,8 +18,8 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from harness.blackbox.weights import LEVEL, soft
-from harness.contract import Coordinates, Weights, heads
+from harness.blackbox.weights import LEVEL, parts_of, soft
+from harness.contract import Coordinates, heads
 from harness.errors import DataError, HarnessError
 from harness.solving import answers
 from harness.tracks.examples import load_shots
@@ -223,7 +223,7 @@ def _head_numbers(answer: Answer) -> int:
 def _prompt_numbers(answer: Answer) -> int:
     """Numbers in soft prompts and in changes of weights; the noise of a walk's steps is no secret, and not counted."""
     given = [member.prompt for member in answer.members]
-    changes = sum(int(each.z.size) for each in given if isinstance(each, Weights))
+    changes = sum(int(part.z.size) for each in given for part in parts_of(each))
     prompts = [each for each in map(soft, given) if each is not None]
     return changes + sum(
         int(each.z.size) if isinstance(each, Coordinates) else int(each.values.size) for each in prompts

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CELL_COLUMNS = (
     *("entry", "task", "split", "seed", "mark", "calls", "score", "accuracy", "status", "seconds", "tokens"),
-    *("repeat", "metric", "cell_calls", "budget_calls", "division", "run"),
+    *("repeat", "metric", "cell_calls", "budget_calls", "division", "run", "forwards"),
 )
 """Columns of the cells' CSV, in order."""
 
@@ -120,9 +120,10 @@ def tidy_entry(entry: Entry, seed: int | None) -> list[dict[str, Any]]:
 
 
 def _marks(cell: CellScore, white_box: bool) -> Iterator[dict[str, Any]]:
-    """The facts about a cell at each mark of the budget. A reference has no budget, so it has only the last mark."""
+    """The facts about a cell at each mark of the budget. A reference without a budget has only the last mark."""
     record = cell.record
-    for mark in (1.0,) if white_box else MARKS:
+    free = white_box and not record.rows_total
+    for mark in (1.0,) if free else MARKS:
         said = cell.predicted if mark == 1.0 else cell.incumbents.get(mark)
         right = None if said is None or not len(cell.labels) else float(np.mean(said == cell.labels))
         rows, score = cell.rows.get(mark), cell.anytime.get(mark)
@@ -138,7 +139,8 @@ def _marks(cell: CellScore, white_box: bool) -> Iterator[dict[str, Any]]:
             "tokens": record.tokens,
             "metric": cell.metric or record.metric,
             "cell_calls": round(record.calls_spent, 4) if record.train_rows and not white_box else None,
-            "budget_calls": None if white_box else record.calls_total,
+            "budget_calls": None if free else record.calls_total,
+            "forwards": record.forwarded,
         }
 
 

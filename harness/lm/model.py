@@ -16,7 +16,7 @@ from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.lock import DeviceLock
 from harness.blackbox.model import Forwarded
 from harness.blackbox.query import texts_of
-from harness.blackbox.weights import soft
+from harness.blackbox.weights import parts_of, soft
 from harness.contract import (
     FeatureKind,
     FloatArray,
@@ -221,8 +221,8 @@ class LanguageModel:
             QueryError: the shape is wrong, or there are no candidates. The message gives the shape found and the one
                 expected.
         """
-        if isinstance(prompts, Weights):
-            self.weight_count(prompts.space)
+        for part in parts_of(prompts):
+            self.weight_count(part.space)
         prompts = soft(prompts)
         if prompts is None:
             return

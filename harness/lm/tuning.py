@@ -1,10 +1,11 @@
 """Candidates that change weights, computed: vectors and thin products together, all else in place and taken back.
 
-Biases, norms, LoRA and adapters of the families of `EncoderBackbone` are computed for a whole population at once. What
-is left is computed candidate by candidate: the original tensors are copied, each candidate's values are written into
-the model, its forward pass is computed, and the copies are written back. The model's own bits return, whatever was
-computed in between. Layers that are changed in place are computed in the format in which the model was loaded, because
-a change that is smaller than a step of int8 would be rounded away.
+Biases, norms, LoRA and adapters of the families of `EncoderBackbone` are computed for a whole population at once. So
+are walks of low rank: the steps that candidates have in common are written into the model, and each candidate's own
+steps are thin products. What is left is computed candidate by candidate: the original tensors are copied, each
+candidate's values are written into the model, its forward pass is computed, and the copies are written back. The
+model's own bits return, whatever was computed in between. Layers that are changed in place are computed in the format
+in which the model was loaded, because a change that is smaller than a step of int8 would be rounded away.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -23,18 +25,18 @@ from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.memory import require
 from harness.blackbox.model import Forwarded
 from harness.blackbox.projection import LARGEST_BYTES
-from harness.blackbox.weights import TOGETHER
+from harness.blackbox.weights import MOST_UNFOLDED, TOGETHER
 from harness.contract import Coordinates, Prompt
 from harness.errors import QueryError
-from harness.lm import noise
+from harness.lm import edits, noise
 from harness.lm.backbones import families, groups
-from harness.lm.backbones.edited import LayerEdit
 from harness.lm.backbones.linear import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from harness.contract import SoftPrompts, WeightFacts, Weights, WeightSpace
+    from harness.lm.backbones.edited import LayerEdit
     from harness.lm.backbones.groups import Slot
     from harness.lm.backbones.plain import PlainBackbone
 
@@ -43,14 +45,13 @@ Run: TypeAlias = "Callable[[SoftPrompts | None, int, tuple[LayerEdit | None, ...
 
 
 _MOST_WALKED = 4
-"""Cells whose walks go on where they were; one that was dropped is walked from its start."""
+"""Models' worth of changes that are kept, so that walks go on there; one that was dropped is walked from its start."""
 
 
 @dataclass(frozen=True)
 class _Walked:
     """Where a walk has come to, so that the next query goes on there."""
 
-    space: WeightSpace
     streams: bytes
     coefficients: bytes
     change: torch.Tensor  # (elements,)
@@ -63,7 +64,7 @@ class Tuner:
         """Take the transformers model and the backbone that computes it; `block` is as in `in_blocks`."""
         self._model, self._backbone, self._device, self._block = model, backbone, device, block
         self._directions: OrderedDict[tuple[object, WeightSpace], torch.Tensor] = OrderedDict()
-        self._walked: dict[object, _Walked] = {}
+        self._walked: dict[tuple[object, WeightSpace], _Walked] = {}
         self._noise: dict[object, tuple[WeightSpace, int, torch.Tensor]] = {}
         self._slots: dict[WeightSpace, tuple[Slot, ...]] = {}
         self._published = backbone.layout
@@ -94,7 +95,8 @@ class Tuner:
         """Drop what a cell has kept."""
         for key in [key for key in self._directions if key[0] is whose]:
             del self._directions[key]
-        self._walked.pop(whose, None)
+        for walk in [walk for walk in self._walked if walk[0] is whose]:
+            del self._walked[walk]
         self._noise.pop(whose, None)
 
     @contextlib.contextmanager
@@ -119,15 +121,27 @@ class Tuner:
 
     def forward(self, weights: Weights, run: Run) -> Forwarded:
         """Compute all candidates."""
+        takes = self._backbone.takes_edits
+        together = [part for part in weights.parts if takes and part.space.group in TOGETHER]
+        others = [part for part in weights.parts if not takes or part.space.group not in TOGETHER]
         with torch.no_grad():
-            if self._backbone.takes_edits and weights.space.group in TOGETHER:
-                return run(weights.prompts, len(weights), self._edits(weights))
-            parts = []
-            with self._in_place(weights.space) as write:
-                for k, change in enumerate(self._each(weights)):
-                    with write(change):
-                        for prompts, count in _prompts_of(weights, k):
-                            parts.append(run(prompts, count, ()))
+            own = [self._edits(part) for part in together]
+            layers = len(families.layers(self._model))
+            if not others:
+                return run(weights.prompts, len(weights), edits.joined(layers, own))
+            if all(len(part.z) == 1 or self._thin(part) for part in others):
+                with self._in_place([part.space for part in others]) as write:
+                    bases, more = zip(*map(self._base, others), strict=True)
+                    with write(bases):
+                        return run(weights.prompts, len(weights), edits.joined(layers, [*own, *more]))
+            count = max(len(part.z) for part in weights.parts)
+            beside, parts = edits.joined(layers, own), []
+            with self._in_place([part.space for part in others]) as write:
+                for k, changes in enumerate(zip(*(self._for_each(part, count) for part in others), strict=True)):
+                    with write(changes):
+                        mine = tuple(edit and edit.of(slice(k, k + 1)) for edit in beside)
+                        for prompts, candidates in _prompts_of(weights, k, count):
+                            parts.append(run(prompts, candidates, mine))
             return _joined(parts)
 
     def _of(self, space: WeightSpace) -> tuple[Slot, ...]:
@@ -148,29 +162,59 @@ class Tuner:
             for z in torch.from_numpy(np.array(weights.z)).to(self._device):
                 yield (z * scale) @ directions
             return
-        agreed = (weights.streams == weights.streams[:1]) & (weights.z == weights.z[:1])
-        shared = int(np.logical_and.accumulate(agreed.all(axis=0)).sum())
+        shared = _shared(weights)
         base = self._walk(space, weights.streams[0, :shared], weights.z[0, :shared])
         for streams, z in zip(weights.streams[:, shared:], weights.z[:, shared:], strict=True):
             change = base.clone()
             self._step(change, space, streams, z)
             yield change.mul_(space.std)
 
+    def _for_each(self, part: Weights, count: int) -> Iterator[torch.Tensor]:
+        """The change of each of `count` candidates; a single one is the same for all."""
+        return self._each(part) if len(part.z) == count else repeat(next(iter(self._each(part))), count)
+
+    def _thin(self, part: Weights) -> bool:
+        """Whether the candidates' own steps are thin products and vectors, which are computed together."""
+        space = part.space
+        if part.streams is None or not space.low_rank or not self._backbone.takes_edits:
+            return False
+        fits = space.rank * (part.z.shape[1] - _shared(part)) <= edits.MOST_RANK
+        return fits and self._own_bytes(part) <= MOST_UNFOLDED and edits.can_be_thin(self._model, self._of(space))
+
+    def _own_bytes(self, part: Weights) -> int:
+        """What the candidates' own steps of low rank take as thin products and vectors."""
+        rank = part.space.rank * (part.z.shape[1] - _shared(part))
+        sizes = (sum(slot.shape) * rank if len(slot.shape) > 1 else slot.size for slot in self._of(part.space))
+        return 4 * len(part.z) * sum(sizes)
+
+    def _base(self, part: Weights) -> tuple[torch.Tensor, dict[int, LayerEdit]]:
+        """The change that all candidates of a part have in common, and what each has of its own."""
+        if len(part.z) == 1:
+            return next(iter(self._each(part))), {}
+        shared, space = _shared(part), part.space
+        streams, z = cast("Any", part.streams), part.z
+        require(2 * self._own_bytes(part))  # drawn, and laid out for each candidate
+        base = self._walk(space, streams[0, :shared], z[0, :shared]) * space.std
+        slots = self._of(space)
+        return base, edits.of_steps(self._model, slots, space, streams[:, shared:], z[:, shared:], self._device)
+
     def _walk(self, space: WeightSpace, streams: Any, z: Any) -> torch.Tensor:
         """The change after some steps, in units of the space's std. It goes on from where the cell was before."""
-        known, streams, z = self._walked.get(cell()), np.ascontiguousarray(streams), np.ascontiguousarray(z)
+        key = cell(), space
+        known, streams, z = self._walked.get(key), np.ascontiguousarray(streams), np.ascontiguousarray(z)
         s, c = streams.tobytes(), z.astype(np.float32).tobytes()
         size = sum(slot.size for slot in self._of(space))
-        if known and known.space == space and s.startswith(known.streams) and c.startswith(known.coefficients):
+        if known and s.startswith(known.streams) and c.startswith(known.coefficients):
             done, change = len(known.streams) // 4, known.change
         else:
             require(4 * 4 * size)
-            while len(self._walked) >= _MOST_WALKED:
+            most = _MOST_WALKED * sum(p.numel() for p in self._model.parameters())
+            while self._walked and size + sum(len(each.change) for each in self._walked.values()) > most:
                 self._walked.pop(next(iter(self._walked)))
             done, change = 0, torch.zeros(size, device=self._device)
-        self._walked.pop(cell(), None)  # until all steps are made, it is neither here nor there
+        self._walked.pop(key, None)  # until all steps are made, it is neither here nor there
         self._step(change, space, streams[done:], z[done:])
-        self._walked[cell()] = _Walked(space, s, c, change)
+        self._walked[key] = _Walked(s, c, change)
         return change
 
     def _step(self, change: torch.Tensor, space: WeightSpace, streams: Any, z: Any) -> None:
@@ -212,53 +256,27 @@ class Tuner:
 
     # ── together ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _edits(self, weights: Weights) -> tuple[LayerEdit | None, ...]:
-        """What candidates change in each layer."""
+    def _edits(self, weights: Weights) -> dict[int, LayerEdit]:
+        """What candidates of one space change in each layer."""
         space, slots = weights.space, self._of(weights.space)
         require(3 * 4 * len(weights.z) * sum(slot.size for slot in slots))  # changes, what they begin at, their parts
         changes = self._all(weights)
-        if space.rank:
+        if space.added:
             changes = changes + noise.start(slots, space, self._device)
-        blocks = families.layers(self._model)
-        names = [self._names(block) for block in blocks]
-        edits: dict[int, LayerEdit] = {}
-        first, waiting = 0, None
-        for slot in slots:
-            layer = cast("int", slot.layer)
-            edit = edits.setdefault(layer, LayerEdit())
-            values = (changes[:, first : first + slot.size] * slot.unit).view(-1, *slot.shape)
-            first += slot.size
-            if slot.part == "A":
-                waiting = values
-            elif slot.part == "B" and slot.beside and waiting is not None:
-                edit.lora[slot.beside] = (waiting, values)
-            elif slot.part in {"D", "d", "U", "u"}:
-                edits[layer] = LayerEdit(adapter=(*edit.adapter, values))
-            else:
-                kind, name = names[layer][id(slot.parameter)]
-                (edit.biases if kind == "bias" else edit.norms)[name] = values
-        return tuple(edits.get(depth) for depth in range(len(blocks)))
-
-    def _names(self, block: Any) -> dict[int, tuple[str, Any]]:
-        """What `LayerEdit` calls the biases and norms of a layer, by their identity."""
-        found: dict[int, tuple[str, Any]] = {}
-        for beside, name in groups.modules(self._model).items():
-            bias = block.get_submodule(name).bias
-            if bias is not None:
-                found[id(bias)] = ("bias", beside)
-        for n, name in enumerate(groups.norms(self._model)):
-            norm = block.get_submodule(name)
-            found |= {id(norm.weight): ("norm", (n, "weight")), id(norm.bias): ("norm", (n, "bias"))}
-        return found
+        return edits.of_changes(self._model, slots, changes)
 
     # ── in place ─────────────────────────────────────────────────────────────────────────────────────────────
 
     @contextlib.contextmanager
-    def _in_place(self, space: WeightSpace) -> Iterator[Callable[[torch.Tensor], Any]]:
-        """Give a function that writes one candidate's change into the model for as long as its block lasts."""
-        slots, blocks = self._of(space), families.layers(self._model)
+    def _in_place(self, spaces: Sequence[WeightSpace]) -> Iterator[Callable[[Sequence[torch.Tensor]], Any]]:
+        """Give a function that writes a candidate's change of each space into the model as long as its block lasts."""
+        each, blocks = [self._of(space) for space in spaces], families.layers(self._model)
+        slots = [slot for some in each for slot in some]
         require(3 * 4 * sum(slot.size for slot in slots))  # the originals, a change, and its noise
-        begun = noise.start(slots, space, self._device) if space.rank else None
+        begun = [
+            noise.start(some, space, self._device) if space.added else None
+            for some, space in zip(each, spaces, strict=True)
+        ]
         held: dict[int, tuple[torch.nn.Parameter, torch.Tensor]] = {}
         for slot in slots:
             target = slot.parameter
@@ -272,14 +290,17 @@ class Tuner:
             for target, original in held.values():
                 target.data.copy_(original)
 
+        def put(changes: Sequence[torch.Tensor]) -> None:
+            for some, change, start in zip(each, changes, begun, strict=True):
+                self._write(some, blocks, change if start is None else start + change)
+
         @contextlib.contextmanager
-        def write(change: torch.Tensor) -> Iterator[None]:
+        def write(changes: Sequence[torch.Tensor]) -> Iterator[None]:
             checkpoint()
-            put = partial(self._write, slots, blocks, change if begun is None else begun + change)
             try:
-                put()
+                put(changes)
                 with self._backbone.laid_out(self._backbone.laid_out_anew(cast("Any", depths))):
-                    self._now = put, take_back
+                    self._now = partial(put, changes), take_back
                     yield
             finally:
                 self._now = None
@@ -305,12 +326,18 @@ class Tuner:
                 target.copy_(target.float() + values @ waiting)
 
 
-def _prompts_of(weights: Weights, k: int) -> Iterator[tuple[SoftPrompts | None, int]]:
-    """The soft prompts with which weight candidate k is computed, and how many they are."""
+def _shared(walks: Weights) -> int:
+    """Steps that all walks have in common at their beginning."""
+    agreed = (walks.streams == cast("Any", walks.streams)[:1]) & (walks.z == walks.z[:1])
+    return int(np.logical_and.accumulate(agreed.all(axis=0)).sum())
+
+
+def _prompts_of(weights: Weights, k: int, count: int) -> Iterator[tuple[SoftPrompts | None, int]]:
+    """The soft prompts with which weight candidate k of `count` is computed, and how many they are."""
     prompts = weights.prompts
     if prompts is None or len(prompts) == 1:
         yield prompts, 1
-    elif len(weights.z) == 1:
+    elif count == 1:
         yield prompts, len(prompts)
     elif isinstance(prompts, Prompt):
         yield Prompt(prompts.values[k : k + 1], prompts.mode), 1

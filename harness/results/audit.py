@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from harness.errors import InputError, counted
-from harness.results import corrections, rulings, schema, tables
+from harness.results import corrections, forgetting, rulings, schema, tables
 from harness.results.digests import chained, closing_seal, first_link, left_out, mark_of, row_seal
 from harness.results.measure import classes_of, metric_of
 from harness.results.records import cell_record, run_id
@@ -104,15 +104,14 @@ def summary(found: Audit, differs: bool = False) -> list[str]:
     rows = (counted(n["runs"], "run"), counted(n["outcomes"], "cell"), counted(n["queries"], "query", "queries"))
     absent = f" ({n['left out']:,} published without their bytes)" if n["left out"] else ""
     kept = [counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer") + absent]
-    kept += [counted(n[name], name[:-1]) for name in ("rulings", "corrections") if n[name]]
-    late = f"{counted(found.late, 'cell')} sealed when migrated, not when finished"
+    kept += [counted(n[name], name.rstrip("s")) for name in ("rulings", "corrections", "forgetting") if n[name]]
+    late = [f"{counted(found.late, 'cell')} sealed when migrated, not when finished"] * bool(found.late)
     verdict = "not as written" if found.findings else "the database is as written" if differs else "ok"
     return [
         f"{', '.join([*rows, *kept])}; {counted(sum(len(cell.scores) for cell in found.cells), 'score')} recomputed",
         f"{counted(n['test_sets'], 'test set')}, labels of {found.test_sets_at_hand:,} compared with the texts at hand",
         f"{counted(found.unfinished, 'attempt')} without an outcome: interrupted, or running",
-        *found.other_data,
-        *([late] if found.late else []),
+        *(*found.other_data, *late),
         f"{verdict}; digest {found.digest}",
     ]
 
@@ -269,10 +268,11 @@ class _Auditor:
             return None
 
     def _all_decisions(self) -> None:
-        """Rulings and corrections; a database of an older version has no such rows to add to its digest."""
+        """Rulings, corrections, forgetting; a database of an older version has no such rows to add to its digest."""
         kinds: tuple[tuple[sa.Table, str, Callable[[sa.Connection], bool], Callable[[Any], list[str]]], ...] = (
             (tables.rulings, "ruling", rulings.there, rulings.faults),
             (tables.corrections, "correction", corrections.there, lambda row: corrections.faults(row, self._tests)),
+            (tables.forgetting, "forgetting", forgetting.there, forgetting.faults),
         )
         for table, one, there, faults in kinds:
             for row in self._select(table, f"made, {one}") if there(self._connection) else ():

@@ -1,8 +1,9 @@
 """`harness migrate`: copy a results database of an older version into one of the present version.
 
 Version 1 had a chained ledger and no seals. Every row is copied unchanged and sealed. Outcomes are marked as sealed
-late, because changes before the migration cannot be detected. Version 2 lacked the table of rulings and version 3 that
-of corrections, and their rows are copied with their seals. The older file is kept under another name.
+late, because changes before the migration cannot be detected. Version 2 lacked the tables of rulings, corrections and
+forgetting, version 3 the last two of them and version 4 the last; rows of these are copied with their seals. The older
+file is kept under another name.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def migrate(path: Path) -> Path:
 
 
 def _extend(old: sqlite3.Connection, new: Path) -> None:
-    """Copy a file of version 2 or 3 as it is, and make the tables that it lacks."""
+    """Copy a file of version 2, 3 or 4 as it is, and make the tables that it lacks."""
     with closing(sqlite3.connect(new)) as copied:
         old.backup(copied)
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(new)))

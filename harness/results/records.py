@@ -190,7 +190,8 @@ class CellRecord:
     """What is known of a finished cell beside its status, answers and predictions: the column ``facts``.
 
     For a cell of uploaded predictions, only `access`, `metric` and `words` are known; the words are the names of the
-    classes. A white-box reference has no budget and no queries, so these fields are 0.
+    classes. A white-box reference has no queries, so these fields are 0; `calls_total` and `rows_total` are its budget
+    of forward passes, if it was given one.
     """
 
     detail: str = ""
@@ -273,12 +274,28 @@ class CellRecord:
     """What its queries were given; None in cells from before this count, and in those of the service."""
     outputs: Outputs | None = None
     """Of a text task what the answers wrote; None on another task, and where no answer was applied."""
+    forwards: int | None = None
+    """Of a white-box reference the rows that it forwarded, of which one whose gradient was taken counts as three; None
+    of others, where `rows_spent` says it, and in cells from before this count."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property
     def calls_spent(self) -> float:
         """Calls used. The number is fractional if queries had texts of dev or parts of the training set."""
         return self.rows_spent / self.train_rows
+
+    @property
+    def forwarded(self) -> int | None:
+        """Rows of forward passes, however they were asked for; a row whose gradient was taken counts as three.
+
+        None where it was not counted: in references from before this count, and in uploaded predictions.
+        """
+        return self.rows_spent if self.access == "black-box" else self.forwards
+
+    @property
+    def forward_calls(self) -> float | None:
+        """`forwarded` in calls; None where it is not known."""
+        return None if self.forwarded is None or not self.train_rows else self.forwarded / self.train_rows
 
     def plain(self) -> dict[str, Any]:
         """The record as plain data, in the order in which it is stored."""
@@ -293,7 +310,7 @@ class CellRecord:
         found["billed"] = None if self.billed is None else asdict(self.billed)
         found["asked"] = None if self.asked is None else asdict(self.asked)
         found["outputs"] = None if self.outputs is None else asdict(self.outputs)
-        for later in ("test_texts", "billed", "asked", "outputs"):
+        for later in ("test_texts", "billed", "asked", "outputs", "forwards"):
             if found[later] is None:
                 del found[later]
         return found

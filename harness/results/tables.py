@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from harness.contract import IntArray
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of these tables."""
-READABLE = (2, 3, SCHEMA)
-"""Versions that are used as they are. Version 2 lacks the tables of `LATER` and version 3 the last of them; a database
-gets what it lacks with the first row of such a table. A database of another version is refused; `harness migrate`
-copies an older one."""
+READABLE = (2, 3, 4, SCHEMA)
+"""Versions that are used as they are. Version 2 lacks the tables of `LATER`, version 3 the last two of them and version
+4 the last; a database gets what it lacks with the first row of such a table. A database of another version is refused;
+`harness migrate` copies an older one."""
 
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text sorted by its bytes, so that every database returns rows in the same order."""
@@ -124,7 +124,16 @@ corrections = sa.Table(
     Column("made", sa.Float, nullable=False),
     Column("seal", Text, nullable=False, default=""),
 )
-LATER = {3: rulings, 4: corrections}
+forgetting = sa.Table(
+    "forgetting",
+    metadata,
+    Column("forgetting", Text, primary_key=True),  # digest of the facts, see harness.results.forgetting
+    Column("run", ForeignKey("runs.run"), nullable=False),
+    Column("facts", Text, nullable=False),  # JSON of a `harness.results.forgetting.Forgotten`
+    Column("made", sa.Float, nullable=False),
+    Column("seal", Text, nullable=False, default=""),
+)
+LATER = {3: rulings, 4: corrections, 5: forgetting}
 """Tables that were added, by the version that added them."""
 
 

@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 
     from harness.sandbox.submission import Submission
 
+_MOST_CALLS = 10**9
 OPTION = "preset"
 """The option that names a preset. No Config may have a field of that name."""
+FORWARDS = "forwards"
+"""The option that gives a white-box reference a budget of forward passes. No reference's Config may have this field."""
+WHOLE_BUDGET = "budget"
+"""Its value for as many as the track's budget pays for."""
 Value: TypeAlias = str | bool | int | float
 
 
@@ -80,9 +85,49 @@ def chosen(submission: Submission, options: Mapping[str, str]) -> Preset | None:
 def on_task(submission: Submission, options: Mapping[str, str], task: str) -> dict[str, str]:
     """The options of a cell on a task: the preset's, and those that were given together with it.
 
+    `FORWARDS` of a white-box reference is not among them: the referee reads it, and not the reference.
+
     Raises:
-        SubmissionError: see `chosen`.
+        SubmissionError: see `chosen` and `forward_calls`.
     """
+    forward_calls(submission, options, task, 1)
+    found = _merged(submission, options, task)
+    return {name: value for name, value in found.items() if not (name == FORWARDS and _budgeted(submission))}
+
+
+def forward_calls(submission: Submission, options: Mapping[str, str], task: str, calls: int) -> int | None:
+    """The budget of forward passes that a white-box reference was given, in calls.
+
+    Args:
+        submission: any.
+        options: as they were given.
+        task: name of the task.
+        calls: the budget of the cell, which ``forwards=budget`` means.
+
+    Returns:
+        Calls, each as many forwards as there are training texts; None without a budget.
+
+    Raises:
+        SubmissionError: the value is neither ``budget`` nor a whole number above 0, or see `chosen`.
+    """
+    given = _merged(submission, options, task).get(FORWARDS)
+    if given is None or not _budgeted(submission):
+        return None
+    if given == WHOLE_BUDGET:
+        return calls
+    if not given.isascii() or not given.isdecimal() or not 0 < int(given) <= _MOST_CALLS:
+        raise SubmissionError(
+            f"forwards={given}; a reference takes forwards={WHOLE_BUDGET} for as many forward passes as the track's "
+            f"calls are, or a number of calls from 1 to {_MOST_CALLS:,}"
+        )
+    return int(given)
+
+
+def _budgeted(submission: Submission) -> bool:
+    return submission.access == "white-box"
+
+
+def _merged(submission: Submission, options: Mapping[str, str], task: str) -> dict[str, str]:
     preset = chosen(submission, options)
     given = {name: value for name, value in options.items() if name != OPTION}
     return given if preset is None else preset.on(task) | given

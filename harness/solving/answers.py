@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import msgspec
 import numpy as np
@@ -36,6 +36,7 @@ from harness.contract import (
     heads,
 )
 from harness.contract.heads import BiLstmHead, Head
+from harness.contract.weights import MOST_PARTS
 from harness.errors import AnswerError, QueryError
 from harness.solving.stored_weights import StoredSpace
 
@@ -82,6 +83,10 @@ class _Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: FeatureKind
     weights: StoredSpace | msgspec.UnsetType = msgspec.UNSET
     """Left out without a change of weights, so that such answers have the bytes that they always had."""
+    more_weights: Annotated[tuple[StoredSpace, ...], msgspec.Meta(max_length=MOST_PARTS)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    """Further changes of a sum; left out where there is one change."""
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -240,9 +245,11 @@ def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) 
 
     weights: StoredSpace | msgspec.UnsetType = msgspec.UNSET
     soft = member.prompt
+    more: tuple[StoredSpace, ...] = ()
     if isinstance(soft, Weights):
-        weights = StoredSpace.of(soft)
-        put("weights", soft.z)
+        weights, more = StoredSpace.of(soft), tuple(map(StoredSpace.of, soft.more))
+        for name, part in zip(_arrays_of(more), soft.parts, strict=True):
+            put(name, part.z)
         soft = soft.prompts
     prompt: _Values | _Coordinates | None = None
     if isinstance(soft, Prompt):
@@ -264,7 +271,14 @@ def _pack(member: Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) 
 
     words, scale, shift = tuple(map(str, member.words)), numbers(member.scale), numbers(member.shift)
     template, alpha = str(member.template), float(member.alpha)
-    return _Member(template, words, prompt, scale, shift, kind, alpha, member.mix, member.features, weights)
+    changes = weights, more or msgspec.UNSET
+    return _Member(template, words, prompt, scale, shift, kind, alpha, member.mix, member.features, *changes)
+
+
+def _arrays_of(more: Sequence[StoredSpace]) -> Iterator[str]:
+    """Names of the arrays of a change of weights, and of the further ones of a sum."""
+    yield "weights"
+    yield from (f"weights.{n}" for n in range(1, 1 + len(more)))
 
 
 def _unpack(packed: _Member, key: str, arrays: dict[str, npt.NDArray[np.float32]]) -> Member:
@@ -281,9 +295,14 @@ def _unpack(packed: _Member, key: str, arrays: dict[str, npt.NDArray[np.float32]
     elif isinstance(packed.prompt, _Coordinates):
         soft = Coordinates(Subspace(**msgspec.structs.asdict(packed.prompt)), take("prompt", 3))
     prompt: Prompts | None = soft
+    more = () if packed.more_weights is msgspec.UNSET else packed.more_weights
+    if packed.weights is msgspec.UNSET and more:
+        raise AnswerError(f"member {key}: further changes of weights without a first one")
     if packed.weights is not msgspec.UNSET:
+        name, *names = _arrays_of(more)
         try:
-            prompt = packed.weights.weights(take("weights", 2), soft)
+            others = tuple(each.weights(take(own, 2), None) for each, own in zip(more, names, strict=True))
+            prompt = packed.weights.weights(take(name, 2), soft, others)
         except ValueError as problem:
             raise AnswerError(f"member {key}: {problem}") from problem
     head: Head | None = None

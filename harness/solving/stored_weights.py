@@ -15,7 +15,7 @@ class StoredSpace(WeightSpace, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, weights: Weights) -> StoredSpace:
-        """Pack the space of exactly one candidate.
+        """Pack the space of exactly one candidate, which is no sum.
 
         Raises:
             ValueError: there are several candidates.
@@ -25,8 +25,8 @@ class StoredSpace(WeightSpace, frozen=True, forbid_unknown_fields=True):
         streams = None if weights.streams is None else tuple(map(int, weights.streams[0]))
         return cls(**msgspec.structs.asdict(weights.space), streams=streams)
 
-    def weights(self, z: FloatArray, prompts: SoftPrompts | None) -> Weights:
-        """The candidate whose coordinates or coefficients are z (1, dim or steps).
+    def weights(self, z: FloatArray, prompts: SoftPrompts | None, more: tuple[Weights, ...] = ()) -> Weights:
+        """The candidate whose coordinates or coefficients are z (1, dim or steps), with further changes beside it.
 
         Raises:
             ValueError: the parts do not fit each other, or a stream is none.
@@ -35,7 +35,7 @@ class StoredSpace(WeightSpace, frozen=True, forbid_unknown_fields=True):
         streams = fields.pop("streams")
         space = WeightSpace(**fields)
         if streams is None:
-            return Weights(space, z, None, prompts)
+            return Weights(space, z, None, prompts, more)
         if not all(0 <= stream < 2**32 for stream in streams):
             raise ValueError("a stream of a walk is not from 0 to 2**32 - 1")
-        return Weights(space, z, np.array([streams], dtype=np.uint32), prompts)
+        return Weights(space, z, np.array([streams], dtype=np.uint32), prompts, more)

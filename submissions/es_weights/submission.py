@@ -6,11 +6,14 @@ Salimans et al., arXiv 1703.03864: a generation draws n directions, tries each f
 them by the ranks of their losses, which do not depend on the loss's scale. As in their code, only seeds and numbers are
 exchanged: a candidate is the path so far and one step of +sigma or -sigma, and a generation adds n steps to the path.
 
-Differs from the paper: one machine; the loss is of the whole training set; a fixed gain without Adam and weight decay;
-noise is +-1; by default only the attention matrices of the upper half of the layers move. EGGROLL (arXiv 2511.16652)
-makes the noise of a matrix of low rank, so that a GPU computes many candidates at once; the harness changes matrices in
-place, where rank buys nothing, so noise has full rank here. Looks at dev are paid for, dev loss breaks ties, and the
-bare template is the first incumbent, as in `bbt`.
+The noise of a matrix has low rank, as in EGGROLL (Sarkar et al., arXiv 2511.16652):  E = A B^T / sqrt(r),  A and B of
+unit noise. The server computes the population's own steps as thin products, together; the path, a sum of many such
+steps, has full rank.
+
+Differs from the papers: one machine; the loss is of the whole training set; a fixed gain without Adam and weight decay;
+by default only the attention matrices of the upper half of the layers move; EGGROLL's populations are far larger, and
+its integer formats are not taken over. Looks at dev are paid for, dev loss breaks ties, and the bare template is the
+first incumbent, as in `bbt`.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ class Config:
     pairs: Count = 10  # n, directions per generation; a generation costs 2n calls
     sigma: Positive = 0.1  # length of a perturbation, in units of the weights' root mean square
     eta: Positive = 0.05  # gain, in the same units
-    noise: Noise = "rademacher"  # entries of e: +-1, or normal (Salimans)
+    rank: Count | None = 1  # r, of a matrix's noise, at most 64 (EGGROLL: 1); None: in every entry (Salimans)
+    noise: Noise = "normal"  # entries of e, or of its factors A and B: normal (both papers), or +-1
     dev_every: Count = 5  # generations between two looks at dev, at len(dev) rows each
     select: Literal["metric", "loss"] = "metric"  # what dev decides by; the other one breaks ties
 
@@ -54,7 +58,8 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
     half = lm.info.layers // 2
     layers = tuple(range(half, lm.info.layers)) if config.layers == "upper" and config.where != "all" else ()
     std = lm.info.weight_rms(config.where, layers)
-    space = WeightSpace(config.where, 0, std, int(rng.integers(2**62)), layers, distribution=config.noise)
+    rank = 0 if config.where == "biases" else config.rank or 0
+    space = WeightSpace(config.where, 0, std, int(rng.integers(2**62)), layers, rank, distribution=config.noise)
     path = np.zeros(0)  # coefficient of each stream of noise
     generation_rows = 2 * n * len(train)
     for generation in count(1):

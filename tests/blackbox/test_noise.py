@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from harness.blackbox.noise import blocks_of, numpy_noise, philox
+from harness.blackbox.noise import blocks_of, numpy_matrix_noise, numpy_noise, philox
 
 KNOWN = [
     ((0, 0, 0, 0), 0, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -68,3 +70,24 @@ def test_a_tensor_s_noise_does_not_depend_on_its_length() -> None:
     long, short = (numpy_noise(size, [1, 2], 0, 1, "normal") for size in (101, 17))
     assert np.array_equal(long[:, :17], short)
     assert blocks_of(101, "normal") == 26
+
+
+@pytest.mark.parametrize("distribution", ["normal", "rademacher"])
+@pytest.mark.parametrize("rank", [1, 3, 64])
+def test_noise_of_low_rank_is_the_product_that_the_specification_says(distribution: Any, rank: int) -> None:
+    rows, columns, streams, seed = 5, 7, [0, 9], 2**61 + 3
+    found = numpy_matrix_noise((rows, columns), streams, 4, seed, distribution, rank)
+    a = numpy_noise(rows * rank, streams, 4, seed, distribution).reshape(2, rows, rank).astype(float)
+    b = numpy_noise(columns * rank, streams, 4 + 2**30, seed, distribution).reshape(2, columns, rank).astype(float)
+    assert np.allclose(found, a @ b.transpose(0, 2, 1) / np.sqrt(rank), atol=1e-5)
+    assert np.linalg.matrix_rank(found[0]) == min(rank, rows, columns)
+    assert found.dtype == np.float32
+
+
+def test_noise_of_low_rank_has_fixed_bits_and_variance_one() -> None:
+    one = numpy_matrix_noise((2, 2), [5], 1, 42, "normal", 2)[0]
+    assert one.view(np.uint32).tolist() == [[1071983921, 1058312092], [1069604747, 3219120549]]
+    for distribution in ("normal", "rademacher"):
+        each = numpy_matrix_noise((50, 60), range(40), 0, 1, distribution, 4)  # type: ignore[arg-type]
+        assert abs(each.mean()) < 0.05
+        assert abs(each.std() - 1) < 0.05

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from harness.blackbox import defence, wire
 from harness.blackbox import weights as limits
-from harness.blackbox import wire
 from harness.blackbox.answer_price import check_price, price
 from harness.blackbox.client import Asking
 from harness.blackbox.fake import fake_task
@@ -126,7 +126,8 @@ def test_a_walk_has_the_price_of_the_numbers_that_are_drawn_for_it(monkeypatch: 
 
 def test_an_answer_is_applied_as_its_query_was_answered() -> None:
     desk = Desk()
-    for prompts in (SPACE.at(np.full(4, 2.0)), SPACE.at(np.ones(4), PROMPT), WALKS.walk([7], [3.0])):
+    both = SPACE.at(np.full(4, 2.0), PROMPT) + WALKS.walk([7], [3.0])
+    for prompts in (SPACE.at(np.full(4, 2.0)), SPACE.at(np.ones(4), PROMPT), WALKS.walk([7], [3.0]), both):
         answer = desk.priced.offered(to_bytes(Answer.of(TASK, prompts)))
         q = desk.lm.fake.outputs(prompts, TEXTS, TASK.template, TASK.words)
         p = Member.of(TASK).probabilities(q)[0]
@@ -143,3 +144,39 @@ def test_weights_move_the_fake_as_a_subspace_and_a_walk_alike() -> None:
     walked = fake.outputs(space.walk([0, 1], z / np.sqrt(2)), TEXTS, TASK.template, TASK.words).logits
     assert np.allclose(point, walked, atol=1e-5)
     assert len(fake.outputs(space.at(np.ones((3, 2)), PROMPT), TEXTS, TASK.template, TASK.words).logits) == 3
+
+
+def test_a_sum_has_the_price_of_its_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm: Any = FakeLanguageModel(TASK)
+    other = msgspec.structs.replace(SPACE, seed=2)
+    walk = WALKS.walk([1, 2, 3], [0.5, 0.0, 0.5])
+    found = price(Answer.of(TASK, SPACE.at(np.ones(4)) + other.at(np.ones(4)) + SPACE.at(np.ones(4)) + walk), lm, TEXTS)
+    assert found.projection_bytes == 2 * 4 * 4 * 528
+    assert found.drawn == 2 * lm.weight_count(WALKS)
+    desk = Desk(projection_bytes=4 * 4 * 528)
+    desk.ask(SPACE.at(np.ones((3, 4))) + SPACE.at(np.ones(4)))
+    assert desk.committed[0].row.rows == 6
+    with pytest.raises(QueryError, match="8 directions of 1,056 weights"):
+        desk.ask(SPACE.at(np.ones((3, 4))) + other.at(np.ones(4)))
+    monkeypatch.setattr(limits, "MOST_UNFOLDED", 4 * 3 * 528)
+    with pytest.raises(QueryError, match=r"3 candidates of 1,056 weights take 12,672 bytes"):
+        Desk().ask(SPACE.at(np.ones((3, 4))) + other.at(np.ones(4)))
+    with pytest.raises(QueryError, match="the model has 3"):
+        Desk().ask(SPACE.at(np.ones(4)) + WeightSpace("biases", 4, 0.1, 1, (3,)).at(np.ones(4)))
+
+
+def test_changes_of_a_sum_move_the_fake_together() -> None:
+    fake = FakeLanguageModel(TASK).fake
+    one, two = WeightSpace("norms", 2, 0.1, 3), WeightSpace("attention", 2, 0.1, 4, rank=2)
+    kinds = one.at([1, 2]), one.at([1, 2]) + two.at(np.eye(2)), two.at([1, 0]), one.at([0, 0]) + two.at([1, 0])
+    q = [fake.outputs(each, TEXTS, TASK.template, TASK.words).logits for each in kinds]
+    assert len(q[1]) == 2
+    assert not np.allclose(q[0][0], q[1][0])
+    assert np.allclose(q[2], q[3])
+
+
+def test_rows_of_a_sum_are_told_apart_by_every_change() -> None:
+    sums = SPACE.at(np.eye(4)[:2]) + WALKS.walk([1], [1.0]), SPACE.at(np.eye(4)[:2]) + WALKS.walk([2], [1.0])
+    rows = [defence.asked(Query(TEXTS, prompts=each), "{a}", [1]).rows for each in (*sums, SPACE.at(np.eye(4)[:2]))]
+    assert [len(each) for each in rows] == [4, 4, 4]
+    assert len(set.union(*map(set, rows))) == 12

@@ -31,6 +31,7 @@ from harness.solving import answers
 
 TASK = Task("sst2", ("negative", "positive"), "accuracy", "{a} It was {mask} .", (" bad", " good"))
 BIASES = WeightSpace("biases", np.int64(3), np.float32(0.5), np.int64(7), (np.int64(1), 2))  # type: ignore[arg-type]
+LOW = WeightSpace("attention", 2, 0.1, 3, (1,), rank=2)
 WALKS = WeightSpace("all", 0, 1.0, 2**62, distribution="rademacher")
 PROMPT = Prompt(np.ones((1, 1, 2, 4), dtype=np.float32))
 FACTS = (WeightFacts("biases", 0, 10, 3.0), WeightFacts("biases", 1, 30, 1.0), WeightFacts("all", -1, 100, 2.0))
@@ -46,6 +47,9 @@ def candidates() -> list[Weights]:
         BIASES.at(np.eye(3), point),
         WALKS.walk([[1, 2**32 - 1], [1, 5]], [[0.5, 1], [0.5, -1]]),
         WALKS.walk([], []),
+        BIASES.at(np.eye(3)) + WALKS.walk([1, 2], [0.5, 1.0]) + LOW.at([[1, 2]]),
+        WALKS.walk([7], [0.5]) + BIASES.at([1, 2, 3], PROMPT),
+        LOW.at([1, 2]) + LOW.at([3, 4]),
     ]
 
 
@@ -53,7 +57,8 @@ def equal(a: Any, b: Any) -> bool:
     """Whether two candidates are the same to the last bit."""
     if isinstance(a, Weights):
         streams = (a.streams is None and b.streams is None) or np.array_equal(a.streams, b.streams)
-        return a.space == b.space and np.array_equal(a.z, b.z) and streams and equal(a.prompts, b.prompts)
+        more = len(a.more) == len(b.more) and all(map(equal, a.more, b.more))
+        return a.space == b.space and np.array_equal(a.z, b.z) and streams and more and equal(a.prompts, b.prompts)
     if isinstance(a, Prompt):
         return isinstance(b, Prompt) and np.array_equal(a.values, b.values) and a.mode == b.mode
     if isinstance(a, Coordinates):
@@ -117,7 +122,10 @@ def test_a_stored_stream_that_is_none_is_refused() -> None:
         ({"std": -1.0}, "from 0 to 1e6"),
         ({"distribution": "cauchy"}, "normal or rademacher"),
         ({"seed": -1}, "2\\*\\*62"),
-        ({"rank": 4}, "rank 4 for group 'biases'"),
+        ({"rank": 4}, "rank 4 for group 'biases'; 0 to 0 expected"),
+        ({"rank": 1, "group": "norms"}, "rank 1 for group 'norms'; 0 to 0 expected"),
+        ({"rank": 65, "group": "attention"}, "rank 65 for group 'attention'; 0 to 64 expected"),
+        ({"rank": -1, "group": "all"}, "rank -1; at most"),
         ({"group": "lora"}, "rank 0 for group 'lora'"),
         ({"group": "lora", "rank": 2, "beside": ()}, "some of query, key"),
         ({"group": "lora", "rank": 2, "beside": ("query", "query")}, "each once"),
@@ -147,6 +155,59 @@ def test_coordinates_and_walks_of_a_wrong_shape_are_refused() -> None:
         BIASES.at(np.ones((2, 3)), Prompt(np.ones((3, 1, 1, 4))))
     with pytest.raises(ValueError, match="prompts are list"):
         BIASES.at([1, 2, 3], [None])  # type: ignore[arg-type]
+
+
+def test_changes_are_added_up_in_their_order() -> None:
+    both = BIASES.at(np.eye(3)) + WALKS.walk([1], [0.5])
+    assert [part.space for part in both.parts] == [BIASES, WALKS]
+    assert [part.space for part in (both + (both + LOW.at([1, 2]))).parts] == [BIASES, WALKS, BIASES, WALKS, LOW]
+    assert len(both) == len(WALKS.walk([1], [0.5]) + BIASES.at(np.eye(3))) == 3
+    for sum_ in (BIASES.at([1, 2, 3], PROMPT) + LOW.at([1, 2]), LOW.at([1, 2]) + BIASES.at([1, 2, 3], PROMPT)):
+        assert sum_.prompts is PROMPT
+        assert all(part.prompts is None for part in sum_.parts)
+
+
+def test_changes_that_do_not_fit_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a sum of changes with \[3, 2\] candidates"):
+        BIASES.at(np.eye(3)) + LOW.at(np.eye(2))
+    with pytest.raises(ValueError, match="both changes have prompts"):
+        BIASES.at([1, 2, 3], PROMPT) + LOW.at([1, 2], PROMPT)
+    with pytest.raises(ValueError, match="2 prompts for 3 weight candidates"):
+        BIASES.at([1, 2, 3], Prompt(np.ones((2, 1, 1, 4)))) + WALKS.walk(np.ones((3, 1), dtype=int), np.ones((3, 1)))
+    with pytest.raises(ValueError, match="a sum of 257 changes; 256 are allowed"):
+        Weights(BIASES, np.ones((1, 3)), more=(LOW.at([1, 2]),) * 256)
+    for wrong in (BIASES.at([1, 2, 3], PROMPT), BIASES.at([1, 2, 3]) + LOW.at([1, 2]), None):
+        with pytest.raises(ValueError, match="join them by"):
+            Weights(LOW, np.ones((1, 2)), more=(wrong,))  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        BIASES.at([1, 2, 3]) + PROMPT  # type: ignore[operator]
+
+
+def test_a_change_alone_has_the_bytes_that_it_always_had() -> None:
+    part = wire.WeightsPart.of(BIASES.at([1, 2, 3]))
+    assert set(msgspec.to_builtins(part)) == {"space", "z", "streams"}
+    assert b"more" not in answers.to_bytes(Answer.of(TASK, BIASES.at([1, 2, 3])))
+
+
+def test_a_sum_on_the_wire_is_as_strict_as_a_change() -> None:
+    part = wire.WeightsPart.of(BIASES.at([1, 2, 3]) + WALKS.walk([1], [1.0]))
+    assert isinstance(part, wire.WeightsPart)
+    assert isinstance(part.more, tuple)
+    for wrong, says in (
+        (msgspec.structs.replace(part.more[0], streams=b"1"), "needs 4 bytes of streams; 1 came"),
+        (msgspec.structs.replace(part.more[0], z=wire.Array((1, 1), b"\xff" * 4)), "not finite"),
+        (msgspec.structs.replace(part.more[0], space=msgspec.structs.replace(WALKS, rank=99)), "rank 99"),
+    ):
+        with pytest.raises(QueryError, match=says):
+            wire.unpacked(None, "add", None, msgspec.structs.replace(part, more=(wrong,)))
+    nested = msgspec.to_builtins(part)
+    nested["more"] = [nested]
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(nested, wire.WeightsPart)
+    blob = answers.to_bytes(Answer.of(TASK, BIASES.at([1, 2, 3]) + WALKS.walk([1], [1.0])))
+    missing = blob.replace(b'"0.weights.1"', b'"0.weights.2"')
+    with pytest.raises(AnswerError, match=r"'0\.weights\.1' is missing"):
+        answers.from_bytes(missing)
 
 
 def test_what_does_not_fit_on_the_wire_is_refused() -> None:

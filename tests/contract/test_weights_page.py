@@ -14,6 +14,7 @@ import pytest
 from harness import BudgetExhausted
 from harness.blackbox import weights
 from harness.blackbox.fake import FakeLM, fake_shots, fake_task
+from harness.contract.weights import MOST_NOISE_RANK, MOST_PARTS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
 SOLVERS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -34,7 +35,9 @@ def test_the_solvers_on_the_page_run(source: str) -> None:
 
 
 def test_the_limits_on_the_page_are_those_of_the_program() -> None:
-    assert len(SOLVERS) == 2
+    assert len(SOLVERS) == 3
+    assert f"| changes of a sum | {MOST_PARTS};" in PAGE
+    assert f"| rank of the noise of a matrix | {MOST_NOISE_RANK} |" in PAGE
     assert f"| steps of a walk | {weights.MOST_STEPS:,} |" in PAGE
     assert f"2^{weights.MOST_DRAWN.bit_length() - 1};" in PAGE
     assert weights.MOST_UNFOLDED == 1 << 30

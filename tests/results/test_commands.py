@@ -99,7 +99,7 @@ def test_a_database_of_version_1_is_migrated_by_the_command_its_refusal_names(pa
     assert done.exit_code == 0
     assert f"the older file is {path}.v1" in done.stdout
     twice = run("migrate", *command)
-    assert (twice.exit_code, twice.stdout) == (0, f"{path} is of version 4 already; nothing to do\n")
+    assert (twice.exit_code, twice.stdout) == (0, f"{path} is of version 5 already; nothing to do\n")
     again = run("audit", "--store", path)
     assert again.exit_code == 0
     assert "4 cells sealed when migrated" in again.stdout

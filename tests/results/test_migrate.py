@@ -30,6 +30,7 @@ def age(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
         for table in ("runs", "attempts", "outcomes", "test_sets", "incumbents"):
             raw.execute(f"ALTER TABLE {table} DROP COLUMN seal")
+        raw.execute("DROP TABLE forgetting")
         raw.execute("DROP TABLE corrections")
         raw.execute("DROP TABLE rulings")
         raw.execute("UPDATE schema SET version = 1")
@@ -38,6 +39,7 @@ def age(path: Path) -> None:
 def without_rulings(path: Path) -> None:
     """Make of a database what version 2 wrote."""
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("DROP TABLE forgetting")
         raw.execute("DROP TABLE corrections")
         raw.execute("DROP TABLE rulings")
         raw.execute("UPDATE schema SET version = 2")
@@ -63,7 +65,7 @@ def columns(path: Path, *names: str) -> dict[str, list[tuple[object, ...]]]:
 
 def test_a_store_of_version_1_is_refused_with_the_command_that_helps(old: Path) -> None:
     before = old.read_bytes()
-    with pytest.raises(StoreError, match=f"schema version 1, this program reads 4.*harness migrate --store {old}"):
+    with pytest.raises(StoreError, match=f"schema version 1, this program reads 5.*harness migrate --store {old}"):
         Store(str(old))
     assert old.read_bytes() == before
 
@@ -130,10 +132,10 @@ def test_what_is_not_of_version_1_is_refused_and_stays(tmp_path: Path) -> None:
 
 def test_a_store_of_a_newer_version_is_refused_and_stays(old: Path) -> None:
     with closing(sqlite3.connect(old, isolation_level=None)) as raw:
-        raw.execute("UPDATE schema SET version = 5")
+        raw.execute("UPDATE schema SET version = 6")
     before = old.read_bytes()
     for ask in (needed, migrate):
-        with pytest.raises(StoreError, match=r"version 5, written by a newer harness; this one migrates 1 to 4\. Keep"):
+        with pytest.raises(StoreError, match=r"version 6, written by a newer harness; this one migrates 1 to 5\. Keep"):
             ask(old)
     assert old.read_bytes() == before
 
@@ -142,7 +144,7 @@ def test_a_store_of_the_present_version_needs_no_migration(old: Path) -> None:
     assert needed(old)
     migrate(old)
     assert not needed(old)
-    with pytest.raises(StoreError, match="of version 4 already; nothing to do"):
+    with pytest.raises(StoreError, match="of version 5 already; nothing to do"):
         migrate(old)
 
 
@@ -238,7 +240,7 @@ def test_the_first_ruling_makes_a_store_of_version_2_one_of_the_present_version(
         add(connection, "withdraw", "tiny", "entry0", "why")
     assert [each.reason for each in store.rulings()] == ["why"]
     store.close()
-    assert version(second) == 4
+    assert version(second) == 5
     assert columns(second) == before
     assert look(second).findings == ()
 
@@ -248,7 +250,7 @@ def test_a_store_of_version_2_is_migrated_with_its_seals(second: Path) -> None:
     assert needed(second)
     kept = migrate(second)
     assert kept.name == "results.db.v2"
-    assert (version(kept), version(second)) == (2, 4)
+    assert (version(kept), version(second)) == (2, 5)
     assert columns(kept) == columns(second) == before
     found = look(second)
     assert (found.findings, found.late) == ((), 0)

@@ -193,7 +193,7 @@ def test_opening_at_once_makes_one_whole_database(place: str) -> None:
     program = f"from harness.results.store import Store; Store({place!r}).close()"
     racers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
     assert [racer.wait(60) for racer in racers] == [0] * 4
-    assert ask(place, "select version from schema") == [(4,)]
+    assert ask(place, "select version from schema") == [(5,)]
 
 
 def test_a_file_that_is_no_database_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_database_of_something_else_is_an_error_and_stays_as_it_is(tmp_path: P
 
 def test_a_database_of_another_version_is_an_error_with_both_numbers(store: Store, place: str) -> None:
     change(place, "update schema set version = 7")
-    with pytest.raises(StoreError, match="version 7, this program reads 4"):
+    with pytest.raises(StoreError, match="version 7, this program reads 5"):
         Store(place)
 
 

@@ -30,6 +30,7 @@ def test_weights_are_answered_over_http_as_without_it(house: House) -> None:
         SPACE.at(np.ones((2, 4))),
         SPACE.at(np.ones(4), prompt),
         WeightSpace("all", 0, 0.1, 2).walk([3, 4], [0.5, 0.25]),
+        SPACE.at(np.ones((2, 4)), prompt) + WeightSpace("attention", 0, 0.1, 2, (1,), 2).walk([3, 4], [0.5, 0.25]),
     ]
     with served(house.app) as url, harness.connect(url, house.token, task=TASK.name, split=1) as box:
         assert box.info.weights == near.info.weights
@@ -37,11 +38,11 @@ def test_weights_are_answered_over_http_as_without_it(house: House) -> None:
         for each in asked:
             np.testing.assert_array_equal(box.logits(each, texts), near.logits(each, texts))
         assert box.budget == near.budget
-        assert box.budget.rows_left == ROWS - 4 * TRAIN
+        assert box.budget.rows_left == ROWS - 6 * TRAIN
         with pytest.raises(QueryError, match="the model has 3"):
             box.logits(WeightSpace("biases", 4, 0.1, 1, (7,)).at(np.ones(4)), texts)
         assert box.budget == near.budget
-        box.submit(Answer.of(TASK, asked[1]))
+        box.submit(Answer.of(TASK, asked[1] + asked[2]))
 
 
 class Endless(FakeLanguageModel):

@@ -18,6 +18,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "bitfit_es": {"dim": 30},
     "lora_es": {"dim": 30},
     "adapter_es": {"dim": 30, "std": 0.5},
+    "dfo_lora": {"dim": 30},
 }
 WALKS: dict[str, dict[str, Any]] = {
     "mezo": {"eps": 0.01, "eta": 1e-3, "where": "biases"},
@@ -33,8 +34,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("mezo", {"where": "lora", "noise": "normal", "clip": 0.5}),
     ("mezo", {"where": "all", "decay": False}),
     ("adapter_es", {"dim": 10, "inner": 2, "layers": "all", "select": "loss"}),
-    ("es_weights", {"where": "all", "pairs": 3, "noise": "normal"}),
-    ("es_weights", {"where": "feed_forward", "layers": "all"}),
+    ("es_weights", {"where": "all", "pairs": 3, "noise": "rademacher"}),
+    ("es_weights", {"where": "feed_forward", "layers": "all", "rank": 4}),
+    ("es_weights", {"where": "attention", "rank": None}),
+    ("dfo_lora", {"dim": 10, "beside": "query-value", "layers": "upper", "turn": 2}),
+    ("dfo_lora", {"dim": 10, "rank": 1, "alpha": 0.1, "dev_every": 1, "select": "loss"}),
     ("house_weights", {"dim": 10, "where": "both"}),
     ("house_weights", {"dim": 10, "folds": 4}),
 ]
@@ -100,6 +104,35 @@ def test_options_work(bench: Bench, name: str, options: dict[str, Any]) -> None:
     assert lm.logged
 
 
+def test_one_layer_moves_at_a_time_and_the_others_stand_at_their_best(bench: Bench) -> None:
+    module = bench.load("dfo_lora")
+    lm, task, shots = bench.setting(calls=120)
+    seen: list[Any] = []
+    logits = lm.logits
+
+    def watched(prompts: Any, texts: Any, *rest: Any, **more: Any) -> Any:
+        q = logits(prompts, texts, *rest, **more)
+        if texts == shots.train.texts:
+            seen.append((prompts, cross_entropy(q, shots.train.labels)))
+        return q
+
+    lm.logits = watched  # type: ignore[method-assign]
+    answers = list(module.tune(lm, task, shots, np.random.default_rng(0), module.Config(dim=30)))
+    assert [weights.space.layers for weights, _ in seen] == [(0,), (1,), (2,), (0,), (1,)][: len(seen)]
+    assert len(seen) > 3
+    best, best_loss = {}, np.inf
+    for weights, losses in seen:
+        assert len(weights.z) == 20
+        assert {part.space.layers: part.z[0].tolist() for part in weights.more} == {
+            layers: z for layers, z in best.items() if layers != weights.space.layers
+        }
+        if losses.min() < best_loss:
+            best[weights.space.layers], best_loss = weights.z[losses.argmin()].tolist(), losses.min()
+    last = answers[-1].members[0].prompt
+    assert isinstance(last, Weights)
+    assert len({part.space.seed for part in last.parts}) == len(last.parts)
+
+
 def test_ranks_are_centred_and_the_best_is_the_highest(bench: Bench) -> None:
     module = bench.load("es_weights")
     assert module.centred_ranks(np.array([0.1, 5.0, -3.0])).tolist() == [0.0, 0.5, -0.5]
@@ -143,3 +176,11 @@ def test_mezo_s_estimate_is_the_slope_along_its_noise(bench: Bench) -> None:
         assert walk.z[:, t].tolist() == pytest.approx([0.05, -0.05])
         assert seen[t + 1][0].z[0, t] == pytest.approx(-0.1 * (losses[0] - losses[1]) / 0.1, rel=1e-5)
     assert len(answers) <= 2
+
+
+def test_the_noise_of_matrices_has_the_rank_that_is_asked_for(bench: Bench) -> None:
+    for options, rank in (({}, 1), ({"rank": None}, 0), ({"rank": 4}, 4), ({"where": "biases"}, 0)):
+        answers, *_ = run(bench, "es_weights", {"sigma": 0.3, "eta": 0.3, "layers": "all", **options})
+        walks = [each.members[0].prompt for each in answers[1:]]
+        assert all(isinstance(each, Weights) and each.space.rank == rank for each in walks)
+        assert walks or "where" not in options

@@ -12,7 +12,7 @@ from tools.score_tables import TASKS, of_submission, overview, read, replaced, r
 if TYPE_CHECKING:
     from pathlib import Path
 
-WEIGHTS = {"adapter_es", "bitfit_es", "es_weights", "house_weights", "lora_es", "mezo"}
+WEIGHTS = {"adapter_es", "bitfit_es", "dfo_lora", "es_weights", "house_weights", "lora_es", "mezo"}
 NOT_YET = {"bdpl", "grips", "private_selection", "random_template_search", *WEIGHTS}
 """Submissions that the published results do not have yet; their pages say so."""
 SCORES = "dbpedia | qnli | qqp | snli | sst2"

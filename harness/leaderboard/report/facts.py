@@ -22,6 +22,7 @@ from harness.leaderboard.report.kept_cells import KeptCells
 from harness.leaderboard.table import document
 from harness.leaderboard.traces import Steps, grid, steps
 from harness.results.at_rest import entry_digests
+from harness.results.forgetting import of_runs
 from harness.results.status import COUNTS
 from harness.tracks.examples import load_shots, load_test
 from harness.tracks.tasks import find_task, with_metric
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from harness.leaderboard.rank import Ranking
     from harness.leaderboard.standing import Standing, Standings
     from harness.leaderboard.stats import Interval
+    from harness.results.forgetting import Forgotten
     from harness.results.records import Run
     from harness.results.store import Store
     from harness.tracks.examples import Source
@@ -138,6 +140,10 @@ class Facts:
     """By run: the digest of all that is stored of its entry."""
     hidden: bool
     """Whether test texts are left out, whether or not they are at hand."""
+    gradients: Curves
+    """Scores over forward passes, in calls, of the complete references that had a budget of them."""
+    forgotten: Mapping[str, tuple[Forgotten, ...]]
+    """By run: what its changes of weights do to other tasks and masked words, where that was measured."""
     disclosed: tuple[Disclosure, ...] = ()
     """What each entry was given and gives away, best average first."""
 
@@ -194,6 +200,8 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
         own = tuple(system(entry, found) for entry in (*complete, *lacking, *references))
         curves = _curves(complete if found else (), ranking.bare, digests, kept)
         lists.append(Compared(division, own, found, curves, ranking.efficiency(division)))
+    budgeted = [e for e in every if e.white_box and not e.missing and all(c.record.rows_total for c in e.cells)]
+    gradients = _curves(budgeted if lists else (), ranking.bare, digests, kept)
     labels = {cell.task: cell.labels for entry in every for cell in entry.cells}
     tasks = {task: _task(task, track, labels[task], source, hidden) for task in sorted(labels)}
     reference = load_reference(track.name, ranking.identity) if every else None
@@ -206,7 +214,11 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
         )
         for each in every if not each.white_box
     )  # fmt: skip
-    return Facts(track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden, disclosed)
+    forgotten = {run: tuple(found) for run, found in of_runs(store).items()}
+    return Facts(
+        track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden, gradients, forgotten,
+        disclosed,
+    )  # fmt: skip
 
 
 def _history(store: Store, ranking: Ranking, digests: Mapping[str, str], kept: Kept) -> History:

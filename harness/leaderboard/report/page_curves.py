@@ -13,20 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.leaderboard.report.facts import Facts, System
+    from harness.leaderboard.report.plots import Beside
 
 AT_CALLS = (1, 10, 100)
 """Numbers of calls that are columns in the table of targets."""
 
 
 def progress(facts: Facts) -> dict[str, Any]:
-    """Scores over calls of complete black-box entries, and targets. A reference has no budget, so it is not shown."""
+    """Scores over calls of complete black-box entries, and targets.
+
+    References are drawn if they had a budget of forward passes, and counted if their forward passes were.
+    """
     systems, curves = facts.main, facts.curves
     if not systems:
         return {"table": {"heads": [], "rows": []}, "bare": curves.before()}
     values = {
         "table": over_calls(facts, systems),
-        "spec": plots.progress(systems, curves),
-        "small": [(task, facts.tasks[task].file.title, plots.progress(systems, curves, task, small=True))
+        "spec": plots.progress(systems, curves, beside=beside(facts)),
+        "small": [(task, facts.tasks[task].file.title, plots.progress(systems, curves, task, True, beside(facts)))
                   for task in sorted(curves.budgets)],
         "drawn": plots.DRAWN,
         "shown": SHOWN,
@@ -34,6 +38,8 @@ def progress(facts: Facts) -> dict[str, Any]:
         "track": facts.track.name,
         "best": systems[0].entry.name,
         "reached": [],
+        "passes": passes(facts),
+        "gradients": bool(facts.gradients.parts),
     }  # fmt: skip
     frozen = facts.reference
     if frozen is None:
@@ -53,6 +59,33 @@ def progress(facts: Facts) -> dict[str, Any]:
         "targets": ", ".join(f"{share:.0%}" for share in TARGETS),
         "origin": frozen.origin,
     }
+
+
+def beside(facts: Facts) -> Beside:
+    """The references whose scores over forward passes are known, by name."""
+    names = {system.entry.run: system.entry.name for system in facts.systems}
+    return [(names[run], facts.gradients, run) for run in facts.gradients.parts]
+
+
+def passes(facts: Facts) -> list[tuple[System, float | None, float | None]]:
+    """Every complete entry and reference of the main division, and the forward passes of a cell.
+
+    Returns:
+        Systems with rows and with calls, means over cells; None where they were not counted.
+    """
+    systems = facts.lists[0].systems if facts.lists else ()
+    found: list[tuple[System, float | None, float | None]] = []
+    for system in systems:
+        rows = [cell.record.forwarded for cell in system.entry.cells]
+        calls = [cell.record.forward_calls for cell in system.entry.cells]
+        if not system.entry.missing:
+            found.append((system, _mean(rows), _mean(calls)))
+    return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def over_calls(facts: Facts, systems: Sequence[System], task: str | None = None) -> dict[str, Any]:

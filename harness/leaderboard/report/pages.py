@@ -16,6 +16,7 @@ from harness.leaderboard.report.facts import confusion, predictions
 from harness.leaderboard.report.written import has_classes, written
 from harness.leaderboard.stats import LEVEL
 from harness.leaderboard.terminal import day, no_ranks, replaced_lines, shown_rank
+from harness.results.forgetting import means
 from harness.results.status import COUNTS, MEANING
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def ranking(facts: Facts) -> dict[str, Any]:
     return {
         "lists": [_list(facts, compared) for compared in facts.lists],
         "several": len(facts.lists) > 1,
+        "forgotten": {run: (*means(found), len(found)) for run, found in facts.forgotten.items()},
         "labels": facts.ranking.labels,
         "tasks": facts.ranking.tasks,
         "levels": LEVELS | {"white-box": "references"},

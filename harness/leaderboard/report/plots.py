@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from harness.leaderboard.history import History
     from harness.leaderboard.report.curves import Curves
     from harness.leaderboard.report.facts import System
-    from harness.leaderboard.stats import FloatArray
+    from harness.leaderboard.stats import FloatArray, Interval
+    from harness.leaderboard.traces import Trace
 
 Plot = dict[str, Any]
+Beside: TypeAlias = "Sequence[tuple[str, Curves, str]]"
+"""References that are drawn beside entries: name, curves, and the run that is theirs in the curves."""
 
 COLOURS = 8
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -67,20 +70,18 @@ def ordered(systems: Sequence[System], curves: Curves) -> list[System]:
     return [*shown, *(system for system in systems if system not in shown)][:DRAWN]
 
 
-def progress(systems: Sequence[System], curves: Curves, task: str | None = None, small: bool = False) -> Plot:
+def progress(
+    systems: Sequence[System], curves: Curves, task: str | None = None, small: bool = False, beside: Beside = ()
+) -> Plot:
     """Score of the answer that stood after so many calls, with its interval: on average, or on one task.
 
-    `small` leaves the names away, for several plots side by side.
+    `small` leaves the names away, for several plots side by side. `beside` are references over their forward passes.
     """
     bands, lines, notes = [], [], []
     bottom, top = curves.limits(curves.chosen(), task)
     for n, system in enumerate(ordered(systems, curves)):
         trace = curves.on(task)[system.entry.run]
-        known = [
-            (calls, value)
-            for calls, value in zip(trace.calls, trace.values, strict=True)
-            if value is not None and calls <= curves.budget(task)
-        ]
+        known = _known(trace, curves.budget(task))
         if not known:
             continue
         x, y = [calls for calls, _ in known], [round(100 * value.value, 3) for _, value in known]
@@ -102,11 +103,26 @@ def progress(systems: Sequence[System], curves: Curves, task: str | None = None,
         bare |= {"line": {"dash": "dot", "width": 1.5}, "meta": {"series": SOFT, "colour": SOFT}}
         lines.append(bare | {"hovertemplate": "bare template: %{y:.1f}<extra></extra>"})
         notes.append(_label("bare template", SOFT, 100 * before))
+    for name, theirs, run in beside:
+        found = _known(theirs.on(task)[run], curves.budget(task))
+        if found and lines:
+            x, y = [calls for calls, _ in found], [round(100 * value.value, 3) for _, value in found]
+            drawn = {"name": escape(name), "mode": "lines", "x": x, "y": y, "meta": {"series": SOFT, "colour": SOFT}}
+            drawn |= {"line": {"dash": "longdash", "width": 1.5, "shape": "hv"}}
+            hover = "%{fullData.name}, with gradients: %{y:.1f} after %{x:,.3g} calls' forwards<extra></extra>"
+            lines.append(drawn | {"hovertemplate": hover})
+            notes.append(_label(name, SOFT, y[-1], bottom))
     layout: dict[str, Any] = {"xaxis": _calls_axis(curves.calls[0], curves.budget(task)), "yaxis": _points("score")}
     layout["yaxis"]["range"] = [bottom, top]
     if not small:
         layout["annotations"] = notes
     return {"data": bands + lines, "layout": layout | {"hovermode": "closest"}}
+
+
+def _known(trace: Trace, most: float) -> list[tuple[float, Interval]]:
+    """The points of a trace that are known, up to so many calls."""
+    points = zip(trace.calls, trace.values, strict=True)
+    return [(calls, value) for calls, value in points if value is not None and calls <= most]
 
 
 def _calls_axis(low: float, high: float) -> dict[str, Any]:

@@ -7,9 +7,9 @@ has anyway, in its own number format. The mathematics is that of transformers' l
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-import torch  # noqa: TC002 - a field of a dataclass has this type
+import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from harness.contract import Beside
     from harness.lm.backbones.linear import Linear
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ class LayerEdit:
             {name: (some(a), some(b)) for name, (a, b) in self.lora.items()},
             tuple(some(values) for values in self.adapter),
         )
+
+    def plus(self, other: LayerEdit) -> LayerEdit:
+        """Both edits. LoRAs beside one matrix, and adapters, add what they give: one that is as wide as both."""
+        lora = dict(self.lora)
+        for name, (a, b) in other.lora.items():
+            lora[name] = (_wider(lora[name][0], a, 1), _wider(lora[name][1], b, 2)) if name in lora else (a, b)
+        adapter = self.adapter or other.adapter
+        if self.adapter and other.adapter:
+            pairs = zip(self.adapter, other.adapter, (1, 1, 2), strict=False)
+            adapter = (*(_wider(mine, more, axis) for mine, more, axis in pairs), self.adapter[3] + other.adapter[3])
+        return LayerEdit(_sum(self.biases, other.biases), _sum(self.norms, other.norms), lora, adapter)
 
     @property
     def candidates(self) -> int:
@@ -93,6 +106,16 @@ class LayerEdit:
         down, down_bias, up, up_bias = (values.to(x.dtype) for values in self.adapter)
         inner = F.gelu(x @ down.transpose(1, 2) + down_bias[:, None])
         return x + inner @ up.transpose(1, 2) + up_bias[:, None]
+
+
+def _sum(some: dict[K, torch.Tensor], others: dict[K, torch.Tensor]) -> dict[K, torch.Tensor]:
+    return {**some, **{name: some[name] + values if name in some else values for name, values in others.items()}}
+
+
+def _wider(some: torch.Tensor, others: torch.Tensor, axis: int) -> torch.Tensor:
+    """Both tensors (1 or candidates, ...) beside each other."""
+    count = max(len(some), len(others))
+    return torch.cat([each.expand(count, *each.shape[1:]) for each in (some, others)], dim=axis)
 
 
 @dataclass(frozen=True)

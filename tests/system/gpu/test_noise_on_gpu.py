@@ -13,9 +13,10 @@ from harness.lm.backbones.groups import Slot
 
 
 @pytest.mark.parametrize("distribution", ["normal", "rademacher"])
-def test_noise_has_the_bits_of_the_cpu(distribution: Any) -> None:
+@pytest.mark.parametrize("rank", [0, 1, 64])
+def test_noise_has_the_bits_of_the_cpu(distribution: Any, rank: int) -> None:
     slots = [Slot(0, (1000, 77)), Slot(0, (130,)), Slot(1, (64, 9), "A")]
-    space = WeightSpace("all", 0, 1.0, 2**62, distribution=distribution)
+    space = WeightSpace("all", 0, 1.0, 2**62, rank=rank, distribution=distribution)
     streams = [0, 7, 2**32 - 1]
     assert torch.equal(noise.draw(slots, space, streams, "cuda").cpu(), noise.draw(slots, space, streams, "cpu"))
     assert torch.equal(noise.start(slots, space, "cuda").cpu(), noise.start(slots, space, "cpu"))
