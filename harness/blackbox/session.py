@@ -249,12 +249,9 @@ class Session:
         query = frame.query(texts, space)
         if isinstance(frame, wire.QueryFrame):
             answered = self._priced.answer(query, body, self._meter, self._commit, self._seen)
-        elif self._priced.text is None:
-            raise QueryError(
-                "this task has classes; likelihoods of texts and generated texts are for tasks whose answer is text"
-            )
         else:
-            answered = self._priced.text.answer(self._about_text(frame, query), body, self._meter, self._commit)
+            priced = self._priced.of_text()
+            answered = priced.answer(self._about_text(frame, query), body, self._meter, self._commit)
         if frame.texts in self._new:
             self._new.remove(frame.texts)
             self._asked(texts)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from harness.blackbox.checkpoints import checkpoint
+from harness.blackbox.text_model import Writes
 from harness.contract import Generated, Likelihoods
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones.plain import PlainBackbone
@@ -27,9 +28,10 @@ from harness.lm.text import Encoded, TextSet, encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from harness.blackbox.text_model import Decoding
+    from harness.blackbox.text_model import Decoding, TextModel
     from harness.contract import Mode, SoftPrompts, Text
     from harness.lm.backbones.base import Batch
+    from harness.lm.served import Served
 
 CACHE_BYTES = 512 << 20
 """Memory for the keys and values of the sequences that are written at once."""
@@ -38,21 +40,22 @@ _LEFT = 0.75
 """Share of a batch's sequences below which those that have ended are taken out of its memory."""
 
 
-def text_model(lm: object) -> Generation:
+def text_model(lm: Served | LanguageModel) -> TextModel:
     """What a text task needs of a model.
 
     Args:
         lm: with which cells are run.
 
     Raises:
-        ModelError: it is no causal model of this process.
+        ModelError: it is no causal model, or a server that does not give what is needed.
     """
+    if isinstance(lm, Writes):
+        return lm.text_model()
     if isinstance(lm, LanguageModel) and lm.kind == "causal" and isinstance(lm.backbone, PlainBackbone):
         return Generation(lm)
-    what = f"a {lm.kind} model" if isinstance(lm, LanguageModel) else "a model on a server"
     raise ModelError(
-        f"{getattr(lm, 'name', lm)} is {what}, and text tasks need a causal one in this process; take track mini-text, "
-        "or a causal model with --model DIR"
+        f"{lm.name} is a {lm.kind} model, and text tasks need a causal one; take track mini-text, or a causal model "
+        "with --model DIR"
     )
 
 
