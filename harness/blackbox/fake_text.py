@@ -97,6 +97,8 @@ class FakeTexts:
 class FakeWriter:
     """The fake as a model that writes; implements `harness.blackbox.text_model.TextModel`."""
 
+    soft = scores = True
+
     def __init__(self, free: FakeModel, task: TextTask, shots: Shots | None = None, service_s: float = 0.0) -> None:
         """Write for `task`.
 

@@ -45,6 +45,16 @@ class Encoded(Protocol):
 class TextModel(Protocol):
     """What a text task needs of a language model."""
 
+    @property
+    def soft(self) -> bool:
+        """Whether it takes soft prompts."""
+        ...
+
+    @property
+    def scores(self) -> bool:
+        """Whether it tells how likely a given text is."""
+        ...
+
     def encode(self, template: str, texts: tuple[Text, ...], mode: Mode | None, room: int) -> Any:
         """The texts under a template (`Encoded`), cut so that a prompt and `room` more tokens have room beside them.
 
