@@ -18,10 +18,14 @@ from harness.blackbox.in_process import InProcessTextBlackBox
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
-from harness.blackbox.text_pricing import TextPricing
+from harness.blackbox.text_model import Decoding
+from harness.blackbox.text_pricing import TextPricing, mode_of, only_member
+from harness.blackbox.text_query import only_soft
 
 if TYPE_CHECKING:
-    from harness.contract import Prompts, Shots, TextTask
+    from collections.abc import Sequence
+
+    from harness.contract import Answer, Prompts, Shots, Text, TextTask
     from harness.results.records import LedgerRow
 
 _LARGEST = 64 << 20
@@ -105,3 +109,22 @@ class FakeTextLM(InProcessTextBlackBox):
         """
         own = self._text_task.template if template is None else template
         return float(self.free.fake.quality(prompts, f"{own}{{mask}}").max())
+
+    def written(self, answer: Answer, texts: Sequence[Text]) -> list[str]:
+        """What an answer writes after texts, as the referee lets it write. Free.
+
+        Args:
+            answer: a template and a prompt.
+            texts: such as those of dev.
+
+        Returns:
+            One output for each text.
+
+        Example:
+            ``lm.written(answer, shots.dev.texts)[0] == shots.dev.references[0][0]``
+        """
+        task, member, model = self._text_task, only_member(answer), self.free.text_model()
+        how = Decoding(task.most_tokens, task.stop)
+        encoded = model.encode(member.template, tuple(texts), mode_of(member), task.most_tokens)
+        found = model.generate(only_soft(member.prompt), encoded, how, lambda _sequences: True)
+        return [task.output(text) for text in found.texts[0]]
