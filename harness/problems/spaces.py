@@ -173,7 +173,7 @@ def make_space(
         )
     if name in {"input", "deep", "mixed"} and not info.layers:
         raise InputError(
-            f'space "{name}" has soft prompts, and {info.name} takes none: it is an endpoint that gives text alone. Take '
+            f'space "{name}" has soft prompts, and {info.name} takes none: it is an endpoint of text alone. Take '
             + ('space="template"' if isinstance(task, TextTask) else 'space="words", or space="template"')
             + " with templates"
         )

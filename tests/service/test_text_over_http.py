@@ -109,14 +109,13 @@ def test_a_submission_for_classes_searches_a_text_task_over_http(house: TextHous
 
 
 def test_a_problem_over_http_learns_what_its_texts_cost(house: TextHouse) -> None:
-    with served(house.app) as url:
-        with harness.problem(TASK.name, url=url, token=house.token, dim=3) as problem:
-            assert problem.budget_left == CALLS
-            problem(np.zeros((1, 3)))
-            assert problem.budget_left == (ROWS - 16) // 16  # nine words and five tokens are four rows
-            problem(np.ones((problem.budget_left, 3)))
-            assert problem.budget_left == 0
-            assert problem.test_score() is None
+    with served(house.app) as url, harness.problem(TASK.name, url=url, token=house.token, dim=3) as problem:
+        assert problem.budget_left == CALLS
+        problem(np.zeros((1, 3)))
+        assert problem.budget_left == (ROWS - 16) // 16  # nine words and five tokens are four rows
+        problem(np.ones((problem.budget_left, 3)))
+        assert problem.budget_left == 0
+        assert problem.test_score() is None
     assert house.spent == ROWS
     with served(house.app) as url, open_box(url, house) as box, pytest.raises(QueryError, match="closed"):
         box.generate(None, box.shots.dev.texts)
