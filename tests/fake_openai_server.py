@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import math
+import random
+import re
 import threading
 import time
 from collections import Counter
@@ -31,6 +33,10 @@ class FakeServer:
         self.kind, self.values, self.encode, self.spell = kind, values, encode, spell
         self.embeds: Callable[[bytes], list[float]] | None = None
         """Log-probabilities after embeddings, for a server that takes ``prompt_embeds``."""
+        self.end: int | None = None
+        """The token that ends a text."""
+        self.echoes = kind in {"vllm", "plain"}
+        """Whether it gives prompts back with their log-probabilities."""
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.at_once, self._now, self._lock = 0, 0, threading.Lock()
@@ -125,8 +131,41 @@ class FakeServer:
         """How often each path was asked."""
         return Counter(path for path, _ in self.asked)
 
+    def written(self, body: dict[str, Any], ids: list[int], most: int) -> tuple[list[int], str, str]:
+        """Tokens that follow, the stop or the end among them; why it ended (eos, word, limit), and the stop."""
+        tokens: list[int] = []
+        chance = random.Random(body.get("seed", 0))  # noqa: S311 - of a made-up server
+        while len(tokens) < most:
+            values = self.values(ids + tokens)
+            if body.get("temperature"):
+                weights = [math.exp(value / body["temperature"]) for value in values]
+                tokens += chance.choices(range(len(values)), weights)
+            else:
+                tokens.append(max(range(len(values)), key=values.__getitem__))
+            if tokens[-1] == self.end:
+                return tokens, "eos", ""
+            text = self.text(tokens)
+            met = next((stop for stop in body.get("stop") or () if stop in text), "")
+            if met:
+                return tokens, "word", met
+        return tokens, "limit", ""
+
+    def text(self, tokens: list[int]) -> str:
+        """The text of tokens, without that of the end."""
+        return "".join(self.spell(token) for token in tokens if token != self.end)
+
     def _llama(self, body: dict[str, Any]) -> dict[str, Any]:
-        values = self.values(self.ids(body["prompt"]))
+        ids = self.ids(body["prompt"])
+        if "grammar" in body:
+            return self._forced(ids, [int(token) for token in re.findall(r"<\[(\d+)\]>", body["grammar"])])
+        if "n_probs" not in body:
+            tokens, why, stop = self.written(body, ids, body["n_predict"])
+            return {
+                "content": self.text(tokens).partition(stop)[0] if stop else self.text(tokens),
+                "truncated": False, "stop_type": why, "stopping_word": stop, "tokens": tokens,
+                "tokens_evaluated": len(ids), "tokens_predicted": len(tokens),
+            }  # fmt: skip
+        values = self.values(ids)
         name = "prob" if body.get("post_sampling_probs") else "logprob"
         if name == "prob":
             bias = dict.fromkeys(range(len(values)), 0.0) | dict(body.get("logit_bias", []))
@@ -137,33 +176,57 @@ class FakeServer:
         return {
             "content": "",
             "truncated": False,
-            "tokens_evaluated": len(self.ids(body["prompt"])),
+            "tokens_evaluated": len(ids),
             "tokens_predicted": 1,
             "completion_probabilities": [{**top[0], f"top_{name}s": top}],
         }
 
+    def _forced(self, ids: list[int], target: list[int]) -> dict[str, Any]:
+        """A reply whose tokens are those of a grammar, with the probabilities before it."""
+        listed = [
+            {"id": token, "token": self.spell(token), "logprob": self.values(ids + target[:n])[token]}
+            for n, token in enumerate(target)
+        ]
+        return {
+            "content": self.text(target), "truncated": False, "tokens_evaluated": len(ids),
+            "tokens_predicted": len(target), "completion_probabilities": listed,
+        }  # fmt: skip
+
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
         if "prompt_embeds" in body and self.embeds is not None:
             values, sent = self.embeds(base64.b64decode(body["prompt_embeds"])), 1
+            tokens, why, stop = [max(range(len(values)), key=values.__getitem__)], "limit", ""
         else:
-            values, sent = self.values(self.ids(body["prompt"])), len(self.ids(body["prompt"]))
-        best = max(range(len(values)), key=values.__getitem__)
-        choice: dict[str, Any] = {"text": self.spell(best), "index": 0, "finish_reason": "length"}
+            ids = self.ids(body["prompt"])
+            values, sent = self.values(ids), len(ids)
+            tokens, why, stop = self.written(body, ids, body.get("max_tokens", 16))
+        text = self.text(tokens)
+        if stop and not (self.kind == "vllm" and body.get("include_stop_str_in_output")):
+            text = text.partition(stop)[0]
+        finished = "length" if why == "limit" else "stop"
+        choice: dict[str, Any] = {"text": text, "index": 0, "finish_reason": finished}
         if body.get("logprobs") and self.kind != "text":
             order = sorted(range(len(values)), key=lambda token: -values[token])[: body["logprobs"]]
             if self.kind == "vllm" and body.get("logprob_token_ids"):
                 order = [*body["logprob_token_ids"]]
-            ids = body.get("return_tokens_as_token_ids") and self.kind == "vllm"
-            top = {f"token_id:{token}" if ids else self.spell(token): values[token] for token in order}
+            named = body.get("return_tokens_as_token_ids") and self.kind == "vllm"
+            top = {f"token_id:{token}" if named else self.spell(token): values[token] for token in order}
             choice["logprobs"] = {"top_logprobs": [top]}
-        usage = {"prompt_tokens": sent, "completion_tokens": body.get("max_tokens", 16)}
-        return {"choices": [choice], "usage": usage}
+        if body.get("echo") and self.echoes:
+            whole = self.ids(body["prompt"]) + tokens
+            values_of = [None, *(self.values(whole[:n])[whole[n]] for n in range(1, len(whole)))]
+            choice["logprobs"] = {"token_logprobs": values_of, "tokens": [self.spell(token) for token in whole]}
+            choice["text"] = self.text(whole)
+        return {"choices": [choice], "usage": {"prompt_tokens": sent, "completion_tokens": len(tokens)}}
 
     def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
         values = self.values(self.encode(body["messages"][0]["content"]))
         order = sorted(range(len(values)), key=lambda token: -values[token])[: body.get("top_logprobs", 1)]
         top = [{"token": self.spell(token).strip().title(), "logprob": values[token]} for token in order]
-        choice: dict[str, Any] = {"message": {"content": self.spell(order[0]).strip().title()}, "index": 0}
+        tokens, why, stop = self.written(body, self.encode(body["messages"][0]["content"]), body.get("max_tokens", 16))
+        text = self.text(tokens).partition(stop)[0] if stop else self.text(tokens)
+        choice: dict[str, Any] = {"message": {"content": text.strip().title()}, "index": 0}
+        choice["finish_reason"] = "length" if why == "limit" else "stop"
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
-        return {"choices": [choice], "usage": {"prompt_tokens": 30, "completion_tokens": 1}}
+        return {"choices": [choice], "usage": {"prompt_tokens": 30, "completion_tokens": len(tokens)}}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from harness.errors import ModelError
@@ -38,6 +39,28 @@ def quantised_weights() -> Path:
         return next(Path(located(load_track("api").model.source)).glob("*.gguf"))
     except ModelError as problem:
         pytest.skip(str(problem))
+
+
+def dequantised(source: Path, target: Path) -> Path:
+    """Write the weights of a GGUF file as float32, everything else as it is."""
+    import gguf
+
+    reader = gguf.GGUFReader(source)
+    named = reader.fields["general.architecture"]
+    writer = gguf.GGUFWriter(target, bytes(named.parts[named.data[0]]).decode())
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        value = 0 if name == "general.file_type" else field.contents()
+        writer.add_key_value(name, value, field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        writer.add_tensor(tensor.name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
 
 
 @contextlib.contextmanager

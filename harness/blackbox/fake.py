@@ -218,7 +218,7 @@ class FakeModel:
         """Effect e of prompt and weights: (candidates, EFFECTS). A template that is not the task's shifts it a bit."""
         shift = np.zeros(EFFECTS)
         if template != self.task.template:
-            shift = 0.3 * _rng(self.seed, template).standard_normal(EFFECTS)
+            shift = 0.3 * derived_rng(self.seed, template).standard_normal(EFFECTS)
         if isinstance(prompts, Weights):
             shift = shift + effect(prompts, self.info, self.seed, EFFECTS)
         prompts, shift = soft(prompts), np.atleast_2d(shift)
@@ -349,7 +349,8 @@ def _crc(text: str) -> int:
     return zlib.crc32(text.encode())
 
 
-def _rng(seed: int, *parts: str) -> np.random.Generator:
+def derived_rng(seed: int, *parts: str) -> np.random.Generator:
+    """Chance that depends on the seed and some texts alone."""
     return np.random.Generator(np.random.Philox(key=[seed, _crc("\0".join(parts)) + 1]))
 
 
@@ -371,7 +372,7 @@ def _draw(seed: int, text: Text, classes: int, width: int) -> _Draw:
     said = np.array(
         [[k == spoken for k in range(classes)] for spoken in speaks] or [[False] * classes], dtype=np.float64
     )
-    rng = _rng(seed, *text)
+    rng = derived_rng(seed, *text)
     return _Draw(
         counts - counts.mean(),
         _NOISE * rng.standard_normal(classes),
@@ -383,4 +384,4 @@ def _draw(seed: int, text: Text, classes: int, width: int) -> _Draw:
 
 @lru_cache(maxsize=1 << 16)
 def _stray(seed: int, text: Text, word: str) -> float:
-    return float(_NOISE * _rng(seed, *text, word).standard_normal()) - 1.0
+    return float(_NOISE * derived_rng(seed, *text, word).standard_normal()) - 1.0

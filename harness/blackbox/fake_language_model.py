@@ -2,53 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.blackbox.fake import FakeModel
+from harness.blackbox.fake_text import FakeTexts, FakeWriter, stand_in
 from harness.blackbox.fake_weights import count
-from harness.errors import QueryError
+from harness.contract import TextTask
+from harness.errors import ModelError, QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contract import FeatureKind, Mode, ModelInfo, Outputs, Prompts, Task, Text, WeightSpace
-
-
-@dataclass(frozen=True)
-class FakeTexts:
-    """Texts under one template. Their words count as tokens."""
-
-    template: str
-    texts: tuple[Text, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Words of all texts, the template not counted."""
-        return sum(own for own, _ in self.sizes)
-
-    @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """Of each text, its words and those of the template."""
-        others = len(self.template.split())
-        return tuple((sum(len(part.split()) for part in text), others) for text in self.texts)
+    from harness.contract import FeatureKind, Mode, ModelInfo, Outputs, Prompts, Shots, Task, Text, WeightSpace
 
 
 class FakeLanguageModel:
     """`FakeModel` with the interface of `LanguageModel`. A forward pass takes `service_s` seconds."""
 
-    name, kind, sha256, device, max_tokens = "fake", "masked", "fake", "cpu", 512
+    name, sha256, device, max_tokens = "fake", "fake", "cpu", 512
     traffic = None  # `harness.lm.served`: there is no server
 
-    def __init__(self, task: Task, seed: int = 0, service_s: float = 0.0) -> None:
-        """Plant an optimum for `task`."""
-        self.fake = FakeModel(task, seed, layers=3, width=16, prompt_tokens=4)
+    def __init__(
+        self, task: Task | TextTask, seed: int = 0, service_s: float = 0.0, shots: Shots | None = None
+    ) -> None:
+        """Plant an optimum for `task`. Of a text task, `shots` has the outputs that its texts want."""
+        self.kind: Literal["masked", "causal"] = "causal" if isinstance(task, TextTask) else "masked"
+        own = stand_in(task) if isinstance(task, TextTask) else task
+        self.fake = FakeModel(own, seed, layers=3, width=16, prompt_tokens=4)
+        self.fake.info = dataclasses.replace(self.fake.info, kind=self.kind)
+        self._writer = FakeWriter(self.fake, task, shots, service_s) if isinstance(task, TextTask) else None
         self.backbone = SimpleNamespace(width=16, layers=3)
         self.prompt_tokens = 4
         self.service_s = service_s
         self.forwards = 0
+
+    def text_model(self) -> FakeWriter:
+        """See `harness.blackbox.text_model.Writes`."""
+        if self._writer is None:
+            raise ModelError("this fake model was made for a task with classes; make one for a text task")
+        return self._writer
 
     def info(self, texts: Sequence[Text], template: str) -> ModelInfo:  # noqa: ARG002 - the real model uses them
         """See `LanguageModel`."""

@@ -126,6 +126,18 @@ class PricedModel:
         seen.add(new)
         return answered
 
+    def of_text(self) -> TextPricing:
+        """What answers `score` and `generate`.
+
+        Raises:
+            QueryError: the task has classes.
+        """
+        if self.text is None:
+            raise QueryError(
+                "this task has classes; likelihoods of texts and generated texts are for tasks whose answer is text"
+            )
+        return self.text
+
     def rows_each(self, query: Query, encoded: Any) -> int:
         """Rows that one candidate costs on the texts of a query: a text has as many as its tokens fill.
 

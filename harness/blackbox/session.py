@@ -249,13 +249,10 @@ class Session:
         query = frame.query(texts, space)
         if isinstance(frame, wire.QueryFrame):
             answered = self._priced.answer(query, body, self._meter, self._commit, self._seen)
-        elif self._priced.text is None:
-            raise QueryError(
-                "this task has classes; likelihoods of texts and generated texts are for tasks whose answer is text"
-            )
         else:
+            text = self._priced.of_text()
             about = self._about_text(frame, query)
-            answered = self._priced.text.answer(about, body, self._meter, self._commit, self._seen)
+            answered = text.answer(about, body, self._meter, self._commit, self._seen)
         if frame.texts in self._new:
             self._new.remove(frame.texts)
             self._asked(texts)

@@ -1,4 +1,4 @@
-"""A `TextBlackBox` over the socket: what the client of a text task asks beside other queries.
+"""What the client of a text task asks beside other queries, over a socket (`RemoteTextBlackBox`) or otherwise.
 
 A text task also answers `logits`, for solvers that only need a loss. Then a text has two classes. Class 0 is that the
 model says the text's reference, with p the geometric mean of its tokens' probabilities, and class 1 that it does not:
@@ -9,12 +9,13 @@ classification that tunes a prompt by its loss thus tunes it by likelihood.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.blackbox import wire
-from harness.blackbox.client import RemoteBlackBox
+from harness.blackbox.client import Asking, RemoteBlackBox
 from harness.blackbox.text_model import Decoding
 from harness.blackbox.text_query import TextQuery, only_soft
 from harness.contract import Budget, Coordinates, Generated, Likelihoods
@@ -22,7 +23,7 @@ from harness.errors import ProtocolError, QueryError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from harness.contract import FloatArray, Mode, ModelInfo, Prompts, Shots, SoftPrompts, Text, TextTask
 
@@ -30,26 +31,18 @@ _NEVER = 1e-7
 """Smallest probability that a text's reference is not said, so that its logarithm is finite."""
 
 
-class RemoteTextBlackBox(RemoteBlackBox):
-    """A `RemoteBlackBox` of a text task. Targets are sent once and then referred to by number, as texts are."""
+class AskingText(Asking):
+    """What a `TextBlackBox` is asked beside other queries. A subclass defines how a query is sent."""
 
-    def __init__(self, sock: socket.socket, info: ModelInfo, task: TextTask, budget: Budget, shots: Shots) -> None:
-        """Communicate over `sock`. `task` gives what a query leaves out, `shots` the references of their texts."""
-        super().__init__(sock, info, task, budget)
-        self._text_task, self._targets = task, dict[tuple[str, ...], int]()
-        self._said: dict[Text, str] = {}
-        for examples in (shots.dev, shots.train):
-            self._said.update(zip(examples.texts, task.targets(examples), strict=True))
+    _text_task: TextTask
+    _said: Mapping[Text, str]
+    """The references of train and dev as targets, by their texts."""
 
     def score(
         self, prompts: SoftPrompts | None, texts: Sequence[Text], targets: Sequence[str], template: str | None = None
     ) -> Likelihoods:
         """See `TextBlackBox`."""
-        asked = TextQuery.score(prompts, texts, targets, template)
-        reply = self._ask(wire.Score(*self._packed(asked), self._target_set(asked.targets)))
-        if not isinstance(reply, wire.Scored):
-            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Score")
-        self._budget = Budget(self._budget.rows_total, reply.rows_left, self._budget.train_rows)
+        reply = self._score(TextQuery.score(prompts, texts, targets, template))
         return Likelihoods(reply.values.values(3), np.array(reply.lengths, dtype=np.int64))
 
     def generate(
@@ -68,12 +61,7 @@ class RemoteTextBlackBox(RemoteBlackBox):
         how = Decoding(
             task.most_tokens if most_tokens is None else int(most_tokens), ends, float(temperature), int(seed)
         )
-        asked = TextQuery.generate(prompts, texts, template, how)
-        frame = wire.Generate(*self._packed(asked), how.most_tokens, how.stop, how.temperature, how.seed)
-        reply = self._ask(frame)
-        if not isinstance(reply, wire.Written):
-            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Generate")
-        self._budget = Budget(self._budget.rows_total, reply.rows_left, self._budget.train_rows)
+        reply = self._generate(TextQuery.generate(prompts, texts, template, how), how)
         return Generated(reply.texts, np.array(reply.tokens, dtype=np.int64), reply.cut)
 
     def logits(
@@ -98,6 +86,47 @@ class RemoteTextBlackBox(RemoteBlackBox):
         likely = self.score(soft, texts, [self._said[text] for text in asked], template).means
         p = np.exp(likely)
         return np.stack([likely, np.log(np.maximum(1 - p, _NEVER))], axis=-1).astype(np.float32)
+
+    @abstractmethod
+    def _score(self, asked: TextQuery) -> wire.Scored:
+        """Send a query and return its reply. Afterwards the budget is the one in the reply."""
+
+    @abstractmethod
+    def _generate(self, asked: TextQuery, how: Decoding) -> wire.Written:
+        """Send a query that is decoded as `how` says, and return its reply; the budget is as after `_score`."""
+
+
+def said(task: TextTask, shots: Shots) -> dict[Text, str]:
+    """The references of train and dev as targets, by their texts."""
+    found: dict[Text, str] = {}
+    for examples in (shots.dev, shots.train):
+        found.update(zip(examples.texts, task.targets(examples), strict=True))
+    return found
+
+
+class RemoteTextBlackBox(AskingText, RemoteBlackBox):
+    """A `RemoteBlackBox` of a text task. Targets are sent once and then referred to by number, as texts are."""
+
+    def __init__(self, sock: socket.socket, info: ModelInfo, task: TextTask, budget: Budget, shots: Shots) -> None:
+        """Communicate over `sock`. `task` gives what a query leaves out, `shots` the references of their texts."""
+        super().__init__(sock, info, task, budget)
+        self._text_task, self._targets = task, dict[tuple[str, ...], int]()
+        self._said = said(task, shots)
+
+    def _score(self, asked: TextQuery) -> wire.Scored:
+        reply = self._ask(wire.Score(*self._packed(asked), self._target_set(asked.targets)))
+        if not isinstance(reply, wire.Scored):
+            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Score")
+        self._budget = Budget(self._budget.rows_total, reply.rows_left, self._budget.train_rows)
+        return reply
+
+    def _generate(self, asked: TextQuery, how: Decoding) -> wire.Written:
+        frame = wire.Generate(*self._packed(asked), how.most_tokens, how.stop, how.temperature, how.seed)
+        reply = self._ask(frame)
+        if not isinstance(reply, wire.Written):
+            raise ProtocolError(f"unexpected reply {type(reply).__name__} to Generate")
+        self._budget = Budget(self._budget.rows_total, reply.rows_left, self._budget.train_rows)
+        return reply
 
     def _packed(self, asked: TextQuery) -> tuple[int, str, wire.Array | None, Mode, int | None]:
         query = asked.query

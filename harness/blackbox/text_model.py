@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +45,16 @@ class Encoded(Protocol):
 class TextModel(Protocol):
     """What a text task needs of a language model."""
 
+    @property
+    def soft(self) -> bool:
+        """Whether it takes soft prompts."""
+        ...
+
+    @property
+    def scores(self) -> bool:
+        """Whether it tells how likely a given text is."""
+        ...
+
     def encode(self, template: str, texts: tuple[Text, ...], mode: Mode | None, room: int) -> Any:
         """The texts under a template (`Encoded`), cut so that a prompt and `room` more tokens have room beside them.
 
@@ -72,5 +82,18 @@ class TextModel(Protocol):
 
         `go_on` is asked before each step, with the numbers of the sequences (``candidate * texts + text``) that would
         get one more token each. Where it says no, writing ends.
+        """
+        ...
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A language model that has a text model of its own, such as one on a server."""
+
+    def text_model(self) -> TextModel:
+        """What a text task needs of it.
+
+        Raises:
+            ModelError: it does not write, or does not say how likely texts are. The message says why.
         """
         ...

@@ -80,6 +80,19 @@ class TextPricing:
         seen.add(answered.new)
         return answered
 
+    def score_rows(self, texts: Sequence[Text], targets: Sequence[str]) -> list[int]:
+        """Rows that one candidate costs on each text with its target, under the task's template. Free.
+
+        Raises:
+            QueryError: they do not fit, or the model tells no likelihoods.
+        """
+        ids = self.text_lm.target_ids(targets)
+        encoded: Encoded = self.text_lm.encode(self.task.template, tuple(texts), None, max(map(len, ids)))
+        return self._score_rows(encoded, ids)
+
+    def _score_rows(self, encoded: Encoded, targets: Sequence[tuple[int, ...]]) -> list[int]:
+        return [self._rows(own + len(target)) for (own, _), target in zip(encoded.sizes, targets, strict=True)]
+
     def _scored(
         self, asked: TextQuery, prompts: SoftPrompts | None, template: str, meter: Meter
     ) -> tuple[wire.Scored, Encoded, int]:
@@ -92,8 +105,7 @@ class TextPricing:
                 f"the reply would have {reply:,} bytes; {self.frame_bytes:,} are allowed. Ask for fewer rows at once"
             )
         encoded: Encoded = self.text_lm.encode(template, query.texts, query.mode, longest)
-        sizes = [own + len(target) for (own, _), target in zip(encoded.sizes, targets, strict=True)]
-        meter.charge(query.candidates, sum(map(self._rows, sizes)))
+        meter.charge(query.candidates, sum(self._score_rows(encoded, targets)))
         found = self.text_lm.score(prompts, encoded, targets)
         written = query.candidates * sum(map(len, targets))
         values = wire.Array.of(found.values)

@@ -74,7 +74,7 @@ def bench(
     from harness.leaderboard.table import write_records  # noqa: PLC0415
     from harness.problems.bench import Suite, run  # noqa: PLC0415
     from harness.problems.logs import write_coco, write_ioh  # noqa: PLC0415
-    from harness.problems.problem import LOWER_BOUND  # noqa: PLC0415
+    from harness.problems.objective import LOWER_BOUND  # noqa: PLC0415
     from harness.problems.spec import Spec  # noqa: PLC0415
     from harness.problems.trials import ranking  # noqa: PLC0415
 
@@ -103,7 +103,8 @@ def bench(
         write_ioh(folder / "ioh", trials)
         written.append("ioh/")
     if as_json:
-        print_json({"ranking": _without_nan(rows), "trials": [trial.row() for trial in trials], "failed": lines.lost})
+        each = _without_nan([trial.row() for trial in trials])
+        print_json({"ranking": _without_nan(rows), "trials": each, "failed": lines.lost})
     else:
         out.print(_table(rows))
         for line in _differences(rows):
@@ -186,6 +187,8 @@ def _shown(name: str, value: object) -> str:
     """A cell of the table: scores in points."""
     if not isinstance(value, float):
         return escape(str(value))
+    if math.isnan(value):
+        return "-"
     if name in {"train_score", "test_score", "gap"}:
         return f"{100 * value:.1f}"
     return f"{value:.4f}" if name == "train_loss" else f"{value:.2f}"

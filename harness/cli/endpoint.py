@@ -43,13 +43,14 @@ def endpoint(
     chosen = replaced(load_track(track), overrides)
     lm = connect(chosen.model, chosen.prompt, url, overrides.served_model)
     try:
+        found, text = lm.found, lm.text_found
         if as_json:
-            found = lm.found
             shown = ("url", "server", "model", "context", "gives", "takes_ids", "varies")
-            refused = [dataclasses.asdict(each) for each in found.refused]
-            print_json({name: getattr(found, name) for name in shown} | {"refused": refused})
+            refused = [dataclasses.asdict(each) for each in (*found.refused, *text.refused)]
+            written = {"scores": None if text.scores is None else text.scores.name, "writes": text.writes.name}
+            print_json({name: getattr(found, name) for name in shown} | {"text": written, "refused": refused})
             return
-        say("\n".join([*lm.found.lines(), f"{lm.asked} requests were sent to find out"]))
+        say("\n".join([*lm.found.lines(), *text.lines(), f"{lm.asked} requests were sent to find out"]))
     finally:
         lm.close()
 

@@ -21,7 +21,7 @@ from harness.blackbox.checkpoints import Deadline, at_checkpoints, checkpoint
 from harness.blackbox.lock import waited_s
 from harness.contract import TextTask
 from harness.errors import AnswerError, DeviceMemoryError
-from harness.evaluation.text_cells import scored, write
+from harness.evaluation.text_cells import Told, nobody, scored, write
 from harness.results.records import KeptAnswer
 from harness.solving import answers
 
@@ -55,7 +55,7 @@ def tested_by(lm: M, spec: TrackTask) -> M:
 
 
 def predicted(
-    answer: Answer, task: Task | TextTask, lm: Served, test: Examples
+    answer: Answer, task: Task | TextTask, lm: Served, test: Examples, told: Told = nobody
 ) -> tuple[IntArray, tuple[str, ...] | None]:
     """What an answer predicts on a test set.
 
@@ -64,6 +64,7 @@ def predicted(
         task: of either kind.
         lm: the model that reads the test texts.
         test: the test set.
+        told: of a text task gets how many texts are written, from time to time.
 
     Returns:
         Predictions (texts,): classes, or of a text task the scores of its outputs, with the outputs beside them.
@@ -72,7 +73,7 @@ def predicted(
         AnswerError: the answer does not fit the model, or leads to numbers that are not finite.
     """
     if isinstance(task, TextTask):
-        outputs = write(answer, task, lm, test.texts)
+        outputs = write(answer, task, lm, test.texts, told)
         return scored(task, outputs, test), outputs
     return np.asarray(answers.probabilities(answer, task, lm, test.texts, checkpoint).argmax(axis=1)), None
 
@@ -83,6 +84,7 @@ def apply(
     test: Examples,
     lm: Served,
     seconds: float,
+    told: Told = nobody,
 ) -> Applied:
     """Compute the predictions of every kept incumbent, once for each distinct answer.
 
@@ -92,6 +94,7 @@ def apply(
         test: the test set.
         lm: the model as the submission met it.
         seconds: time limit for all answers together. Time that other work takes in between is not counted.
+        told: of a text task gets how many texts all answers together have written, and will write.
 
     Returns:
         What is to be stored. An answer that cannot be applied within the limits gives a status, not an exception.
@@ -100,16 +103,21 @@ def apply(
     before, waited = time.perf_counter(), waited_s()
     known: dict[bytes, tuple[IntArray, tuple[str, ...] | None]] = {}
     kept, status, problem = [], "ok", ""
+    distinct = len({incumbent.blob for incumbent in incumbents.values()})
+
+    def so_far(written: int, texts: int) -> None:
+        told(len(known) * texts + written, distinct * texts)
+
     try:
         with at_checkpoints(deadline.check):
             for mark, incumbent in sorted(incumbents.items()):
                 if incumbent.blob not in known:
-                    known[incumbent.blob] = predicted(incumbent.answer, task, lm, test)
+                    known[incumbent.blob] = predicted(incumbent.answer, task, lm, test, so_far)
                 kept.append(KeptAnswer(mark, incumbent.rows, incumbent.blob, *known[incumbent.blob]))
     except AnswerError as refused:
         status, problem = "invalid_answer", str(refused)
     except TimeoutError:
-        done = f"{len(known)} of {len({incumbent.blob for incumbent in incumbents.values()})} answers"
+        done = f"{len(known)} of {distinct} answers"
         status = "too_costly"
         problem = (
             f"{done} were applied to the {len(test):,} test texts in {deadline.seconds:g} s, the limit of this track "

@@ -38,6 +38,8 @@ _SHORT: dict[str, str] = {
     "token_f1": "F1",
 }
 """How metrics are called in a line of a cell."""
+_TOLD_S = 30.0
+"""Seconds between two lines about test texts that are being written."""
 
 
 class PlainProgress:
@@ -58,6 +60,8 @@ class PlainProgress:
         """Entries that were stopped before all cells were run, with the reason."""
         self._unscored: dict[str, set[str]] = {}
         """For each entry with unfinished cells: the tasks without a finished cell."""
+        self._told: float | None = None
+        """When there was a line about test texts, or would have been one."""
 
     def __enter__(self) -> Self:
         """Start; there is nothing to do."""
@@ -103,7 +107,18 @@ class PlainProgress:
         """See `harness.evaluation.run.Progress`."""
 
     def spent(self, rows: int, note: Mapping[str, float]) -> None:
-        """See `harness.evaluation.run.Progress`."""
+        """See `harness.evaluation.run.Progress`. Of texts that are written, there is a line twice a minute."""
+        del rows
+        if "texts" in note and note["written"] < note["texts"] and self._due():
+            self.console.print(f"  {_written(note)}", soft_wrap=True)
+
+    def _due(self) -> bool:
+        """Whether it is time for the next line about test texts. The first one comes half a minute after the start."""
+        now = time.monotonic()
+        due = self._told is not None and now - self._told >= _TOLD_S
+        if due or self._told is None:
+            self._told = now
+        return due
 
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
         """See `harness.evaluation.run.Progress`."""
@@ -184,6 +199,9 @@ class LiveProgress(PlainProgress):
         """See `harness.evaluation.run.Progress`."""
         if self._task is None or self._cell is None:
             return
+        if "texts" in note:
+            self._bar.update(self._task, completed=note["written"], total=note["texts"], calls=_written(note), note="")
+            return
         shown = f"loss {note['loss']:.4f}" if "loss" in note else ""
         calls = f"{rows / self._train_rows:,.0f}/{self._cell.spec.calls} calls"
         self._bar.update(self._task, completed=rows, calls=calls, note=shown)
@@ -194,6 +212,11 @@ class LiveProgress(PlainProgress):
             self._bar.remove_task(self._task)
         self._task = None
         super().ended(entry, cell, verdict)
+
+
+def _written(note: Mapping[str, float]) -> str:
+    """How far the writing of test texts is."""
+    return f"{note['written']:,.0f} of {note['texts']:,.0f} test texts written"
 
 
 class JsonProgress(PlainProgress):
@@ -228,6 +251,12 @@ class JsonProgress(PlainProgress):
             place = {"event": "before", "entry": entry, "task": cell.task.name, "split": cell.split}
             known = {"status": stored.status, "score": stored_score(cell, stored)}
             self._write({**place, **known, "calls": round(stored.record.calls_spent, 4)})
+
+    def spent(self, rows: int, note: Mapping[str, float]) -> None:
+        """See `harness.evaluation.run.Progress`."""
+        del rows
+        if "texts" in note and self._due():
+            self._write({"event": "writing", "written": note["written"], "texts": note["texts"]})
 
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
         """See `harness.evaluation.run.Progress`."""

@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -154,7 +155,8 @@ def run_cell(
     if status == "crashed" and lm.lacks:
         detail = f"{lm.lacks}\n{detail}"
     test = load_test(cell.file, cell.source)  # only now, after the worker is dead
-    applied = apply(tuning.incumbents, cell.task, test, tested_by(lm, cell.spec), cell.limits.answers.seconds)
+    told = partial(_written, watch, meter.spent)
+    applied = apply(tuning.incumbents, cell.task, test, tested_by(lm, cell.spec), cell.limits.answers.seconds, told)
     if applied.problem and status in COUNTS:  # a failure keeps its own reason
         status, detail = applied.status, applied.problem
     record = dataclasses.replace(
@@ -180,6 +182,11 @@ def run_cell(
         asked=session.asked if tuning.usage.queries else None,
     )
     return _finished(cell, attempt, status, record, applied, lm)
+
+
+def _written(watch: Watch, spent: int, written: int, texts: int) -> None:
+    """Tell whoever watches a cell how many test texts its answers have written."""
+    watch(spent, {"written": written, "texts": texts})
 
 
 def priced_model(cell: Cell, shots: Shots, lm: Served) -> PricedModel:

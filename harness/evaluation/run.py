@@ -62,7 +62,10 @@ class Progress(Protocol):
         ...
 
     def spent(self, rows: int, note: Mapping[str, float]) -> None:
-        """Rows charged so far in this cell, and the note of the current answer."""
+        """Rows charged so far in this cell, and the note of the current answer.
+
+        When the submission is gone and its answers write, the note has how many test texts are `written`, of `texts`.
+        """
         ...
 
     def ended(self, entry: str, cell: Cell, verdict: Verdict) -> None:
@@ -231,7 +234,8 @@ class Evaluation:
     def tell(self, told: Callable[[Sequence[str]], None], patience_s: float | None = None) -> None:
         """Say what the server of a served model gives, and later when it makes requests wait (`EndpointModel.tell`)."""
         if self._server is not None:
-            told(self._server.found.lines())
+            of_text = any(not cell.task.classes for cell in self.cells)
+            told([*self._server.found.lines(), *(self._server.text_found.lines() if of_text else ())])
             self._server.tell(lambda line: told([line]), patience_s)
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ so that everything that is computed of predictions (ranks, intervals, curves ove
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -21,12 +22,21 @@ from harness.evaluation.text_metrics import scores
 from harness.solving.metrics import TEXT_SCALE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from harness.contract import Answer, Examples, IntArray, Task, Text
     from harness.lm.served import Served
 
+Told: TypeAlias = "Callable[[int, int], None]"
+"""Gets how many test texts are written, and how many there are."""
 _TEXTS_AT_ONCE = 256
+_ASKED_AT_ONCE = 16
+"""The same of a server, which is asked for each text by itself."""
+_TOLD_S = 0.5
+
+
+def nobody(_written: int, _texts: int) -> None:
+    """Tell nobody."""
 
 
 def read_as(task: Task | TextTask) -> str:
@@ -60,7 +70,7 @@ def pricing_of(task: TextTask, lm: Served, frame_bytes: int, row_tokens: int | N
     return TextPricing(lm, text_model(lm), task, frame_bytes, row_tokens)
 
 
-def write(answer: Answer, task: TextTask, lm: Served, texts: Sequence[Text]) -> tuple[str, ...]:
+def write(answer: Answer, task: TextTask, lm: Served, texts: Sequence[Text], told: Told = nobody) -> tuple[str, ...]:
     """What an answer writes after each text.
 
     Args:
@@ -68,6 +78,7 @@ def write(answer: Answer, task: TextTask, lm: Served, texts: Sequence[Text]) -> 
         task: gives stops and the longest output.
         lm: the model.
         texts: of the test set.
+        told: gets how many texts are written, from time to time.
 
     Returns:
         One output for each text, cut by the stops.
@@ -78,17 +89,36 @@ def write(answer: Answer, task: TextTask, lm: Served, texts: Sequence[Text]) -> 
     from harness.lm.generation import text_model  # noqa: PLC0415 - torch
 
     model, member, found = text_model(lm), only_member(answer), list[str]()
-    how = Decoding(task.most_tokens, task.stop)
+    how, at_once = Decoding(task.most_tokens, task.stop), _TEXTS_AT_ONCE if model.soft else _ASKED_AT_ONCE
     try:
         lm.check(member.prompt)
-        for first in range(0, len(texts), _TEXTS_AT_ONCE):
-            some = tuple(texts[first : first + _TEXTS_AT_ONCE])
+        for first in range(0, len(texts), at_once):
+            some = tuple(texts[first : first + at_once])
             encoded = model.encode(member.template, some, mode_of(member), task.most_tokens)
-            found += model.generate(only_soft(member.prompt), encoded, how, lambda _sequences: True).texts[0]
+            counted = _Counted(first, len(texts), told)
+            found += model.generate(only_soft(member.prompt), encoded, how, counted).texts[0]
+            told(len(found), len(texts))
             checkpoint()
     except QueryError as problem:
         raise AnswerError(f"the model refuses this answer: {problem}") from problem
     return tuple(map(task.output, found))
+
+
+class _Counted:
+    """Lets a model write on, and tells how many texts have ended: those that were begun and are not going on."""
+
+    def __init__(self, before: int, texts: int, told: Told) -> None:
+        """Tell `told` about `texts` texts, `before` of which were written before."""
+        self._before, self._texts, self._told = before, texts, told
+        self._begun, self._next = set[int](), 0.0
+
+    def __call__(self, sequences: Sequence[int]) -> bool:
+        """Count the sequences that go on."""
+        self._begun.update(sequences)
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _TOLD_S
+            self._told(self._before + len(self._begun) - len(sequences), self._texts)
+        return True
 
 
 def scored(task: TextTask, outputs: Sequence[str], test: Examples) -> IntArray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import InputError
+from harness.evaluation.text_cells import with_classes
 from harness.leaks.last_layer import FEWEST_ROWS, Stolen, collect, random_texts, random_words, steal, steps
 from harness.problems.cells import LocalCell, PlannedRun
 
@@ -84,7 +85,8 @@ def extract(
         raise InputError(f"--rows {rows}: at least {FEWEST_ROWS} rows are needed to see anything of the last layer")
     run = PlannedRun(NAME, {"seed": str(seed)}, seed, {"seed": seed})
     own = LocalCell(evaluation, cell, store, run)
-    lm, task, model, rng = own.lm, own.task, evaluation.model_for(cell), np.random.default_rng(seed)
+    lm, task = own.lm, with_classes(cell.task, "harness leaks")
+    model, rng = evaluation.model_for(cell), np.random.default_rng(seed)
     width = lm.info.width
     wanted = rows or round(ROWS_PER_DIMENSION * width)
     asked = random_words(lm, words or min(WORDS_PER_DIMENSION * width, _most(lm.vocabulary())), rng, task.words)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.blackbox.text_model import Decoding
 from harness.contract import Subspace, TextTask
 from harness.results.records import Fingerprint
 
@@ -67,13 +68,25 @@ def probe(lm: Served, task: Task | TextTask) -> Fingerprint:
 
 
 def _of_text(lm: Served, task: TextTask, texts: tuple[Text, ...]) -> Fingerprint:
-    """Log-likelihoods of `SAID` after the texts, under the same prompts."""
+    """Log-likelihoods of `SAID` after the texts, under the same prompts; of a served model under the bare template.
+
+    Of a server that tells no likelihoods, it is what it writes greedily: the digest of the texts, and their lengths.
+    """
     from harness.lm.generation import text_model  # noqa: PLC0415 - torch, which planning does without
 
     model = text_model(lm)
+    if not model.scores:
+        how = Decoding(task.most_tokens, task.stop)
+        encoded = model.encode(task.template, texts, None, task.most_tokens)
+        written = model.generate(None, encoded, how, lambda _sequences: True).texts[0]
+        digest = hashlib.sha256("\0".join(written).encode()).hexdigest()[:16]
+        return Fingerprint(digest, tuple(float(len(text)) for text in written))
+    ids = model.target_ids([SAID] * len(texts))
+    if not model.soft:
+        encoded = model.encode(task.template, texts, None, len(ids[0]))
+        return _of(model.score(None, encoded, ids).values.astype(np.float64))
     space = Subspace(_DIM, lm.info(texts, f"{task.template}{{mask}}").hidden_std, lm.prompt_tokens, seed=_SEED)
     z = np.random.Generator(np.random.Philox(key=[_SEED, 0])).standard_normal((lm.backbone.layers, _DIM))
-    ids = model.target_ids([SAID] * len(texts))
     encoded = model.encode(task.template, texts, "add", len(ids[0]))
     return _of(model.score(space.at(np.stack([np.zeros_like(z), z])), encoded, ids).values.astype(np.float64))
 

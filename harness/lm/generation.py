@@ -16,20 +16,22 @@ import numpy as np
 import torch
 
 from harness.blackbox.checkpoints import checkpoint
+from harness.blackbox.text_model import Writes
 from harness.contract import Generated, Likelihoods
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones.plain import PlainBackbone
 from harness.lm.backbones.stepping import begin, cache_bytes
 from harness.lm.device import memory_for
 from harness.lm.model import LanguageModel
-from harness.lm.text import Encoded, TextSet, encode
+from harness.lm.text import VERBATIM, Encoded, TextSet, continued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from harness.blackbox.text_model import Decoding
+    from harness.blackbox.text_model import Decoding, TextModel
     from harness.contract import Mode, SoftPrompts, Text
     from harness.lm.backbones.base import Batch
+    from harness.lm.served import Served
 
 CACHE_BYTES = 512 << 20
 """Memory for the keys and values of the sequences that are written at once."""
@@ -38,26 +40,29 @@ _LEFT = 0.75
 """Share of a batch's sequences below which those that have ended are taken out of its memory."""
 
 
-def text_model(lm: object) -> Generation:
+def text_model(lm: Served | LanguageModel) -> TextModel:
     """What a text task needs of a model.
 
     Args:
         lm: with which cells are run.
 
     Raises:
-        ModelError: it is no causal model of this process.
+        ModelError: it is no causal model, or a server that does not give what is needed.
     """
+    if isinstance(lm, Writes):
+        return lm.text_model()
     if isinstance(lm, LanguageModel) and lm.kind == "causal" and isinstance(lm.backbone, PlainBackbone):
         return Generation(lm)
-    what = f"a {lm.kind} model" if isinstance(lm, LanguageModel) else "a model on a server"
     raise ModelError(
-        f"{getattr(lm, 'name', lm)} is {what}, and text tasks need a causal one in this process; take track mini-text, "
-        "or a causal model with --model DIR"
+        f"{lm.name} is a {lm.kind} model, and text tasks need a causal one; take track mini-text, or a causal model "
+        "with --model DIR"
     )
 
 
 class Generation:
     """A causal `LanguageModel` as text tasks use it; implements `harness.blackbox.text_model.TextModel`."""
+
+    soft = scores = True
 
     def __init__(self, lm: LanguageModel) -> None:
         """Use the weights, tokenizer and limits of `lm`."""
@@ -69,11 +74,7 @@ class Generation:
         longest = lm.max_tokens - (0 if mode is None else lm.prompt_tokens) - room
         if longest < 1:
             raise QueryError(f"{room:,} tokens of output; {lm.name} takes {lm.max_tokens:,} with text and prompt")
-        found = []
-        for text in texts:
-            checkpoint()
-            found.append(encode(lm.tokenizer, "causal", f"{template}{{mask}}", text, longest, to_continue=True))
-        return TextSet(tuple(found))
+        return continued(lm.tokenizer, template, texts, longest)
 
     def target_ids(self, targets: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """See `TextModel`."""
@@ -197,12 +198,12 @@ class Generation:
         tokenizer = self._lm.tokenizer
         if ids[-1] in self._end_ids or len(ids) >= how.most_tokens:
             return True
-        return bool(how.stop) and any(stop in tokenizer.decode(ids, **_VERBATIM) for stop in how.stop)
+        return bool(how.stop) and any(stop in tokenizer.decode(ids, **VERBATIM) for stop in how.stop)
 
     def _text(self, ids: list[int]) -> str:
         """What was written; the token that ends a text is not part of it."""
         kept = ids[:-1] if ids and ids[-1] in self._end_ids else ids
-        return str(self._lm.tokenizer.decode(kept, **_VERBATIM)) if kept else ""
+        return str(self._lm.tokenizer.decode(kept, **VERBATIM)) if kept else ""
 
     @property
     def _end_ids(self) -> set[int]:
@@ -232,9 +233,6 @@ class Generation:
         if self._lm._block is not None:
             return batch
         return replace(batch, prefix=_common(batch))
-
-
-_VERBATIM = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
 
 
 @dataclass

@@ -113,6 +113,8 @@ def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
     if gguf:
         options["gguf_file"] = gguf.name
     auto = getattr(transformers, _AUTO[spec.kind])
+    if gguf:
+        _without_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
         use_safetensors = {} if gguf else {"use_safetensors": True}
@@ -133,6 +135,14 @@ def _from_hub_format(spec: ModelSpec) -> tuple[Any, Any, str]:
             f"{missing[0]}; give a checkpoint saved with its language-model head, of kind {spec.kind}"
         )
     return model, tokenizer, _state_sha256(model)
+
+
+def _without_bar() -> None:
+    """Let transformers convert a GGUF file silently: its bar is one of tqdm's own, which no setting of it hides."""
+    from transformers import modeling_gguf_pytorch_utils as converting  # noqa: PLC0415 - seconds to import
+
+    if hasattr(converting, "tqdm"):
+        converting.tqdm = lambda tensors, **_: tensors
 
 
 def _state_sha256(model: Any) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from harness.contract import Text
     from harness.lm.backbones.base import Kind
 
+VERBATIM = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+"""How tokens become text that is nothing but theirs."""
 SENTINEL = "<extra_id_0>"
 """T5's token for the first gap in a text. It takes the place of a mask token."""
 
@@ -159,6 +161,19 @@ def text_set(tokenizer: Any, kind: Kind, template: str, texts: Sequence[Text], l
         checkpoint()
         encoded.append(encode(tokenizer, kind, template, text, longest))
     return TextSet(tuple(encoded))
+
+
+def continued(tokenizer: Any, template: str, texts: Sequence[Text], longest: int) -> TextSet:
+    """Texts after which a causal model goes on, tokenised as `encode` does, with a checkpoint before each text.
+
+    Raises:
+        QueryError: the template is malformed, or does not fit.
+    """
+    found = []
+    for text in texts:
+        checkpoint()
+        found.append(encode(tokenizer, "causal", f"{template}{{mask}}", text, longest, to_continue=True))
+    return TextSet(tuple(found))
 
 
 def _fill(template: str, text: Text, mask: str, whole: bool) -> tuple[str, list[tuple[int, int]], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from harness.blackbox.fake import FakeLM, fake_examples, fake_shots, fake_task
-from harness.blackbox.in_process import InProcessBlackBox
+from harness.blackbox.fake_text import fake_text_examples, fake_text_shots, fake_text_task
+from harness.blackbox.fake_text_lm import FakeTextLM
+from harness.blackbox.in_process import in_process
 from harness.blackbox.meter import Meter
 from harness.blackbox.session import Session
+from harness.contract import TextTask
 from harness.errors import HarnessError, InputError
 from harness.evaluation.billing import between
 from harness.evaluation.referee import HandedIn, priced_model, score_handed
-from harness.evaluation.text_cells import with_classes
+from harness.evaluation.text_cells import read_as
 from harness.sandbox.submission import entry_name
 from harness.solving import answers
 from harness.solving.metrics import cell_score
@@ -28,7 +32,7 @@ from harness.tracks.tiers import IN_PROCESS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.contract import Answer, BlackBox, Shots, Task
+    from harness.contract import Answer, BlackBox, IntArray, Shots, Task
     from harness.evaluation.referee import Cell
     from harness.evaluation.run import Evaluation
     from harness.results.records import LedgerRow
@@ -48,13 +52,17 @@ class ProblemCell(Protocol):
         ...
 
     @property
-    def task(self) -> Task:
+    def task(self) -> Task | TextTask:
         """The cell's task."""
         ...
 
     @property
     def shots(self) -> Shots:
         """The few-shot examples."""
+        ...
+
+    def costs(self) -> IntArray:
+        """Rows that one candidate costs on each training text: (texts,), as far as it is known. Free."""
         ...
 
     def offer(self, answer: Answer) -> None:
@@ -116,13 +124,14 @@ class LocalCell:
         """Use `cell` as part of `run`. If it is `alone`, `close` closes the store and the connections to a server."""
         self._evaluation, self._cell, self._store, self._run = evaluation, cell, store, run
         self._model, self._alone = evaluation.model_for(cell), alone
-        self.task = with_classes(cell.task, "harness.problem")
+        self.task = cell.task
         self.shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
         meter = Meter(cell.spec.calls, len(self.shots.train))
         self._meter = meter
-        self._session = Session(priced_model(cell, self.shots, self._model), meter, self)
-        info = self._model.info(self.shots.train.texts, self.task.template)
-        self.lm = InProcessBlackBox(self._session, info, self.task, meter.budget)
+        self._priced = priced_model(cell, self.shots, self._model)
+        self._session = Session(self._priced, meter, self)
+        info = self._model.info(self.shots.train.texts, read_as(self.task))
+        self.lm = in_process(self._session, info, self.task, meter.budget, self.shots)
         self.lm.ready(dict(run.config))
         self._began, self._idle, self.stored = time.perf_counter(), self._model.traffic, False
 
@@ -134,6 +143,17 @@ class LocalCell:
     def record(self, row: LedgerRow) -> None:
         """See `harness.blackbox.session.Ledger`."""
         self._attempt.record(row)
+
+    def costs(self) -> IntArray:
+        """See `ProblemCell`."""
+        train, task = self.shots.train, self.task
+        if isinstance(task, TextTask):
+            return np.array(self._priced.of_text().score_rows(train.texts, task.targets(train)), dtype=np.int64)
+        size = self._priced.row_tokens
+        if size is None:
+            return np.ones(len(train), dtype=np.int64)
+        sizes = self._model.text_set(task.template, train.texts).sizes
+        return np.array([max(1, math.ceil(own / size)) for own, _ in sizes], dtype=np.int64)
 
     def offer(self, answer: Answer) -> None:
         """See `ProblemCell`."""
@@ -179,6 +199,10 @@ class ServiceCell:
         self.lm, self.task, self.shots = box, box.task, box.shots
         self._last: Answer | None = None
 
+    def costs(self) -> IntArray:
+        """See `ProblemCell`. A service does not say what a text costs before it is asked about."""
+        return np.ones(len(self.shots.train), dtype=np.int64)
+
     def offer(self, answer: Answer) -> None:
         """See `ProblemCell`. The answer is kept here, because a service accepts only one answer."""
         self._last = answer
@@ -210,6 +234,10 @@ class FakeCell:
         self.lm = FakeLM.for_task(self.task, self.shots, calls)
         self._last: Answer | None = None
 
+    def costs(self) -> IntArray:
+        """See `ProblemCell`."""
+        return np.ones(len(self.shots.train), dtype=np.int64)
+
     def offer(self, answer: Answer) -> None:
         """See `ProblemCell`."""
         self._last = answer
@@ -220,6 +248,42 @@ class FakeCell:
             raise InputError("no candidate was evaluated yet, so there is no answer to score")
         p = answers.probabilities(self._last, self.task, self.lm.free, self._test.texts)
         return cell_score(self.task.metric, p.argmax(axis=1), self._test.labels, len(self.task.classes))
+
+    def digests(self) -> tuple[str, ...]:
+        """See `ProblemCell`."""
+        return ()
+
+    def close(self) -> None:
+        """See `ProblemCell`."""
+
+
+class FakeTextCell:
+    """The fake model with its made-up text task: milliseconds a query, no torch, nothing stored."""
+
+    def __init__(self, split: int, calls: int) -> None:
+        """Draw the examples of a split; the model and the test set are the same for all splits."""
+        self.task = fake_text_task()
+        self.shots = fake_text_shots(np.random.default_rng(split))
+        self._test = fake_text_examples(FAKE_TEST, np.random.default_rng(0))
+        self.lm = FakeTextLM.for_task(self.task, self.shots, calls)
+        self._last: Answer | None = None
+
+    def costs(self) -> IntArray:
+        """See `ProblemCell`."""
+        return np.ones(len(self.shots.train), dtype=np.int64)
+
+    def offer(self, answer: Answer) -> None:
+        """See `ProblemCell`."""
+        self.lm.offer(answer)
+        self._last = answer
+
+    def finish(self) -> float | None:
+        """See `ProblemCell`. The score is the share of test texts whose output is the reference."""
+        if self._last is None:
+            raise InputError("no candidate was evaluated yet, so there is no answer to score")
+        written = self.lm.written(self._last, self._test.texts)
+        pairs = zip(written, self._test.references, strict=True)
+        return float(np.mean([output in references for output, references in pairs]))
 
     def digests(self) -> tuple[str, ...]:
         """See `ProblemCell`."""

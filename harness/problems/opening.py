@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.problems.problem import Problem
     from harness.results.store import Store
 
-FAKE = "fake"
+FAKE, FAKE_TEXT = "fake", "fake-text"
 FAKE_BUDGET = 300
 
 
@@ -53,14 +53,16 @@ def problem(
     the same machine give the same numbers.
 
     Args:
-        task: name of a task of the track, or ``fake`` for the fake model, which answers in microseconds.
+        task: name of a task of the track, or ``fake`` for the fake model, which answers in microseconds; ``fake-text``
+            is its task whose answer is text.
         split: number of the few-shot split.
         budget: calls; one candidate on the whole training set costs one. None is the track's budget.
         space: ``input`` (soft prompt at the input), ``deep`` (at every layer), ``words`` (label words), ``template``
             (one of `templates`), or ``mixed`` (a soft prompt at the input, label words, and `templates` if given).
         dim: number of coordinates of the soft prompt; in ``deep`` for each layer.
         seed: of the random projection, the words that are drawn and the minibatches.
-        loss: ``cross_entropy``, ``hinge`` or ``negative_accuracy``.
+        loss: ``cross_entropy``, ``hinge`` or ``negative_accuracy``. On a task whose answer is text, ``cross_entropy``
+            is the mean negative log-likelihood of the references by token, and there is no other.
         minibatch: evaluate on so many training texts, drawn for each call, at the price of these; None means all. The
             losses are noisy then.
         alpha: standard deviation of the prompts at z ~ N(0, I), in units of that of each layer's input.
@@ -105,10 +107,11 @@ def problem(
         from harness.service.client import connect  # noqa: PLC0415
 
         return spec.on(ServiceCell(connect(url, token, task=task, split=split)), seed)
-    if task == FAKE:
-        from harness.problems.cells import FakeCell  # noqa: PLC0415
+    if task in {FAKE, FAKE_TEXT}:
+        from harness.problems.cells import FakeCell, FakeTextCell  # noqa: PLC0415
 
-        return spec.on(FakeCell(split, FAKE_BUDGET if budget is None else budget), seed)
+        made: type[FakeCell | FakeTextCell] = FakeCell if task == FAKE else FakeTextCell
+        return spec.on(made(split, FAKE_BUDGET if budget is None else budget), seed)
     from harness.results.store import Store  # noqa: PLC0415
 
     kept = Store(store or "sqlite://")

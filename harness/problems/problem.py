@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.contract import Answer
 from harness.errors import BudgetExhausted, InputError, QueryError
-from harness.solving import cross_entropy, hinge, negative_accuracy
+from harness.problems.objective import Objective
 from harness.solving.batches import minibatches
-from harness.solving.metrics import cell_score
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from harness.contract import IntArray
     from harness.problems.cells import ProblemCell
     from harness.problems.spaces import Floats, Space, Variable
 
-Loss: TypeAlias = Literal["cross_entropy", "hinge", "negative_accuracy"]
-_LOSSES = {"cross_entropy": cross_entropy, "hinge": hinge, "negative_accuracy": negative_accuracy}
-LOWER_BOUND: dict[str, float] = {"cross_entropy": 0.0, "hinge": 0.0, "negative_accuracy": -1.0}
-"""No candidate's loss is below this."""
 _MINIBATCHES = 1000
 """Number of minibatches. Later ones repeat in the same order, because a session accepts 4,096 sets of texts."""
 
@@ -40,7 +35,7 @@ class Best:
     evaluation: int
     """Its number among all evaluated candidates, from 1."""
     train_score: float
-    """The task's metric on the texts on which it was evaluated, from 0 to 1."""
+    """The task's metric on the texts on which it was evaluated, from 0 to 1; NaN where the answer is text."""
 
 
 class Problem:
@@ -54,8 +49,7 @@ class Problem:
         Raises:
             InputError: there is no such loss, or the minibatch does not fit the training set.
         """
-        if loss not in get_args(Loss):
-            raise InputError(f"no loss {loss!r}; there are {', '.join(get_args(Loss))}")
+        self._objective = Objective(cell, loss)
         train = cell.shots.train
         if minibatch is not None and not 1 <= minibatch <= len(train):
             raise InputError(
@@ -64,6 +58,10 @@ class Problem:
         self._cell, self.space, self.loss, self._size = cell, space, loss, minibatch or len(train)
         drawn = minibatches(len(train), self._size, _MINIBATCHES, rng)
         self._batches = itertools.cycle(list(itertools.islice(drawn, _MINIBATCHES)) if minibatch else [None])
+        self._costs = cell.costs()  # (train,) rows of each text
+        self._dearer: float | None = None
+        """How many times more an evaluation was charged than `_costs` say, which over a service are not known; the
+        least that was seen, since other connections may have spent in between. None before the first one."""
         self._points: list[Floats] = []
         self._observed: list[float] = []
         self._best: Best | None = None
@@ -110,13 +108,22 @@ class Problem:
 
     @property
     def budget_left(self) -> int:
-        """Evaluations of one candidate that are left."""
-        return 0 if self._finished else self._cell.lm.budget.rows_left // self._size
+        """Evaluations of one candidate that are left.
+
+        Where texts cost different numbers of rows, those of the dearest minibatch. Over a service, prices of texts are
+        known from the first evaluation on.
+        """
+        return 0 if self._finished else int(self._cell.lm.budget.rows_left // self._dearest)
 
     @property
     def budget_total(self) -> int:
         """Evaluations of one candidate that the whole budget pays."""
-        return self._cell.lm.budget.rows_total // self._size
+        return int(self._cell.lm.budget.rows_total // self._dearest)
+
+    @property
+    def _dearest(self) -> float:
+        """Rows that one candidate costs at most."""
+        return (self._dearer or 1.0) * int(np.sort(self._costs)[-self._size :].sum())
 
     @property
     def evaluations(self) -> int:
@@ -193,31 +200,39 @@ class Problem:
         if self._finished:
             raise QueryError("test_score was asked, which ends a problem; open another one")
         points = self.space.checked(zs)
-        batch, train, budget = next(self._batches), self._cell.shots.train, self._cell.lm.budget
-        rows = np.arange(len(train)) if batch is None else batch
-        if len(points) * len(rows) > budget.rows_left:
-            raise BudgetExhausted(len(points) * len(rows), budget.rows_left, budget.rows_total)
-        texts, labels = tuple(train.texts[i] for i in rows), train.labels[rows]
-        losses, predicted = np.empty(len(points)), np.empty((len(points), len(rows)), dtype=np.int64)
+        batch, budget = next(self._batches), self._cell.lm.budget
+        rows = np.arange(len(self._costs)) if batch is None else batch
+        price = len(points) * int(self._costs[rows].sum())
+        if price > budget.rows_left:
+            raise BudgetExhausted(price, budget.rows_left, budget.rows_total)
+        losses, predicted = np.empty(len(points)), dict[int, Any]()
         for group in self.space.groups(points):
-            logits = self._cell.lm.logits(group.prompts, texts, group.template, group.words)
-            losses[group.rows] = _LOSSES[self.loss](logits, labels)
-            predicted[group.rows] = logits.argmax(axis=-1)
+            losses[group.rows], classes = self._objective.losses(group, rows)
+            if classes is not None:  # one row for all of the group, if they differ in nothing that is asked
+                each = np.broadcast_to(classes, (len(group.rows), len(rows)))
+                predicted |= dict(zip(group.rows.tolist(), each, strict=True))
+        ratio = max(1.0, (budget.rows_left - self._cell.lm.budget.rows_left) / price)
+        self._dearer = ratio if self._dearer is None else min(self._dearer, ratio)
         first = len(self._observed) + 1
         self._points += list(points)
         self._observed += losses.tolist()
         lowest = int(losses.argmin())
         if self._best is None or losses[lowest] < self._best.loss:
-            self._improve(points[lowest], float(losses[lowest]), first + lowest, predicted[lowest], labels)
+            score = self._objective.score(predicted.get(lowest), rows)
+            self._improve(Best(points[lowest].copy(), float(losses[lowest]), first + lowest, score))
         return losses
 
-    def _improve(self, z: Floats, loss: float, evaluation: int, predicted: IntArray, labels: IntArray) -> None:
+    def _improve(self, best: Best) -> None:
         """Keep a new best candidate, and hand it over."""
-        task = self._cell.task
-        score = cell_score(task.metric, predicted, labels, len(task.classes))
-        self._best = Best(z.copy(), loss, evaluation, score)
-        self._cell.offer(Answer((self.space.member(z),), {"loss": loss, "train": score}))
-        self._cell.lm.log(evaluation=evaluation, loss=loss)
+        self._best = best
+        self._offer(best.z)
+        self._cell.lm.log(evaluation=best.evaluation, loss=best.loss)
+
+    def _offer(self, z: Floats) -> None:
+        """Hand over the answer of a point, with what is known of the best one."""
+        note = {"loss": self.best.loss, "train": self.best.train_score}
+        known = {name: value for name, value in note.items() if not math.isnan(value)}
+        self._cell.offer(Answer((self.space.member(z),), known))
 
     def test_score(self, z: npt.ArrayLike | None = None) -> float | None:
         """The task's metric on hidden test texts, once, at the end. The problem takes no candidate afterwards.
@@ -243,7 +258,7 @@ class Problem:
             return self._score
         if z is not None:
             (point,) = self.space.checked(np.asarray(z)[None])
-            self._cell.offer(Answer((self.space.member(point),), {"loss": best.loss, "train": best.train_score}))
+            self._offer(point)
         self._cell.lm.log(evaluation=self.evaluations, loss=best.loss, variables=self.dimension)
         self._score = self._cell.finish()
         self._finished = True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract import Member, Subspace
+from harness.contract import Member, Subspace, TextTask
 from harness.errors import InputError, QueryError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Group:
 class Space:
     """What is searched: soft prompts, templates and label words, each fixed or free."""
 
-    task: Task
+    task: Task | TextTask
     subspace: Subspace | None
     templates: tuple[str, ...]
     """One that is fixed, or several to choose from."""
@@ -146,7 +146,7 @@ class Space:
 def make_space(
     name: str,
     dim: int,
-    task: Task,
+    task: Task | TextTask,
     info: ModelInfo,
     vocabulary: Sequence[str],
     rng: np.random.Generator,
@@ -166,10 +166,16 @@ def make_space(
         raise InputError(f"space {name!r} with dim={dim}, alpha={alpha}: dim is at least 1, and alpha at least 0")
     if name == "template" and not templates:
         raise InputError('space "template" needs texts to choose from: templates=("{a} It was {mask} .", ...)')
+    if isinstance(task, TextTask) and (words is not None or name == "words" or (name == "mixed" and not templates)):
+        raise InputError(
+            f"task {task.name} is answered by text and has no label words to choose from; take space input or deep, or "
+            "space template or mixed with templates=(...)"
+        )
     if name in {"input", "deep", "mixed"} and not info.layers:
         raise InputError(
-            f'space "{name}" has soft prompts, and {info.name} takes none: it is an endpoint that gives text alone. '
-            'Take space="words", or space="template" with templates'
+            f'space "{name}" has soft prompts, and {info.name} takes none: it is an endpoint of text alone. Take '
+            + ('space="template"' if isinstance(task, TextTask) else 'space="words", or space="template"')
+            + " with templates"
         )
     subspace = None
     if name == "deep":
@@ -177,7 +183,7 @@ def make_space(
     elif name in {"input", "mixed"}:
         subspace = Subspace(dim, (alpha * info.hidden_std[0],), info.prompt_tokens, int(rng.integers(2**62)))
     each: tuple[tuple[str, ...], ...] = tuple((word,) for word in task.words)
-    if name in {"words", "mixed"}:
+    if name in {"words", "mixed"} and not isinstance(task, TextTask):
         each = tuple(tuple(some) for some in words) if words is not None else _drawn(task, vocabulary, rng)
     chosen = tuple(templates or ()) if name in {"template", "mixed"} else ()
     found = Space(task, subspace, chosen or (task.template,), each)

@@ -51,7 +51,7 @@ class Spec:
         """
         rng = np.random.default_rng(seed)
         try:
-            drawn = self.space in {"words", "mixed"} and self.words is None
+            drawn = self.space in {"words", "mixed"} and self.words is None and bool(cell.task.classes)
             space = make_space(
                 self.space, self.dim, cell.task, cell.lm.info, cell.lm.vocabulary() if drawn else (), rng,
                 alpha=self.alpha, templates=self.templates, words=self.words,

@@ -37,7 +37,7 @@ class Trial:
     loss: float
     """Lowest observed training loss."""
     train_score: float
-    """The metric on the training texts, from 0 to 1."""
+    """The metric on the training texts, from 0 to 1; NaN where the answer is text."""
     test_score: float
     """The metric on the hidden test texts, from 0 to 1."""
     seconds: float
@@ -66,7 +66,7 @@ def trial_of(cell: StoredCell, optimizer: str, dim: int, seed: int) -> Trial | N
     variables = int(record.log[-1][1].get("variables", dim))
     return Trial(
         optimizer, cell.task, cell.split, dim, variables, seed, cell.run, steps[-1][0], steps[:-1],
-        float(record.note["loss"]), float(record.note["train"]),
+        float(record.note["loss"]), float(record.note.get("train", "nan")),
         cell_score(record.metric, cell.predictions[1.0], cell.labels, len(record.words)), record.tuning_s,
     )  # fmt: skip
 

@@ -31,6 +31,7 @@ from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK, QU
 from harness.service.pages import add_pages
 from harness.service.queries import Refusal
 from harness.service.rate_limit import Bucket
+from harness.service.text_messages import GenerateBody, ScoreBody
 from harness.service.tokens import Token
 
 if TYPE_CHECKING:
@@ -239,6 +240,26 @@ def _placed(request: Request, task: str, split: int) -> Place:
     return found
 
 
+async def _answered(request: Request, place: Place, token: Token, asked: Any, replied: Any) -> Response:
+    """The reply to a query whose body is of the type `asked`, and whose reply is of the type `replied`."""
+    service: Service = request.app.state.service
+    handler, media, key = service.handler, _media(request), _key(request)
+    body = await _body(request, handler.limits.frame_bytes, handler.limits.read_s)
+    began = time.perf_counter()
+
+    def work() -> tuple[bytes, Any]:
+        found = handler.query(token, place, messages.decode(body, media, asked), body, key)
+        if _accepted(request) == MSGPACK:
+            return found.reply, found.row
+        return messages.encode(messages.decode(found.reply, MSGPACK, replied), JSON), found.row
+
+    reply, row = await service.turn(request, token, work, lambda found: found[1].rows if found[1] else LEAST_PRICE)
+    service.metrics.answered(place.task.name, row, time.perf_counter() - began)
+    request.state.rows = row.rows if row else 0
+    line = {QUEUE_AHEAD: str(request.state.ahead), QUEUE_SECONDS: f"{request.state.waited_s:.3f}"}
+    return Response(reply, media_type=_accepted(request), headers=line)
+
+
 def _cell_routes(app: FastAPI, service: Service) -> None:
     handler = service.handler
 
@@ -259,21 +280,17 @@ def _cell_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/cells/{task}/{split}/query", **schema.takes(messages.QueryBody, wire.Result, idempotent=True))
     async def query(request: Request, task: str, split: int, token: _Client) -> Response:
         """One query: candidates x texts rows. It is charged once per idempotency key, before the reply."""
-        place, media, key = _placed(request, task, split), _media(request), _key(request)
-        body = await _body(request, handler.limits.frame_bytes, handler.limits.read_s)
-        began = time.perf_counter()
+        return await _answered(request, _placed(request, task, split), token, messages.QueryBody, wire.Result)
 
-        def work() -> tuple[bytes, Any]:
-            found = handler.query(token, place, messages.decode(body, media, messages.QueryBody), body, key)
-            if _accepted(request) == MSGPACK:
-                return found.reply, found.row
-            return messages.encode(messages.decode(found.reply, MSGPACK, wire.Result), JSON), found.row
+    @app.post("/v1/cells/{task}/{split}/score", **schema.takes(ScoreBody, wire.Scored, idempotent=True))
+    async def score(request: Request, task: str, split: int, token: _Client) -> Response:
+        """Log-likelihood of given continuations, token by token; where the answer is text. It is charged as a query."""
+        return await _answered(request, _placed(request, task, split), token, ScoreBody, wire.Scored)
 
-        reply, row = await service.turn(request, token, work, lambda found: found[1].rows if found[1] else LEAST_PRICE)
-        service.metrics.answered(task, row, time.perf_counter() - began)
-        request.state.rows = row.rows if row else 0
-        line = {QUEUE_AHEAD: str(request.state.ahead), QUEUE_SECONDS: f"{request.state.waited_s:.3f}"}
-        return Response(reply, media_type=_accepted(request), headers=line)
+    @app.post("/v1/cells/{task}/{split}/generate", **schema.takes(GenerateBody, wire.Written, idempotent=True))
+    async def generate(request: Request, task: str, split: int, token: _Client) -> Response:
+        """Let the model write; where the answer is text. If the budget ends meanwhile, `cut` is set in the reply."""
+        return await _answered(request, _placed(request, task, split), token, GenerateBody, wire.Written)
 
     @app.post("/v1/cells/{task}/{split}/answer", **schema.takes(messages.Handed, messages.Receipt, status=202))
     async def answer(request: Request, task: str, split: int, token: _Client) -> Response:

@@ -13,26 +13,32 @@ import os
 import random
 import re
 import time
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from uuid import uuid4
 
+import msgspec
 import numpy as np
 
 from harness.blackbox import limits, wire
 from harness.blackbox.client import Asking
 from harness.blackbox.query import words_of
+from harness.blackbox.text_client import AskingText, said
 from harness.contract import Budget, Examples, ModelInfo, Shots
 from harness.errors import AnswerError, BudgetExhausted, InputError, ProtocolError, QueryError, ServiceError
 from harness.service import messages
+from harness.service.text_messages import GenerateBody, ScoreBody
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
     from harness.blackbox.query import Query
-    from harness.contract import Answer, Task
+    from harness.blackbox.text_model import Decoding
+    from harness.blackbox.text_query import TextQuery
+    from harness.contract import Answer, Task, TextTask
 
 T = TypeVar("T")
+R = TypeVar("R", wire.Result, wire.Scored, wire.Written)
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 _LONGEST_WAIT_S = 10.0
 _HERE = ("localhost", "127.0.0.1", "[::1]")
@@ -65,7 +71,7 @@ def connect(
         transport: a transport of httpx2, for tests and special networks.
 
     Returns:
-        The open cell.
+        The open cell; of a task whose answer is text a `ServiceTextBlackBox`.
 
     Raises:
         InputError: the service does not know the token, the task or the split.
@@ -103,26 +109,32 @@ def connect(
     box = ServiceBlackBox(client, url, task, split, patience_s)
     try:
         box.reload()
+        return box if box.page.task is not None else ServiceTextBlackBox(client, url, task, split, patience_s, box.page)
     except BaseException:
         box.close()
         raise
-    return box
 
 
 class ServiceBlackBox(Asking):
     """One cell of a service: a `BlackBox` with its `task` and `shots`. Use it in one thread only."""
 
-    def __init__(self, client: Any, url: str, task: str, split: int, patience_s: float) -> None:
+    def __init__(
+        self, client: Any, url: str, task: str, split: int, patience_s: float, page: messages.CellPage | None = None
+    ) -> None:
         """Use `connect`."""
         self._client, self._url, self._patience_s = client, url, patience_s
         self._silence_s = min(patience_s, _LONGEST_WAIT_S)
         """How long the service may be silent. Before its first answer this is short, so that a wrong address is noticed
         soon."""
         self._where = f"/v1/cells/{task}/{split}"
-        self._page: messages.CellPage
+        self.page: messages.CellPage
+        """What the service says of the cell."""
         self._budget: Budget
         self._shots: Shots
         self._vocabulary: tuple[str, ...] | None = None
+        if page is not None:
+            self._silence_s = patience_s
+            self._open(page)
 
     def __repr__(self) -> str:
         """Show the address and the cell, never the token."""
@@ -144,14 +156,17 @@ class ServiceBlackBox(Asking):
 
     def reload(self) -> None:
         """Ask for task, shots and budget again, because another connection may have spent the budget."""
-        self._page = self._ask("GET", self._where, None, messages.CellPage)
-        self._budget = self._page.budget
-        self._shots = Shots(_examples(self._page.train), _examples(self._page.dev))
+        self._open(self._ask("GET", self._where, None, messages.CellPage))
+
+    def _open(self, page: messages.CellPage) -> None:
+        """Use what the service says of the cell."""
+        self.page, self._budget = page, page.budget
+        self._shots = Shots(_examples(self.page.train), _examples(self.page.dev))
 
     @property
     def task(self) -> Task:
         """The task of this cell."""
-        return self._page.task
+        return cast("Task", self.page.task)  # `connect` gives a cell of text another class
 
     @property
     def shots(self) -> Shots:
@@ -161,7 +176,7 @@ class ServiceBlackBox(Asking):
     @property
     def info(self) -> ModelInfo:
         """See `BlackBox`."""
-        return self._page.info
+        return self.page.info
 
     @property
     def budget(self) -> Budget:
@@ -200,9 +215,12 @@ class ServiceBlackBox(Asking):
             raise AnswerError(str(problem)) from None
 
     def _query(self, query: Query) -> wire.Result:
-        body = messages.QueryBody.of(query, self._shots)
+        return self._charged("query", messages.QueryBody.of(query, self._shots), wire.Result)
+
+    def _charged(self, path: str, body: Any, kind: type[R]) -> R:
+        """The reply to a query, which is charged once however often it is sent."""
         try:
-            result = self._ask("POST", f"{self._where}/query", body, wire.Result, key=str(uuid4()))
+            result = self._ask("POST", f"{self._where}/{path}", body, kind, key=str(uuid4()))
         except BudgetExhausted as refused:
             self._left(refused.rows_left)  # another connection may have spent it
             raise
@@ -264,6 +282,28 @@ class ServiceBlackBox(Asking):
             pause_s = min(2 * pause_s, _LONGEST_WAIT_S)
 
 
+class ServiceTextBlackBox(AskingText, ServiceBlackBox):
+    """One cell of a service whose answer is text: a `TextBlackBox`, with the same `shots`, `submit` and `reload`."""
+
+    def _open(self, page: messages.CellPage) -> None:
+        super()._open(page)
+        if page.text_task is msgspec.UNSET:
+            raise ServiceError(f"{self._url}: the task of {self._where} has changed; connect again")
+        self._text_task = page.text_task
+        self._said = said(page.text_task, self._shots)
+
+    @property
+    def task(self) -> TextTask:  # type: ignore[override]  # as a submission's `tune` gets a task of either kind
+        """The task of this cell."""
+        return self._text_task
+
+    def _score(self, asked: TextQuery) -> wire.Scored:
+        return self._charged("score", ScoreBody.of(asked, self._text_task, self._shots), wire.Scored)
+
+    def _generate(self, asked: TextQuery, how: Decoding) -> wire.Written:
+        return self._charged("generate", GenerateBody.of(asked, how, self._shots), wire.Written)
+
+
 def _retry_after(response: Any) -> float:
     given = response.headers.get("retry-after", "")
     return min(float(given), _LONGEST_WAIT_S) if given.isdecimal() else 0.0
@@ -289,4 +329,5 @@ def _error(fault: messages.Fault, url: str) -> Exception:
 
 
 def _examples(labelled: messages.Labelled) -> Examples:
-    return Examples(tuple(labelled.texts), np.array(labelled.labels, dtype=np.int64))
+    references = () if labelled.references is msgspec.UNSET else tuple(labelled.references)
+    return Examples(tuple(labelled.texts), np.array(labelled.labels, dtype=np.int64), references)

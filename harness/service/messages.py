@@ -13,7 +13,7 @@ import msgspec
 from harness.blackbox.query import Query
 from harness.blackbox.weights import soft
 from harness.blackbox.wire import Array, WeightsPart, packed, unpacked
-from harness.contract import Budget, Coordinates, FeatureKind, Mode, ModelInfo, Subspace, Task
+from harness.contract import Budget, Coordinates, FeatureKind, Mode, ModelInfo, Subspace, Task, Text, TextTask
 from harness.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ QUEUE_SECONDS: Final = "Queue-Seconds"
 LONGEST_KEY: Final = 128
 
 _Words = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=1 << 18)]
-_Texts = Annotated[
+Texts = Annotated[
     list[Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=2)]],
     msgspec.Meta(min_length=1, max_length=1 << 18),
 ]
@@ -46,7 +46,7 @@ class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
     `prompt` holds values (4 dimensions) or, with `space`, coordinates (3); null means the bare template.
     """
 
-    texts: Literal["train", "dev"] | _Texts
+    texts: Literal["train", "dev"] | Texts
     """The name of the split's own training or dev texts, or texts."""
     template: str | None = None
     """Null means the task's."""
@@ -63,11 +63,7 @@ class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, query: Query, shots: Shots) -> QueryBody:
         """Pack a query. The split's own texts are sent by name, because the server has them."""
-        texts: Any = list(query.texts)
-        if query.texts == shots.train.texts:
-            texts = "train"
-        elif query.texts == shots.dev.texts:
-            texts = "dev"
+        texts: Any = named(query.texts, shots)
         prompt, mode = packed(query.prompts)
         inner, weights = soft(query.prompts), WeightsPart.of(query.prompts)
         space = inner.space if isinstance(inner, Coordinates) else None
@@ -79,10 +75,21 @@ class QueryBody(_Body, frozen=True, forbid_unknown_fields=True):
         Raises:
             QueryError: the array of the prompts or of the weights is invalid.
         """
-        named = {"train": shots.train.texts, "dev": shots.dev.texts}
-        texts = named[self.texts] if isinstance(self.texts, str) else tuple(self.texts)
         prompts = unpacked(self.prompt, self.mode, self.space, self.weights)
-        return Query(texts, self.template, self.words, prompts, self.features, self.normalize)
+        return Query(texts_named(self.texts, shots), self.template, self.words, prompts, self.features, self.normalize)
+
+
+def named(texts: tuple[Text, ...], shots: Shots) -> Literal["train", "dev"] | list[Text]:
+    """Texts as they are sent: the split's own by their name, because the server has them."""
+    if texts == shots.train.texts:
+        return "train"
+    return "dev" if texts == shots.dev.texts else list(texts)
+
+
+def texts_named(texts: str | list[Text], shots: Shots) -> tuple[Text, ...]:
+    """Texts that were sent, or that were named."""
+    own = {"train": shots.train.texts, "dev": shots.dev.texts}
+    return own[texts] if isinstance(texts, str) else tuple(texts)
 
 
 class WordsAsked(_Body, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +103,8 @@ class Labelled(_Body, frozen=True, forbid_unknown_fields=True):
 
     texts: list[tuple[str, ...]]
     labels: list[int]
+    references: list[tuple[str, ...]] | msgspec.UnsetType = msgspec.UNSET
+    """Of each text the answers that are right, on a task whose answer is text; else left out."""
 
 
 class CellName(_Body, frozen=True, forbid_unknown_fields=True):
@@ -112,13 +121,16 @@ class CellPage(_Body, frozen=True, forbid_unknown_fields=True):
     """Everything that a solver is told about a cell. No message contains test texts or labels."""
 
     track: str
-    task: Task
+    task: Task | None
+    """Null where the answer is text."""
     split: int
     train: Labelled
     dev: Labelled
     info: ModelInfo
     budget: Budget
     submitted: bool
+    text_task: TextTask | msgspec.UnsetType = msgspec.UNSET
+    """The task where the answer is text; else left out."""
 
 
 class Handed(_Body, frozen=True, forbid_unknown_fields=True):

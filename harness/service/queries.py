@@ -20,12 +20,12 @@ from harness.blackbox.cells import served
 from harness.blackbox.checkpoints import Deadline, at_checkpoints
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
-from harness.contract import Budget
+from harness.contract import Budget, TextTask
 from harness.errors import BudgetExhausted, HarnessError, QueryError
 from harness.evaluation.billing import between
 from harness.service.accounts import Charge, Moved
 from harness.service.gate import Gate
-from harness.service.messages import CellName, CellPage, Fault, Labelled, Mine, MyPage, Receipt
+from harness.service.messages import CellName, CellPage, Fault, Labelled, Mine, MyPage, QueryBody, Receipt
 from harness.service.seen import read
 from harness.service.spending import spending
 from harness.tracks.defences import Defences
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from harness.blackbox.answered import Answered
+    from harness.blackbox.text_pricing import TextPricing
     from harness.contract import Examples, ModelInfo, Shots, Task
     from harness.lm.endpoint.requests import Traffic
     from harness.results.records import LedgerRow
     from harness.service.accounts import Account, Accounts
-    from harness.service.messages import FaultCode, QueryBody
+    from harness.service.messages import FaultCode
+    from harness.service.text_messages import TextBody
     from harness.service.tokens import Token
 
 T = TypeVar("T")
@@ -60,7 +62,7 @@ class Refusal(HarnessError):  # noqa: N818 - reads as the fact it states
 class Place:
     """A cell on offer: a task on a few-shot split, without its test set."""
 
-    task: Task
+    task: Task | TextTask
     split: int
     shots: Shots
     info: ModelInfo
@@ -70,6 +72,8 @@ class Place:
     """Tokens of text in one row, as in `PricedModel`."""
     defences: Defences = Defences()  # noqa: RUF009 - a frozen value
     """What is kept back, as in `PricedModel`."""
+    text: TextPricing | None = None
+    """What a text task needs beside, as in `PricedModel`."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class QueryHandler:
                 limits.answers,
                 place.row_tokens,
                 place.defences,
+                place.text,
             )
             for where, place in places.items()
         }
@@ -174,8 +179,10 @@ class QueryHandler:
         account = self.account(token, place)
         train, dev = _labelled(place.shots.train), _labelled(place.shots.dev)
         budget, closed = _budget(account, place), account.submitted is not None
-        name = self.track.partition(" ")[0]
-        return CellPage(name, place.task, place.split, train, dev, place.info, budget, closed)
+        name, task = self.track.partition(" ")[0], place.task
+        if isinstance(task, TextTask):
+            return CellPage(name, None, place.split, train, dev, place.info, budget, closed, task)
+        return CellPage(name, task, place.split, train, dev, place.info, budget, closed)
 
     def word_ids(self, place: Place, words: tuple[str, ...]) -> wire.WordIds:
         """Token ids of words. Free.
@@ -190,7 +197,7 @@ class QueryHandler:
         """Every word that can be a label word. Free."""
         return wire.WordList(self._lm.words)
 
-    def query(self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None) -> Answer:
+    def query(self, token: Token, place: Place, asked: QueryBody | TextBody, body: bytes, key: str | None) -> Answer:
         """Answer a query that was received as `body`. If its idempotency key was used for it before, repeat the reply.
 
         Raises:
@@ -202,8 +209,9 @@ class QueryHandler:
         return self._unless_moved(lambda: self._query(token, place, asked, body, key, before))
 
     def _query(
-        self, token: Token, place: Place, asked: QueryBody, body: bytes, key: str | None, before: Traffic | None
-    ) -> Answer:
+        self, token: Token, place: Place, asked: QueryBody | TextBody, body: bytes, key: str | None,
+        before: Traffic | None,
+    ) -> Answer:  # fmt: skip
         account = self.account(token, place)
         digest = hashlib.sha256(msgspec.msgpack.encode(asked)).hexdigest()  # the same for JSON and msgpack
         known = None if key is None else self.book.answered(account.number, key)
@@ -230,11 +238,18 @@ class QueryHandler:
 
         ends = at_checkpoints(Deadline(self.limits.query_s).check)
         with _refusing(), served(("account", account.number)), ends:
-            query = asked.query(place.shots)
-            priced.check_texts(query.texts)
+            meter = _meter(account, place)
             if asked.space is not None:
                 priced.check_space(asked.space)
-            answered = priced.answer(query, body, _meter(account, place), commit, seen)
+            if isinstance(asked, QueryBody):
+                query = asked.query(place.shots)
+                priced.check_texts(query.texts)
+                answered = priced.answer(query, body, meter, commit, seen)
+            else:
+                text = priced.of_text()
+                about = asked.asked(text.task, place.shots)
+                priced.check_texts(about.query.texts)
+                answered = text.answer(about, body, meter, commit, seen)
         return Answer(_reply(answered), answered.row)
 
     def submit(self, token: Token, place: Place, blob: bytes) -> Receipt:
@@ -297,7 +312,8 @@ def _budget(account: Account, place: Place) -> Budget:
 
 
 def _labelled(examples: Examples) -> Labelled:
-    return Labelled(list(examples.texts), examples.labels.tolist())
+    references = list(examples.references) or msgspec.UNSET
+    return Labelled(list(examples.texts), examples.labels.tolist(), references)
 
 
 @contextmanager
@@ -310,7 +326,7 @@ def _refusing() -> Iterator[None]:
         message = f"{refused.rows_asked:,} rows asked, {refused.rows_left:,} left"
         raise Refusal("budget_exhausted", message, **numbers) from None
     except TimeoutError as late:
-        ask = "Ask for fewer candidates and texts at once, or walk fewer steps over fewer weights"
+        ask = "Ask for fewer candidates, texts or tokens at once, or walk fewer steps over fewer weights"
         raise Refusal("rejected", f"the query takes the model {late}, and nothing was charged. {ask}") from None
     except QueryError as problem:
         raise Refusal("rejected", str(problem)) from None

@@ -8,7 +8,7 @@ import msgspec
 from fastapi.openapi.utils import get_openapi
 
 from harness.blackbox import wire
-from harness.service import messages
+from harness.service import messages, text_messages
 from harness.service.messages import IDEMPOTENCY, JSON, LONGEST_KEY, MSGPACK
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _BODIES = (
     messages.Health, messages.CellName, messages.CellPage, messages.WordsAsked, messages.QueryBody, messages.Handed,
     messages.Receipt, messages.Mine, messages.MyPage, messages.Fault, wire.WordList, wire.WordIds, wire.Result,
+    text_messages.ScoreBody, text_messages.GenerateBody, wire.Scored, wire.Written,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"
 _REFUSED = {

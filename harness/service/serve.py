@@ -14,8 +14,8 @@ from harness.blackbox.checkpoints import at_checkpoints, checkpoint
 from harness.blackbox.session import Incumbent
 from harness.errors import InputError, StoreError
 from harness.evaluation.billing import between
-from harness.evaluation.referee import HandedIn, score_handed
-from harness.evaluation.text_cells import with_classes
+from harness.evaluation.referee import HandedIn, priced_model, score_handed
+from harness.evaluation.text_cells import read_as
 from harness.leaderboard.rank import score_cell
 from harness.results.records import Usage
 from harness.service import seen
@@ -61,10 +61,11 @@ def places(evaluation: Evaluation) -> dict[tuple[str, int], Place]:
     found = {}
     for cell in evaluation.cells:
         shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
-        task = with_classes(cell.task, "the service")
-        info = evaluation.lm.info(shots.train.texts, task.template)
-        rows = cell.spec.tokens_of_a_row
-        found[cell.task.name, cell.split] = Place(task, cell.split, shots, info, cell.spec.calls, rows, cell.defences)
+        info = evaluation.lm.info(shots.train.texts, read_as(cell.task))
+        priced = priced_model(cell, shots, evaluation.lm)
+        found[cell.task.name, cell.split] = Place(
+            cell.task, cell.split, shots, info, cell.spec.calls, priced.row_tokens, cell.defences, priced.text
+        )
     return found
 
 

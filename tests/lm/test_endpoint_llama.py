@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from llama_server import llama_server, quantised_weights
+from llama_server import dequantised, llama_server, quantised_weights
 
 from harness.lm.endpoint.model import connect
 from harness.lm.endpoint.requests import KEY
@@ -50,28 +50,6 @@ def here(gguf: Path) -> Any:
     """The same weights, dequantised, in this process."""
     del gguf
     return load_model(TRACK.model, TRACK.prompt)
-
-
-def dequantised(source: Path, target: Path) -> Path:
-    """Write the weights of a GGUF file as float32, everything else as it is."""
-    import gguf
-
-    reader = gguf.GGUFReader(source)
-    named = reader.fields["general.architecture"]
-    writer = gguf.GGUFWriter(target, bytes(named.parts[named.data[0]]).decode())
-    for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name == "general.architecture":
-            continue
-        value = 0 if name == "general.file_type" else field.contents()
-        writer.add_key_value(name, value, field.types[0], field.types[-1] if len(field.types) > 1 else None)
-    for tensor in reader.tensors:
-        values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        writer.add_tensor(tensor.name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target
 
 
 def furthest(url: str, here: Any, *, normalize: bool) -> tuple[float, float]:

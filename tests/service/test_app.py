@@ -216,7 +216,7 @@ def test_a_page_tells_all_of_a_cell_and_nothing_of_its_test_set(client: TestClie
     assert page.dev.labels == place.shots.dev.labels.tolist()
     assert page.budget.rows_left == ROWS
     assert {f.name for f in msgspec.structs.fields(page)} == {
-        "track", "task", "split", "train", "dev", "info", "budget", "submitted",
+        "track", "task", "split", "train", "dev", "info", "budget", "submitted", "text_task",
     }  # fmt: skip
 
 

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+import small_text_service as text
 from small_service import TASK, TRAIN, handler, until
 
 import harness
@@ -30,9 +31,9 @@ HERE = Path(__file__).resolve().parent
 class Server:
     """The process of `fake_server`, always on the same port and book."""
 
-    def __init__(self, folder: Path, book: str = "") -> None:
+    def __init__(self, folder: Path, book: str = "", *more: str) -> None:
         """Pick a port; nothing runs yet."""
-        self.folder, self.book = folder, book or str(folder / "service.db")
+        self.folder, self.book, self.more = folder, book or str(folder / "service.db"), more
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -42,7 +43,7 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [sys.executable, str(HERE / "fake_server.py"), self.book, str(self.port)]
+        command = [sys.executable, str(HERE / "fake_server.py"), self.book, str(self.port), *self.more]
         path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path})
@@ -111,6 +112,46 @@ def test_a_killed_server_goes_on_where_it_was_and_charges_every_query_once(serve
     assert len(ledger) == counts["asked"] > 20
     assert account.rows_spent == sum(ledger) == counts["asked"] * TRAIN
     assert account.rows_total == 10_000 * len(place.shots.train)
+    book.close()
+
+
+@pytest.mark.slow
+def test_an_output_that_a_kill_cuts_off_is_written_anew_and_charged_once(tmp_path: Path) -> None:
+    """A generation takes 80 ms; the server is killed in its midst, again and again."""
+    server, book = Server(tmp_path, "", "text"), Accounts(str(tmp_path / "service.db"))
+    token, written, stop, problems = book.new_token("alice"), list[Any](), threading.Event(), list[Exception]()
+    server.start()
+
+    def solve() -> None:
+        try:
+            with harness.connect(server.url, token, task=text.TASK.name, patience_s=120) as box:
+                lm: Any = box
+                while not stop.is_set():
+                    found = lm.generate(None, lm.shots.train.texts, stop=(), most_tokens=8)
+                    written.append((found.texts, found.cut, lm.budget.rows_left))
+        except Exception as problem:  # noqa: BLE001 - shown by the test
+            problems.append(problem)
+
+    solver = threading.Thread(target=solve)
+    solver.start()
+    for kill in range(5):
+        before = len(written)
+        until(lambda before=before: len(written) > before + 2 or bool(problems), 60)
+        time.sleep(0.015 * kill)
+        assert server.end(signal.SIGKILL) == -signal.SIGKILL
+        server.start()
+    before = len(written)
+    until(lambda: len(written) > before + 2 or bool(problems), 60)
+    stop.set()
+    solver.join(120)
+    assert not problems
+    server.end(signal.SIGTERM)
+    account = book.account("alice", "fake-text 0123", text.TASK.name, 1, 0)
+    ledger = [charged.row.rows for charged in book.ledger(account.number)]
+    assert len(ledger) == len(written) > 15
+    assert len(set(ledger)) == 1
+    assert len({(texts, cut) for texts, cut, _ in written}) == 1
+    assert account.rows_spent == sum(ledger) == account.rows_total - written[-1][2]
     book.close()
 
 

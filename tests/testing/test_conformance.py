@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +17,19 @@ from harness import testing
 from harness.blackbox.client import RemoteBlackBox
 from harness.blackbox.fake import FakeLM, fake_shots, fake_task
 from harness.blackbox.fake_language_model import FakeLanguageModel
+from harness.blackbox.fake_text import fake_text_shots, fake_text_task
+from harness.blackbox.fake_text_lm import FakeTextLM, fake_priced
 from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
-from harness.testing import ConformanceError, Subject
+from harness.blackbox.text_client import RemoteTextBlackBox
+from harness.contract import Generated, Likelihoods
+from harness.testing import ConformanceError, Subject, TextSubject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.contract import BlackBox, Outputs
+    from harness.contract import BlackBox, Outputs, TextBlackBox
 
 TASK = fake_task(3)
 SHOTS = fake_shots(TASK, np.random.default_rng(0), per_class=4)
@@ -66,6 +72,95 @@ def test_the_fake_keeps_the_contract(check: Callable[[Subject], None]) -> None:
 def test_the_workers_client_keeps_the_contract(check: Callable[[Subject], None]) -> None:
     with ExitStack() as stack:
         check(Subject(lambda: stack.enter_context(over_a_socket()), TASK, SHOTS.train.texts))
+
+
+TEXT, ROW_TOKENS = fake_text_task(), 4
+TEXT_SHOTS = fake_text_shots(np.random.default_rng(0), 4)
+
+
+@contextmanager
+def text_over_a_socket() -> Iterator[TextBlackBox]:
+    """The client that a submission has in its worker on a text task, in front of a session that serves the fake."""
+    ours, theirs = socket.socketpair()
+    meter, priced = Meter(60, len(TEXT_SHOTS.train)), fake_priced(TEXT, TEXT_SHOTS, row_tokens=ROW_TOKENS)
+    session = Session(priced, meter, Unkept(), lambda *_: None)
+    thread = threading.Thread(target=session.serve, args=(ours, time.monotonic() + 60))
+    thread.start()
+    info = FakeLanguageModel(TEXT).fake.info
+    box = RemoteTextBlackBox(theirs, info, TEXT, meter.budget, TEXT_SHOTS)
+    box.ready({})
+    try:
+        yield box
+    finally:
+        theirs.close()
+        thread.join()
+        ours.close()
+
+
+def fake_text(row_tokens: int | None = ROW_TOKENS, calls: int = 60) -> FakeTextLM:
+    return FakeTextLM.for_task(TEXT, TEXT_SHOTS, calls, row_tokens=row_tokens)
+
+
+@pytest.mark.parametrize("row_tokens", [ROW_TOKENS, None])
+@pytest.mark.parametrize("check", testing.TEXT_CHECKS, ids=lambda check: check.__name__)
+def test_the_fake_keeps_the_contract_of_text(check: Callable[[TextSubject], None], row_tokens: int | None) -> None:
+    check(TextSubject(lambda: fake_text(row_tokens), TEXT, TEXT_SHOTS))
+
+
+@pytest.mark.parametrize("check", testing.TEXT_CHECKS, ids=lambda check: check.__name__)
+def test_the_workers_client_keeps_the_contract_of_text(check: Callable[[TextSubject], None]) -> None:
+    with ExitStack() as stack:
+        check(TextSubject(lambda: stack.enter_context(text_over_a_socket()), TEXT, TEXT_SHOTS))
+
+
+class BrokenText:
+    """A black box of text with one fault."""
+
+    def __init__(self, **faults: Any) -> None:
+        self.box, self.faults = fake_text(), faults
+
+    def __getattr__(self, name: str) -> Any:
+        """The fault, which is given the sound box first, or the sound box."""
+        fault = self.faults.get(name)
+        return getattr(self.box, name) if fault is None else partial(fault, self.box)
+
+
+def test_a_black_box_of_text_with_a_fault_is_found_out() -> None:
+    def wrong(**faults: Any) -> list[str]:
+        found = []
+        for check in testing.TEXT_CHECKS:
+            try:
+                check(TextSubject(lambda: BrokenText(**faults), TEXT, TEXT_SHOTS))  # type: ignore[arg-type,return-value]
+            except ConformanceError:
+                found.append(check.__name__)
+        return found
+
+    assert not wrong()
+    other = fake_text(calls=10_000)
+
+    def doubled(box: FakeTextLM, *given: Any, **named: Any) -> Likelihoods:
+        found = box.score(*given, **named)
+        return Likelihoods(found.values.astype(np.float64) * 2, found.lengths)  # type: ignore[arg-type]
+
+    def chance(box: FakeTextLM, *given: Any, **named: Any) -> Generated:
+        return box.generate(*given, **named | {"temperature": 9.0, "seed": int(box.budget.rows_left)})
+
+    def uncut(box: FakeTextLM, *given: Any, **named: Any) -> Generated:
+        return replace(box.generate(*given, **named), cut=False)
+
+    def endless(box: FakeTextLM, *given: Any, **named: Any) -> Generated:
+        return box.generate(*given, **named | {"stop": ()})
+
+    def free(_box: FakeTextLM, *given: Any, **named: Any) -> Likelihoods:
+        return other.score(*given, **named)  # charged to somebody else
+
+    assert "likelihoods_have_one_row_per_candidate_and_text" in wrong(score=doubled)
+    assert "logits_of_a_text_task_are_its_likelihoods" in wrong(score=doubled)
+    assert "a_text_is_charged_by_its_tokens" in wrong(score=free)
+    assert "what_is_written_ends_as_it_was_asked" in wrong(generate=chance)
+    assert "what_is_written_ends_as_it_was_asked" in wrong(generate=endless)
+    assert "the_budget_ends_an_output" in wrong(generate=uncut)
+    assert "a_malformed_text_query_is_refused_and_costs_nothing" in wrong(generate=endless)
 
 
 class Broken:

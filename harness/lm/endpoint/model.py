@@ -24,6 +24,8 @@ from harness.lm.backbones.base import LONGEST
 from harness.lm.endpoint.probe import probe
 from harness.lm.endpoint.requests import Endpoint, Traffic
 from harness.lm.endpoint.soft import SoftInputs
+from harness.lm.endpoint.text_probe import probe_text
+from harness.lm.endpoint.writing import EndpointWriter
 from harness.lm.load import load_tokenizer
 from harness.lm.prompts import mode_of
 from harness.lm.text import TextSet, Vocabulary, text_set
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from harness.blackbox.model import Shape
     from harness.contract import FeatureKind, FloatArray, Mode, Prompts, SoftPrompts, Text, WeightSpace
     from harness.lm.endpoint.probe import Found
+    from harness.lm.endpoint.text_probe import TextFound
     from harness.lm.endpoint.ways import Read, Said
     from harness.tracks.track import ModelSpec, PromptSpec
 
@@ -56,7 +59,7 @@ class EndpointModel:
     device: Literal["cpu"] = "cpu"
     """Where this process computes; the server's own device is not known."""
 
-    def __init__(self, endpoint: Endpoint, found: Found, tokenizer: Any) -> None:
+    def __init__(self, endpoint: Endpoint, found: Found, tokenizer: Any, text_found: TextFound | None = None) -> None:
         """Use `connect`."""
         self._endpoint, self.found, self.tokenizer = endpoint, found, tokenizer
         soft = found.soft
@@ -68,6 +71,7 @@ class EndpointModel:
         basis = f"{found.server} {found.model} {found.gives} {tokenizer.backend_tokenizer.to_str()}"
         self.sha256 = hashlib.sha256(basis.encode()).hexdigest()
         self._text_sets = lru_cache(maxsize=256)(self._text_set)
+        self._text_found = text_found
 
     def __repr__(self) -> str:
         """Show the address and the model, never the key."""
@@ -114,9 +118,24 @@ class EndpointModel:
 
     def cut_at(self, tokens: int) -> Self:
         """This model, with texts cut so that no input is longer than `tokens`."""
-        shorter = type(self)(self._endpoint, self.found, self.tokenizer)
+        shorter = type(self)(self._endpoint, self.found, self.tokenizer, self._text_found)
         shorter.max_tokens = min(self.max_tokens, tokens)
         return shorter
+
+    @property
+    def text_found(self) -> TextFound:
+        """What the server gives of text; it is found out when it is asked for first.
+
+        Raises:
+            ModelError: the server does not answer, or does not write.
+        """
+        if self._text_found is None:
+            self._text_found = probe_text(self._endpoint, self.found, self.tokenizer)
+        return self._text_found
+
+    def text_model(self) -> EndpointWriter:
+        """See `harness.blackbox.text_model.Writes`."""
+        return EndpointWriter(self.name, self._endpoint, self.text_found, self.tokenizer, self.max_tokens, self._said)
 
     def info(self, texts: Sequence[Text], template: str) -> ModelInfo:
         """What is published: of the layers that a prompt reaches, so of the input or of none."""

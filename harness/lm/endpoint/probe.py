@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TEXTS = ("The river was wide and deep, and the boat was", "She opened the old book and began to")
 SOFT = "soft prompts at the input"
-_AGREE = 0.05
+AGREE = 0.05
 """Largest difference between two log-probabilities that counts as the same number; servers vary with their load."""
 _KS = (20, 5)
 """Numbers of tokens that are asked for; the protocol's two usual limits."""
@@ -143,9 +143,9 @@ def _soft(
         moved = way.ask(endpoint.post, inputs.inputs(ids[0], other, "prepend"), words, True)
     except ModelError as problem:
         return None, str(problem).removeprefix(endpoint.url)
-    if _apart(said, same) > _AGREE:
+    if _apart(said, same) > AGREE:
         return None, f"the embeddings here are not the server's: a text differs by {_apart(said, same):.3g} with them"
-    if _apart(said, moved) < _AGREE:
+    if _apart(said, moved) < AGREE:
         return None, "prompt_embeds is answered with 200 and ignored"
     return inputs, "no server of this protocol takes prompts for deeper layers"
 
@@ -248,7 +248,7 @@ def _best(endpoint: Endpoint, way: Way, ids: tuple[int, ...]) -> dict[int, float
 def _check_labels(endpoint: Endpoint, whole: Read, some: Read, other: Read) -> None:
     """Label log-probabilities do not depend on which other labels are asked for, and do depend on the prompt."""
     apart = abs((whole.values[0] - whole.values[1]) - (some.values[0] - some.values[1]))
-    if apart > _AGREE:
+    if apart > AGREE:
         raise _NotThereError(f"two words differ by {apart:.3g} more when a third one is asked for, too")
     if max(abs(a - b) for a, b in zip(whole.values, other.values, strict=True)) < 1e-9:  # noqa: PLR2004
         raise _NotThereError(f"two prompts give the same numbers: {endpoint.url} does not read them")
@@ -258,7 +258,7 @@ def _check_against(top: dict[int, float], words: dict[int, str], whole: Read) ->
     """Differences of words are those of the server's own most probable tokens."""
     known = [(top[word], value) for word, value in zip(words, whole.values, strict=True) if word in top]
     shifts = [told - value for told, value in known]
-    if shifts and max(shifts) - min(shifts) > _AGREE:
+    if shifts and max(shifts) - min(shifts) > AGREE:
         raise _NotThereError(
             f"two words differ by {max(shifts) - min(shifts):.3g} more than among the server's most probable tokens"
         )
@@ -276,7 +276,7 @@ def _takes_ids(asked: Any, whole: Read, ids: tuple[int, ...], url: str) -> bool:
         by_ids = None
     if by_ids is not None and by_ids.sent == len(ids):
         return True
-    if by_ids is not None and by_ids.sent is None and _apart(by_ids, whole) <= _AGREE:
+    if by_ids is not None and by_ids.sent is None and _apart(by_ids, whole) <= AGREE:
         return True
     if whole.sent is not None and whole.sent != len(ids):
         raise ModelError(

@@ -132,7 +132,7 @@ class VllmLabels:
         for start in range(0, len(ids), _VLLM_WORDS):
             some = ids[start : start + _VLLM_WORDS]
             body = {
-                **_completion(self.model, prompt),
+                **completion_body(self.model, prompt),
                 "logprobs": 1,
                 "logprob_token_ids": some,
                 "return_tokens_as_token_ids": True,
@@ -144,7 +144,7 @@ class VllmLabels:
 
     def best(self, post: Post, prompt: Said) -> dict[int, float]:
         """The server's own most probable tokens, by their ids, without any choice of ids."""
-        body = _completion(self.model, prompt) | {"logprobs": BEST, "return_tokens_as_token_ids": True}
+        body = completion_body(self.model, prompt) | {"logprobs": BEST, "return_tokens_as_token_ids": True}
         return post("/v1/completions", body, _openai_ids).values
 
 
@@ -176,9 +176,9 @@ class TopK:
     def top(self, post: Post, prompt: Said) -> _Found[str]:
         """The tokens with their log-probabilities."""
         if self.chat:
-            body = _chat(self.model, prompt, 1) | {"logprobs": True, "top_logprobs": self.k}
+            body = chat_body(self.model, prompt, 1) | {"logprobs": True, "top_logprobs": self.k}
             return post("/v1/chat/completions", body, lambda reply: _openai_top(reply, self.k, chat=True))
-        body = _completion(self.model, prompt) | {"logprobs": self.k}
+        body = completion_body(self.model, prompt) | {"logprobs": self.k}
         return post("/v1/completions", body, lambda reply: _openai_top(reply, self.k, chat=False))
 
 
@@ -193,10 +193,10 @@ class TextOnly:
     def ask(self, post: Post, prompt: Said, words: Mapping[int, str], normalize: bool) -> Read:  # noqa: ARG002 - neither
         """See `Way`."""
         if self.chat:
-            body = _chat(self.model, prompt, _TEXT_TOKENS)
+            body = chat_body(self.model, prompt, _TEXT_TOKENS)
             text, sent, received = post("/v1/chat/completions", body, lambda reply: _text(reply, chat=True))
         else:
-            body = _completion(self.model, prompt) | {"max_tokens": _TEXT_TOKENS}
+            body = completion_body(self.model, prompt) | {"max_tokens": _TEXT_TOKENS}
             text, sent, received = post("/v1/completions", body, lambda reply: _text(reply, chat=False))
         begun = _plain(text)
         fit = {each: _plain(word) for each, word in words.items() if _plain(word) and begun.startswith(_plain(word))}
@@ -211,14 +211,16 @@ class _Found(Generic[K]):
     received: int
 
 
-def _completion(model: str, prompt: Said) -> dict[str, Any]:
+def completion_body(model: str, prompt: Said) -> dict[str, Any]:
+    """The body of a request for one token after a prompt."""
     body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": 0}
     if isinstance(prompt, bytes):
         return body | {"prompt_embeds": base64.b64encode(prompt).decode()}
     return body | {"prompt": list(prompt) if isinstance(prompt, tuple) else prompt}
 
 
-def _chat(model: str, prompt: Said, tokens: int) -> dict[str, Any]:
+def chat_body(model: str, prompt: Said, tokens: int) -> dict[str, Any]:
+    """The body of a request that has the prompt as a user's message."""
     return {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
@@ -233,7 +235,7 @@ def _plain(word: str) -> str:
 
 def _llama(reply: Any, name: str, most: int) -> _Found[int]:
     """Log-probabilities or probabilities by token id, of llama.cpp's own reply."""
-    with _shape("completion_probabilities[0].top_" + name + "s"):
+    with shape("completion_probabilities[0].top_" + name + "s"):
         if reply.get("truncated"):
             raise WrongReplyError("the server has cut the prompt: its context is too short")
         listed = reply["completion_probabilities"][0][f"top_{name}s"][:most]
@@ -253,16 +255,16 @@ def _with(found: _Found[int], ids: Sequence[int]) -> _Found[int]:
 
 def _openai_ids(reply: Any) -> _Found[int]:
     """Log-probabilities by token id, where the server names tokens by their ids."""
-    with _shape("choices[0].logprobs.top_logprobs[0]"):
-        top = _choice(reply)["logprobs"]["top_logprobs"][0]
+    with shape("choices[0].logprobs.top_logprobs[0]"):
+        top = choice(reply)["logprobs"]["top_logprobs"][0]
         values = {int(name.removeprefix("token_id:")): _finite(value) for name, value in top.items()}
-        return _Found(values, *_usage(reply))
+        return _Found(values, *usage(reply))
 
 
 def _openai_top(reply: Any, k: int, *, chat: bool) -> _Found[str]:
     """Log-probabilities by the tokens' text, in the shape of either protocol."""
-    with _shape("choices[0].logprobs"):
-        given = _choice(reply)["logprobs"]
+    with shape("choices[0].logprobs"):
+        given = choice(reply)["logprobs"]
         if chat or "content" in given:
             listed = [(each["token"], each["logprob"]) for each in given["content"][0]["top_logprobs"]]
         else:
@@ -272,26 +274,28 @@ def _openai_top(reply: Any, k: int, *, chat: bool) -> _Found[str]:
             raise WrongReplyError(f"{len(values)} tokens are in it; {k} were asked for")
         if sum(map(math.exp, values.values())) > 1.01:  # noqa: PLR2004 - rounding
             raise WrongReplyError("their probabilities have a sum above 1")
-        return _Found(values, *_usage(reply))
+        return _Found(values, *usage(reply))
 
 
 def _text(reply: Any, *, chat: bool) -> tuple[str, int | None, int]:
-    with _shape("choices[0] with a text"):
-        choice = _choice(reply)
-        text = choice["message"]["content"] if chat else choice["text"]
+    with shape("choices[0] with a text"):
+        given = choice(reply)
+        text = given["message"]["content"] if chat else given["text"]
         if not isinstance(text, str):
             raise WrongReplyError(f"its text is {type(text).__name__}")
-        return (text, *_usage(reply))
+        return (text, *usage(reply))
 
 
-def _choice(reply: Any) -> Any:
+def choice(reply: Any) -> Any:
+    """The one choice of a reply."""
     choices = reply["choices"]
     if len(choices) != 1:
         raise WrongReplyError(f"{len(choices)} choices are in it; 1 was asked for")
     return choices[0]
 
 
-def _usage(reply: Any) -> tuple[int | None, int]:
+def usage(reply: Any) -> tuple[int | None, int]:
+    """Tokens sent, None where the server does not say, and received."""
     usage = reply.get("usage") or {}
     sent = usage.get("prompt_tokens")
     return (None if sent is None else int(sent)), int(usage.get("completion_tokens") or 1)
@@ -304,7 +308,7 @@ def _finite(value: Any) -> float:
     return number
 
 
-class _shape:  # noqa: N801 - reads as a statement
+class shape:  # noqa: N801 - reads as a statement
     """Within the block, what is missing or of another type is a wrong reply."""
 
     def __init__(self, wanted: str) -> None:

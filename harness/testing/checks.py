@@ -1,15 +1,4 @@
-"""The conformance suite for any `BlackBox`: the fake, the client of a worker, the HTTP client, and one of your own.
-
-    import pytest
-    from harness import testing
-
-    @pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
-    def test_my_black_box_keeps_the_contract(check):
-        check(testing.Subject(make=lambda: MyBlackBox(calls=20), task=task, texts=shots.train.texts))
-
-Each check is a function of a `Subject`. It returns None, or raises `ConformanceError`, which says what the contract
-wants and what the black box did.
-"""
+"""The checks of a black box of a task with classes; `harness.testing` says how they are used."""
 
 from __future__ import annotations
 
@@ -25,9 +14,9 @@ from harness.errors import BudgetExhausted, QueryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.contract import BlackBox, FeatureKind, Prompts, Task, Text
+    from harness.contract import BlackBox, FeatureKind, SoftPrompts, Task, Text
 
-_SEED = 20_220_628
+SEED = 20_220_628
 
 
 class ConformanceError(AssertionError):
@@ -48,41 +37,44 @@ class Subject:
     """Largest difference of two logits that count as equal. It allows for rounding in the model's number format."""
 
 
-def _hold(held: object, wanted: str, found: object) -> None:
+def hold(held: object, wanted: str, found: object) -> None:
+    """Raise `ConformanceError` unless it is held."""
     if not held:
         raise ConformanceError(f"{wanted}; found: {found}")
 
 
-def _space(lm: BlackBox) -> Subspace:
-    return Subspace(3, (lm.info.hidden_std[0],), lm.info.prompt_tokens, seed=_SEED)
+def small_space(lm: BlackBox) -> Subspace:
+    """A subspace of three dimensions at the input."""
+    return Subspace(3, (lm.info.hidden_std[0],), lm.info.prompt_tokens, seed=SEED)
 
 
-def _two(lm: BlackBox) -> Prompts:
-    z = np.random.default_rng(_SEED).standard_normal((2, 1, 3))
-    return _space(lm).at(z)
+def two_candidates(lm: BlackBox) -> SoftPrompts:
+    """Two candidates."""
+    z = np.random.default_rng(SEED).standard_normal((2, 1, 3))
+    return small_space(lm).at(z)
 
 
 def logits_have_one_row_per_candidate_and_text(subject: Subject) -> None:
     """Logits are float32 (candidates, texts, words), and finite."""
     lm, words = subject.make(), subject.task.words
-    for prompts, candidates in ((None, 1), (_two(lm), 2)):
+    for prompts, candidates in ((None, 1), (two_candidates(lm), 2)):
         q = lm.logits(prompts, subject.texts)
         wanted = (candidates, len(subject.texts), len(words))
-        _hold(q.shape == wanted, f"logits of shape {wanted} are wanted", q.shape)
-        _hold(q.dtype == np.float32, "logits are float32", q.dtype)
-        _hold(np.isfinite(q).all(), "logits are finite", q)
+        hold(q.shape == wanted, f"logits of shape {wanted} are wanted", q.shape)
+        hold(q.dtype == np.float32, "logits are float32", q.dtype)
+        hold(np.isfinite(q).all(), "logits are finite", q)
 
 
 def a_row_costs_a_row(subject: Subject) -> None:
     """A query costs candidates x texts rows, whatever it returns."""
     lm = subject.make()
     before, rows = lm.budget.rows_left, 2 * len(subject.texts)
-    _hold(before == lm.budget.rows_total, "a new black box has its whole budget", lm.budget)
-    lm.logits(_two(lm), subject.texts)
-    _hold(lm.budget.rows_left == before - rows, f"{before - rows} rows are left after a query of {rows}", lm.budget)
-    lm.outputs(_two(lm), subject.texts, features="mask")
+    hold(before == lm.budget.rows_total, "a new black box has its whole budget", lm.budget)
+    lm.logits(two_candidates(lm), subject.texts)
+    hold(lm.budget.rows_left == before - rows, f"{before - rows} rows are left after a query of {rows}", lm.budget)
+    lm.outputs(two_candidates(lm), subject.texts, features="mask")
     left = before - 2 * rows
-    _hold(lm.budget.rows_left == left, f"hidden states cost what logits cost: {left} rows are left", lm.budget)
+    hold(lm.budget.rows_left == left, f"hidden states cost what logits cost: {left} rows are left", lm.budget)
 
 
 def reading_is_free(subject: Subject) -> None:
@@ -91,8 +83,8 @@ def reading_is_free(subject: Subject) -> None:
     before = lm.budget
     lm.word_ids(subject.task.words)
     lm.vocabulary()
-    _hold(lm.info.layers == len(lm.info.hidden_std), "hidden_std has one width per layer", lm.info)
-    _hold(lm.budget == before, f"reading is free: {before}", lm.budget)
+    hold(lm.info.layers == len(lm.info.hidden_std), "hidden_std has one width per layer", lm.info)
+    hold(lm.budget == before, f"reading is free: {before}", lm.budget)
 
 
 def a_query_beyond_the_budget_is_refused_and_costs_nothing(subject: Subject) -> None:
@@ -100,10 +92,10 @@ def a_query_beyond_the_budget_is_refused_and_costs_nothing(subject: Subject) -> 
     lm = subject.make()
     left = lm.budget.rows_left
     z = np.zeros((left // len(subject.texts) + 1, 1, 3))
-    _refused(lm, BudgetExhausted, _space(lm).at(z), subject.texts)
-    _hold(lm.budget.rows_left == left, "a refused query costs nothing", lm.budget)
+    _refused(lm, BudgetExhausted, small_space(lm).at(z), subject.texts)
+    hold(lm.budget.rows_left == left, "a refused query costs nothing", lm.budget)
     lm.logits(None, subject.texts)
-    _hold(lm.budget.rows_left == left - len(subject.texts), "what fits is answered and charged", lm.budget)
+    hold(lm.budget.rows_left == left - len(subject.texts), "what fits is answered and charged", lm.budget)
 
 
 def a_malformed_query_is_refused_and_costs_nothing(subject: Subject) -> None:
@@ -117,7 +109,7 @@ def a_malformed_query_is_refused_and_costs_nothing(subject: Subject) -> None:
     _refused(lm, QueryError, None, subject.texts, words=["two words are no token"])
     _refused(lm, QueryError, None, subject.texts, template="no gap: {a}")
     _refused(lm, QueryError, None, ())
-    _hold(lm.budget.rows_left == left, "a refused query costs nothing", lm.budget)
+    hold(lm.budget.rows_left == left, "a refused query costs nothing", lm.budget)
 
 
 def _refused(lm: BlackBox, kind: type[Exception], prompts: Any, texts: Sequence[Any], **more: Any) -> None:
@@ -133,30 +125,30 @@ def _refused(lm: BlackBox, kind: type[Exception], prompts: Any, texts: Sequence[
 def coordinates_are_projected_prompts(subject: Subject) -> None:
     """`Subspace.at(z)` gives what the prompt A z gives, with A made from the seed."""
     lm = subject.make()
-    space, z = _space(lm), np.random.default_rng(_SEED).standard_normal((2, 3)).astype(np.float32)
+    space, z = small_space(lm), np.random.default_rng(SEED).standard_normal((2, 3)).astype(np.float32)
     values = (z @ matrix(space, 0, lm.info.width).T).reshape(2, 1, space.tokens, lm.info.width)
     near, far = lm.logits(Prompt(values), subject.texts), lm.logits(space.at(z), subject.texts)
     off = float(np.abs(near - far).max())
-    _hold(off <= subject.tolerance, f"coordinates differ from their prompt by at most {subject.tolerance:g}", off)
+    hold(off <= subject.tolerance, f"coordinates differ from their prompt by at most {subject.tolerance:g}", off)
 
 
 def a_prompt_matters(subject: Subject) -> None:
     """Different candidates give different logits."""
     lm = subject.make()
-    q = lm.logits(_two(lm), subject.texts)
-    _hold(not np.array_equal(q[0], q[-1]), "two prompts give different logits", q)
+    q = lm.logits(two_candidates(lm), subject.texts)
+    hold(not np.array_equal(q[0], q[-1]), "two prompts give different logits", q)
 
 
 def a_text_has_the_same_logits_in_any_company(subject: Subject) -> None:
     """Alone, in another order and with other candidates, up to the tolerance."""
     lm = subject.make()
-    both = _two(lm)
+    both = two_candidates(lm)
     whole = lm.logits(both, subject.texts)
     turned = lm.logits(both, subject.texts[::-1])[:, ::-1]
     alone = lm.logits(both, subject.texts[:1])
     for other, part in ((turned, whole), (alone, whole[:, :1])):
         off = float(np.abs(other - part).max())
-        _hold(off <= subject.tolerance, f"logits of one text differ by at most {subject.tolerance:g}", off)
+        hold(off <= subject.tolerance, f"logits of one text differ by at most {subject.tolerance:g}", off)
 
 
 def normalized_logits_are_log_probabilities(subject: Subject) -> None:
@@ -164,8 +156,8 @@ def normalized_logits_are_log_probabilities(subject: Subject) -> None:
     lm = subject.make()
     q, p = lm.logits(None, subject.texts), lm.logits(None, subject.texts, normalize=True)
     shift = (p - q).max(axis=-1) - (p - q).min(axis=-1)
-    _hold(shift.max() <= subject.tolerance, "normalize moves all words of a text alike", shift)
-    _hold(np.exp(p.astype(np.float64)).sum(axis=-1).max() <= 1 + subject.tolerance, "probabilities sum to at most 1", p)
+    hold(shift.max() <= subject.tolerance, "normalize moves all words of a text alike", shift)
+    hold(np.exp(p.astype(np.float64)).sum(axis=-1).max() <= 1 + subject.tolerance, "probabilities sum to at most 1", p)
 
 
 def hidden_states_have_the_model_s_width(subject: Subject) -> None:
@@ -174,17 +166,17 @@ def hidden_states_have_the_model_s_width(subject: Subject) -> None:
     width = lm.info.width
     kinds: tuple[FeatureKind, ...] = ("mask", "cls")
     for kind in kinds:
-        shape = lm.outputs(_two(lm), subject.texts, features=kind).features.shape
-        _hold(
+        shape = lm.outputs(two_candidates(lm), subject.texts, features=kind).features.shape
+        hold(
             shape == (2, len(subject.texts), width), f"features {kind!r} are (2, {len(subject.texts)}, {width})", shape
         )
     out = lm.outputs(None, subject.texts, features="all")
     if out.lengths is None:
         raise ConformanceError("the features of all tokens come with the lengths of the texts; found: None")
     wanted = (1, len(subject.texts), int(out.lengths.max()), width)
-    _hold(out.features.shape == wanted, f"features of all tokens are {wanted}", out.features.shape)
+    hold(out.features.shape == wanted, f"features of all tokens are {wanted}", out.features.shape)
     for n, length in enumerate(out.lengths):
-        _hold(
+        hold(
             not out.features[0, n, length:].any(),
             f"features of text {n} are 0 behind its {length} tokens",
             out.features,
@@ -196,8 +188,8 @@ def label_words_are_single_tokens(subject: Subject) -> None:
     lm = subject.make()
     vocabulary = lm.vocabulary()
     for word, ids in zip(subject.task.words, lm.word_ids(subject.task.words), strict=True):
-        _hold(len(ids) == 1, f"label word {word!r} is one token", ids)
-        _hold(vocabulary[ids[0]].strip() == word.strip(), f"token {ids[0]} is {word!r}", vocabulary[ids[0]])
+        hold(len(ids) == 1, f"label word {word!r} is one token", ids)
+        hold(vocabulary[ids[0]].strip() == word.strip(), f"token {ids[0]} is {word!r}", vocabulary[ids[0]])
 
 
 CHECKS: tuple[Callable[[Subject], None], ...] = (
