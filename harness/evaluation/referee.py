@@ -28,7 +28,7 @@ from harness.evaluation.applying import Applied, apply, tested_by
 from harness.evaluation.billing import between, billed, without
 from harness.evaluation.endings import stack_of, status_of
 from harness.evaluation.queried import QueriedTexts
-from harness.evaluation.text_cells import pricing_of, read_as, with_classes
+from harness.evaluation.text_cells import pricing_of, read_as
 from harness.lm.fingerprint import fingerprint
 from harness.lm.reading import Reading
 from harness.results.outputs import Outputs
@@ -266,18 +266,22 @@ def run_reference(
     """Run a white-box reference on a cell, in this process and without a sandbox, and store the outcome.
 
     Raises:
-        InputError: the task has no classes.
+        ModelError: the task is answered by text, and the model does not write.
         DataError: the data are missing or malformed.
         StoreError: a fact could not be written to disk.
     """
-    from harness.evaluation import white_box  # noqa: PLC0415 - torch
+    from harness.evaluation import text_white_box, white_box  # noqa: PLC0415 - torch
 
     cell, options = settled(cell, submission, options)
-    task = with_classes(cell.task, "a white-box reference")
+    task = cell.task
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()
-    white = white_box.WhiteBox(lm, task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
+    until = time.monotonic() + cell.limits.wall_s
+    if isinstance(task, TextTask):
+        white: white_box.WhiteBox = text_white_box.TextWhiteBox(lm, task, shots.train.texts, until)
+    else:
+        white = white_box.WhiteBox(lm, task, shots.train.texts, until)
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # its output is not a result
         config, folder = dict[str, object](), submission.path
         try:
@@ -294,7 +298,7 @@ def run_reference(
         kept = []
         if training.last is not None and status in COUNTS:
             try:
-                kept = [KeptAnswer(1.0, 0, b"", training.last.classes(test.texts, len(cell.task.classes)))]
+                kept = [KeptAnswer(1.0, 0, b"", *training.last.on(test, task))]
             except Exception as problem:  # noqa: BLE001 - the author's code again
                 status, detail = "invalid_answer", traces.authors(problem, folder)
         applied = Applied(test, tuple(kept), time.perf_counter() - before)

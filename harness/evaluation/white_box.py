@@ -6,7 +6,8 @@ The papers compare gradient-free methods with prompt tuning, fine-tuning and the
     def tune(lm: WhiteBox, task: Task, shots: Shots, rng: Generator, config: Config) -> Iterator[Predictor]
 
 It runs in the referee's own process, without a budget and without a sandbox. It is listed but never ranked. The last
-predictor that it yields is scored. The test set is loaded after `tune` has ended.
+predictor that it yields is scored. The test set is loaded after `tune` has ended. On a text task `lm` is a
+`harness.evaluation.text_white_box.TextWhiteBox`, so that a reference that trains by `fit` runs there, too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from harness.blackbox.projection import generate
 from harness.contract.heads import softmax
 from harness.errors import DeviceMemoryError, SubmissionError
+from harness.evaluation.text_cells import read_as
 from harness.lm.backbones import families
 from harness.lm.device import memory_for, seeded
 from harness.results.status import COUNTS
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from harness.contract import Examples, FloatArray, IntArray, Mode, Shots, Subspace, Task, Text
+    from harness.contract import Examples, FloatArray, IntArray, Mode, Shots, Subspace, Task, Text, TextTask
     from harness.lm.backbones.base import Batch
     from harness.lm.model import LanguageModel
     from harness.lm.text import Encoded
@@ -71,12 +73,12 @@ class Predictor:
         """Probabilities (texts, classes)."""
         return self.classify(texts)
 
-    def classes(self, texts: Sequence[Text], classes: int) -> IntArray:
-        """The most probable class of each text; ValueError unless every text has finite probabilities."""
-        p = np.asarray(self(texts))
-        if p.shape != (len(texts), classes) or not np.isfinite(p).all():
-            raise ValueError(f"probabilities of shape {p.shape}; finite ones, {(len(texts), classes)}, are expected")
-        return np.asarray(p.argmax(axis=1))
+    def on(self, test: Examples, task: Task | TextTask) -> tuple[IntArray, tuple[str, ...] | None]:
+        """The most probable class of each text, and no outputs; ValueError unless all probabilities are finite."""
+        p, shape = np.asarray(self(test.texts)), (len(test), len(task.classes))
+        if p.shape != shape or not np.isfinite(p).all():
+            raise ValueError(f"probabilities of shape {p.shape}; finite ones, {shape}, are expected")
+        return np.asarray(p.argmax(axis=1)), None
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,18 @@ class Recipe:
 class WhiteBox:
     """The model of one cell with its weights: a new float32 copy, frozen except for the parameters given to `fit`."""
 
-    def __init__(self, lm: LanguageModel, task: Task, texts: Sequence[Text], deadline: float = np.inf) -> None:
+    def __init__(
+        self, lm: LanguageModel, task: Task | TextTask, texts: Sequence[Text], deadline: float = np.inf
+    ) -> None:
         """Copy the model. `info` is measured on `texts`, and `deadline` is in `time.monotonic` seconds."""
-        self.info = lm.info(texts, task.template)
+        self.info = lm.info(texts, read_as(task))
         with memory_for("a second copy of the weights, in float32, to be trained", "Nothing smaller can be asked"):
             self.module: Any = lm.weights()
         self.device = lm.device
         self.task = task
         self.deadline = deadline
         self._lm = lm
-        self._words = list(lm.single_ids(task.words))
+        self._words = list(lm.single_ids(task.words)) if task.words else []
         self.mode: Mode = "add"
         """The position of a prompt: on p0's tokens, or before the text."""
         self._encoded: dict[tuple[Mode | None, Text], Encoded] = {}
@@ -139,9 +143,12 @@ class WhiteBox:
         mode = self.mode if prompted else None
         new = tuple(dict.fromkeys(text for text in texts if (mode, text) not in self._encoded))
         if new:
-            encoded = self._lm.text_set(self.task.template, new, mode).encoded
-            self._encoded |= {(mode, text): each for text, each in zip(new, encoded, strict=True)}
+            self._encoded |= {(mode, text): each for text, each in zip(new, self._read(new, mode), strict=True)}
         return self._lm.batch([self._encoded[mode, text] for text in texts], mode)
+
+    def _read(self, texts: tuple[Text, ...], mode: Mode | None) -> Sequence[Encoded]:
+        """Texts in the task's template, tokenised, with room for a prompt of `mode`."""
+        return self._lm.text_set(self.task.template, texts, mode).encoded
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits of the label words at the mask, with gradients: (texts, words)."""
@@ -202,7 +209,7 @@ class WhiteBox:
             found = self._judge(shots.dev, prompted)
             if found > best:
                 best, better = found, steps
-                yield self._predictor(parameters, prompted, {"loss": float(np.mean(losses)), "dev": found[0]})
+                yield self._predictor(parameters, prompted, self._note(found, losses, shots.train, prompted))
             if steps - better >= recipe.patience:
                 return
 
@@ -212,16 +219,28 @@ class WhiteBox:
         A bfloat16 track uses mixed precision: products are in bfloat16, the weights and their updates in float32.
         """
         self.module.train()
-        batch = self.batch([train.texts[i] for i in rows], prompted)
+        batch = self._batch_of(train, rows, prompted)
         asked = f"a step on {batch.ids.shape[0]} texts x {batch.ids.shape[1]} tokens, with gradients"
         with memory_for(asked, "Train on fewer texts per step, with the reference's --config batch=N if it has one"):
             with torch.autocast(self.device, torch.bfloat16, enabled=self._lm.dtype == torch.bfloat16):
-                logits = self.logits(batch)
-            loss = F.cross_entropy(logits.float(), torch.from_numpy(train.labels[rows]).to(self.device))
+                scores = self._scores(batch)
+            loss = self._loss(scores, batch, train, rows)
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
             return loss.item()
+
+    def _batch_of(self, train: Examples, rows: IntArray, prompted: bool) -> Batch:
+        """What a step forwards."""
+        return self.batch([train.texts[i] for i in rows], prompted)
+
+    def _scores(self, batch: Batch) -> torch.Tensor:
+        """Of what a step takes the loss."""
+        return self.logits(batch)
+
+    def _loss(self, scores: torch.Tensor, _batch: Batch, train: Examples, rows: IntArray) -> torch.Tensor:
+        """The mean cross-entropy of the label words."""
+        return F.cross_entropy(scores.float(), torch.from_numpy(train.labels[rows]).to(self.device))
 
     def _judge(self, dev: Examples, prompted: bool) -> tuple[float, float]:
         """Dev score of the model in its current state: the task's metric, then minus the loss."""
@@ -229,19 +248,39 @@ class WhiteBox:
         metric = score(self.task.metric, logits.argmax(axis=1), dev.labels, len(self.task.classes))
         return float(metric), -float(cross_entropy(logits, dev.labels))
 
+    def _note(
+        self,
+        found: tuple[float, float],
+        losses: Sequence[float],
+        train: Examples,  # noqa: ARG002 - `TextWhiteBox` asks for its loss
+        prompted: bool,  # noqa: ARG002
+    ) -> dict[str, float]:
+        """What is kept of a model whose dev score is `found`, after an epoch with these losses of its steps."""
+        return {"loss": float(np.mean(losses)), "dev": found[0]}
+
     def _predictor(
         self, parameters: Sequence[torch.nn.Parameter], prompted: bool, note: Mapping[str, float]
     ) -> Predictor:
         """The model in its current state. Its values are restored whenever the predictor is called."""
-        kept = [parameter.detach().clone() for parameter in parameters]
+        restore = restoring(parameters)
 
         def classify(texts: Sequence[Text]) -> FloatArray:
-            with torch.no_grad():
-                for parameter, value in zip(parameters, kept, strict=True):
-                    parameter.copy_(value)
+            restore()
             return softmax(self.predicted(texts, prompted))
 
         return Predictor(classify, note)
+
+
+def restoring(parameters: Sequence[torch.nn.Parameter]) -> Callable[[], None]:
+    """A function that puts the present values of some parameters back."""
+    kept = [parameter.detach().clone() for parameter in parameters]
+
+    def restore() -> None:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+
+    return restore
 
 
 @dataclass
@@ -263,7 +302,7 @@ class Training:
 def train(
     solver: Solver,
     lm: WhiteBox,
-    task: Task,
+    task: Task | TextTask,
     shots: Shots,
     seed: int,
     watch: Callable[[int, dict[str, float]], None],

@@ -152,7 +152,7 @@ class Generation:
             batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, members.stop - members.start)
             cut = not self._write(batch, [writing[n] for n in numbers], how, go_on)
         tokens = np.array([len(each.ids) for each in writing], dtype=np.int64).reshape(candidates, -1)
-        written = [self._text(each.ids) for each in writing]
+        written = [self.text(each.ids) for each in writing]
         rows = tuple(tuple(written[c * len(texts) : (c + 1) * len(texts)]) for c in range(candidates))
         return Generated(rows, tokens, cut)
 
@@ -168,7 +168,7 @@ class Generation:
             for each, token in zip(writing, chosen.tolist(), strict=True):
                 if not each.ended:
                     each.ids.append(token)
-                    each.ended = self._ends(each.ids, how)
+                    each.ended = self.ends(each.ids, how)
             going = [n for n, each in enumerate(writing) if not each.ended]
             if not going:
                 return True
@@ -193,13 +193,14 @@ class Generation:
         found = torch.searchsorted(shares, points[:, None] * shares[:, -1:])[:, 0]
         return found.clamp(max=logits.shape[-1] - 1)
 
-    def _ends(self, ids: list[int], how: Decoding) -> bool:
+    def ends(self, ids: list[int], how: Decoding) -> bool:
+        """Whether nothing follows after these tokens of an output."""
         tokenizer = self._lm.tokenizer
         if ids[-1] in self._end_ids or len(ids) >= how.most_tokens:
             return True
         return bool(how.stop) and any(stop in tokenizer.decode(ids, **_VERBATIM) for stop in how.stop)
 
-    def _text(self, ids: list[int]) -> str:
+    def text(self, ids: list[int]) -> str:
         """What was written; the token that ends a text is not part of it."""
         kept = ids[:-1] if ids and ids[-1] in self._end_ids else ids
         return str(self._lm.tokenizer.decode(kept, **_VERBATIM)) if kept else ""

@@ -205,17 +205,6 @@ def test_a_text_task_needs_a_causal_model_and_is_refused_where_classes_are_neede
         Preparation(load_track(str(track)), Overrides(model="embedded"))
 
 
-def test_a_white_box_reference_is_refused_before_anything_is_recorded(
-    stored: tuple[Store, Path], track: Path, tmp_path: Path
-) -> None:
-    store = Store(str(tmp_path / "empty.db"))
-    evaluation = Evaluation(load_track(str(track)), Overrides(white_box=True), store)
-    with pytest.raises(InputError, match=r"needs classes, and these tasks have texts: plain"):
-        evaluation.plan.open(store, find(SUBMISSIONS / "lora"), {})
-    assert store.runs() == []
-    store.close()
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
