@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.blackbox import wire
-from harness.blackbox.client import RemoteBlackBox
+from harness.blackbox.client import RemoteBlackBox, computed
 from harness.blackbox.text_model import Decoding
-from harness.blackbox.text_query import TextQuery, only_soft
+from harness.blackbox.text_query import TextQuery
+from harness.blackbox.weights import soft
 from harness.contract import Budget, Coordinates, Generated, Likelihoods
 from harness.errors import ProtocolError, QueryError
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from harness.contract import FloatArray, Mode, ModelInfo, Prompts, Shots, SoftPrompts, Text, TextTask
+    import msgspec
+
+    from harness.contract import FloatArray, Mode, ModelInfo, Prompts, Shots, Text, TextTask
 
 _NEVER = 1e-7
 """Smallest probability that a text's reference is not said, so that its logarithm is finite."""
@@ -42,7 +45,7 @@ class RemoteTextBlackBox(RemoteBlackBox):
             self._said.update(zip(examples.texts, task.targets(examples), strict=True))
 
     def score(
-        self, prompts: SoftPrompts | None, texts: Sequence[Text], targets: Sequence[str], template: str | None = None
+        self, prompts: Prompts | None, texts: Sequence[Text], targets: Sequence[str], template: str | None = None
     ) -> Likelihoods:
         """See `TextBlackBox`."""
         asked = TextQuery.score(prompts, texts, targets, template)
@@ -50,11 +53,11 @@ class RemoteTextBlackBox(RemoteBlackBox):
         if not isinstance(reply, wire.Scored):
             raise ProtocolError(f"unexpected reply {type(reply).__name__} to Score")
         self._budget = Budget(self._budget.rows_total, reply.rows_left, self._budget.train_rows)
-        return Likelihoods(reply.values.values(3), np.array(reply.lengths, dtype=np.int64))
+        return Likelihoods(computed(reply.values, 3), np.array(reply.lengths, dtype=np.int64))
 
     def generate(
         self,
-        prompts: SoftPrompts | None,
+        prompts: Prompts | None,
         texts: Sequence[Text],
         template: str | None = None,
         most_tokens: int | None = None,
@@ -87,24 +90,25 @@ class RemoteTextBlackBox(RemoteBlackBox):
         """See `BlackBox`; without `words`, those of the two classes of this module: (candidates, texts, 2)."""
         if words is not None:
             return super().logits(prompts, texts, template, words, normalize)
-        soft = only_soft(prompts)
-        asked = TextQuery.score(soft, texts, [""] * len(texts), template).query.texts
+        asked = TextQuery.score(prompts, texts, [""] * len(texts), template).query.texts
         unknown = [text for text in asked if text not in self._said]
         if unknown:
             raise QueryError(
                 f"text {unknown[0][0][:60]!r} is neither of train nor of dev, so that no reference of it is known; "
                 "ask lm.score with targets, or lm.generate"
             )
-        likely = self.score(soft, texts, [self._said[text] for text in asked], template).means
+        likely = self.score(prompts, texts, [self._said[text] for text in asked], template).means
         p = np.exp(likely)
         return np.stack([likely, np.log(np.maximum(1 - p, _NEVER))], axis=-1).astype(np.float32)
 
-    def _packed(self, asked: TextQuery) -> tuple[int, str, wire.Array | None, Mode, int | None]:
-        query = asked.query
+    def _packed(
+        self, asked: TextQuery
+    ) -> tuple[int, str, wire.Array | None, Mode, int | None, wire.WeightsPart | msgspec.UnsetType]:
+        query, inner = asked.query, soft(asked.query.prompts)
         prompt, mode = wire.packed(query.prompts)
-        space = self._space(query.prompts.space) if isinstance(query.prompts, Coordinates) else None
+        space = self._space(inner.space) if isinstance(inner, Coordinates) else None
         template = self._text_task.template if query.template is None else query.template
-        return self._text_set(query.texts), template, prompt, mode, space
+        return self._text_set(query.texts), template, prompt, mode, space, wire.WeightsPart.of(query.prompts)
 
     def _target_set(self, targets: tuple[str, ...]) -> int:
         if targets not in self._targets:

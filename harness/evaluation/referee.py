@@ -185,7 +185,9 @@ def priced_model(cell: Cell, shots: Shots, lm: Served) -> PricedModel:
     """The model with the limits and prices of a cell."""
     frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
     limits, size = cell.limits.answers, cell.spec.tokens_of_a_row
-    text = pricing_of(cell.task, lm, frame, size) if isinstance(cell.task, TextTask) else None
+    text = None
+    if isinstance(cell.task, TextTask):
+        text = pricing_of(cell.task, lm, frame, size, limits.projection_bytes)
     return PricedModel(lm, cell.task, answer, frame, texts, limits, size, cell.defences, text)
 
 

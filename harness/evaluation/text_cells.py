@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.blackbox.checkpoints import checkpoint
+from harness.blackbox.projection import LARGEST_BYTES
 from harness.blackbox.text_model import Decoding
 from harness.blackbox.text_pricing import TextPricing, mode_of, only_member
-from harness.blackbox.text_query import only_soft
 from harness.contract import TextTask
 from harness.errors import AnswerError, InputError, QueryError
 from harness.evaluation.text_metrics import scores
@@ -49,7 +49,13 @@ def with_classes(task: Task | TextTask, what: str) -> Task:
     return task
 
 
-def pricing_of(task: TextTask, lm: Served, frame_bytes: int, row_tokens: int | None) -> TextPricing:
+def pricing_of(
+    task: TextTask,
+    lm: Served,
+    frame_bytes: int,
+    row_tokens: int | None,
+    direction_bytes: int = LARGEST_BYTES,
+) -> TextPricing:
     """The model of a text task with its limits and prices.
 
     Raises:
@@ -57,7 +63,7 @@ def pricing_of(task: TextTask, lm: Served, frame_bytes: int, row_tokens: int | N
     """
     from harness.lm.generation import text_model  # noqa: PLC0415 - torch
 
-    return TextPricing(lm, text_model(lm), task, frame_bytes, row_tokens)
+    return TextPricing(lm, text_model(lm), task, frame_bytes, row_tokens, direction_bytes)
 
 
 def write(answer: Answer, task: TextTask, lm: Served, texts: Sequence[Text]) -> tuple[str, ...]:
@@ -84,7 +90,7 @@ def write(answer: Answer, task: TextTask, lm: Served, texts: Sequence[Text]) -> 
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
             some = tuple(texts[first : first + _TEXTS_AT_ONCE])
             encoded = model.encode(member.template, some, mode_of(member), task.most_tokens)
-            found += model.generate(only_soft(member.prompt), encoded, how, lambda _sequences: True).texts[0]
+            found += model.generate(member.prompt, encoded, how, lambda _sequences: True).texts[0]
             checkpoint()
     except QueryError as problem:
         raise AnswerError(f"the model refuses this answer: {problem}") from problem

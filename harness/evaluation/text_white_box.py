@@ -21,7 +21,7 @@ from harness.evaluation.text_cells import scored
 from harness.evaluation.white_box import Edit, WhiteBox, restoring
 from harness.lm.backbones import families
 from harness.lm.device import memory_for
-from harness.lm.generation import text_model
+from harness.lm.generation import Generation, text_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,8 +63,9 @@ class TextWhiteBox(WhiteBox):
         Raises:
             ModelError: the model is no causal one of this process.
         """
+        text_model(lm)  # refuses a model that does not write
         super().__init__(lm, task, texts, deadline)
-        self._text = text_model(lm)
+        self._text = Generation(lm)
         self._targets: dict[str, tuple[int, ...]] = {}
         self._read_before: dict[Edit, torch.Tensor] | None = None
         """Of each edit the inputs of its layer so far, while texts are written; None while they are read at once."""
@@ -88,7 +89,7 @@ class TextWhiteBox(WhiteBox):
     def test_by(self, lm: LanguageModel) -> None:
         """See `WhiteBox`."""
         super().test_by(lm)
-        self._text = text_model(lm)
+        self._text = Generation(lm)
 
     def logits(self, batch: Batch) -> torch.Tensor:  # noqa: ARG002
         """There are no label words.

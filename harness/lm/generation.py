@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from harness.blackbox.checkpoints import checkpoint
-from harness.contract import Generated, Likelihoods
+from harness.contract import Generated, Likelihoods, Weights
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones.plain import PlainBackbone
 from harness.lm.backbones.stepping import begin, cache_bytes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from harness.blackbox.text_model import Decoding
-    from harness.contract import Mode, SoftPrompts, Text
+    from harness.contract import Mode, Prompts, SoftPrompts, Text
     from harness.lm.backbones.base import Batch
 
 CACHE_BYTES = 512 << 20
@@ -83,11 +83,15 @@ class Generation:
                 raise QueryError(f"the target {target!r} has no token; a target is the text whose likelihood is asked")
         return tuple(map(tuple, ids))
 
-    def score(self, prompts: SoftPrompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
+    def score(self, prompts: Prompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
         """See `TextModel`. Texts of like length are forwarded together, as `LanguageModel.forward` does."""
         asked = f"{1 if prompts is None else len(prompts)} candidates x {len(texts)} texts and their targets"
-        with self._lm.device_lock, memory_for(asked, "Ask for fewer at once"):
-            return self._score(prompts, texts, targets)
+        tuner = self._lm._tuner
+        with self._lm.device_lock, tuner.aside(), memory_for(asked, "Ask for fewer at once"):
+            if not isinstance(prompts, Weights):
+                return self._score(prompts, texts, targets)
+            parts = tuner.one_by_one(prompts, lambda soft, _count: self._score(soft, texts, targets))
+        return Likelihoods(np.concatenate([part.values for part in parts]), parts[0].lengths)
 
     def _score(self, prompts: SoftPrompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
         lm = self._lm
@@ -123,21 +127,44 @@ class Generation:
         return Likelihoods(values, sizes)
 
     def generate(
-        self, prompts: SoftPrompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
+        self, prompts: Prompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
     ) -> Generated:
         """See `TextModel`. There is a checkpoint before each step."""
         asked = f"{1 if prompts is None else len(prompts)} candidates x {len(texts)} texts of {how.most_tokens} tokens"
-        with self._lm.device_lock, memory_for(asked, "Ask for fewer at once"):
-            return self._generate(prompts, texts, how, go_on)
+        tuner, parts = self._lm._tuner, list[Generated]()
+        with self._lm.device_lock, tuner.aside(), memory_for(asked, "Ask for fewer at once"):
+            if not isinstance(prompts, Weights):
+                return self._generate(prompts, texts, how, go_on)
+
+            def written(soft: SoftPrompts | None, _count: int) -> None:
+                first = sum(len(part.texts) for part in parts)
+                cut = any(part.cut for part in parts)  # what does not fit into the budget ends all writing
+
+                def goes_on(numbers: Sequence[int]) -> bool:
+                    return not cut and go_on([first * len(texts) + n for n in numbers])
+
+                parts.append(self._generate(soft, texts, how, goes_on, first))
+
+            tuner.one_by_one(prompts, written)
+        rows = tuple(row for part in parts for row in part.texts)
+        return Generated(rows, np.concatenate([part.tokens for part in parts]), any(part.cut for part in parts))
 
     def _generate(
-        self, prompts: SoftPrompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
+        self,
+        prompts: SoftPrompts | None,
+        texts: TextSet,
+        how: Decoding,
+        go_on: Callable[[Sequence[int]], bool],
+        first: int = 0,
     ) -> Generated:
+        """Write under soft prompts; `first` is the number of the first candidate, by which chance goes."""
         lm = self._lm
         layers = () if prompts is None else lm._layers(prompts)
         candidates, extra = 1 if prompts is None else len(prompts), layers[0].shape[1] if layers else 0
         writing = [
-            _Sequence(c * len(texts) + t, _draws(how, c, t)) for c in range(candidates) for t in range(len(texts))
+            _Sequence(c * len(texts) + t, _draws(how, first + c, t))
+            for c in range(candidates)
+            for t in range(len(texts))
         ]
         same = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*(e.ids for e in texts.encoded), strict=False))
         once = len(list(same)) + extra if candidates == 1 else 0  # tokens whose keys and values are kept once

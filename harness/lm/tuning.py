@@ -13,7 +13,7 @@ import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from harness.lm.backbones.groups import Slot
     from harness.lm.backbones.plain import PlainBackbone
 
+T = TypeVar("T")
 Run: TypeAlias = "Callable[[SoftPrompts | None, int, tuple[LayerEdit | None, ...]], Forwarded]"
 """A forward pass: soft prompts, candidates, and what each layer's candidates change."""
 
@@ -119,16 +120,27 @@ class Tuner:
 
     def forward(self, weights: Weights, run: Run) -> Forwarded:
         """Compute all candidates."""
-        with torch.no_grad():
-            if self._backbone.takes_edits and weights.space.group in TOGETHER:
+        if self._backbone.takes_edits and weights.space.group in TOGETHER:
+            with torch.no_grad():
                 return run(weights.prompts, len(weights), self._edits(weights))
-            parts = []
-            with self._in_place(weights.space) as write:
-                for k, change in enumerate(self._each(weights)):
-                    with write(change):
-                        for prompts, count in _prompts_of(weights, k):
-                            parts.append(run(prompts, count, ()))
-            return _joined(parts)
+        return _joined(self.one_by_one(weights, lambda prompts, count: run(prompts, count, ())))
+
+    def one_by_one(self, weights: Weights, run: Callable[[SoftPrompts | None, int], T]) -> list[T]:
+        """What `run` gives while each candidate's change is in the model.
+
+        Args:
+            weights: candidates.
+            run: gets the soft prompts with which the changed model is computed, and how many they are.
+
+        Returns:
+            One result for each change.
+        """
+        parts = []
+        with torch.no_grad(), self._in_place(weights.space) as write:
+            for k, change in enumerate(self._each(weights)):
+                with write(change):
+                    parts += [run(prompts, count) for prompts, count in _prompts_of(weights, k)]
+        return parts
 
     def _of(self, space: WeightSpace) -> tuple[Slot, ...]:
         found = self._slots.get(space)  # threads count parameters without the device's lock
