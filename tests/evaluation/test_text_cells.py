@@ -259,7 +259,8 @@ def test_a_text_task_needs_a_causal_model_and_is_refused_where_classes_are_neede
     [
         ("row_tokens = 32", "", "row_tokens"),
         ("row_tokens = 32", 'row_tokens = 32\nmetric = "accuracy"', "is that of classes"),
-        ('source = "embedded"', 'source = "hub"', "miniature"),
+        ('source = "embedded"', 'source = "hub"', r"needs a \[hub\] table in the task.toml of (plain|reply)"),
+        ('source = "embedded"', 'source = "kit"', "a miniature or a public data set"),
         ("splits = [1, 2]", 'splits = "present"', "splits must be listed|needs data.source"),
     ],
 )
