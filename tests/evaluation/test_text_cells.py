@@ -194,6 +194,8 @@ def test_a_run_can_be_replayed(stored: tuple[Store, Path], track: Path) -> None:
         ("icl", {"demonstrations": "2"}),
         ("lora_es", {"dim": "5", "population": "4", "dev_every": "2"}),
         ("mezo", {}),
+        ("bdpl", {"samples": "3"}),
+        ("instruction_search", {"proposals": "2", "edits": "2", "longest": "6"}),
     ],
 )
 def test_solvers_that_only_need_a_loss_run_unchanged(
