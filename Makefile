@@ -8,7 +8,7 @@ RESULTS ?= results/harness.db
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: run test test-slow check audit-dependencies setup setup-run format rules results site publish clean
+.PHONY: run test test-slow check audit-dependencies setup setup-run format rules results results-text site publish clean
 
 run: setup-run ## evaluate the champion on the embedded track, then print the leaderboard, and write the report where its extra is
 	$(BIN)/harness evaluate submissions/ajo
@@ -61,6 +61,10 @@ rules: setup ## refresh the generated tables of docs/rules-reference.md
 results: setup ## write docs/results-mini.md and docs/results-kit.md from results/harness.db; RESULTS=FILE takes another database
 	$(BIN)/python tools/make_results.py --store $(RESULTS) --track mini --out docs/results-mini.md
 	$(BIN)/python tools/make_results.py --store $(RESULTS) --track kit --out docs/results-kit.md
+
+results-text: setup ## write docs/results-mini-text.md; the losses of new cells are computed first, some seconds each
+	$(BIN)/python tools/text_losses.py --store $(RESULTS) --track mini-text --out docs/results/mini-text-losses.csv
+	$(BIN)/python tools/make_results.py --store $(RESULTS) --track mini-text --losses docs/results/mini-text-losses.csv
 
 # The published database where there is one, unless RESULTS=FILE names another; KIT=DIR shows the competition's texts, too.
 site: STORE = $(firstword $(if $(filter file,$(origin RESULTS)),$(wildcard leaderboard/measured.db.xz)) $(RESULTS))

@@ -44,7 +44,7 @@ def test_tracks_and_tasks_load_outside_the_checkout(unpacked: Path, tmp_path: Pa
 import harness, harness.tracks.examples, harness.tracks.tasks, harness.tracks.track
 assert harness.__file__.startswith(sys.path[0]), harness.__file__
 for name in harness.tracks.track.track_names(): harness.tracks.track.load_track(name)
-assert len(harness.tracks.tasks.task_names()) == 13
+assert len(harness.tracks.tasks.task_names()) == 17
 for name in sorted(harness.tracks.track.load_track("mini").tasks):
     file = harness.tracks.tasks.load_task(name)
     print(name, len(harness.tracks.examples.load_test(file, harness.tracks.examples.Source("embedded"))))

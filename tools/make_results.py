@@ -22,6 +22,7 @@ from harness.results.store import Store
 from harness.tracks.track import load_track, track_names
 from tools.measured import measure
 from tools.results_page import NO_FINDINGS, page
+from tools.text_section import read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", action="append", help=f"results database, may be given again; default {STORE}")
     parser.add_argument("--track", default="mini", choices=track_names(), help="which track")
     parser.add_argument("--out", type=Path, help="the page; default docs/results-TRACK.md")
+    parser.add_argument("--losses", type=Path, help="of a track of text tasks, what tools/text_losses.py wrote")
     given = parser.parse_args(arguments)
     paths = given.store or [STORE]
     absent = [path for path in paths if "://" not in path and not Path(path).is_file()]
     if absent:
         parser.error(f"{absent[0]}: no such results database; run: harness evaluate submissions/ajo")
+    if given.losses is not None and not given.losses.is_file():
+        parser.error(f"{given.losses}: no such file; run: python tools/text_losses.py --help")
     out = given.out or Path("docs") / f"results-{given.track}.md"
     stores = [Store(path) for path in paths]
     measured = measure(stores, load_track(given.track))
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as problem:
         parser.error(f"{out}: {problem}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(measured, findings), encoding="utf-8")
+    out.write_text(page(measured, findings, read(given.losses) if given.losses else ()), encoding="utf-8")
     print(f"written: {out}")
     return 0
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.leaderboard.divisions import level_name
 from harness.leaderboard.headline import cheaper
 from harness.leaderboard.pareto import cost
 from harness.leaderboard.speed import speed_up
@@ -15,21 +16,34 @@ from harness.leaderboard.stats import LEVEL
 from harness.leaderboard.terminal import notes, shown_rank
 from harness.results.status import COUNTS
 from harness.sandbox.submission import folder_of
+from harness.solving.metrics import is_text
 from harness.tracks.track import track_tasks
 from tools import published
 from tools.measured import race
+from tools.text_section import section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from harness.leaderboard.entries import CellScore, Entry
     from tools.measured import Measured
+    from tools.text_section import Row
 
 SEED = 0
 """Of the resampled cells of the speed-up: the same facts give the same interval."""
 SUBMISSIONS = Path(__file__).resolve().parent.parent / "submissions"
 PAIRS = (("ajo", "bbtv2"), ("bbtv2", "bbt"), ("bbt", "manual"), ("bbt", "random_search"), ("house", "ajo"))
 """Which differences are shown: first minus second."""
+TEXT_PAIRS = (
+    ("bbt", "manual"),
+    ("bbt", "random_search"),
+    ("bbtv2", "bbt"),
+    ("lora_es", "bbt"),
+    ("icl", "manual"),
+    ("prompt_tuning", "icl"),
+    ("lora", "prompt_tuning"),
+)
+"""The same of a track whose tasks are answered by text."""
 ABLATIONS = (
     ("ajo", "ajo[head=false]"),
     ("ajo", "ajo[joint=false]"),
@@ -40,8 +54,9 @@ ABLATIONS = (
 NO_FINDINGS = "<!-- findings -->\nNot written yet.\n<!-- end findings -->"
 
 
-def page(measured: Measured, findings: str = NO_FINDINGS) -> str:
-    """The whole page."""
+def page(measured: Measured, findings: str = NO_FINDINGS, losses: Sequence[Row] = ()) -> str:
+    """The whole page; `losses` are those of the cells of text tasks."""
+    text = writes(measured)
     sections = (
         _head(measured),
         _ranking(measured),
@@ -49,7 +64,8 @@ def page(measured: Measured, findings: str = NO_FINDINGS) -> str:
         _references(measured),
         _missing(measured),
         _differences(measured),
-        _speed_up(measured),
+        section(losses, table) if losses else "",
+        "" if text else _speed_up(measured),
         _published(measured),
         _accuracies(measured),
         _chance(measured),
@@ -58,6 +74,11 @@ def page(measured: Measured, findings: str = NO_FINDINGS) -> str:
         _machines(measured),
     )
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def writes(measured: Measured) -> bool:
+    """Whether the tasks of the track are answered by text."""
+    return any(is_text(file.metric) for file in track_tasks(measured.track).values())
 
 
 def _head(measured: Measured) -> str:
@@ -69,19 +90,20 @@ def _head(measured: Measured) -> str:
     few = (
         f"\n\nThese budgets are {min(short) // 20} to {max(short) // 20} generations of 20 candidates. That is too few "
         "for CMA-ES to learn\nanything of a covariance at d = 500; the track `mini-long` has the published budgets."
-        if max(short) < 1000  # noqa: PLR2004 - the published ones are 3,000 and 8,000
+        if max(short) < 1000 and not writes(measured)  # noqa: PLR2004 - the published ones are 3,000 and 8,000
         else ""
     )
+    make, failed = ("results-text", "0") if writes(measured) else ("results", "the majority class")
     return f"""# Measured results: track `{track.name}`
 
 {track.title}. This page has all ranked submissions and white-box references.
-`make results` writes it from the results database; only the findings are written by hand. The commands at the end
+`make {make}` writes it from the results database; only the findings are written by hand. The commands at the end
 measure it again.
 
 Scores are in points ({", ".join(metrics)}). ± is the sample standard
 deviation over splits ({" or ".join(map(str, splits))} per task). Brackets are {LEVEL:.0%} intervals, from the variance
 between splits and between test items ([statistics.md](statistics.md)).
-They hold for these tasks and this model. A failed cell counts as the majority class.{few}"""
+They hold for these tasks and this model. A failed cell counts as {failed}.{few}"""
 
 
 def _ranking(measured: Measured) -> str:
@@ -93,7 +115,7 @@ def _ranking(measured: Measured) -> str:
         (
             shown_rank(entry, standing, ranks),
             f"`{entry.name}`",
-            f"L{entry.access}",
+            level_name(entry.access),
             *_scores(measured, entry),
             f"{entry.calls:,.0f}",
             _minutes(entry),
@@ -179,18 +201,24 @@ def _differences(measured: Measured) -> str:
     tasks = measured.found.tasks if measured.found else measured.ranking.tasks
     rows = []
     ablations = (pair for pair in ABLATIONS if measured.difference(*pair))
-    for first, second in (*PAIRS, *ablations):
+    pairs = TEXT_PAIRS if writes(measured) else PAIRS
+    for first, second in (*pairs, *ablations):
         found = [measured.difference(first, second, task) for task in (*tasks, None)]
         rows.append(
             (f"`{first}` - `{second}`", *("-" if each is None else each.difference.points("+") for each in found))
         )
-    absent = sorted({name for pair in PAIRS for name in pair if measured.interval(name) is None})
+    absent = sorted({name for pair in pairs for name in pair if measured.interval(name) is None})
+    told = ""
+    if not writes(measured):
+        told = (
+            " The report of the competition says that AJO is 6.6 points above\nBBTv2 on average (RoBERTa-large, the "
+            "official budgets)."
+        )
     note = f"\n\nNo complete run of {', '.join(f'`{name}`' for name in absent)}." if absent else ""
     return f"""## Differences
 
 Differences are in points, paired in splits and test items, and adjusted for all pairs of complete entries, references
-included. If an interval contains 0, the order is open. The report of the competition says that AJO is 6.6 points above
-BBTv2 on average (RoBERTa-large, the official budgets).
+included. If an interval contains 0, the order is open.{told}
 
 {table(("difference", *tasks, "average"), rows)}{note}"""
 
@@ -250,7 +278,8 @@ def _commands(measured: Measured) -> str:
     text = "These commands fill an empty `results/harness.db`"
     if any(_data(measured, entry) for entry in measured.ranking.entries):
         text += "; `DIR` is a directory in the competition kit's layout"
-    return f"## How to measure it again\n\n{text}:\n\n```\n{lines}\nmake results\n```"
+    make = "make results-text" if writes(measured) else "make results"
+    return f"## How to measure it again\n\n{text}:\n\n```\n{lines}\n{make}\n```"
 
 
 def _command(measured: Measured, entry: Entry) -> str:

@@ -47,16 +47,25 @@ def price(answer: Answer, lm: Model, texts: Sequence[Text]) -> AnswerPrice:
         QueryError: a template does not fit.
     """
     tokens = sum(_tokens(member, lm, tuple(texts)) for member in answer.members)
-    prompts = [soft(member.prompt) for member in answer.members]
-    spaces = {prompt.space for prompt in prompts if isinstance(prompt, Coordinates)}
-    projections = sum(4 * space.layers * space.dim * space.tokens * lm.backbone.width for space in spaces)
-    weights = [member.prompt for member in answer.members if isinstance(member.prompt, Weights)]
-    directions = {part.space for each in weights for part in each.parts if part.streams is None}
-    projections += sum(4 * space.dim * lm.weight_count(space) for space in directions)
-    numbers = sum(drawn(each, lm.weight_count) for each in weights)
     heads = [member.head for member in answer.members if member.head is not None]
     head_bytes = sum(getattr(head, field.name).nbytes for head in heads for field in fields(head))
-    return AnswerPrice(tokens, projections, head_bytes, numbers)
+    return AnswerPrice(tokens, projection_bytes(answer, lm), head_bytes, drawn_for(answer, lm))
+
+
+def projection_bytes(answer: Answer, lm: Model) -> int:
+    """Bytes of the matrices of all subspaces of an answer, those of weights included."""
+    prompts = [soft(member.prompt) for member in answer.members]
+    spaces = {prompt.space for prompt in prompts if isinstance(prompt, Coordinates)}
+    found = sum(4 * space.layers * space.dim * space.tokens * lm.backbone.width for space in spaces)
+    weights = [member.prompt for member in answer.members if isinstance(member.prompt, Weights)]
+    directions = {part.space for each in weights for part in each.parts if part.streams is None}
+    return found + sum(4 * space.dim * lm.weight_count(space) for space in directions)
+
+
+def drawn_for(answer: Answer, lm: Model) -> int:
+    """Numbers that are drawn for the walks of an answer."""
+    weights = [member.prompt for member in answer.members if isinstance(member.prompt, Weights)]
+    return sum(drawn(each, lm.weight_count) for each in weights)
 
 
 def check_price(found: AnswerPrice, limits: AnswerLimits) -> None:

@@ -36,7 +36,7 @@ class Asking(ABC):
         normalize: bool = False,
     ) -> FloatArray:
         """See `BlackBox`."""
-        return _given(self._query(Query.of(prompts, texts, template, words, None, normalize)).logits, 3)
+        return computed(self._query(Query.of(prompts, texts, template, words, None, normalize)).logits, 3)
 
     def outputs(
         self,
@@ -52,14 +52,14 @@ class Asking(ABC):
         if result.features is None:
             raise ProtocolError("the query asked for features, and the reply has none")
         lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
-        return Outputs(_given(result.logits, 3), _given(result.features, 4 if features == "all" else 3), lengths)
+        return Outputs(computed(result.logits, 3), computed(result.features, 4 if features == "all" else 3), lengths)
 
     @abstractmethod
     def _query(self, query: Query) -> wire.Result:
         """Send a query and return its result. Afterwards the budget is the one in the result."""
 
 
-def _given(reply: wire.Array, dimensions: int) -> FloatArray:
+def computed(reply: wire.Array, dimensions: int) -> FloatArray:
     """What the model computed.
 
     Raises:

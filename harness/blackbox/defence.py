@@ -100,7 +100,7 @@ def asked_of_texts(query: Query, template: str, targets: Sequence[Sequence[int]]
         read = hashlib.sha256(row)
         for each in targets[n % len(targets)]:
             rows.add(read.hexdigest()[:24])
-            read.update(each.to_bytes(4, "little"))
+            read.update(repr(each).encode())
     return Seen(words, texts, rows)
 
 

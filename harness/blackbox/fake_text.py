@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.blackbox.text_model import Decoding
-    from harness.contract import Mode, SoftPrompts, Text
+    from harness.contract import Mode, Prompts, Text
 
 Floats = npt.NDArray[np.float64]
 
@@ -135,7 +135,7 @@ class FakeWriter:
                 raise QueryError(f"the target {target!r} has no token; a target is the text whose likelihood is asked")
         return found
 
-    def score(self, prompts: SoftPrompts | None, texts: FakeTexts, targets: Sequence[tuple[Any, ...]]) -> Likelihoods:
+    def score(self, prompts: Prompts | None, texts: FakeTexts, targets: Sequence[tuple[Any, ...]]) -> Likelihoods:
         """See `TextModel`. Each row is computed by itself, so it has the same bits in any batch."""
         g = self._quality(prompts, texts.template)
         lengths = np.array([len(target) for target in targets], dtype=np.int64)
@@ -150,7 +150,7 @@ class FakeWriter:
         return Likelihoods(values, lengths)
 
     def generate(
-        self, prompts: SoftPrompts | None, texts: FakeTexts, how: Decoding, go_on: Callable[[Sequence[int]], bool]
+        self, prompts: Prompts | None, texts: FakeTexts, how: Decoding, go_on: Callable[[Sequence[int]], bool]
     ) -> Generated:
         """See `TextModel`. There is a checkpoint before each step."""
         g, count = self._quality(prompts, texts.template), len(texts)
@@ -175,7 +175,7 @@ class FakeWriter:
         joined = ["".join(own) for own in written]
         return Generated(tuple(tuple(joined[c * count : (c + 1) * count]) for c in range(len(g))), tokens, cut)
 
-    def _quality(self, prompts: SoftPrompts | None, template: str) -> Floats:
+    def _quality(self, prompts: Prompts | None, template: str) -> Floats:
         return self._free.quality(prompts, f"{template}{{mask}}")
 
     def _wanted(self, text: Text) -> str:

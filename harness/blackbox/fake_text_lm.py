@@ -20,7 +20,6 @@ from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
 from harness.blackbox.text_model import Decoding
 from harness.blackbox.text_pricing import TextPricing, mode_of, only_member
-from harness.blackbox.text_query import only_soft
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,5 +125,5 @@ class FakeTextLM(InProcessTextBlackBox):
         task, member, model = self._text_task, only_member(answer), self.free.text_model()
         how = Decoding(task.most_tokens, task.stop)
         encoded = model.encode(member.template, tuple(texts), mode_of(member), task.most_tokens)
-        found = model.generate(only_soft(member.prompt), encoded, how, lambda _sequences: True)
+        found = model.generate(member.prompt, encoded, how, lambda _sequences: True)
         return [task.output(text) for text in found.texts[0]]

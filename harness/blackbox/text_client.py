@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.blackbox import wire
-from harness.blackbox.client import Asking, RemoteBlackBox
+from harness.blackbox.client import Asking, RemoteBlackBox, computed
 from harness.blackbox.text_model import Decoding
-from harness.blackbox.text_query import TextQuery, only_soft
+from harness.blackbox.text_query import TextQuery
+from harness.blackbox.weights import soft
 from harness.contract import Budget, Coordinates, Generated, Likelihoods
 from harness.errors import ProtocolError, QueryError
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
 
-    from harness.contract import FloatArray, Mode, ModelInfo, Prompts, Shots, SoftPrompts, Text, TextTask
+    import msgspec
+
+    from harness.contract import FloatArray, Mode, ModelInfo, Prompts, Shots, Text, TextTask
 
 _NEVER = 1e-7
 """Smallest probability that a text's reference is not said, so that its logarithm is finite."""
@@ -39,15 +42,15 @@ class AskingText(Asking):
     """The references of train and dev as targets, by their texts."""
 
     def score(
-        self, prompts: SoftPrompts | None, texts: Sequence[Text], targets: Sequence[str], template: str | None = None
+        self, prompts: Prompts | None, texts: Sequence[Text], targets: Sequence[str], template: str | None = None
     ) -> Likelihoods:
         """See `TextBlackBox`."""
         reply = self._score(TextQuery.score(prompts, texts, targets, template))
-        return Likelihoods(reply.values.values(3), np.array(reply.lengths, dtype=np.int64))
+        return Likelihoods(computed(reply.values, 3), np.array(reply.lengths, dtype=np.int64))
 
     def generate(
         self,
-        prompts: SoftPrompts | None,
+        prompts: Prompts | None,
         texts: Sequence[Text],
         template: str | None = None,
         most_tokens: int | None = None,
@@ -75,15 +78,14 @@ class AskingText(Asking):
         """See `BlackBox`; without `words`, those of the two classes of this module: (candidates, texts, 2)."""
         if words is not None:
             return super().logits(prompts, texts, template, words, normalize)
-        soft = only_soft(prompts)
-        asked = TextQuery.score(soft, texts, [""] * len(texts), template).query.texts
+        asked = TextQuery.score(prompts, texts, [""] * len(texts), template).query.texts
         unknown = [text for text in asked if text not in self._said]
         if unknown:
             raise QueryError(
                 f"text {unknown[0][0][:60]!r} is neither of train nor of dev, so that no reference of it is known; "
                 "ask lm.score with targets, or lm.generate"
             )
-        likely = self.score(soft, texts, [self._said[text] for text in asked], template).means
+        likely = self.score(prompts, texts, [self._said[text] for text in asked], template).means
         p = np.exp(likely)
         return np.stack([likely, np.log(np.maximum(1 - p, _NEVER))], axis=-1).astype(np.float32)
 
@@ -128,12 +130,14 @@ class RemoteTextBlackBox(AskingText, RemoteBlackBox):
         self._budget = Budget(self._budget.rows_total, reply.rows_left, self._budget.train_rows)
         return reply
 
-    def _packed(self, asked: TextQuery) -> tuple[int, str, wire.Array | None, Mode, int | None]:
-        query = asked.query
+    def _packed(
+        self, asked: TextQuery
+    ) -> tuple[int, str, wire.Array | None, Mode, int | None, wire.WeightsPart | msgspec.UnsetType]:
+        query, inner = asked.query, soft(asked.query.prompts)
         prompt, mode = wire.packed(query.prompts)
-        space = self._space(query.prompts.space) if isinstance(query.prompts, Coordinates) else None
+        space = self._space(inner.space) if isinstance(inner, Coordinates) else None
         template = self._text_task.template if query.template is None else query.template
-        return self._text_set(query.texts), template, prompt, mode, space
+        return self._text_set(query.texts), template, prompt, mode, space, wire.WeightsPart.of(query.prompts)
 
     def _target_set(self, targets: tuple[str, ...]) -> int:
         if targets not in self._targets:

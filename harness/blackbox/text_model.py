@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.contract import Generated, Likelihoods, Mode, SoftPrompts, Text
+    from harness.contract import Generated, Likelihoods, Mode, Prompts, Text
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class TextModel(Protocol):
         """
         ...
 
-    def score(self, prompts: SoftPrompts | None, texts: Any, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
+    def score(self, prompts: Prompts | None, texts: Any, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
         """Log-likelihood of the targets, token by token."""
         ...
 
     def generate(
-        self, prompts: SoftPrompts | None, texts: Any, how: Decoding, go_on: Callable[[Sequence[int]], bool]
+        self, prompts: Prompts | None, texts: Any, how: Decoding, go_on: Callable[[Sequence[int]], bool]
     ) -> Generated:
         """Write after each text.
 

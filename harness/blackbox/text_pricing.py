@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.blackbox import limits, wire
-from harness.blackbox.answer_price import AnswerPrice, check_price
+from harness.blackbox.answer_price import AnswerPrice, check_price, drawn_for, projection_bytes
 from harness.blackbox.answered import FLOAT_BYTES, TOKEN_BYTES, Answered, ledger_row, nominal_up
 from harness.blackbox.defence import Seen, asked_of_texts
 from harness.blackbox.lock import waited_s
-from harness.blackbox.text_query import NO_WEIGHTS, only_soft
-from harness.contract import Coordinates, Prompt, Weights
+from harness.blackbox.projection import LARGEST_BYTES
+from harness.blackbox.weights import check_weights, soft
+from harness.contract import Prompt, Weights
 from harness.errors import AnswerError, QueryError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from harness.blackbox.model import Model
     from harness.blackbox.text_model import Decoding, Encoded, TextModel
     from harness.blackbox.text_query import TextQuery
-    from harness.contract import Answer, Member, Mode, SoftPrompts, Text, TextTask
+    from harness.contract import Answer, Member, Mode, Prompts, Text, TextTask
     from harness.tracks.limits import AnswerLimits
 
 LONGEST_STOP = 64
@@ -44,6 +45,8 @@ class TextPricing:
     task: TextTask
     frame_bytes: int
     row_tokens: int | None
+    direction_bytes: int = LARGEST_BYTES
+    """Most bytes of the directions in which a query's candidates change weights."""
 
     def answer(
         self, asked: TextQuery, body: bytes, meter: Meter, commit: Callable[[Answered], None], seen: Seen | None = None
@@ -52,8 +55,9 @@ class TextPricing:
         started, waited, before = time.perf_counter(), waited_s(), meter.spent
         query = asked.query
         template = self.task.template if query.template is None else query.template
-        self.lm.check(query.prompts)
-        prompts = only_soft(query.prompts)
+        prompts = query.prompts
+        self.lm.check(prompts)
+        self._check_weights(prompts)
         limits.check_template(template)
         meter.price(query.candidates, len(query.texts))
         written: int
@@ -94,7 +98,7 @@ class TextPricing:
         return [self._rows(own + len(target)) for (own, _), target in zip(encoded.sizes, targets, strict=True)]
 
     def _scored(
-        self, asked: TextQuery, prompts: SoftPrompts | None, template: str, meter: Meter
+        self, asked: TextQuery, prompts: Prompts | None, template: str, meter: Meter
     ) -> tuple[wire.Scored, Encoded, int]:
         query = asked.query
         targets = self.text_lm.target_ids(asked.targets)
@@ -112,7 +116,7 @@ class TextPricing:
         return wire.Scored(meter.budget.rows_left, values, found.lengths.tolist()), encoded, written
 
     def _written(
-        self, asked: TextQuery, how: Decoding, prompts: SoftPrompts | None, template: str, meter: Meter
+        self, asked: TextQuery, how: Decoding, prompts: Prompts | None, template: str, meter: Meter
     ) -> tuple[wire.Written, Encoded, int]:
         query = asked.query
         check_stops(how.stop)
@@ -139,6 +143,10 @@ class TextPricing:
         written = wire.Written(meter.budget.rows_left, found.texts, found.tokens.tolist(), found.cut)
         return written, encoded, int(found.tokens.sum())
 
+    def _check_weights(self, prompts: Prompts | None) -> None:
+        if isinstance(prompts, Weights):
+            check_weights(prompts, self.lm.weight_count, self.direction_bytes)
+
     def _rows(self, tokens: int) -> int:
         return 1 if self.row_tokens is None else max(1, math.ceil(tokens / self.row_tokens))
 
@@ -152,16 +160,13 @@ class TextPricing:
         member = only_member(answer)
         limits.check_template(member.template)
         self.lm.check(member.prompt)
+        self._check_weights(member.prompt)
         encoded = self.text_lm.encode(member.template, tuple(texts), mode_of(member), self.task.most_tokens)
         tokens = math.ceil(encoded.tokens / len(texts)) + self.task.most_tokens
-        projections = 0
-        if isinstance(member.prompt, Prompt):
-            tokens += int(member.prompt.values.shape[2])
-        elif isinstance(member.prompt, Coordinates):
-            space = member.prompt.space
-            tokens += space.tokens
-            projections = 4 * space.layers * space.dim * space.tokens * self.lm.backbone.width
-        check_price(AnswerPrice(tokens, projections, 0), most)
+        prompt = soft(member.prompt)
+        if prompt is not None:
+            tokens += int(prompt.values.shape[2]) if isinstance(prompt, Prompt) else prompt.space.tokens
+        check_price(AnswerPrice(tokens, projection_bytes(answer, self.lm), 0, drawn_for(answer, self.lm)), most)
 
 
 def check_stops(stop: Sequence[str]) -> None:
@@ -196,16 +201,14 @@ def only_member(answer: Answer) -> Member:
     given = [name for name, value in more.items() if value]
     if given:
         raise AnswerError(f"member 0 has {', '.join(given)}; on a text task it is a template and a prompt")
-    if isinstance(member.prompt, Weights):
-        raise AnswerError(f"member 0: {NO_WEIGHTS}")
-    if isinstance(member.prompt, Prompt | Coordinates) and len(member.prompt) != 1:
+    if member.prompt is not None and len(member.prompt) != 1:
         raise AnswerError(f"member 0: {len(member.prompt)} candidate prompts; exactly 1 is needed")
     return member
 
 
 def mode_of(member: Member) -> Mode | None:
     """How the prompt of a member is put in; None without one."""
-    prompt = only_soft(member.prompt)
+    prompt = soft(member.prompt)
     if prompt is None:
         return None
     return prompt.mode if isinstance(prompt, Prompt) else prompt.space.mode

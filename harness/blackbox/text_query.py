@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from harness.blackbox.query import Query, string_of, words_of
-from harness.contract import Weights
 from harness.errors import QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.blackbox.text_model import Decoding
-    from harness.contract import Prompts, SoftPrompts, Text
-
-NO_WEIGHTS = "candidates change weights, and on a text task they are soft prompts; tasks with classes take both"
+    from harness.contract import Prompts, Text
 
 
 @dataclass(frozen=True)
@@ -30,41 +27,29 @@ class TextQuery:
 
     @classmethod
     def score(
-        cls, prompts: SoftPrompts | None, texts: Sequence[Text | str], targets: Sequence[str], template: str | None
+        cls, prompts: Prompts | None, texts: Sequence[Text | str], targets: Sequence[str], template: str | None
     ) -> Self:
         """Make a query of the arguments of `TextBlackBox.score`.
 
         Raises:
-            QueryError: something is not of its type, candidates change weights, or there is not one target for each
-                text.
+            QueryError: something is not of its type, or there is not one target for each text.
         """
-        query, given = Query.of(only_soft(prompts), texts, template, None, None, normalize=False), words_of(targets)
+        query, given = Query.of(prompts, texts, template, None, None, normalize=False), words_of(targets)
         if len(given) != len(query.texts):
             raise QueryError(f"{len(given)} targets for {len(query.texts)} texts; one for each is needed")
         return cls(query, given)
 
     @classmethod
     def generate(
-        cls, prompts: SoftPrompts | None, texts: Sequence[Text | str], template: str | None, how: Decoding
+        cls, prompts: Prompts | None, texts: Sequence[Text | str], template: str | None, how: Decoding
     ) -> Self:
         """Make a query of the arguments of `TextBlackBox.generate`.
 
         Raises:
-            QueryError: something is not of its type, or candidates change weights.
+            QueryError: something is not of its type.
         """
         for stop in how.stop:
             string_of(stop)
         if not math.isfinite(how.temperature):
             raise QueryError(f"temperature {how.temperature}; a finite number of at least 0 is needed")
-        return cls(Query.of(only_soft(prompts), texts, template, None, None, normalize=False), how=how)
-
-
-def only_soft(prompts: Prompts | None) -> SoftPrompts | None:
-    """The candidates of a query about text: soft prompts, or none.
-
-    Raises:
-        QueryError: they change weights.
-    """
-    if isinstance(prompts, Weights):
-        raise QueryError(NO_WEIGHTS)
-    return prompts
+        return cls(Query.of(prompts, texts, template, None, None, normalize=False), how=how)

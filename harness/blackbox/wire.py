@@ -163,14 +163,15 @@ class _Asked(_Frame, frozen=True, forbid_unknown_fields=True):
     prompt: Array | None = None
     mode: Mode = "add"
     space: Count | None = None
+    weights: WeightsPart | msgspec.UnsetType = msgspec.UNSET
 
     def query(self, texts: tuple[Text, ...], space: Subspace | None) -> Query:
         """Unpack texts, template and prompts.
 
         Raises:
-            QueryError: the prompt's array is invalid.
+            QueryError: the array of the prompts or of the weights is invalid.
         """
-        return Query(texts, self.template, (), unpacked(self.prompt, self.mode, space))
+        return Query(texts, self.template, (), unpacked(self.prompt, self.mode, space, self.weights))
 
 
 class Score(_Asked, frozen=True, forbid_unknown_fields=True):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.contract.arrays import Text
-    from harness.contract.prompts import SoftPrompts
     from harness.contract.tasks import Examples
+    from harness.contract.weights import Prompts
 
 
 @dataclass(frozen=True)
@@ -163,14 +163,14 @@ class TextBlackBox(BlackBox, Protocol):
     """The language model of a text task: it also gives the likelihood of texts, and writes."""
 
     def score(
-        self, prompts: SoftPrompts | None, texts: Sequence[Text], targets: Sequence[str], template: str | None = None
+        self, prompts: Prompts | None, texts: Sequence[Text], targets: Sequence[str], template: str | None = None
     ) -> Likelihoods:
         """Log-likelihood of given continuations, by token, in one forward pass.
 
         A text costs as many rows as its own tokens and its target's fill, for each candidate; at least one.
 
         Args:
-            prompts: candidates; None forwards the bare template (one candidate).
+            prompts: candidates, soft prompts or changes of weights; None forwards the bare template (one candidate).
             texts: examples, each a tuple of its text fields.
             targets: of each text what follows it, verbatim; see `TextTask.targets`.
             template: as `TextTask.template`; None is the task's.
@@ -189,7 +189,7 @@ class TextBlackBox(BlackBox, Protocol):
 
     def generate(
         self,
-        prompts: SoftPrompts | None,
+        prompts: Prompts | None,
         texts: Sequence[Text],
         template: str | None = None,
         most_tokens: int | None = None,
@@ -203,7 +203,7 @@ class TextBlackBox(BlackBox, Protocol):
         charged while it writes. Where the next one does not fit into the budget, all writing ends there (`cut`).
 
         Args:
-            prompts: candidates; None is the bare template (one candidate).
+            prompts: candidates, soft prompts or changes of weights; None is the bare template (one candidate).
             texts: examples, each a tuple of its text fields.
             template: as `TextTask.template`; None is the task's.
             most_tokens: longest output; None is the task's.

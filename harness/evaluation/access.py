@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.contract import TextTask
 from harness.errors import InputError, SubmissionError
 
 if TYPE_CHECKING:
@@ -38,18 +37,11 @@ def check_cells(submission: Submission, cells: Sequence[Cell], external: str) ->
         external: name of the pre-trained p0; empty where there is none.
 
     Raises:
-        InputError: it is a white-box reference, and there is a p0 or a task that is answered by text.
+        InputError: it is a white-box reference, and there is a p0.
         SubmissionError: data of the track lie in its folder.
     """
-    if submission.access == "white-box":
-        which = f"{submission.path} is a white-box reference"
-        if external:
-            raise InputError(f"{which}, which starts from p0 as it is; leave out --p0")
-        texts = sorted({cell.task.name for cell in cells if isinstance(cell.task, TextTask)})
-        if texts:
-            raise InputError(
-                f"{which}, which needs classes, and these tasks have texts: {', '.join(texts)}; take others"
-            )
+    if submission.access == "white-box" and external:
+        raise InputError(f"{submission.path} is a white-box reference, which starts from p0 as it is; leave out --p0")
     inside = [place for cell in cells for place in _places(cell) if place.is_relative_to(submission.path)]
     if inside:
         raise SubmissionError(

@@ -29,7 +29,7 @@ from harness.evaluation.applying import Applied, apply, tested_by
 from harness.evaluation.billing import between, billed, without
 from harness.evaluation.endings import stack_of, status_of
 from harness.evaluation.queried import QueriedTexts
-from harness.evaluation.text_cells import pricing_of, read_as, with_classes
+from harness.evaluation.text_cells import pricing_of, read_as
 from harness.lm.fingerprint import fingerprint
 from harness.lm.reading import Reading
 from harness.results.outputs import Outputs
@@ -193,7 +193,9 @@ def priced_model(cell: Cell, shots: Shots, lm: Served) -> PricedModel:
     """The model with the limits and prices of a cell."""
     frame, answer, texts = cell.limits.frame_mb << 20, cell.limits.answer_mb << 20, shots.train.texts
     limits, size = cell.limits.answers, cell.spec.tokens_of_a_row
-    text = pricing_of(cell.task, lm, frame, size) if isinstance(cell.task, TextTask) else None
+    text = None
+    if isinstance(cell.task, TextTask):
+        text = pricing_of(cell.task, lm, frame, size, limits.projection_bytes)
     return PricedModel(lm, cell.task, answer, frame, texts, limits, size, cell.defences, text)
 
 
@@ -277,30 +279,35 @@ def run_reference(
     kept at the budget's marks.
 
     Raises:
-        InputError: the task has no classes.
+        ModelError: the task is answered by text, and the model does not write.
         DataError: the data are missing or malformed.
         StoreError: a fact could not be written to disk.
     """
-    from harness.evaluation import white_box  # noqa: PLC0415 - torch
+    from harness.evaluation import text_white_box, white_box  # noqa: PLC0415 - torch
+    from harness.evaluation import training as reference  # noqa: PLC0415
 
     given = options
     cell, options = settled(cell, submission, options)
     calls = presets.forward_calls(submission, given, cell.task.name, cell.spec.calls) or 0
-    task = with_classes(cell.task, "a white-box reference")
+    task = cell.task
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()
-    white = white_box.WhiteBox(lm, task, shots.train.texts, time.monotonic() + cell.limits.wall_s)
+    until = time.monotonic() + cell.limits.wall_s
+    if isinstance(task, TextTask):
+        white: white_box.WhiteBox = text_white_box.TextWhiteBox(lm, task, shots.train.texts, until)
+    else:
+        white = white_box.WhiteBox(lm, task, shots.train.texts, until)
     white.most_forwards = calls * len(shots.train) if calls else white.most_forwards
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # its output is not a result
         config, folder = dict[str, object](), submission.path
         try:
-            solver = white_box.imported(stack, submission, options)
+            solver = reference.imported(stack, submission, options)
         except SubmissionError as problem:
-            training = white_box.Training("crashed", str(problem), None, [])
+            training = reference.Training("crashed", str(problem), None, [])
         else:
-            config, folder = white_box.shown(solver.config), solver.folder
-            training = white_box.train(solver, white, task, shots, cell.worker_seed, watch)
+            config, folder = reference.shown(solver.config), solver.folder
+            training = reference.train(solver, white, task, shots, cell.worker_seed, watch)
         tuning_s, forwards = time.perf_counter() - before, white.forwards
         status, detail, test = training.status, training.detail, load_test(cell.file, cell.source)  # only now
         white.test_by(tested_by(lm, cell.spec))  # and the test costs nothing
@@ -308,7 +315,7 @@ def run_reference(
         kept = []
         if training.last is not None and status in COUNTS:
             try:
-                kept = training.kept(test, len(cell.task.classes))
+                kept = training.kept(test, task)
             except Exception as problem:  # noqa: BLE001 - the author's code again
                 status, detail = "invalid_answer", traces.authors(problem, folder)
         applied = Applied(test, tuple(kept), time.perf_counter() - before)

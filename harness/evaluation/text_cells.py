@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from harness.blackbox.checkpoints import checkpoint
+from harness.blackbox.projection import LARGEST_BYTES
 from harness.blackbox.text_model import Decoding
 from harness.blackbox.text_pricing import TextPricing, mode_of, only_member
-from harness.blackbox.text_query import only_soft
 from harness.contract import TextTask
 from harness.errors import AnswerError, InputError, QueryError
 from harness.evaluation.text_metrics import scores
@@ -59,7 +59,13 @@ def with_classes(task: Task | TextTask, what: str) -> Task:
     return task
 
 
-def pricing_of(task: TextTask, lm: Served, frame_bytes: int, row_tokens: int | None) -> TextPricing:
+def pricing_of(
+    task: TextTask,
+    lm: Served,
+    frame_bytes: int,
+    row_tokens: int | None,
+    direction_bytes: int = LARGEST_BYTES,
+) -> TextPricing:
     """The model of a text task with its limits and prices.
 
     Raises:
@@ -67,7 +73,7 @@ def pricing_of(task: TextTask, lm: Served, frame_bytes: int, row_tokens: int | N
     """
     from harness.lm.generation import text_model  # noqa: PLC0415 - torch
 
-    return TextPricing(lm, text_model(lm), task, frame_bytes, row_tokens)
+    return TextPricing(lm, text_model(lm), task, frame_bytes, row_tokens, direction_bytes)
 
 
 def write(answer: Answer, task: TextTask, lm: Served, texts: Sequence[Text], told: Told = nobody) -> tuple[str, ...]:
@@ -96,7 +102,7 @@ def write(answer: Answer, task: TextTask, lm: Served, texts: Sequence[Text], tol
             some = tuple(texts[first : first + at_once])
             encoded = model.encode(member.template, some, mode_of(member), task.most_tokens)
             counted = _Counted(first, len(texts), told)
-            found += model.generate(only_soft(member.prompt), encoded, how, counted).texts[0]
+            found += model.generate(member.prompt, encoded, how, counted).texts[0]
             told(len(found), len(texts))
             checkpoint()
     except QueryError as problem:

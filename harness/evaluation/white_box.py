@@ -6,12 +6,13 @@ The papers compare gradient-free methods with prompt tuning, fine-tuning and the
     def tune(lm: WhiteBox, task: Task, shots: Shots, rng: Generator, config: Config) -> Iterator[Predictor]
 
 It runs in the referee's own process, without a sandbox, and without a budget unless it is given one of forward passes.
-It is listed but never ranked. The last predictor that it yields is scored. The test set is loaded after `tune` has ended.
+It is listed but never ranked. The last predictor that it yields is scored. The test set is loaded after `tune` has
+ended. On a text task `lm` is a `harness.evaluation.text_white_box.TextWhiteBox`, so that a reference that trains by
+`fit` runs there, too.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,26 +23,18 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.blackbox.projection import generate
 from harness.contract.heads import softmax
-from harness.errors import DeviceMemoryError, SubmissionError
+from harness.evaluation.text_cells import read_as
 from harness.lm.backbones import families
-from harness.lm.device import memory_for, seeded
-from harness.results.records import KeptAnswer
-from harness.results.status import COUNTS, MARKS
-from harness.sandbox import answering, traces
-from harness.sandbox.snapshot import as_given, snapshot
-from harness.sandbox.submission import loaded
+from harness.lm.device import memory_for
 from harness.solving import cross_entropy, score
-from harness.solving.answers import finite_note
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from harness.contract import Examples, FloatArray, IntArray, Mode, Shots, Subspace, Task, Text
+    from harness.contract import Examples, FloatArray, IntArray, Mode, Shots, Subspace, Task, Text, TextTask
     from harness.lm.backbones.base import Batch
     from harness.lm.model import LanguageModel
     from harness.lm.text import Encoded
-    from harness.sandbox.submission import Solver, Submission
 
 WHITE_BOX_LEVEL = 4
 """Access level of a reference. The levels of the black box are 0 to 3."""
@@ -78,12 +71,12 @@ class Predictor:
         """Probabilities (texts, classes)."""
         return self.classify(texts)
 
-    def classes(self, texts: Sequence[Text], classes: int) -> IntArray:
-        """The most probable class of each text; ValueError unless every text has finite probabilities."""
-        p = np.asarray(self(texts))
-        if p.shape != (len(texts), classes) or not np.isfinite(p).all():
-            raise ValueError(f"probabilities of shape {p.shape}; finite ones, {(len(texts), classes)}, are expected")
-        return np.asarray(p.argmax(axis=1))
+    def on(self, test: Examples, task: Task | TextTask) -> tuple[IntArray, tuple[str, ...] | None]:
+        """The most probable class of each text, and no outputs; ValueError unless all probabilities are finite."""
+        p, shape = np.asarray(self(test.texts)), (len(test), len(task.classes))
+        if p.shape != shape or not np.isfinite(p).all():
+            raise ValueError(f"probabilities of shape {p.shape}; finite ones, {shape}, are expected")
+        return np.asarray(p.argmax(axis=1)), None
 
 
 @dataclass(frozen=True)
@@ -103,16 +96,18 @@ class Recipe:
 class WhiteBox:
     """The model of one cell with its weights: a new float32 copy, frozen except for the parameters given to `fit`."""
 
-    def __init__(self, lm: LanguageModel, task: Task, texts: Sequence[Text], deadline: float = np.inf) -> None:
+    def __init__(
+        self, lm: LanguageModel, task: Task | TextTask, texts: Sequence[Text], deadline: float = np.inf
+    ) -> None:
         """Copy the model. `info` is measured on `texts`, and `deadline` is in `time.monotonic` seconds."""
-        self.info = lm.info(texts, task.template)
+        self.info = lm.info(texts, read_as(task))
         with memory_for("a second copy of the weights, in float32, to be trained", "Nothing smaller can be asked"):
             self.module: Any = lm.weights()
         self.device = lm.device
         self.task = task
         self.deadline = deadline
         self._lm = lm
-        self._words = list(lm.single_ids(task.words))
+        self._words = list(lm.single_ids(task.words)) if task.words else []
         self.mode: Mode = "add"
         """The position of a prompt: on p0's tokens, or before the text."""
         self._encoded: dict[tuple[Mode | None, Text], Encoded] = {}
@@ -150,9 +145,12 @@ class WhiteBox:
         mode = self.mode if prompted else None
         new = tuple(dict.fromkeys(text for text in texts if (mode, text) not in self._encoded))
         if new:
-            encoded = self._lm.text_set(self.task.template, new, mode).encoded
-            self._encoded |= {(mode, text): each for text, each in zip(new, encoded, strict=True)}
+            self._encoded |= {(mode, text): each for text, each in zip(new, self._read(new, mode), strict=True)}
         return self._lm.batch([self._encoded[mode, text] for text in texts], mode)
+
+    def _read(self, texts: tuple[Text, ...], mode: Mode | None) -> Sequence[Encoded]:
+        """Texts in the task's template, tokenised, with room for a prompt of `mode`."""
+        return self._lm.text_set(self.task.template, texts, mode).encoded
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits of the label words at the mask, with gradients: (texts, words).
@@ -160,11 +158,19 @@ class WhiteBox:
         Raises:
             OutOfForwardsError: the budget of forward passes is smaller; nothing was computed.
         """
-        rows = len(batch.ids) * (BACKWARD if torch.is_grad_enabled() else 1)
+        self._count(len(batch.ids))
+        return families.head(self.module, families.states(self.module, batch)[:, 0])[:, self._words]
+
+    def _count(self, texts: int) -> None:
+        """Count the forward passes of a batch before it is computed.
+
+        Raises:
+            OutOfForwardsError: the budget does not cover them.
+        """
+        rows = texts * (BACKWARD if torch.is_grad_enabled() else 1)
         if self.forwards + rows > self.most_forwards:
             raise OutOfForwardsError
         self.forwards += rows
-        return families.head(self.module, families.states(self.module, batch)[:, 0])[:, self._words]
 
     def predicted(self, texts: Sequence[Text], prompted: bool = False) -> FloatArray:
         """Label-word logits (texts, words) in evaluation mode, without gradients; similar lengths share a batch."""
@@ -213,7 +219,7 @@ class WhiteBox:
                     raise OutOfTimeError
                 rows = order[start : start + recipe.batch]
                 if self.forwards + BACKWARD * len(rows) + len(shots.dev) > self.most_forwards:
-                    yield from self._last_look(parameters, shots.dev, prompted, best if steps > looked else None)
+                    yield from self._last_look(parameters, shots, prompted, best if steps > looked else None)
                     raise OutOfForwardsError
                 losses.append(self._step(adam, shots.train, rows, prompted))
                 steps += 1
@@ -225,7 +231,7 @@ class WhiteBox:
             found = self._judge(shots.dev, prompted)
             if found > best:
                 best, better = found, steps
-                yield self._predictor(parameters, prompted, {"loss": float(np.mean(losses)), "dev": found[0]})
+                yield self._predictor(parameters, prompted, self._note(found, losses, shots.train, prompted))
             if steps - better >= recipe.patience:
                 return
 
@@ -235,16 +241,28 @@ class WhiteBox:
         A bfloat16 track uses mixed precision: products are in bfloat16, the weights and their updates in float32.
         """
         self.module.train()
-        batch = self.batch([train.texts[i] for i in rows], prompted)
+        batch = self._batch_of(train, rows, prompted)
         asked = f"a step on {batch.ids.shape[0]} texts x {batch.ids.shape[1]} tokens, with gradients"
         with memory_for(asked, "Train on fewer texts per step, with the reference's --config batch=N if it has one"):
             with torch.autocast(self.device, torch.bfloat16, enabled=self._lm.dtype == torch.bfloat16):
-                logits = self.logits(batch)
-            loss = F.cross_entropy(logits.float(), torch.from_numpy(train.labels[rows]).to(self.device))
+                scores = self._scores(batch)
+            loss = self._loss(scores, batch, train, rows)
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
             return loss.item()
+
+    def _batch_of(self, train: Examples, rows: IntArray, prompted: bool) -> Batch:
+        """What a step forwards."""
+        return self.batch([train.texts[i] for i in rows], prompted)
+
+    def _scores(self, batch: Batch) -> torch.Tensor:
+        """Of what a step takes the loss."""
+        return self.logits(batch)
+
+    def _loss(self, scores: torch.Tensor, _batch: Batch, train: Examples, rows: IntArray) -> torch.Tensor:
+        """The mean cross-entropy of the label words."""
+        return F.cross_entropy(scores.float(), torch.from_numpy(train.labels[rows]).to(self.device))
 
     def _judge(self, dev: Examples, prompted: bool) -> tuple[float, float]:
         """Dev score of the model in its current state: the task's metric, then minus the loss."""
@@ -255,118 +273,45 @@ class WhiteBox:
     def _last_look(
         self,
         parameters: Sequence[torch.nn.Parameter],
-        dev: Examples,
+        shots: Shots,
         prompted: bool,
         best: tuple[float, float] | None,
     ) -> Iterator[Predictor]:
         """The present model, if dev prefers it to the best one; None for the best says that dev has seen it."""
-        if best is not None and (found := self._judge(dev, prompted)) > best:
-            yield self._predictor(parameters, prompted, {"dev": found[0]})
+        if best is not None and (found := self._judge(shots.dev, prompted)) > best:
+            yield self._predictor(parameters, prompted, self._note(found, (), shots.train, prompted))
+
+    def _note(
+        self,
+        found: tuple[float, float],
+        losses: Sequence[float],
+        train: Examples,  # noqa: ARG002 - `TextWhiteBox` asks for its loss
+        prompted: bool,  # noqa: ARG002
+    ) -> dict[str, float]:
+        """What is kept of a model whose dev score is `found`, after an epoch with these losses of its steps."""
+        loss = {"loss": float(np.mean(losses))} if losses else {}
+        return loss | {"dev": found[0]}
 
     def _predictor(
         self, parameters: Sequence[torch.nn.Parameter], prompted: bool, note: Mapping[str, float]
     ) -> Predictor:
         """The model in its current state. Its values are restored whenever the predictor is called."""
-        kept = [parameter.detach().clone() for parameter in parameters]
+        restore = restoring(parameters)
 
         def classify(texts: Sequence[Text]) -> FloatArray:
-            with torch.no_grad():
-                for parameter, value in zip(parameters, kept, strict=True):
-                    parameter.copy_(value)
+            restore()
             return softmax(self.predicted(texts, prompted))
 
         return Predictor(classify, note)
 
 
-@dataclass
-class Training:
-    """The result of a reference's `tune`."""
+def restoring(parameters: Sequence[torch.nn.Parameter]) -> Callable[[], None]:
+    """A function that puts the present values of some parameters back."""
+    kept = [parameter.detach().clone() for parameter in parameters]
 
-    status: str = "no_answer"
-    detail: str = ""
-    last: Predictor | None = None
-    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    """For each predictor, the forward passes that were used if there is a budget of them, else 0; and its note."""
-    incumbents: dict[float, tuple[int, Predictor]] = field(default_factory=dict)
-    """The last predictor at each mark of a budget of forward passes, and how many were used when it came."""
+    def restore() -> None:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
 
-    @property
-    def note(self) -> dict[str, float]:
-        """Note of the last predictor."""
-        return self.history[-1][1] if self.history else {}
-
-    def kept(self, test: Examples, classes: int) -> list[KeptAnswer]:
-        """What is predicted on the test set: by the last predictor, or with a budget by that of each mark."""
-        if self.last is None:
-            return []
-        known: dict[int, IntArray] = {}
-        found = []
-        for mark, (used, predictor) in sorted((self.incumbents or {MARKS[-1]: (0, self.last)}).items()):
-            if id(predictor) not in known:
-                known[id(predictor)] = predictor.classes(test.texts, classes)
-            found.append(KeptAnswer(mark, used, b"", known[id(predictor)]))
-        return found
-
-
-def train(
-    solver: Solver,
-    lm: WhiteBox,
-    task: Task,
-    shots: Shots,
-    seed: int,
-    watch: Callable[[int, dict[str, float]], None],
-) -> Training:
-    """Run a reference to its end. Torch's global generators are seeded for that time."""
-    training, ended = Training(), "ok"
-
-    def offer(predictor: Predictor) -> None:
-        note = finite_note(predictor.note)
-        training.last, used = predictor, 0
-        if lm.most_forwards < np.inf:
-            used = lm.forwards
-            reached = [mark for mark in MARKS if used <= mark * lm.most_forwards]
-            training.incumbents |= dict.fromkeys(reached, (used, predictor))
-        training.history.append((used, note))
-        watch(used, note)
-
-    with seeded(lm.device, seed):
-        try:
-            answering.offered(solver.tune(lm, task, shots, np.random.default_rng(seed), solver.config), offer)
-        except OutOfTimeError:
-            ended = "timeout"
-        except OutOfForwardsError:
-            ended = "budget_exhausted"
-        except DeviceMemoryError as problem:
-            ended, training.detail = "out_of_memory", str(problem)
-        except SubmissionError as problem:
-            ended, training.detail = "crashed", str(problem)
-        except Exception as problem:  # noqa: BLE001 - whatever the author's code raises is reported
-            ended, training.detail = "crashed", traces.authors(problem, solver.folder)
-    if training.last is not None or ended not in COUNTS:
-        training.status = ended
-    return training
-
-
-def imported(stack: contextlib.ExitStack, submission: Submission, options: Mapping[str, str]) -> Solver:
-    """Import a reference's code. When the stack closes, its modules are removed from this process."""
-    folder = submission.path
-    try:
-        folder = stack.enter_context(snapshot(submission))
-        return stack.enter_context(loaded(folder, options))
-    except SubmissionError:
-        raise
-    except ModuleNotFoundError as problem:
-        raise SubmissionError(
-            f"{submission.path}: the module {problem.name!r} is not installed. What the references that ship need "
-            'comes with: pip install -e ".[references]"'
-        ) from problem
-    except (Exception, SystemExit) as problem:
-        said = as_given(traces.authors(problem, folder), folder, submission)
-        raise SubmissionError(f"{submission.path}: cannot be imported:\n{said}") from problem
-
-
-def shown(config: Any) -> dict[str, object]:
-    """A reference's configuration in its stored form: plain data unchanged, anything else as text."""
-    plain = (bool, int, float, str, type(None))
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return {name: value if isinstance(value, plain) else repr(value) for name, value in values.items()}
+    return restore

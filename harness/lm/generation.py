@@ -17,7 +17,7 @@ import torch
 
 from harness.blackbox.checkpoints import checkpoint
 from harness.blackbox.text_model import Writes
-from harness.contract import Generated, Likelihoods
+from harness.contract import Generated, Likelihoods, Weights
 from harness.errors import ModelError, QueryError
 from harness.lm.backbones.plain import PlainBackbone
 from harness.lm.backbones.stepping import begin, cache_bytes
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from harness.blackbox.text_model import Decoding, TextModel
-    from harness.contract import Mode, SoftPrompts, Text
+    from harness.contract import Mode, Prompts, SoftPrompts, Text
     from harness.lm.backbones.base import Batch
     from harness.lm.served import Served
 
@@ -84,11 +84,15 @@ class Generation:
                 raise QueryError(f"the target {target!r} has no token; a target is the text whose likelihood is asked")
         return tuple(map(tuple, ids))
 
-    def score(self, prompts: SoftPrompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
+    def score(self, prompts: Prompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
         """See `TextModel`. Texts of like length are forwarded together, as `LanguageModel.forward` does."""
         asked = f"{1 if prompts is None else len(prompts)} candidates x {len(texts)} texts and their targets"
-        with self._lm.device_lock, memory_for(asked, "Ask for fewer at once"):
-            return self._score(prompts, texts, targets)
+        tuner = self._lm._tuner
+        with self._lm.device_lock, tuner.aside(), memory_for(asked, "Ask for fewer at once"):
+            if not isinstance(prompts, Weights):
+                return self._score(prompts, texts, targets)
+            parts = tuner.one_by_one(prompts, lambda soft, _count: self._score(soft, texts, targets))
+        return Likelihoods(np.concatenate([part.values for part in parts]), parts[0].lengths)
 
     def _score(self, prompts: SoftPrompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
         lm = self._lm
@@ -124,21 +128,44 @@ class Generation:
         return Likelihoods(values, sizes)
 
     def generate(
-        self, prompts: SoftPrompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
+        self, prompts: Prompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
     ) -> Generated:
         """See `TextModel`. There is a checkpoint before each step."""
         asked = f"{1 if prompts is None else len(prompts)} candidates x {len(texts)} texts of {how.most_tokens} tokens"
-        with self._lm.device_lock, memory_for(asked, "Ask for fewer at once"):
-            return self._generate(prompts, texts, how, go_on)
+        tuner, parts = self._lm._tuner, list[Generated]()
+        with self._lm.device_lock, tuner.aside(), memory_for(asked, "Ask for fewer at once"):
+            if not isinstance(prompts, Weights):
+                return self._generate(prompts, texts, how, go_on)
+
+            def written(soft: SoftPrompts | None, _count: int) -> None:
+                first = sum(len(part.texts) for part in parts)
+                cut = any(part.cut for part in parts)  # what does not fit into the budget ends all writing
+
+                def goes_on(numbers: Sequence[int]) -> bool:
+                    return not cut and go_on([first * len(texts) + n for n in numbers])
+
+                parts.append(self._generate(soft, texts, how, goes_on, first))
+
+            tuner.one_by_one(prompts, written)
+        rows = tuple(row for part in parts for row in part.texts)
+        return Generated(rows, np.concatenate([part.tokens for part in parts]), any(part.cut for part in parts))
 
     def _generate(
-        self, prompts: SoftPrompts | None, texts: TextSet, how: Decoding, go_on: Callable[[Sequence[int]], bool]
+        self,
+        prompts: SoftPrompts | None,
+        texts: TextSet,
+        how: Decoding,
+        go_on: Callable[[Sequence[int]], bool],
+        first: int = 0,
     ) -> Generated:
+        """Write under soft prompts; `first` is the number of the first candidate, by which chance goes."""
         lm = self._lm
         layers = () if prompts is None else lm._layers(prompts)
         candidates, extra = 1 if prompts is None else len(prompts), layers[0].shape[1] if layers else 0
         writing = [
-            _Sequence(c * len(texts) + t, _draws(how, c, t)) for c in range(candidates) for t in range(len(texts))
+            _Sequence(c * len(texts) + t, _draws(how, first + c, t))
+            for c in range(candidates)
+            for t in range(len(texts))
         ]
         same = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*(e.ids for e in texts.encoded), strict=False))
         once = len(list(same)) + extra if candidates == 1 else 0  # tokens whose keys and values are kept once
@@ -153,7 +180,7 @@ class Generation:
             batch = self._batch([texts.encoded[i] for i in chosen], part, prompts, members.stop - members.start)
             cut = not self._write(batch, [writing[n] for n in numbers], how, go_on)
         tokens = np.array([len(each.ids) for each in writing], dtype=np.int64).reshape(candidates, -1)
-        written = [self._text(each.ids) for each in writing]
+        written = [self.text(each.ids) for each in writing]
         rows = tuple(tuple(written[c * len(texts) : (c + 1) * len(texts)]) for c in range(candidates))
         return Generated(rows, tokens, cut)
 
@@ -169,7 +196,7 @@ class Generation:
             for each, token in zip(writing, chosen.tolist(), strict=True):
                 if not each.ended:
                     each.ids.append(token)
-                    each.ended = self._ends(each.ids, how)
+                    each.ended = self.ends(each.ids, how)
             going = [n for n, each in enumerate(writing) if not each.ended]
             if not going:
                 return True
@@ -194,13 +221,14 @@ class Generation:
         found = torch.searchsorted(shares, points[:, None] * shares[:, -1:])[:, 0]
         return found.clamp(max=logits.shape[-1] - 1)
 
-    def _ends(self, ids: list[int], how: Decoding) -> bool:
+    def ends(self, ids: list[int], how: Decoding) -> bool:
+        """Whether nothing follows after these tokens of an output."""
         tokenizer = self._lm.tokenizer
         if ids[-1] in self._end_ids or len(ids) >= how.most_tokens:
             return True
         return bool(how.stop) and any(stop in tokenizer.decode(ids, **VERBATIM) for stop in how.stop)
 
-    def _text(self, ids: list[int]) -> str:
+    def text(self, ids: list[int]) -> str:
         """What was written; the token that ends a text is not part of it."""
         kept = ids[:-1] if ids and ids[-1] in self._end_ids else ids
         return str(self._lm.tokenizer.decode(kept, **VERBATIM)) if kept else ""

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from harness.lm.backbones.groups import Slot
     from harness.lm.backbones.plain import PlainBackbone
 
+T = TypeVar("T")
 Run: TypeAlias = "Callable[[SoftPrompts | None, int, tuple[LayerEdit | None, ...]], Forwarded]"
 """A forward pass: soft prompts, candidates, and what each layer's candidates change."""
 
@@ -134,15 +135,36 @@ class Tuner:
                     bases, more = zip(*map(self._base, others), strict=True)
                     with write(bases):
                         return run(weights.prompts, len(weights), edits.joined(layers, [*own, *more]))
-            count = max(len(part.z) for part in weights.parts)
-            beside, parts = edits.joined(layers, own), []
-            with self._in_place([part.space for part in others]) as write:
-                for k, changes in enumerate(zip(*(self._for_each(part, count) for part in others), strict=True)):
-                    with write(changes):
-                        mine = tuple(edit and edit.of(slice(k, k + 1)) for edit in beside)
-                        for prompts, candidates in _prompts_of(weights, k, count):
-                            parts.append(run(prompts, candidates, mine))
-            return _joined(parts)
+            beside = edits.joined(layers, own)
+
+            def each(k: int, prompts: SoftPrompts | None, candidates: int) -> Forwarded:
+                return run(prompts, candidates, tuple(edit and edit.of(slice(k, k + 1)) for edit in beside))
+
+            return _joined(self._one_by_one(weights, others, each))
+
+    def one_by_one(self, weights: Weights, run: Callable[[SoftPrompts | None, int], T]) -> list[T]:
+        """What `run` gives while each candidate's change is in the model.
+
+        Args:
+            weights: candidates.
+            run: gets the soft prompts with which the changed model is computed, and how many they are.
+
+        Returns:
+            One result for each change.
+        """
+        with torch.no_grad():
+            return self._one_by_one(weights, weights.parts, lambda _k, prompts, count: run(prompts, count))
+
+    def _one_by_one(
+        self, weights: Weights, parts: Sequence[Weights], run: Callable[[int, SoftPrompts | None, int], T]
+    ) -> list[T]:
+        """What `run` gives while the changes of some parts of each candidate are in the model."""
+        count, found = max(len(part.z) for part in weights.parts), list[T]()
+        with self._in_place([part.space for part in parts]) as write:
+            for k, changes in enumerate(zip(*(self._for_each(part, count) for part in parts), strict=True)):
+                with write(changes):
+                    found += [run(k, prompts, candidates) for prompts, candidates in _prompts_of(weights, k, count)]
+        return found
 
     def _of(self, space: WeightSpace) -> tuple[Slot, ...]:
         found = self._slots.get(space)  # threads count parameters without the device's lock

@@ -10,7 +10,8 @@ from harness.blackbox.limits import check_characters
 from harness.blackbox.query import Query
 from harness.blackbox.text_model import Decoding
 from harness.blackbox.text_query import TextQuery
-from harness.blackbox.wire import LARGEST, Array, packed, unpacked
+from harness.blackbox.weights import soft
+from harness.blackbox.wire import LARGEST, Array, WeightsPart, packed, unpacked
 from harness.contract import Coordinates, Mode, Subspace
 from harness.errors import QueryError
 from harness.service.messages import Texts, named, texts_named
@@ -29,9 +30,11 @@ class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt: Array | None = None
     mode: Mode = "add"
     space: Subspace | None = None
+    weights: WeightsPart | msgspec.UnsetType = msgspec.UNSET
+    """Left out where the candidates change no weights."""
 
     def _query(self, shots: Shots) -> Query:
-        prompts = unpacked(self.prompt, self.mode, self.space)
+        prompts = unpacked(self.prompt, self.mode, self.space, self.weights)
         return Query(texts_named(self.texts, shots), self.template, (), prompts)
 
 
@@ -97,7 +100,9 @@ TextBody: TypeAlias = ScoreBody | GenerateBody
 def _common(asked: TextQuery, shots: Shots) -> dict[str, Any]:
     query = asked.query
     prompt, mode = packed(query.prompts)
-    space = query.prompts.space if isinstance(query.prompts, Coordinates) else None
+    inner, weights = soft(query.prompts), WeightsPart.of(query.prompts)
+    space = inner.space if isinstance(inner, Coordinates) else None
     return {
         "texts": named(query.texts, shots), "template": query.template, "prompt": prompt, "mode": mode, "space": space,
+        "weights": weights,
     }  # fmt: skip

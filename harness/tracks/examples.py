@@ -12,7 +12,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -21,13 +21,13 @@ from harness.contract import Examples, Shots, Text
 from harness.errors import DataError
 from harness.tracks.files import read_table
 from harness.tracks.tasks import TaskFile, tasks_dir
-from harness.tracks.text_examples import draw_text_shots, read_references
+from harness.tracks.text_examples import draw_text_shots, from_table, read_references
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.tracks.bbt_2022 import RowsOf2022
-    from harness.tracks.tasks import FilesSource, KitSource
+    from harness.tracks.tasks import FilesSource, HubSource, KitSource
     from harness.tracks.track import DataSource
     from harness.tracks.track_task import TrackTask
 
@@ -65,7 +65,7 @@ def load_shots(file: TaskFile, source: Source, split: int, spec: TrackTask) -> S
         DataError: the split is missing, or a file is malformed.
     """
     if file.text is not msgspec.UNSET:
-        return draw_text_shots(_text_mini(file, source, "pool"), spec.shots, spec.dev, f"{file.name}/{split}")
+        return draw_text_shots(_texts(file, source, "pool"), spec.shots, spec.dev, f"{file.name}/{split}")
     if source.kind == "files":
         folder = _split_folder(file, source, split)
         ending = _files(file).format
@@ -101,7 +101,7 @@ def load_test(file: TaskFile, source: Source) -> Examples:
         DataError: it is missing or malformed.
     """
     if file.text is not msgspec.UNSET:
-        return _text_mini(file, source, "test")
+        return _texts(file, source, "test")
     if source.test is not None:
         return _private_test(file, source.test)
     if source.kind == "files":
@@ -179,10 +179,8 @@ def draw_shots(pool: Examples, classes: int, train: int, dev: int, key: str) -> 
     """Draw `train` + `dev` examples per class from a pool. The result is the same on every platform.
 
     Texts are ordered by the SHA-256 of key and text, so the draw depends neither on the order of the file nor on a
-    library's
-    random numbers. A text that occurs several times counts once, and a text with different labels is not used, so train
-    and
-    dev share no text. Labels alternate 0..K-1 in the result.
+    library's random numbers. A text that occurs several times counts once, and a text with different labels is not
+    used, so train and dev share no text. Labels alternate 0..K-1 in the result.
 
     Raises:
         DataError: a class has too few examples.
@@ -278,9 +276,13 @@ def _private_test(file: TaskFile, directory: Path) -> Examples:
     return _mini(file, "test", directory) if file.files is None else read_file(here[0], file)
 
 
-def _text_mini(file: TaskFile, source: Source, part: str) -> Examples:
-    """Texts and references of a miniature; of ``--test-data``, those of the test set."""
-    if source.kind != "embedded":
+def _texts(file: TaskFile, source: Source, part: str) -> Examples:
+    """Texts and references of a miniature or a public data set; of ``--test-data``, those of the test set."""
+    if source.kind == "hub" and not (source.test is not None and part == "test"):
+        if file.text_hub is msgspec.UNSET:
+            raise DataError(f"task {file.name} has no [hub] table; take a track with its miniature")
+        return from_table(*_table(file, source, part == "test"), file.text_hub, part == "test")
+    if source.kind not in {"embedded", "hub"}:
         raise DataError(f"task {file.name} is answered by text; its data are the miniature: leave out --data")
     own = Path(file.folder).parent if isinstance(file.folder, str) else tasks_dir()
     root = source.test if source.test is not None and part == "test" else own
@@ -304,8 +306,8 @@ def _mini(file: TaskFile, part: str, tasks: Path | None = None) -> Examples:
     return _examples(path, rows, file.classes)
 
 
-def _hub(file: TaskFile, source: Source, test: bool) -> Examples:
-    """Read a public data set through `datasets`: from the hub's cache, or from `source.directory/<task>`."""
+def _table(file: TaskFile, source: Source, test: bool) -> tuple[dict[str, list[Any]], str]:
+    """Columns of a public data set and their name: from the hub's cache, or from `source.directory/<task>`."""
     import datasets  # noqa: PLC0415 - seconds to import, and only this source needs it
 
     if file.hub is None:
@@ -317,12 +319,19 @@ def _hub(file: TaskFile, source: Source, test: bool) -> Examples:
             table: Any = datasets.load_from_disk(str(source.directory / file.name))[split]
         else:
             table = datasets.load_dataset(hub.dataset, hub.config, split=split, revision=hub.revision)
-        columns = [table[name][:] for name in (*hub.columns, hub.label)]  # whole: reading rows takes many times as long
+        names = dict.fromkeys(name.partition(".")[0] for name in (*hub.columns, hub.label))
+        return {name: table[name][:] for name in names}, where  # whole: reading rows takes many times as long
     except Exception as problem:
         raise DataError(
             f"{file.title}: {where} cannot be loaded: {type(problem).__name__}: {problem}. "
             "Fetch it with `harness fetch` on a machine with a network, or give a kit directory with --data DIR"
         ) from problem
+
+
+def _hub(file: TaskFile, source: Source, test: bool) -> Examples:
+    """Texts and labels of a public data set."""
+    (table, where), hub = _table(file, source, test), cast("HubSource", file.hub)
+    columns = [table[name] for name in (*hub.columns, hub.label)]
     labels = tuple(str(k) for k in range(len(file.classes)))
     rows = [(tuple(row[:-1]), str(row[-1]), n) for n, row in enumerate(zip(*columns, strict=True)) if row[-1] != -1]
     for texts, _, number in rows:

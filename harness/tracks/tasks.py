@@ -17,7 +17,7 @@ import msgspec
 
 from harness.contract import ClassMetric, Metric, Task
 from harness.errors import InputError, TaskError, did_you_mean
-from harness.tracks.text_tasks import TextSpec, TextTaskFile, text_problems, text_task
+from harness.tracks.text_tasks import TextHub, TextSpec, TextTaskFile, text_problems, text_task
 from harness.tracks.tomlfile import ENCODING, line_of, read_toml
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The absolute path of the task's folder, where it is not one of those that ship. It is not in the file."""
     text: TextSpec | msgspec.UnsetType = msgspec.UNSET
     """Of a task whose answer is text, which has no classes and no cloze; see `harness.tracks.text_tasks`."""
+    text_hub: TextHub | msgspec.UnsetType = msgspec.UNSET
+    """The public data set of a text task. In the file it is the table ``[hub]``, and `hub` says the same."""
 
     @property
     def substance(self) -> bytes:
@@ -249,7 +251,14 @@ def _read(path: Path) -> TaskFile:
     own = read_toml(path, TextTaskFile, TaskError)
     for keys, message in text_problems(own):
         raise TaskError(f"{path}:{line_of(path.read_text(encoding=ENCODING), keys)}: {message}")
-    return TaskFile(own.name, own.title, (), own.fields, own.metric, {}, text=own.text)
+    file = TaskFile(own.name, own.title, (), own.fields, own.metric, {}, text=own.text)
+    if own.hub is None:
+        return file
+    given = own.hub
+    hub = HubSource(
+        given.dataset, given.columns, given.references, given.train, given.test, given.config, given.revision
+    )
+    return msgspec.structs.replace(file, hub=hub, text_hub=given)
 
 
 def find_task(name: str, root: Path | None) -> TaskFile:
@@ -310,6 +319,8 @@ def _problems(file: TaskFile, folder: str) -> Iterator[tuple[list[str], str]]:
         yield ["name"], f"name is {file.name!r} but the folder is {folder!r}; make them equal"
     if file.text is not msgspec.UNSET:
         return
+    if file.text_hub is not msgspec.UNSET:
+        yield ["text_hub"], "unknown field `text_hub`; a public data set is the table [hub]"
     yield from _class_problems(file, count)
     if not file.profiles:
         yield ["profiles"], f"no profile; add [profiles.{OWN_PROFILE}] with `masked`"

@@ -35,6 +35,25 @@ class TextSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profiles: dict[str, TextWording]
 
 
+class TextHub(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The public data set of a text task."""
+
+    dataset: str
+    columns: tuple[str, ...]
+    """Names of the columns with the texts; one inside another is written with a dot, as ``translation.de``."""
+    references: str
+    """The column with the reference, named as `columns` are. Rows of the same texts are one example with several."""
+    train: str
+    """The split from which few-shot examples are drawn."""
+    test: str
+    config: str | None = None
+    revision: str | None = None
+    after: str = ""
+    """A reference begins after the last place where this stands in the column; empty means that all of it is one."""
+    test_texts: Annotated[int, msgspec.Meta(gt=0)] | msgspec.UnsetType = msgspec.UNSET
+    """How many test examples there are; without it, all of the split. They are drawn by the SHA-256 of their texts."""
+
+
 class TextTaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The ``task.toml`` of a text task, validated."""
 
@@ -43,6 +62,7 @@ class TextTaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fields: Literal[1, 2]
     metric: TextMetric
     text: TextSpec
+    hub: TextHub | None = None
 
 
 def text_task(name: str, fields: int, metric: TextMetric, spec: TextSpec, profile: str, kind: str) -> TextTask:
@@ -64,6 +84,9 @@ def text_problems(file: TextTaskFile) -> Iterator[tuple[list[str], str]]:
     if not file.text.profiles:
         yield ["text", "profiles"], "no wording; add [text.profiles.harness-2026] with `template`"
     wanted = ["a", "b"][: file.fields]
+    if file.hub is not None and len(file.hub.columns) != file.fields:
+        message = f"hub.columns has {len(file.hub.columns)} columns for {file.fields} text fields"
+        yield ["hub", "columns"], f"{message}; one for each is needed"
     for name, wording in file.text.profiles.items():
         keys = ["text", "profiles", name]
         found = re.findall(r"\{([^{}]*)\}", wording.template)

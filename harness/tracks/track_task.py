@@ -47,7 +47,7 @@ class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             source: the track's data source.
         """
         if file.text is not msgspec.UNSET:
-            yield from self._problems_of_text(source)
+            yield from self._problems_of_text(file, source)
             return
         if isinstance(self.metric, str) and self.metric not in get_args(ClassMetric):
             yield ["metric"], f"metric {self.metric} compares texts, and {file.name} has classes"
@@ -60,9 +60,12 @@ class TrackTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if source == "files" and file.files is None:
             yield [], f'data.source = "files" needs a [files] table in the task.toml of {file.name}'
 
-    def _problems_of_text(self, source: str) -> Iterator[tuple[list[str], str]]:
-        if source != "embedded":
-            yield [], 'a task whose answer is text has its data in a miniature; it needs data.source = "embedded"'
+    def _problems_of_text(self, file: TaskFile, source: str) -> Iterator[tuple[list[str], str]]:
+        if source not in {"embedded", "hub"}:
+            wanted = 'it needs data.source = "embedded" or "hub"'
+            yield [], f"a task whose answer is text has its data in a miniature or a public data set; {wanted}"
+        elif source == "hub" and file.hub is None:
+            yield [], f'data.source = "hub" needs a [hub] table in the task.toml of {file.name}; take its miniature'
         if self.row_tokens is msgspec.UNSET:
             yield [], "no row_tokens; a text that is written is priced by its tokens, so a row needs a size"
         names = ", ".join(get_args(TextMetric))

@@ -138,6 +138,7 @@ def test_tracks_and_tasks_are_listed(harness: Any) -> None:
         "mini-text",
         "official",
         "paper",
+        "text",
     }
     assert {task["name"] for task in harness("tasks", "--json").json} == {"dbpedia", "qnli", "qqp", "snli", "sst2"}
     found = {task["name"] for task in harness("tasks", "--track", "paper", "--json").json}

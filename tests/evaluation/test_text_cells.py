@@ -13,7 +13,7 @@ import pytest
 import tiny_causal
 from evaluating import Watcher
 
-from harness.contract import TextTask
+from harness.contract import Answer, TextTask, Weights
 from harness.errors import InputError, ModelError, TaskError, TrackError
 from harness.evaluation.check import check
 from harness.evaluation.overrides import Overrides
@@ -66,6 +66,24 @@ def tune(lm, task, shots, rng, config):
         if written.cut:
             print("cut at", lm.budget.rows_left)
             return
+"""
+
+CHANGED = """
+from dataclasses import dataclass
+from harness import Answer, WeightSpace
+
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+
+def tune(lm, task, shots, rng, config):
+    space = WeightSpace("lora", 4, 3.0, seed=1, rank=2)
+    zs = rng.standard_normal((3, 4))
+    losses = lm.score(space.at(zs), shots.train.texts, task.targets(shots.train)).losses()
+    yield Answer.of(task, space.at(zs[losses.argmin()]), loss=losses.min())
+    print(lm.generate(space.at(zs), shots.dev.texts[:1]).texts)
 """
 
 
@@ -177,6 +195,10 @@ def test_a_run_can_be_replayed(stored: tuple[Store, Path], track: Path) -> None:
         ("bbt", {"dim": "5", "population": "4"}),
         ("bbtv2", {"dim": "5", "population": "4"}),
         ("icl", {"demonstrations": "2"}),
+        ("lora_es", {"dim": "5", "population": "4", "dev_every": "2"}),
+        ("mezo", {}),
+        ("bdpl", {"samples": "3"}),
+        ("instruction_search", {"proposals": "2", "edits": "2", "longest": "6"}),
     ],
 )
 def test_solvers_that_only_need_a_loss_run_unchanged(
@@ -189,6 +211,35 @@ def test_solvers_that_only_need_a_loss_run_unchanged(
     assert cell.status in {"ok", "budget_exhausted"}, cell.record.detail
     assert cell.record.rows_spent
     assert cell.record.outputs is not None
+    store.close()
+
+
+def test_an_answer_that_changes_weights_is_audited_and_replayed(track: Path, tmp_path: Path) -> None:
+    made, store = load_track(str(track)), Store(str(tmp_path / "results.db"))
+    evaluation = Evaluation(made, Overrides(tasks=("plain",), splits=(1,)), store)
+    (tmp_path / "changed").mkdir()
+    (tmp_path / "changed" / "submission.py").write_text(CHANGED, encoding="utf-8")
+    found = find(tmp_path / "changed")
+    run_id = evaluation.run(found, {}, Watcher())
+    (cell,) = store.cells(run_id)
+    assert cell.record.level == 5
+    blob = store.answer(cell.run, cell.task, cell.split)
+    assert blob is not None
+    answer = answers.from_bytes(blob)
+    assert isinstance(answer.members[0].prompt, Weights)
+    (planned,) = evaluation.cells
+    assert isinstance(planned.task, TextTask)
+    test = load_test(planned.file, planned.source)
+    assert cell.record.outputs is not None
+    outputs = cell.record.outputs.at(1.0)
+    assert outputs == write(answer, planned.task, evaluation.lm, test.texts)
+    assert outputs != write(Answer.of(planned.task), planned.task, evaluation.lm, test.texts)
+    assert audit(store).findings == ()
+    run = find_run(store, "changed")
+    cells = sampled(store, run.id, 1, np.random.default_rng(0))
+    choices = choices_of(run.key, cells, made, Overrides())
+    again = replay(store, run, cells, made, choices, found, Watcher())
+    assert again.verdict == "reproduced", again
     store.close()
 
 
@@ -208,23 +259,13 @@ def test_a_text_task_needs_a_causal_model_and_is_refused_where_classes_are_neede
         Preparation(load_track(str(track)), Overrides(model="embedded"))
 
 
-def test_a_white_box_reference_is_refused_before_anything_is_recorded(
-    stored: tuple[Store, Path], track: Path, tmp_path: Path
-) -> None:
-    store = Store(str(tmp_path / "empty.db"))
-    evaluation = Evaluation(load_track(str(track)), Overrides(white_box=True), store)
-    with pytest.raises(InputError, match=r"needs classes, and these tasks have texts: plain"):
-        evaluation.plan.open(store, find(SUBMISSIONS / "lora"), {})
-    assert store.runs() == []
-    store.close()
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("row_tokens = 32", "", "row_tokens"),
         ("row_tokens = 32", 'row_tokens = 32\nmetric = "accuracy"', "is that of classes"),
-        ('source = "embedded"', 'source = "hub"', "miniature"),
+        ('source = "embedded"', 'source = "hub"', r"needs a \[hub\] table in the task.toml of (plain|reply)"),
+        ('source = "embedded"', 'source = "kit"', "a miniature or a public data set"),
         ("splits = [1, 2]", 'splits = "present"', "splits must be listed|needs data.source"),
     ],
 )

@@ -22,7 +22,8 @@ from harness.evaluation import referee
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.progress import PlainProgress
 from harness.evaluation.run import Evaluation
-from harness.evaluation.white_box import Predictor, Recipe, WhiteBox, train
+from harness.evaluation.training import train
+from harness.evaluation.white_box import Predictor, Recipe, WhiteBox
 from harness.lm import device, load, model
 from harness.lm.backbones.encoder import EncoderBackbone
 from harness.lm.fingerprint import TEXTS, fingerprint, probe

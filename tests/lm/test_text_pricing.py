@@ -15,7 +15,7 @@ from harness.blackbox.meter import Meter
 from harness.blackbox.pricing import PricedModel
 from harness.blackbox.session import Session
 from harness.blackbox.text_pricing import TextPricing
-from harness.contract import Answer, Examples, LinearHead, Member, Prompt, Shots, TextTask, WeightSpace
+from harness.contract import Answer, Examples, LinearHead, Member, Prompt, Shots, TextTask
 from harness.errors import AnswerError, BudgetExhausted, QueryError
 from harness.lm.generation import text_model
 from harness.lm.load import load_model
@@ -145,8 +145,6 @@ def test_replies_are_the_models_own(lm: LanguageModel) -> None:
 def test_what_is_refused_costs_nothing(lm: LanguageModel) -> None:
     cell = Cell(lm)
     box = cell.box
-    changed = WeightSpace("norms", 1, 0.1, 1).at([1.0])
-    changed_beside = WeightSpace("all", 0, 0.1, 1).walk([1], [1.0], prompt(1))
     for wrong, message in (
         (lambda: box.score(None, TEXTS, ("no",)), "1 targets for 4 texts"),
         (lambda: box.score(None, TEXTS[:1], ("",)), "no token"),
@@ -160,9 +158,6 @@ def test_what_is_refused_costs_nothing(lm: LanguageModel) -> None:
         (lambda: box.generate(None, TEXTS, most_tokens=0), "cannot be sent"),
         (lambda: box.generate(Prompt(np.zeros((1, 1, 9, WIDTH), np.float32)), TEXTS), "prompt of shape"),
         (lambda: box.logits(None, TEXTS, words=()), "0 words"),
-        (lambda: box.score(changed, TEXTS, ("no",) * 4), "change weights"),
-        (lambda: box.score(changed_beside, TEXTS, ("no",) * 4), "change weights"),
-        (lambda: box.generate(changed, TEXTS), "change weights"),
     ):
         with pytest.raises(QueryError, match=message):
             wrong()

@@ -190,13 +190,23 @@ def test_what_is_refused_costs_nothing(house: TextHouse) -> None:
         assert (reply.status_code, reply.json()["code"]) == (400, "unreadable")
     assert not house.ledger
     with served(house.app) as url, open_box(url, house) as box:
-        with pytest.raises(QueryError, match="change weights"):
-            box.score(WeightSpace("norms", 1, 0.1, 1).at([1.0]), SHOTS[1].train.texts, TARGETS)
         with pytest.raises(QueryError, match="neither of train nor of dev"):
             box.logits(None, [("unheard of",)])
         with pytest.raises(AnswerError, match="words"):
             box.submit(Answer((Member("{a}", (" no",)),)))
     assert not house.ledger
+
+
+def test_candidates_may_change_weights(house: TextHouse) -> None:
+    texts, space = SHOTS[1].train.texts, WeightSpace("norms", 1, 0.1, 1)
+    with served(house.app) as url, open_box(url, house) as box:
+        bare = box.score(None, texts, TARGETS)
+        moved = box.score(space.at([[0.0], [1.0]]), texts, TARGETS)
+        assert moved.values.shape == (2, *bare.values.shape[1:])
+        np.testing.assert_allclose(moved.values[0], bare.values[0], rtol=1e-5)
+        assert not np.allclose(moved.values[1], bare.values[0])
+        assert len(box.generate(space.at([1.0]), texts).texts) == 1
+    assert house.ledger[:2] == [len(texts), 2 * len(texts)]
 
 
 def test_a_task_with_classes_has_no_text(tmp_path: Path) -> None:

@@ -210,8 +210,9 @@ def test_the_tuned_prompt_is_what_the_black_box_shows_in_mode_add(arena: Arena) 
 
 def _parameters_of(predictor: Any) -> list[torch.nn.Parameter]:
     """The trained parameters a predictor puts its values back into."""
-    cells = [cell.cell_contents for cell in predictor.classify.__closure__]
-    return next(found for found in cells if isinstance(found, list) and isinstance(found[0], torch.nn.Parameter))
+    (restore,) = (c.cell_contents for c in predictor.classify.__closure__ if callable(c.cell_contents))
+    found = [cell.cell_contents for cell in restore.__closure__]
+    return next(each for each in found if isinstance(each, list) and isinstance(each[0], torch.nn.Parameter))
 
 
 def test_prefixes_stand_before_keys_and_values(arena: Arena) -> None:

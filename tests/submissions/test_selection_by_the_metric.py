@@ -37,6 +37,7 @@ SELECTING: dict[str, dict[str, Any]] = {
     "projection_free_es": {},
     "random_search": {"dim": 10},
     "random_template_search": {},
+    "instruction_search": {},
     "spsa": {"dim": 10},
 }
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .conftest import Bench
 
 SEARCHES = ("random_search", "bbt", "bbtv2", "ajo", "nevergrad")
-TEXT = ("bdpl", "grips", "random_template_search")
+TEXT = ("bdpl", "grips", "instruction_search", "random_template_search")
 EVERY = ("manual", "spsa", *SEARCHES)
 # Those that end by themselves, or have no search to speak of, have all their tests in files of their own.
 ALL = (

@@ -1,4 +1,4 @@
-"""Searches for text: `random_template_search`, `grips` and `bdpl`. They ask with text alone, so they run anywhere."""
+"""Searches for text: `random_template_search`, `grips`, `bdpl` and `instruction_search` ask with text alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .conftest import Bench
 
-TEXT = ("random_template_search", "grips", "bdpl")
+TEXT = ("random_template_search", "grips", "bdpl", "instruction_search")
 
 
 def run(bench: Bench, name: str, calls: int = 60, seed: int = 0, classes: int = 2, **options: Any) -> Any:
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_bytes(bench: Bench, name: str) -> None:
     assert first[1] != other[1]
 
 
-@pytest.mark.parametrize("name", ["random_template_search", "bdpl"])
+@pytest.mark.parametrize("name", ["random_template_search", "bdpl", "instruction_search"])
 def test_the_budget_is_spent_and_an_answer_is_better_on_dev(bench: Bench, name: str) -> None:
     answers, lm, task, shots, _ = run(bench, name, calls=120)
     assert lm.budget.calls_left < 22

@@ -15,7 +15,7 @@ from harness.tracks.numerics import EndpointSpec, Numerics
 from harness.tracks.packages import PackageSpec
 from harness.tracks.prices import Prices
 from harness.tracks.tasks import Cloze, FilesSource, HubSource, KitSource, Profile, TaskFile
-from harness.tracks.text_tasks import TextSpec, TextTaskFile, TextWording
+from harness.tracks.text_tasks import TextHub, TextSpec, TextTaskFile, TextWording
 from harness.tracks.track import DataSpec, ModelSpec, PromptSpec, Track
 from harness.tracks.track_task import TrackTask
 
@@ -44,10 +44,11 @@ STRUCTS: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("tasks.md", "`[hub]`"): HubSource,
     ("tasks.md", "A task answered by text"): TextTaskFile,
     ("tasks.md", "`[text]`"): TextSpec,
+    ("tasks.md", "`[hub]` of a task answered by text"): TextHub,
     ("tasks.md", "`[text.profiles.NAME]`"): TextWording,
 }
-NOT_IN_THE_FILE = {"folder"}
-"""Of tracks and tasks: where the file is. A file that has it is refused."""
+NOT_IN_THE_FILE = {"folder", "text_hub"}
+"""Where the file is, and what the table `[hub]` of a text task says. A file that has these keys is refused."""
 
 
 def sections(page: str) -> dict[str, str]:

@@ -197,12 +197,30 @@ def states(model: Any, batch: Batch) -> torch.Tensor:
     """
     mask = batch.mask.long()
     if batch.decoder is None:
-        return _at(_final(model, batch, mask), batch.read)
+        return _at(_final(model, batch.ids, batch.positions, mask)[0], batch.read)
     encoded = model.get_encoder()(input_ids=batch.ids, attention_mask=mask).last_hidden_state
     decoded = model.get_decoder()(
         input_ids=batch.decoder, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
     ).last_hidden_state
     return torch.cat([_at(decoded, batch.read[:, :1]), _at(encoded, batch.read[:, 1:])], dim=1)
+
+
+def following(
+    model: Any, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, past: Any
+) -> tuple[torch.Tensor, Any]:
+    """Final states of tokens of a causal model, computed from the keys and values of those before.
+
+    Args:
+        model: the transformers model.
+        ids: (texts, tokens) int64, the new tokens.
+        positions: (texts, tokens) int64, their position ids.
+        mask: (texts, earlier and new tokens) int64, 1 where there is a token.
+        past: what the call for the tokens before returned; None if there are none.
+
+    Returns:
+        States (texts, tokens, width), and the new past.
+    """
+    return _final(model, ids, positions, mask, past_key_values=past, use_cache=True)
 
 
 def transform(model: Any, h: torch.Tensor) -> torch.Tensor:
@@ -250,17 +268,19 @@ def first_position(model: Any) -> int:
     return 0 if pad is None else int(pad) + 1
 
 
-def _final(model: Any, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
-    """All final states (texts, tokens, width) of a model that is no encoder-decoder model."""
+def _final(
+    model: Any, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, **cache: Any
+) -> tuple[torch.Tensor, Any]:
+    """All final states (texts, tokens, width) of a model that is no encoder-decoder model, and its keys and values."""
     seen: list[torch.Tensor] = []
     last = _family(model.config).final(model)
     hook = None if last is None else last.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     try:
-        out = model.base_model(input_ids=batch.ids, attention_mask=mask, position_ids=batch.positions)
+        out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, **cache)
     finally:
         if hook is not None:
             hook.remove()
-    return out.last_hidden_state if hook is None else seen[0]
+    return (out.last_hidden_state if hook is None else seen[0]), getattr(out, "past_key_values", None)
 
 
 def _family(config: Any) -> _Family:

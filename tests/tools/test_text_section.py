@@ -1,0 +1,121 @@
+"""Losses of text tasks beside their scores: the rows, what a page says of them, and the answers that are asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tiny_causal
+from evaluating import Watcher
+
+from harness.contract import TextTask
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.run import Evaluation
+from harness.evaluation.text_white_box import TextWhiteBox
+from harness.results.store import Store
+from harness.sandbox.submission import find
+from harness.tracks.examples import load_shots
+from harness.tracks.track import load_track
+from tools.make_results import main as make_results
+from tools.measured import measure
+from tools.results_page import page, table
+from tools.text_losses import Asker
+from tools.text_losses import main as text_losses
+from tools.text_section import Row, read, section, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SUBMISSIONS = Path(__file__).resolve().parents[2] / "submissions"
+
+
+def rows(losses: Sequence[float], scores: Sequence[float], task: str = "plain", split: int = 1) -> list[Row]:
+    return [
+        Row(f"run{n}", f"entry{n}", task, split, loss, loss + 0.5, score, 0.5)
+        for n, (loss, score) in enumerate(zip(losses, scores, strict=True))
+    ]
+
+
+def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
+    made = rows([1.0, 2.25], [0.5, 0.125])
+    write(tmp_path / "a" / "rows.csv", reversed(made))
+    assert read(tmp_path / "a" / "rows.csv") == made
+
+
+def test_if_the_order_by_loss_is_that_by_score_the_correlation_is_one() -> None:
+    text = section(rows([1.0, 2.0, 3.5], [0.9, 0.5, 0.2]) + rows([3, 1, 2], [0.1, 0.3, 0.2], "reply"), table)
+    assert "| loss on train | 2 | 1.00 [1.00, 1.00] |" in text
+    assert "| 1 or more | 6 | 100% |" in text
+    assert "| `entry0` | 1.00 | 1.50 | 90.0 | 50.0 | 1 |" in text
+    assert text.index("### plain") < text.index("### reply")
+
+
+def test_if_less_loss_is_worse_the_page_says_so() -> None:
+    text = section(rows([1.0, 1.05, 1.25], [0.1, 0.2, 0.3]), table)
+    assert "-1.00 [-1.00, -1.00]" in text
+    assert "| 0 to 0.1 | 1 | 0% |" in text
+    assert "| 0.1 to 0.3 | 2 | 0% |" in text
+
+
+def test_cells_with_too_few_entries_and_ties_are_not_counted_as_an_order() -> None:
+    text = section(rows([1.0, 2.0], [0.1, 0.2]) + rows([1.0, 3.0, 3.0], [0.2, 0.2, 0.2], "reply"), table)
+    assert "rank correlation |\n| --- | --- | --- |\n\n" in text  # no cell has an order
+    assert "| 1 or more | 3 | 33% |" in text
+
+
+@pytest.fixture(scope="module")
+def measured_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path, Evaluation]:
+    folder = tmp_path_factory.mktemp("losses")
+    track = tiny_causal.write_track(folder)
+    store = Store(str(folder / "results.db"))
+    evaluation = Evaluation(load_track(str(track)), Overrides(tasks=("plain",), splits=(1,), white_box=True), store)
+    evaluation.run(find(SUBMISSIONS / "manual"), {}, Watcher())
+    evaluation.run(find(SUBMISSIONS / "lora"), {"epochs": "2"}, Watcher())
+    return store, track, evaluation
+
+
+def test_answers_are_asked_for_their_losses_and_references_noted_them(
+    measured_store: tuple[Store, Path, Evaluation],
+) -> None:
+    store, track, evaluation = measured_store
+    made = load_track(str(track))
+    measured = measure([store], made)
+    assert measured is not None
+    asker = Asker(made, [store])
+    found = {}
+    for entry in measured.ranking.entries:
+        (cell,) = measured.runs.cells(entry.run)
+        row = asker.row(entry, cell)
+        assert row is not None
+        found[entry.name] = row
+        assert -1 <= row.similarity <= 1
+        assert row.score == pytest.approx(entry.cells[0].score)
+    (planned,) = evaluation.cells
+    assert isinstance(planned.task, TextTask)
+    shots = load_shots(planned.file, planned.source, planned.split, planned.spec)
+    white = TextWhiteBox(evaluation.lm, planned.task, shots.train.texts)  # type: ignore[arg-type]
+    assert found["manual"].train_loss == pytest.approx(white.loss(shots.train), abs=1e-5)
+    assert found["manual"].dev_loss == pytest.approx(white.loss(shots.dev), abs=1e-5)
+    lora = next(row for name, row in found.items() if name.startswith("lora"))
+    assert lora.train_loss != found["manual"].train_loss
+    text = page(measured, losses=list(found.values()))
+    assert "## Loss and text" in text
+    assert "Speed-up" not in text
+    assert "counts as 0." in text
+    assert "make results-text" in text
+    assert np.isfinite([row.dev_loss for row in found.values()]).all()
+
+
+def test_files_that_are_not_there_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        text_losses(["--store", str(tmp_path / "no.db"), "--out", str(tmp_path / "x.csv")])
+    assert "no such results database" in capsys.readouterr().err
+    Store(str(tmp_path / "some.db")).close()
+    with pytest.raises(SystemExit):
+        text_losses(["--store", str(tmp_path / "some.db"), "--out", str(tmp_path / "x.csv")])
+    assert "no run on track mini-text" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        make_results(["--store", str(tmp_path / "some.db"), "--track", "mini-text", "--losses", str(tmp_path / "x")])
+    assert "run: python tools/text_losses.py" in capsys.readouterr().err
