@@ -6,7 +6,7 @@ The papers compare gradient-free methods with prompt tuning, fine-tuning and the
     def tune(lm: WhiteBox, task: Task, shots: Shots, rng: Generator, config: Config) -> Iterator[Predictor]
 
 It runs in the referee's own process, without a sandbox, and without a budget unless it is given one of forward passes.
-It is listed but never ranked. The last predictor that it yields is scored. The test set is loaded after `tune` has ended.
+It is listed but never ranked. The last predictor that it yields is scored. The test set is loaded after `tune` ended.
 """
 
 from __future__ import annotations
