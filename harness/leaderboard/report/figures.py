@@ -108,8 +108,8 @@ def progress(systems: Sequence[System], curves: Curves, task: str | None = None,
         points = plots.known(theirs.on(task)[run], curves.budget(task))
         if points:
             y = [100 * value.value for _, value in points]
-            drawn: dict[str, Any] = {"color": "0.4", "drawstyle": "steps-post", "linewidth": 1, "linestyle": (0, (8, 3))}
-            axes.plot([calls for calls, _ in points], y, **drawn)
+            drawn: dict[str, Any] = {"drawstyle": "steps-post", "linestyle": (0, (8, 3)), "linewidth": 1}
+            axes.plot([calls for calls, _ in points], y, color="0.4", **drawn)
             ends.append((_cut(name), y[-1], "0.4"))
     before = curves.before(task)
     if before is not None:
