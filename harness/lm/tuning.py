@@ -133,7 +133,7 @@ class Tuner:
             if all(len(part.z) == 1 or self._thin(part) for part in others):
                 with self._in_place([part.space for part in others]) as write:
                     bases, more = zip(*map(self._base, others), strict=True)
-                    with write(bases):
+                    with write(bases, often=len(weights) > 1):
                         return run(weights.prompts, len(weights), edits.joined(layers, [*own, *more]))
             beside = edits.joined(layers, own)
 
@@ -290,7 +290,7 @@ class Tuner:
     # ── in place ─────────────────────────────────────────────────────────────────────────────────────────────
 
     @contextlib.contextmanager
-    def _in_place(self, spaces: Sequence[WeightSpace]) -> Iterator[Callable[[Sequence[torch.Tensor]], Any]]:
+    def _in_place(self, spaces: Sequence[WeightSpace]) -> Iterator[Callable[..., Any]]:
         """Give a function that writes a candidate's change of each space into the model as long as its block lasts."""
         each, blocks = [self._of(space) for space in spaces], families.layers(self._model)
         slots = [slot for some in each for slot in some]
@@ -317,11 +317,11 @@ class Tuner:
                 self._write(some, blocks, change if start is None else start + change)
 
         @contextlib.contextmanager
-        def write(changes: Sequence[torch.Tensor]) -> Iterator[None]:
+        def write(changes: Sequence[torch.Tensor], often: bool = False) -> Iterator[None]:
             checkpoint()
             try:
                 put(changes)
-                with self._backbone.laid_out(self._backbone.laid_out_anew(cast("Any", depths))):
+                with self._backbone.laid_out(self._backbone.laid_out_anew(cast("Any", depths), often)):
                     self._now = partial(put, changes), take_back
                     yield
             finally:

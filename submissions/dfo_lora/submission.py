@@ -1,19 +1,19 @@
-"""DFO-LoRA: a LoRA beside queries and keys of each layer, searched layer by layer by CMA-ES (Jin et al., 2403.01754).
+"""DFO-LoRA: a LoRA beside queries and keys of each layer, searched layer by layer without gradients (Jin et al., 2024).
 
     for l = 0 .. L-1, again and again:   z_l <- argmin over z of CE(lm with W_Q + B_Q A_Q, W_K + B_K A_K), others fixed
     (A_Q, B_Q, A_K, B_K) at layer l  =  (A_0, 0, A_0, 0) + std_l / sqrt(d) R_l z_l,     std_l = alpha s_l
 
-Each layer has low-rank modules, a random projection R_l to them and an evolution strategy of its own. One layer moves
-at a time, from the bottom up; the others stay at their best. Below the moving layer all candidates are equal, so the
-server computes that part once for the whole population.
+Each layer has low-rank modules, a random projection R_l to them and an optimizer of its own, CMA-ES or fireworks. One
+layer moves at a time, from the bottom up; the others stay at their best. Below the moving layer all candidates are
+equal, so the server computes that part once for the whole population.
 
 Differs from the paper (arXiv 2403.01754; of it the abstract and summaries were at hand and neither its tables nor its
-code, so what is unspecified below may be specified there): CMA-ES alone, and not the fireworks algorithm; A starts at
-noise over sqrt(width) and B at 0, so that z = 0 is the published model; a change of A is measured in 1 / sqrt(width),
-and s_l is the published width of layer l's input, as a stand-in for the paper's initialisation of the projections from
-the distribution of hidden states; a layer's module is replaced only if the training loss falls; population, d and rank
-are of other sources (README). Looks at dev are paid for, dev loss breaks ties, and the bare template is the first
-incumbent, as in `bbt`.
+code, so what is unspecified below may be specified there): its fireworks algorithm may be another variant, here it is
+the bare bones one (Li and Tan, Applied Soft Computing 62, 2018); A starts at noise over sqrt(width) and B at 0, so that
+z = 0 is the published model; a change of A is measured in 1 / sqrt(width), and s_l is the published width of layer l's
+input, as a stand-in for the paper's initialisation of the projections from the distribution of hidden states; a layer's
+module is replaced only if the training loss falls; population, d and rank are of other sources (README). Looks at dev
+are paid for, dev loss breaks ties, and the bare template is the first incumbent, as in `bbt`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Config:
 
     dim: Count = 100  # d, length of each z_l
     population: Several = 20  # lambda, candidates per generation (BBTv2)
+    search: Literal["cma", "fireworks"] = "cma"  # the optimizer of each layer (DFO-LoRA has both)
     sigma: Positive = 1.0  # first step size, in units of z
     alpha: Positive = 0.3  # std of the entries of B, and of A in units of 1 / sqrt(width), over the input's width s_l
     rank: Count = 4  # r (LoRA: 4 on GPT-3, 8 on RoBERTa)
@@ -65,7 +66,8 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
                     config.rank, BESIDE[config.beside])
         for layer in moving
     ]  # fmt: skip
-    searches = [CmaEs(config.dim, population, rng, config.sigma) for _ in spaces]
+    kind: type[CmaEs | Fireworks] = CmaEs if config.search == "cma" else Fireworks
+    searches = [kind(config.dim, population, rng, config.sigma) for _ in spaces]
     best, best_loss = np.zeros((len(spaces), config.dim)), np.inf  # z_0 .. z_{L-1}
     generation_rows, look_rows = population * len(train), 2 * len(dev)
     for generation in count(1):
@@ -87,6 +89,37 @@ def tune(lm: BlackBox, task: Task, shots: Shots, rng: np.random.Generator, confi
             q = lm.logits(stack(spaces, looks), dev.texts)
             for k, metric in selection.better(q, cross_entropy(q, dev.labels)):
                 yield Answer.of(task, stack(spaces, looks[:, k : k + 1]), loss=best_loss, dev=metric)
+
+
+class Fireworks:
+    """Bare bones fireworks (Li and Tan, 2018): sparks in a box around the best, which grows if one is better."""
+
+    def __init__(self, dim: int, population: int, rng: np.random.Generator, sigma: float) -> None:
+        """Begin at 0 with sparks of standard deviation sigma."""
+        self.mean, self._loss, self._amplitude = np.zeros(dim), np.inf, sigma * np.sqrt(3)
+        self._population, self._rng, self._sparks = population, rng, np.zeros((0, dim))
+
+    @property
+    def state(self) -> dict[str, float]:
+        """The sparks' standard deviation."""
+        return {"sigma": float(self._amplitude / np.sqrt(3))}
+
+    def ask(self) -> Floats:
+        """Sparks (population, d)."""
+        box = self._rng.uniform(-1, 1, (self._population, len(self.mean)))
+        self._sparks = self.mean + self._amplitude * box
+        return self._sparks
+
+    def tell(self, losses: Floats) -> None:
+        """Move to the best spark if it is better: amplification 1.2, else reduction 0.9 (their values)."""
+        better = losses.min() < self._loss
+        self._amplitude *= 1.2 if better else 0.9
+        if better:
+            self.mean, self._loss = self._sparks[losses.argmin()], float(losses.min())
+
+    def restart_if_converged(self) -> bool:
+        """Its box never closes within a budget."""
+        return False
 
 
 def stack(spaces: list[WeightSpace], zs: Floats) -> Weights:

@@ -124,3 +124,11 @@ def test_without_a_fact_there_is_no_column(tmp_path: Path) -> None:
     assert "Other tasks" not in (made / "index.html").read_text(encoding="utf-8")
     page = (made / "progress.html").read_text(encoding="utf-8")
     assert "would be in the plots above; here is none" in page
+
+
+def test_pages_of_tasks_and_figures_have_the_reference_as_well(site: Path) -> None:
+    page = (site / "tasks" / "snli.html").read_text(encoding="utf-8")
+    assert "trained[forwards=budget]" in {trace["name"] for trace in plots(page)[0]["data"]}
+    for name in ("progress", "progress-snli"):
+        assert "trained[forwards=budget]" in (site / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert "counted" not in (site / "figures" / f"{name}.svg").read_text(encoding="utf-8")

@@ -38,6 +38,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("es_weights", {"where": "feed_forward", "layers": "all", "rank": 4}),
     ("es_weights", {"where": "attention", "rank": None}),
     ("dfo_lora", {"dim": 10, "beside": "query-value", "layers": "upper", "turn": 2}),
+    ("dfo_lora", {"dim": 10, "search": "fireworks"}),
     ("dfo_lora", {"dim": 10, "rank": 1, "alpha": 0.1, "dev_every": 1, "select": "loss"}),
     ("house_weights", {"dim": 10, "where": "both"}),
     ("house_weights", {"dim": 10, "folds": 4}),
@@ -102,6 +103,24 @@ def test_options_work(bench: Bench, name: str, options: dict[str, Any]) -> None:
     answers, lm, _, _ = run(bench, name, options, calls=100)
     assert answers
     assert lm.logged
+
+
+def test_fireworks_move_to_better_sparks_alone(bench: Bench) -> None:
+    module = bench.load("dfo_lora")
+    search = module.Fireworks(3, 50, np.random.default_rng(0), 1.0)
+    start = search.ask()
+    assert abs(start.std() - 1) < 0.1
+    search.tell(np.arange(50.0))
+    assert (search.mean == start[0]).all()
+    assert search.state["sigma"] == pytest.approx(1.2)
+    search.ask()
+    search.tell(np.arange(50.0))  # not below the loss that it has
+    assert (search.mean == start[0]).all()
+    assert search.state["sigma"] == pytest.approx(1.2 * 0.9)
+    search = module.Fireworks(3, 50, np.random.default_rng(0), 1.0)
+    for _ in range(60):
+        search.tell(((search.ask() - 2) ** 2).sum(axis=1))
+    assert abs(search.mean - 2).max() < 0.05
 
 
 def test_one_layer_moves_at_a_time_and_the_others_stand_at_their_best(bench: Bench) -> None:

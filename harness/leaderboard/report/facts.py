@@ -158,6 +158,12 @@ class Facts:
         return self.lists[0].curves if self.lists else Curves((), {}, None, {})
 
     @property
+    def beside(self) -> list[tuple[str, Curves, str]]:
+        """The references whose scores over forward passes are known: name, curves, and their run in the curves."""
+        names = {system.entry.run: system.entry.name for system in self.systems}
+        return [(names[run], self.gradients, run) for run in self.gradients.parts]
+
+    @property
     def main(self) -> tuple[System, ...]:
         """The complete contestants of the main division, which the plots compare."""
         return tuple(system for system in self.lists[0].systems if system.standing) if self.lists else ()

@@ -57,12 +57,12 @@ def draw_all(facts: Facts, folder: Path) -> bool:
     with mpl.rc_context(STYLE):
         for name, made in (
             ("ranking", ranking(systems[:MOST])),
-            ("progress", progress(drawn, curves)),
+            ("progress", progress(drawn, curves, beside=facts.beside)),
             ("cost", budgets(systems, curves)),
             *([("leaders", leaders(facts.history))] if facts.history.leads else []),
             *([("ecdf", targets(drawn, facts.reference))] if facts.reference else []),
             *([("profiles", profiles(drawn, facts.reference))] if facts.reference else []),
-            *((f"progress-{task}", progress(drawn, curves, task)) for task in sorted(curves.budgets)),
+            *((f"progress-{task}", progress(drawn, curves, task, facts.beside)) for task in sorted(curves.budgets)),
         ):
             made.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
             made.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
@@ -86,14 +86,17 @@ def ranking(systems: Sequence[System]) -> Figure:
     return figure
 
 
-def progress(systems: Sequence[System], curves: Curves, task: str | None = None) -> Figure:
-    """Score of the answer that stood after so many calls, with intervals as bands: on a task, or on average."""
+def progress(systems: Sequence[System], curves: Curves, task: str | None = None, beside: plots.Beside = ()) -> Figure:
+    """Score of the answer that stood after so many calls, with intervals as bands: on a task, or on average.
+
+    References over their forward passes have long dashes.
+    """
     figure, axes = _figure(3.6)
     low, high = curves.limits([system.entry.run for system in systems], task)
     ends: list[tuple[str, float, str]] = []
     for n, system in enumerate(systems):
         trace = curves.on(task)[system.entry.run]
-        known = [(c, v) for c, v in zip(trace.calls, trace.values, strict=True) if v and c <= curves.budget(task)]
+        known = plots.known(trace, curves.budget(task))
         if not known:
             continue
         x, colour = [calls for calls, _ in known], COLOURS[n % 8]
@@ -101,6 +104,13 @@ def progress(systems: Sequence[System], curves: Curves, task: str | None = None)
         axes.fill_between(x, *bounds, step="post", color=colour, alpha=0.1, linewidth=0)
         axes.plot(x, [100 * value.value for _, value in known], color=colour, drawstyle="steps-post", linewidth=1.3)
         ends.append((_name(system), 100 * known[-1][1].value, colour))
+    for name, theirs, run in beside:
+        points = plots.known(theirs.on(task)[run], curves.budget(task))
+        if points:
+            y = [100 * value.value for _, value in points]
+            drawn: dict[str, Any] = {"drawstyle": "steps-post", "linestyle": (0, (8, 3)), "linewidth": 1}
+            axes.plot([calls for calls, _ in points], y, color="0.4", **drawn)
+            ends.append((_cut(name), y[-1], "0.4"))
     before = curves.before(task)
     if before is not None:
         axes.axhline(100 * before, color="0.4", linestyle=":", linewidth=1)

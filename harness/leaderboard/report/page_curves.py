@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.leaderboard.report.facts import Facts, System
-    from harness.leaderboard.report.plots import Beside
 
 AT_CALLS = (1, 10, 100)
 """Numbers of calls that are columns in the table of targets."""
@@ -29,8 +28,8 @@ def progress(facts: Facts) -> dict[str, Any]:
         return {"table": {"heads": [], "rows": []}, "bare": curves.before()}
     values = {
         "table": over_calls(facts, systems),
-        "spec": plots.progress(systems, curves, beside=beside(facts)),
-        "small": [(task, facts.tasks[task].file.title, plots.progress(systems, curves, task, True, beside(facts)))
+        "spec": plots.progress(systems, curves, beside=facts.beside),
+        "small": [(task, facts.tasks[task].file.title, plots.progress(systems, curves, task, True, facts.beside))
                   for task in sorted(curves.budgets)],
         "drawn": plots.DRAWN,
         "shown": SHOWN,
@@ -59,12 +58,6 @@ def progress(facts: Facts) -> dict[str, Any]:
         "targets": ", ".join(f"{share:.0%}" for share in TARGETS),
         "origin": frozen.origin,
     }
-
-
-def beside(facts: Facts) -> Beside:
-    """The references whose scores over forward passes are known, by name."""
-    names = {system.entry.run: system.entry.name for system in facts.systems}
-    return [(names[run], facts.gradients, run) for run in facts.gradients.parts]
 
 
 def passes(facts: Facts) -> list[tuple[System, float | None, float | None]]:

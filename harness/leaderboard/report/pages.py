@@ -241,7 +241,7 @@ def task_page(facts: Facts, name: str) -> dict[str, Any]:
         "many": len(every) if not splits else 0,
         "rows": [(s, [own.get(n) for n in splits]) for s, own in zip(ordered, by_split, strict=True)],
         "counts": COUNTS,
-        "progress": plots.progress(drawn, facts.curves, name) if drawn else None,
+        "progress": plots.progress(drawn, facts.curves, name, beside=facts.beside) if drawn else None,
         "table": page_curves.over_calls(facts, drawn, name) if drawn else None,
         "wording": wording,
         "example": _filled(wording.template, texts) if texts else None,

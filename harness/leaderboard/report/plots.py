@@ -81,11 +81,11 @@ def progress(
     bottom, top = curves.limits(curves.chosen(), task)
     for n, system in enumerate(ordered(systems, curves)):
         trace = curves.on(task)[system.entry.run]
-        known = _known(trace, curves.budget(task))
-        if not known:
+        points = known(trace, curves.budget(task))
+        if not points:
             continue
-        x, y = [calls for calls, _ in known], [round(100 * value.value, 3) for _, value in known]
-        low, high = ([_in_points(v.low) for _, v in known], [_in_points(v.high) for _, v in known])
+        x, y = [calls for calls, _ in points], [round(100 * value.value, 3) for _, value in points]
+        low, high = ([_in_points(v.low) for _, v in points], [_in_points(v.high) for _, v in points])
         shown = {"visible": n < SHOWN}
         band: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip", "line": {"width": 0, "shape": "hv"}}
         band |= {"name": "interval"} | shown
@@ -104,7 +104,7 @@ def progress(
         lines.append(bare | {"hovertemplate": "bare template: %{y:.1f}<extra></extra>"})
         notes.append(_label("bare template", SOFT, 100 * before))
     for name, theirs, run in beside:
-        found = _known(theirs.on(task)[run], curves.budget(task))
+        found = known(theirs.on(task)[run], curves.budget(task))
         if found and lines:
             x, y = [calls for calls, _ in found], [round(100 * value.value, 3) for _, value in found]
             drawn = {"name": escape(name), "mode": "lines", "x": x, "y": y, "meta": {"series": SOFT, "colour": SOFT}}
@@ -119,7 +119,7 @@ def progress(
     return {"data": bands + lines, "layout": layout | {"hovermode": "closest"}}
 
 
-def _known(trace: Trace, most: float) -> list[tuple[float, Interval]]:
+def known(trace: Trace, most: float) -> list[tuple[float, Interval]]:
     """The points of a trace that are known, up to so many calls."""
     points = zip(trace.calls, trace.values, strict=True)
     return [(calls, value) for calls, value in points if value is not None and calls <= most]

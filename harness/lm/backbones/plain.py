@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.lm.backbones import families
-from harness.lm.backbones.linear import AsLoaded, in_blocks
+from harness.lm.backbones.linear import AsLoaded, Linear, in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from harness.lm.backbones.base import Batch, Kind
-    from harness.lm.backbones.linear import Linear
 
 _ROWS_AT_ONCE = 256
 """Rows for which all logits are held at once."""
@@ -50,13 +49,16 @@ class PlainBackbone:
         """The layers' weights as they are computed from; empty where the model itself is run."""
         self.width = int(model.config.hidden_size)
 
-    def laid_out_anew(self, depths: Collection[int]) -> list[Any]:
-        """The layout in which layers at these depths have the model's weights as they are now."""
+    def laid_out_anew(self, depths: Collection[int], often: bool = False) -> list[Any]:
+        """The layout in which layers at these depths have the model's weights as they are now.
+
+        With `often`, they are laid out for the processor, which takes as long as a few hundred rows and pays for more.
+        """
         if self._lay_out is None:
             return self.layout
         blocks = families.layers(self._model)
         return [
-            self._lay_out(blocks[depth], AsLoaded) if depth in depths else layer
+            self._lay_out(blocks[depth], Linear if often else AsLoaded) if depth in depths else layer
             for depth, layer in enumerate(self.layout)
         ]
 
