@@ -122,8 +122,12 @@ class FakeTextLM(InProcessTextBlackBox):
         Example:
             ``lm.written(answer, shots.dev.texts)[0] == shots.dev.references[0][0]``
         """
-        task, member, model = self._text_task, only_member(answer), self.free.text_model()
-        how = Decoding(task.most_tokens, task.stop)
-        encoded = model.encode(member.template, tuple(texts), mode_of(member), task.most_tokens)
-        found = model.generate(member.prompt, encoded, how, lambda _sequences: True)
-        return [task.output(text) for text in found.texts[0]]
+        return written(self.free, self._text_task, answer, texts)
+
+
+def written(lm: FakeLanguageModel, task: TextTask, answer: Answer, texts: Sequence[Text]) -> list[str]:
+    """What an answer to a text task writes after texts, on the fake model."""
+    member, model, how = only_member(answer), lm.text_model(), Decoding(task.most_tokens, task.stop)
+    encoded = model.encode(member.template, tuple(texts), mode_of(member), task.most_tokens)
+    found = model.generate(member.prompt, encoded, how, lambda _sequences: True)
+    return [task.output(text) for text in found.texts[0]]

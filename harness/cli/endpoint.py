@@ -10,7 +10,7 @@ import typer
 
 from harness.cli.console import err, print_json, say
 from harness.cli.options import NOTHING, AsJson, TrackName, overriding
-from harness.errors import InputError
+from harness.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from harness.evaluation.headroom import Forecast, Point, Signals
@@ -43,14 +43,20 @@ def endpoint(
     chosen = replaced(load_track(track), overrides)
     lm = connect(chosen.model, chosen.prompt, url, overrides.served_model)
     try:
-        found, text = lm.found, lm.text_found
+        found, text, lines = lm.found, None, []
+        try:
+            text = lm.text_found
+            lines = text.lines()
+        except ModelError as problem:  # what it gives of label words is told all the same
+            lines = [f"text tasks: not here ({problem})"]
         if as_json:
             shown = ("url", "server", "model", "context", "gives", "takes_ids", "varies")
-            refused = [dataclasses.asdict(each) for each in (*found.refused, *text.refused)]
-            written = {"scores": None if text.scores is None else text.scores.name, "writes": text.writes.name}
+            refused = [dataclasses.asdict(each) for each in (*found.refused, *(text.refused if text else ()))]
+            scores = text.scores.name if text and text.scores else None
+            written = {"scores": scores, "writes": text.writes.name if text else None}
             print_json({name: getattr(found, name) for name in shown} | {"text": written, "refused": refused})
             return
-        say("\n".join([*lm.found.lines(), *text.lines(), f"{lm.asked} requests were sent to find out"]))
+        say("\n".join([*found.lines(), *lines, f"{lm.asked} requests were sent to find out"]))
     finally:
         lm.close()
 

@@ -8,14 +8,17 @@ checked.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
 
 from harness.blackbox.fake import fake_shots, fake_task
 from harness.blackbox.fake_language_model import FakeLanguageModel
+from harness.blackbox.fake_text import fake_text_shots, fake_text_task
+from harness.blackbox.fake_text_lm import fake_priced, written
 from harness.blackbox.pricing import PricedModel
+from harness.contract import Answer, TextTask
 from harness.errors import InputError, counted
 from harness.evaluation import check_here
 from harness.evaluation.overrides import Overrides
@@ -32,9 +35,10 @@ from harness.tracks.limits import Limits
 from harness.tracks.track import track_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from harness.contract import Examples, ModelInfo, Shots
     from harness.evaluation.trying import Checked
     from harness.tracks.track import Track
 
@@ -83,24 +87,17 @@ def check(
         return _source_report(found)
     if track is not None:
         allowed_packages(track)
-    if track is not None and _answered_by_text(track, choices or Overrides()):
-        first = f"{found.name}: not tried on the fake model, which has classes, and this task is answered by text"
-        bare = {"submission": found.name, "access": found.access, "output": "", "lines": [first]}
-        return bare | _asked(found, options, track, choices or Overrides(), bare, here=here, wall_s=wall_s)
-    task = fake_task()
-    shots = fake_shots(task, np.random.default_rng(0))
-    model: Any = FakeLanguageModel(task)  # whose "token ids" are words
-    kept_back = Defences() if track is None else msgspec.structs.replace(track.defences, noise=0.0, noise_seed=0)
+    of_text = track is not None and _answered_by_text(track, choices or Overrides())
+    shots, priced, info = _fake_of_text() if of_text else _fake_of_classes(track)
     trial = Trial(
-        PricedModel(model, task, _LARGEST, _LARGEST, defences=kept_back), model.fake.info, shots, calls,
-        on_task(found, options, task.name), wall_s=wall_s, packages=() if track is None else track.packages,
+        priced, info, shots, calls, on_task(found, options, priced.task.name), wall_s=wall_s,
+        packages=() if track is None else track.packages,
         limits=Limits(wall_s=LONGEST_S, memory_gb=MEMORY_GB) if track is None else track.limits,
     )  # fmt: skip
     tier = "" if here else best_tier.best().tier
     checked, seconds = _timed(found, trial, here=here)
     assert checked.last is not None  # noqa: S101 - `result` has refused a run without an answer
-    p = answers.probabilities(checked.last, task, model.fake, shots.dev.texts)
-    dev = float(accuracy(p.argmax(axis=1), shots.dev.labels))
+    dev, told = _on_dev(checked.last, priced, shots)
     where = "in this process, without isolation" if here else f"in a worker, sandbox tier {tier}"
     config = ", ".join(f"{name}={value!r}" for name, value in checked.config.items())
     may_import, members = importable(trial.packages), counted(len(checked.last.members), "member")
@@ -118,7 +115,7 @@ def check(
         "lines": [
             f"{found.name}: imported, Config({config}), {where}",
             f"{checked.answers} answers, {checked.calls:,.0f} of {calls:,} calls used, {checked.end}, {seconds:.1f} s",
-            f"dev accuracy on the fake model {dev:.2f} (chance {1 / len(task.classes):.2f}, planted prompt about 1)",
+            told,
             f"final answer: {members}, {len(answers.to_bytes(checked.last)):,} bytes",
             f"it can import harness, the standard library, its own files, {', '.join(may_import)}, and what these need",
             *filter(None, [checked.advice]),
@@ -127,6 +124,41 @@ def check(
     if track is not None:
         report |= _asked(found, options, track, choices or Overrides(), report, here=here, wall_s=wall_s)
     return report
+
+
+def _fake_of_classes(track: Track | None) -> tuple[Shots, PricedModel, ModelInfo]:
+    """Examples, model and published facts of the fake task with classes, under the defences of a track."""
+    task = fake_task()
+    model: Any = FakeLanguageModel(task)  # whose "token ids" are words
+    kept_back = Defences() if track is None else msgspec.structs.replace(track.defences, noise=0.0, noise_seed=0)
+    priced = PricedModel(model, task, _LARGEST, _LARGEST, defences=kept_back)
+    return fake_shots(task, np.random.default_rng(0)), priced, model.fake.info
+
+
+def _fake_of_text() -> tuple[Shots, PricedModel, ModelInfo]:
+    """The same of the fake task whose answer is text."""
+    shots = fake_text_shots(np.random.default_rng(0))
+    priced = fake_priced(fake_text_task(), shots)
+    model: Any = priced.lm
+    return shots, priced, model.fake.info
+
+
+def _on_dev(answer: Answer, priced: PricedModel, shots: Shots) -> tuple[float, str]:
+    """How an answer does on the dev texts of the fake model, from 0 to 1, and a line about it."""
+    task, model = priced.task, cast("FakeLanguageModel", priced.lm)
+    if isinstance(task, TextTask):
+        dev, bare = (
+            _right(written(model, task, each, shots.dev.texts), shots.dev) for each in (answer, Answer.of(task))
+        )
+        return dev, f"right outputs on the fake model {dev:.2f} (bare template {bare:.2f}, planted prompt about 1)"
+    p = answers.probabilities(answer, task, model.fake, shots.dev.texts)
+    dev = float(accuracy(p.argmax(axis=1), shots.dev.labels))
+    return dev, f"dev accuracy on the fake model {dev:.2f} (chance {1 / len(task.classes):.2f}, planted prompt about 1)"
+
+
+def _right(outputs: Sequence[str], examples: Examples) -> float:
+    """Share of outputs that are a reference."""
+    return float(np.mean([a in references for a, references in zip(outputs, examples.references, strict=True)]))
 
 
 def _answered_by_text(track: Track, choices: Overrides) -> bool:

@@ -172,10 +172,10 @@ def make_space(
             "space template or mixed with templates=(...)"
         )
     if name in {"input", "deep", "mixed"} and not info.layers:
+        words_too = "" if isinstance(task, TextTask) else 'space="words", or '
         raise InputError(
-            f'space "{name}" has soft prompts, and {info.name} takes none: it is an endpoint of text alone. Take '
-            + ('space="template"' if isinstance(task, TextTask) else 'space="words", or space="template"')
-            + " with templates"
+            f'space "{name}" has soft prompts, and {info.name} takes none: it is an endpoint that gives text alone. '
+            f'Take {words_too}space="template" with templates'
         )
     subspace = None
     if name == "deep":

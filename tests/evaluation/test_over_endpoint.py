@@ -165,6 +165,12 @@ def test_the_command_endpoint_says_what_a_server_gives(server: FakeServer, track
     assert f"{len(server.asked)} requests were sent to find out" in shown.output
     found = json.loads(CliRunner().invoke(app, ["endpoint", server.url, "--track", str(track), "--json"]).output)
     assert (found["model"], found["context"], found["takes_ids"]) == ("some/tiny-model", 300, True)
+    assert "text tasks: likelihoods by llama.cpp's /completion with a grammar" in shown.output
+    assert found["text"]["writes"] == "llama.cpp's /completion"
+    server.before = lambda _n, _path, body: (400, {"error": "no"}, {}) if body.get("n_predict", 1) > 1 else None
+    shown = CliRunner().invoke(app, ["endpoint", server.url, "--track", str(track)])
+    assert shown.exit_code == 0, shown.output
+    assert "text tasks: no likelihoods of given texts; texts are written by /v1/completions" in shown.output
     assert SECRET not in shown.output + str(found)
 
 

@@ -23,6 +23,7 @@ from harness.evaluation.run import Evaluation
 from harness.evaluation.text_cells import scored, with_classes, write
 from harness.leaderboard.rank import rank
 from harness.lm.generation import text_model
+from harness.lm.load import load_model
 from harness.results.audit import audit
 from harness.results.finding import find_run
 from harness.results.records import CellRecord, cell_record
@@ -32,7 +33,7 @@ from harness.solving import answers
 from harness.solving.metrics import TEXT_SCALE
 from harness.tracks.examples import examples_sha256, load_shots, load_test
 from harness.tracks.tasks import load_task
-from harness.tracks.track import load_track, track_tasks
+from harness.tracks.track import ModelSpec, PromptSpec, load_track, track_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,10 +252,11 @@ def test_a_text_task_needs_a_causal_model_and_is_refused_where_classes_are_neede
     with pytest.raises(TaskError, match="no profile 'kit-2022'"):
         load_task("plain").wording("kit-2022", "causal")
     task = load_task("plain").wording("harness-2026", "causal")
-    with pytest.raises(InputError, match="answered by text, and the service needs classes"):
-        with_classes(task, "the service")
-    with pytest.raises(ModelError, match="a model on a server"):
-        text_model(object())
+    with pytest.raises(InputError, match="answered by text, and harness leaks needs classes"):
+        with_classes(task, "harness leaks")
+    masked = load_model(ModelSpec("embedded", "int8", "masked"), PromptSpec(5, 20))
+    with pytest.raises(ModelError, match="is a masked model, and text tasks need a causal one"):
+        text_model(masked)
     with pytest.raises(TaskError, match="masked model does not write"):
         Preparation(load_track(str(track)), Overrides(model="embedded"))
 
@@ -296,10 +298,15 @@ def test_shots_are_different_texts_with_references(track: Path) -> None:
 
 
 @pytest.mark.parametrize("here", [True, False])
-def test_a_check_asks_the_real_model_alone(stored: tuple[Store, Path], track: Path, here: bool) -> None:
+def test_a_check_tries_the_fake_model_and_asks_the_real_one(
+    stored: tuple[Store, Path], track: Path, here: bool
+) -> None:
     _, folder = stored
     report = check(folder / "deep", {}, track=load_track(str(track)), choices=Overrides(tasks=("reply",)), here=here)
-    assert "not tried on the fake model" in report["lines"][0]
+    assert "imported" in report["lines"][0]
+    assert any("right outputs on the fake model" in line for line in report["lines"])
+    assert 0 <= report["dev_accuracy"] <= 1
+    assert report["calls"] > 10
     assert report["real"]["rows"] > 0
     assert 0 <= report["real"]["dev"] <= 1
 

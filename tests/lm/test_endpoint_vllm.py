@@ -17,9 +17,12 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from harness.contract import Prompt
+from harness.blackbox.text_model import Decoding
+from harness.contract import Prompt, TextTask
 from harness.errors import ModelError
 from harness.lm.endpoint.model import connect
+from harness.lm.endpoint.text_ways import Echoed
+from harness.lm.generation import text_model
 from harness.lm.load import load_model
 from harness.tracks.examples import Source, load_test
 from harness.tracks.tasks import load_task
@@ -136,5 +139,39 @@ def test_label_words_and_soft_prompts_have_the_numbers_of_this_process(here: Lan
             assert np.abs(ours - both(None, None)[1]).max() > 0.01
             print(mode, np.abs(theirs - ours).max())  # noqa: T201 - the number for the docs
             np.testing.assert_allclose(theirs, ours, atol=CLOSE)
+    finally:
+        lm.close()
+
+
+def test_likelihoods_and_outputs_of_text_are_those_of_this_process(here: LanguageModel, url: str) -> None:
+    lm = connect(TRACK.model, TRACK.prompt, url, concurrency=2)
+    try:
+        assert isinstance(lm.text_found.scores, Echoed), lm.text_found.lines()
+        task = load_task("plain").wording("harness-2026", "causal")
+        assert isinstance(task, TextTask)
+        test = load_test(load_task("plain"), Source("embedded"))
+        texts, targets = test.texts[:8], task.targets(test)[:8]
+
+        def scored(each: Any) -> Any:
+            model = text_model(each)
+            ids = model.target_ids(targets)
+            return model.score(None, model.encode(task.template, texts, None, max(map(len, ids))), ids).values
+
+        theirs, ours = scored(lm), scored(here)
+        print("text", np.abs(theirs - ours).max())  # noqa: T201 - the number for the docs
+        np.testing.assert_allclose(theirs, ours, atol=CLOSE)
+
+        def written(each: Any, how: Decoding) -> Any:
+            model = text_model(each)
+            encoded = model.encode(task.template, texts, None, how.most_tokens)
+            return model.generate(None, encoded, how, lambda _sequences: True)
+
+        for how in (Decoding(24, ("\n",)), Decoding(12)):
+            theirs, ours = written(lm, how), written(here, how)
+            same = [a == b for a, b in zip(theirs.texts[0], ours.texts[0], strict=True)]
+            assert sum(same) >= len(texts) - 1, (theirs, ours)
+            assert (theirs.tokens == ours.tokens)[0][same].all()
+        drawn = [written(lm, Decoding(8, (), 1.0, seed)).texts for seed in (1, 1, 2)]
+        assert drawn[0] == drawn[1] != drawn[2]
     finally:
         lm.close()
