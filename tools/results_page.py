@@ -40,8 +40,9 @@ TEXT_PAIRS = (
     ("bbtv2", "bbt"),
     ("lora_es", "bbt"),
     ("icl", "manual"),
-    ("prompt_tuning", "icl"),
-    ("lora", "prompt_tuning"),
+    ("instruction_search", "manual"),
+    ("prompt_tuning[preset=text]", "icl"),
+    ("lora[preset=text]", "prompt_tuning[preset=text]"),
 )
 """The same of a track whose tasks are answered by text."""
 ABLATIONS = (
@@ -66,7 +67,7 @@ def page(measured: Measured, findings: str = NO_FINDINGS, losses: Sequence[Row] 
         _differences(measured),
         section(losses, table) if losses else "",
         "" if text else _speed_up(measured),
-        _published(measured),
+        "" if text else _published(measured),
         _accuracies(measured),
         _chance(measured),
         f"## Findings\n\n{findings}",
@@ -187,7 +188,7 @@ def _missing(measured: Measured) -> str:
         if lacks:
             lines.append(f"- `{entry.name}` lacks cells ({len(lacks)}): {', '.join(f'{t}/{n}' for t, n in lacks)}")
     never = sorted({path.parent.name for path in SUBMISSIONS.glob("*/submission.py")} - _folders(measured))
-    if never:
+    if never and not writes(measured):  # most submissions do not run on text tasks
         lines.append(f"- no run at all: {', '.join(f'`{name}`' for name in never)}")
     if measured.ranking.left_out:
         lines.append(
@@ -286,6 +287,7 @@ def _command(measured: Measured, entry: Entry) -> str:
     key = measured.runs.by_id[entry.run].key
     words = ["harness", "evaluate", f"submissions/{folder_of(entry.name)}"]
     words += ["--track", measured.track.name] if measured.track.name != "mini" else []
+    words += ["--white-box"] if entry.white_box else []
     words += ["--data", "DIR"] if _data(measured, entry) else []
     partial = set(entry.tasks) != set(measured.track.tasks)
     words += [word for task in entry.tasks if partial for word in ("--task", task)]

@@ -104,7 +104,8 @@ def _answer(rows: Sequence[Row], table: Callable[[Sequence[str], Iterable[Sequen
         if len(found):
             drawn = found[np.random.default_rng(SEED).integers(len(found), size=(DRAWS, len(found)))].mean(axis=1)
             low, high = np.quantile(drawn, [0.025, 0.975])
-            lines.append((what, len(found), f"{found.mean():.2f} [{low:.2f}, {high:.2f}]"))
+            interval = f" [{low:.2f}, {high:.2f}]" if len(found) > 2 else ""  # noqa: PLR2004 - of two, it says nothing
+            lines.append((what, len(found), f"{found.mean():.2f}{interval}"))
     pairs = [_pairs(cells, low, high) for low, high in APART]
     shares = [
         (f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} or more", count, f"{better / count:.0%}")
@@ -115,7 +116,7 @@ def _answer(rows: Sequence[Row], table: Callable[[Sequence[str], Iterable[Sequen
 
 Within a cell (one task on one split), the rank correlation (Spearman) of minus the loss and the score over all entries
 that have the cell: 1 if the order by loss is the order by score, 0 if they have nothing to do with each other. Mean
-over cells, with a 95 % bootstrap interval over cells.
+over cells, with a 95 % bootstrap interval over cells where there are more than two.
 
 {table(("", "cells", "rank correlation"), lines)}
 
