@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -278,24 +279,26 @@ def _membership(asked: _Asked, shadows: int) -> None:
 
 
 def _entries(asked: _Asked) -> None:
-    """Attack the labelled examples of every entry whose answers are stored."""
+    """Attack the labelled examples of every entry whose answers are stored, and store what was found."""
     from harness.evaluation.run import Evaluation  # noqa: PLC0415 - torch
-    from harness.leaks.membership import told_by_few  # noqa: PLC0415
+    from harness.leaks.membership import kept, told_by_few  # noqa: PLC0415
     from harness.leaks.shadows import of_entry  # noqa: PLC0415
     from harness.leaks.tables import told  # noqa: PLC0415
+    from harness.results import observations  # noqa: PLC0415
 
     _refuse_texts(asked.track, asked.overrides.tasks)
     evaluation, rows = Evaluation(asked.track, asked.overrides, asked.store), list[dict[str, Any]]()
     for entry in _black_box_entries(asked):
         with _status(entry.name) as said:
             try:
-                found = told_by_few(
-                    of_entry(evaluation, asked.store, entry.run, entry.name, said), asked.overrides.seed
-                )
+                given = of_entry(evaluation, asked.store, entry.run, entry.name, said)
+                found = told_by_few(given.tasks, asked.overrides.seed)
             except InputError as lacking:
                 err.print(f"left out: {lacking}", markup=False, soft_wrap=True)
                 continue
         rows += [{"entry": entry.name, "run": entry.run} | dataclasses.asdict(each) for each in found]
+        with asked.store.changes() as connection:
+            observations.insert(connection, kept(found, entry.run, given.answers, asked.overrides.seed, time.time()))
     if not rows:
         raise InputError(f"no entry of {asked.store.url} has answers that can be attacked")
     if not asked.as_json:
@@ -323,14 +326,16 @@ def _stored(asked: _Asked) -> None:
     """What the entries of a database were given, sent and give away."""
     from harness.evaluation.preparation import source_of  # noqa: PLC0415
     from harness.leaderboard.disclosure import disclosure, records, table  # noqa: PLC0415
+    from harness.results.observations import told  # noqa: PLC0415
 
     track, source = asked.track, source_of(asked.track, asked.overrides)
     found = [disclosure(asked.store, each, track, source) for each in _black_box_entries(asked)]
+    known = told(asked.store)
     if not asked.as_json:
         _wide().print(
-            table(found, f"track {track.name}: what entries were given, sent and give away; nothing is ranked")
+            table(found, f"track {track.name}: what entries were given, sent and give away; nothing is ranked", known)
         )
-    asked.write("stored", records(found))
+    asked.write("stored", records(found, known))
 
 
 def _policies(asked: _Asked, policies: list[Path]) -> None:

@@ -22,8 +22,8 @@ from harness.contract import Answer, Member, Task, Weights
 from harness.errors import AnswerError, InputError
 from harness.evaluation.applying import tested_by
 from harness.evaluation.run import Evaluation
-from harness.results.forgetting import Forgotten, of_runs
-from harness.results.forgetting import insert as keep
+from harness.results import observations
+from harness.results.forgetting import Forgotten
 from harness.solving import answers
 from harness.solving.metrics import cell_score
 from harness.tracks.examples import load_test
@@ -186,7 +186,7 @@ class Measure:
             run.id, cell.task, cell.split, hashlib.sha256(blob).hexdigest(), len(changes), {}, {}, 0.0, 0.0,
             self.sizes.texts, len(asked.texts), self.source, self.sizes.seed, self.lm.format,
         )  # fmt: skip
-        known = [fact for fact in of_runs(self.store).get(run.id, []) if fact.same(about)]
+        known = [fact for fact in observations.forgotten(self.store).get(run.id, []) if fact.same(about)]
         if known:
             return known[0]
         before, after, masked = dict.fromkeys(others, 0.0), dict.fromkeys(others, 0.0), [0.0, 0.0]
@@ -204,7 +204,7 @@ class Measure:
             about, before=before, after=after, masked_before=masked[0], masked_after=masked[1], made=time.time()
         )
         with self.store.changes() as connection:
-            keep(connection, found)
+            observations.insert(connection, found)
         return found
 
     def _published(self, change: Weights, name: str, asked: Clozes | None) -> float:

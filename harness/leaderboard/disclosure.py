@@ -4,7 +4,8 @@ Nothing is ranked by it. Two numbers stand for an entry:
 
 - *stolen*: dimensions of the last layer that its queries could have shown: at most min(different rows, different
   words), and all of them where hidden states were given (`harness.results.asked`; Carlini et al., ICML 2024).
-- *given away*: labelled examples whose text stands in clear in its answers' templates.
+- *given away*: labelled examples whose text stands in clear in its answers' templates; and, where `harness leaks
+  membership --entries` has measured it, how well its answers tell members of train from others.
 
 Cells from before these counts are bounded by their ledger: a reply has 4 bytes for each number.
 """
@@ -26,16 +27,18 @@ from harness.tracks.examples import load_shots
 from harness.tracks.tasks import find_task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from harness.contract import Answer, Shots
     from harness.leaderboard.entries import Entry
     from harness.results.asked import Asked
+    from harness.results.membership import Told
     from harness.results.records import LedgerRow, StoredCell
     from harness.results.store import Store
     from harness.tracks.examples import Source
     from harness.tracks.track import Track
 
+_MEMBERSHIP = ("found", "low", "high", "auc", "auc_low", "auc_high")
 _FLOAT_BYTES, _DEEP, _STATES = 4, 2, 3
 
 
@@ -138,22 +141,32 @@ def disclosure(store: Store, entry: Entry, track: Track, source: Source) -> Disc
     )  # fmt: skip
 
 
-def records(found: Sequence[Disclosure]) -> list[dict[str, Any]]:
-    """Flat records for CSV and JSON."""
+def records(found: Sequence[Disclosure], told: Mapping[str, Told]) -> list[dict[str, Any]]:
+    """Flat records for CSV and JSON; `told` has what membership inference found, by run."""
     names = list(Disclosure.__dataclass_fields__)
-    return [
-        {name: getattr(each, name) for name in names} | {"levels": " ".join(map(str, each.levels)), "sent": each.sent}
-        for each in found
-    ]
+    rows = []
+    for each in found:
+        one = told.get(each.run)
+        row = {name: getattr(each, name) for name in names}
+        row |= {"levels": " ".join(map(str, each.levels)), "sent": each.sent}
+        row |= {f"members_{name}": None if one is None else getattr(one, name) for name in _MEMBERSHIP}
+        rows.append(row)
+    return rows
 
 
-def table(found: Sequence[Disclosure], title: str) -> Table:
-    """A line for each entry."""
+def members(one: Told | None) -> str:
+    """How well members are told from others, for people."""
+    return "not measured" if one is None else f"{one.auc:.2f} [{one.auc_low:.2f}, {one.auc_high:.2f}]"
+
+
+def table(found: Sequence[Disclosure], title: str, told: Mapping[str, Told]) -> Table:
+    """A line for each entry; `told` has what membership inference found, by run."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in (
         "entry",
         "stolen: dimensions",
         "given away: examples",
+        "members told, AUC",
         "sent to the service",
         "KB up",
         "in the answer",
@@ -164,7 +177,8 @@ def table(found: Sequence[Disclosure], title: str) -> Table:
         inside = [f"{each.head_numbers:,} numbers of heads"] * bool(each.head_numbers)
         inside += [f"{each.prompt_numbers:,} of prompts or weights"] * bool(each.prompt_numbers)
         said = ", ".join(inside) or ("template and words" if each.answers else "not kept")
-        made.add_row(escape(each.entry), each.stolen, each.given_away, each.sent, f"{up:,.1f}", said)
+        one = escape(members(told.get(each.run)))
+        made.add_row(escape(each.entry), each.stolen, each.given_away, one, each.sent, f"{up:,.1f}", said)
     return made
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.errors import InputError
+from harness.results.membership import Told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,6 +127,23 @@ def told_by_few(tasks: Sequence[Shadows], seed: int = 0) -> list[Found]:
         pairs = [pair for values, each in zip(scores, tasks, strict=True) for pair in _pairs(values, each, part)]
         found += _judged("rmia", name, pairs, seed)
     return found
+
+
+def kept(found: Sequence[Found], run: str, answers: tuple[str, ...], seed: int, made: float) -> Told:
+    """The fact about an entry's members of train that is kept with its results.
+
+    Args:
+        found: of `told_by_few`.
+        run: the entry's.
+        answers: SHA-256 of the attacked answers.
+        seed: with which they were attacked.
+        made: Unix seconds.
+    """
+    one = next(each for each in found if (each.members, each.false_positives) == ("train", FALSE_POSITIVES[-1]))
+    return Told(
+        run, answers, one.attack, one.found, one.low, one.high, one.auc, one.auc_low, one.auc_high,
+        one.member_texts, one.other_texts, seed, made,
+    )  # fmt: skip
 
 
 def _pairs(scores: FloatArray, shadows: Shadows, part: int) -> list[tuple[FloatArray, FloatArray]]:

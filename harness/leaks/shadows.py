@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,6 +32,15 @@ if TYPE_CHECKING:
 SHADOWS = 64
 _FEWEST = 3
 """Splits of a task. A text of another split tells something only if a third split lacks it, too."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Stored answers of an entry, to be attacked by each other."""
+
+    tasks: list[Shadows]
+    answers: tuple[str, ...]
+    """Their SHA-256, sorted."""
 
 
 def with_splits(track: Track, task: str, shadows: int) -> Track:
@@ -83,7 +94,7 @@ def cast(
 
 def of_entry(
     evaluation: Evaluation, store: Store, run: str, entry: str, said: Callable[[str], None] = lambda _said: None
-) -> list[Shadows]:
+) -> Stored:
     """The stored answers of an entry, each a target whose shadows are the same task's other splits.
 
     Args:
@@ -94,15 +105,15 @@ def of_entry(
         said: is told what comes.
 
     Returns:
-        For each task with at least three answers, what each of them says of all labelled texts and of the test set.
+        The answers of tasks with at least three, and what each says of all labelled texts and of the test set.
 
     Raises:
         InputError: no task has three answers.
     """
-    tasks: dict[str, list[Cell]] = {}
+    tasks: dict[str, list[tuple[Cell, str]]] = {}
     for cell in evaluation.cells:
-        if store.answer(run, cell.task.name, cell.split):
-            tasks.setdefault(cell.task.name, []).append(cell)
+        if blob := store.answer(run, cell.task.name, cell.split):
+            tasks.setdefault(cell.task.name, []).append((cell, hashlib.sha256(blob).hexdigest()))
     several = [cells for cells in tasks.values() if len(cells) >= _FEWEST]
     if not several:
         most = max(map(len, tasks.values()), default=0)
@@ -110,7 +121,8 @@ def of_entry(
             f"{entry} has answers on {most} of a task's splits in {store.url}; {_FEWEST} are needed: one that is "
             "attacked, one of other texts, and one without either. A published database keeps digests of answers alone"
         )
-    return [_shown(evaluation, cells, store, run, entry, said) for cells in several]
+    shown = [_shown(evaluation, [cell for cell, _ in cells], store, run, entry, said) for cells in several]
+    return Stored(shown, tuple(sorted(digest for cells in several for _, digest in cells)))
 
 
 def _shown(

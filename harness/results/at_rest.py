@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from harness.results import corrections, forgetting, tables
+from harness.results import corrections, observations, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,10 +43,10 @@ def entry_digests(store: Store, runs: Iterable[Run]) -> Mapping[str, str]:
 
 
 def state(store: Store) -> tuple[object, ...]:
-    """What changes when a cell ends, a run is opened, or an entry is ruled upon; with labels, and with forgetting."""
+    """What changes when a cell ends, a run is opened, or an entry is ruled upon; with labels, and with observations."""
     outcomes = tables.outcomes.c
     with store.snapshot() as connection:
         ended = connection.execute(sa.select(sa.func.count(), sa.func.max(outcomes.attempt))).one()
         runs = connection.execute(sa.select(sa.func.count()).select_from(tables.runs)).scalar()
-        corrected, forgotten = len(corrections.decided(connection)), len(forgetting.decided(connection))
-    return (*ended, runs, len(store.rulings()), corrected, forgotten)
+        corrected, observed = len(corrections.decided(connection)), len(observations.decided(connection))
+    return (*ended, runs, len(store.rulings()), corrected, observed)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from harness.errors import InputError, counted
-from harness.results import corrections, forgetting, rulings, schema, tables
+from harness.results import corrections, observations, rulings, schema, tables
 from harness.results.digests import chained, closing_seal, first_link, left_out, mark_of, row_seal
 from harness.results.measure import classes_of, metric_of
 from harness.results.records import cell_record, run_id
@@ -104,7 +104,7 @@ def summary(found: Audit, differs: bool = False) -> list[str]:
     rows = (counted(n["runs"], "run"), counted(n["outcomes"], "cell"), counted(n["queries"], "query", "queries"))
     absent = f" ({n['left out']:,} published without their bytes)" if n["left out"] else ""
     kept = [counted(n["incumbents"], "incumbent"), counted(n["answers"], "answer") + absent]
-    kept += [counted(n[name], name.rstrip("s")) for name in ("rulings", "corrections", "forgetting") if n[name]]
+    kept += [counted(n[name], name.rstrip("s")) for name in ("rulings", "corrections", "observations") if n[name]]
     late = [f"{counted(found.late, 'cell')} sealed when migrated, not when finished"] * bool(found.late)
     verdict = "not as written" if found.findings else "the database is as written" if differs else "ok"
     return [
@@ -268,11 +268,11 @@ class _Auditor:
             return None
 
     def _all_decisions(self) -> None:
-        """Rulings, corrections, forgetting; a database of an older version has no such rows to add to its digest."""
+        """Rulings, corrections, observations; a database of an older version has no such rows to add to its digest."""
         kinds: tuple[tuple[sa.Table, str, Callable[[sa.Connection], bool], Callable[[Any], list[str]]], ...] = (
             (tables.rulings, "ruling", rulings.there, rulings.faults),
             (tables.corrections, "correction", corrections.there, lambda row: corrections.faults(row, self._tests)),
-            (tables.forgetting, "forgetting", forgetting.there, forgetting.faults),
+            (tables.observations, "observation", observations.there, observations.faults),
         )
         for table, one, there, faults in kinds:
             for row in self._select(table, f"made, {one}") if there(self._connection) else ():

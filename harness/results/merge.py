@@ -6,7 +6,7 @@ attempt is known again by its run, cell and start, so that merging twice adds no
 new. A cell that was finished in several places counts once: where the outcomes agree the first stays, and the other
 is kept as an attempt without one; where they differ the source is refused. An outcome that replaced a failed one
 (`harness evaluate --again`) replaces it here, too. Rulings, corrections and facts about
-forgetting come over as they are.
+observations come over as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from harness.errors import StoreError
-from harness.results import corrections, forgetting, rulings, tables
+from harness.results import corrections, observations, rulings, tables
 from harness.results.audit import audit_snapshot
 from harness.results.digests import chained, closing_seal, first_link, mark_of, row_seal
 from harness.results.records import cell_record
@@ -51,7 +51,7 @@ class Merged:
     """Number of cells that the target already had from another source, with the same result."""
     rulings: int = 0
     corrections: int = 0
-    forgetting: int = 0
+    observations: int = 0
 
 
 def merge(source: Store, target: Store) -> Merged:
@@ -100,7 +100,7 @@ class _Merge:
             )
         self._decisions()
         n = self._count
-        later = (n["rulings"], n["corrections"], n["forgetting"])
+        later = (n["rulings"], n["corrections"], n["observations"])
         return Merged(self._source, n["runs"], n["attempts"], n["queries"], n["cells"], n["agreeing"], *later)
 
     def _once(self, table: sa.Table, row: Row, facts: tuple[str, ...]) -> None:
@@ -121,7 +121,7 @@ class _Merge:
             self._here.execute(tables.answers.insert(), [dict(row) for row in self._there.execute(page).mappings()])
 
     def _decisions(self) -> None:
-        """Copy rulings, corrections and facts about forgetting that are missing, each named by the digest of itself."""
+        """Copy rulings, corrections and observations that are missing, each named by the digest of itself."""
         known = {each.id for each in rulings.decided(self._here)}
         for ruling in rulings.decided(self._there):
             if ruling.id not in known:
@@ -132,11 +132,11 @@ class _Merge:
             if correction.id not in known:
                 corrections.insert(self._here, correction)
                 self._count["corrections"] += 1
-        known = {each.id for each in forgetting.decided(self._here)}
-        for fact in forgetting.decided(self._there):
-            if fact.id not in known:
-                forgetting.insert(self._here, fact)
-                self._count["forgetting"] += 1
+        known = {observations.id_of(each) for each in observations.decided(self._here)}
+        for fact in observations.decided(self._there):
+            if observations.id_of(fact) not in known:
+                observations.insert(self._here, fact)
+                self._count["observations"] += 1
 
     def _attempt(self, row: Row) -> None:
         """Copy an attempt, or what was added to an attempt since it was last merged."""

@@ -2,8 +2,8 @@
 
 Version 1 had a chained ledger and no seals. Every row is copied unchanged and sealed. Outcomes are marked as sealed
 late, because changes before the migration cannot be detected. Version 2 lacked the tables of rulings, corrections and
-forgetting, version 3 the last two of them and version 4 the last; rows of these are copied with their seals. The older
-file is kept under another name.
+observations, version 3 the last two of them and version 4 the last; rows of these are copied with their seals. The
+older file is kept under another name.
 """
 
 from __future__ import annotations

@@ -124,16 +124,17 @@ corrections = sa.Table(
     Column("made", sa.Float, nullable=False),
     Column("seal", Text, nullable=False, default=""),
 )
-forgetting = sa.Table(
-    "forgetting",
+observations = sa.Table(
+    "observations",
     metadata,
-    Column("forgetting", Text, primary_key=True),  # digest of the facts, see harness.results.forgetting
+    Column("observation", Text, primary_key=True),  # digest of the facts, see harness.results.observations
+    Column("kind", Text, nullable=False),
     Column("run", ForeignKey("runs.run"), nullable=False),
-    Column("facts", Text, nullable=False),  # JSON of a `harness.results.forgetting.Forgotten`
+    Column("facts", Text, nullable=False),  # JSON of a `Forgotten` or `Told`
     Column("made", sa.Float, nullable=False),
     Column("seal", Text, nullable=False, default=""),
 )
-LATER = {3: rulings, 4: corrections, 5: forgetting}
+LATER = {3: rulings, 4: corrections, 5: observations}
 """Tables that were added, by the version that added them."""
 
 

@@ -74,9 +74,9 @@ def test_hidden_states_are_all_of_the_last_layer_and_stand_in_heads(arena: Arena
 def test_who_asks_nothing_is_given_nothing(arena: Arena) -> None:
     found = of(arena, NOTHING)
     assert (found.stolen, found.given_away, found.sent) == ("0", "0 of 16", "nothing but its answer")
-    (row,) = records([found])
+    (row,) = records([found], {})
     assert row["sent"] == "nothing but its answer"
-    assert table([found], "title").row_count == 1
+    assert table([found], "title", {}).row_count == 1
 
 
 def test_all_fields_of_a_text_must_stand_in_a_template() -> None:

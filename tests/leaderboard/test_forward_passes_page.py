@@ -19,7 +19,8 @@ from made_up import key
 from report_site import CALLS, CELLS, FROZEN, TRACK
 
 from harness.leaderboard.report.build import build
-from harness.results.forgetting import Forgotten, insert
+from harness.results.forgetting import Forgotten
+from harness.results.observations import insert
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.status import MARKS
 from harness.results.store import Store

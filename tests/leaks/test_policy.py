@@ -85,6 +85,11 @@ def test_the_stored_answers_of_every_entry_are_attacked(tmp_path: Path, tiny_tra
     assert {row["auc"] for row in rows} == {0.5}, "an answer that was not tuned tells nothing"
     shown = CliRunner().invoke(app, asked)
     assert "chance is" in shown.output
+    table = CliRunner().invoke(app, ["leaks", "stored", *place, "--json"])
+    assert {row["members_auc"] for row in json.loads(table.stdout)["stored"]} == {0.5}
+    audited = CliRunner().invoke(app, ["audit", "--store", str(tmp_path / "results.db")])
+    assert audited.exit_code == 0, audited.output
+    assert "4 observations" in audited.output
     both = CliRunner().invoke(app, [*asked, "--solver", "manual"])
     assert both.exit_code == 1
     assert "--entries goes with membership alone" in str(both.exception)

@@ -99,7 +99,7 @@ def test_what_was_written_passes_and_every_score_is_computed_anew(path: Path) ->
     assert found.rows == {
         "left out": 0,
         "answers": 8, "attempts": 8, "incumbents": 8, "outcomes": 4, "queries": 20, "rulings": 1, "runs": 2,
-        "schema": 1, "test_sets": 1, "corrections": 0, "forgetting": 0,
+        "schema": 1, "test_sets": 1, "corrections": 0, "observations": 0,
     }  # fmt: skip
     assert (found.late, found.unfinished, found.test_sets_at_hand) == (0, 4, 1)
     store = Store(str(path))

@@ -177,7 +177,7 @@ def version(path: Path) -> int:
 def of_version_3(path: Path) -> Path:
     """Make of a database what version 3 wrote."""
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        raw.execute("DROP TABLE forgetting")
+        raw.execute("DROP TABLE observations")
         raw.execute("DROP TABLE corrections")
         raw.execute("UPDATE schema SET version = 3")
     return path

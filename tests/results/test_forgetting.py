@@ -14,8 +14,9 @@ from test_rulings import cell
 from harness.errors import StoreError
 from harness.results.audit import audit
 from harness.results.digests import row_seal
-from harness.results.forgetting import Forgotten, decided, insert, means, of_runs
+from harness.results.forgetting import Forgotten, means
 from harness.results.merge import merge
+from harness.results.observations import decided, forgotten, insert
 from harness.results.store import Store
 
 if TYPE_CHECKING:
@@ -54,33 +55,33 @@ def keep(store: Store, *facts: Forgotten) -> None:
 
 def test_a_fact_is_read_as_it_was_written_and_the_newest_is_shown(store: Store) -> None:
     fact = answered(store)
-    assert of_runs(store) == {}
+    assert forgotten(store) == {}
     later = replace(fact, masked_after=6.0, made=2.5)
     keep(store, later, fact)
     with store.snapshot() as connection:
         assert decided(connection) == [fact, later]
-    assert of_runs(store) == {fact.run: [later]}
+    assert forgotten(store) == {fact.run: [later]}
     assert (fact.lost, fact.masked) == (pytest.approx(-0.025), 0.25)
     assert means([fact, later]) == (pytest.approx(-0.025), 0.625)
     assert fact.same(later)
     assert not fact.same(replace(fact, seed=1))
     assert audit(store).findings == ()
-    assert audit(store).rows["forgetting"] == 2
+    assert audit(store).rows["observations"] == 2
 
 
 def test_a_fact_about_another_answer_is_passed_over(store: Store) -> None:
     fact = answered(store)
     keep(store, replace(fact, answer="0" * 64))
-    assert of_runs(store) == {}
+    assert forgotten(store) == {}
 
 
 def test_facts_come_over_once(tmp_path: Path, place: str) -> None:
     one, two = Store(str(tmp_path / "one.db")), Store(place)
     fact = answered(one)
     keep(one, fact)
-    assert merge(one, two).forgetting == 1
-    assert merge(one, two).forgetting == 0
-    assert of_runs(two) == {fact.run: [fact]}
+    assert merge(one, two).observations == 1
+    assert merge(one, two).observations == 0
+    assert forgotten(two) == {fact.run: [fact]}
     assert audit(two).findings == ()
     one.close()
     two.close()
@@ -100,7 +101,7 @@ def test_facts_that_cannot_be_are_found(tmp_path: Path, change: dict[str, object
     store = Store(str(tmp_path / "one.db"))
     fact = answered(store)
     keep(store, replace(fact, **change))
-    assert [found.table for found in audit(store).findings] == ["forgetting"]
+    assert [found.table for found in audit(store).findings] == ["observations"]
     assert says in audit(store).findings[0].fact
     store.close()
 
@@ -112,15 +113,15 @@ def test_a_changed_fact_is_found_even_with_a_new_seal(tmp_path: Path) -> None:
     store.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
         raw.row_factory = sqlite3.Row
-        raw.execute("UPDATE forgetting SET facts = replace(facts, '5.25', '5.0')")
-        row = dict(raw.execute("SELECT * FROM forgetting").fetchone())
-        raw.execute("UPDATE forgetting SET seal = ?", (row_seal("forgetting", row),))
+        raw.execute("UPDATE observations SET facts = replace(facts, '5.25', '5.0')")
+        row = dict(raw.execute("SELECT * FROM observations").fetchone())
+        raw.execute("UPDATE observations SET seal = ?", (row_seal("observations", row),))
     store = Store(str(path))
     assert [found.fact for found in audit(store).findings] == ["its id is not the digest of what it says"]
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        raw.execute("UPDATE forgetting SET facts = 'nothing'")
-    with pytest.raises(StoreError, match="a fact about forgetting cannot be read"):
-        of_runs(store)
+        raw.execute("UPDATE observations SET facts = 'nothing'")
+    with pytest.raises(StoreError, match="an observation cannot be read"):
+        forgotten(store)
     assert any("cannot be read" in found.fact for found in audit(store).findings)
     store.close()
 
@@ -130,14 +131,14 @@ def test_a_database_of_version_4_stays_one_until_its_first_fact(tmp_path: Path) 
     store = Store(str(path))
     fact = answered(store)
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        raw.execute("DROP TABLE forgetting")
+        raw.execute("DROP TABLE observations")
         raw.execute("UPDATE schema SET version = 4")
     store.close()
     store = Store(str(path))
     assert audit(store).findings == ()
-    assert of_runs(store) == {}
+    assert forgotten(store) == {}
     keep(store, fact)
-    assert of_runs(store) == {fact.run: [fact]}
+    assert forgotten(store) == {fact.run: [fact]}
     assert audit(store).findings == ()
     with closing(sqlite3.connect(path)) as raw:
         assert raw.execute("SELECT version FROM schema").fetchone() == (5,)

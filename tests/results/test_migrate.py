@@ -30,7 +30,7 @@ def age(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
         for table in ("runs", "attempts", "outcomes", "test_sets", "incumbents"):
             raw.execute(f"ALTER TABLE {table} DROP COLUMN seal")
-        raw.execute("DROP TABLE forgetting")
+        raw.execute("DROP TABLE observations")
         raw.execute("DROP TABLE corrections")
         raw.execute("DROP TABLE rulings")
         raw.execute("UPDATE schema SET version = 1")
@@ -39,7 +39,7 @@ def age(path: Path) -> None:
 def without_rulings(path: Path) -> None:
     """Make of a database what version 2 wrote."""
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        raw.execute("DROP TABLE forgetting")
+        raw.execute("DROP TABLE observations")
         raw.execute("DROP TABLE corrections")
         raw.execute("DROP TABLE rulings")
         raw.execute("UPDATE schema SET version = 2")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ from harness.leaderboard.report.kept import Kept
 from harness.leaderboard.report.kept_cells import KeptCells
 from harness.leaderboard.table import document
 from harness.leaderboard.traces import Steps, grid, steps
+from harness.results import observations
 from harness.results.at_rest import entry_digests
-from harness.results.forgetting import of_runs
 from harness.results.status import COUNTS
 from harness.tracks.examples import load_shots, load_test
 from harness.tracks.tasks import find_task, with_metric
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from harness.leaderboard.standing import Standing, Standings
     from harness.leaderboard.stats import Interval
     from harness.results.forgetting import Forgotten
+    from harness.results.membership import Told
     from harness.results.records import Run
     from harness.results.store import Store
     from harness.tracks.examples import Source
@@ -144,6 +145,8 @@ class Facts:
     """Scores over forward passes, in calls, of the complete references that had a budget of them."""
     forgotten: Mapping[str, tuple[Forgotten, ...]]
     """By run: what its changes of weights do to other tasks and masked words, where that was measured."""
+    told: Mapping[str, Told] = field(default_factory=dict)
+    """By run: how well its answers tell members of train from others, where that was measured."""
     disclosed: tuple[Disclosure, ...] = ()
     """What each entry was given and gives away, best average first."""
 
@@ -220,10 +223,10 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
         )
         for each in every if not each.white_box
     )  # fmt: skip
-    forgotten = {run: tuple(found) for run, found in of_runs(store).items()}
+    forgotten = {run: tuple(found) for run, found in observations.forgotten(store).items()}
     return Facts(
         track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden, gradients, forgotten,
-        disclosed,
+        observations.told(store), disclosed,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.leaderboard.disclosure import members
 from harness.leaderboard.divisions import ACCESS, ceilings
 from harness.leaderboard.headline import headline
 from harness.leaderboard.report import page_curves, page_history, pairs, plots
@@ -88,7 +89,10 @@ def pages(
     yield "pairs.html", "pairs.html", pairs.matrix(facts)
     yield "history.html", "history.html", page_history.history(facts) | {"figures": figures}
     yield "cells.html", "cells.html", cells(facts)
-    yield "leaks.html", "leaks.html", {"rows": facts.disclosed, "slugs": {s.entry.run: s.slug for s in facts.systems}}
+    yield "leaks.html", "leaks.html", {
+        "rows": facts.disclosed, "told": {run: members(one) for run, one in facts.told.items()},
+        "slugs": {s.entry.run: s.slug for s in facts.systems},
+    }  # fmt: skip
     yield "tasks.html", "tasks.html", {"tasks": [(task, _best(facts, name)) for name, task in facts.tasks.items()]}
     yield "rules.html", "rules.html", {"text": rules}
     for name in facts.tasks:
