@@ -20,11 +20,12 @@ from harness.contract import TextTask
 from harness.evaluation.text_cells import scored
 from harness.evaluation.white_box import Edit, WhiteBox, restoring
 from harness.lm.backbones import families
+from harness.lm.backbones.decoder import DecoderBackbone
 from harness.lm.device import memory_for
 from harness.lm.generation import Generation, text_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from harness.contract import Examples, FloatArray, IntArray, Mode, Task, Text
     from harness.lm.backbones.base import Batch
@@ -140,16 +141,32 @@ class TextWhiteBox(WhiteBox):
         """
         self.module.eval()
         how, found = Decoding(self.task.most_tokens, self.task.stop), [""] * len(texts)
-        order = sorted(range(len(texts)), key=lambda i: (sum(map(len, texts[i])), i))
         with torch.inference_mode():
-            for start in range(0, len(order), _TEXTS_AT_ONCE):
-                chosen = order[start : start + _TEXTS_AT_ONCE]
+            for chosen in self._together(texts, prompted):
                 batch = self.batch([texts[i] for i in chosen], prompted)
                 asked = f"{len(chosen)} texts x {batch.ids.shape[1]} tokens and what is written after them"
                 with memory_for(asked, _NOTHING_SMALLER):
                     for i, ids in zip(chosen, self._write(batch, how), strict=True):
                         found[i] = self.task.output(self._text.text(ids))
         return tuple(found)
+
+    def _together(self, texts: Sequence[Text], prompted: bool) -> Iterator[list[int]]:
+        """Texts that are written after at once: of like length, or of one length where attention counts pad tokens.
+
+        A new token comes behind the pad tokens of its batch. They are masked, but a window of the last n tokens counts
+        them. The families of the fast path have no window that is shorter than an input.
+        """
+        mode, together = self.mode if prompted else None, isinstance(self._lm.backbone, DecoderBackbone)
+        self.batch(texts, prompted)  # tokenises what is new
+        sizes = [len(self._encoded[mode, text].ids) for text in texts]
+        chosen: list[int] = []
+        for i in sorted(range(len(texts)), key=lambda i: (sizes[i], i)):
+            if chosen and (len(chosen) == _TEXTS_AT_ONCE or not (together or sizes[i] == sizes[chosen[0]])):
+                yield chosen
+                chosen = []
+            chosen.append(i)
+        if chosen:
+            yield chosen
 
     def _write(self, batch: Batch, how: Decoding) -> list[list[int]]:
         """The tokens that are written after each text of a batch."""
