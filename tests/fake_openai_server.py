@@ -205,6 +205,8 @@ class FakeServer:
             text = text.partition(stop)[0]
         finished = "length" if why == "limit" else "stop"
         choice: dict[str, Any] = {"text": text, "index": 0, "finish_reason": finished}
+        if self.kind == "vllm" and body.get("return_token_ids"):
+            choice["token_ids"] = tokens
         if body.get("logprobs") and self.kind != "text":
             order = sorted(range(len(values)), key=lambda token: -values[token])[: body["logprobs"]]
             if self.kind == "vllm" and body.get("logprob_token_ids"):

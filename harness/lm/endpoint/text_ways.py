@@ -142,7 +142,7 @@ class Completes:
     model: str
     chat: bool = False
     vllm: bool = False
-    """Whether the server is vLLM, which leaves a stop in the text if it is asked to."""
+    """Whether the server is vLLM, which leaves a stop in the text and names its tokens if it is asked to."""
 
     @property
     def name(self) -> str:
@@ -156,7 +156,7 @@ class Completes:
         if stop:
             body["stop"] = list(stop)
         if self.vllm:
-            body |= {"include_stop_str_in_output": True, "top_k": -1}
+            body |= {"include_stop_str_in_output": True, "return_token_ids": True, "top_k": -1}
         return post(self.name, body, lambda reply: _wrote(reply, stop, chat=self.chat))
 
 
@@ -202,7 +202,9 @@ def _wrote(reply: Any, stop: tuple[str, ...], *, chat: bool) -> Wrote:
             raise WrongReplyError(f"its text is {type(text).__name__}")
         sent, received = usage(reply)
         told = any(each in text for each in stop)
-        return Wrote(text, None, given.get("finish_reason") == "stop" and not told, sent or 0, received)
+        tokens = given.get("token_ids")
+        ids = None if tokens is None else tuple(int(each) for each in tokens)
+        return Wrote(text, ids, given.get("finish_reason") == "stop" and not told, sent or 0, received)
 
 
 def _least(value: Any) -> float:
