@@ -151,6 +151,7 @@ def test_what_is_refused_costs_nothing(lm: LanguageModel) -> None:
         (lambda: box.score(None, TEXTS, ("no",) * 4, template="{a} {mask}"), "mask"),
         (lambda: box.score(None, (("a", "b"),), ("no",)), "fields"),
         (lambda: box.score(None, TEXTS[:1], (3,)), "a string expected"),
+        (lambda: box.score(None, TEXTS[:1], ("no " * 7_000,)), "a target has 21,000 characters; 20,000 are allowed"),
         (lambda: box.generate(None, TEXTS, most_tokens=4000), "tokens of output"),
         (lambda: box.generate(None, TEXTS, stop=("",)), "a stop has 0 characters"),
         (lambda: box.generate(None, TEXTS, temperature=float("nan")), "finite"),
