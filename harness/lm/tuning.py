@@ -216,7 +216,7 @@ class Tuner:
 
     def _base(self, part: Weights) -> tuple[torch.Tensor, dict[int, LayerEdit]]:
         """The change that all candidates of a part have in common, and what each has of its own."""
-        if len(part.z) == 1:
+        if len(part.z) == 1 or _shared(part) == part.z.shape[1]:  # one candidate, or several that are the same
             return next(iter(self._each(part))), {}
         shared, space = _shared(part), part.space
         streams, z = cast("Any", part.streams), part.z

@@ -212,6 +212,17 @@ def test_walks_of_several_spaces_each_go_on_where_they_were(tmp_path: Path, monk
     assert drawn.count(LOW.seed) == drawn.count(other.seed) == 4
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_walks_that_are_all_the_same_are_computed(tmp_path: Path, family: str) -> None:
+    lm = loaded(family, tmp_path)
+    same = LOW.walk([[3, 9]] * 4, [[0.5, 0.25]] * 4)
+    alone = ask(lm, LOW.walk([3, 9], [0.5, 0.25]))[0]
+    assert np.abs(ask(lm, same) - alone).max() < CLOSE
+    beside = ask(lm, same + BIASES.at(Z))
+    for k, z in enumerate(Z):
+        assert np.abs(beside[k] - ask(lm, LOW.walk([3, 9], [0.5, 0.25]) + BIASES.at(z))[0]).max() < CLOSE
+
+
 def test_two_walks_of_one_space_add_up(tmp_path: Path) -> None:
     """The steps that one has in common must not go on from what the other holds."""
     lm = loaded("gpt2", tmp_path)
