@@ -75,6 +75,17 @@ def check_words(words: Sequence[str]) -> None:
         raise QueryError(f"a word has {longest:,} characters; {LONGEST_WORD} are allowed")
 
 
+def check_targets(targets: Sequence[str]) -> None:
+    """Check that no target is longer than a text is read, so that few rows cannot ask for endless tokenising.
+
+    Raises:
+        QueryError: one is. The message gives the numbers.
+    """
+    longest = max(map(len, targets), default=0)
+    if longest > LONGEST_TEXT:
+        raise QueryError(f"a target has {longest:,} characters; {LONGEST_TEXT:,} are allowed")
+
+
 def check_log(numbers: Mapping[str, float]) -> None:
     """Few finite numbers with short names.
 

@@ -90,6 +90,11 @@ class PricedModel:
         """
         started, waited = time.perf_counter(), waited_s()
         template, words = query.wording(self.task)
+        if self.text is not None and not words:
+            raise QueryError(
+                "0 words, and a task whose answer is text has no label words; name words and a template with {mask}, "
+                "or ask for the likelihood of targets (score) or for texts (generate)"
+            )
         self.lm.check(query.prompts)
         self.check_weights(query.prompts)
         self.lm.check_features(query.features)

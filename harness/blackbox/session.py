@@ -228,8 +228,7 @@ class Session:
             self._new.add(request.id)
         elif isinstance(request.targets, tuple):
             single = tuple((target,) for target in request.targets)
-            size = limits.check_characters(single, sum(self._characters.values()))
-            self._characters["targets", request.id] = size
+            self._characters["targets", request.id] = limits.check_characters(single, sum(self._characters.values()))
             self._targets[request.id] = request.targets
         elif request.space is not None:
             self._priced.check_space(request.space)

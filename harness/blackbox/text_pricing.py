@@ -59,6 +59,7 @@ class TextPricing:
         self.lm.check(prompts)
         self._check_weights(prompts)
         limits.check_template(template)
+        limits.check_targets(asked.targets)
         meter.price(query.candidates, len(query.texts))
         written: int
         reply: wire.Scored | wire.Written
@@ -90,6 +91,7 @@ class TextPricing:
         Raises:
             QueryError: they do not fit, or the model tells no likelihoods.
         """
+        limits.check_targets(targets)
         ids = self.text_lm.target_ids(targets)
         encoded: Encoded = self.text_lm.encode(self.task.template, tuple(texts), None, max(map(len, ids)))
         return self._score_rows(encoded, ids)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.complete import complete_runs, complete_tasks
@@ -127,8 +128,8 @@ def _status(begun: str) -> Iterator[Callable[[str], None]]:
     if not err.is_terminal:
         yield lambda _said: None
         return
-    with err.status(begun) as status:
-        yield lambda said: status.update(f"{begun}: {said}")
+    with err.status(escape(begun)) as status:
+        yield lambda said: status.update(escape(f"{begun}: {said}"))
 
 
 def _table(facts: Sequence[Forgotten], names: dict[str, str]) -> Table:
@@ -149,7 +150,7 @@ def _table(facts: Sequence[Forgotten], names: dict[str, str]) -> Table:
                 for task in tasks
             ]
             masked = f"{fact.masked_before:.3f} > {fact.masked_after:.3f}"
-            table.add_row(f"{names[run]} {fact.task}/{fact.split}", *scores, f"{100 * fact.lost:+.1f}", masked)
+            table.add_row(escape(f"{names[run]} {fact.task}/{fact.split}"), *scores, f"{100 * fact.lost:+.1f}", masked)
         lost, masked_more = means(own)
-        table.add_row(f"{names[run]}, mean", *[""] * len(tasks), f"{100 * lost:+.1f}", f"{masked_more:+.3f}")
+        table.add_row(escape(f"{names[run]}, mean"), *[""] * len(tasks), f"{100 * lost:+.1f}", f"{masked_more:+.3f}")
     return table

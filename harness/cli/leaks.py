@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from harness.cli.console import STORE, err, existing_store, open_store, out, print_json, say
 from harness.cli.options import NOTHING, AsJson, TasksDir, TrackName, overriding
@@ -379,8 +380,8 @@ def _status(begun: str) -> Iterator[Callable[[str], None]]:
     if not err.is_terminal:
         yield lambda _said: None
         return
-    with err.status(begun) as status:
-        yield status.update
+    with err.status(escape(begun)) as status:
+        yield lambda said: status.update(escape(said))
 
 
 def _wide() -> Console:

@@ -78,11 +78,14 @@ class Generation:
 
     def target_ids(self, targets: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """See `TextModel`."""
-        ids = self._lm.word_ids(targets)
-        for target, found in zip(targets, ids, strict=True):
+        ids = []
+        for target in targets:
+            checkpoint()
+            (found,) = self._lm.word_ids([target])
             if not found:
                 raise QueryError(f"the target {target!r} has no token; a target is the text whose likelihood is asked")
-        return tuple(map(tuple, ids))
+            ids.append(tuple(found))
+        return tuple(ids)
 
     def score(self, prompts: Prompts | None, texts: TextSet, targets: Sequence[tuple[int, ...]]) -> Likelihoods:
         """See `TextModel`. Texts of like length are forwarded together, as `LanguageModel.forward` does."""

@@ -65,7 +65,8 @@ class Tuner:
         """Take the transformers model and the backbone that computes it; `block` is as in `in_blocks`."""
         self._model, self._backbone, self._device, self._block = model, backbone, device, block
         self._directions: OrderedDict[tuple[object, WeightSpace], torch.Tensor] = OrderedDict()
-        self._walked: dict[tuple[object, WeightSpace], _Walked] = {}
+        self._walked: dict[tuple[object, WeightSpace, int], _Walked] = {}
+        """By cell, space, and which of the walks of this space in a sum it is: they are held at the same time."""
         self._noise: dict[object, tuple[WeightSpace, int, torch.Tensor]] = {}
         self._slots: dict[WeightSpace, tuple[Slot, ...]] = {}
         self._published = backbone.layout
@@ -161,7 +162,11 @@ class Tuner:
         """What `run` gives while the changes of some parts of each candidate are in the model."""
         count, found = max(len(part.z) for part in weights.parts), list[T]()
         with self._in_place([part.space for part in parts]) as write:
-            for k, changes in enumerate(zip(*(self._for_each(part, count) for part in parts), strict=True)):
+            each = [
+                self._for_each(part, count, sum(part.space == before.space for before in parts[:n]))
+                for n, part in enumerate(parts)
+            ]
+            for k, changes in enumerate(zip(*each, strict=True)):
                 with write(changes):
                     found += [run(k, prompts, candidates) for prompts, candidates in _prompts_of(weights, k, count)]
         return found
@@ -176,8 +181,8 @@ class Tuner:
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _each(self, weights: Weights) -> Iterator[torch.Tensor]:
-        """The change of each candidate of the weights, (elements,), in units of the slots."""
+    def _each(self, weights: Weights, nth: int = 0) -> Iterator[torch.Tensor]:
+        """The change of each candidate of the weights, (elements,), in units of the slots. `nth` is as in `_walk`."""
         space = weights.space
         if weights.streams is None:
             directions, scale = self._matrix(space), space.std / space.dim**0.5
@@ -185,15 +190,15 @@ class Tuner:
                 yield (z * scale) @ directions
             return
         shared = _shared(weights)
-        base = self._walk(space, weights.streams[0, :shared], weights.z[0, :shared])
+        base = self._walk(space, weights.streams[0, :shared], weights.z[0, :shared], nth)
         for streams, z in zip(weights.streams[:, shared:], weights.z[:, shared:], strict=True):
             change = base.clone()
             self._step(change, space, streams, z)
             yield change.mul_(space.std)
 
-    def _for_each(self, part: Weights, count: int) -> Iterator[torch.Tensor]:
+    def _for_each(self, part: Weights, count: int, nth: int) -> Iterator[torch.Tensor]:
         """The change of each of `count` candidates; a single one is the same for all."""
-        return self._each(part) if len(part.z) == count else repeat(next(iter(self._each(part))), count)
+        return self._each(part, nth) if len(part.z) == count else repeat(next(iter(self._each(part, nth))), count)
 
     def _thin(self, part: Weights) -> bool:
         """Whether the candidates' own steps are thin products and vectors, which are computed together."""
@@ -211,7 +216,7 @@ class Tuner:
 
     def _base(self, part: Weights) -> tuple[torch.Tensor, dict[int, LayerEdit]]:
         """The change that all candidates of a part have in common, and what each has of its own."""
-        if len(part.z) == 1:
+        if len(part.z) == 1 or _shared(part) == part.z.shape[1]:  # one candidate, or several that are the same
             return next(iter(self._each(part))), {}
         shared, space = _shared(part), part.space
         streams, z = cast("Any", part.streams), part.z
@@ -220,9 +225,12 @@ class Tuner:
         slots = self._of(space)
         return base, edits.of_steps(self._model, slots, space, streams[:, shared:], z[:, shared:], self._device)
 
-    def _walk(self, space: WeightSpace, streams: Any, z: Any) -> torch.Tensor:
-        """The change after some steps, in units of the space's std. It goes on from where the cell was before."""
-        key = cell(), space
+    def _walk(self, space: WeightSpace, streams: Any, z: Any, nth: int = 0) -> torch.Tensor:
+        """The change after some steps, in units of the space's std. It goes on from where the cell was before.
+
+        What is given is changed when the walk goes on, so those who hold it at one time differ in `nth`.
+        """
+        key = cell(), space, nth
         known, streams, z = self._walked.get(key), np.ascontiguousarray(streams), np.ascontiguousarray(z)
         s, c = streams.tobytes(), z.astype(np.float32).tobytes()
         size = sum(slot.size for slot in self._of(space))

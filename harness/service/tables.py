@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import sqlalchemy as sa
 from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
 
 from harness.results.tables import Large
 
-SCHEMA = 2
-"""1: tokens do not expire."""
+SCHEMA = 3
+"""1: tokens do not expire. 2: `seen_table` had a row for each word, text and row."""
 
 metadata = sa.MetaData()
 schema_version = sa.Table("service_schema", metadata, Column("version", Integer, primary_key=True))
@@ -90,8 +92,25 @@ def migrate(connection: sa.Connection, version: int) -> int:
     Returns:
         The schema that it has then. That of a newer program is returned as it is.
     """
+    if not 1 <= version < SCHEMA:
+        return version
     if version == 1:
         connection.execute(sa.text("ALTER TABLE service_tokens ADD COLUMN expires FLOAT"))
-        connection.execute(schema_version.update().values(version=SCHEMA))
-        return SCHEMA
-    return version
+    if "kind" in {column["name"] for column in sa.inspect(connection).get_columns(seen_table.name)}:
+        _seen_in_one_row(connection)
+    connection.execute(schema_version.update().values(version=SCHEMA))
+    return SCHEMA
+
+
+def _seen_in_one_row(connection: sa.Connection) -> None:
+    """Put what each account was given, of which every piece had a row of its own, into one row."""
+    old = sa.table(seen_table.name, *map(sa.column, ("account", "kind", "digest")))
+    rows = connection.execute(sa.select(old).order_by(*old.c)).all()
+    seen_table.drop(connection)
+    seen_table.create(connection)
+    for account, pieces in groupby(rows, key=lambda row: row.account):
+        given = list(pieces)
+        texts = {
+            f"{kind}s": " ".join(row.digest for row in given if row.kind == kind) for kind in ("word", "text", "row")
+        }
+        connection.execute(seen_table.insert().values(account=account, **texts))

@@ -23,7 +23,7 @@ from harness.evaluation.forgetting import (
     read_passages,
 )
 from harness.evaluation.overrides import Overrides
-from harness.results.forgetting import of_runs
+from harness.results.observations import forgotten
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.store import Store
 from harness.solving.answers import to_bytes
@@ -101,14 +101,14 @@ def test_the_command_measures_stores_and_does_not_measure_again(
     path = tmp_path / "results.db"
     store = Store(str(path))
     answer = Answer((Member.of(TASK, BIASES.at([3, -3])), Member.of(TASK, HEADS.walk([1, 2], [1.0, 1.0]))))
-    run = answered(store, answer, measure.lm.sha256)
+    run = answered(store, answer, measure.lm.sha256, "tuned[dim=2]")
     answered(store, Answer.of(TASK), measure.lm.sha256, "plain")
     store.close()
-    done = ask("tuned", "plain", "--store", path, *SMALL, "--json")
+    done = ask("tuned[dim=2]", "plain", "--store", path, *SMALL, "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     (row,) = found["forgetting"]
-    assert (row["entry"], row["run"], row["task"], row["changes"], row["texts"]) == ("tuned", run, "qqp", 2, 12)
+    assert (row["entry"], row["run"], row["task"], row["changes"], row["texts"]) == ("tuned[dim=2]", run, "qqp", 2, 12)
     others = ("dbpedia", "qnli", "snli", "sst2")
     assert row["other_tasks"] == pytest.approx(
         np.mean([row[f"{name}_after"] - row[f"{name}_before"] for name in others]), abs=1e-5
@@ -118,14 +118,14 @@ def test_the_command_measures_stores_and_does_not_measure_again(
     assert found["without"] == ["plain qqp/1: its answer changes no weights; there is nothing to forget"]
     assert "other tasks" in done.stderr
     store = Store(str(path))
-    (fact,) = of_runs(store)[run]
+    (fact,) = forgotten(store)[run]
     assert (fact.source, fact.format, fact.passages) == (OTHER_TASKS, "int8", 9)
     store.close()
     monkeypatch.setattr(Measure, "_score", None)
-    again = ask("tuned", "--store", path, *SMALL)
+    again = ask("tuned[dim=2]", "--store", path, *SMALL)
     assert again.exit_code == 0, again.output
-    assert "tuned qqp/1" in again.stdout
-    assert "tuned, mean" in again.stdout
+    assert "tuned[dim=2] qqp/1" in again.stdout
+    assert "tuned[dim=2], mean" in again.stdout
 
 
 def test_passages_may_be_one_s_own(measure: Measure, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from report_site import CALLS, CELLS, FROZEN, TRACK
 
 from harness.leaderboard.report.build import build
 from harness.results.forgetting import Forgotten
-from harness.results.observations import insert
+from harness.results.observations import forgotten, insert
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.status import MARKS
 from harness.results.store import Store
@@ -118,8 +118,17 @@ def test_what_is_forgotten_is_a_column_where_it_was_measured(site: Path) -> None
 
 
 def test_without_a_fact_there_is_no_column(tmp_path: Path) -> None:
+    """Nor if the fact is about a run of another track in the same database."""
     store = Store(str(tmp_path / "results.db"))
     report_site.add(store, "poor", 0.6)
+    other = store.open_run(key("walker", track="another"), {"packages": {}})
+    labels = load_test(load_task("qqp"), Source("embedded")).labels
+    store.begin(other, "qqp", 1).finish("ok", CellRecord(), "t", labels, [KeptAnswer(1.0, 0, b"answer", labels)])
+    name, before, after = hashlib.sha256(b"answer").hexdigest(), {"sst2": 0.6}, {"sst2": 0.5}
+    fact = Forgotten(other, "qqp", 1, name, 1, before, after, 5.0, 5.2, 200, 200, "other tasks", 0, "int8", 1.0)
+    with store.changes() as connection:
+        insert(connection, fact)
+    assert forgotten(store) == {other: [fact]}
     made = build(store, TRACK, tmp_path / "site", Source("embedded"), tmp_path).path
     store.close()
     assert "Other tasks" not in (made / "index.html").read_text(encoding="utf-8")

@@ -151,13 +151,15 @@ def test_what_is_refused_costs_nothing(lm: LanguageModel) -> None:
         (lambda: box.score(None, TEXTS, ("no",) * 4, template="{a} {mask}"), "mask"),
         (lambda: box.score(None, (("a", "b"),), ("no",)), "fields"),
         (lambda: box.score(None, TEXTS[:1], (3,)), "a string expected"),
+        (lambda: box.score(None, TEXTS[:1], ("no " * 7_000,)), "a target has 21,000 characters; 20,000 are allowed"),
         (lambda: box.generate(None, TEXTS, most_tokens=4000), "tokens of output"),
         (lambda: box.generate(None, TEXTS, stop=("",)), "a stop has 0 characters"),
         (lambda: box.generate(None, TEXTS, temperature=float("nan")), "finite"),
         (lambda: box.generate(None, TEXTS, seed=-1), "cannot be sent"),
         (lambda: box.generate(None, TEXTS, most_tokens=0), "cannot be sent"),
         (lambda: box.generate(Prompt(np.zeros((1, 1, 9, WIDTH), np.float32)), TEXTS), "prompt of shape"),
-        (lambda: box.logits(None, TEXTS, words=()), "0 words"),
+        (lambda: box.logits(None, TEXTS, words=()), "0 words, and a task whose answer is text has no label words"),
+        (lambda: box.outputs(None, TEXTS), "0 words, and a task whose answer is text has no label words"),
     ):
         with pytest.raises(QueryError, match=message):
             wrong()
@@ -171,9 +173,12 @@ def test_targets_and_frames_that_a_worker_makes_up_are_refused(lm: LanguageModel
     def ask(frame: wire.Request) -> wire.Reply:
         return wire.decode_reply(cell.session.reply(wire.encode(frame)[wire.PREFIX :])[wire.PREFIX :])
 
-    assert isinstance(ask(wire.Declare(0, texts=list(TEXTS))), wire.Done)
+    first = wire.Declare(0, texts=list(TEXTS))
+    assert isinstance(ask(first), wire.Done)
     assert isinstance(ask(wire.Score(0, TASK.template)), wire.Rejected)
-    assert isinstance(ask(wire.Declare(0, targets=("no",))), wire.Done)
+    second = wire.Declare(0, targets=("no",))
+    assert isinstance(ask(second), wire.Done)
+    assert cell.session.tuning.declared_bytes == sum(len(wire.encode(each)) - wire.PREFIX for each in (first, second))
     assert isinstance(ask(wire.Score(0, TASK.template)), wire.Rejected)
     assert isinstance(ask(wire.Declare(1, targets=("no",) * 4)), wire.Done)
     assert isinstance(ask(wire.Score(0, TASK.template, targets=1)), wire.Scored)

@@ -210,3 +210,25 @@ def test_walks_of_several_spaces_each_go_on_where_they_were(tmp_path: Path, monk
         for steps in (2, 3, 4):
             ask(lm, LOW.walk(np.arange(steps), np.ones(steps)) + other.walk(np.arange(steps), np.ones(steps)))
     assert drawn.count(LOW.seed) == drawn.count(other.seed) == 4
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_walks_that_are_all_the_same_are_computed(tmp_path: Path, family: str) -> None:
+    lm = loaded(family, tmp_path)
+    same = LOW.walk([[3, 9]] * 4, [[0.5, 0.25]] * 4)
+    alone = ask(lm, LOW.walk([3, 9], [0.5, 0.25]))[0]
+    assert np.abs(ask(lm, same) - alone).max() < CLOSE
+    beside = ask(lm, same + BIASES.at(Z))
+    for k, z in enumerate(Z):
+        assert np.abs(beside[k] - ask(lm, LOW.walk([3, 9], [0.5, 0.25]) + BIASES.at(z))[0]).max() < CLOSE
+
+
+def test_two_walks_of_one_space_add_up(tmp_path: Path) -> None:
+    """The steps that one has in common must not go on from what the other holds."""
+    lm = loaded("gpt2", tmp_path)
+    space = WeightSpace("attention", 0, 0.1, 3, (1, 2))
+    summed = space.walk([[1], [2]], [[1.0], [1.0]]) + space.walk([[5, 6], [5, 7]], [[1.0, 0.5], [1.0, 0.5]])
+    found = ask(lm, summed)
+    for k, streams in enumerate(([1, 5, 6], [2, 5, 7])):
+        assert np.abs(found[k] - ask(lm, space.walk(streams, [1.0, 1.0, 0.5]))[0]).max() < CLOSE
+    assert np.abs(ask(lm, summed) - found).max() < CLOSE, "asked again, it goes on from what is kept"

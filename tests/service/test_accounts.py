@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
+from harness.blackbox.defence import Seen
 from harness.errors import InputError, StoreError
 from harness.results.audit import audit
 from harness.results.records import LedgerRow
 from harness.results.store import Store
 from harness.service import accounts as books
 from harness.service.accounts import Account, Accounts, Charge, Moved
+from harness.service.seen import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,6 +166,31 @@ def test_a_book_of_another_schema_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(StoreError, match="version 99"):
         Accounts(str(path))
+
+
+def test_a_book_that_had_a_row_for_each_piece_goes_on(book: Accounts, place: str) -> None:
+    """Schema 2: what defences count is not lost, and who was counted by none is not known."""
+    for split in (1, 2):
+        book.charge(account(book, split), charge(f"k{split}"))
+    with book._engine.execution_options(writes="anything").begin() as old:
+        old.execute(sa.text("DROP TABLE service_seen"))
+        columns = "account INTEGER NOT NULL REFERENCES service_accounts, kind TEXT NOT NULL, digest TEXT NOT NULL"
+        old.execute(sa.text(f"CREATE TABLE service_seen ({columns}, PRIMARY KEY (account, kind, digest))"))
+        for kind, digest in (("word", "7"), ("word", "12"), ("text", "a0"), ("row", "b1"), ("row", "b0")):
+            row = {"kind": kind, "digest": digest}
+            old.execute(sa.text("INSERT INTO service_seen VALUES (1, :kind, :digest)"), row)
+        old.execute(sa.text("UPDATE service_schema SET version = 2"))
+    for _ in range(2):  # the second time there is nothing to do
+        again = Accounts(place)
+        with again.reading() as connection:
+            assert read(connection, 1, 1) == Seen({"7", "12"}, {"a0"}, {"b0", "b1"})
+            assert read(connection, 2, 1) is None
+        again.close()
+    more = Accounts(place)
+    more.charge(account(more, 2), replace(charge("later"), seen=Seen({"3"}, {"a1"}, {"b2"})))
+    with more.reading() as connection:
+        assert read(connection, 2, 2) == Seen({"3"}, {"a1"}, {"b2"})
+    more.close()
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

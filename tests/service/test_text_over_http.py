@@ -206,7 +206,12 @@ def test_candidates_may_change_weights(house: TextHouse) -> None:
         np.testing.assert_allclose(moved.values[0], bare.values[0], rtol=1e-5)
         assert not np.allclose(moved.values[1], bare.values[0])
         assert len(box.generate(space.at([1.0]), texts).texts) == 1
-    assert house.ledger[:2] == [len(texts), 2 * len(texts)]
+    here = near()
+    here.score(None, texts, TARGETS)
+    here.score(space.at([[0.0], [1.0]]), texts, TARGETS)
+    here.generate(space.at([1.0]), texts)
+    assert house.ledger == [row.rows for row in here.ledger], "the prices are those without HTTP"
+    assert house.ledger[1] == 2 * house.ledger[0], "a change of weights costs what a prompt does"
 
 
 def test_a_task_with_classes_has_no_text(tmp_path: Path) -> None:

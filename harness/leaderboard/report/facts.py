@@ -144,7 +144,7 @@ class Facts:
     gradients: Curves
     """Scores over forward passes, in calls, of the complete references that had a budget of them."""
     forgotten: Mapping[str, tuple[Forgotten, ...]]
-    """By run: what its changes of weights do to other tasks and masked words, where that was measured."""
+    """By run of the ranking: what its changes of weights do to other tasks and masked words, if it was measured."""
     told: Mapping[str, Told] = field(default_factory=dict)
     """By run: how well its answers tell members of train from others, where that was measured."""
     disclosed: tuple[Disclosure, ...] = ()
@@ -223,7 +223,8 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
         )
         for each in every if not each.white_box
     )  # fmt: skip
-    forgotten = {run: tuple(found) for run, found in observations.forgotten(store).items()}
+    measured, shown = observations.forgotten(store), {each.run for each in every}
+    forgotten = {run: tuple(found) for run, found in measured.items() if run in shown}
     return Facts(
         track, ranking, tuple(lists), tasks, written, reference, apart, past, digests, hidden, gradients, forgotten,
         observations.told(store), disclosed,
