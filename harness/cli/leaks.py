@@ -319,7 +319,10 @@ def _black_box_entries(asked: _Asked) -> list[Entry]:
     ranking = rank(asked.store, track.name, track.fingerprint, track.planned, track.ranks)
     entries = [each for each in (*ranking.entries, *ranking.elsewhere) if not each.white_box]
     if not entries:
-        raise InputError(f"no entry on track {track.name} in this database; run: harness evaluate submissions/ajo")
+        raise InputError(
+            f"no entry on track {track.name} in this database, where trials do not count; run: harness evaluate "
+            f"submissions/manual --track {track.name}"
+        )
     return entries
 
 

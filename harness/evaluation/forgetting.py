@@ -186,9 +186,9 @@ class Measure:
             run.id, cell.task, cell.split, hashlib.sha256(blob).hexdigest(), len(changes), {}, {}, 0.0, 0.0,
             self.sizes.texts, len(asked.texts), self.source, self.sizes.seed, self.lm.format,
         )  # fmt: skip
-        known = [fact for fact in observations.forgotten(self.store).get(run.id, []) if fact.same(about)]
-        if known:
-            return known[0]
+        known = observations.same_forgotten(self.store, about)
+        if known is not None:
+            return known
         before, after, masked = dict.fromkeys(others, 0.0), dict.fromkeys(others, 0.0), [0.0, 0.0]
         share = 1 / len(changes)
         for n, change in enumerate(changes, start=1):

@@ -1,7 +1,7 @@
 """Membership: how well the examples that an entry was tuned on are told from others by its stored answers.
 
 `harness.leaks.membership` measures it. A fact is about the answers that it names, so that it is passed over when
-another answer takes the place of one of them. Of several facts about the same answers, the newest is shown.
+another answer takes the place of one of them. Of several facts, the one about the most answers is shown.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Told:
 
 
 def newest(facts: Iterable[Told], standing: Mapping[tuple[str, str, int], str]) -> dict[str, Told]:
-    """The newest fact of each run whose answers all stand now.
+    """For each run, of the facts whose answers all stand now those about the most answers, and of these the newest.
 
     Args:
         facts: oldest first.
@@ -56,4 +56,5 @@ def newest(facts: Iterable[Told], standing: Mapping[tuple[str, str, int], str]) 
     by_run: dict[str, set[str]] = {}
     for (run, _, _), answer in standing.items():
         by_run.setdefault(run, set()).add(answer)
-    return {fact.run: fact for fact in facts if set(fact.answers) <= by_run.get(fact.run, set())}
+    now = [fact for fact in facts if set(fact.answers) <= by_run.get(fact.run, set())]
+    return {fact.run: fact for fact in sorted(now, key=lambda fact: len(fact.answers))}  # stable: the newest is last

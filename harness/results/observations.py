@@ -61,6 +61,13 @@ def insert(connection: sa.Connection, fact: Observation) -> None:
     tables.insert_sealed(connection, tables.observations, row)
 
 
+def same_forgotten(store: Store, about: Forgotten) -> Forgotten | None:
+    """The newest stored fact about the same answer, texts and words, if there is one."""
+    with store.snapshot() as connection:
+        facts = [fact for fact in decided(connection) if isinstance(fact, Forgotten) and fact.same(about)]
+    return facts[-1] if facts else None
+
+
 def forgotten(store: Store) -> dict[str, list[Forgotten]]:
     """The newest fact about forgetting of each cell, by run, about the answers that stand there now."""
     return forgetting.newest(*_standing(store, Forgotten))

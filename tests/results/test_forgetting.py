@@ -16,7 +16,7 @@ from harness.results.audit import audit
 from harness.results.digests import row_seal
 from harness.results.forgetting import Forgotten, means
 from harness.results.merge import merge
-from harness.results.observations import decided, forgotten, insert
+from harness.results.observations import decided, forgotten, insert, same_forgotten
 from harness.results.store import Store
 
 if TYPE_CHECKING:
@@ -67,6 +67,15 @@ def test_a_fact_is_read_as_it_was_written_and_the_newest_is_shown(store: Store) 
     assert not fact.same(replace(fact, seed=1))
     assert audit(store).findings == ()
     assert audit(store).rows["observations"] == 2
+
+
+def test_either_of_two_measurements_is_known_again(store: Store) -> None:
+    fact = answered(store)
+    other = replace(fact, source="f" * 64, made=3.0)
+    keep(store, fact, other)
+    assert same_forgotten(store, fact) == fact
+    assert same_forgotten(store, other) == other
+    assert same_forgotten(store, replace(fact, seed=9)) is None
 
 
 def test_a_fact_about_another_answer_is_passed_over(store: Store) -> None:
