@@ -261,7 +261,7 @@ def test_exit_codes_are_the_documented_ones(typed: Any, tiny_track: Path, tmp_pa
     bad = write_submission(tmp_path, CRASHES, "bad")
     assert typed("tracks").code == 0
     assert typed("evaluate", bad, "--track", tiny_track, "--store", "y.db", "--task", "qqp").code == 1
-    assert typed("audit", "--store", "y.db", "--track", tiny_track, "--expect", "0").code == 1
+    assert typed("audit", "--store", "y.db", "--track", tiny_track, "--expect", "0" * 64).code == 1
     assert typed("check", bad).code == 2
     assert typed("leaderboard", "--track", "nosuch").code == 2
     assert typed("leaderboard", "--nosuch").code == 2
