@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from harness.blackbox.meter import Meter
     from harness.blackbox.model import Model
+    from harness.blackbox.query import Query
     from harness.blackbox.text_model import Decoding, Encoded, TextModel
     from harness.blackbox.text_query import TextQuery
     from harness.contract import Answer, Member, Mode, Prompts, Text, TextTask
@@ -55,19 +56,20 @@ class TextPricing:
         started, waited, before = time.perf_counter(), waited_s(), meter.spent
         query = asked.query
         template = self.task.template if query.template is None else query.template
-        prompts = query.prompts
-        self.lm.check(prompts)
-        self._check_weights(prompts)
+        self.lm.check(query.prompts)
+        self._check_weights(query.prompts)
         limits.check_template(template)
         limits.check_targets(asked.targets)
         meter.price(query.candidates, len(query.texts))
         written: int
         reply: wire.Scored | wire.Written
+        targets: tuple[tuple[int, ...], ...] | None = None
         try:
             if asked.how is None:
-                reply, encoded, written = self._scored(asked, prompts, template, meter)
+                targets = self.text_lm.target_ids(asked.targets)
+                reply, encoded, written = self._scored(query, targets, template, meter)
             else:
-                reply, encoded, written = self._written(asked, asked.how, prompts, template, meter)
+                reply, encoded, written = self._written(query, asked.how, template, meter)
         except BaseException:  # the time is up, or memory: no answer, no row of the ledger, no charge
             meter.give_back(meter.spent - before)
             raise
@@ -78,7 +80,6 @@ class TextPricing:
         up, down = nominal_up(query, encoded.tokens), TOKEN_BYTES * written
         if isinstance(reply, wire.Scored):
             up, down = up + down, FLOAT_BYTES * math.prod(reply.values.shape)
-        targets = None if asked.how else self.text_lm.target_ids(asked.targets)
         seen = Seen() if seen is None else seen
         answered = Answered(frame, row, up, down, seen.new(asked_of_texts(query, template, targets)))
         commit(answered)
@@ -100,10 +101,8 @@ class TextPricing:
         return [self._rows(own + len(target)) for (own, _), target in zip(encoded.sizes, targets, strict=True)]
 
     def _scored(
-        self, asked: TextQuery, prompts: Prompts | None, template: str, meter: Meter
+        self, query: Query, targets: tuple[tuple[int, ...], ...], template: str, meter: Meter
     ) -> tuple[wire.Scored, Encoded, int]:
-        query = asked.query
-        targets = self.text_lm.target_ids(asked.targets)
         longest = max(map(len, targets))
         reply = 4 * query.candidates * len(targets) * longest
         if reply > self.frame_bytes:
@@ -112,15 +111,12 @@ class TextPricing:
             )
         encoded: Encoded = self.text_lm.encode(template, query.texts, query.mode, longest)
         meter.charge(query.candidates, sum(self._score_rows(encoded, targets)))
-        found = self.text_lm.score(prompts, encoded, targets)
+        found = self.text_lm.score(query.prompts, encoded, targets)
         written = query.candidates * sum(map(len, targets))
         values = wire.Array.of(found.values)
         return wire.Scored(meter.budget.rows_left, values, found.lengths.tolist()), encoded, written
 
-    def _written(
-        self, asked: TextQuery, how: Decoding, prompts: Prompts | None, template: str, meter: Meter
-    ) -> tuple[wire.Written, Encoded, int]:
-        query = asked.query
+    def _written(self, query: Query, how: Decoding, template: str, meter: Meter) -> tuple[wire.Written, Encoded, int]:
         check_stops(how.stop)
         reply = 8 * how.most_tokens * query.candidates * len(query.texts)
         if reply > self.frame_bytes:
@@ -141,7 +137,7 @@ class TextPricing:
                 sizes[n] += 1
             return True
 
-        found = self.text_lm.generate(prompts, encoded, how, go_on)
+        found = self.text_lm.generate(query.prompts, encoded, how, go_on)
         written = wire.Written(meter.budget.rows_left, found.texts, found.tokens.tolist(), found.cut)
         return written, encoded, int(found.tokens.sum())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,8 @@ from rich.markup import escape
 from harness.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.table import Table
 
     from harness.results.store import Store
@@ -34,6 +37,21 @@ def whole(table: Table) -> None:
     """Print a table with all its columns whole. A terminal that is narrower breaks the lines and cuts nothing."""
     needed = out.measure(table, options=out.options.update(width=1000)).maximum
     (out if needed <= out.width else Console(file=out.file, width=needed)).print(table)
+
+
+@contextlib.contextmanager
+def status(begun: str, *, keep: bool = False) -> Iterator[Callable[[str], None]]:
+    """Say what is being done: in a terminal in one line that changes, and elsewhere nothing.
+
+    Args:
+        begun: what the line says first.
+        keep: whether that stays in front of what is said later.
+    """
+    if not err.is_terminal:
+        yield lambda _said: None
+        return
+    with err.status(escape(begun)) as line:
+        yield lambda said: line.update(escape(f"{begun}: {said}" if keep else said))
 
 
 def print_json(value: Any) -> None:

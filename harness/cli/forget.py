@@ -11,12 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.complete import complete_runs, complete_tasks
-from harness.cli.console import STORE, err, existing_store, print_json, say, whole
+from harness.cli.console import STORE, err, existing_store, print_json, say, status, whole
 from harness.cli.options import NOTHING, REPLAYED, AsJson, StoreUrl, TasksDir, TrackName, overriding
 from harness.errors import AnswerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from harness.evaluation.forgetting import Measure
     from harness.evaluation.overrides import Overrides
@@ -107,7 +107,7 @@ def _measured(measure: Measure, cells: Sequence[tuple[Run, StoredCell]]) -> tupl
     facts, without = [], []
     for n, (run, cell) in enumerate(cells, start=1):
         place = f"{run.key.label} {cell.task}/{cell.split}"
-        with _status(f"[{n}/{len(cells)}] {place}") as say_now:
+        with status(f"[{n}/{len(cells)}] {place}", keep=True) as say_now:
             try:
                 fact = measure.of_cell(run, cell, say_now)
             except AnswerError as problem:
@@ -120,16 +120,6 @@ def _measured(measure: Measure, cells: Sequence[tuple[Run, StoredCell]]) -> tupl
         line = f"other tasks {100 * fact.lost:+.1f}, masked loss {fact.masked:+.3f}"
         err.print(f"  [{n}/{len(cells)}] {place}: {line}", markup=False, soft_wrap=True)
     return facts, without
-
-
-@contextlib.contextmanager
-def _status(begun: str) -> Iterator[Callable[[str], None]]:
-    """Say what is being done: in a terminal in one line, and elsewhere nothing."""
-    if not err.is_terminal:
-        yield lambda _said: None
-        return
-    with err.status(escape(begun)) as status:
-        yield lambda said: status.update(escape(f"{begun}: {said}"))
 
 
 def _table(facts: Sequence[Forgotten], names: dict[str, str]) -> Table:

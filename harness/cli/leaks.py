@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from harness.cli.console import STORE, err, existing_store, open_store, out, print_json, say
+from harness.cli.console import STORE, err, existing_store, open_store, out, print_json, say, status
 from harness.cli.options import NOTHING, AsJson, TasksDir, TrackName, overriding
 from harness.errors import InputError
 from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from harness.evaluation.overrides import Overrides
     from harness.evaluation.progress import LiveProgress, PlainProgress
@@ -211,7 +210,7 @@ def _layer(asked: _Asked, rows: int | None, words: int | None) -> None:
     evaluation, found = Evaluation(asked.track, asked.overrides, asked.store), []
     for cell in asked.cells(evaluation):
         name = f"{cell.task.name}/{cell.split}"
-        with _status(name) as said:
+        with status(name) as said:
             progress = partial(_rows_of, name, said)
             made = extract(
                 evaluation, cell, asked.store, rows=rows, words=words, seed=asked.overrides.seed, progress=progress
@@ -246,7 +245,7 @@ def _behaviour(asked: _Asked) -> None:
             run = tuned(asked.track, asked.overrides, asked.store, each, progress)
         evaluation = Evaluation(asked.track, asked.overrides, asked.store)
         for cell in asked.cells(evaluation):
-            with _status(f"{each.name} on {cell.task.name}/{cell.split}") as said:
+            with status(f"{each.name} on {cell.task.name}/{cell.split}") as said:
                 found = copied(evaluation, cell, asked.store, run, each.name, asked.overrides.seed, said)
             place = {"entry": found.entry, "task": found.task, "split": found.split}
             victim = {"victim_accuracy": found.victim_accuracy, "majority": found.majority}
@@ -269,7 +268,7 @@ def _membership(asked: _Asked, shadows: int) -> None:
     rows: list[dict[str, Any]] = []
     for each in map(solver, asked.solvers or ("dect",)):
         for task in asked.overrides.tasks or tuple(asked.track.tasks):
-            with _progress() as progress, _status(f"{each.name} on {task}") as said:
+            with _progress() as progress, status(f"{each.name} on {task}") as said:
                 cast_now = cast(asked.track, asked.overrides, asked.store, each, task, shadows, progress, said)
                 said("the attacks")
                 found = attacked(cast_now, asked.overrides.seed)
@@ -290,7 +289,7 @@ def _entries(asked: _Asked) -> None:
     _refuse_texts(asked.track, asked.overrides.tasks)
     evaluation, rows = Evaluation(asked.track, asked.overrides, asked.store), list[dict[str, Any]]()
     for entry in _black_box_entries(asked):
-        with _status(entry.name) as said:
+        with status(entry.name) as said:
             try:
                 given = of_entry(evaluation, asked.store, entry.run, entry.name, said)
                 found = told_by_few(given.tasks, asked.overrides.seed)
@@ -375,16 +374,6 @@ def _progress() -> LiveProgress | PlainProgress:
     from harness.evaluation.progress import LiveProgress, PlainProgress  # noqa: PLC0415 - torch
 
     return LiveProgress(err, None) if err.is_terminal else PlainProgress(err, None)
-
-
-@contextlib.contextmanager
-def _status(begun: str) -> Iterator[Callable[[str], None]]:
-    """Say what is being done: in a terminal in one line, and elsewhere nothing."""
-    if not err.is_terminal:
-        yield lambda _said: None
-        return
-    with err.status(escape(begun)) as status:
-        yield lambda said: status.update(escape(said))
 
 
 def _wide() -> Console:

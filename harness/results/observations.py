@@ -74,7 +74,7 @@ def forgotten(store: Store) -> dict[str, list[Forgotten]]:
 
 
 def told(store: Store) -> dict[str, Told]:
-    """The newest fact about membership of each run, about answers that stand there now."""
+    """For each run, the fact about membership that covers the most of the answers that stand there now."""
     return membership.newest(*_standing(store, Told))
 
 

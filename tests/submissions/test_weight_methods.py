@@ -123,19 +123,25 @@ def test_fireworks_move_to_better_sparks_alone(bench: Bench) -> None:
     assert abs(search.mean - 2).max() < 0.05
 
 
-def test_one_layer_moves_at_a_time_and_the_others_stand_at_their_best(bench: Bench) -> None:
-    module = bench.load("dfo_lora")
-    lm, task, shots = bench.setting(calls=120)
+def watched(lm: Any, shots: Any) -> list[Any]:
+    """A list that grows by what is asked of all training texts, and its losses."""
     seen: list[Any] = []
     logits = lm.logits
 
-    def watched(prompts: Any, texts: Any, *rest: Any, **more: Any) -> Any:
+    def asked(prompts: Any, texts: Any, *rest: Any, **more: Any) -> Any:
         q = logits(prompts, texts, *rest, **more)
         if texts == shots.train.texts:
             seen.append((prompts, cross_entropy(q, shots.train.labels)))
         return q
 
-    lm.logits = watched  # type: ignore[method-assign]
+    lm.logits = asked
+    return seen
+
+
+def test_one_layer_moves_at_a_time_and_the_others_stand_at_their_best(bench: Bench) -> None:
+    module = bench.load("dfo_lora")
+    lm, task, shots = bench.setting(calls=120)
+    seen = watched(lm, shots)
     answers = list(module.tune(lm, task, shots, np.random.default_rng(0), module.Config(dim=30)))
     assert [weights.space.layers for weights, _ in seen] == [(0,), (1,), (2,), (0,), (1,)][: len(seen)]
     assert len(seen) > 3
@@ -178,16 +184,7 @@ def test_mezo_s_estimate_is_the_slope_along_its_noise(bench: Bench) -> None:
     """The coefficient of a step is -eta g, with g from the two losses that the submission saw."""
     module = bench.load("mezo")
     lm, task, shots = bench.setting(calls=20)
-    seen: list[Any] = []
-    logits = lm.logits
-
-    def watched(prompts: Any, texts: Any, *rest: Any, **more: Any) -> Any:
-        q = logits(prompts, texts, *rest, **more)
-        if texts == shots.train.texts:
-            seen.append((prompts, cross_entropy(q, shots.train.labels)))
-        return q
-
-    lm.logits = watched  # type: ignore[method-assign]
+    seen = watched(lm, shots)
     config = module.Config(eps=0.05, eta=0.1, decay=False, looks=1)
     answers = list(module.tune(lm, task, shots, np.random.default_rng(0), config))
     for t, (walk, losses) in enumerate(seen[:-1]):

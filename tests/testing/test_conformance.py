@@ -44,23 +44,28 @@ class Unkept:
 
 
 @contextmanager
-def over_a_socket() -> Iterator[BlackBox]:
-    """The client that a submission has in its worker, in front of a session that serves the fake."""
-    fake = FakeLM.for_task(TASK, SHOTS, CALLS, 0)
-    meter = Meter(CALLS, len(SHOTS.train))
+def served(priced: PricedModel, meter: Meter) -> Iterator[socket.socket]:
+    """The worker's end of a connection to a session that serves a model."""
     ours, theirs = socket.socketpair()
-    priced = PricedModel(FakeLanguageModel(TASK, 0), TASK, 1 << 26, 1 << 26)
     session = Session(priced, meter, Unkept(), lambda *_: None)
     thread = threading.Thread(target=session.serve, args=(ours, time.monotonic() + 60))
     thread.start()
-    box = RemoteBlackBox(theirs, fake.info, TASK, meter.budget)
-    box.ready({})
     try:
-        yield box
+        yield theirs
     finally:
         theirs.close()
         thread.join()
         ours.close()
+
+
+@contextmanager
+def over_a_socket() -> Iterator[BlackBox]:
+    """The client that a submission has in its worker, in front of a session that serves the fake."""
+    meter, priced = Meter(CALLS, len(SHOTS.train)), PricedModel(FakeLanguageModel(TASK, 0), TASK, 1 << 26, 1 << 26)
+    with served(priced, meter) as sock:
+        box = RemoteBlackBox(sock, FakeLM.for_task(TASK, SHOTS, CALLS, 0).info, TASK, meter.budget)
+        box.ready({})
+        yield box
 
 
 @pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
@@ -81,20 +86,11 @@ TEXT_SHOTS = fake_text_shots(np.random.default_rng(0), 4)
 @contextmanager
 def text_over_a_socket() -> Iterator[TextBlackBox]:
     """The client that a submission has in its worker on a text task, in front of a session that serves the fake."""
-    ours, theirs = socket.socketpair()
     meter, priced = Meter(60, len(TEXT_SHOTS.train)), fake_priced(TEXT, TEXT_SHOTS, row_tokens=ROW_TOKENS)
-    session = Session(priced, meter, Unkept(), lambda *_: None)
-    thread = threading.Thread(target=session.serve, args=(ours, time.monotonic() + 60))
-    thread.start()
-    info = FakeLanguageModel(TEXT).fake.info
-    box = RemoteTextBlackBox(theirs, info, TEXT, meter.budget, TEXT_SHOTS)
-    box.ready({})
-    try:
+    with served(priced, meter) as sock:
+        box = RemoteTextBlackBox(sock, FakeLanguageModel(TEXT).fake.info, TEXT, meter.budget, TEXT_SHOTS)
+        box.ready({})
         yield box
-    finally:
-        theirs.close()
-        thread.join()
-        ours.close()
 
 
 def fake_text(row_tokens: int | None = ROW_TOKENS, calls: int = 60) -> FakeTextLM:
