@@ -314,7 +314,8 @@ class Tuner:
                 target = groups.matrix(self._model, blocks[cast("int", slot.layer)], slot.beside).parameter
             if target is not None and id(target) not in held:
                 held[id(target)] = (target, target.detach().clone())
-        depths = {slot.layer for slot in slots} if all(slot.layer is not None for slot in slots) else range(len(blocks))
+        layers_alone = all(slot.layer is not None for slot in slots)
+        depths = {slot.layer for slot in slots} if layers_alone else range(len(blocks))
 
         def take_back() -> None:
             for target, original in held.values():
@@ -329,7 +330,8 @@ class Tuner:
             checkpoint()
             try:
                 put(changes)
-                with self._backbone.laid_out(self._backbone.laid_out_anew(cast("Any", depths), often)):
+                layout = self._backbone.laid_out_anew(cast("Any", depths), often)
+                with self._backbone.laid_out(layout, same_head=layers_alone):
                     self._now = partial(put, changes), take_back
                     yield
             finally:

@@ -7,6 +7,7 @@ serves the families without a faster path, and tests compare `encoder.py`, `deco
 from __future__ import annotations
 
 import contextlib
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +48,7 @@ class PlainBackbone:
         self.layers = len(families.layers(model))
         self.layout: list[Any] = []
         """The layers' weights as they are computed from; empty where the model itself is run."""
+        self._same_head = True
         self.width = int(model.config.hidden_size)
 
     def laid_out_anew(self, depths: Collection[int], often: bool = False) -> list[Any]:
@@ -63,13 +65,16 @@ class PlainBackbone:
         ]
 
     @contextlib.contextmanager
-    def laid_out(self, layout: list[Any]) -> Iterator[None]:
-        """Within the block, layers are computed from this layout of their weights."""
-        kept, self.layout = self.layout, layout
+    def laid_out(self, layout: list[Any], same_head: bool = True) -> Iterator[None]:
+        """Within the block, layers are computed from this layout of their weights.
+
+        Without `same_head`, the output embeddings may have changed, and are taken from the model as it is now.
+        """
+        kept, self.layout, self._same_head = (self.layout, self._same_head), layout, same_head
         try:
             yield
         finally:
-            self.layout = kept
+            self.layout, self._same_head = kept
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """See `Backbone`."""
@@ -94,7 +99,7 @@ class PlainBackbone:
 
     def normalizer(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `Backbone`."""
-        head, size = self._head(slice(None)), len(self._output)
+        head, size = self._head(None), len(self._output)
         with torch.inference_mode():
             flat = hidden.reshape(-1, self.width)
             some = (in_blocks(head, size, self._block, rows) for rows in torch.split(flat, _ROWS_AT_ONCE))
@@ -103,7 +108,7 @@ class PlainBackbone:
     def next_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of the whole vocabulary: (rows, width) -> float32 (rows, vocabulary)."""
         with torch.inference_mode():
-            return in_blocks(self._head(slice(None)), len(self._output), self._block, hidden)
+            return in_blocks(self._head(None), len(self._output), self._block, hidden)
 
     def log_likelihood(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Log-probability of each row's token: (rows, width), (rows,) int64 -> float32 (rows,)."""
@@ -113,14 +118,29 @@ class PlainBackbone:
             found.append(logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1))
         return torch.cat(found)
 
-    def _head(self, words: torch.Tensor | slice) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The function from states (rows, width) to logits of `words` (rows, words). It converts the matrix once."""
-        output, bias = self._output[words].float(), None if self._bias is None else self._bias[words].float()
+    @cached_property
+    def _laid_out_head(self) -> Linear:
+        """The product with the output embeddings of all words; they are laid out once."""
+        return Linear(self._output, self._bias)
+
+    def _head(self, words: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The function from states (rows, width) to float32 logits of `words` (rows, words), or of all words.
+
+        It converts the matrix once.
+        """
+        product: Callable[[torch.Tensor], torch.Tensor]
+        if words is None and self._same_head and self._output.dtype is torch.float32:
+            product = self._laid_out_head
+        else:
+            at = slice(None) if words is None else words
+            output, bias = self._output[at].float(), None if self._bias is None else self._bias[at].float()
+
+            def product(h: torch.Tensor) -> torch.Tensor:
+                return h @ output.T if bias is None else h @ output.T + bias
 
         def head(rows: torch.Tensor) -> torch.Tensor:
             h = families.transform(self._model, rows.to(self._output.dtype)).float()
-            out: torch.Tensor = h @ output.T
-            return families.finish(self._model.config, out if bias is None else out + bias)
+            return families.finish(self._model.config, product(h))
 
         return head
 
