@@ -49,37 +49,37 @@ class Linear:
         """(rows, in) -> (rows, out)."""
         if self._packed is None:
             return F.linear(x, self._weight, self._bias)
-        return cast("torch.Tensor", _fused()(x, self._packed, self._bias, "none", [], ""))
+        return cast("torch.Tensor", fused()(x, self._packed, self._bias, "none", [], ""))
 
     def silu(self, x: torch.Tensor) -> torch.Tensor:
         """SiLU of the product."""
         if self._packed is None:
             return F.silu(self(x), inplace=True)
-        return cast("torch.Tensor", _fused()(x, self._packed, self._bias, "swish", [], ""))
+        return cast("torch.Tensor", fused()(x, self._packed, self._bias, "swish", [], ""))
 
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
         """GELU of the product."""
         if self._packed is None:
             return F.gelu(self(x))
-        return cast("torch.Tensor", _fused()(x, self._packed, self._bias, "gelu", [], "none"))
+        return cast("torch.Tensor", fused()(x, self._packed, self._bias, "gelu", [], "none"))
 
     def gelu_tanh(self, x: torch.Tensor) -> torch.Tensor:
         """GELU of the product, in its approximation by tanh."""
         if self._packed is None:
             return F.gelu(self(x), approximate="tanh")
-        return cast("torch.Tensor", _fused()(x, self._packed, self._bias, "gelu", [], "tanh"))
+        return cast("torch.Tensor", fused()(x, self._packed, self._bias, "gelu", [], "tanh"))
 
     def times(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         """The product times `factor` (rows, out)."""
         if self._packed is None:
             return self(x).mul_(factor)
-        return cast("torch.Tensor", _fused().binary(x, factor, self._packed, self._bias, "mul"))
+        return cast("torch.Tensor", fused().binary(x, factor, self._packed, self._bias, "mul"))
 
     def plus(self, x: torch.Tensor, term: torch.Tensor) -> torch.Tensor:
         """The product plus `term` (rows, out)."""
         if self._packed is None:
             return self(x).add_(term)
-        return cast("torch.Tensor", _fused().binary(x, term, self._packed, self._bias, "add"))
+        return cast("torch.Tensor", fused().binary(x, term, self._packed, self._bias, "add"))
 
 
 class AsLoaded(Linear):
@@ -126,7 +126,7 @@ class Int8Linear(Linear):
         return out
 
 
-def _fused() -> Any:
+def fused() -> Any:
     """Torch's internal operator for a product and the operation after it. Some builds of torch lack it."""
     return torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
 

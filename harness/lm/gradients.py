@@ -1,0 +1,78 @@
+"""Float32 products with gradients, by oneDNN on a CPU.
+
+Torch multiplies float32 matrices by MKL, which reaches half of what an AMD processor can do (benchmarks/README.md).
+OneDNN reaches the same on all processors. It has no gradients of its own for dense tensors, so they are here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+from torch.overrides import TorchFunctionMode
+
+from harness.lm.backbones.linear import fused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+
+class _Product(torch.autograd.Function):
+    """x @ weight.T + bias, and its gradients, for x (rows, in), weight (out, in) and bias (out,) or None."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        return (
+            _product(gradient, weight.T) if for_x else None,
+            _product(gradient.T, x.T) if for_weight else None,
+            gradient.sum(dim=0) if for_bias else None,
+        )
+
+
+class _ByOneDnn(TorchFunctionMode):
+    """Every linear layer of float32 on the CPU is a `_Product`; all else is torch's."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.linear and not kwargs and _fits(*args):
+            x, weight, bias = (*args, None)[:3]
+            rows = x.reshape(-1, x.shape[-1])
+            return _Product.apply(rows, weight, bias).view(*x.shape[:-1], len(weight))  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def fast_products() -> Iterator[None]:
+    """Within the block, this thread's linear layers of float32 on a CPU are computed by oneDNN, where torch has it."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        yield
+        return
+    with _ByOneDnn():
+        yield
+
+
+def _fits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
+    """Whether a linear layer is one of float32 on the CPU: none of mixed precision, and not empty."""
+    given = [each for each in (x, weight, bias) if each is not None]
+    same = all(each.dtype is torch.float32 and each.device.type == "cpu" for each in given)
+    return same and weight.ndim == 2 and x.numel() > 0 and not torch.is_autocast_enabled("cpu")  # noqa: PLR2004
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """(rows, in), (out, in), (out,) -> (rows, out)."""
+    return cast("torch.Tensor", fused()(x.contiguous(), weight.contiguous(), bias, "none", [], ""))
