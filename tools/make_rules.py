@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.leaderboard.power import CHANCES
 from harness.leaderboard.stats import carries_ranks
 from harness.leaderboard.tells import tells
-from harness.results.status import COUNTS, MEANING
+from harness.results.status import COUNTS, FAILED, MEANING
 from harness.tracks.tasks import load_task, task_names
 from harness.tracks.track import Track, load_track, track_names, track_tasks
 
@@ -100,7 +100,7 @@ def _wording_table(profile: str) -> str:
 def _status_table() -> str:
     rows = ["| status | meaning | the last answer |", "|---" * 3 + "|"]
     for name, meaning in MEANING.items():
-        use = "is scored" if name in COUNTS else "the cell counts as the majority class"
+        use = "is scored" if name in COUNTS else f"the cell {FAILED}"
         rows.append(f"| `{name}` | {meaning} | {use} |")
     return "\n".join(rows)
 

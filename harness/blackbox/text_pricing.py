@@ -94,8 +94,12 @@ class TextPricing:
         """
         limits.check_targets(targets)
         ids = self.text_lm.target_ids(targets)
-        encoded: Encoded = self.text_lm.encode(self.task.template, tuple(texts), None, max(map(len, ids)))
+        encoded: Encoded = self.text_lm.encode(self.task.template, tuple(texts), None, self._room(ids))
         return self._score_rows(encoded, ids)
+
+    def _room(self, targets: Sequence[tuple[int, ...]]) -> int:
+        """Tokens that are kept free behind a text: those of an output, so that what is asked about can be answered."""
+        return max(self.task.most_tokens, *map(len, targets))
 
     def _score_rows(self, encoded: Encoded, targets: Sequence[tuple[int, ...]]) -> list[int]:
         return [self._rows(own + len(target)) for (own, _), target in zip(encoded.sizes, targets, strict=True)]
@@ -109,7 +113,7 @@ class TextPricing:
             raise QueryError(
                 f"the reply would have {reply:,} bytes; {self.frame_bytes:,} are allowed. Ask for fewer rows at once"
             )
-        encoded: Encoded = self.text_lm.encode(template, query.texts, query.mode, longest)
+        encoded: Encoded = self.text_lm.encode(template, query.texts, query.mode, self._room(targets))
         meter.charge(query.candidates, sum(self._score_rows(encoded, targets)))
         found = self.text_lm.score(query.prompts, encoded, targets)
         written = query.candidates * sum(map(len, targets))

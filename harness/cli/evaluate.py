@@ -235,6 +235,7 @@ def _failed(job: Job, plans: Sequence[Plan], unusable: list[Failure], progress: 
 def _tell(failed: Sequence[Failure], store: str) -> None:
     """Print the table of failures, and what can be done about them."""
     from harness.evaluation.progress import printable  # noqa: PLC0415
+    from harness.results.status import FAILED  # noqa: PLC0415
 
     table = Table(title="failed", title_justify="left", box=None, pad_edge=False)
     for name in ("submission", "status", "cells", "why"):
@@ -244,8 +245,8 @@ def _tell(failed: Sequence[Failure], store: str) -> None:
         table.add_row(escape(each.entry), each.status, cells or "-", escape(printable(each.why)[:_SHOWN]))
     err.print(table)
     err.print(
-        "failed cells count as the majority class. Give the command --again to run them once more, for example after "
-        "the machine ran out of memory",
+        f"a failed cell {FAILED}. Give the command --again to run failed cells once more, for example after the "
+        "machine ran out of memory",
         soft_wrap=True,
     )
     first = next((each for each in failed if each.cells), None)

@@ -17,7 +17,7 @@ from harness.contract import Coordinates
 from harness.errors import HarnessError, InputError, did_you_mean
 from harness.leaderboard.divisions import level_name
 from harness.leaderboard.rank import score_cell
-from harness.results.status import COUNTS, MEANING
+from harness.results.status import COUNTS, FAILED, MEANING
 from harness.solving import answers
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def heading(log: CellLog) -> list[str]:
     cell, of, key = log.cell, log.cell.record, log.run.key
     score = "no score" if log.score is None else f"{100 * log.score:.1f} points"
     if cell.status not in COUNTS:
-        score += ", as the majority class"
+        score += f" (a failed cell {FAILED})"
     modified = f", with {', '.join(key.modified)} replaced (a trial)" if key.modified else ""
     metered = (
         f"{of.calls_spent:,.1f} of {of.calls_total:,} calls in {of.queries:,} queries, {of.refused:,} refused, "

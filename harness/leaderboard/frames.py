@@ -49,7 +49,7 @@ def cells(store: str | Path | Store) -> pd.DataFrame:
 
     Returns:
         A row per cell, oldest run first, with the columns ``run``, ``entry``, ``track``, ``task``, ``split``, ``seed``,
-        ``repeat``, ``status``, ``score`` (by ``metric``; a failed cell scores as the majority class), ``metric``,
+        ``repeat``, ``status``, ``score`` (by ``metric``; a failed cell as the majority class or 0), ``metric``,
         ``accuracy``, ``calls``, ``queries``, ``tokens``, ``tuning_s``, ``level`` (the highest access level used) and
         ``format`` (None is the track's own number format).
 

@@ -227,3 +227,24 @@ def test_a_task_with_classes_has_no_text(lm: LanguageModel) -> None:
     replies = [wire.decode_reply(session.reply(wire.encode(f)[wire.PREFIX :])[wire.PREFIX :]) for f in frames]
     assert isinstance(replies[-1], wire.Rejected)
     assert "this task has classes" in replies[-1].message
+
+
+def test_a_template_that_may_be_asked_about_may_be_answered_with(lm: LanguageModel) -> None:
+    """Where a one-token target is asked about, room is kept for an output: `icl` learns from a refusal what fits."""
+    cell = Cell(lm, rows=4000)
+    model, most = text_model(lm), AnswerLimits(1e6, tokens=10**6)
+    taken = []
+    for words in range(lm.max_tokens):
+        template = "bad " * words + TASK.template
+        try:
+            cell.box.score(None, TEXTS[:1], (".",), template=template)
+        except QueryError as problem:
+            assert "allowed" in str(problem)  # noqa: PT017
+            break
+        taken.append(template)
+    assert 0 < len(taken) < lm.max_tokens
+    pricing = TextPricing(lm, model, TASK, LARGEST, ROW)
+    for template in (taken[0], taken[-1]):
+        pricing.check_offered(Answer((Member(template, ()),)), TEXTS, most)
+    with pytest.raises(QueryError):
+        pricing.check_offered(Answer((Member("bad " * len(taken) + TASK.template, ()),)), TEXTS, most)

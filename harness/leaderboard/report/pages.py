@@ -18,7 +18,7 @@ from harness.leaderboard.report.written import has_classes, written
 from harness.leaderboard.stats import LEVEL
 from harness.leaderboard.terminal import day, no_ranks, replaced_lines, shown_rank
 from harness.results.forgetting import means
-from harness.results.status import COUNTS, MEANING
+from harness.results.status import COUNTS, FAILED, MEANING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +83,7 @@ def pages(
     For each run, `readmes` has its README and whether its folder has changed since the run. `own` gives the part of an
     entry's page that is made of `entry`.
     """
-    yield "index.html", "ranking.html", ranking(facts) | {"figures": figures}
+    yield "index.html", "ranking.html", ranking(facts) | {"figures": figures, "failed": FAILED}
     yield "progress.html", "progress.html", page_curves.progress(facts) | {"figures": figures}
     yield "cost.html", "cost.html", page_curves.costs(facts) | {"figures": figures}
     yield "pairs.html", "pairs.html", pairs.matrix(facts)
@@ -220,7 +220,7 @@ def cells(facts: Facts) -> dict[str, Any]:
             by_task.append((sum(found[status] for status in COUNTS), failed))
         rows.append((system, by_task))
     statuses = [(status, meaning, status in COUNTS, total[status]) for status, meaning in MEANING.items()]
-    return {"rows": rows, "tasks": facts.ranking.tasks, "statuses": statuses}
+    return {"rows": rows, "tasks": facts.ranking.tasks, "statuses": statuses, "failed": FAILED}
 
 
 def task_page(facts: Facts, name: str) -> dict[str, Any]:
