@@ -87,9 +87,10 @@ class Tuner:
         if not self._backbone.changeable:
             raise QueryError("weights cannot be changed where ONNX Runtime computes; take --backend torch")
         if space.group == "adapter" and not self._backbone.takes_edits:
+            has = {each.group for each in self.facts}
             raise QueryError(
                 f"no adapter in a model of type {self._model.config.model_type} here: only the packed path of BERT and "
-                "its kin has one. Take lora, biases or norms"
+                f"its kin has one. Take {' or '.join(['lora', *(each for each in ('biases', 'norms') if each in has)])}"
             )
         return sum(slot.size for slot in self._of(space))
 
