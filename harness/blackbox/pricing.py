@@ -16,6 +16,7 @@ from harness.blackbox import defence, limits, wire
 from harness.blackbox.answer_price import check_price, price
 from harness.blackbox.answered import FLOAT_BYTES, Answered, ledger_row, nominal_up
 from harness.blackbox.lock import waited_s
+from harness.blackbox.meter import rows_of
 from harness.blackbox.projection import check_space
 from harness.blackbox.query import OF_NO_WORDS
 from harness.blackbox.weights import check_weights
@@ -161,7 +162,7 @@ class PricedModel:
             bare = self.lm.text_set(self.task.template, (("",) * self.task.fields,))
             free = bare.sizes[0][1]
         tokens = (own + max(0, template - free) for own, template in encoded.sizes)
-        return sum(max(1, math.ceil(each / self.row_tokens)) for each in tokens)
+        return sum(rows_of(each, self.row_tokens) for each in tokens)
 
     def check_texts(self, texts: Sequence[Text], declared: int = 0) -> int:
         """Refuse texts that no query may ask about, and return their size in characters.
