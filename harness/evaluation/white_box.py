@@ -112,7 +112,8 @@ class WhiteBox:
         """The position of a prompt: on p0's tokens, or before the text."""
         self._encoded: dict[tuple[Mode | None, Text], Encoded] = {}
         self.forwards = 0
-        """Rows that were forwarded; one whose gradient was taken counts as `BACKWARD`. A text is one, but on text tasks."""
+        """Rows that were forwarded; one whose gradient was taken counts as `BACKWARD`. A text is one row, however long;
+        `TextWhiteBox` says what it is on a text task."""
         self.most_forwards: float = np.inf
         """The budget of them."""
         self.logged: list[tuple[int, dict[str, float]]] = []
