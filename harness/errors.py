@@ -86,9 +86,8 @@ class TextTaskError(QueryError):
     def __init__(self, task: str, fact: str) -> None:
         """Say what happened, and on which task."""
         super().__init__(
-            f"{fact}. Task {task} is a text task: its answer is text, and it has no classes and no label words. A "
-            "solver that needs them does not run on it; take lm.score, lm.generate, or lm.logits without words, or a "
-            "submission that docs/text.md names"
+            f"{fact}. Task {task} is a text task, without classes and label words; docs/text.md says which submissions "
+            "run there, and what else to ask"
         )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from harness.contract import FeatureKind, FloatArray, Mode, Prompts, Task, Text, TextTask
 
-OF_NO_WORDS = "Logits or hidden states at 0 label words were asked for, and they take words and a template with {mask}"
+OF_NO_WORDS = "Logits or hidden states at 0 label words were asked for, and not with words and a template with {mask}"
 """What such a query has of a text task, which has no words that could be meant."""
 
 

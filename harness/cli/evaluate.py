@@ -244,8 +244,8 @@ def _tell(failed: Sequence[Failure], store: str) -> None:
         table.add_row(escape(each.entry), each.status, cells or "-", escape(printable(each.why)[:_SHOWN]))
     err.print(table)
     err.print(
-        "failed cells count as the majority class. Give the command --again to run them once more, for example after "
-        "the machine ran out of memory",
+        "failed cells count as the majority class, and as 0 on a text task. Give the command --again to run them once "
+        "more, for example after the machine ran out of memory",
         soft_wrap=True,
     )
     first = next((each for each in failed if each.cells), None)

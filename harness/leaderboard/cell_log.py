@@ -19,6 +19,7 @@ from harness.leaderboard.divisions import level_name
 from harness.leaderboard.rank import score_cell
 from harness.results.status import COUNTS, MEANING
 from harness.solving import answers
+from harness.solving.metrics import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,7 +206,8 @@ def heading(log: CellLog) -> list[str]:
     cell, of, key = log.cell, log.cell.record, log.run.key
     score = "no score" if log.score is None else f"{100 * log.score:.1f} points"
     if cell.status not in COUNTS:
-        score += ", as the majority class"
+        text = of.metric is not None and is_text(of.metric)
+        score += ", as a failed cell of a text task counts" if text else ", as the majority class"
     modified = f", with {', '.join(key.modified)} replaced (a trial)" if key.modified else ""
     metered = (
         f"{of.calls_spent:,.1f} of {of.calls_total:,} calls in {of.queries:,} queries, {of.refused:,} refused, "

@@ -43,8 +43,7 @@ def offered(given: Any, offer: Callable[[Any], None], task: Task | TextTask | No
     except _OF_NOTHING as problem:
         if isinstance(task, TextTask) and not isinstance(problem, HarnessError):
             said = f"{type(problem).__name__}: {problem}".partition("\n")[0]
-            why = "If it counts on classes or label words, that is why"
-            raise TextTaskError(task.name, f"The solver raised {said}. {why}") from problem
+            raise TextTaskError(task.name, f"The solver raised {said}, perhaps for want of classes") from problem
         raise
 
 

@@ -74,7 +74,7 @@ def test_it_runs_on_a_text_task(bench: Bench, name: str) -> None:
 def test_it_says_that_it_needs_classes(bench: Bench, name: str) -> None:
     """At most the look at dev is paid for, with which some submissions begin."""
     lm = FakeTextLM.for_task(TASK, SHOTS, CALLS)
-    with pytest.raises(TextTaskError, match=f"Task {TASK.name} is a text task: .* no classes and no label words"):
+    with pytest.raises(TextTaskError, match=f"Task {TASK.name} is a text task, without classes and label words"):
         run(bench, name, lm)
     assert lm.meter.spent <= len(SHOTS.dev)
 
@@ -86,8 +86,8 @@ def test_the_check_tells_its_author(here: bool) -> None:
         check(FOLDER / "grips", {}, here=here, wall_s=60, calls=CALLS, track=load_track("mini-text"))
     *above, last = str(refused.value).strip().splitlines()
     assert last.startswith(
-        "harness.errors.TextTaskError: The solver raised IndexError: list index out of range. If it counts on classes "
-        "or label words, that is why. Task fake-text is a text task: its answer is text, and it has no classes and no "
+        "harness.errors.TextTaskError: The solver raised IndexError: list index out of range, perhaps for want of "
+        "classes. Task fake-text is a text task, without classes and label words; docs/text.md says "
     )
     assert any("named[-1]" in line for line in above)
 
