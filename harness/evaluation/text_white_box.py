@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from harness.blackbox.meter import rows_of
 from harness.blackbox.text_model import Decoding
 from harness.contract import TextTask
+from harness.errors import TextTaskError
 from harness.evaluation.text_cells import scored
 from harness.evaluation.white_box import Edit, WhiteBox, restoring
 from harness.lm.backbones import families
@@ -107,17 +108,17 @@ class TextWhiteBox(WhiteBox):
         """There are no label words.
 
         Raises:
-            ValueError: always.
+            TextTaskError: always.
         """
-        raise ValueError(f"task {self.task.name} is answered by text and has no label words; train by lm.fit")
+        raise TextTaskError(self.task.name, "Logits of label words were asked for; train by lm.fit")
 
     def predicted(self, texts: Sequence[Text], prompted: bool = False) -> FloatArray:  # noqa: ARG002
-        """There are no label words.
+        """There are no classes.
 
         Raises:
-            ValueError: always.
+            TextTaskError: always.
         """
-        raise ValueError(f"task {self.task.name} is answered by text and has no classes to predict; see lm.written")
+        raise TextTaskError(self.task.name, "Logits of label words were asked for; see lm.loss and lm.written")
 
     def loss(self, examples: Examples, prompted: bool = False) -> float:
         """Mean over texts of the negative log-likelihood by token of the first reference, without gradients.

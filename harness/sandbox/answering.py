@@ -6,7 +6,10 @@ in the error of an index or a division, far from the cause.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Generator, Iterable
+from pathlib import Path
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from harness.contract import Answer, TextTask
@@ -35,13 +38,13 @@ def offered(given: Any, offer: Callable[[Any], None], task: Task | TextTask | No
 
     Raises:
         SubmissionError: `tune` gave no iterator. The message says how to write it.
-        TextTaskError: on a text task, `tune` raised an error of its own that may come from reading label words. That
-            error is its cause.
+        TextTaskError: on a text task, an error in `tune` may come from reading label words. That error is its cause.
+            One that the submission itself raises, with its own reason, stays what it is.
     """
     try:
         return _offered(given, offer)
     except _OF_NOTHING as problem:
-        if isinstance(task, TextTask) and not isinstance(problem, HarnessError):
+        if isinstance(task, TextTask) and not isinstance(problem, HarnessError) and not _with_a_reason(problem, given):
             said = f"{type(problem).__name__}: {problem}".partition("\n")[0]
             raise TextTaskError(task.name, f"The solver raised {said}, perhaps for want of classes") from problem
         raise
@@ -60,6 +63,15 @@ def _offered(given: Any, offer: Callable[[Any], None]) -> str:
     for answer in given:
         offer(answer)
     return ""
+
+
+def _with_a_reason(problem: Exception, given: Any) -> bool:
+    """Whether a ``raise`` in the submission's own files has made this error."""
+    if not isinstance(given, GeneratorType):
+        return False
+    last = traceback.extract_tb(problem.__traceback__)[-1]
+    own = Path(last.filename).parent == Path(given.gi_code.co_filename).parent
+    return own and (last.line or "").startswith("raise")
 
 
 def _last(given: Generator[Any, None, Any], offer: Callable[[Any], None]) -> Any:
