@@ -1,12 +1,14 @@
 """The cost of a layer's parts on one CPU thread: products, fused operations, and attention by the length of texts.
 
     python benchmarks/bench_products.py
+    python benchmarks/bench_products.py --causal
 
 Times are processor time, the smallest of --repeats calls. `Linear` lays weights out once for oneDNN and fuses what
 follows a product; "as they are" is torch.nn.functional.linear. Attention is torch's own over 1,024 tokens in texts of
 one length, as it is and with the length rounded up to 16 and masked, which is what packing does. Last, all products of
 a layer of width 1,024: of one layer again and again, whose weights are in the cache then, and of 24 layers in turn, as
-in a pass.
+in a pass. With `--causal`, instead, the products of SmolLM2-135M in float32: those of a layer, and that with the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 SHAPES = ((384, 1024), (384, 2048), (1024, 1024), (1024, 2048), (1024, 4096))
 LENGTHS = (63, 64, 65, 72, 80, 95, 96)
 TOKENS, HEADS, HEAD = 1024, 16, 64
+CAUSAL = {"layer": ((960, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)), "vocabulary": ((49152, 576),)}
+CAUSAL_ROWS = (16, 64, 700, 2700)
 STACK, STACK_WIDTH, STACK_ROWS = 24, 1024, (512, 1024, 2048)
 
 
@@ -90,13 +94,34 @@ def layers(rows: int, count: int, repeats: int) -> float:
     return least_ms(through, repeats) / count
 
 
+def causal(shapes: tuple[tuple[int, int], ...], rows: int, repeats: int) -> tuple[float, float]:
+    """Milliseconds of float32 products of these weights (out, in): as they are, and laid out."""
+    found = [0.0, 0.0]
+    for out, given in shapes:
+        x, weight = torch.randn(rows, given), torch.randn(out, given)
+        laid_out = Linear(weight, None)
+        found[0] += least_ms(lambda x=x, weight=weight: F.linear(x, weight), repeats)  # type: ignore[misc]
+        found[1] += least_ms(lambda x=x, linear=laid_out: linear(x), repeats)  # type: ignore[misc]
+    return found[0], found[1]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--causal", action="store_true", help="the products of SmolLM2-135M alone")
+    given = parser.parse_args()
+    repeats = given.repeats
     torch.set_num_threads(1)
     with torch.inference_mode():
+        if given.causal:
+            print("rows | ms of the products: as they are, laid out | GFLOP/s of both")
+            for name, shapes in CAUSAL.items():
+                for rows in CAUSAL_ROWS[: 2 if name == "vocabulary" else None]:
+                    times = causal(shapes, rows, repeats)
+                    work = 2 * rows * sum(out * width for out, width in shapes)
+                    print(f"{name:10} {rows:5} | {'  '.join(f'{ms:6.2f} {work / ms / 1e6:4.0f}' for ms in times)}")
+            return
         print("ms; up: as it is, laid out, GELU alone, with GELU; down: as it is, laid out, addition alone, with it")
         for width, rows in SHAPES:
             found = products(width, rows, repeats)

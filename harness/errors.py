@@ -9,8 +9,10 @@
     │   └── AnswerError       an Answer that cannot be read or applied
     ├── FetchError            a model or data set that is neither staged nor to be had
     ├── ModelError            a language model that cannot be loaded or does not fit the request
-    │   └── DeviceMemoryError the device has too little memory for it
+    │   ├── DeviceMemoryError the device has too little memory for it
+    │   └── NoWeightsError    weights that the model does not have
     ├── QueryError            a query that is not valid; it costs nothing
+    │   └── TextTaskError     on a task whose answer is text, something that only classes have
     ├── BudgetExhausted       a query that does not fit into what is left; it costs nothing
     ├── ProtocolError         the other side of the socket does not keep to the wire format
     ├── SandboxError          an isolation that this machine cannot give, or that does not hold
@@ -70,8 +72,23 @@ class DeviceMemoryError(ModelError):
     """The device has too little memory for the computation. Nothing was retried in smaller parts."""
 
 
+class NoWeightsError(ModelError, ValueError):
+    """The model has no weights of a group. It is a `ValueError`, too, as the contract has always said."""
+
+
 class QueryError(HarnessError):
     """A query is malformed. It was not charged."""
+
+
+class TextTaskError(QueryError):
+    """A solver needs classes, and the answer of its task is text: there are no label words to read or to hand over."""
+
+    def __init__(self, task: str, fact: str) -> None:
+        """Say what happened, and on which task."""
+        super().__init__(
+            f"{fact}. Task {task} is a text task, without classes and label words; docs/text.md says which submissions "
+            "run there, and what else to ask"
+        )
 
 
 class ProtocolError(HarnessError):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from operator import index
 
 from harness.contract import Budget
 from harness.errors import BudgetExhausted, QueryError
+
+
+def rows_of(tokens: int, row_tokens: int | None) -> int:
+    """Rows that a text of so many tokens fills: at least one, and one where a row has no size."""
+    return 1 if row_tokens is None else max(1, math.ceil(tokens / row_tokens))
 
 
 class Meter:

@@ -16,10 +16,12 @@ from harness.blackbox import defence, limits, wire
 from harness.blackbox.answer_price import check_price, price
 from harness.blackbox.answered import FLOAT_BYTES, Answered, ledger_row, nominal_up
 from harness.blackbox.lock import waited_s
+from harness.blackbox.meter import rows_of
 from harness.blackbox.projection import check_space
+from harness.blackbox.query import OF_NO_WORDS
 from harness.blackbox.weights import check_weights
 from harness.contract import Weights
-from harness.errors import AnswerError, QueryError
+from harness.errors import AnswerError, QueryError, TextTaskError
 from harness.solving import answers
 from harness.tracks.defences import Defences
 from harness.tracks.limits import AnswerLimits
@@ -83,7 +85,7 @@ class PricedModel:
 
         Raises:
             BudgetExhausted: it does not fit into what is left; nothing was charged.
-            QueryError: it is malformed or too large; nothing was charged.
+            QueryError: it is malformed or too large; nothing was charged. Of no words on a text task, `TextTaskError`.
             ModelError: the model failed; nothing was charged.
             TimeoutError: the time ended while it was computed (`harness.blackbox.checkpoints`); nothing was charged.
             StoreError: the answer could not be made durable, and must not be sent.
@@ -91,10 +93,7 @@ class PricedModel:
         started, waited = time.perf_counter(), waited_s()
         template, words = query.wording(self.task)
         if self.text is not None and not words:
-            raise QueryError(
-                "0 words, and a task whose answer is text has no label words; name words and a template with {mask}, "
-                "or ask for the likelihood of targets (score) or for texts (generate)"
-            )
+            raise TextTaskError(self.task.name, OF_NO_WORDS)
         self.lm.check(query.prompts)
         self.check_weights(query.prompts)
         self.lm.check_features(query.features)
@@ -163,7 +162,7 @@ class PricedModel:
             bare = self.lm.text_set(self.task.template, (("",) * self.task.fields,))
             free = bare.sizes[0][1]
         tokens = (own + max(0, template - free) for own, template in encoded.sizes)
-        return sum(max(1, math.ceil(each / self.row_tokens)) for each in tokens)
+        return sum(rows_of(each, self.row_tokens) for each in tokens)
 
     def check_texts(self, texts: Sequence[Text], declared: int = 0) -> int:
         """Refuse texts that no query may ask about, and return their size in characters.

@@ -16,11 +16,12 @@ import numpy as np
 
 from harness.blackbox import wire
 from harness.blackbox.client import Asking, RemoteBlackBox, computed
+from harness.blackbox.query import OF_NO_WORDS
 from harness.blackbox.text_model import Decoding
 from harness.blackbox.text_query import TextQuery
 from harness.blackbox.weights import soft
 from harness.contract import Budget, Coordinates, Generated, Likelihoods
-from harness.errors import ProtocolError, QueryError
+from harness.errors import ProtocolError, QueryError, TextTaskError
 
 if TYPE_CHECKING:
     import socket
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from harness.contract import FloatArray, Mode, ModelInfo, Prompts, Shots, Text, TextTask
+    from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, Prompts, Shots, Text, TextTask
 
 _NEVER = 1e-7
 """Smallest probability that a text's reference is not said, so that its logarithm is finite."""
@@ -77,6 +78,8 @@ class AskingText(Asking):
     ) -> FloatArray:
         """See `BlackBox`; without `words`, those of the two classes of this module: (candidates, texts, 2)."""
         if words is not None:
+            if not words:
+                raise TextTaskError(self._text_task.name, OF_NO_WORDS)
             return super().logits(prompts, texts, template, words, normalize)
         asked = TextQuery.score(prompts, texts, [""] * len(texts), template).query.texts
         unknown = [text for text in asked if text not in self._said]
@@ -88,6 +91,24 @@ class AskingText(Asking):
         likely = self.score(prompts, texts, [self._said[text] for text in asked], template).means
         p = np.exp(likely)
         return np.stack([likely, np.log(np.maximum(1 - p, _NEVER))], axis=-1).astype(np.float32)
+
+    def outputs(
+        self,
+        prompts: Prompts | None,
+        texts: Sequence[Text],
+        template: str | None = None,
+        words: Sequence[str] | None = None,
+        features: FeatureKind = "mask",
+        normalize: bool = False,
+    ) -> Outputs:
+        """See `BlackBox`. Hidden states are given beside label words alone, so words are named, and ``{mask}``.
+
+        Raises:
+            TextTaskError: there are no words.
+        """
+        if not words:
+            raise TextTaskError(self._text_task.name, OF_NO_WORDS)
+        return super().outputs(prompts, texts, template, words, features, normalize)
 
     @abstractmethod
     def _score(self, asked: TextQuery) -> wire.Scored:

@@ -17,6 +17,7 @@ from harness.blackbox.answer_price import AnswerPrice, check_price, drawn_for, p
 from harness.blackbox.answered import FLOAT_BYTES, TOKEN_BYTES, Answered, ledger_row, nominal_up
 from harness.blackbox.defence import Seen, asked_of_texts
 from harness.blackbox.lock import waited_s
+from harness.blackbox.meter import rows_of
 from harness.blackbox.projection import LARGEST_BYTES
 from harness.blackbox.weights import check_weights, soft
 from harness.contract import Prompt, Weights
@@ -150,7 +151,7 @@ class TextPricing:
             check_weights(prompts, self.lm.weight_count, self.direction_bytes)
 
     def _rows(self, tokens: int) -> int:
-        return 1 if self.row_tokens is None else max(1, math.ceil(tokens / self.row_tokens))
+        return rows_of(tokens, self.row_tokens)
 
     def check_offered(self, answer: Answer, texts: Sequence[Text], most: AnswerLimits) -> None:
         """Refuse an answer that could not be applied.

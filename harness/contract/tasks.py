@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.contract.arrays import IntArray, Metric, Text, WeightGroup, WidthFrom
+from harness.errors import NoWeightsError
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class ModelInfo:
             The number of parameters that a candidate can change.
 
         Raises:
-            ValueError: nothing is published about the group in these layers.
+            NoWeightsError: nothing is published about the group in these layers. It is a `ValueError`.
 
         Example:
             ``lm.info.weight_count("biases", (3, 4, 5))``
@@ -119,7 +120,7 @@ class ModelInfo:
             The root mean square, over all layers together.
 
         Raises:
-            ValueError: nothing is published about the group in these layers.
+            NoWeightsError: nothing is published about the group in these layers. It is a `ValueError`.
 
         Example:
             ``WeightSpace("norms", 50, 0.1 * lm.info.weight_rms("norms"), seed=1)``
@@ -132,7 +133,12 @@ class ModelInfo:
         wanted = layers or ((-1,) if group == "all" else tuple(range(self.layers)))
         found = [facts for facts in self.weights if facts.group == group and facts.layer in wanted]
         if len(found) < len(wanted) or not any(facts.parameters for facts in found):
-            raise ValueError(f"{self.name}: no weights of group {group!r} are published for layers {layers or 'all'}")
+            others = {facts.group for facts in self.weights if facts.parameters and facts.layer in (*wanted, -1)}
+            raise NoWeightsError(
+                f"{self.name}: no weights of group {group!r} are published for layers "
+                f"{', '.join(map(str, layers)) or 'all'}. Take {' or '.join(sorted(others)) or 'soft prompts'}, or "
+                "another model"
+            )
         return found
 
     def widths(self, width_from: WidthFrom = "hidden") -> tuple[float, ...]:

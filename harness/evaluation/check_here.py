@@ -66,7 +66,7 @@ def _tune(found: Submission, trial: Trial, session: Session, budget: Budget) -> 
         tuning.config = values
         rng = np.random.default_rng(trial.seed)
         try:
-            tuning.detail = answering.offered(solver.tune(lm, task, trial.shots, rng, solver.config), lm.offer)
+            tuning.detail = answering.offered(solver.tune(lm, task, trial.shots, rng, solver.config), lm.offer, task)
             tuning.end = "returned"
         except (BudgetExhausted, EnoughError):
             tuning.end = "budget"

@@ -293,9 +293,9 @@ def run_reference(
     shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
     begun = _begun(cell, shots, lm)
     before = time.perf_counter()
-    until = time.monotonic() + cell.limits.wall_s
+    until, size = time.monotonic() + cell.limits.wall_s, cell.spec.tokens_of_a_row
     if isinstance(task, TextTask):
-        white: white_box.WhiteBox = text_white_box.TextWhiteBox(lm, task, shots.train.texts, until)
+        white: white_box.WhiteBox = text_white_box.TextWhiteBox(lm, task, shots.train.texts, until, size)
     else:
         white = white_box.WhiteBox(lm, task, shots.train.texts, until)
     white.most_forwards = calls * len(shots.train) if calls else white.most_forwards

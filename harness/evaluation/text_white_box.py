@@ -4,6 +4,9 @@ A reference that trains by `WhiteBox.fit` runs here as it is. A step lowers the 
 log-likelihood of a text's first reference by token, which is the loss that solvers for classes have on a text task
 (`harness.blackbox.text_client`). Dev is judged by the same loss. The last model writes as an answer of the black box
 does: greedily, with the task's stops and limit.
+
+Forward passes are counted in the rows of a submission's queries: a text counts as many as its own tokens and those of
+its target, or those that are written, fill.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from harness.blackbox.meter import rows_of
 from harness.blackbox.text_model import Decoding
 from harness.contract import TextTask
+from harness.errors import TextTaskError
 from harness.evaluation.text_cells import scored
 from harness.evaluation.white_box import Edit, WhiteBox, restoring
 from harness.lm.backbones import families
@@ -58,15 +63,22 @@ class TextWhiteBox(WhiteBox):
 
     task: TextTask
 
-    def __init__(self, lm: LanguageModel, task: TextTask, texts: Sequence[Text], deadline: float = np.inf) -> None:
-        """Copy the model; see `WhiteBox`.
+    def __init__(
+        self,
+        lm: LanguageModel,
+        task: TextTask,
+        texts: Sequence[Text],
+        deadline: float = np.inf,
+        row_tokens: int | None = None,
+    ) -> None:
+        """Copy the model; see `WhiteBox`. A row has `row_tokens` tokens; None where a text is one row.
 
         Raises:
             ModelError: the model is no causal one of this process.
         """
         text_model(lm)  # refuses a model that does not write
         super().__init__(lm, task, texts, deadline)
-        self._text = Generation(lm)
+        self._text, self._row_tokens = Generation(lm), row_tokens
         self._targets: dict[str, tuple[int, ...]] = {}
         self._read_before: dict[Edit, torch.Tensor] | None = None
         """Of each edit the inputs of its layer so far, while texts are written; None while they are read at once."""
@@ -96,17 +108,17 @@ class TextWhiteBox(WhiteBox):
         """There are no label words.
 
         Raises:
-            ValueError: always.
+            TextTaskError: always.
         """
-        raise ValueError(f"task {self.task.name} is answered by text and has no label words; train by lm.fit")
+        raise TextTaskError(self.task.name, "Logits of label words were asked for; train by lm.fit")
 
     def predicted(self, texts: Sequence[Text], prompted: bool = False) -> FloatArray:  # noqa: ARG002
-        """There are no label words.
+        """There are no classes.
 
         Raises:
-            ValueError: always.
+            TextTaskError: always.
         """
-        raise ValueError(f"task {self.task.name} is answered by text and has no classes to predict; see lm.written")
+        raise TextTaskError(self.task.name, "Logits of label words were asked for; see lm.loss and lm.written")
 
     def loss(self, examples: Examples, prompted: bool = False) -> float:
         """Mean over texts of the negative log-likelihood by token of the first reference, without gradients.
@@ -143,10 +155,11 @@ class TextWhiteBox(WhiteBox):
         how, found = Decoding(self.task.most_tokens, self.task.stop), [""] * len(texts)
         with torch.inference_mode():
             for chosen in self._together(texts, prompted):
-                batch = self.batch([texts[i] for i in chosen], prompted)
+                some = [texts[i] for i in chosen]
+                batch, sizes = self.batch(some, prompted), [each.text for each in self._tokens_of(some, prompted)]
                 asked = f"{len(chosen)} texts x {batch.ids.shape[1]} tokens and what is written after them"
                 with memory_for(asked, _NOTHING_SMALLER):
-                    for i, ids in zip(chosen, self._write(batch, how), strict=True):
+                    for i, ids in zip(chosen, self._write(batch, sizes, how), strict=True):
                         found[i] = self.task.output(self._text.text(ids))
         return tuple(found)
 
@@ -156,9 +169,8 @@ class TextWhiteBox(WhiteBox):
         A new token comes behind the pad tokens of its batch. They are masked, but a window of the last n tokens counts
         them. The families of the fast path have no window that is shorter than an input.
         """
-        mode, together = self.mode if prompted else None, isinstance(self._lm.backbone, DecoderBackbone)
-        self.batch(texts, prompted)  # tokenises what is new
-        sizes = [len(self._encoded[mode, text].ids) for text in texts]
+        together = isinstance(self._lm.backbone, DecoderBackbone)
+        sizes = [len(each.ids) for each in self._tokens_of(texts, prompted)]
         chosen: list[int] = []
         for i in sorted(range(len(texts)), key=lambda i: (sizes[i], i)):
             if chosen and (len(chosen) == _TEXTS_AT_ONCE or not (together or sizes[i] == sizes[chosen[0]])):
@@ -168,21 +180,30 @@ class TextWhiteBox(WhiteBox):
         if chosen:
             yield chosen
 
-    def _write(self, batch: Batch, how: Decoding) -> list[list[int]]:
-        """The tokens that are written after each text of a batch."""
+    def _write(self, batch: Batch, sizes: list[int], how: Decoding) -> list[list[int]]:
+        """The tokens that are written after each text of a batch; `sizes` are the tokens of the texts alone.
+
+        Raises:
+            OutOfForwardsError: the budget does not cover the next ones.
+        """
         outputs: list[list[int]] = [[] for _ in batch.ids]
+        going = list(range(len(outputs)))
+        self._count(sum(map(self._rows, sizes)))
         ids, positions, mask = batch.ids, batch.positions, batch.mask.long()
         last, past, self._read_before = batch.read[:, :1], None, {}
         end = positions.gather(1, last)  # (texts, 1), the position of each last token
         try:
             while True:
+                so_far = [sizes[n] + len(outputs[n]) for n in going]
+                self._count(sum(self._rows(tokens + 1) - self._rows(tokens) for tokens in so_far))
                 states, past = families.following(self.module, ids, positions, mask, past)
                 state = states.gather(1, last[:, :, None].expand(-1, -1, states.shape[2]))[:, 0]
                 token = families.head(self.module, state).argmax(dim=-1)
-                for output, each in zip(outputs, token.tolist(), strict=True):
-                    if not (output and self._text.ends(output, how)):
-                        output.append(each)
-                if all(self._text.ends(output, how) for output in outputs):
+                chosen = token.tolist()
+                for n in going:
+                    outputs[n].append(chosen[n])
+                going = [n for n in going if not self._text.ends(outputs[n], how)]
+                if not going:
                     return outputs
                 ids, end = token[:, None], end + 1
                 positions, last = end, torch.zeros_like(last)
@@ -201,14 +222,22 @@ class TextWhiteBox(WhiteBox):
                 (self._targets[target],) = self._text.target_ids([target])
         return [self._targets[target] for target in wanted]
 
+    def _rows(self, tokens: int) -> int:
+        return rows_of(tokens, self._row_tokens)
+
+    def _price(self, examples: Examples, rows: IntArray, prompted: bool) -> int:
+        """Rows of one forward pass of some examples with their targets, as `TextBlackBox.score` prices them."""
+        encoded = self._tokens_of([examples.texts[i] for i in rows], prompted)
+        targets = self._ids(examples, rows)
+        return sum(self._rows(each.text + len(ids)) for each, ids in zip(encoded, targets, strict=True))
+
     def _batch_of(self, train: Examples, rows: IntArray, prompted: bool) -> Batch:
-        """Texts with their targets behind them; what is read is where each token of a target is foretold."""
-        mode, targets = self.mode if prompted else None, self._ids(train, rows)
-        texts = tuple(train.texts[i] for i in rows)
-        self.batch(texts, prompted)  # tokenises what is new
-        encoded = [self._encoded[mode, text] for text in texts]
+        """Texts with their targets behind them, counted; what is read is where each token of a target is foretold."""
+        self._count(self._price(train, rows, prompted))
+        targets, encoded = self._ids(train, rows), self._tokens_of([train.texts[i] for i in rows], prompted)
         batch = self._lm.batch(
-            [replace(e, ids=(*e.ids, *ids[:-1])) for e, ids in zip(encoded, targets, strict=True)], mode
+            [replace(e, ids=(*e.ids, *ids[:-1])) for e, ids in zip(encoded, targets, strict=True)],
+            self.mode if prompted else None,
         )
         sizes = torch.tensor([len(ids) for ids in targets])[:, None]
         place = torch.arange(int(sizes.max())).minimum(sizes - 1).to(batch.read.device)
@@ -216,7 +245,6 @@ class TextWhiteBox(WhiteBox):
 
     def _scores(self, batch: Batch) -> torch.Tensor:
         """Logits of the vocabulary at each token of the targets: (texts, tokens, vocabulary)."""
-        self._count(len(batch.ids))
         return families.head(self.module, families.states(self.module, batch))
 
     def _loss(self, scores: torch.Tensor, _batch: Batch, train: Examples, rows: IntArray) -> torch.Tensor:

@@ -82,7 +82,7 @@ def train(
 
     with seeded(lm.device, seed), fast_products():
         try:
-            answering.offered(solver.tune(lm, task, shots, np.random.default_rng(seed), solver.config), offer)
+            answering.offered(solver.tune(lm, task, shots, np.random.default_rng(seed), solver.config), offer, task)
         except OutOfTimeError:
             ended = "timeout"
         except OutOfForwardsError:

@@ -112,7 +112,8 @@ class WhiteBox:
         """The position of a prompt: on p0's tokens, or before the text."""
         self._encoded: dict[tuple[Mode | None, Text], Encoded] = {}
         self.forwards = 0
-        """Rows that were forwarded; one whose gradient was taken counts as `BACKWARD`."""
+        """Rows that were forwarded; one whose gradient was taken counts as `BACKWARD`. A text is one row, however long;
+        `TextWhiteBox` says what it is on a text task."""
         self.most_forwards: float = np.inf
         """The budget of them."""
         self.logged: list[tuple[int, dict[str, float]]] = []
@@ -142,11 +143,15 @@ class WhiteBox:
 
     def batch(self, texts: Sequence[Text], prompted: bool = False) -> Batch:
         """Texts in the task's template as tensors, padded to the longest; with p0's tokens if `prompted`."""
+        return self._lm.batch(self._tokens_of(texts, prompted), self.mode if prompted else None)
+
+    def _tokens_of(self, texts: Sequence[Text], prompted: bool) -> list[Encoded]:
+        """Texts in the task's template, each tokenised once."""
         mode = self.mode if prompted else None
         new = tuple(dict.fromkeys(text for text in texts if (mode, text) not in self._encoded))
         if new:
             self._encoded |= {(mode, text): each for text, each in zip(new, self._read(new, mode), strict=True)}
-        return self._lm.batch([self._encoded[mode, text] for text in texts], mode)
+        return [self._encoded[mode, text] for text in texts]
 
     def _read(self, texts: tuple[Text, ...], mode: Mode | None) -> Sequence[Encoded]:
         """Texts in the task's template, tokenised, with room for a prompt of `mode`."""
@@ -161,16 +166,20 @@ class WhiteBox:
         self._count(len(batch.ids))
         return families.head(self.module, families.states(self.module, batch)[:, 0])[:, self._words]
 
-    def _count(self, texts: int) -> None:
-        """Count the forward passes of a batch before it is computed.
+    def _count(self, rows: int) -> None:
+        """Count the forward passes of the rows of a batch before it is computed.
 
         Raises:
             OutOfForwardsError: the budget does not cover them.
         """
-        rows = texts * (BACKWARD if torch.is_grad_enabled() else 1)
-        if self.forwards + rows > self.most_forwards:
+        forwards = rows * (BACKWARD if torch.is_grad_enabled() else 1)
+        if self.forwards + forwards > self.most_forwards:
             raise OutOfForwardsError
-        self.forwards += rows
+        self.forwards += forwards
+
+    def _price(self, _examples: Examples, rows: IntArray, _prompted: bool) -> int:
+        """Rows of one forward pass of some examples: one for each."""
+        return len(rows)
 
     def predicted(self, texts: Sequence[Text], prompted: bool = False) -> FloatArray:
         """Label-word logits (texts, words) in evaluation mode, without gradients; similar lengths share a batch."""
@@ -211,6 +220,7 @@ class WhiteBox:
         adam = torch.optim.Adam(parameters, lr=recipe.eta)
         yield self._predictor(parameters, prompted, {})
         best, steps, looked, better = (-np.inf, -np.inf), 0, 0, 0
+        look = self._price(shots.dev, np.arange(len(shots.dev)), prompted)
         for epoch in range(recipe.epochs):
             losses = []
             order = rng.permutation(len(shots.train))
@@ -218,7 +228,8 @@ class WhiteBox:
                 if time.monotonic() > self.deadline:
                     raise OutOfTimeError
                 rows = order[start : start + recipe.batch]
-                if self.forwards + BACKWARD * len(rows) + len(shots.dev) > self.most_forwards:
+                step = BACKWARD * self._price(shots.train, rows, prompted)
+                if self.forwards + step + look > self.most_forwards:
                     yield from self._last_look(parameters, shots, prompted, best if steps > looked else None)
                     raise OutOfForwardsError
                 losses.append(self._step(adam, shots.train, rows, prompted))

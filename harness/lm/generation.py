@@ -140,18 +140,23 @@ class Generation:
             if not isinstance(prompts, Weights):
                 return self._generate(prompts, texts, how, go_on)
 
+            def cut() -> bool:
+                return any(part.cut for part in parts)  # what does not fit into the budget ends all writing
+
             def written(soft: SoftPrompts | None, _count: int) -> None:
                 first = sum(len(part.texts) for part in parts)
-                cut = any(part.cut for part in parts)  # what does not fit into the budget ends all writing
 
                 def goes_on(numbers: Sequence[int]) -> bool:
-                    return not cut and go_on([first * len(texts) + n for n in numbers])
+                    return go_on([first * len(texts) + n for n in numbers])
 
                 parts.append(self._generate(soft, texts, how, goes_on, first))
 
-            tuner.one_by_one(prompts, written)
-        rows = tuple(row for part in parts for row in part.texts)
-        return Generated(rows, np.concatenate([part.tokens for part in parts]), any(part.cut for part in parts))
+            tuner.one_by_one(prompts, written, lambda: not cut())
+        rows = [row for part in parts for row in part.texts]
+        tokens = np.zeros((len(prompts), len(texts)), dtype=np.int64)  # 0 of those that were not begun
+        tokens[: len(rows)] = np.concatenate([part.tokens for part in parts])
+        rows += [("",) * len(texts)] * (len(prompts) - len(rows))
+        return Generated(tuple(rows), tokens, cut())
 
     def _generate(
         self,

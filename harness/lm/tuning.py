@@ -14,7 +14,7 @@ import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import repeat
+from itertools import repeat, takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -87,9 +87,10 @@ class Tuner:
         if not self._backbone.changeable:
             raise QueryError("weights cannot be changed where ONNX Runtime computes; take --backend torch")
         if space.group == "adapter" and not self._backbone.takes_edits:
+            has = {each.group for each in self.facts}
             raise QueryError(
                 f"no adapter in a model of type {self._model.config.model_type} here: only the packed path of BERT and "
-                "its kin has one. Take lora, biases or norms"
+                f"its kin has one. Take {' or '.join(['lora', *(each for each in ('biases', 'norms') if each in has)])}"
             )
         return sum(slot.size for slot in self._of(space))
 
@@ -143,21 +144,31 @@ class Tuner:
 
             return _joined(self._one_by_one(weights, others, each))
 
-    def one_by_one(self, weights: Weights, run: Callable[[SoftPrompts | None, int], T]) -> list[T]:
+    def one_by_one(
+        self,
+        weights: Weights,
+        run: Callable[[SoftPrompts | None, int], T],
+        goes_on: Callable[[], bool] = lambda: True,
+    ) -> list[T]:
         """What `run` gives while each candidate's change is in the model.
 
         Args:
             weights: candidates.
             run: gets the soft prompts with which the changed model is computed, and how many they are.
+            goes_on: asked before each change; where it says no, this change and all after it are left out.
 
         Returns:
-            One result for each change.
+            One result for each change that was in the model.
         """
         with torch.no_grad():
-            return self._one_by_one(weights, weights.parts, lambda _k, prompts, count: run(prompts, count))
+            return self._one_by_one(weights, weights.parts, lambda _k, prompts, count: run(prompts, count), goes_on)
 
     def _one_by_one(
-        self, weights: Weights, parts: Sequence[Weights], run: Callable[[int, SoftPrompts | None, int], T]
+        self,
+        weights: Weights,
+        parts: Sequence[Weights],
+        run: Callable[[int, SoftPrompts | None, int], T],
+        goes_on: Callable[[], bool] = lambda: True,
     ) -> list[T]:
         """What `run` gives while the changes of some parts of each candidate are in the model."""
         count, found = max(len(part.z) for part in weights.parts), list[T]()
@@ -166,8 +177,8 @@ class Tuner:
                 self._for_each(part, count, sum(part.space == before.space for before in parts[:n]))
                 for n, part in enumerate(parts)
             ]
-            for k, changes in enumerate(zip(*each, strict=True)):
-                with write(changes):
+            for k in takewhile(lambda _k: goes_on(), range(count)):
+                with write([next(changes) for changes in each]):
                     found += [run(k, prompts, candidates) for prompts, candidates in _prompts_of(weights, k, count)]
         return found
 

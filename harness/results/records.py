@@ -276,7 +276,8 @@ class CellRecord:
     """Of a text task what the answers wrote; None on another task, and where no answer was applied."""
     forwards: int | None = None
     """Of a white-box reference the rows that it forwarded, of which one whose gradient was taken counts as three; None
-    of others, where `rows_spent` says it, and in cells from before this count."""
+    of others, where `rows_spent` says it, and in cells from before this count. On a text task a long text is several
+    rows, as in a query; in cells of text tasks from before that, it is one."""
     # A field that a later version adds stands here, last, with the default that older cells have.
 
     @property

@@ -89,7 +89,7 @@ def _run(sock: socket.socket, job: wire.Job, packages: Sequence[str]) -> wire.Fi
             {field.name: _plain(getattr(solver.config, field.name)) for field in dataclasses.fields(solver.config)}
         )
         given = solver.tune(lm, task, shots, np.random.default_rng(job.seed), solver.config)
-        ended = answering.offered(given, lm.offer)
+        ended = answering.offered(given, lm.offer, task)
     except BudgetExhausted as end:
         return wire.Finished("budget", str(end))
     except AnswerError as problem:

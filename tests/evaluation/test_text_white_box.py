@@ -5,18 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 import tiny_causal
 import torch
 from evaluating import Watcher
 
+from harness.blackbox.meter import Meter
+from harness.blackbox.text_model import Decoding
+from harness.blackbox.text_pricing import TextPricing
+from harness.blackbox.text_query import TextQuery
 from harness.contract import Answer, Member, Prompt, TextTask
+from harness.errors import TextTaskError
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.run import Evaluation
 from harness.evaluation.text_cells import scored, write
 from harness.evaluation.text_white_box import TextWhiteBox
-from harness.evaluation.white_box import Recipe
+from harness.evaluation.white_box import OutOfForwardsError, Recipe
 from harness.leaderboard.rank import rank
 from harness.lm.generation import text_model
 from harness.results.audit import audit
@@ -88,6 +94,81 @@ def test_a_trained_prompt_writes_what_the_black_box_writes_with_its_values(evalu
     assert outputs == given[-1].write(texts)  # the values were put back
 
 
+def prices(evaluation: Evaluation, task: TextTask, row_tokens: int | None) -> TextPricing:
+    """What a submission pays."""
+    return TextPricing(evaluation.lm, text_model(evaluation.lm), task, 1 << 20, row_tokens)
+
+
+def test_forward_passes_are_counted_in_the_rows_that_a_submission_pays(evaluation: Evaluation) -> None:
+    """Of texts that fill their rows to the last token, and of those that are a token longer."""
+    _, task, shots, _ = opened(evaluation)
+    model, train, dev = text_model(evaluation.lm), shots.train, shots.dev
+    targets = model.target_ids(task.targets(train))
+    own = [size for size, _ in model.encode(task.template, train.texts, None, task.most_tokens).sizes]
+    tokens = own[0] + len(targets[0])
+    for size, first in ((None, 1), (tokens, 1), (tokens - 1, 2), (tokens // 2, 2 + tokens % 2), (1, tokens)):
+        white = TextWhiteBox(evaluation.lm, task, train.texts, row_tokens=size)  # type: ignore[arg-type]
+        paid, looked = (prices(evaluation, task, size).score_rows(x.texts, task.targets(x)) for x in (train, dev))
+        assert paid[0] == first
+        assert white.loss(train, prompted=True) > 0
+        assert white.forwards == sum(paid)
+        white.forwards = 0
+        parameters = list(white.module.parameters())
+        list(white.fit(parameters, shots, np.random.default_rng(0), Recipe(1e-3, 2, 3, 1000)))
+        assert white.forwards == 3 * 3 * sum(paid) + sum(looked)
+
+
+def test_what_a_reference_writes_is_counted_as_a_submission_pays_for_it(evaluation: Evaluation) -> None:
+    _, task, shots, cell = opened(evaluation)
+    texts, size, how = load_test(cell.file, cell.source).texts[:6], 8, Decoding(task.most_tokens, task.stop)
+    white = TextWhiteBox(evaluation.lm, task, shots.train.texts, row_tokens=size)  # type: ignore[arg-type]
+    model, meter = text_model(evaluation.lm), Meter(1000, len(texts))
+    query = TextQuery.generate(None, texts, None, how)
+    prices(evaluation, task, size).answer(query, b"", meter, lambda _answered: None)
+    outputs = white.written(texts)
+    assert white.forwards == meter.spent
+    assert outputs == tuple(map(task.output, model.generate(  # type: ignore[arg-type]
+        None, model.encode(task.template, texts, None, task.most_tokens), how, lambda _numbers: True
+    ).texts[0]))  # fmt: skip
+    for budget in (meter.spent - 1, len(texts) - 1, 0):
+        white.forwards, white.most_forwards = 0, budget
+        with pytest.raises(OutOfForwardsError):
+            white.written(texts)
+        assert white.forwards <= budget
+
+
+@pytest.mark.parametrize("budget", [0, 10, 25, 40, 90])
+def test_training_on_long_texts_ends_within_the_budget_and_with_a_look(evaluation: Evaluation, budget: int) -> None:
+    _, task, shots, _ = opened(evaluation)
+    white = TextWhiteBox(evaluation.lm, task, shots.train.texts, row_tokens=16)  # type: ignore[arg-type]
+    white.most_forwards = budget
+    fit = white.fit(list(white.module.parameters()), shots, np.random.default_rng(0), Recipe(1e-3, 2, 1000, 10**6))
+    with pytest.raises(OutOfForwardsError):
+        list(fit)
+    look = sum(prices(evaluation, task, 16).score_rows(shots.dev.texts, task.targets(shots.dev)))
+    assert white.forwards <= budget
+    assert look > len(shots.dev)
+    assert white.forwards == 0 or white.forwards >= look
+
+
+def test_a_cell_keeps_the_count_in_the_rows_of_its_track(track: Path) -> None:
+    store, counts = Store("sqlite://"), list[int]()
+    for size in (None, 16):
+        made = load_track(str(track))
+        spec = msgspec.structs.replace(made.tasks["plain"], row_tokens=size or msgspec.UNSET)
+        changed = msgspec.structs.replace(made, tasks=made.tasks | {"plain": spec})
+        evaluation = Evaluation(changed, Overrides(tasks=("plain",), splits=(1,), white_box=True), store)
+        run = evaluation.run(find(SUBMISSIONS / "prompt_tuning"), FEW | {"forwards": "20"}, Watcher())
+        (cell,) = store.cells(run)
+        assert cell.record.forwards is not None
+        assert cell.record.forwards <= cell.record.rows_total == 20 * 4
+        assert [rows for rows, _ in cell.record.history] == sorted(rows for rows, _ in cell.record.history)
+        counts.append(cell.record.forwards)
+    assert counts[0] != counts[1]
+    assert audit(store).findings == ()
+    store.close()
+
+
 def _parameters(writer: Any) -> list[torch.nn.Parameter]:
     restore = next(c.cell_contents for c in writer.write.__closure__ if callable(c.cell_contents))
     found = [cell.cell_contents for cell in restore.__closure__]
@@ -154,12 +235,13 @@ def test_a_reference_that_this_model_cannot_have_says_so(track: Path, name: str,
     run = evaluation.run(find(SUBMISSIONS / name), {}, Watcher())
     (cell,) = store.cells(run)
     assert cell.status == "crashed"
-    assert reason in cell.record.detail
+    assert reason in cell.record.detail.splitlines()[-1]
+    assert "text task" not in cell.record.detail  # its own reason is the whole of it
     store.close()
 
 
 def test_what_needs_label_words_says_so(evaluation: Evaluation) -> None:
     white, _, shots, _ = opened(evaluation)
     for asked in (lambda: white.predicted(shots.dev.texts), lambda: white.logits(white.batch(shots.dev.texts))):
-        with pytest.raises(ValueError, match="task plain is answered by text"):
+        with pytest.raises(TextTaskError, match="Task plain is a text task"):
             asked()

@@ -158,8 +158,8 @@ def test_what_is_refused_costs_nothing(lm: LanguageModel) -> None:
         (lambda: box.generate(None, TEXTS, seed=-1), "cannot be sent"),
         (lambda: box.generate(None, TEXTS, most_tokens=0), "cannot be sent"),
         (lambda: box.generate(Prompt(np.zeros((1, 1, 9, WIDTH), np.float32)), TEXTS), "prompt of shape"),
-        (lambda: box.logits(None, TEXTS, words=()), "0 words, and a task whose answer is text has no label words"),
-        (lambda: box.outputs(None, TEXTS), "0 words, and a task whose answer is text has no label words"),
+        (lambda: box.logits(None, TEXTS, words=()), "at 0 label words were asked for, .* Task films is a text task"),
+        (lambda: box.outputs(None, TEXTS), "at 0 label words were asked for, .* Task films is a text task"),
     ):
         with pytest.raises(QueryError, match=message):
             wrong()

@@ -16,6 +16,7 @@ from harness.contract import Answer, Prompt, Weights, WeightSpace
 from harness.errors import AnswerError, QueryError
 from harness.lm.generation import text_model
 from harness.lm.load import load_model
+from harness.lm.tuning import Tuner
 from harness.solving import answers
 from harness.solving.losses import cross_entropy
 from harness.tracks.track import ModelSpec, PromptSpec
@@ -160,6 +161,37 @@ def test_writing_ends_where_the_budget_does(llama: LanguageModel, more: int) -> 
     assert cut.cut == (cut.tokens.sum() < whole.tokens.sum())
     if cut.tokens[0].sum() < whole.tokens[0].sum():
         assert not cut.tokens[1].sum()
+
+
+@pytest.mark.parametrize("beside", [None, prompt(1), prompt(5)], ids=["alone", "one prompt", "a prompt each"])
+@pytest.mark.parametrize("steps", [0, 2, 8])
+def test_no_change_is_put_in_once_writing_was_cut(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, steps: int, beside: Prompt | None
+) -> None:
+    """Whether it ends within the first candidate or the second; the three behind them have no output."""
+    asked = LORA.at(np.random.default_rng(4).normal(size=(5, 3)), beside)
+    put, steps_left = list[int](), iter(range(steps))
+    original = Tuner._write
+
+    def watched(*given: Any) -> None:
+        put.append(1)
+        original(*given)
+
+    monkeypatch.setattr(Tuner, "_write", watched)
+    model = text_model(lm)
+    encoded = model.encode(TASK.template, TEXTS, None if beside is None else "add", 6)
+    whole = model.generate(asked, encoded, Decoding(6), lambda _numbers: True)
+    assert len(put) == 5
+    put.clear()
+    cut = model.generate(asked, encoded, Decoding(6), lambda _numbers: next(steps_left, None) is not None)
+    assert len(put) == (2 if steps == 8 else 1)
+    assert cut.cut
+    assert cut.tokens.shape == whole.tokens.shape == (5, 4)
+    assert [len(row) for row in cut.texts] == [4] * 5
+    assert (cut.tokens[len(put) :] == 0).all()
+    assert cut.texts[len(put) :] == (("",) * 4,) * (5 - len(put))
+    for short, long in zip(sum(cut.texts, ()), sum(whole.texts, ()), strict=True):
+        assert long.startswith(short.rstrip("\ufffd"))  # the last token may be a part of a character
 
 
 def test_what_this_model_cannot_change_is_refused_for_nothing(llama: LanguageModel) -> None:

@@ -175,7 +175,7 @@ def test_what_is_refused_costs_nothing(house: TextHouse) -> None:
         ("score", {"texts": [["a", "b"]], "targets": ["no"]}, "fields"),
         ("generate", {"texts": "train", "stop": [""]}, "a stop has 0 characters"),
         ("generate", {"texts": "train", "most_tokens": 60_000}, "could have"),
-        ("query", {"texts": "train"}, "0 words"),
+        ("query", {"texts": "train"}, "0 label words"),
     ):
         reply = client.post(f"{WHERE}/{path}", content=msgspec.json.encode(body), headers=head)
         assert reply.status_code == 422, reply.text
