@@ -230,7 +230,7 @@ class Scores:
             (each.splits - 1, each.splits - 1) for each in chosen.tasks
         ]  # what a split does to all: known no better
         df = _satterthwaite(by_task.mean(axis=1), alike)
-        rest = sum(np.diagonal(each.rest) for each in chosen.tasks) / count**2
+        rest = np.sum([np.diagonal(each.rest) for each in chosen.tasks], axis=0) / count**2
         splits = _at_least(by_task.sum(axis=0), rest)
         squares = splits * _t(df) ** 2 + np.maximum(items, 0) * _t(chosen.fewest_items - 1) ** 2
         return chosen.observed.mean(axis=0), np.asarray(np.sqrt(squares))
@@ -248,7 +248,8 @@ class Scores:
             shared = [((systems - 1) * (each.splits - 1), each.splits - 1) for each in chosen.tasks]
             df = _satterthwaite(by_task.mean(axis=1), shared)
             splits, df_splits = moderated(by_task.sum(axis=0), df, (systems - 1) * df)
-            splits = _at_least(splits, sum(_of_pairs(each.rest)[upper] for each in chosen.tasks) / count**2)
+            rest = np.sum([_of_pairs(each.rest)[upper] for each in chosen.tasks], axis=0) / count**2
+            splits = _at_least(splits, rest)
             pair = _together(splits, np.asarray(df_splits), np.maximum(items, 0), chosen.fewest_items)
             for whole, each in zip((error, freedom), pair, strict=True):
                 whole[upper] = each
