@@ -96,10 +96,13 @@ class CellScore:
     @property
     def accuracy(self) -> float | None:
         """Share of correctly predicted items, whatever the metric is; None without predictions, and of a text task."""
-        if self.metric is not None and is_text(self.metric):
+        return self.right(*(each.predicted for each in self.repeats or (self,)))
+
+    def right(self, *said: IntArray) -> float | None:
+        """Share of items of its test set that some answers predict correctly, as in `accuracy`."""
+        if not len(self.labels) or (self.metric is not None and is_text(self.metric)):
             return None
-        said = [each.predicted for each in self.repeats or (self,)]
-        return float(np.mean([each == self.labels for each in said])) if len(self.labels) else None
+        return float(np.mean([each == self.labels for each in said]))
 
     def before_answers(self, bare: float) -> CellScore:
         """The same with the bare template's score before the first answer."""
