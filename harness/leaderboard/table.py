@@ -173,7 +173,7 @@ def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: 
         "runs": entry.runs,
         "test_texts": entry.test_texts,
         "device": entry.device,
-        "sandbox": " ".join(sorted({cell.record.sandbox for cell in entry.cells})),
+        "sandbox": entry.division.sandbox,
         "versions": " ".join(f"{name}={value}" for name, value in sorted(entry.environment["packages"].items())),
         "run": entry.run,
     }
