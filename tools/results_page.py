@@ -88,8 +88,9 @@ def _head(measured: Measured) -> str:
     files = track_tasks(track)
     metrics = [f"{task} {files[task].metric.replace('_', '-').replace('f1', 'F1')}" for task in ranking.tasks]
     short = [spec.calls for spec in track.tasks.values()]
+    generations = " to ".join(map(str, dict.fromkeys((min(short) // 20, max(short) // 20))))
     few = (
-        f"\n\nThese budgets are {min(short) // 20} to {max(short) // 20} generations of 20 candidates. That is too few "
+        f"\n\nThese budgets are {generations} generations of 20 candidates. That is too few "
         "for CMA-ES to learn\nanything of a covariance at d = 500; the track `mini-long` has the published budgets."
         if max(short) < 1000 and not writes(measured)  # noqa: PLR2004 - the published ones are 3,000 and 8,000
         else ""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness.leaderboard.table import write_text
 from harness.sandbox.submission import folder_of
 from tools import published
 from tools.results_page import table
@@ -141,7 +142,7 @@ def main() -> int:
     """Write what has changed."""
     for path, text in wanted(read()).items():
         if path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+            write_text(text, path)
             print(f"written: {path.relative_to(ROOT)}")
     return 0
 

@@ -55,8 +55,10 @@ def status(begun: str, *, keep: bool = False) -> Iterator[Callable[[str], None]]
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=2))
+    """Print a value as JSON; a number that JSON lacks, as NaN, is null."""
+    from harness.leaderboard.table import finite  # noqa: PLC0415 - numpy
+
+    typer.echo(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
 def existing_store(store: str, labels: str = CORRECTED) -> Store:

@@ -103,6 +103,8 @@ def headroom(
     if not path.is_file():
         raise InputError(f"--measured {path}: no such file; write one with: python tools/headroom_points.py STORE")
     points = read_points(path)
+    if not points:
+        raise InputError(f"{path}: no measured cell; write some with: python tools/headroom_points.py STORE")
     if validate:
         _validation(points, as_json)
         return
@@ -153,6 +155,10 @@ def _validation(points: tuple[Point, ...], as_json: bool) -> None:
     if as_json:
         print_json([dataclasses.asdict(each) for each in found])
         return
+    if not found:
+        raise InputError(
+            f"--validate: all {len(points):,} measured cells are of one task, and none is left to tell from"
+        )
     for each in found:
         say(
             f"{each.task:<8} {each.cells} cells: off by {100 * each.error:.1f} points (the other tasks' mean gain: "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,15 @@ def write_document(found: dict[str, Any], csv_path: Path, json_path: Path) -> No
 def as_json(found: dict[str, Any]) -> str:
     """A document as strict JSON text. Missing values are null."""
     return json.dumps(found, indent=2, allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Plain data without the numbers that JSON lacks: a reference's loss may be NaN, and an interval without end."""
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

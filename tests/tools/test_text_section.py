@@ -11,6 +11,7 @@ import tiny_causal
 from evaluating import Watcher
 
 from harness.contract import TextTask
+from harness.errors import InputError
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.run import Evaluation
 from harness.evaluation.text_white_box import TextWhiteBox
@@ -121,3 +122,10 @@ def test_files_that_are_not_there_are_told(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         make_results(["--store", str(tmp_path / "some.db"), "--track", "mini-text", "--losses", str(tmp_path / "x")])
     assert "run: python tools/text_losses.py" in capsys.readouterr().err
+
+
+def test_a_table_of_losses_that_is_none_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "losses.csv"
+    path.write_text("run,entry\nr,e\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"losses\.csv is no table of tools/text_losses\.py"):
+        read(path)
