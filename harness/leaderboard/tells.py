@@ -34,7 +34,7 @@ def tells(track: Track, results: Results | None, path: Path = REFERENCES) -> Pow
             found = ranking.standings(division)
             if found is not None and found.power is not None:
                 return found.power
-    frozen = tomllib.loads(path.read_text(encoding="utf-8")).get(track.name, {})
+    frozen = tomllib.loads(path.read_text(encoding="utf-8-sig")).get(track.name, {})
     if frozen.get("track_fingerprint") != track.fingerprint or "power" not in frozen:
         return None
     return Power.from_record(frozen["power"])

@@ -7,16 +7,36 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.cli.entrants import parsed
 from harness.errors import InputError
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.preparation import MOST_ROWS, Preparation, check_budget
 from harness.leaderboard.anytime import load_reference
+from harness.leaderboard.tells import tells
 from harness.tracks.tomlfile import ENCODING
 from harness.tracks.track import load_track, tracks_dir
 
 FULL = Path("/dev/full")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--levels", "--usage"], "--levels, --usage: each is shown instead of the ranking; give one"),
+        (["--cost", "--trials"], "--cost, --trials: each is shown"),
+        (["--trials", "--out", "x.csv"], "--out x.csv: --trials writes no such file"),
+        (["--freeze", "house", "--out", "x.csv"], "--out x.csv: --freeze writes no such file"),
+        (["--levels", "--format", "csv"], "--format csv: --levels is shown as a table or with --json"),
+    ],
+)
+def test_what_a_view_of_the_leaderboard_would_ignore_is_refused(words: list[str], said: str) -> None:
+    """A file that was asked for was not written, silently."""
+    done = CliRunner().invoke(app, ["leaderboard", *words])
+    assert isinstance(done.exception, InputError)
+    assert said in str(done.exception)
 
 
 def test_an_option_that_is_given_twice_is_refused() -> None:
@@ -45,6 +65,8 @@ def test_a_toml_file_may_begin_with_a_mark_of_byte_order(tmp_path: Path) -> None
     references = tmp_path / "references.toml"
     references.write_text("[mini]\nfingerprint = 'x'\n", encoding=ENCODING)
     assert load_reference("other", {}, references) is None
+    references.write_text("[mini]\nfingerprint = 'x'\n", encoding="utf-8-sig")
+    assert tells(load_track("mini"), None, references) is None
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")

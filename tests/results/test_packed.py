@@ -119,6 +119,30 @@ def test_a_changed_database_is_not_published(
     assert sorted(path.name for path in tmp_path.glob("*.xz")) == [out.name]
 
 
+def test_a_copy_that_cannot_be_written_is_told_and_leaves_nothing(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is not there is made; a full disk or ^C leaves no half of a file."""
+    out = tmp_path / "new" / "folder" / "measured.db.xz"
+    assert publish.main(["--store", str(database), "--out", str(out)]) == 0
+    before = out.read_bytes()
+    for problem in (OSError("no space left"), KeyboardInterrupt()):
+
+        def full(*_: object, problem: BaseException = problem) -> None:
+            raise problem
+
+        monkeypatch.setattr(shutil, "copyfileobj", full)
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            publish.main(["--store", str(database), "--out", str(out)])
+        assert [path.name for path in out.parent.iterdir()] == [out.name]
+        assert out.read_bytes() == before
+    assert "cannot be written: no space left" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        publish.main(["--store", str(database), "--out", str(tmp_path / "file" / "x.db.xz")])
+    assert "cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)
 def test_what_is_published_can_be_audited(path: Path) -> None:
     assert path.stat().st_size <= publish.LARGEST_MB << 20
