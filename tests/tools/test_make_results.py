@@ -442,3 +442,22 @@ def test_measured_cells_stay_where_there_is_nothing_to_write(
     made = Point("m", "t", "sst2", 1, Signals(0.5, 0.75, 64), 0.125, 3)
     out.write_text(points.as_csv([made]), encoding="utf-8")
     assert read_points(out) == (made,)
+
+
+def test_an_entry_of_another_division_is_told_apart(tool: ModuleType, store: Store, database: Path) -> None:
+    """A `-` or a second 1 in the table has its reason below it."""
+    for name in ("bbt", "bbtv2"):
+        add(store, name, CELLS)
+    add(store, "ajo", CELLS, facts={"sandbox": "0"})
+    page = written(tool, database, database.with_name("page.md"))
+    assert row(page, "ajo")[0] == "-"
+    assert "without isolation, none: `ajo` (pure / cpu / sandbox 0)." in page
+    assert "Ranks are those of pure / cpu / sandbox process." in page
+
+
+def test_repeats_of_one_split_have_no_deviation_over_splits(tool: ModuleType, store: Store, database: Path) -> None:
+    """Nothing is computed from a single number."""
+    for repeat, right in enumerate((5, 7)):
+        add(store, "bbt", {("sst2", 1): right}, repeat=repeat)
+    page = written(tool, database, database.with_name("page.md"))
+    assert row(page, "bbt", "## Chance of the optimiser")[-3:] == ["1", f"{100 * 0.25 / 2**0.5:.1f}", "-"]
