@@ -101,6 +101,7 @@ class Disclosure:
         prompts = ", prompts at the input" * (1 in self.levels) + ", prompts at deeper layers" * (_DEEP in self.levels)
         prompts += ", changes of weights" * (LEVEL in self.levels)
         shown = ", labels beside texts in templates" if self.in_clear else ", labels in no field"
+        shown += "" if self.in_clear is not None else ", templates not at hand"
         return f"{texts}{prompts}{shown}" if self.rows else "nothing but its answer"
 
 

@@ -126,3 +126,12 @@ def test_cells_from_before_the_counts_are_bounded_by_their_ledger(
     assert found.dimensions is None
     assert 2 <= found.numbers <= 8
     assert found.stolen.startswith("at most")
+
+
+def test_templates_that_nobody_could_look_at_are_not_said_to_hold_no_label(arena: Arena) -> None:
+    """In a published database answers have no bytes."""
+    ran = arena.run(IN_CONTEXT)
+    entry = Entry(None, "entry", ran.stored.run, (), 0, {})
+    found = disclosure(arena.store, entry, arena.track, Source("hub"))
+    assert found.in_clear is None
+    assert found.sent == "8 texts in clear, labels in no field, templates not at hand"
