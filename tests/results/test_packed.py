@@ -13,7 +13,8 @@ from test_audit import fill
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.errors import StoreError
+from harness.errors import InputError, StoreError
+from harness.evaluation.predict import stored_answer
 from harness.results.audit import audit
 from harness.results.digests import left_out
 from harness.results.packed import pack
@@ -66,6 +67,10 @@ def test_answers_can_be_left_out_and_the_audit_says_so(database: Path, tmp_path:
             for mark in cell.predictions:
                 assert whole.answer(run.id, cell.task, cell.split, mark)
                 assert thin.answer(run.id, cell.task, cell.split, mark) is None
+            place = run.key.label, run.key.track, cell.task, cell.split
+            if 1.0 in cell.predictions:
+                with pytest.raises(InputError, match="without its bytes, as a published database"):
+                    stored_answer(thin, *place, other_model="model" in run.key.modified)
     whole.close()
     thin.close()
     told = CliRunner().invoke(app, ["audit", "--store", str(out)]).output
