@@ -177,7 +177,7 @@ def leaks(
         raise InputError("--entries goes with membership alone, and attacks every entry of --store; leave --solver out")
     if policy and what != "layer":
         raise InputError(f"--policy weighs defences by the attack on the last layer; leave {what} out")
-    if (rows or words) and (what != "layer" or policy):
+    if (rows, words) != (None, None) and (what != "layer" or policy):
         raise InputError("--rows and --words go with layer alone, without --policy; leave them out")
     chosen = load_track(track, tasks_dir)
     if what == "stored" or entries:
