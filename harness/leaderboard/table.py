@@ -129,9 +129,10 @@ def write_text(text: str, path: Path) -> None:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as problem:
+        raise InputError(f"{path} cannot be written: {problem}") from problem
+    finally:  # after Ctrl-C as well
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {problem}") from problem
 
 
 def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: Reference | None) -> dict[str, Any]:
