@@ -39,6 +39,14 @@ def test_what_a_view_of_the_leaderboard_would_ignore_is_refused(words: list[str]
     assert said in str(done.exception)
 
 
+@pytest.mark.parametrize("words", [["evaluate", "x"], ["leaks"]])
+def test_an_option_that_means_something_of_its_own_keeps_its_bounds(words: list[str]) -> None:
+    """A seed below 0 was a traceback of numpy where the command had a help text of its own for it."""
+    done = CliRunner().invoke(app, [*words, "--seed", "-1"])
+    assert done.exit_code == 2
+    assert "greater than or equal to 0" in " ".join(done.output.split())
+
+
 def test_an_option_that_is_given_twice_is_refused() -> None:
     """The last one won, silently."""
     with pytest.raises(InputError, match="--config dim is given twice, as '10' and '20'"):
