@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.complete import complete_submissions
-from harness.cli.console import STORE, err, open_store, out, print_json, say
+from harness.cli.console import STORE, check_folder, err, open_store, out, print_json, say
 from harness.cli.entrants import parsed, submissions_in
 from harness.cli.options import NOTHING, OPTIONS, AsJson, Options, StoreUrl, TasksDir, TrackName, overriding
 from harness.errors import InputError
@@ -72,6 +72,7 @@ def ablate(
     from harness.leaderboard.table import write_records  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
+    check_folder(folder)
     base, plans = parsed(config), _plans(vary, overrides, parsed(config))
     for _, _, _, options in plans:
         submissions_in([path], options)

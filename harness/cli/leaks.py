@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from harness.cli.console import STORE, err, existing_store, open_store, out, print_json, say, status
+from harness.cli.console import STORE, check_folder, err, existing_store, open_store, out, print_json, say, status
 from harness.cli.options import NOTHING, AsJson, TasksDir, TrackName, overriding
 from harness.errors import InputError
 from harness.tracks.track import load_track
@@ -179,6 +179,7 @@ def leaks(
         raise InputError(f"--policy weighs defences by the attack on the last layer; leave {what} out")
     if (rows, words) != (None, None) and (what != "layer" or policy):
         raise InputError("--rows and --words go with layer alone, without --policy; leave them out")
+    check_folder(folder)
     chosen = load_track(track, tasks_dir)
     if what == "stored" or entries:
         with contextlib.closing(existing_store(url or STORE)) as store:

@@ -88,3 +88,12 @@ def test_output_that_has_no_room_is_an_error_of_one_line(command: tuple[str, ...
     assert done.returncode == 1
     assert done.stderr.startswith("error: what was to be written has no room: No space left on device.")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["leaks"], ["ablate", "submissions/bbt", "--vary", "dim=1"]])
+def test_a_file_in_the_way_of_a_folder_is_told_before_anything_runs(tmp_path: Path, words: list[str]) -> None:
+    """It was told after minutes, when the table was to be written."""
+    (tmp_path / "taken").touch()
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "taken")])
+    assert isinstance(done.exception, InputError)
+    assert "this is a file, and a folder is needed" in str(done.exception)

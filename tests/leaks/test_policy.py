@@ -115,6 +115,9 @@ def test_a_policy_that_is_none_is_told(tmp_path: Path, tiny_track: Path) -> None
     assert "bad.toml:1: digits keeps logits back" in str(done.exception)
     twice = CliRunner().invoke(app, [*asked, str(bad), "--policy", str(bad)])
     assert "a file name of its own" in str(twice.exception)
+    bad.write_text('[defences]\nwords = "task"\n', encoding="utf-8")
+    headed = CliRunner().invoke(app, [*asked, str(bad)])
+    assert "leave the heading [defences] out" in str(headed.exception)
     alone = CliRunner().invoke(app, ["leaks", "--solver", "manual"])
     assert "--solver goes with behaviour, membership and --policy" in str(alone.exception)
 
