@@ -126,9 +126,10 @@ def headroom(
     if as_json:
         print_json({"model": evaluation.lm.name, "measured": len(points), "cells": rows})
         return
-    doubt = next((str(row["doubt"]) for row in rows if row["doubt"]), "")
-    if doubt:
-        err.print(f"why it cannot tell: {doubt}", markup=False, soft_wrap=True)
+    for doubt in dict.fromkeys(str(row["doubt"]) for row in rows if row["doubt"]):
+        own = [f"{row['task']}/{row['split']}" for row in rows if row["doubt"] == doubt]
+        where = "" if len(own) == len(rows) else f" on {', '.join(own)}"
+        err.print(f"why it cannot tell{where}: {doubt}", markup=False, soft_wrap=True)
 
 
 def _record(found: Signals, told: Forecast) -> dict[str, Any]:

@@ -196,3 +196,20 @@ def test_one_measured_task_foretells_nothing_and_an_endless_interval_is_null_in_
     print_json(dataclasses.asdict(found))
     shown = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert (shown["low"], shown["high"]) == (None, None)
+
+
+def test_each_cell_s_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only that of the first one was."""
+    path = tmp_path / "own.csv"
+    lines = [f"minilm,t,{task},1,0.5,0.6,64,0.1,3" for task in "abcdefghijkl"]
+    path.write_text("model,track,task,split,bare,centred,texts,gain,entries\n" + "\n".join(lines), encoding="utf-8")
+    found = iter([Signals(0.5, 0.6, 64), Signals(0.5, 0.9, 64)])
+    monkeypatch.setattr("harness.evaluation.headroom.signals", lambda *_: next(found))
+    words = ["headroom", "--measured", str(path), "--task", "sst2", "--split", "1", "--split", "2"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    reasons = [line for line in told.stderr.splitlines() if line.startswith("why it cannot tell")]
+    assert len(reasons) == 2
+    assert all("this is" in line for line in reasons)
+    assert "why it cannot tell on sst2/2: " in told.stderr
+    assert "centring adds 40.0 points" in told.stderr
