@@ -10,19 +10,26 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.errors import HarnessError
 from harness.evaluation.headroom import POINTS, Point, signals
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.run import Evaluation
 from harness.evaluation.text_cells import with_classes
 from harness.leaderboard.rank import rank
+from harness.leaderboard.table import write_text
 from harness.results.store import Store
 from harness.tracks.examples import load_shots
 from harness.tracks.track import load_track
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NO_TUNING = ("manual", "icl")
 """Entries that use no labels to tune."""
@@ -52,29 +59,40 @@ def points(results: Store, name: str, data: Path | None) -> list[Point]:
     return found
 
 
-def main() -> None:
-    """Write the file."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the file; where no cell was measured, it is left as it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", help="results database")
     parser.add_argument("--track", action="append", default=[], help="repeatable; default mini")
     parser.add_argument("--data", type=Path, help="data directory of the track kit")
     parser.add_argument("--out", type=Path, default=POINTS)
-    given = parser.parse_args()
-    results = Store(given.store)
-    found = [
-        each
-        for track in given.track or ["mini"]
-        for each in points(results, track, given.data if track == "kit" else None)
-    ]
-    with given.out.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["model", "track", "task", "split", "bare", "centred", "texts", "gain", "entries"])
-        for each in found:
-            s = each.signals
-            numbers = (f"{s.bare:.4f}", f"{s.centred:.4f}", s.texts, f"{each.gain:.4f}", each.entries)
-            writer.writerow([each.model, each.track, each.task, each.split, *numbers])
+    given = parser.parse_args(arguments)
+    tracks = given.track or ["mini"]
+    try:
+        results = Store(given.store, create=False)
+        found = [each for track in tracks for each in points(results, track, given.data if track == "kit" else None)]
+        if not found:
+            raise HarnessError(
+                f"no measured cell of {', '.join(tracks)} in {given.store}; {given.out} is left as it is"
+            )
+        write_text(as_csv(found), given.out)
+    except HarnessError as problem:
+        parser.error(str(problem))
     print(f"{len(found)} cells are written to {given.out}")
+    return 0
+
+
+def as_csv(found: Sequence[Point]) -> str:
+    """The file's text."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["model", "track", "task", "split", "bare", "centred", "texts", "gain", "entries"])
+    for each in found:
+        s = each.signals
+        numbers = (f"{s.bare:.4f}", f"{s.centred:.4f}", s.texts, f"{each.gain:.4f}", each.entries)
+        writer.writerow([each.model, each.track, each.task, each.split, *numbers])
+    return stream.getvalue()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,14 +2,16 @@
 
 python tools/make_results.py --store results/harness.db --track mini --out docs/results-mini.md
 
-Several `--store` are read as one. Of each entry's runs, the one with the most cells counts, and the newest of several.
-The text between `<!-- findings -->` and `<!-- end findings -->` of an existing page is kept; everything else is written
-again, and the same stores give the same page. If there is no run on the track, the page is not changed.
+Several `--store` are read as one; a published `.db.xz` is a database, too. Of each entry's runs, the one with the most
+cells counts, and the newest of several. The text between `<!-- findings -->` and `<!-- end findings -->` of an existing
+page is kept; everything else is written again, and the same stores give the same page. If there is no run on the track,
+the page is not changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.cli.console import STORE
+from harness.errors import HarnessError
+from harness.leaderboard.table import write_text
 from harness.results.store import Store
 from harness.tracks.track import load_track, track_names
 from tools.measured import measure
@@ -57,10 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.losses is not None and not given.losses.is_file():
         parser.error(f"{given.losses}: no such file; run: python tools/text_losses.py --help")
     out = given.out or Path("docs") / f"results-{given.track}.md"
-    stores = [Store(path) for path in paths]
-    measured = measure(stores, load_track(given.track))
-    for store in stores:
-        store.close()
+    try:
+        with contextlib.ExitStack() as opened:
+            stores = [opened.enter_context(contextlib.closing(Store(path, create=False))) for path in paths]
+            measured = measure(stores, load_track(given.track))
+        losses = read(given.losses) if given.losses else ()
+    except HarnessError as problem:
+        parser.error(str(problem))
     if measured is None:
         print(f"no run on track {given.track} in {', '.join(paths)}: {out} is left as it is")
         return 0
@@ -68,8 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         findings = kept_findings(out.read_text(encoding="utf-8")) if out.is_file() else NO_FINDINGS
     except ValueError as problem:
         parser.error(f"{out}: {problem}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(measured, findings, read(given.losses) if given.losses else ()), encoding="utf-8")
+    text = page(measured, findings, losses)
+    try:
+        write_text(text, out)  # whole or not at all: findings are written by hand
+    except HarnessError as problem:
+        parser.error(str(problem))
     print(f"written: {out}")
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.leaderboard.power import CHANCES
 from harness.leaderboard.stats import carries_ranks
+from harness.leaderboard.table import write_text
 from harness.leaderboard.tells import tells
 from harness.results.status import COUNTS, FAILED, MEANING
 from harness.tracks.tasks import load_task, task_names
@@ -149,7 +150,7 @@ def main() -> int:
     if check:
         print(f"{PAGE.name} is up to date" if fresh == text else f"{PAGE.name} is stale; run: make rules")
         return int(fresh != text)
-    PAGE.write_text(fresh, encoding="utf-8")
+    write_text(fresh, PAGE)
     return 0
 
 

@@ -56,7 +56,7 @@ class Runs:
 
     def rank(self, track: Track) -> Ranking:
         """The leaderboard, by the same rules as `harness leaderboard`."""
-        return rank(self, track.name, track.fingerprint, track.planned, prices=track.prices)
+        return rank(self, track.name, track.fingerprint, track.planned, track.ranks, prices=track.prices)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ The copy is audited before it takes the place of the published one; one that is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HarnessError as problem:
         parser.error(str(problem))
     finally:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
     print(f"{given.out}: {size:.1f} MiB, {len(found.cells)} cells, digest {found.digest}")
     return 0
 

@@ -88,8 +88,9 @@ def _head(measured: Measured) -> str:
     files = track_tasks(track)
     metrics = [f"{task} {files[task].metric.replace('_', '-').replace('f1', 'F1')}" for task in ranking.tasks]
     short = [spec.calls for spec in track.tasks.values()]
+    generations = " to ".join(map(str, dict.fromkeys((min(short) // 20, max(short) // 20))))
     few = (
-        f"\n\nThese budgets are {min(short) // 20} to {max(short) // 20} generations of 20 candidates. That is too few "
+        f"\n\nThese budgets are {generations} generations of 20 candidates. That is too few "
         "for CMA-ES to learn\nanything of a covariance at d = 500; the track `mini-long` has the published budgets."
         if max(short) < 1000 and not writes(measured)  # noqa: PLR2004 - the published ones are 3,000 and 8,000
         else ""
@@ -127,7 +128,7 @@ def _ranking(measured: Measured) -> str:
     note = "Entries that share a rank, as `3=`, cannot be told apart from each other "
     note += "([statistics.md](statistics.md)). Calls and minutes of tuning are sums over cells. "
     note += "Minutes can be compared on one machine only (see the end)."
-    note += _timed_out(entries)
+    note += _timed_out(entries) + _apart(measured, entries)
     lines = [line for line in notes(measured.ranking, measured.ranking.divisions[0])[1:] if line]
     told = "".join(f"\n- {line[0].upper()}{line[1:]}." for line in lines)
     less = cheaper(measured.ranking, measured.ranking.divisions[0])
@@ -176,6 +177,16 @@ def _timed_out(entries: Sequence[Entry]) -> str:
     found = [f"`{entry.name}` in {entry.statuses['timeout']}" for entry in entries if entry.statuses.get("timeout")]
     text = " The clock ended some cells, and their last answer until then was scored:"
     return f"{text} {', '.join(found)}." if found else ""
+
+
+def _apart(measured: Measured, entries: Sequence[Entry]) -> str:
+    """A sentence about entries of other divisions, which are not compared with the others; empty without any."""
+    main = measured.ranking.divisions[0]
+    apart = [f"`{entry.name}` ({entry.division.title})" for entry in entries if entry.division != main]
+    text = (
+        f" Ranks are those of {main.title}. Entries of other divisions are not compared with these, and have ranks of"
+    )
+    return f"{text} their own or, without isolation, none: {', '.join(apart)}." if apart else ""
 
 
 def _missing(measured: Measured) -> str:
@@ -351,8 +362,7 @@ def _chance(measured: Measured) -> str:
         cells = [cell for cell in entry.cells if cell.repeats]
         if cells:
             stds = [_std_of_repeats(cell) for cell in cells]
-            among = [np.std([c.score for c in entry.cells if c.task == task], ddof=1) for task in entry.tasks]
-            among = [each for each in among if np.isfinite(each)]
+            among = [entry.task(task)[1] for task in entry.tasks if entry.task(task)[2] > 1]
             rows.append(
                 (
                     f"`{entry.name}`",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness.leaderboard.table import write_text
 from harness.sandbox.submission import folder_of
 from tools import published
 from tools.results_page import table
@@ -35,8 +36,21 @@ SECTION = re.compile(r"^## (Ranking|White-box references)$.*?(?=^## )", re.DOTAL
 
 
 def read(folder: Path = ROOT / "docs") -> Results:
-    """The ranking and the references of each track's page."""
-    return {track: rows((folder / f"results-{track}.md").read_text(encoding="utf-8")) for track in TRACKS}
+    """The ranking and the references of each track's page.
+
+    Raises:
+        ValueError: a page is not there, or has no table of entries.
+    """
+    found = {}
+    for track in TRACKS:
+        page = folder / f"results-{track}.md"
+        try:
+            found[track] = rows(page.read_text(encoding="utf-8"))
+        except OSError as problem:
+            raise ValueError(f"{page} cannot be read: {problem}; write it with: make results") from problem
+        if not found[track]:
+            raise ValueError(f"{page} has no entry below ## Ranking; write it with: make results")
+    return found
 
 
 def rows(page: str) -> dict[str, Row]:
@@ -106,7 +120,8 @@ def of_submission(folder: str, results: Results) -> str:
             if folder_of(name) == folder:
                 options = name.removeprefix(folder).strip("[]")
                 label = f"`{track}`" + (f", `{options}`" if options else "")
-                scored = [row.get(f"{task} accuracy", row[task]) if compared else row[task] for task in TASKS]
+                plain = {task: row.get(task, "-") for task in TASKS}  # a page has the tasks that were measured
+                scored = [row.get(f"{task} accuracy", plain[task]) if compared else plain[task] for task in TASKS]
                 lines.append([label, *scored, row["average"]])
     metric = "accuracy, as in the papers" if compared else "macro-F1 on dbpedia and snli, accuracy elsewhere"
     return f"Tasks: {metric}.\n\n{table(['', *TASKS, 'average'], lines)}\n"
@@ -139,9 +154,14 @@ def replaced(path: Path, block: str) -> str:
 
 def main() -> int:
     """Write what has changed."""
-    for path, text in wanted(read()).items():
+    try:
+        pages = wanted(read())
+    except ValueError as problem:
+        print(f"error: {problem}; nothing is written", file=sys.stderr)
+        return 2
+    for path, text in pages.items():
         if path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+            write_text(text, path)
             print(f"written: {path.relative_to(ROOT)}")
     return 0
 

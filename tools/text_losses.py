@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.blackbox.text_pricing import mode_of, only_member
 from harness.contract import TextTask
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 from harness.evaluation.text_similarity import SentenceEncoder
 from harness.lm.generation import text_model
 from harness.lm.load import load_model
@@ -105,11 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     absent = [path for path in given.store if "://" not in path and not Path(path).is_file()]
     if absent:
         parser.error(f"{absent[0]}: no such results database")
-    track, stores = load_track(given.track), [Store(path) for path in given.store]
-    measured = measure(stores, track)
+    try:
+        track, stores = load_track(given.track), [Store(path, create=False) for path in given.store]
+        measured = measure(stores, track)
+        kept = {(row.run, row.task, row.split): row for row in (read(given.out) if given.out.is_file() else ())}
+    except HarnessError as problem:
+        parser.error(str(problem))
     if measured is None:
         parser.error(f"no run on track {track.name} in {', '.join(given.store)}")
-    kept = {(row.run, row.task, row.split): row for row in (read(given.out) if given.out.is_file() else ())}
     wanted = [(entry, cell) for entry in measured.ranking.entries for cell in measured.runs.cells(entry.run)]
     asker, found = Asker(track, stores), list[Row]()
     for number, (entry, cell) in enumerate(wanted, start=1):
@@ -127,9 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"similarity {100 * row.similarity:.1f}",
                 flush=True,
             )
-    write(given.out, found)  # without rows of runs that do not count any more
     for store in stores:
         store.close()
+    if not found:
+        parser.error(f"no cell of {', '.join(given.store)} has an answer and its texts; {given.out} is left as it is")
+    write(given.out, found)  # without rows of runs that do not count any more
     print(f"written: {given.out}, {len(found)} cells")
     return 0
 

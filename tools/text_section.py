@@ -6,12 +6,16 @@ The rows are written by `tools/text_losses.py`. Pure: rows in, Markdown out.
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import spearmanr
+
+from harness.errors import InputError
+from harness.leaderboard.table import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -42,27 +46,36 @@ class Row:
 def write(path: Path, rows: Iterable[Row]) -> None:
     """Write the rows as CSV, in the order of task, split and entry."""
     ordered = sorted(rows, key=lambda row: (row.task, row.split, row.entry, row.run))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        out = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
-        out.writeheader()
-        for row in ordered:
-            out.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in asdict(row).items()})
+    stream = io.StringIO()
+    out = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
+    out.writeheader()
+    for row in ordered:
+        out.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in asdict(row).items()})
+    write_text(stream.getvalue(), path)
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file of `write`."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [
-            Row(
-                each["run"],
-                each["entry"],
-                each["task"],
-                int(each["split"]),
-                *(float(each[name]) for name in ("train_loss", "dev_loss", "score", "similarity")),
-            )
-            for each in csv.DictReader(stream)
-        ]
+    """The rows of a file of `write`.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return [
+                Row(
+                    each["run"],
+                    each["entry"],
+                    each["task"],
+                    int(each["split"]),
+                    *(float(each[name]) for name in ("train_loss", "dev_loss", "score", "similarity")),
+                )
+                for each in csv.DictReader(stream)
+            ]
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as problem:
+        raise InputError(
+            f"{path} is no table of tools/text_losses.py: {type(problem).__name__}: {problem}"
+        ) from problem
 
 
 def section(rows: Sequence[Row], table: Callable[[Sequence[str], Iterable[Sequence[object]]], str]) -> str:

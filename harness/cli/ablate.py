@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.complete import complete_submissions
-from harness.cli.console import STORE, err, open_store, out, print_json, say
+from harness.cli.console import STORE, check_folder, err, open_store, out, print_json, say
 from harness.cli.entrants import parsed, submissions_in
 from harness.cli.options import NOTHING, OPTIONS, AsJson, Options, StoreUrl, TasksDir, TrackName, overriding
 from harness.errors import InputError
@@ -71,6 +72,7 @@ def ablate(
     from harness.leaderboard.table import write_records  # noqa: PLC0415
     from harness.tracks.track import load_track  # noqa: PLC0415
 
+    check_folder(folder)
     base, plans = parsed(config), _plans(vary, overrides, parsed(config))
     for _, _, _, options in plans:
         submissions_in([path], options)
@@ -99,14 +101,18 @@ def ablate(
         print_json(rows)
     else:
         out.print(table(found, f"track {chosen.name}: {submission.name}, points [95 % interval]"))
+    tell = partial(err.print, markup=False, soft_wrap=True) if as_json else say
+    broken = [f"{each.option}={each.value} ({each.failed})" for each in found if each.failed]
+    if broken:
+        tell(f"cells failed, and count as such: {', '.join(broken)}; see: harness log {submission.name}")
     try:
         from harness.leaderboard.report.ablation import draw  # noqa: PLC0415 - matplotlib
 
         files = draw(found, where)
     except ModuleNotFoundError as lacking:
-        say(f"{where / 'ablation.csv'} is written; no figures, {lacking.name} is not installed")
+        tell(f"{where / 'ablation.csv'} is written; no figures, {lacking.name} is not installed")
         return
-    say(f"written to {where}: ablation.csv, {', '.join(file.name for file in files)}")
+    tell(f"written to {where}: ablation.csv, {', '.join(file.name for file in files)}")
 
 
 def _plans(

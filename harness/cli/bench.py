@@ -103,8 +103,7 @@ def bench(
         write_ioh(folder / "ioh", trials)
         written.append("ioh/")
     if as_json:
-        each = _without_nan([trial.row() for trial in trials])
-        print_json({"ranking": _without_nan(rows), "trials": each, "failed": lines.lost})
+        print_json({"ranking": rows, "trials": [trial.row() for trial in trials], "failed": lines.lost})
     else:
         out.print(_table(rows))
         for line in _differences(rows):
@@ -165,14 +164,6 @@ def _differences(rows: Sequence[dict[str, object]]) -> list[str]:
     return (
         [*lines, "[95 % intervals for all pairs of optimizers together, over pairs of task and split]"] if lines else []
     )
-
-
-def _without_nan(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    """The rows for JSON, which has null where there is no number."""
-    return [
-        {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
-        for row in rows
-    ]
 
 
 def _behind(name: str, row: dict[str, object]) -> str:

@@ -28,6 +28,9 @@ def compare(
     track: TrackName = "mini",
     tasks_dir: TasksDir = None,
     store: StoreUrl = STORE,
+    allow_unsandboxed: Annotated[
+        bool, typer.Option("--allow-unsandboxed", help="Compare runs without isolation, too, among themselves.")
+    ] = False,
     labels: Labels = CORRECTED,
     organiser: Organiser = False,
     form: Form = None,
@@ -49,7 +52,7 @@ def compare(
     chosen = load_track(track, tasks_dir)
     check_public(chosen, organiser=organiser)
     results = existing_store(store, labels)
-    ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks)
+    ranking = rank(results, chosen.name, chosen.fingerprint, chosen.planned, chosen.ranks, allow_unsandboxed)
     found = compared(ranking, first, second)
     if form is not None:
         export(f"{first} minus {second}, track {chosen.name}", comparison_rows(found), form, "comparison")

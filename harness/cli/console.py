@@ -54,9 +54,21 @@ def status(begun: str, *, keep: bool = False) -> Iterator[Callable[[str], None]]
         yield lambda said: line.update(escape(f"{begun}: {said}" if keep else said))
 
 
+def check_folder(folder: Path | None) -> None:
+    """Refuse a folder to write to, before long work, where a file is in its way.
+
+    Raises:
+        InputError: it is no folder.
+    """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder}: this is a file, and a folder is needed; name another one")
+
+
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=2))
+    """Print a value as JSON; a number that JSON lacks, as NaN, is null."""
+    from harness.leaderboard.table import finite  # noqa: PLC0415 - numpy
+
+    typer.echo(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
 def existing_store(store: str, labels: str = CORRECTED) -> Store:

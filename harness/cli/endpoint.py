@@ -103,6 +103,8 @@ def headroom(
     if not path.is_file():
         raise InputError(f"--measured {path}: no such file; write one with: python tools/headroom_points.py STORE")
     points = read_points(path)
+    if not points:
+        raise InputError(f"{path}: no measured cell; write some with: python tools/headroom_points.py STORE")
     if validate:
         _validation(points, as_json)
         return
@@ -124,9 +126,10 @@ def headroom(
     if as_json:
         print_json({"model": evaluation.lm.name, "measured": len(points), "cells": rows})
         return
-    doubt = next((str(row["doubt"]) for row in rows if row["doubt"]), "")
-    if doubt:
-        err.print(f"why it cannot tell: {doubt}", markup=False, soft_wrap=True)
+    for doubt in dict.fromkeys(str(row["doubt"]) for row in rows if row["doubt"]):
+        own = [f"{row['task']}/{row['split']}" for row in rows if row["doubt"] == doubt]
+        where = "" if len(own) == len(rows) else f" on {', '.join(own)}"
+        err.print(f"why it cannot tell{where}: {doubt}", markup=False, soft_wrap=True)
 
 
 def _record(found: Signals, told: Forecast) -> dict[str, Any]:
@@ -153,6 +156,10 @@ def _validation(points: tuple[Point, ...], as_json: bool) -> None:
     if as_json:
         print_json([dataclasses.asdict(each) for each in found])
         return
+    if not found:
+        raise InputError(
+            f"--validate: all {len(points):,} measured cells are of one task, and none is left to tell from"
+        )
     for each in found:
         say(
             f"{each.task:<8} {each.cells} cells: off by {100 * each.error:.1f} points (the other tasks' mean gain: "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from harness.cli.console import STORE, err, existing_store, open_store, out, print_json, say, status
+from harness.cli.console import STORE, check_folder, err, existing_store, open_store, out, print_json, say, status
 from harness.cli.options import NOTHING, AsJson, TasksDir, TrackName, overriding
 from harness.errors import InputError
 from harness.tracks.track import load_track
@@ -142,7 +142,8 @@ def leaks(
         typer.Option(
             "--store",
             help="Results database of the runs that are attacked; a run that is in it is not run again. Default "
-            f"{OWN}, and for stored and --entries {STORE}.",
+            f"{OWN}, and for stored and --entries {STORE}. layer keeps the ledger of its attack there, and by default "
+            "nowhere.",
             rich_help_panel=WRITTEN,
         ),
     ] = None,
@@ -174,13 +175,18 @@ def leaks(
         raise InputError("--solver goes with behaviour, membership and --policy; the others attack no answer")
     if entries and (what != "membership" or solver or policy):
         raise InputError("--entries goes with membership alone, and attacks every entry of --store; leave --solver out")
+    if policy and what != "layer":
+        raise InputError(f"--policy weighs defences by the attack on the last layer; leave {what} out")
+    if (rows, words) != (None, None) and (what != "layer" or policy):
+        raise InputError("--rows and --words go with layer alone, without --policy; leave them out")
+    check_folder(folder)
     chosen = load_track(track, tasks_dir)
-    if (what == "stored" and not policy) or entries:
+    if what == "stored" or entries:
         with contextlib.closing(existing_store(url or STORE)) as store:
             (_entries if entries else _stored)(_Asked(chosen, overrides, store, (), folder, as_json))
         return
     _refuse_texts(chosen, overrides.tasks)
-    with contextlib.closing(open_store("sqlite://" if what == "layer" and not policy else url or OWN)) as store:
+    with contextlib.closing(open_store(url or ("sqlite://" if what == "layer" and not policy else OWN))) as store:
         asked = _Asked(chosen, overrides, store, tuple(solver or ()), folder, as_json)
         if policy:
             _policies(asked, policy)
@@ -216,15 +222,14 @@ def _layer(asked: _Asked, rows: int | None, words: int | None) -> None:
                 evaluation, cell, asked.store, rows=rows, words=words, seed=asked.overrides.seed, progress=progress
             )
         found.append(made)
-        if asked.as_json:
-            continue
-        if made.curve:
+        if made.curve and not asked.as_json:
             _wide().print(layer(made))
-        say(layer_line(made))
+        tell = partial(err.print, markup=False, soft_wrap=True) if asked.as_json else say
+        tell(layer_line(made))
         if made.refused:
-            say(f"refused: {made.refused}")
+            tell(f"refused: {made.refused}")
         elif made.rows_spent < made.rows_wanted:
-            say(f"the budget ended the attack: {made.rows_spent:,} of {made.rows_wanted:,} rows")
+            tell(f"the budget ended the attack: {made.rows_spent:,} of {made.rows_wanted:,} rows")
     asked.write("layer", [row for each in found for row in each.records()])
 
 

@@ -5,6 +5,7 @@ A command that takes overrides names them in `overriding`, and gets one `Overrid
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
@@ -281,9 +282,9 @@ def overriding(*names: str, helps: dict[str, str] | None = None) -> Callable[[Co
 def _parameter(option: _Shared, default: Any, helps: dict[str, str], name: str) -> inspect.Parameter:
     annotation, default = option.annotation, None if default == () else default
     if name in helps:
-        kind, info = annotation.__origin__, annotation.__metadata__[0]
-        panel = info.rich_help_panel  # its default is its name here
-        annotation = Annotated[kind, typer.Option(info.default, help=helps[name], rich_help_panel=panel)]
+        kind, info = annotation.__origin__, copy.copy(annotation.__metadata__[0])  # with its bounds and names
+        info.help = helps[name]
+        annotation = Annotated[kind, info]
     return inspect.Parameter(
         option.parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation
     )

@@ -92,6 +92,8 @@ def leaderboard(
 
     if form and as_json:
         raise InputError(f"--format {form} and --json: give one of them")
+    views = {"cost": cost, "trials": trials, "levels": levels, "usage": usage, "freeze": freeze is not None}
+    _check_view([name for name, given in views.items() if given], out_file, form)
     chosen = load_track(track, tasks_dir)
     name = chosen.name
     path = out_file or Path("leaderboard") / f"{name}.csv"
@@ -116,6 +118,21 @@ def leaderboard(
         instead[asked]()
         return
     _show(results, ranking, chosen, _Asked(track, store, path, out_file is not None, form, written_as, cost, as_json))
+
+
+def _check_view(views: list[str], out_file: Path | None, form: Format | None) -> None:
+    """Refuse what would be ignored: two views at once, and a file or a format of a view that has none.
+
+    Raises:
+        InputError: with what to leave out.
+    """
+    if len(views) > 1:
+        raise InputError(f"{', '.join(f'--{name}' for name in views)}: each is shown instead of the ranking; give one")
+    for name in views:
+        if out_file is not None and name != "cost":
+            raise InputError(f"--out {out_file}: --{name} writes no such file; leave it out")
+        if form is not None and name not in {"cost", "trials"}:
+            raise InputError(f"--format {form}: --{name} is shown as a table or with --json; leave it out")
 
 
 @dataclass(frozen=True)

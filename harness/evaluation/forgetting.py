@@ -172,11 +172,12 @@ class Measure:
         """What the answer of a cell forgets; None if it changes no weights. A stored fact is not measured again.
 
         Raises:
-            AnswerError: the answer cannot be read, or does not fit the model.
+            AnswerError: there is no answer, it cannot be read, or it does not fit the model.
+            StoreError: the fact could not be stored.
         """
         blob = self.store.answer(run.id, cell.task, cell.split)
         if not blob:
-            return None
+            raise AnswerError(_without_bytes(cell))
         changes = changes_of(answers.from_bytes(blob))
         if not changes:
             return None
@@ -189,6 +190,7 @@ class Measure:
         known = observations.same_forgotten(self.store, about)
         if known is not None:
             return known
+        observations.check_writable(self.store)
         before, after, masked = dict.fromkeys(others, 0.0), dict.fromkeys(others, 0.0), [0.0, 0.0]
         share = 1 / len(changes)
         for n, change in enumerate(changes, start=1):
@@ -240,6 +242,16 @@ class Measure:
         answer = Answer((Member.of(task, change),))
         p = answers.probabilities(answer, task, tested_by(self.lm, cell.spec), texts)
         return cell_score(task.metric, p.argmax(axis=1), labels, len(task.classes))
+
+
+def _without_bytes(cell: StoredCell) -> str:
+    """Why a finished cell has no answer that could be looked at."""
+    if 1.0 in cell.predictions:
+        return (
+            "the bytes of its answer are not in this database, as in a published one, which keeps their digests alone; "
+            "take the database of the runs, or evaluate the entry again"
+        )
+    return f"it ended as {cell.status} and has no answer"
 
 
 def in_format(track: Track, cells: Sequence[StoredCell]) -> Track:

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.contract.heads import log_softmax
+from harness.errors import InputError
 from harness.solving.metrics import score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from harness.contract import FloatArray, Shots, Task
     from harness.lm.served import Served
@@ -119,20 +120,32 @@ def signals(lm: Served, task: Task, shots: Shots) -> Signals:
 
 
 def read_points(path: Path = POINTS) -> tuple[Point, ...]:
-    """The measured cells that ship, or those of another file that ``tools/headroom_points.py`` wrote."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        return tuple(
-            Point(
-                row["model"],
-                row["track"],
-                row["task"],
-                int(row["split"]),
-                Signals(float(row["bare"]), float(row["centred"]), int(row["texts"])),
-                float(row["gain"]),
-                int(row["entries"]),
-            )
-            for row in csv.DictReader(stream)
-        )
+    """The measured cells that ship, or those of another file that ``tools/headroom_points.py`` wrote.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, or has no number where one belongs. The message has the line.
+    """
+    line = 1
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            found, rows = list[Point](), csv.DictReader(stream)
+            for row in rows:
+                line = rows.line_num
+                found.append(_point(row))
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as problem:
+        said = f"no column {problem}" if isinstance(problem, KeyError) else str(problem)
+        raise InputError(
+            f"{path}:{line} is no file of measured cells: {said}; write one with: python tools/headroom_points.py STORE"
+        ) from problem
+    return tuple(found)
+
+
+def _point(row: Mapping[str, str]) -> Point:
+    shown = Signals(float(row["bare"]), float(row["centred"]), int(row["texts"]))
+    numbers = (int(row["split"]), shown, float(row["gain"]), int(row["entries"]))
+    if not all(map(math.isfinite, (shown.bare, shown.centred, numbers[2]))):
+        raise ValueError("a score or a gain is not finite")
+    return Point(row["model"], row["track"], row["task"], *numbers)
 
 
 def forecast(points: Sequence[Point], found: Signals, model: str) -> Forecast:
@@ -199,6 +212,8 @@ def validate(points: Sequence[Point]) -> list[Validation]:
     found = []
     for task in sorted({each.task for each in points}):
         others = [each for each in points if each.task != task]
+        if not others:
+            break  # nothing is foretold from no cell
         own = [each for each in points if each.task == task]
         told = [forecast(others, each.signals, each.model) for each in own]
         mean = float(np.mean([each.gain for each in others]))

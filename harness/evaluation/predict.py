@@ -45,6 +45,7 @@ def stored_answer(results: Store, entry: str, track: str, task: str, split: int,
     Raises:
         InputError: there is no answer, or the entry is a white-box reference.
     """
+    bare = False
     for run in reversed(results.runs()):
         key = run.key
         if (key.label, key.track, "model" in key.modified) == (entry, track, other_model):
@@ -60,6 +61,13 @@ def stored_answer(results: Store, entry: str, track: str, task: str, split: int,
                 raise InputError(f"{entry!r} was uploaded as predictions, without an answer; take a ranked entry")
             if blob is not None:
                 return blob
+            there = (cell for cell in results.cells(run.id) if (cell.task, cell.split) == (task, split))
+            bare = bare or any(1.0 in cell.predictions for cell in there)
+    if bare:
+        raise InputError(
+            f"{results.url} has the answer of {entry!r} for {task}, split {split} without its bytes, as a published "
+            "database keeps digests alone; take the database of the runs, or evaluate the entry again"
+        )
     alike = did_you_mean(entry, {run.key.label for run in results.runs() if run.key.track == track} - {entry})
     raise InputError(f"{results.url} holds no answer of {entry!r}{alike} for {task}, split {split} on track {track}")
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.errors import InputError
 from harness.results.status import COUNTS, MARKS
 
 if TYPE_CHECKING:
@@ -100,11 +101,33 @@ class Reference:
         return tuple(low + share * (high - low) for share in TARGETS)
 
 
+def frozen_tables(track: str, path: Path = REFERENCES) -> Mapping[str, Any]:
+    """What a file of references has of a track; nothing if it has none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig")).get(track, {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise InputError(f"{path} is not a file of references: {problem}; mend it or move it away") from problem
+    return found if isinstance(found, dict) else {}
+
+
 def load_reference(track: str, identity: Mapping[str, Any], path: Path = REFERENCES) -> Reference | None:
-    """The frozen scores of a track; None if there are none for this version, model and data."""
-    found = tomllib.loads(path.read_text(encoding="utf-8-sig")).get(track)
-    if found is None or any(found[name] != identity.get(name) for name in _IDENTITY):
+    """The frozen scores of a track; None if there are none for this version, model and data.
+
+    Raises:
+        InputError: the file cannot be read, or lacks scores of the track.
+    """
+    found = frozen_tables(track, path)
+    if not found or any(found.get(name) != identity.get(name) for name in _IDENTITY):
         return None
+    lacks = [name for name in ("manual", "reference", "origin") if name not in found]
+    if lacks:
+        raise InputError(
+            f"{path}: [{track}] has no {lacks[0]}; mend it, or take the track's tables out and freeze anew"
+        )
     return Reference(found["manual"], found["reference"], found["origin"])
 
 

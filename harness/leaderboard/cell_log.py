@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import accumulate, groupby
@@ -17,6 +15,7 @@ from harness.contract import Coordinates
 from harness.errors import HarnessError, InputError, did_you_mean
 from harness.leaderboard.divisions import level_name
 from harness.leaderboard.rank import score_cell
+from harness.leaderboard.table import finite
 from harness.results.status import COUNTS, FAILED, MEANING
 from harness.solving import answers
 
@@ -145,7 +144,7 @@ def record(log: CellLog) -> dict[str, Any]:
         "queries": query_records(log),
         "answers": [asdict(each) for each in log.kept],
     }
-    return dict(_finite(found))
+    return dict(finite(found))
 
 
 def query_records(log: CellLog) -> list[dict[str, Any]]:
@@ -276,15 +275,6 @@ def answers_table(log: CellLog) -> Table:
 
 def _words(words: Sequence[str]) -> str:
     return f"words {', '.join(word.strip() for word in words)}"
-
-
-def _finite(value: Any) -> Any:
-    """Plain data without the numbers that JSON lacks: a reference's loss may be NaN."""
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _time(seconds: float) -> str:

@@ -20,6 +20,8 @@ from rich.text import Text
 
 from harness.errors import InputError, did_you_mean
 from harness.leaderboard.ties import ALPHA
+from harness.results.measure import metric_of
+from harness.solving.metrics import is_text
 
 if TYPE_CHECKING:
     from harness.leaderboard.entries import CellScore, Entry
@@ -36,9 +38,10 @@ class SplitDifference:
     first: float
     second: float
     first_alone: int
-    """Number of test texts that only the first entry predicts correctly."""
+    """Number of test texts that only the first entry predicts correctly; of a text task, those where its output has the
+    higher score."""
     second_alone: int
-    """Number of test texts that only the second entry predicts correctly."""
+    """The same of the second entry."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +63,30 @@ class Difference:
     tasks: tuple[TaskDifference, ...]
     ranks: tuple[int | None, int | None]
     """Shared ranks of both in their list; None if the data do not allow ranks."""
+    by_text: bool = False
+    """Whether the tasks are answered by text, so that of two outputs one is better and none is right."""
 
 
 def compare(ranking: Ranking, first: str, second: str) -> Difference:
-    """Compare two entries of the ranking.
+    """Compare two entries of the ranking, in the main division if both are there, else in one where both are.
 
     Raises:
-        InputError: an entry does not exist or is not complete, or the two are in different divisions. The message says
-            which.
+        InputError: an entry does not exist, is a reference or is not complete, or the two are in no list together. The
+            message says which.
     """
-    a, b = _entry(ranking, first), _entry(ranking, second)
-    found = ranking.standings(a.division)
-    if found is None or a.division != b.division:
+    ones, others = _entries(ranking, first), _entries(ranking, second)
+    together = [(a, b) for a in ones for b in others if a.division == b.division]
+    if not together:
         raise InputError(
-            f"{first} ({a.division.title}) and {second} ({b.division.title}) are in different divisions; "
+            f"{first} ({ones[0].division.title}) and {second} ({others[0].division.title}) are in different divisions; "
             "nothing is compared across"
+        )
+    a, b = together[0]
+    found = ranking.standings(a.division)
+    if found is None:
+        raise InputError(
+            f"{first} and {second} ran without isolation ({a.division.title}), so they have no ranks and are not "
+            "compared; --allow-unsandboxed compares such entries among themselves"
         )
     return between(found, a, b)
 
@@ -84,7 +96,8 @@ def between(found: Standings, a: Entry, b: Entry) -> Difference:
     n, m = found.names.index(a.name), found.names.index(b.name)
     tasks = tuple(TaskDifference(task, found.on(task).compare(n, m), _splits(a, b, task)) for task in found.tasks)
     ranks = (found.entries[a.name].rank, found.entries[b.name].rank)
-    return Difference(a.name, b.name, found.pairs.compare(n, m), tasks, ranks)
+    by_text = any(is_text(cell.metric) for cell in a.cells if cell.metric)
+    return Difference(a.name, b.name, found.pairs.compare(n, m), tasks, ranks, by_text)
 
 
 def comparison_record(found: Difference) -> dict[str, Any]:
@@ -147,7 +160,8 @@ def comparison_table(found: Difference) -> Group:
         box=None,
         pad_edge=False,
     )
-    columns = ("", "difference", "95 % interval", "p", "first", "second", "only first right", "only second right")
+    texts = ("first better", "second better") if found.by_text else ("only first right", "only second right")
+    columns = ("", "difference", "95 % interval", "p", "first", "second", *texts)
     for name in columns:
         table.add_column(name, justify="left" if not name else "right")
     for task in found.tasks:
@@ -172,17 +186,20 @@ def comparison_table(found: Difference) -> Group:
     return Group(table, *(Text(line) for line in notes))
 
 
-def _entry(ranking: Ranking, name: str) -> Entry:
-    """The entry with this name, if it can be compared."""
-    named = [e for e in (*ranking.entries, *ranking.elsewhere) if e.name == name and not e.white_box]
+def _entries(ranking: Ranking, name: str) -> list[Entry]:
+    """The complete entries with this name, that of the main division first; one on each device, for example."""
+    every = (*ranking.entries, *ranking.elsewhere)
+    named = [e for e in every if e.name == name and not e.white_box]
     complete = [entry for entry in named if not entry.missing]
     if complete:
-        return complete[0]
+        return complete
     if named:
         raise InputError(f"{name} lacks {named[0].missing} cells; run it to its end before comparing")
-    there = [e.name for e in ranking.entries if not e.white_box]
-    alike = did_you_mean(name, there)
-    raise InputError(f"no entry {name!r}{alike} on track {ranking.track}; there are {', '.join(there) or 'none'}")
+    there = list(dict.fromkeys(e.name for e in every if not e.white_box))
+    listed = f"there are {', '.join(there) or 'none'}"
+    if any(e.name == name for e in every):
+        raise InputError(f"{name} is a white-box reference, which is never ranked and not compared; {listed}")
+    raise InputError(f"no entry {name!r}{did_you_mean(name, there)} on track {ranking.track}; {listed}")
 
 
 def _splits(a: Entry, b: Entry, task: str) -> tuple[SplitDifference, ...]:
@@ -191,8 +208,12 @@ def _splits(a: Entry, b: Entry, task: str) -> tuple[SplitDifference, ...]:
 
 
 def _split(a: CellScore, b: CellScore) -> SplitDifference:
-    right, other = a.predicted == a.labels, b.predicted == b.labels
-    return SplitDifference(a.split, a.score, b.score, int(np.sum(right & ~other)), int(np.sum(other & ~right)))
+    metric = a.metric or metric_of(a.task, a.record)
+    if is_text(metric):
+        one, other = a.predicted, b.predicted
+    else:
+        one, other = a.predicted == a.labels, b.predicted == b.labels
+    return SplitDifference(a.split, a.score, b.score, int(np.sum(one > other)), int(np.sum(other > one)))
 
 
 def _shown(comparison: Comparison) -> tuple[str, str, str]:

@@ -51,7 +51,7 @@ class Disclosure:
     cells: int
     levels: tuple[int, ...]
     """Access levels of its queries: 0 text and logits, 1 input prompts, 2 deep prompts, 3 hidden states, 5 changes of
-    weights. A query for hidden states has level 3 with or without a prompt."""
+    weights. A query for hidden states has level 3 with or without a prompt, and 5 under changed weights."""
     rows: int
     """Rows that it was answered."""
     words: int | None
@@ -101,6 +101,7 @@ class Disclosure:
         prompts = ", prompts at the input" * (1 in self.levels) + ", prompts at deeper layers" * (_DEEP in self.levels)
         prompts += ", changes of weights" * (LEVEL in self.levels)
         shown = ", labels beside texts in templates" if self.in_clear else ", labels in no field"
+        shown += "" if self.in_clear is not None else ", templates not at hand"
         return f"{texts}{prompts}{shown}" if self.rows else "nothing but its answer"
 
 
@@ -121,14 +122,15 @@ def disclosure(store: Store, entry: Entry, track: Track, source: Source) -> Disc
     counted = [each for each in asked if each is not None]
     complete = all(each is not None or not cell.record.queries for each, cell in zip(asked, cells, strict=True))
     levels = sorted({row.level for ledger in ledgers for row in ledger})
+    states = _STATES in levels or any(each.states for each in counted)  # a query under changed weights has their level
     known = [each for each in clear if each is not None]
     return Disclosure(
         entry.name, entry.run, len(cells), tuple(levels),
         rows=max((cell.record.rows_spent for cell in cells), default=0),
         words=_most(each.words for each in counted) if complete else None,
         numbers=max((_numbers(row) for ledger in ledgers for row in ledger), default=0),
-        states=_STATES in levels,
-        dimensions=_most(map(_dimensions, counted)) if complete else None,
+        states=states,
+        dimensions=_most(map(_dimensions, counted)) if complete and not states else None,
         texts=_most(each.texts for each in counted) if complete else None,
         declared_bytes=max((cell.record.declared_bytes for cell in cells if cell.record.declared_bytes is not None),
                            default=None),

@@ -96,10 +96,13 @@ class CellScore:
     @property
     def accuracy(self) -> float | None:
         """Share of correctly predicted items, whatever the metric is; None without predictions, and of a text task."""
-        if self.metric is not None and is_text(self.metric):
+        return self.right(*(each.predicted for each in self.repeats or (self,)))
+
+    def right(self, *said: IntArray) -> float | None:
+        """Share of items of its test set that some answers predict correctly, as in `accuracy`."""
+        if not len(self.labels) or (self.metric is not None and is_text(self.metric)):
             return None
-        said = [each.predicted for each in self.repeats or (self,)]
-        return float(np.mean([each == self.labels for each in said])) if len(self.labels) else None
+        return float(np.mean([each == self.labels for each in said]))
 
     def before_answers(self, bare: float) -> CellScore:
         """The same with the bare template's score before the first answer."""
@@ -133,17 +136,22 @@ class Entry:
     """Number of tries on the track: all runs under its team and name, with any code, options, choices and outcome
     (`harness.results.rulings.tries`)."""
 
+    @cached_property
+    def attempts(self) -> tuple[CellScore, ...]:
+        """Its cells, each repeat of a cell by itself."""
+        return tuple(each for cell in self.cells for each in cell.repeats or (cell,))
+
     @property
     def test_texts(self) -> int | None:
         """Number of test texts that it queried, over its cells; None if any cell did not count them."""
-        found = [each.record.test_texts for cell in self.cells for each in cell.repeats or (cell,)]
+        found = [each.record.test_texts for each in self.attempts]
         known = [number for number in found if number is not None]
         return sum(known) if len(known) == len(found) else None
 
     @cached_property
     def division(self) -> Division:
         """The division in which it may be compared."""
-        return Division(self.external, " ".join(sorted({cell.record.sandbox for cell in self.cells})), self.device)
+        return Division(self.external, " ".join(sorted({each.record.sandbox for each in self.attempts})), self.device)
 
     @property
     def access(self) -> int:
@@ -151,7 +159,7 @@ class Entry:
 
         References have 4.
         """
-        return max((cell.record.level for cell in self.cells), default=0)
+        return max((each.record.level for each in self.attempts), default=0)
 
     @cached_property
     def average(self) -> float:
@@ -198,5 +206,5 @@ class Entry:
 
     @property
     def statuses(self) -> dict[str, int]:
-        """Number of cells by status."""
-        return dict(sorted(Counter(cell.status for cell in self.cells).items()))
+        """Number of cells by status; each repeat of a cell counts, because the score is the mean over them."""
+        return dict(sorted(Counter(each.status for each in self.attempts).items()))

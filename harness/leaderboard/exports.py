@@ -9,8 +9,6 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from harness.leaderboard.formats import Format
 from harness.leaderboard.headline import headline
 from harness.leaderboard.pareto import money
@@ -125,7 +123,7 @@ def _marks(cell: CellScore, white_box: bool) -> Iterator[dict[str, Any]]:
     free = white_box and not record.rows_total
     for mark in (1.0,) if free else MARKS:
         said = cell.predicted if mark == 1.0 else cell.incumbents.get(mark)
-        right = None if said is None or not len(cell.labels) else float(np.mean(said == cell.labels))
+        right = None if said is None else cell.right(said)
         rows, score = cell.rows.get(mark), cell.anytime.get(mark)
         yield {
             "task": cell.task,

@@ -59,7 +59,7 @@ def cheaper(ranking: Ranking, division: Division) -> str | None:
     if not alike:
         return None
     best, least = ranking.complete(division)[0], _cheapest(alike)
-    if least.calls > CHEAP * best.calls:
+    if not best.calls or least.calls > CHEAP * best.calls:
         return None
     return (
         f"{least.name} has {100 * least.average:.1f} points at {least.calls:,.0f} calls and cannot be told apart from "

@@ -47,11 +47,12 @@ def money(entry: Entry, prices: Prices | None) -> float | None:
     """The price of an entry's tuning by a track's price list; None without a list, and for references."""
     if prices is None or entry.white_box:
         return None
-    calls, tokens, traffic, seconds = (cost(entry, kind) for kind in COSTS)
-    bills = [cell.record.billed for cell in entry.cells if cell.record.billed is not None]
-    if bills:  # a server counts its own tokens
-        tokens = float(sum(each.sent for each in bills))
-    return prices.cost(calls, tokens, traffic, seconds, sum(each.received for each in bills))
+    calls, traffic, seconds = (cost(entry, kind) for kind in ("calls", "bytes", "seconds"))
+    records = [cell.record for cell in entry.cells]
+    bills = [each.billed for each in records if each.billed is not None]
+    # a server counts its own tokens, but not in cells from before bills were kept
+    tokens = sum(each.tokens if each.billed is None else each.billed.sent for each in records)
+    return prices.cost(calls, float(tokens), traffic, seconds, sum(each.received for each in bills))
 
 
 def fronts(entries: Sequence[Entry]) -> list[tuple[str, ...]]:

@@ -4,6 +4,8 @@ A run with ``--test-data`` has a partner run that differs only in the test set. 
 the private one, over the cells that both have. Only the gap reveals answers that were hard-coded for the public test
 set. A private set may be harder for all entries, so an entry's gap must be compared with the gaps of the others.
 
+Of an entry with repeats, the first one is compared: a repeat is another answer.
+
 The intervals are those of `harness.leaderboard.stats` for one score, here a difference: the answers of a split are the
 same on both sides, and the items of the two test sets are drawn independently.
 """
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 _SAME = (
     "team", "entry", "submission_sha256", "options", "model_sha256", "device", "seed", "environment_sha256", "track",
-    "track_fingerprint", "rules", "access", "external", "calls",
+    "track_fingerprint", "rules", "access", "external", "calls", "repeat",
 )  # fmt: skip
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from harness.leaderboard.entries import Entry
 
+_ROUNDING = 1e-8
+"""Standard error that is 0 but for rounding."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -72,8 +75,9 @@ class Standings:
 
     @cached_property
     def power(self) -> Power | None:
-        """The power of the list; None for a single entry."""
-        return Power.of(self.pairs, self.ranked) if len(self.names) > 1 else None
+        """The power of the list; None where no noise is seen: of a single entry, and where most are copies of one."""
+        noisy = len(self.names) > 1 and self.pairs.typical[0] > _ROUNDING
+        return Power.of(self.pairs, self.ranked) if noisy else None
 
     @property
     def first(self) -> tuple[str, ...]:

@@ -17,8 +17,10 @@ It is never below 0. For the average over T tasks the terms add up, divided by T
 
 MS(splits) has S - 1 degrees of freedom on a task: few. So the sum over tasks has the degrees of freedom of
 Satterthwaite (1946, Biometrics Bulletin 2, 110-114), and for differences the variances of all pairs are moderated
-towards a common one (`moderated`). Tasks are not drawn: what is said holds for these tasks. A single split shows no
-variance between splits; then intervals hold items alone, and there are no ranks (`Scores.carries_ranks`).
+towards a common one (`moderated`). Where all splits show exactly the same, as they may of two entries that differ in a
+few items, MS(splits) is 0, though each split may have other items: there the noise of items that is new in each split,
+MS(rest) / (n S), stands for the first term. Tasks are not drawn: what is said holds for these tasks. A single split
+shows no variance between splits; then intervals hold items alone, and there are no ranks (`Scores.carries_ranks`).
 
 What is made of the differences of all pairs is in `harness.leaderboard.ties`. How often all this is wrong is simulated
 by ``benchmarks/ranks.py``; its tables are in ``docs/statistics.md``. Pure numpy and scipy, without any chance.
@@ -49,6 +51,8 @@ FEWEST_DF = 6
 whether entries vary alike, and if they do not, the rule does not hold its level (docs/statistics.md)."""
 _SHOWN = 3
 """Degrees of freedom of a variance below which nothing can be made of how variances differ."""
+_NOTHING = 1e-9
+"""Share of the noise of items that is new in each split: a smaller variance between splits is rounding."""
 _FLOOR = 1e-5
 """Share of the median variance: smaller variances are raised to it before logarithms are taken."""
 
@@ -226,7 +230,9 @@ class Scores:
             (each.splits - 1, each.splits - 1) for each in chosen.tasks
         ]  # what a split does to all: known no better
         df = _satterthwaite(by_task.mean(axis=1), alike)
-        squares = by_task.sum(axis=0) * _t(df) ** 2 + np.maximum(items, 0) * _t(chosen.fewest_items - 1) ** 2
+        rest = np.sum([np.diagonal(each.rest) for each in chosen.tasks], axis=0) / count**2
+        splits = _at_least(by_task.sum(axis=0), rest)
+        squares = splits * _t(df) ** 2 + np.maximum(items, 0) * _t(chosen.fewest_items - 1) ** 2
         return chosen.observed.mean(axis=0), np.asarray(np.sqrt(squares))
 
     def differences(self, task: int | None = None) -> Differences:
@@ -242,6 +248,8 @@ class Scores:
             shared = [((systems - 1) * (each.splits - 1), each.splits - 1) for each in chosen.tasks]
             df = _satterthwaite(by_task.mean(axis=1), shared)
             splits, df_splits = moderated(by_task.sum(axis=0), df, (systems - 1) * df)
+            rest = np.sum([_of_pairs(each.rest)[upper] for each in chosen.tasks], axis=0) / count**2
+            splits = _at_least(splits, rest)
             pair = _together(splits, np.asarray(df_splits), np.maximum(items, 0), chosen.fewest_items)
             for whole, each in zip((error, freedom), pair, strict=True):
                 whole[upper] = each
@@ -333,6 +341,11 @@ def _satterthwaite(variances: FloatArray, freedom: Sequence[tuple[int, int]]) ->
     above = v.sum() ** 2 - (2 * v**2 / (estimated + 2)).sum()
     below = (v**2 * estimated / (estimated + 2) / own).sum()
     return float(np.clip(above / below, own.min(), total))
+
+
+def _at_least(splits: FloatArray, rest: FloatArray) -> FloatArray:
+    """Variances between splits; where they are 0 but for rounding, the noise of items that is new in each split."""
+    return np.where(splits > _NOTHING * rest, splits, np.maximum(rest, 0))
 
 
 def _t(freedom: float) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +87,15 @@ def as_json(found: dict[str, Any]) -> str:
     return json.dumps(found, indent=2, allow_nan=False) + "\n"
 
 
+def finite(value: Any) -> Any:
+    """Plain data without the numbers that JSON lacks: a reference's loss may be NaN, and an interval without end."""
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """Records as CSV text, written by pandas. Missing values are empty."""
     return frame(rows).to_csv(index=False, lineterminator="\n")
@@ -118,9 +129,10 @@ def write_text(text: str, path: Path) -> None:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as problem:
+        raise InputError(f"{path} cannot be written: {problem}") from problem
+    finally:  # after Ctrl-C as well
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {problem}") from problem
 
 
 def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: Reference | None) -> dict[str, Any]:
@@ -173,7 +185,7 @@ def _record(ranking: Ranking, entry: Entry, pareto: tuple[str, ...], reference: 
         "runs": entry.runs,
         "test_texts": entry.test_texts,
         "device": entry.device,
-        "sandbox": " ".join(sorted({cell.record.sandbox for cell in entry.cells})),
+        "sandbox": entry.division.sandbox,
         "versions": " ".join(f"{name}={value}" for name, value in sorted(entry.environment["packages"].items())),
         "run": entry.run,
     }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING
 
-from harness.leaderboard.anytime import REFERENCES
+from harness.leaderboard.anytime import REFERENCES, frozen_tables
 from harness.leaderboard.power import Power
 from harness.leaderboard.rank import rank
 
@@ -34,7 +33,7 @@ def tells(track: Track, results: Results | None, path: Path = REFERENCES) -> Pow
             found = ranking.standings(division)
             if found is not None and found.power is not None:
                 return found.power
-    frozen = tomllib.loads(path.read_text(encoding="utf-8")).get(track.name, {})
+    frozen = frozen_tables(track.name, path)
     if frozen.get("track_fingerprint") != track.fingerprint or "power" not in frozen:
         return None
     return Power.from_record(frozen["power"])

@@ -116,14 +116,17 @@ def shown_rank(entry: Entry, standing: Standing | None, ranks: list[int]) -> str
 def notes(ranking: Ranking, division: Division) -> list[str]:
     """What the ranks of a division mean, what it can tell, and who is first where less access is allowed."""
     whole = ranking.standings(division)
-    if whole is None or whole.power is None:
+    if whole is None or len(whole.names) == 1:
         return []
     lines = ["[95 % interval over splits and test items]"]
     if whole.ranked:
         lines[0] += "  = cannot be told apart from anybody of the same rank"
     else:
         lines.append(no_ranks(whole))
-    lines.append(f"what this can tell: {whole.power.sentence()}")
+    if whole.power:
+        lines.append(f"what this can tell: {whole.power.sentence()}")
+    else:
+        lines.append("what this can tell is not known: most of its entries predict exactly the same")
     if not whole.ranked:
         return lines
     for level in ceilings(ranking.complete(division))[:-1]:

@@ -19,8 +19,8 @@ from harness.leaderboard.anytime import curve
 from harness.leaderboard.efficiency import stood
 from harness.leaderboard.influence import influences
 from harness.leaderboard.stats import Interval, Scores, TaskScores
+from harness.results.measure import classes_of, metric_of
 from harness.results.status import MARKS
-from harness.tracks.tasks import load_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -117,7 +117,7 @@ def _splits(
 
 def _at(cell: CellScore, task: str, at: Sequence[float], before: float) -> tuple[FloatArray, FloatArray]:
     """One cell: scores (points,) and influences (points, items)."""
-    file, items = load_task(task), len(cell.labels)
+    items = len(cell.labels)
     if not cell.record.train_rows:
         return np.full(len(at), np.nan), np.zeros((len(at), items))
     calls, answers = curve(cell).calls, stood(cell)
@@ -125,7 +125,8 @@ def _at(cell: CellScore, task: str, at: Sequence[float], before: float) -> tuple
         calls, answers, before = calls[-1:], [cell.predicted], np.nan
     scores, each = np.array([before]), np.zeros((1, items))
     if answers:
-        own = influences(cell.metric or file.metric, np.stack(answers), cell.labels, len(file.classes))
+        metric, classes = cell.metric or metric_of(task, cell.record), classes_of(task, cell.record)
+        own = influences(metric, np.stack(answers), cell.labels, classes)
         scores, each = np.concatenate([scores, own[0]]), np.concatenate([each, own[1]])
     place = np.searchsorted(np.array(calls) - _ROUNDING, np.asarray(at), side="right")
     return scores[place], each[place]

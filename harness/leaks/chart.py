@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from harness.leaderboard.report.figures import COLOURS, MARKERS, STYLE, WIDTH
+from harness.leaderboard.report.figures import COLOURS, MARKERS, STYLE, WIDTH, write_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write the chart of `harness.leaks.policy.records` as SVG; the same rows give the same bytes.
 
     Policies are left out that cannot be placed: cells are missing, or nothing was stolen of the track as it is.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     placed = [row for row in rows if row["lost"] is not None and row["prevented"] is not None]
     with mpl.rc_context(STYLE):
@@ -51,8 +54,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_ylabel("points lost, with intervals")
         if placed:
             axes.legend(fontsize=7)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
+        write_figure(figure, path)
 
 
 def _labels(placed: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, list[str]]]:

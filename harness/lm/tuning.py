@@ -11,7 +11,7 @@ in which the model was loaded, because a change that is smaller than a step of i
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import repeat, takewhile
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Run: TypeAlias = "Callable[[SoftPrompts | None, int, tuple[LayerEdit | None, ...]], Forwarded]"
 """A forward pass: soft prompts, candidates, and what each layer's candidates change."""
-
-
 _MOST_WALKED = 4
 """Models' worth of changes that are kept, so that walks go on there; one that was dropped is walked from its start."""
 
@@ -124,17 +122,18 @@ class Tuner:
 
     def forward(self, weights: Weights, run: Run) -> Forwarded:
         """Compute all candidates."""
-        takes = self._backbone.takes_edits
-        together = [part for part in weights.parts if takes and part.space.group in TOGETHER]
-        others = [part for part in weights.parts if not takes or part.space.group not in TOGETHER]
+        takes, numbered = self._backbone.takes_edits, _numbered(weights.parts)
+        together = [(part, nth) for part, nth in numbered if takes and part.space.group in TOGETHER]
+        in_place = [(part, nth) for part, nth in numbered if not takes or part.space.group not in TOGETHER]
+        others = [part for part, _ in in_place]
         with torch.no_grad():
-            own = [self._edits(part) for part in together]
+            own = [self._edits(part, nth) for part, nth in together]
             layers = len(families.layers(self._model))
             if not others:
                 return run(weights.prompts, len(weights), edits.joined(layers, own))
             if all(len(part.z) == 1 or self._thin(part) for part in others):
                 with self._in_place([part.space for part in others]) as write:
-                    bases, more = zip(*map(self._base, others), strict=True)
+                    bases, more = zip(*(self._base(part, nth) for part, nth in in_place), strict=True)
                     with write(bases, often=len(weights) > 1):
                         return run(weights.prompts, len(weights), edits.joined(layers, [*own, *more]))
             beside = edits.joined(layers, own)
@@ -173,10 +172,7 @@ class Tuner:
         """What `run` gives while the changes of some parts of each candidate are in the model."""
         count, found = max(len(part.z) for part in weights.parts), list[T]()
         with self._in_place([part.space for part in parts]) as write:
-            each = [
-                self._for_each(part, count, sum(part.space == before.space for before in parts[:n]))
-                for n, part in enumerate(parts)
-            ]
+            each = [self._for_each(part, count, nth) for part, nth in _numbered(parts)]
             for k in takewhile(lambda _k: goes_on(), range(count)):
                 with write([next(changes) for changes in each]):
                     found += [run(k, prompts, candidates) for prompts, candidates in _prompts_of(weights, k, count)]
@@ -192,7 +188,7 @@ class Tuner:
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _each(self, weights: Weights, nth: int = 0) -> Iterator[torch.Tensor]:
+    def _each(self, weights: Weights, nth: int) -> Iterator[torch.Tensor]:
         """The change of each candidate of the weights, (elements,), in units of the slots. `nth` is as in `_walk`."""
         space = weights.space
         if weights.streams is None:
@@ -225,14 +221,14 @@ class Tuner:
         sizes = (sum(slot.shape) * rank if len(slot.shape) > 1 else slot.size for slot in self._of(part.space))
         return 4 * len(part.z) * sum(sizes)
 
-    def _base(self, part: Weights) -> tuple[torch.Tensor, dict[int, LayerEdit]]:
+    def _base(self, part: Weights, nth: int) -> tuple[torch.Tensor, dict[int, LayerEdit]]:
         """The change that all candidates of a part have in common, and what each has of its own."""
         if len(part.z) == 1 or _shared(part) == part.z.shape[1]:  # one candidate, or several that are the same
-            return next(iter(self._each(part))), {}
+            return next(iter(self._each(part, nth))), {}
         shared, space = _shared(part), part.space
         streams, z = cast("Any", part.streams), part.z
         require(2 * self._own_bytes(part))  # drawn, and laid out for each candidate
-        base = self._walk(space, streams[0, :shared], z[0, :shared]) * space.std
+        base = self._walk(space, streams[0, :shared], z[0, :shared], nth) * space.std
         slots = self._of(space)
         return base, edits.of_steps(self._model, slots, space, streams[:, shared:], z[:, shared:], self._device)
 
@@ -286,10 +282,10 @@ class Tuner:
         self._directions.move_to_end(key)
         return self._directions[key]
 
-    def _all(self, weights: Weights) -> torch.Tensor:
+    def _all(self, weights: Weights, nth: int) -> torch.Tensor:
         """The changes of all candidates of the weights at once, (candidates, elements)."""
         if weights.streams is not None:
-            return torch.stack(list(self._each(weights)))
+            return torch.stack(list(self._each(weights, nth)))
         space = weights.space
         directions, z = self._matrix(space), torch.from_numpy(np.array(weights.z)).to(self._device)
         size = directions.shape[1]
@@ -297,11 +293,11 @@ class Tuner:
 
     # ── together ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _edits(self, weights: Weights) -> dict[int, LayerEdit]:
+    def _edits(self, weights: Weights, nth: int) -> dict[int, LayerEdit]:
         """What candidates of one space change in each layer."""
         space, slots = weights.space, self._of(weights.space)
         require(3 * 4 * len(weights.z) * sum(slot.size for slot in slots))  # changes, what they begin at, their parts
-        changes = self._all(weights)
+        changes = self._all(weights, nth)
         if space.added:
             changes = changes + noise.start(slots, space, self._device)
         return edits.of_changes(self._model, slots, changes)
@@ -367,6 +363,16 @@ class Tuner:
                 found = groups.matrix(self._model, blocks[cast("int", slot.layer)], slot.beside)
                 target = found.view(found.parameter.data)
                 target.copy_(target.float() + values @ waiting)
+
+
+def _numbered(parts: Sequence[Weights]) -> list[tuple[Weights, int]]:
+    """Each part with the number of parts of its space before it: which of the walks of this space it is."""
+    seen: Counter[WeightSpace] = Counter()
+    found = []
+    for part in parts:
+        found.append((part, seen[part.space]))
+        seen[part.space] += 1
+    return found
 
 
 def _shared(walks: Weights) -> int:

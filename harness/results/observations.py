@@ -61,6 +61,16 @@ def insert(connection: sa.Connection, fact: Observation) -> None:
     tables.insert_sealed(connection, tables.observations, row)
 
 
+def check_writable(store: Store) -> None:
+    """Refuse a database that cannot take a fact, before minutes are spent on measuring one.
+
+    Raises:
+        StoreError: it is compressed, or nobody may write to it here.
+    """
+    with store.changes() as connection:
+        connection.execute(sa.update(tables.schema).values(version=tables.schema.c.version))
+
+
 def same_forgotten(store: Store, about: Forgotten) -> Forgotten | None:
     """The newest stored fact about the same answer, texts and words, if there is one."""
     with store.snapshot() as connection:

@@ -7,6 +7,7 @@ file first, and nothing is written to it.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import lzma
 import shutil
 import sqlite3
@@ -29,7 +30,7 @@ def pack(database: Path, out: Path, *, answers: bool = True) -> None:
             are the digests of the answers, with which an answer that is made again can be compared.
 
     Raises:
-        StoreError: there is no such database, or it cannot be read.
+        StoreError: there is no such database, it cannot be read, or the copy cannot be written.
     """
     if not database.is_file():
         raise StoreError(f"{database}: no such results database")
@@ -46,9 +47,16 @@ def pack(database: Path, out: Path, *, answers: bool = True) -> None:
         except sqlite3.Error as problem:
             raise StoreError(f"{database} cannot be read: {problem}") from problem
         part = out.with_name(f"{out.name}.part")
-        with whole.open("rb") as source, lzma.open(part, "wb", preset=9 | lzma.PRESET_EXTREME) as target:
-            shutil.copyfileobj(source, target)
-        part.replace(out)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with whole.open("rb") as source, lzma.open(part, "wb", preset=9 | lzma.PRESET_EXTREME) as target:
+                shutil.copyfileobj(source, target)
+            part.replace(out)
+        except OSError as problem:
+            raise StoreError(f"{out} cannot be written: {problem}") from problem
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def _leave_answers_out(database: Path) -> None:

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MOST_MEMBERS = 64
-_LARGEST_HEADER = 1 << 20
+_LARGEST_HEADER = 16 << 20
+"""Bytes of templates, words and the streams of walks, about 11 for each step."""
 _LARGEST = 1e6
 """Largest magnitude accepted in arrays, factors and offsets; it is the same for queries."""
 _TEXTS_AT_ONCE = 256
@@ -150,8 +151,13 @@ def from_bytes(blob: bytes) -> Answer:
     """
     try:
         size = int.from_bytes(blob[:8], "little")
-        if not 0 < size <= min(_LARGEST_HEADER, len(blob) - 8):
+        if not 0 < size <= len(blob) - 8:
             raise AnswerError(f"header of {size:,} bytes in a file of {len(blob):,}; this is not an answer file")
+        if size > _LARGEST_HEADER:
+            raise AnswerError(
+                f"its templates, words and streams of walks take {size:,} bytes; {_LARGEST_HEADER:,} are allowed. Take "
+                "fewer steps or fewer members"
+            )
         text = json.loads(blob[8 : 8 + size])["__metadata__"]["answer"]
         document = msgspec.json.decode(text, type=_Document)
         arrays = safetensors.numpy.load(blob)

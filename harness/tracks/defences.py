@@ -90,7 +90,12 @@ def read_policy(path: Path) -> Defences:
     Raises:
         InputError: there is no such file, or it breaks a rule. The message has the line.
     """
-    found = read_toml(path, Defences, InputError)
+    try:
+        found = read_toml(path, Defences, InputError)
+    except InputError as problem:
+        if "unknown field `defences`" not in str(problem):
+            raise
+        raise InputError(f"{problem}; a policy has the fields alone, so leave the heading [defences] out") from problem
     text = path.read_text(encoding=ENCODING)
     for keys, message in found.problems():
         raise InputError(f"{path}:{line_of(text, keys)}: {message}")

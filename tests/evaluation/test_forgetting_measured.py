@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from harness.cli import app
 from harness.contract import Answer, Member, Prompt, Task, WeightSpace
-from harness.errors import InputError
+from harness.errors import AnswerError, InputError, StoreError
 from harness.evaluation.forgetting import (
     OTHER_TASKS,
     Measure,
@@ -24,6 +24,7 @@ from harness.evaluation.forgetting import (
 )
 from harness.evaluation.overrides import Overrides
 from harness.results.observations import forgotten
+from harness.results.packed import pack
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.store import Store
 from harness.solving.answers import to_bytes
@@ -164,3 +165,30 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(tmp_path: Path) -> N
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read"):
         read_passages(tmp_path / "bytes.txt")
+
+
+def test_an_answer_whose_bytes_were_left_out_is_not_said_to_change_nothing(
+    measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a published database; nor is a cell without an answer. What cannot be stored is not measured."""
+    whole, thin, packed = tmp_path / "whole.db", tmp_path / "thin.db.xz", tmp_path / "packed.db.xz"
+    store = Store(str(whole))
+    answered(store, Answer((Member.of(TASK, BIASES.at([1, 2])),)), measure.lm.sha256)
+    failed = store.open_run(key("failed", track="mini", model_sha256=measure.lm.sha256), {})
+    labels = load_test(load_task("qqp"), Source("embedded")).labels
+    store.begin(failed, "qqp", 1).finish("crashed", CellRecord(), "t", labels, [])
+    store.close()
+    pack(whole, thin, answers=False)
+    pack(whole, packed)
+    monkeypatch.setattr(measure, "_score", lambda *_: pytest.fail("it was measured"))
+    for path, said in (
+        (thin, ["the bytes of its answer are not in this database", "it ended as crashed and has no answer"]),
+        (packed, ["attempt to write a readonly database", "it ended as crashed and has no answer"]),
+    ):
+        store = Store(str(path), create=False)
+        monkeypatch.setattr(measure, "store", store)
+        for run, message in zip(store.runs(), said, strict=True):
+            (cell,) = store.cells(run.id)
+            with pytest.raises((AnswerError, StoreError), match=message):
+                measure.of_cell(run, cell, lambda _said: None)
+        store.close()

@@ -17,6 +17,8 @@ from harness import Examples, Shots
 from harness.blackbox.fake import fake_shots, fake_task
 from harness.blackbox.fake_language_model import FakeLanguageModel
 from harness.cli import app
+from harness.cli.console import print_json
+from harness.errors import InputError
 from harness.evaluation.headroom import COVERAGE, Point, Signals, forecast, read_points, residuals, signals, validate
 
 if TYPE_CHECKING:
@@ -160,3 +162,54 @@ def test_the_command_validates_and_tells(tmp_path: Path) -> None:
     assert cell["bare"] == pytest.approx(own.signals.bare, abs=0.05)
     missing = CliRunner().invoke(app, ["headroom", "--measured", str(tmp_path / "none.csv")])
     assert missing.exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model,track\nm,t\n", "2 is no file of measured cells: no column 'bare'"),
+        ("model,track,task,split,bare,centred,texts,gain,entries\nm,t,a,1,x,0.5,64,0.1,3\n", "could not convert"),
+        ("model,track,task,split,bare,centred,texts,gain,entries\nm,t,a,1,0.5,0.5,64,nan,3\n", "is not finite"),
+        ("model,track,task,split,bare,centred,texts,gain,entries\n", "no measured cell"),
+    ],
+)
+def test_a_file_of_measured_cells_that_is_none_is_told(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(text, encoding="utf-8")
+    told = CliRunner().invoke(app, ["headroom", "--validate", "--measured", str(path)])
+    assert isinstance(told.exception, InputError)
+    assert said in str(told.exception)
+
+
+def test_one_measured_task_foretells_nothing_and_an_endless_interval_is_null_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(
+        "model,track,task,split,bare,centred,texts,gain,entries\nm,t,a,1,0.5,0.6,64,0.1,3\nm,t,a,2,0.5,0.6,64,0.2,3\n",
+        encoding="utf-8",
+    )
+    told = CliRunner().invoke(app, ["headroom", "--validate", "--measured", str(path)])
+    assert "measured cells are of one task" in str(told.exception)
+    found = forecast(read_points(path), Signals(0.5, 0.6, 64), "m")
+    assert found.verdict == "cannot tell"
+    print_json(dataclasses.asdict(found))
+    shown = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (shown["low"], shown["high"]) == (None, None)
+
+
+def test_each_cell_s_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only that of the first one was."""
+    path = tmp_path / "own.csv"
+    lines = [f"minilm,t,{task},1,0.5,0.6,64,0.1,3" for task in "abcdefghijkl"]
+    path.write_text("model,track,task,split,bare,centred,texts,gain,entries\n" + "\n".join(lines), encoding="utf-8")
+    found = iter([Signals(0.5, 0.6, 64), Signals(0.5, 0.9, 64)])
+    monkeypatch.setattr("harness.evaluation.headroom.signals", lambda *_: next(found))
+    words = ["headroom", "--measured", str(path), "--task", "sst2", "--split", "1", "--split", "2"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    reasons = [line for line in told.stderr.splitlines() if line.startswith("why it cannot tell")]
+    assert len(reasons) == 2
+    assert all("this is" in line for line in reasons)
+    assert "why it cannot tell on sst2/2: " in told.stderr
+    assert "centring adds 40.0 points" in told.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,29 @@ def test_an_ablation_is_one_command_with_a_table_and_figures(folder: Path, tiny_
     assert [row["against_first"] != "" for row in rows] == [False, True, False, True]
     names = {path.name for path in made.glob("*.svg")}
     assert {"step.svg", "step-sst2-convergence.svg", "calls.svg", "calls-qqp-convergence.svg"} <= names
+
+
+BREAKS = """
+def tune(lm, task, shots, rng, config):
+    if config.step == 2:
+        raise RuntimeError("no such step")
+    yield Answer.of(task)
+"""
+
+
+def test_an_ablation_in_json_is_json_alone_and_says_what_failed(
+    tiny_track: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A value that crashes has the majority class's score, which is no result of it."""
+    folder = write_submission(tmp_path, BREAKS, "breaks")
+    command = ("ablate", folder, "--vary", "step=1,2", "--track", tiny_track, "--out", tmp_path / "out", "--json")
+    typed(*command, "--store", tmp_path / "r.db", "--task", "sst2")
+    shown = capfd.readouterr()
+    rows = json.loads(shown.out)
+    assert [(row["value"], row["failed"]) for row in rows] == [("1", 0), ("2", 2)]
+    assert "cells failed, and count as such: step=2 (2); see: harness log breaks" in " ".join(shown.err.split())
+    typed(*command[:-1], "--store", tmp_path / "r.db", "--task", "sst2")
+    assert "failed" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,14 @@ FROZEN = tomllib.loads(REFERENCES.read_text(encoding="utf-8"))["mini"]
 
 
 def add(
-    store: Store, entry: str, right: float, status: str = "ok", cells: Any = CELLS, level: int = 1, **identity: Any
+    store: Store,
+    entry: str,
+    right: float,
+    status: str = "ok",
+    cells: Any = CELLS,
+    level: int = 1,
+    sandbox: str = "process",
+    **identity: Any,
 ) -> str:
     """A run that predicts about this share of the test texts correctly. Equal names and shares give equal runs."""
     same = {name: FROZEN[name] for name in ("track_fingerprint", "model_sha256", "data_sha256")}
@@ -57,7 +64,7 @@ def add(
         facts = {
             "rows_spent": 3_200, "train_rows": 32, "calls_total": CALLS, "rows_total": 3_200, "tuning_s": 30.0,
             "level": 4 if identity.get("access") else level, "tokens": 70_000, "bytes_up": 5_000, "bytes_down": 6_000,
-            "lm_s": 20.0, "sandbox": "process", "config": {"name": SCRIPT}, "detail": f"Traceback {SCRIPT}",
+            "lm_s": 20.0, "sandbox": sandbox, "config": {"name": SCRIPT}, "detail": f"Traceback {SCRIPT}",
             "output": IMAGE, "worker_peak_mb": 40.0, "referee_peak_mb": 900.0,
             "history": [[0, {}], [320, {"dev": 0.5, "loss": 1.0}], [1_600, {"dev": 0.625}]],
         }  # fmt: skip

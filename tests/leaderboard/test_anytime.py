@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import key
 
+from harness.errors import InputError
 from harness.leaderboard.anytime import (
     REFERENCES,
     Curve,
@@ -222,3 +223,27 @@ def test_the_references_that_ship_are_whole() -> None:
         assert all(0 < found["manual"][task] < found["reference"][task] < 1 for task in track.tasks)
         assert "run " in found["origin"]
         assert not math.isnan(sum(found["manual"].values()))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[mini\n", "is not a file of references: .*; mend it or move it away"),
+        (
+            "[mini]\ntrack_fingerprint = 1\nmodel_sha256 = 2\ndata_sha256 = 3\n",
+            r"\[mini\] has no manual; mend it, or take",
+        ),
+    ],
+)
+def test_a_file_of_references_that_is_none_is_told(tmp_path: Path, text: str, said: str) -> None:
+    """It was a traceback of the leaderboard."""
+    path = tmp_path / "references.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        load_reference("mini", {"track_fingerprint": 1, "model_sha256": 2, "data_sha256": 3}, path)
+
+
+def test_a_track_without_an_identity_has_no_reference(tmp_path: Path) -> None:
+    path = tmp_path / "references.toml"
+    path.write_text("[mini.power]\nentries = 3\n", encoding="utf-8")
+    assert load_reference("mini", {"track_fingerprint": "f"}, path) is None

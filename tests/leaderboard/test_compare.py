@@ -19,6 +19,7 @@ from harness.leaderboard.compare import (
     shown_p,
     verdict,
 )
+from harness.leaderboard.exports import tidy_cells
 from harness.leaderboard.rank import rank
 from harness.leaderboard.stats import Interval
 from harness.leaderboard.ties import Comparison
@@ -45,11 +46,12 @@ def store() -> Iterator[Store]:
 
 def add(store: Store, entry: str, wrong: dict[int, list[int]], **identity: Any) -> None:
     """A run on sst2 that gets these texts of each split wrong."""
+    facts = FACTS | ({"sandbox": identity.pop("sandbox")} if "sandbox" in identity else {})
     run = store.open_run(key(entry, **identity), {"packages": {"torch": "1"}})
     for split, texts in wrong.items():
         predicted = np.where(np.isin(np.arange(8), texts), 1 - LABELS, LABELS)
         store.begin(run, "sst2", split).finish(
-            "ok", CellRecord(**FACTS), "t", LABELS, [KeptAnswer(1.0, 1, b"a", predicted)]
+            "ok", CellRecord(**facts), "t", LABELS, [KeptAnswer(1.0, 1, b"a", predicted)]
         )
 
 
@@ -148,6 +150,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(store: Store) -> Non
     add(store, "a", {1: [0], 2: [0]})
     add(store, "part", {1: [0]})
     add(store, "outside", {1: [0], 2: [0]}, external="more data")
+    add(store, "trained", {1: [0], 2: [0]}, access="white-box")
     ranking = rank(store, "tiny")
     with pytest.raises(InputError, match="no entry 'c'"):
         compare(ranking, "a", "c")
@@ -155,3 +158,42 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(store: Store) -> Non
         compare(ranking, "a", "part")
     with pytest.raises(InputError, match="different divisions"):
         compare(ranking, "a", "outside")
+    with pytest.raises(InputError, match="trained is a white-box reference, which is never ranked and not compared"):
+        compare(ranking, "a", "trained")
+
+
+def test_entries_without_isolation_are_told_so_and_compared_where_that_is_allowed(store: Store) -> None:
+    """They are in one division, which has no ranks; nobody is told that it is another one."""
+    for entry, wrong in (("a", {1: [0], 2: [0]}), ("b", {1: [1], 2: [2]})):
+        add(store, entry, wrong, sandbox="0")
+    with pytest.raises(InputError, match=r"a and b ran without isolation .* --allow-unsandboxed"):
+        compare(rank(store, "tiny"), "a", "b")
+    assert compare(rank(store, "tiny", allow_unsandboxed=True), "a", "b").average.difference.value == 0
+
+
+def test_entries_are_compared_in_the_division_where_both_are(store: Store) -> None:
+    """One of them has a complete run on the device that ranks as well; the other one has none."""
+    add(store, "a", {1: [0], 2: [0]})
+    add(store, "c", {1: [0], 2: [0]})
+    for entry, wrong in (("a", {1: [0], 2: [0]}), ("b", {1: [1, 2], 2: [1, 2]})):
+        add(store, entry, wrong, device="NVIDIA H200")
+    ranking = rank(store, "tiny", ranks=lambda device: device == "cpu")
+    assert compare(ranking, "a", "b").average.difference.value == pytest.approx(1 / 8)
+
+
+def test_of_two_outputs_the_better_one_counts(store: Store) -> None:
+    """On a task that is answered by text nothing is right or wrong, and a score of 0 is no hit."""
+    for entry, scores in (("a", [0, 50, 70, 0]), ("b", [0, 60, 10, 30])):
+        run = store.open_run(key(entry), {"packages": {"torch": "1"}})
+        record = CellRecord(**FACTS | {"metric": "chrf"})
+        kept = KeptAnswer(1.0, 1, b"a", np.array(scores))
+        store.begin(run, "written", 1).finish("ok", record, "t", np.zeros(4, dtype=np.int64), [kept])
+    ranking = rank(store, "tiny")
+    found = compare(ranking, "a", "b")
+    ((split,),) = (task.splits for task in found.tasks)
+    assert (split.first_alone, split.second_alone) == (1, 2)
+    with (plain := Console(width=120)).capture() as shown:
+        plain.print(comparison_table(found))
+    assert "first better" in shown.get()
+    assert "right" not in shown.get()
+    assert {row["accuracy"] for row in tidy_cells(ranking)} == {None}

@@ -38,6 +38,13 @@ def tune(lm, task, shots, rng, config):
     head = LinearHead(np.zeros((2, lm.info.width)), np.zeros(2))
     yield Answer((Member(task.template, task.words, space.at(np.ones(4)), head=head, alpha=0.5),))
 """
+UNDER_WEIGHTS = """
+def tune(lm, task, shots, rng, config):
+    from harness import WeightSpace
+    space = WeightSpace("biases", 2, 0.1, seed=1)
+    lm.outputs(space.at(np.ones(2)), shots.train.texts)
+    yield Answer.of(task)
+"""
 NOTHING = """
 def tune(lm, task, shots, rng, config):
     yield Answer.of(task)
@@ -69,6 +76,16 @@ def test_hidden_states_are_all_of_the_last_layer_and_stand_in_heads(arena: Arena
     assert found.in_clear == 0
     assert found.head_numbers == 2 * outer_models.WIDTH + 2
     assert found.prompt_numbers == 4
+
+
+def test_hidden_states_under_changed_weights_are_given_all_the_same(arena: Arena) -> None:
+    """Such a query has level 5, and not the 3 of others that ask for states."""
+    found = of(arena, UNDER_WEIGHTS)
+    assert found.levels == (5,)
+    assert found.states
+    assert found.dimensions is None, "hidden states show all, however few words were asked about"
+    assert found.stolen == "all: hidden states"
+    assert found.sent == "8 texts in clear, changes of weights, labels in no field"
 
 
 def test_who_asks_nothing_is_given_nothing(arena: Arena) -> None:
@@ -109,3 +126,12 @@ def test_cells_from_before_the_counts_are_bounded_by_their_ledger(
     assert found.dimensions is None
     assert 2 <= found.numbers <= 8
     assert found.stolen.startswith("at most")
+
+
+def test_templates_that_nobody_could_look_at_are_not_said_to_hold_no_label(arena: Arena) -> None:
+    """In a published database answers have no bytes."""
+    ran = arena.run(IN_CONTEXT)
+    entry = Entry(None, "entry", ran.stored.run, (), 0, {})
+    found = disclosure(arena.store, entry, arena.track, Source("hub"))
+    assert found.in_clear is None
+    assert found.sent == "8 texts in clear, labels in no field, templates not at hand"

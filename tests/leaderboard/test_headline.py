@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from test_table import FACTS, cell, ranked, ranking
 
-from harness.leaderboard.headline import headline, tied
+from harness.leaderboard.headline import cheaper, headline, tied
 from harness.results.records import CellRecord
 
 if TYPE_CHECKING:
@@ -72,3 +72,14 @@ def test_one_entry_alone_and_a_design_without_ranks_lead_nobody() -> None:
     assert (said(alone) or "").startswith("nevergrad[optimizer=PSO] is the only complete entry: 85.0 points [")
     assert (said(ranking()) or "").endswith("; this design shows too little to rank the entries")
     assert said(dataclasses.replace(ranking(), entries=ranking().entries[2:])) is None
+
+
+def test_nobody_is_cheaper_than_a_leader_without_a_call() -> None:
+    """Of two that ask nothing, neither does it for less."""
+    first, second = ranked().entries
+    free = CellRecord(**FACTS | {"rows_spent": 0})
+    leader = dataclasses.replace(first, cells=tuple(dataclasses.replace(each, record=free) for each in first.cells))
+    found = dataclasses.replace(ranked(), entries=(leader, near(0), second))
+    assert cheaper(found, found.divisions[0]) is None
+    paid = dataclasses.replace(ranked(), entries=(first, near(0), second))
+    assert "near has" in (cheaper(paid, paid.divisions[0]) or "")

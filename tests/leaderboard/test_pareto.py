@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.leaderboard.entries import CellScore, Entry
-from harness.leaderboard.pareto import COSTS, cost, front, fronts
-from harness.results.records import CellRecord
+from harness.leaderboard.pareto import COSTS, cost, front, fronts, money
+from harness.results.records import Billed, CellRecord
+from harness.tracks.prices import Prices
 
 FACTS: dict[str, Any] = {
     "rows_spent": 64, "train_rows": 32, "tuning_s": 30.0, "tokens": 7, "bytes_up": 5, "bytes_down": 6,
@@ -61,3 +62,12 @@ def test_fronts_by_entry() -> None:
     beaten = entry(0.4, rows_spent=320, tokens=70, bytes_up=50, tuning_s=31)
     assert fronts([good, cheap, beaten]) == [COSTS, ("calls", "tokens", "bytes"), ()]
     assert fronts([]) == []
+
+
+def test_a_cell_from_before_bills_were_kept_costs_the_tokens_that_were_counted_here() -> None:
+    """The bills of the other cells do not make it free."""
+    prices = Prices("EUR", per_million_tokens=1e6, per_million_received=1e6)
+    old, billed = entry(0.5).cells[0], entry(0.5, billed=Billed(sent=100, received=10)).cells[1]
+    mixed = Entry(1, "a", "run", (old, billed), 0, {})
+    assert money(mixed, prices) == 7 + 100 + 10
+    assert money(entry(0.5), prices) == 7 + 7

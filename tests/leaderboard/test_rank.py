@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from made_up import key
 
 from harness.leaderboard.rank import Ranking, rank
+from harness.leaderboard.table import document
+from harness.leaderboard.terminal import notes
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.status import FIRST_MARKS, MARKS
 from harness.results.store import Store
@@ -363,3 +365,16 @@ def test_ranking_needs_neither_torch_nor_the_language_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert not done.stderr.strip()
+
+
+def test_two_teams_with_one_entry_share_a_rank_and_no_lead_is_promised(store: Store) -> None:
+    """The line below the table says why nothing is known of leads, and does not say that a lead of 0.0 is seen."""
+    right = {(task, split): 4 + split for task in ("sst2", "qqp", "snli") for split in (1, 2, 3)}
+    for team in ("alice", "bob"):
+        add(store, "same", right, team=team)
+    ranking = rank(store, "tiny")
+    (division,) = ranking.divisions
+    assert [standing.rank for entry in ranking.entries if (standing := ranking.standing(entry))] == [1, 1]
+    lines = notes(ranking, division)
+    assert "not known: most of its entries predict exactly the same" in lines[1]
+    assert document(ranking)["lists"][0]["power"] is None

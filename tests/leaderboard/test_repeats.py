@@ -86,3 +86,14 @@ def test_a_first_repeat_keeps_the_id_it_had() -> None:
     key: RunKey = run_key()
     old: dict[str, Any] = {name: getattr(key, name) for name in key.__dataclass_fields__ if name != "repeat"}
     assert run_id(old) == key.id != replace(key, repeat=1).id
+
+
+def test_a_failure_in_a_repeat_is_counted_and_an_unisolated_repeat_is_no_isolated_entry() -> None:
+    """The score is the mean over repeats, so what happened in any of them is said of the entry."""
+    again = [replace(cell(1, 50), status="crash", record=CellRecord(sandbox="0", level=3)), cell(2, 80)]
+    isolated = [replace(each, record=CellRecord(sandbox="A", level=1)) for each in (cell(1, 60), cell(2, 80), again[1])]
+    entry = Entry(None, "e", "r", averaged(isolated[:2], [again[0], isolated[2]]), 0, {})
+    assert entry.statuses == {"crash": 1, "ok": 3}
+    assert entry.division.sandbox == "0 A"
+    assert entry.division.unsandboxed
+    assert entry.access == 3

@@ -656,3 +656,21 @@ def test_markdown_of_others_is_text_and_structure_alone() -> None:
     assert "scores" not in table
     assert table.count("<tr>") == 2
     assert "<p>behind it</p>" in table
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_entries_without_isolation_are_listed_without_a_rank(tmp_path: Path, isolated: bool) -> None:
+    """Beside others or alone; the report of a machine that cannot isolate ended in a traceback."""
+    store = Store("sqlite://")
+    if isolated:
+        report_site.add(store, "good", 0.8)
+    report_site.add(store, "free", 0.7, sandbox="0")
+    report_site.add(store, "freer", 0.75, sandbox="0")
+    build(store, TRACK, tmp_path / "site", Source("embedded"), tmp_path)
+    store.close()
+    ranking = re.sub(r"<[^>]+>", " ", (tmp_path / "site" / "index.html").read_text(encoding="utf-8"))
+    assert "freer" in ranking
+    assert "2 entries ran without isolation (sandbox 0), listed without a rank." in ranking
+    assert (tmp_path / "site" / "cost.html").is_file()
+    with (tmp_path / "site" / "ranking.csv").open(encoding="utf-8") as stream:
+        assert {row["submission"]: row["rank"] for row in csv.DictReader(stream)}["freer"] == ""

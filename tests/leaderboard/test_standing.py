@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,12 @@ def test_the_order_of_cells_does_not_matter() -> None:
     """Splits are paired by number, not by position."""
     turned = Entry(1, "fair", "fair", tuple(reversed(FAIR.cells)), 0, {})
     assert made(GOOD, turned).entries == made(GOOD, FAIR).entries
+
+
+def test_copies_of_one_entry_tell_nothing_of_leads() -> None:
+    """Two teams with the same entry tie, and no lead is said to be seen."""
+    found = made(GOOD, replace(GOOD, name="copy"))
+    assert found.pairs.ranks().tolist() == [1, 1]
+    assert found.pairs.compare(0, 1).p == 1
+    assert found.power is None
+    assert made(GOOD, FAIR).power is not None

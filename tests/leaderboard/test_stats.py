@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness.leaderboard.stats import Scores, TaskPredictions, TaskScores, moderated, scores_of
+from harness.leaderboard.ties import Pairs
 from harness.solving.metrics import score
 
 if TYPE_CHECKING:
@@ -221,3 +222,37 @@ def test_intervals_of_single_scores_hold_the_truth() -> None:
         off.append(value - 0.7)
         halves.append(half)
     assert 0.93 <= covered(np.array(off), np.array(halves)) <= 0.99
+
+
+def alike_but_for_new_items() -> list[TaskPredictions]:
+    """Two systems on five tasks of three splits; on the first task one of them has another item more in each split."""
+    rng = np.random.default_rng(4)
+    labels, tasks = rng.integers(2, size=200), []
+    for task in range(5):
+        one = np.where(rng.random((3, 200)) < 0.7, labels, 1 - labels)
+        other = one.copy()
+        wrong = [np.flatnonzero(row != labels)[10 * n] for n, row in enumerate(one)]
+        if task == 0:
+            other[range(3), wrong] = labels[wrong]
+        tasks.append(TaskPredictions(np.stack([other, one]), labels, "accuracy", 2))
+    return tasks
+
+
+def test_splits_that_differ_by_exactly_the_same_are_no_certainty() -> None:
+    """One item more in each split is 0.1 points; the variance is that of three items out of 200."""
+    scores = scores_of(alike_but_for_new_items())
+    found = scores.differences()
+    assert found.values[0, 1] == pytest.approx(1 / 200 / 5)
+    assert found.errors[0, 1] == pytest.approx(np.sqrt(3) / (3 * 200) / 5, rel=0.01)
+    assert Pairs(found).ranks().tolist() == [1, 1]
+    assert Pairs(found).compare(0, 1).difference.low < 0
+
+
+def test_a_score_that_is_the_same_on_all_splits_has_an_interval() -> None:
+    """It gets other items right in each split, so that its score is not certain."""
+    labels = np.zeros(60, dtype=np.int64)
+    wrong = np.stack([np.roll(np.arange(60) < 15, 15 * n) for n in range(3)])
+    found = scores_of([TaskPredictions(wrong[None] * 1, labels, "accuracy", 2)]).score(0)
+    assert found.value == 0.75
+    assert found.low < 0.7
+    assert found.high > 0.8

@@ -10,12 +10,14 @@ import pytest
 import report_site
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import key
 
 from harness.leaderboard.anytime import curve
 from harness.leaderboard.rank import rank
 from harness.leaderboard.report.curves import Curves, limits, spread
 from harness.leaderboard.stats import Interval
 from harness.leaderboard.traces import Trace, envelope, grid, steps, traces
+from harness.results.records import CellRecord, KeptAnswer
 from harness.results.store import Store
 
 if TYPE_CHECKING:
@@ -127,3 +129,16 @@ def test_labels_are_moved_apart_and_keep_their_order(values: list[float]) -> Non
     assert all(-1e-9 <= place <= 100 + 1e-9 for place in places)
     if len(values) == 1:
         assert places[0] == values[0]
+
+
+def test_a_task_of_ones_own_has_a_curve() -> None:
+    """It does not ship with this package; its metric and number of classes stand with its cells."""
+    store, labels = Store("sqlite://"), np.array([0, 1, 2, 2, 1, 0])
+    run = store.open_run(key("mine"), {"packages": {}})
+    record = CellRecord(train_rows=2, rows_total=20, calls_total=10, metric="accuracy", words=("a", "b", "c"))
+    kept = KeptAnswer(1.0, 2, b"a", np.array([0, 1, 2, 0, 0, 0]))
+    store.begin(run, "my-own-task", 1).finish("ok", record, "t", labels, [kept])
+    (entry,) = rank(store, "tiny").entries
+    (trace,) = traces([steps(entry, (1.0, 10.0), None)], (1.0, 10.0))
+    assert [value and value.value for value in trace.values] == pytest.approx([4 / 6, 4 / 6])
+    store.close()

@@ -135,6 +135,46 @@ def test_the_command_writes_what_it_shows(tiny_track: Path, tmp_path: Path) -> N
     written = (tmp_path / "layer.csv").read_text(encoding="utf-8").splitlines()
     assert len(written) == len(rows) + 1
     assert rows[-1]["width"] == DIMENSIONS
+    assert "logits of 49 other words" in machines.stderr
+
+
+def test_the_ledger_of_the_attack_is_kept_where_a_database_is_named(tiny_track: Path, tmp_path: Path) -> None:
+    url = tmp_path / "attack.db"
+    asked = ["leaks", "--track", str(tiny_track), "--task", "sst2", "--rows", "16", "--words", "32"]
+    done = CliRunner().invoke(app, [*asked, "--store", str(url)])
+    assert done.exit_code == 0, done.output
+    store = Store(str(url), create=False)
+    (run,) = store.runs()
+    assert run.key.entry.startswith("leaks")
+    assert sum(cell.rows for cell in store.open_cells(run.id)) == 16
+    store.close()
+
+
+def test_a_refusal_is_told_beside_json_too(tiny_track: Path, tmp_path: Path) -> None:
+    """The table of a refused attack is empty; without the reason nobody knew why."""
+    closed = tmp_path / "tiny.toml"
+    text = tiny_track.read_text(encoding="utf-8") + "\n[defences]\nmost_texts = 1\nmost_rank = 1\n"
+    closed.write_text(text, encoding="utf-8")
+    asked = ["leaks", "--track", str(closed), "--task", "sst2", "--split", "1", "--rows", "16", "--words", "32"]
+    done = CliRunner().invoke(app, [*asked, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["layer"] == []
+    assert "refused: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["behaviour", "--rows", "16"], "--rows and --words go with layer alone"),
+        (["--policy", "x.toml", "--words", "16"], "--rows and --words go with layer alone"),
+        (["behaviour", "--policy", "x.toml"], "leave behaviour out"),
+        (["stored", "--policy", "x.toml"], "leave stored out"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["leaks", *words])
+    assert isinstance(done.exception, InputError)
+    assert said in str(done.exception)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import outer_models
 import pytest
@@ -14,9 +14,6 @@ from harness.cli import app
 from harness.errors import InputError
 from harness.leaks.chart import draw
 from harness.leaks.solvers import solver
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEADS = """
 def tune(lm, task, shots, rng, config):
@@ -118,5 +115,28 @@ def test_a_policy_that_is_none_is_told(tmp_path: Path, tiny_track: Path) -> None
     assert "bad.toml:1: digits keeps logits back" in str(done.exception)
     twice = CliRunner().invoke(app, [*asked, str(bad), "--policy", str(bad)])
     assert "a file name of its own" in str(twice.exception)
+    bad.write_text('[defences]\nwords = "task"\n', encoding="utf-8")
+    headed = CliRunner().invoke(app, [*asked, str(bad)])
+    assert "leave the heading [defences] out" in str(headed.exception)
     alone = CliRunner().invoke(app, ["leaks", "--solver", "manual"])
     assert "--solver goes with behaviour, membership and --policy" in str(alone.exception)
+
+
+def test_a_chart_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C leaves the older one and nothing beside it; a path that is a folder is told."""
+    path = tmp_path / "policies.svg"
+    draw([], path)
+    before = path.read_bytes()
+    assert before.endswith(b"</svg>\n")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            draw([], path)
+    assert [each.name for each in tmp_path.iterdir()] == ["policies.svg"]
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match="cannot be written"):
+        draw([], tmp_path)

@@ -232,3 +232,24 @@ def test_two_walks_of_one_space_add_up(tmp_path: Path) -> None:
     for k, streams in enumerate(([1, 5, 6], [2, 5, 7])):
         assert np.abs(found[k] - ask(lm, space.walk(streams, [1.0, 1.0, 0.5]))[0]).max() < CLOSE
     assert np.abs(ask(lm, summed) - found).max() < CLOSE, "asked again, it goes on from what is kept"
+
+
+@pytest.mark.parametrize("space", [LOW, LOW_ALL, FULL, BIASES, LORA], ids=lambda space: space.group)
+def test_each_step_of_two_walks_of_one_space_is_drawn_once(
+    lm: LanguageModel, space: WeightSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many queries or pieces of a test set a sum is applied to: its price counts each step once."""
+    drawn: list[int] = []
+    draw = noise.draw
+
+    def counted(slots: Any, space: WeightSpace, streams: Any, device: str) -> torch.Tensor:
+        drawn.extend(streams)
+        return draw(slots, space, streams, device)
+
+    monkeypatch.setattr(noise, "draw", counted)
+    space = msgspec.structs.replace(space, dim=0, seed=41)
+    total = space.walk(np.arange(5), np.ones(5)) + space.walk(np.arange(10, 15), np.ones(5))
+    first = ask(lm, total)
+    for _ in range(3):
+        np.testing.assert_array_equal(ask(lm, total), first)
+    assert sorted(drawn) == [*range(5), *range(10, 15)]

@@ -13,7 +13,8 @@ from test_audit import fill
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.errors import StoreError
+from harness.errors import InputError, StoreError
+from harness.evaluation.predict import stored_answer
 from harness.results.audit import audit
 from harness.results.digests import left_out
 from harness.results.packed import pack
@@ -66,6 +67,10 @@ def test_answers_can_be_left_out_and_the_audit_says_so(database: Path, tmp_path:
             for mark in cell.predictions:
                 assert whole.answer(run.id, cell.task, cell.split, mark)
                 assert thin.answer(run.id, cell.task, cell.split, mark) is None
+            place = run.key.label, run.key.track, cell.task, cell.split
+            if 1.0 in cell.predictions:
+                with pytest.raises(InputError, match="without its bytes, as a published database"):
+                    stored_answer(thin, *place, other_model="model" in run.key.modified)
     whole.close()
     thin.close()
     told = CliRunner().invoke(app, ["audit", "--store", str(out)]).output
@@ -117,6 +122,30 @@ def test_a_changed_database_is_not_published(
     assert "findings" in capsys.readouterr().err
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.glob("*.xz")) == [out.name]
+
+
+def test_a_copy_that_cannot_be_written_is_told_and_leaves_nothing(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is not there is made; a full disk or ^C leaves no half of a file."""
+    out = tmp_path / "new" / "folder" / "measured.db.xz"
+    assert publish.main(["--store", str(database), "--out", str(out)]) == 0
+    before = out.read_bytes()
+    for problem in (OSError("no space left"), KeyboardInterrupt()):
+
+        def full(*_: object, problem: BaseException = problem) -> None:
+            raise problem
+
+        monkeypatch.setattr(shutil, "copyfileobj", full)
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            publish.main(["--store", str(database), "--out", str(out)])
+        assert [path.name for path in out.parent.iterdir()] == [out.name]
+        assert out.read_bytes() == before
+    assert "cannot be written: no space left" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        publish.main(["--store", str(database), "--out", str(tmp_path / "file" / "x.db.xz")])
+    assert "cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from harness.blackbox.weights import MOST_STEPS
 from harness.contract import (
     Answer,
     FeatureKind,
@@ -25,6 +26,7 @@ from harness.contract import (
     Subspace,
     Task,
     Text,
+    WeightSpace,
 )
 from harness.contract.heads import KINDS, BiLstmHead, Kind, LinearHead, MlpHead, PrototypeHead
 from harness.errors import AnswerError, QueryError
@@ -377,3 +379,16 @@ def test_the_memory_of_a_head_is_bounded_however_large_it_is() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 512 << 20
+
+
+def test_several_walks_of_as_many_steps_as_are_allowed_fit_into_an_answer() -> None:
+    """Their streams stand in the header; what does not fit is told by its size, and not as no answer."""
+    space, most = WeightSpace("biases", 0, 0.1, 1), MOST_STEPS
+    walk = space.walk(np.arange(most) + 2**31, np.ones(most))
+    members = tuple(Member("{a} {mask}", ("x", "y"), walk) for _ in range(4))
+    blob = answers.to_bytes(Answer(members))
+    assert answers.to_bytes(answers.from_bytes(blob)) == blob
+    with pytest.raises(
+        AnswerError, match=r"streams of walks take [\d,]+ bytes; 16,777,216 are allowed. Take fewer steps"
+    ):
+        answers.from_bytes(answers.to_bytes(Answer(members * 8)))

@@ -14,6 +14,8 @@ import typer.main
 from made_up import key
 
 from harness.cli import app
+from harness.evaluation.headroom import Point, Signals, read_points
+from harness.results.packed import pack
 from harness.results.records import CellRecord, KeptAnswer
 from harness.results.store import Store
 from harness.tracks.track import load_track
@@ -361,3 +363,101 @@ def test_machine_facts_name_the_entries_they_hold_for(tool: ModuleType, store: S
     add(store, "ajo", CELLS)
     page = written(tool, database, database.with_name("page.md"))
     assert "- `ajo`, `bbt`: cpu AVX2; threads 2; python 3.11; sandbox process; torch 1" in page
+
+
+def test_a_published_database_gives_the_page(tool: ModuleType, store: Store, database: Path) -> None:
+    """Whoever has no more than the compressed facts writes the same page."""
+    add(store, "bbt", CELLS)
+    page = written(tool, database, database.with_name("page.md"))
+    assert "These budgets are 15 generations of 20 candidates" in page
+    packed = database.with_name("measured.db.xz")
+    pack(database, packed, answers=False)
+    assert written(tool, packed, database.with_name("again.md")) == page
+
+
+def test_a_file_that_is_no_database_is_told_and_the_page_stays(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, out = tmp_path / "broken.db", tmp_path / "page.md"
+    broken.write_text("no database at all, but long enough to be looked at " * 10, encoding="utf-8")
+    out.write_text("kept", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        tool.main(["--store", str(broken), "--track", "kit", "--out", str(out)])
+    assert "broken.db" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == "kept"
+
+
+def test_a_page_that_cannot_be_written_whole_is_left_as_it_is(
+    tool: ModuleType,
+    store: Store,
+    database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The findings in it are written by hand, so half a page would lose them."""
+    add(store, "bbt", CELLS)
+    out = database.with_name("page.md")
+    out.write_text("<!-- findings -->\nby hand\n<!-- end findings -->", encoding="utf-8")
+    before = out.read_text(encoding="utf-8")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(SystemExit):
+        tool.main(["--store", str(database), "--track", "kit", "--out", str(out)])
+    assert "no space left" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == before
+    assert sorted(each.name for each in out.parent.glob("*page.md*")) == ["page.md"]
+
+
+def test_the_page_ranks_the_devices_that_the_track_ranks(tool: ModuleType, store: Store, database: Path) -> None:
+    """As the leaderboard does, whichever device has more entries."""
+    for name in ("bbt", "bbtv2"):
+        add(store, name, CELLS, device="NVIDIA H200")
+    add(store, "manual", CELLS)
+    page = written(tool, database, database.with_name("page.md"))
+    assert row(page, "manual")[0] == "1"
+    assert "`bbtv2`" not in page.partition("## Efficiency")[0].partition("## Ranking")[2]
+
+
+HEADROOM = "model,track,task,split,bare,centred,texts,gain,entries\n"
+
+
+def test_measured_cells_stay_where_there_is_nothing_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A path without a database is not made one, and the file that `harness headroom` reads is not emptied."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    points = importlib.import_module("tools.headroom_points")
+    out, empty = tmp_path / "headroom.csv", tmp_path / "empty.db"
+    out.write_text(HEADROOM, encoding="utf-8")
+    Store(str(empty)).close()
+    for path, said in ((tmp_path / "none.db", "no such file"), (empty, "no measured cell of mini")):
+        with pytest.raises(SystemExit):
+            points.main([str(path), "--out", str(out)])
+        assert said in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == HEADROOM
+    assert not (tmp_path / "none.db").exists()
+    made = Point("m", "t", "sst2", 1, Signals(0.5, 0.75, 64), 0.125, 3)
+    out.write_text(points.as_csv([made]), encoding="utf-8")
+    assert read_points(out) == (made,)
+
+
+def test_an_entry_of_another_division_is_told_apart(tool: ModuleType, store: Store, database: Path) -> None:
+    """A `-` or a second 1 in the table has its reason below it."""
+    for name in ("bbt", "bbtv2"):
+        add(store, name, CELLS)
+    add(store, "ajo", CELLS, facts={"sandbox": "0"})
+    page = written(tool, database, database.with_name("page.md"))
+    assert row(page, "ajo")[0] == "-"
+    assert "without isolation, none: `ajo` (pure / cpu / sandbox 0)." in page
+    assert "Ranks are those of pure / cpu / sandbox process." in page
+
+
+def test_repeats_of_one_split_have_no_deviation_over_splits(tool: ModuleType, store: Store, database: Path) -> None:
+    """Nothing is computed from a single number."""
+    for repeat, right in enumerate((5, 7)):
+        add(store, "bbt", {("sst2", 1): right}, repeat=repeat)
+    page = written(tool, database, database.with_name("page.md"))
+    assert row(page, "bbt", "## Chance of the optimiser")[-3:] == ["1", f"{100 * 0.25 / 2**0.5:.1f}", "-"]

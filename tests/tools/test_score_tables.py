@@ -130,3 +130,33 @@ def test_what_stands_around_the_markers_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text("before\n<!-- scores -->\nold\n<!-- end scores -->\nafter\n", encoding="utf-8")
     assert replaced(path, "new\n") == "before\n<!-- scores -->\nnew\n<!-- end scores -->\nafter\n"
+
+
+def test_a_page_that_is_not_there_or_empty_is_told_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results-mini.md").write_text(MINI, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"results-kit\.md cannot be read: .*write it with: make results"):
+        read(tmp_path)
+    (tmp_path / "results-kit.md").write_text("# Measured\n", encoding="utf-8")
+    monkeypatch.setattr(score_tables, "read", lambda: read(tmp_path))
+    assert score_tables.main() == 2
+    assert "results-kit.md has no entry below ## Ranking" in capsys.readouterr().err
+
+
+def test_a_task_that_a_page_does_not_have_is_a_dash() -> None:
+    """A measurement of some tasks has a page with their columns alone."""
+    part = rows(
+        """## Ranking
+
+| rank | submission | access | dbpedia | average | calls | min |
+| --- | --- | --- | --- | --- | --- | --- |
+| 1 | `solver` | L1 | 1.1 | 1.1 [1.0, 1.2] | 11 | 0.1 |
+
+## Differences
+"""
+    )
+    (line,) = [line for line in of_submission("solver", {"mini": part}).splitlines() if line.startswith("| `mini` |")]
+    by_task = dict(zip(TASKS, [cell.strip() for cell in line.strip("|").split("|")][1:], strict=False))
+    assert by_task["sst2"] == "-"
+    assert by_task["dbpedia"] == "1.1"

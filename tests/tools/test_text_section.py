@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import tiny_causal
 from evaluating import Watcher
+from made_up import key
 
 from harness.contract import TextTask
+from harness.errors import InputError
 from harness.evaluation.overrides import Overrides
 from harness.evaluation.run import Evaluation
 from harness.evaluation.text_white_box import TextWhiteBox
+from harness.results.packed import pack
+from harness.results.records import CellRecord, KeptAnswer
 from harness.results.store import Store
 from harness.sandbox.submission import find
 from harness.tracks.examples import load_shots
@@ -121,3 +125,31 @@ def test_files_that_are_not_there_are_told(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         make_results(["--store", str(tmp_path / "some.db"), "--track", "mini-text", "--losses", str(tmp_path / "x")])
     assert "run: python tools/text_losses.py" in capsys.readouterr().err
+
+
+def test_a_table_of_losses_that_is_none_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "losses.csv"
+    path.write_text("run,entry\nr,e\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"losses\.csv is no table of tools/text_losses\.py"):
+        read(path)
+
+
+def test_measured_losses_stay_where_no_cell_can_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A database without answers, as a published one, would have left a file with nothing but its heads."""
+    track, out, path = load_track("mini-text"), tmp_path / "losses.csv", tmp_path / "some.db"
+    store = Store(str(path))
+    run = store.open_run(
+        key("manual", track=track.name, track_fingerprint=track.fingerprint), {"packages": {"torch": "1"}}
+    )
+    record = CellRecord(train_rows=16, rows_total=1600, calls_total=100, metric="chrf", sandbox="A")
+    kept = KeptAnswer(1.0, 0, b"answer", np.zeros(4, dtype=np.int64))
+    store.begin(run, "plain", 1).finish("ok", record, "t", np.zeros(4, dtype=np.int64), [kept])
+    store.close()
+    packed = tmp_path / "some.db.xz"
+    pack(path, packed, answers=False)
+    before = rows([1.0, 2.0], [0.5, 0.25])
+    write(out, before)
+    with pytest.raises(SystemExit):
+        text_losses(["--store", str(packed), "--out", str(out)])
+    assert "is left as it is" in capsys.readouterr().err
+    assert read(out) == before

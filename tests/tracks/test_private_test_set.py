@@ -7,7 +7,9 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
+from made_up import key
 from outer_models import write_submission
 
 from harness import cli
@@ -21,7 +23,7 @@ from harness.leaderboard.rank import rank
 from harness.leaderboard.table import records
 from harness.leaderboard.terminal import known_texts
 from harness.lm.reading import Reading
-from harness.results.records import CellRecord, cell_record
+from harness.results.records import CellRecord, KeptAnswer, cell_record
 from harness.results.store import Store
 from harness.sandbox.submission import find
 from harness.tracks.examples import Source, check_unseen, load_shots, load_test
@@ -294,3 +296,23 @@ def test_a_record_of_before_says_nothing_of_test_texts() -> None:
     assert "test_texts" not in CellRecord().plain()
     assert CellRecord(test_texts=0).plain()["test_texts"] == 0
     assert cell_record(CellRecord(test_texts=3).to_json()).test_texts == 3
+
+
+def test_a_gap_is_between_the_same_repeat(store: Store) -> None:
+    """A newer private run of another repeat has other answers, so it is not compared with those of the first."""
+    labels, other = np.arange(20) % 2, np.arange(10) % 2
+    for modified, repeat, right, truth in (
+        ((), 0, 15, labels),
+        (("test_data",), 0, 8, other),
+        (("test_data",), 1, 0, other),
+    ):
+        identity = key("e", modified=modified, repeat=repeat, data="embedded + test:x" if modified else "embedded")
+        run = store.open_run(identity, {"packages": {}})
+        for split in (1, 2):
+            said = np.where(np.arange(len(truth)) < right, truth, 1 - truth)
+            record = CellRecord(train_rows=2, rows_total=20, calls_total=10, sandbox="A")
+            store.begin(run, "sst2", split).finish(
+                "ok", record, f"t{len(truth)}", truth, [KeptAnswer(1.0, 2, b"a", said)]
+            )
+    (gap,) = gaps(store, rank(store, "tiny"))
+    assert (gap.public, gap.private) == (0.75, 0.8)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from harness.leaderboard.report.figures import COLOURS, MARKERS, STYLE, WIDTH
+from harness.leaderboard.report.figures import COLOURS, MARKERS, STYLE, WIDTH, write_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +34,10 @@ def draw(found: Sequence[Variant], folder: Path) -> list[Path]:
 
     Returns:
         The files, in the order in which they were written.
+
+    Raises:
+        InputError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     with mpl.rc_context(STYLE):
         for option in dict.fromkeys(variant.option for variant in found):
@@ -47,7 +49,7 @@ def draw(found: Sequence[Variant], folder: Path) -> list[Path]:
                     figures[f"{option}-{task}-convergence"] = curves
             for name, figure in figures.items():
                 written.append(folder / f"{name}.svg")
-                figure.savefig(written[-1], metadata={"Date": None, "Creator": None})
+                write_figure(figure, written[-1])
     return written
 
 

@@ -90,7 +90,8 @@ class Compared:
 
     division: Division
     systems: tuple[System, ...]
-    """Complete entries, best average first, and then incomplete ones. The main division ends with references."""
+    """Complete entries, best average first, then those without isolation, which have no rank, and incomplete ones. The
+    main division ends with references."""
     standings: Standings | None
     curves: Curves
     """Scores over calls of its complete entries."""
@@ -203,12 +204,14 @@ def gather(store: Store, track: Track, source: Source, kept: Kept | None = None,
     lists = []
     for number, division in enumerate(ranking.divisions):
         complete = ranking.complete(division)
-        lacking = [e for e in every if e.division == division and e.missing and not e.white_box]
+        here = [e for e in every if e.division == division and not e.white_box]
+        unranked = [e for e in here if not e.missing and e not in complete]  # they ran without isolation
+        lacking = [e for e in here if e.missing]
         references = [e for e in every if e.white_box] if number == 0 else []
         found = ranking.standings(division)
-        own = tuple(system(entry, found) for entry in (*complete, *lacking, *references))
+        systems = tuple(system(entry, found) for entry in (*complete, *unranked, *lacking, *references))
         curves = _curves(complete if found else (), ranking.bare, digests, kept)
-        lists.append(Compared(division, own, found, curves, ranking.efficiency(division)))
+        lists.append(Compared(division, systems, found, curves, ranking.efficiency(division)))
     budgeted = [e for e in every if e.white_box and not e.missing and all(c.record.rows_total for c in e.cells)]
     gradients = _curves(budgeted if lists else (), ranking.bare, digests, kept)
     labels = {cell.task: cell.labels for entry in every for cell in entry.cells}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import math
 from html import unescape
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from harness.leaderboard.anytime import ecdf, profile, runtimes
 from harness.leaderboard.report import plots
 from harness.leaderboard.report.curves import SHOWN, spread
 from harness.leaderboard.report.plots import PROFILED
+from harness.leaderboard.table import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,6 +218,17 @@ def budgets(systems: Sequence[System], curves: Curves) -> Figure:
     axes.set_ylabel("average score (points)")
     axes.grid(linewidth=0.4)
     return figure
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG, whole or not at all; the same figure gives the same bytes.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    write_text(drawn.getvalue(), path)
 
 
 def _name(system: System) -> str:

@@ -151,7 +151,7 @@ def ranking(facts: Facts) -> dict[str, Any]:
         "tasks": facts.ranking.tasks,
         "levels": LEVELS | {"white-box": "references"},
         "model": facts.systems[0].run.key.model if facts.systems else facts.track.model.source,
-        "left_out": facts.ranking.left_out,
+        "ranking": facts.ranking,
         "withdrawn": [(each, day(each.made)) for each in facts.ranking.withdrawn],
         "replaced": replaced_lines(facts.ranking),
         "gaps": facts.gaps,
@@ -214,7 +214,7 @@ def cells(facts: Facts) -> dict[str, Any]:
     for system in facts.systems:
         by_task = []
         for task in facts.ranking.tasks:
-            found = Counter(cell.status for cell in system.entry.cells if cell.task == task)
+            found = Counter(each.status for each in system.entry.attempts if each.task == task)
             total += found
             failed = sorted((status, n) for status, n in found.items() if status not in COUNTS)
             by_task.append((sum(found[status] for status in COUNTS), failed))

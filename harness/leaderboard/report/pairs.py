@@ -124,6 +124,7 @@ def pair(facts: Facts, standings: Standings, curves: Curves, first: System, seco
         "average": found.average,
         "p": shown_p(found.average.p),
         "verdict": verdict(found),
+        "by_text": found.by_text,
         "adjustment": adjustment(found),
         "tasks": tasks,
         "spec": plots.progress(both, curves),
