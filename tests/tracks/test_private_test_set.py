@@ -113,7 +113,7 @@ def test_hard_coded_answers_show_on_a_private_test_set(wide_track: Path, store: 
     assert [entry.name for entry in ranking.entries] == ["cheat", "honest"]  # private runs are not ranked
     found = {gap.entry: gap for gap in gaps(store, ranking)}
     assert found["cheat"].public > 0.95
-    assert found["cheat"].difference.low > 0.2
+    assert found["cheat"].difference.low > 0.1
     assert abs(found["honest"].difference.value) < 0.2
     assert found["honest"].difference.low < 0 < found["honest"].difference.high
     assert {gap.cells for gap in found.values()} == {2}
