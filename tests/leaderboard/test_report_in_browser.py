@@ -247,6 +247,7 @@ def test_the_report_of_a_running_evaluation_refreshes_itself(browser: Browser, t
     with serving(live, 0) as address:
         page.goto(address)
         page.get_by_text("2 of 15 cells").first.wait_for()
+        page.locator("#live progress").nth(1).wait_for()  # the table has the same text before the script draws these
         assert page.locator("#live progress").count() == 2
         report_site.add(store, "good", 0.8, cells=report_site.CELLS[3:5])
         live.turn(now=1e6)
