@@ -4,7 +4,8 @@
 
 The stored answer of a cell is asked how likely the references of train and dev are; a white-box reference keeps no
 answer, and noted its losses when it was trained. What was written is compared with the references by the sentence
-encoder. Rows that the file has already are kept, so an interrupted run goes on. It takes some seconds for each cell.
+encoder. Rows that the file has already are kept, so an interrupted run goes on; a cell that was run once more is asked
+again. It takes some seconds for each cell.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from harness.results.records import StoredCell
     from harness.tracks.track import Track
 
+_ROUNDED = 1e-4
+"""Most that rounding in the file does to a score."""
+
 
 def loss(lm: LanguageModel, task: TextTask, answer: Answer, examples: Examples) -> float:
     """Mean over texts of the negative log-likelihood by token of the first reference, under an answer."""
@@ -47,6 +51,11 @@ def loss(lm: LanguageModel, task: TextTask, answer: Answer, examples: Examples) 
     encoded = model.encode(member.template, examples.texts, mode_of(member), max(map(len, targets)))
     with lm.serving():
         return float(-model.score(member.prompt, encoded, targets).means.mean())
+
+
+def score_of(entry: Entry, cell: StoredCell) -> float:
+    """The test score of an entry's cell, 0 to 1."""
+    return float(next(each.score for each in entry.cells if (each.task, each.split) == (cell.task, cell.split)))
 
 
 class Asker:
@@ -72,9 +81,8 @@ class Asker:
         if outputs is None or losses is None:
             return None
         references = load_test(self._files[cell.task], self._source).references
-        score = next(each.score for each in entry.cells if (each.task, each.split) == (cell.task, cell.split))
         like = float(self._encoder.similarities(outputs, references).mean())
-        return Row(cell.run, entry.name, cell.task, cell.split, *losses, float(score), like)
+        return Row(cell.run, entry.name, cell.task, cell.split, *losses, score_of(entry, cell), like)
 
     def _losses(self, entry: Entry, cell: StoredCell) -> tuple[float, float] | None:
         """Loss on train and on dev."""
@@ -117,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asker, found = Asker(track, stores), list[Row]()
     for number, (entry, cell) in enumerate(wanted, start=1):
         known = kept.get((cell.run, cell.task, cell.split))
+        if known is not None and abs(known.score - score_of(entry, cell)) > _ROUNDED:
+            known = None  # the cell was run once more
         row = known or asker.row(entry, cell)
         where = f"[{number}/{len(wanted)}] {entry.name} {cell.task}/{cell.split}"
         if row is None:

@@ -32,6 +32,8 @@ from tools.text_section import Row, read, section, write
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.results.records import StoredCell
+
 SUBMISSIONS = Path(__file__).resolve().parents[2] / "submissions"
 
 
@@ -153,3 +155,28 @@ def test_measured_losses_stay_where_no_cell_can_be_asked(tmp_path: Path, capsys:
         text_losses(["--store", str(packed), "--out", str(out)])
     assert "is left as it is" in capsys.readouterr().err
     assert read(out) == before
+
+
+def test_a_cell_that_was_run_once_more_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row is known by its score; the row of before stood beside the new score on the page."""
+    track, out, path = load_track("mini-text"), tmp_path / "losses.csv", tmp_path / "some.db"
+    store = Store(str(path))
+    run = store.open_run(
+        key("manual", track=track.name, track_fingerprint=track.fingerprint), {"packages": {"torch": "1"}}
+    )
+    record = CellRecord(train_rows=16, rows_total=1600, calls_total=100, metric="chrf", sandbox="A")
+    kept = KeptAnswer(1.0, 0, b"answer", np.full(4, 2500, dtype=np.int64))
+    store.begin(run, "plain", 1).finish("ok", record, "t", np.zeros(4, dtype=np.int64), [kept])
+    store.close()
+    write(out, [Row(run, "manual", "plain", 1, 9.0, 9.0, 0.0, 0.5)])
+    asked = []
+
+    def row(_self: Asker, _entry: object, cell: StoredCell) -> Row:
+        asked.append(cell.task)
+        return Row(run, "manual", "plain", 1, 1.0, 2.0, 0.25, 0.5)
+
+    monkeypatch.setattr(Asker, "row", row)
+    for _ in range(2):
+        assert text_losses(["--store", str(path), "--out", str(out)]) == 0
+    assert asked == ["plain"]
+    assert [(each.train_loss, each.score) for each in read(out)] == [(1.0, 0.25)]
