@@ -36,7 +36,7 @@ class Asking(ABC):
         normalize: bool = False,
     ) -> FloatArray:
         """See `BlackBox`."""
-        return computed(self._query(Query.of(prompts, texts, template, words, None, normalize)).logits, 3)
+        return computed(self._asked(Query.of(prompts, texts, template, words, None, normalize)).logits, 3)
 
     def outputs(
         self,
@@ -48,11 +48,15 @@ class Asking(ABC):
         normalize: bool = False,
     ) -> Outputs:
         """See `BlackBox`."""
-        result = self._query(Query.of(prompts, texts, template, words, features, normalize))
+        result = self._asked(Query.of(prompts, texts, template, words, features, normalize))
         if result.features is None:
             raise ProtocolError("the query asked for features, and the reply has none")
         lengths = None if result.lengths is None else np.array(result.lengths, dtype=np.int64)
         return Outputs(computed(result.logits, 3), computed(result.features, 4 if features == "all" else 3), lengths)
+
+    def _asked(self, query: Query) -> wire.Result:
+        """What `_query` returns. A subclass may refuse a query here, before it is sent."""
+        return self._query(query)
 
     @abstractmethod
     def _query(self, query: Query) -> wire.Result:

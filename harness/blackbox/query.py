@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from harness.contract import FeatureKind, FloatArray, Mode, Prompts, Task, Text, TextTask
 
-OF_NO_WORDS = "Logits or hidden states at 0 label words were asked for, and not with words and a template with {mask}"
-"""What such a query has of a text task, which has no words that could be meant."""
+OF_NO_WORDS = "Logits or hidden states at 0 label words were asked for, so name words and a template with {mask}"
+"""What is wrong with a query without words on a text task: such a task has none of its own."""
 
 
 @dataclass(frozen=True)

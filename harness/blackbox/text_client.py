@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from harness.contract import FeatureKind, FloatArray, Mode, ModelInfo, Outputs, Prompts, Shots, Text, TextTask
+    from harness.blackbox.query import Query
+    from harness.contract import FloatArray, Mode, ModelInfo, Prompts, Shots, Text, TextTask
 
 _NEVER = 1e-7
 """Smallest probability that a text's reference is not said, so that its logarithm is finite."""
@@ -78,8 +79,6 @@ class AskingText(Asking):
     ) -> FloatArray:
         """See `BlackBox`; without `words`, those of the two classes of this module: (candidates, texts, 2)."""
         if words is not None:
-            if not words:
-                raise TextTaskError(self._text_task.name, OF_NO_WORDS)
             return super().logits(prompts, texts, template, words, normalize)
         asked = TextQuery.score(prompts, texts, [""] * len(texts), template).query.texts
         unknown = [text for text in asked if text not in self._said]
@@ -92,23 +91,15 @@ class AskingText(Asking):
         p = np.exp(likely)
         return np.stack([likely, np.log(np.maximum(1 - p, _NEVER))], axis=-1).astype(np.float32)
 
-    def outputs(
-        self,
-        prompts: Prompts | None,
-        texts: Sequence[Text],
-        template: str | None = None,
-        words: Sequence[str] | None = None,
-        features: FeatureKind = "mask",
-        normalize: bool = False,
-    ) -> Outputs:
-        """See `BlackBox`. Hidden states are given beside label words alone, so words are named, and ``{mask}``.
+    def _asked(self, query: Query) -> wire.Result:
+        """See `Asking`. A text task has no label words that could be meant, so words are named, and ``{mask}``.
 
         Raises:
             TextTaskError: there are no words.
         """
-        if not words:
+        if not query.words:
             raise TextTaskError(self._text_task.name, OF_NO_WORDS)
-        return super().outputs(prompts, texts, template, words, features, normalize)
+        return super()._asked(query)
 
     @abstractmethod
     def _score(self, asked: TextQuery) -> wire.Scored:
