@@ -14,7 +14,6 @@ from harness.leaderboard.pareto import cost
 from harness.leaderboard.speed import speed_up
 from harness.leaderboard.stats import LEVEL
 from harness.leaderboard.terminal import notes, shown_rank
-from harness.results.status import COUNTS
 from harness.sandbox.submission import folder_of
 from harness.solving.metrics import is_text
 from harness.tracks.track import track_tasks
@@ -121,7 +120,7 @@ def _ranking(measured: Measured) -> str:
             *_scores(measured, entry),
             f"{entry.calls:,.0f}",
             _minutes(entry),
-            _failed(entry),
+            entry.failed,
         )
         for entry, standing in zip(entries, standings, strict=True)
     ]
@@ -167,7 +166,7 @@ def _efficiency(measured: Measured) -> str:
 def _references(measured: Measured) -> str:
     entries = [entry for entry in measured.ranking.entries if entry.white_box]
     columns = ("reference", *measured.ranking.tasks, "average", "min", "failed")
-    rows = [(f"`{e.name}`", *_scores(measured, e), _minutes(e), _failed(e)) for e in entries]
+    rows = [(f"`{e.name}`", *_scores(measured, e), _minutes(e), e.failed) for e in entries]
     text = "These methods use gradients through the model. They are outside the competition's rules and have no rank."
     return f"## White-box references\n\n{text}{_timed_out(entries)}\n\n{table(columns, rows)}" if rows else ""
 
@@ -397,10 +396,6 @@ def _accuracies(measured: Measured) -> str:
 
 def _minutes(entry: Entry) -> str:
     return f"{entry.wall_s / 60:.1f}"
-
-
-def _failed(entry: Entry) -> int:
-    return sum(count for status, count in entry.statuses.items() if status not in COUNTS)
 
 
 def _data(measured: Measured, entry: Entry) -> bool:

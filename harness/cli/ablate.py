@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.complete import complete_submissions
-from harness.cli.console import STORE, check_folder, err, open_store, out, print_json, say
+from harness.cli.console import STORE, check_folder, err, note, open_store, out, print_json, say
 from harness.cli.entrants import parsed, submissions_in
 from harness.cli.options import NOTHING, OPTIONS, AsJson, Options, StoreUrl, TasksDir, TrackName, overriding
 from harness.errors import InputError
@@ -101,8 +100,8 @@ def ablate(
         print_json(rows)
     else:
         out.print(table(found, f"track {chosen.name}: {submission.name}, points [95 % interval]"))
-    tell = partial(err.print, markup=False, soft_wrap=True) if as_json else say
-    broken = [f"{each.option}={each.value} ({each.failed})" for each in found if each.failed]
+    tell = note if as_json else say
+    broken = [f"{each.option}={each.value} ({each.entry.failed})" for each in found if each.entry.failed]
     if broken:
         tell(f"cells failed, and count as such: {', '.join(broken)}; see: harness log {submission.name}")
     try:

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from harness.cli.console import err, open_store, out, print_json, say
+from harness.cli.console import err, note, open_store, out, print_json, say
 from harness.cli.options import NOTHING, AsJson, StoreUrl, TrackName, overriding
 from harness.errors import InputError
 
@@ -128,9 +128,7 @@ class _Lines:
         """See `harness.problems.bench.Progress`."""
         what = "finished before" if again else f"{trial.seconds:.1f} s"
         numbers = f"train loss {trial.loss:.4f}  test {100 * trial.test_score:.1f}"
-        err.print(
-            f"  [{number}/{of}] {job}  {numbers}  {trial.evaluations} evaluations  {what}", markup=False, soft_wrap=True
-        )
+        note(f"  [{number}/{of}] {job}  {numbers}  {trial.evaluations} evaluations  {what}")
 
     def failed(self, number: int, of: int, job: Job, problem: str) -> None:
         """See `harness.problems.bench.Progress`."""

@@ -33,6 +33,11 @@ def say(text: str) -> None:
     out.print(escape(text), soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Print a line unchanged on standard error, where it does not mix with results."""
+    err.print(text, markup=False, soft_wrap=True)
+
+
 def whole(table: Table) -> None:
     """Print a table with all its columns whole. A terminal that is narrower breaks the lines and cuts nothing."""
     needed = out.measure(table, options=out.options.update(width=1000)).maximum

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.console import err, print_json, say
+from harness.cli.console import note, print_json, say
 from harness.cli.options import NOTHING, AsJson, TrackName, overriding
 from harness.errors import InputError, ModelError
 
@@ -129,7 +129,7 @@ def headroom(
     for doubt in dict.fromkeys(str(row["doubt"]) for row in rows if row["doubt"]):
         own = [f"{row['task']}/{row['split']}" for row in rows if row["doubt"] == doubt]
         where = "" if len(own) == len(rows) else f" on {', '.join(own)}"
-        err.print(f"why it cannot tell{where}: {doubt}", markup=False, soft_wrap=True)
+        note(f"why it cannot tell{where}: {doubt}")
 
 
 def _record(found: Signals, told: Forecast) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from harness.cli.again import command_line
 from harness.cli.complete import complete_submissions
-from harness.cli.console import STORE, err, open_store, out, print_json, say
+from harness.cli.console import STORE, err, note, open_store, out, print_json, say
 from harness.cli.entrants import identities, parsed, submissions_in
 from harness.cli.options import (
     CELLS,
@@ -146,7 +146,7 @@ def evaluate(
     given = identities(paths or (), team, name) if cell is None else [Entrant(path) for path in paths or ()]
     job, unusable = _job(given, track, tasks_dir, overrides, parsed(config), cell, store)
     for line in replacing(job):
-        err.print(line, markup=False, soft_wrap=True)
+        note(line)
     choices = [dataclasses.replace(job.choices, repeat=n) for n in range(repeats)] if repeats else [job.choices]
     jobs = [dataclasses.replace(job, choices=each, again=again) for each in choices]
     results, chosen = job.store, job.track
@@ -253,7 +253,7 @@ def _tell(failed: Sequence[Failure], store: str) -> None:
     if first is not None:
         task, _, split = first.cells[0].partition("/")
         line = command_line("log", first.entry, "--task", task, "--split", split, store=store)
-        err.print(f"what it printed, and its traceback: {line}", markup=False, soft_wrap=True)
+        note(f"what it printed, and its traceback: {line}")
 
 
 def _check(

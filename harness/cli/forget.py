@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.complete import complete_runs, complete_tasks
-from harness.cli.console import STORE, err, existing_store, print_json, say, status, whole
+from harness.cli.console import STORE, existing_store, note, print_json, say, status, whole
 from harness.cli.options import NOTHING, REPLAYED, AsJson, StoreUrl, TasksDir, TrackName, overriding
 from harness.errors import AnswerError
 
@@ -118,7 +118,7 @@ def _measured(measure: Measure, cells: Sequence[tuple[Run, StoredCell]]) -> tupl
             continue
         facts.append(fact)
         line = f"other tasks {100 * fact.lost:+.1f}, masked loss {fact.masked:+.3f}"
-        err.print(f"  [{n}/{len(cells)}] {place}: {line}", markup=False, soft_wrap=True)
+        note(f"  [{n}/{len(cells)}] {place}: {line}")
     return facts, without
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from harness.cli.console import STORE, check_folder, err, existing_store, open_store, out, print_json, say, status
+from harness.cli.console import STORE, check_folder, err, existing_store, note, open_store, out, print_json, say, status
 from harness.cli.options import NOTHING, AsJson, TasksDir, TrackName, overriding
 from harness.errors import InputError
 from harness.tracks.track import load_track
@@ -65,7 +65,7 @@ class _Asked:
             if not rows:
                 raise InputError(f"--out {self.folder}: nothing was given to the attack; there is no table to write")
             write_records(list(rows), self.folder / f"{name}.csv")
-            err.print(f"written: {self.folder / f'{name}.csv'}", markup=False, soft_wrap=True)
+            note(f"written: {self.folder / f'{name}.csv'}")
 
 
 @commands.command(
@@ -224,7 +224,7 @@ def _layer(asked: _Asked, rows: int | None, words: int | None) -> None:
         found.append(made)
         if made.curve and not asked.as_json:
             _wide().print(layer(made))
-        tell = partial(err.print, markup=False, soft_wrap=True) if asked.as_json else say
+        tell = note if asked.as_json else say
         tell(layer_line(made))
         if made.refused:
             tell(f"refused: {made.refused}")
@@ -299,7 +299,7 @@ def _entries(asked: _Asked) -> None:
                 given = of_entry(evaluation, asked.store, entry.run, entry.name, said)
                 found = told_by_few(given.tasks, asked.overrides.seed)
             except InputError as lacking:
-                err.print(f"left out: {lacking}", markup=False, soft_wrap=True)
+                note(f"left out: {lacking}")
                 continue
         rows += [{"entry": entry.name, "run": entry.run} | dataclasses.asdict(each) for each in found]
         with asked.store.changes() as connection:
@@ -371,7 +371,7 @@ def _policies(asked: _Asked, policies: list[Path]) -> None:
         err.print(f"no chart, {lacking.name} is not installed", markup=False)
         return
     draw(rows, asked.folder / "policies.svg")
-    err.print(f"written: {asked.folder / 'policies.svg'}", markup=False, soft_wrap=True)
+    note(f"written: {asked.folder / 'policies.svg'}")
 
 
 def _progress() -> LiveProgress | PlainProgress:

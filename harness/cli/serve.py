@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import STORE, err, is_there, open_store, shown
+from harness.cli.console import STORE, err, is_there, note, open_store, shown
 from harness.cli.options import (
     NOTHING,
     StoreUrl,
@@ -35,7 +35,7 @@ it, and their clients ask again."""
 def tell(lines: Sequence[str]) -> None:
     """Print lines on standard error."""
     for line in lines:
-        err.print(line, markup=False, soft_wrap=True)
+        note(line)
 
 
 @commands.command(

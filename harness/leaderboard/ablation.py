@@ -14,7 +14,6 @@ from harness.leaderboard.repeats import averaged
 from harness.leaderboard.standing import predictions
 from harness.leaderboard.stats import scores_of
 from harness.leaderboard.ties import Pairs
-from harness.results.status import COUNTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,11 +42,6 @@ class Variant:
     """None if cells are missing that other values of the option have."""
     against_first: Interval | None
     """This value's average minus that of the first value, paired by split and item; None for the first value."""
-
-    @property
-    def failed(self) -> int:
-        """Number of cells that failed, each repeat by itself: they have the score of a failed cell."""
-        return sum(count for status, count in self.entry.statuses.items() if status not in COUNTS)
 
 
 def variants(store: Results, varied: Sequence[Varied]) -> list[Variant]:
@@ -94,7 +88,11 @@ def records(found: Sequence[Variant]) -> list[dict[str, Any]]:
             row |= {f"{name}_low": _rounded(interval.low if interval else None)}
             row |= {f"{name}_high": _rounded(interval.high if interval else None)}
         row["against_first"] = _rounded(variant.against_first.value if variant.against_first else None)
-        row |= {"calls": round(variant.entry.calls, 2), "repeats": _repeats(variant.entry), "failed": variant.failed}
+        row |= {
+            "calls": round(variant.entry.calls, 2),
+            "repeats": _repeats(variant.entry),
+            "failed": variant.entry.failed,
+        }
         rows.append(row | {"run": variant.entry.run})
     return rows
 
@@ -104,7 +102,7 @@ def table(found: Sequence[Variant], title: str) -> Table:
     tasks = list(dict.fromkeys(task for variant in found for task in variant.entry.tasks))
     made = Table(title=title, title_justify="left", box=None, pad_edge=False)
     made.add_column("variant", overflow="fold")
-    failed = any(variant.failed for variant in found)
+    failed = any(variant.entry.failed for variant in found)
     for column in (*tasks, "average", "minus first", "calls", *["failed"] * failed):
         made.add_column(column, justify="right")
     for variant in found:
@@ -112,7 +110,7 @@ def table(found: Sequence[Variant], title: str) -> Table:
         scores = [f"{100 * entry.task(task)[0]:.1f}" if task in entry.tasks else "-" for task in tasks]
         average = variant.average.points() if variant.average else f"{100 * entry.average:.1f}" if entry.cells else "-"
         difference = variant.against_first.points("+") if variant.against_first else ""
-        last = (f"{entry.calls:,.0f}", *[str(variant.failed or "")] * failed)
+        last = (f"{entry.calls:,.0f}", *[str(entry.failed or "")] * failed)
         made.add_row(escape(entry.name), *scores, average, difference, *last)
     return made
 

@@ -20,7 +20,6 @@ from rich.text import Text
 
 from harness.errors import InputError, did_you_mean
 from harness.leaderboard.ties import ALPHA
-from harness.results.measure import metric_of
 from harness.solving.metrics import is_text
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ def _splits(a: Entry, b: Entry, task: str) -> tuple[SplitDifference, ...]:
 
 
 def _split(a: CellScore, b: CellScore) -> SplitDifference:
-    metric = a.metric or metric_of(a.task, a.record)
+    metric, _ = a.scored_by
     if is_text(metric):
         one, other = a.predicted, b.predicted
     else:

@@ -21,7 +21,6 @@ from harness.leaderboard.anytime import curve
 from harness.leaderboard.influence import influences
 from harness.leaderboard.standing import Standings
 from harness.leaderboard.stats import Scores, TaskScores
-from harness.results.measure import classes_of, metric_of
 from harness.results.status import MARKS
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _area(cell: CellScore, before: float) -> tuple[float, FloatArray]:
     answers = stood(cell)
     value, influence = weights[0] * before, np.zeros(len(cell.labels))
     if answers:
-        metric, classes = cell.metric or metric_of(cell.task, cell.record), classes_of(cell.task, cell.record)
+        metric, classes = cell.scored_by
         scores, each = influences(metric, np.stack(answers), cell.labels, classes)
         value, influence = value + weights[1:] @ scores, weights[1:] @ each
     return float(value), influence

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.results.measure import classes_of, metric_of
+from harness.results.status import COUNTS
 from harness.solving.metrics import is_text
 from harness.tracks.tiers import ELSEWHERE, IN_PROCESS
 
@@ -63,7 +65,7 @@ class CellScore:
     anytime: dict[float, float | None]
     """Score of the incumbent at each fraction of the budget. Before the first answer it is the score of the bare
     template, or None if that is not known. Fractions at which an older cell did not keep its incumbent are missing. A
-    failed cell has the score of the majority class everywhere."""
+    failed cell has the same score everywhere: that of the majority class, or 0 where the answer is text."""
     record: CellRecord
     rows: dict[float, int] = field(default_factory=dict)
     """Rows that were spent when the incumbent of each fraction was offered; only for fractions with an incumbent."""
@@ -103,6 +105,15 @@ class CellScore:
         if not len(self.labels) or (self.metric is not None and is_text(self.metric)):
             return None
         return float(np.mean([each == self.labels for each in said]))
+
+    @property
+    def scored_by(self) -> tuple[Metric, int]:
+        """The metric of the cell, and its number of classes.
+
+        Raises:
+            TaskError: the cell does not say them, and no such task ships.
+        """
+        return self.metric or metric_of(self.task, self.record), classes_of(self.task, self.record)
 
     def before_answers(self, bare: float) -> CellScore:
         """The same with the bare template's score before the first answer."""
@@ -208,3 +219,8 @@ class Entry:
     def statuses(self) -> dict[str, int]:
         """Number of cells by status; each repeat of a cell counts, because the score is the mean over them."""
         return dict(sorted(Counter(each.status for each in self.attempts).items()))
+
+    @property
+    def failed(self) -> int:
+        """Number of cells that failed, each repeat of a cell by itself."""
+        return sum(each.status not in COUNTS for each in self.attempts)

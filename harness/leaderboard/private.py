@@ -21,7 +21,6 @@ from rich.table import Table
 
 from harness.leaderboard.rank import score_cell
 from harness.leaderboard.stats import Interval, Scores, TaskPredictions, TaskScores
-from harness.results.measure import classes_of, metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,8 +93,7 @@ def _by_task(cells: Sequence[CellScore]) -> dict[str, TaskScores]:
     for name in sorted({cell.task for cell in cells}):
         own = sorted((cell for cell in cells if cell.task == name), key=lambda cell: cell.split)
         predicted = np.array([[cell.predicted for cell in own]])  # (1, splits, items)
-        metric = own[0].metric or metric_of(name, own[0].record)
-        task = TaskPredictions(predicted, own[0].labels, metric, classes_of(name, own[0].record))
+        task = TaskPredictions(predicted, own[0].labels, *own[0].scored_by)
         found[name] = TaskScores.of_predictions(task)
     return found
 

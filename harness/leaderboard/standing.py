@@ -12,7 +12,6 @@ from harness.leaderboard.power import Power
 from harness.leaderboard.repeats import common_repeats, repeated
 from harness.leaderboard.stats import Interval, Scores, TaskPredictions, scores_of
 from harness.leaderboard.ties import Comparison, Pairs, resolution
-from harness.results.measure import classes_of, metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,5 +122,4 @@ def predictions(task: str, entries: Sequence[Entry]) -> TaskPredictions:
     # (systems, splits x repeats, items), the repeats of a split one after the other
     predicted = np.array([[each for cell in own for each in repeated(cell, count)] for own in cells])
     first = cells[0][0]
-    metric = first.metric or metric_of(task, first.record)
-    return TaskPredictions(predicted, first.labels, metric, classes_of(task, first.record), count)
+    return TaskPredictions(predicted, first.labels, *first.scored_by, count)

@@ -16,7 +16,6 @@ from harness.leaderboard.divisions import ACCESS, ceilings
 from harness.leaderboard.headline import headline, tied
 from harness.leaderboard.pareto import cost, money
 from harness.leaderboard.stats import FEWEST_DF
-from harness.results.status import COUNTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -223,6 +222,5 @@ def _average(entry: Entry, standing: Standing | None) -> str:
 
 
 def _state(entry: Entry) -> str:
-    failed = sum(count for status, count in entry.statuses.items() if status not in COUNTS)
     to_run = f"+{entry.missing} to run" if entry.missing else ""
-    return " ".join(filter(None, [str(failed or ""), to_run]))
+    return " ".join(filter(None, [str(entry.failed or ""), to_run]))

@@ -19,7 +19,6 @@ from harness.leaderboard.anytime import curve
 from harness.leaderboard.efficiency import stood
 from harness.leaderboard.influence import influences
 from harness.leaderboard.stats import Interval, Scores, TaskScores
-from harness.results.measure import classes_of, metric_of
 from harness.results.status import MARKS
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def steps(entry: Entry, at: Sequence[float], bare: Mapping[str, float] | None) -
     for task in sorted(entry.tasks):
         cells = sorted((cell for cell in entry.cells if cell.task == task), key=lambda cell: cell.split)
         before = np.nan if bare is None else bare.get(task, np.nan)
-        whole = TaskScores.of(_splits(cells, task, at, before))
+        whole = TaskScores.of(_splits(cells, at, before))
         items, rest = (np.diagonal(each).tolist() for each in (whole.items, whole.rest))
         found[task] = Steps(whole.scores.tolist(), items, rest, whole.size)
     return found
@@ -106,16 +105,14 @@ def _apart(own: Sequence[Steps], n: int) -> TaskScores:
     return TaskScores(np.array([each.scores[n] for each in own]), items, rest, own[0].size)
 
 
-def _splits(
-    cells: Sequence[CellScore], task: str, at: Sequence[float], before: float
-) -> Iterator[tuple[FloatArray, FloatArray]]:
+def _splits(cells: Sequence[CellScore], at: Sequence[float], before: float) -> Iterator[tuple[FloatArray, FloatArray]]:
     """For each split, scores (points,) and influences (points, items): the mean over the repeats of the cell."""
     for cell in cells:
-        found = [_at(each, task, at, before) for each in cell.repeats or (cell,)]
+        found = [_at(each, at, before) for each in cell.repeats or (cell,)]
         yield np.mean([scores for scores, _ in found], axis=0), np.mean([each for _, each in found], axis=0)
 
 
-def _at(cell: CellScore, task: str, at: Sequence[float], before: float) -> tuple[FloatArray, FloatArray]:
+def _at(cell: CellScore, at: Sequence[float], before: float) -> tuple[FloatArray, FloatArray]:
     """One cell: scores (points,) and influences (points, items)."""
     items = len(cell.labels)
     if not cell.record.train_rows:
@@ -125,7 +122,7 @@ def _at(cell: CellScore, task: str, at: Sequence[float], before: float) -> tuple
         calls, answers, before = calls[-1:], [cell.predicted], np.nan
     scores, each = np.array([before]), np.zeros((1, items))
     if answers:
-        metric, classes = cell.metric or metric_of(task, cell.record), classes_of(task, cell.record)
+        metric, classes = cell.scored_by
         own = influences(metric, np.stack(answers), cell.labels, classes)
         scores, each = np.concatenate([scores, own[0]]), np.concatenate([each, own[1]])
     place = np.searchsorted(np.array(calls) - _ROUNDING, np.asarray(at), side="right")

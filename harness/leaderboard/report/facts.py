@@ -78,11 +78,6 @@ class System:
         """Whether it shares the first rank with a higher score: nobody of the rank can be told apart."""
         return self.standing is not None and self.standing.rank == 1 and self.standing.behind is not None
 
-    @property
-    def failed(self) -> int:
-        """Number of cells that count as failures."""
-        return sum(count for status, count in self.entry.statuses.items() if status not in COUNTS)
-
 
 @dataclass(frozen=True)
 class Compared:
