@@ -227,19 +227,27 @@ class TextWhiteBox(WhiteBox):
 
     def _price(self, examples: Examples, rows: IntArray, prompted: bool) -> int:
         """Rows of one forward pass of some examples with their targets, as `TextBlackBox.score` prices them."""
+        return self._filled(self._with_targets(examples, rows, prompted))
+
+    def _filled(self, pairs: Sequence[tuple[Encoded, tuple[int, ...]]]) -> int:
+        """Rows that texts with their targets fill."""
+        return sum(self._rows(each.text + len(ids)) for each, ids in pairs)
+
+    def _with_targets(
+        self, examples: Examples, rows: IntArray, prompted: bool
+    ) -> list[tuple[Encoded, tuple[int, ...]]]:
+        """The tokens of some examples, and of their targets."""
         encoded = self._tokens_of([examples.texts[i] for i in rows], prompted)
-        targets = self._ids(examples, rows)
-        return sum(self._rows(each.text + len(ids)) for each, ids in zip(encoded, targets, strict=True))
+        return list(zip(encoded, self._ids(examples, rows), strict=True))
 
     def _batch_of(self, train: Examples, rows: IntArray, prompted: bool) -> Batch:
         """Texts with their targets behind them, counted; what is read is where each token of a target is foretold."""
-        self._count(self._price(train, rows, prompted))
-        targets, encoded = self._ids(train, rows), self._tokens_of([train.texts[i] for i in rows], prompted)
+        pairs = self._with_targets(train, rows, prompted)
+        self._count(self._filled(pairs))
         batch = self._lm.batch(
-            [replace(e, ids=(*e.ids, *ids[:-1])) for e, ids in zip(encoded, targets, strict=True)],
-            self.mode if prompted else None,
+            [replace(each, ids=(*each.ids, *ids[:-1])) for each, ids in pairs], self.mode if prompted else None
         )
-        sizes = torch.tensor([len(ids) for ids in targets])[:, None]
+        sizes = torch.tensor([len(ids) for _, ids in pairs])[:, None]
         place = torch.arange(int(sizes.max())).minimum(sizes - 1).to(batch.read.device)
         return replace(batch, read=batch.read + place)  # (texts, tokens)
 

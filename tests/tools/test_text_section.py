@@ -136,17 +136,23 @@ def test_a_table_of_losses_that_is_none_is_told(tmp_path: Path) -> None:
         read(path)
 
 
-def test_measured_losses_stay_where_no_cell_can_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A database without answers, as a published one, would have left a file with nothing but its heads."""
-    track, out, path = load_track("mini-text"), tmp_path / "losses.csv", tmp_path / "some.db"
-    store = Store(str(path))
+def one_cell(path: Path, scored: int) -> str:
+    """Write a database with one cell of `manual` on plain, all of whose outputs have this score; its run."""
+    track, store = load_track("mini-text"), Store(str(path))
     run = store.open_run(
         key("manual", track=track.name, track_fingerprint=track.fingerprint), {"packages": {"torch": "1"}}
     )
     record = CellRecord(train_rows=16, rows_total=1600, calls_total=100, metric="chrf", sandbox="A")
-    kept = KeptAnswer(1.0, 0, b"answer", np.zeros(4, dtype=np.int64))
+    kept = KeptAnswer(1.0, 0, b"answer", np.full(4, scored, dtype=np.int64))
     store.begin(run, "plain", 1).finish("ok", record, "t", np.zeros(4, dtype=np.int64), [kept])
     store.close()
+    return run
+
+
+def test_measured_losses_stay_where_no_cell_can_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A database without answers, as a published one, would have left a file with nothing but its heads."""
+    out, path = tmp_path / "losses.csv", tmp_path / "some.db"
+    one_cell(path, 0)
     packed = tmp_path / "some.db.xz"
     pack(path, packed, answers=False)
     before = rows([1.0, 2.0], [0.5, 0.25])
@@ -159,15 +165,8 @@ def test_measured_losses_stay_where_no_cell_can_be_asked(tmp_path: Path, capsys:
 
 def test_a_cell_that_was_run_once_more_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row is known by its score; the row of before stood beside the new score on the page."""
-    track, out, path = load_track("mini-text"), tmp_path / "losses.csv", tmp_path / "some.db"
-    store = Store(str(path))
-    run = store.open_run(
-        key("manual", track=track.name, track_fingerprint=track.fingerprint), {"packages": {"torch": "1"}}
-    )
-    record = CellRecord(train_rows=16, rows_total=1600, calls_total=100, metric="chrf", sandbox="A")
-    kept = KeptAnswer(1.0, 0, b"answer", np.full(4, 2500, dtype=np.int64))
-    store.begin(run, "plain", 1).finish("ok", record, "t", np.zeros(4, dtype=np.int64), [kept])
-    store.close()
+    out, path = tmp_path / "losses.csv", tmp_path / "some.db"
+    run = one_cell(path, 2500)
     write(out, [Row(run, "manual", "plain", 1, 9.0, 9.0, 0.0, 0.5)])
     asked = []
 
