@@ -3,8 +3,8 @@
     python benchmarks/bench_training.py --track mini --task snli
     python benchmarks/bench_training.py --track mini-text --task headline
 
-A step is Adam's on --batch training texts of a real split, once with a soft prompt alone that is trained, and once with
-all weights. Both ways take turns in one process; times are processor time, and the ratio is that of the medians.
+A step is Adam's on --batch training texts of a real split. It trains a vector that is added to the first layer's input,
+and then all weights. Both ways take turns in one process. Times are processor time; the ratio is that of the medians.
 """
 
 from __future__ import annotations

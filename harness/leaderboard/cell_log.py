@@ -64,7 +64,7 @@ class CellLog:
     run: Run
     cell: StoredCell
     score: float | None
-    """On the test set, from 0 to 1; a failed cell counts as the majority class. None if its task is not known here."""
+    """On the test set, from 0 to 1; a failed cell counts as `FAILED` says. None if its task is not known here."""
     queries: tuple[LedgerRow, ...]
     kept: tuple[Kept, ...]
 

@@ -1,11 +1,11 @@
 """Computes a ranking from stored facts: cell scores, means over splits, averages over tasks.
 
 Only comparable runs are ranked together: same track file, rules, model, data, device and seed. A failed cell has the
-score of the majority class. A run with missing cells is listed without a rank. White-box references are listed after
-all others, are never ranked, and do not affect the ranking. Runs that differ only in the device, or that used outside
-data, are listed apart from the ranking, with that device or data. Each division (`harness.leaderboard.divisions`) has
-its own places, intervals and shared ranks, by average and by efficiency. Intervals and shared ranks are computed when
-they are first used.
+score of the majority class, or 0 where the answer is text. A run with missing cells is listed without a rank. White-box
+references are listed after all others, are never ranked, and do not affect the ranking. Runs that differ only in the
+device, or that used outside data, are listed apart from the ranking, with that device or data. Each division
+(`harness.leaderboard.divisions`) has its own places, intervals and shared ranks, by average and by efficiency.
+Intervals and shared ranks are computed when they are first used.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ numbers, so their chains and seals are made anew: over the same facts, in the sa
 attempt is known again by its run, cell and start, so that merging twice adds nothing, and merging later adds what is
 new. A cell that was finished in several places counts once: where the outcomes agree the first stays, and the other
 is kept as an attempt without one; where they differ the source is refused. An outcome that replaced a failed one
-(`harness evaluate --again`) replaces it here, too. Rulings, corrections and
-observations come over as they are.
+(`harness evaluate --again`) replaces it here, too. Rulings, corrections
+and observations come over as they are.
 """
 
 from __future__ import annotations
