@@ -24,6 +24,7 @@ from harness.evaluation.applying import tested_by
 from harness.evaluation.run import Evaluation
 from harness.results import observations
 from harness.results.forgetting import Forgotten
+from harness.results.status import LEFT_OUT
 from harness.solving import answers
 from harness.solving.metrics import cell_score
 from harness.tracks.examples import load_test
@@ -247,10 +248,7 @@ class Measure:
 def _without_bytes(cell: StoredCell) -> str:
     """Why a finished cell has no answer that could be looked at."""
     if 1.0 in cell.predictions:
-        return (
-            "the bytes of its answer are not in this database, as in a published one, which keeps their digests alone; "
-            "take the database of the runs, or evaluate the entry again"
-        )
+        return f"the bytes of its answer are not in this database, {LEFT_OUT}"
     return f"it ended as {cell.status} and has no answer"
 
 

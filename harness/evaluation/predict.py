@@ -9,6 +9,7 @@ import numpy as np
 from harness.errors import InputError, did_you_mean
 from harness.evaluation.applying import tested_by
 from harness.lm.load import load_model
+from harness.results.status import LEFT_OUT
 from harness.solving import answers
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ def stored_answer(results: Store, entry: str, track: str, task: str, split: int,
             bare = bare or any(1.0 in cell.predictions for cell in there)
     if bare:
         raise InputError(
-            f"{results.url} has the answer of {entry!r} for {task}, split {split} without its bytes, as a published "
-            "database keeps digests alone; take the database of the runs, or evaluate the entry again"
+            f"{results.url} has the answer of {entry!r} for {task}, split {split} without its bytes, {LEFT_OUT}"
         )
     alike = did_you_mean(entry, {run.key.label for run in results.runs() if run.key.track == track} - {entry})
     raise InputError(f"{results.url} holds no answer of {entry!r}{alike} for {task}, split {split} on track {track}")

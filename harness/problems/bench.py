@@ -79,6 +79,11 @@ class Suite:
                 raise InputError(f'{library} is not installed; run: pip install -e ".[optimizers]"')
         if min(self.dims) < 1 or min(self.seeds) < 0:
             raise InputError("--dims are at least 1, and --seeds at least 0")
+        if self.spec.space == "template":
+            raise InputError(
+                "--space template: a list of templates cannot be given here; harness.problem takes one "
+                "(docs/optimizers.md). Take --space input, deep, words or mixed"
+            )
 
 
 class Progress(Protocol):

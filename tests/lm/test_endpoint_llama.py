@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
-from llama_server import dequantised, llama_server, quantised_weights
+from llama_server import dequantised, llama_server
 
 from harness.lm.endpoint.model import connect
 from harness.lm.endpoint.requests import KEY
@@ -19,9 +19,6 @@ from harness.tracks.examples import Source, load_test
 from harness.tracks.tasks import load_task
 from harness.tracks.track import load_track
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.slow
 TRACK = load_track("api")
 ROOT = Path(__file__).parents[2]
@@ -30,19 +27,6 @@ QUANTISED = 0.6
 """Largest difference of a logit: llama.cpp rounds activations to 8 bits where weights have 4; measured 0.3."""
 WHOLE = 0.02
 """The same where the server has the weights in float32, as this process has them."""
-
-
-@pytest.fixture(scope="module")
-def gguf() -> Path:
-    """The file with the quantised weights."""
-    return quantised_weights()
-
-
-@pytest.fixture(scope="module")
-def quantised(gguf: Path) -> Iterator[str]:
-    """The address of a server with the quantised weights."""
-    with llama_server(gguf) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from llama_server import dequantised, llama_server, quantised_weights
+from llama_server import dequantised, llama_server
 
 from harness.blackbox.text_model import Decoding
 from harness.contract import TextTask
@@ -32,20 +32,9 @@ WHOLE = 0.01
 
 
 @pytest.fixture(scope="module")
-def gguf() -> Path:
-    return quantised_weights()
-
-
-@pytest.fixture(scope="module")
 def whole(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server with the weights in float32."""
     with llama_server(dequantised(gguf, tmp_path_factory.mktemp("float32") / "float32.gguf")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def quantised(gguf: Path) -> Iterator[str]:
-    with llama_server(gguf) as url:
         yield url
 
 

@@ -160,6 +160,7 @@ def test_ioh_logs_hold_the_runs(tmp_path: Path, command: Any, tiny_track: Path) 
         (["--splits", "9"], "split 9"),
         (["--logs", "svg"], "coco, ioh"),
         (["--space", "ocean"], "no space"),
+        (["--space", "template"], "Take --space input, deep, words or mixed"),
         (["--loss", "mse"], "no loss"),
         (["--optimizers", "scipy:Newton"], "Powell"),
     ],

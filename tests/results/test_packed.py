@@ -69,7 +69,7 @@ def test_answers_can_be_left_out_and_the_audit_says_so(database: Path, tmp_path:
                 assert thin.answer(run.id, cell.task, cell.split, mark) is None
             place = run.key.label, run.key.track, cell.task, cell.split
             if 1.0 in cell.predictions:
-                with pytest.raises(InputError, match="without its bytes, as a published database"):
+                with pytest.raises(InputError, match="without its bytes, as in a published database"):
                     stored_answer(thin, *place, other_model="model" in run.key.modified)
     whole.close()
     thin.close()
