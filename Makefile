@@ -8,7 +8,7 @@ RESULTS ?= results/harness.db
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: run test test-slow check audit-dependencies setup setup-run format rules results results-text site publish clean
+.PHONY: run test test-slow check audit-dependencies setup setup-run format rules results results-text site publish publish-text clean
 
 run: setup-run ## evaluate the champion on the embedded track, then print the leaderboard, and write the report where its extra is
 	$(BIN)/harness evaluate submissions/ajo
@@ -58,21 +58,27 @@ format: setup
 rules: setup ## refresh the generated tables of docs/rules-reference.md
 	$(BIN)/python tools/make_rules.py
 
-results: setup ## write docs/results-mini.md and docs/results-kit.md from results/harness.db; RESULTS=FILE takes another database
-	$(BIN)/python tools/make_results.py --store $(RESULTS) --track mini --out docs/results-mini.md
-	$(BIN)/python tools/make_results.py --store $(RESULTS) --track kit --out docs/results-kit.md
+# What is measured is read from the published databases, unless RESULTS=FILE names another one.
+results site: FACTS = $(if $(filter file,$(origin RESULTS)),leaderboard/measured.db.xz,$(RESULTS))
+results-text: FACTS = $(if $(filter file,$(origin RESULTS)),leaderboard/measured-text.db.xz,$(RESULTS))
 
-results-text: setup ## write docs/results-mini-text.md; the losses of new cells are computed first, some seconds each
-	$(BIN)/python tools/text_losses.py --store $(RESULTS) --track mini-text --out docs/results/mini-text-losses.csv
-	$(BIN)/python tools/make_results.py --store $(RESULTS) --track mini-text --losses docs/results/mini-text-losses.csv
+results: setup ## the results pages of mini and kit, and the score tables, from leaderboard/measured.db.xz; or RESULTS=FILE
+	$(BIN)/python tools/make_results.py --store $(FACTS) --track mini
+	$(BIN)/python tools/make_results.py --store $(FACTS) --track kit
+	$(BIN)/python tools/score_tables.py
 
-# The published database where there is one, unless RESULTS=FILE names another; KIT=DIR shows the competition's texts, too.
-site: STORE = $(firstword $(if $(filter file,$(origin RESULTS)),$(wildcard leaderboard/measured.db.xz)) $(RESULTS))
-site: setup ## the measured results of mini and kit as a site: open site/index.html
-	$(BIN)/harness report --out site --store $(STORE) --track mini --track kit $(if $(KIT),--data $(KIT))
+results-text: setup ## the same of mini-text; the losses of new cells are computed first, some seconds each
+	$(BIN)/python tools/text_losses.py --store $(FACTS) --track mini-text --out docs/results/mini-text-losses.csv
+	$(BIN)/python tools/make_results.py --store $(FACTS) --track mini-text --losses docs/results/mini-text-losses.csv
+
+site: setup ## the measured results of mini and kit as a site: open site/index.html; KIT=DIR shows the competition's texts, too
+	$(BIN)/harness report --out site --store $(FACTS) --track mini --track kit $(if $(KIT),--data $(KIT))
 
 publish: setup ## audit results/harness.db, and compress it into leaderboard/measured.db.xz
 	$(BIN)/python tools/publish.py --store $(RESULTS) --out leaderboard/measured.db.xz
+
+publish-text: setup ## the same of text tasks, with the bytes of answers, into leaderboard/measured-text.db.xz
+	$(BIN)/python tools/publish.py --store $(RESULTS) --answers --out leaderboard/measured-text.db.xz
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

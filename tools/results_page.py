@@ -290,7 +290,7 @@ def _commands(measured: Measured) -> str:
     if any(_data(measured, entry) for entry in measured.ranking.entries):
         text += "; `DIR` is a directory in the competition kit's layout"
     make = "make results-text" if writes(measured) else "make results"
-    return f"## How to measure it again\n\n{text}:\n\n```\n{lines}\n{make}\n```"
+    return f"## How to measure it again\n\n{text}:\n\n```\n{lines}\n{make} RESULTS=results/harness.db\n```"
 
 
 def _command(measured: Measured, entry: Entry) -> str:

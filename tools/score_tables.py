@@ -1,10 +1,7 @@
 """Writes the score tables of docs/results.md and submissions/*/README.md, from docs/results-*.md.
 
-make results
-python tools/score_tables.py
-
-The text between `<!-- scores -->` and `<!-- end scores -->` is written anew, and all other text is kept. `make results`
-does not call this script.
+`make results` calls it when it has written these pages. The text between `<!-- scores -->` and `<!-- end scores -->` is
+written anew, and all other text is kept.
 """
 
 from __future__ import annotations
@@ -95,14 +92,13 @@ def wanted(results: Results) -> dict[Path, str]:
 
 
 def overview(results: Results) -> str:
-    """Averages of each submission on all tracks, in the order of the first one's page."""
+    """Averages of each submission on all tracks, with the options of the first one, in the order of its page."""
     columns = ["submission", *(name for track in TRACKS for name in (f"`{track}`", "calls, 15 cells"))]
-    chosen = [by_folder(results[track]) for track in TRACKS]
     lines = []
-    for folder, (name, first) in chosen[0].items():
+    for name, first in by_folder(results[TRACKS[0]]).values():
         cells = [f"`{name}`" + (", white-box, not ranked" if "reference" in first else "")]
-        for entries in chosen:
-            row = entries[folder][1] if folder in entries else {}
+        for track in TRACKS:
+            row = results[track].get(name, {})
             cells += [row.get("average", "-"), row.get("calls", "-")]
         lines.append(cells)
     return table(columns, lines) + "\n"

@@ -121,7 +121,7 @@ def _answer(rows: Sequence[Row], table: Callable[[Sequence[str], Iterable[Sequen
             lines.append((what, len(found), f"{found.mean():.2f}{interval}"))
     pairs = [_pairs(cells, low, high) for low, high in APART]
     shares = [
-        (f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} or more", count, f"{better / count:.0%}")
+        (f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} or more", count, f"{better / count:.1%}")
         for (low, high), (count, better) in zip(APART, pairs, strict=True)
         if count
     ]

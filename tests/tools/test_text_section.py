@@ -55,7 +55,7 @@ def test_if_the_order_by_loss_is_that_by_score_the_correlation_is_one() -> None:
     assert "| loss on train | 2 | 1.00 |" in text
     more = section([row for n in (1, 2, 3) for row in rows([1.0, 2.0, 3.5], [0.9, 0.5, 0.2], split=n)], table)
     assert "| loss on dev | 3 | 1.00 [1.00, 1.00] |" in more
-    assert "| 1 or more | 6 | 100% |" in text
+    assert "| 1 or more | 6 | 100.0% |" in text
     assert "| `entry0` | 1.00 | 1.50 | 90.0 | 50.0 | 1 |" in text
     assert text.index("### plain") < text.index("### reply")
 
@@ -63,14 +63,14 @@ def test_if_the_order_by_loss_is_that_by_score_the_correlation_is_one() -> None:
 def test_if_less_loss_is_worse_the_page_says_so() -> None:
     text = section(rows([1.0, 1.05, 1.25], [0.1, 0.2, 0.3]), table)
     assert "| loss on train | 1 | -1.00 |" in text
-    assert "| 0 to 0.1 | 1 | 0% |" in text
-    assert "| 0.1 to 0.3 | 2 | 0% |" in text
+    assert "| 0 to 0.1 | 1 | 0.0% |" in text
+    assert "| 0.1 to 0.3 | 2 | 0.0% |" in text
 
 
 def test_cells_with_too_few_entries_and_ties_are_not_counted_as_an_order() -> None:
     text = section(rows([1.0, 2.0], [0.1, 0.2]) + rows([1.0, 3.0, 3.0], [0.2, 0.2, 0.2], "reply"), table)
     assert "rank correlation |\n| --- | --- | --- |\n\n" in text  # no cell has an order
-    assert "| 1 or more | 3 | 33% |" in text
+    assert "| 1 or more | 3 | 33.3% |" in text
 
 
 @pytest.fixture(scope="module")
