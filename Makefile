@@ -59,8 +59,9 @@ rules: setup ## refresh the generated tables of docs/rules-reference.md
 	$(BIN)/python tools/make_rules.py
 
 # What is measured is read from the published databases, unless RESULTS=FILE names another one.
-results site: FACTS = $(if $(filter file,$(origin RESULTS)),leaderboard/measured.db.xz,$(RESULTS))
-results-text: FACTS = $(if $(filter file,$(origin RESULTS)),leaderboard/measured-text.db.xz,$(RESULTS))
+facts = $(if $(filter file,$(origin RESULTS)),leaderboard/$(1).db.xz,$(RESULTS))
+results site: FACTS = $(call facts,measured)
+results-text: FACTS = $(call facts,measured-text)
 
 results: setup ## the results pages of mini and kit, and the score tables, from leaderboard/measured.db.xz; or RESULTS=FILE
 	$(BIN)/python tools/make_results.py --store $(FACTS) --track mini

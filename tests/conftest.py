@@ -72,6 +72,23 @@ def postgres() -> Iterator[Server]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def gguf() -> Path:
+    """The file with the quantised weights of the track api; the test is skipped where it or llama.cpp is not there."""
+    from llama_server import quantised_weights
+
+    return quantised_weights()
+
+
+@pytest.fixture(scope="module")
+def quantised(gguf: Path) -> Iterator[str]:
+    """The address of a llama.cpp server with the quantised weights."""
+    from llama_server import llama_server
+
+    with llama_server(gguf) as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a results database may be made, of each kind."""

@@ -98,7 +98,7 @@ def _head(measured: Measured) -> str:
     return f"""# Measured results: track `{track.name}`
 
 {track.title}. This page has all ranked submissions and white-box references.
-`make {make}` writes it from the results database; only the findings are written by hand. The commands at the end
+`make {make}` writes it from the published facts; only the findings are written by hand. The commands at the end
 measure it again.
 
 Scores are in points ({", ".join(metrics)}). ± is the sample standard

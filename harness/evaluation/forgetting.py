@@ -24,7 +24,7 @@ from harness.evaluation.applying import tested_by
 from harness.evaluation.run import Evaluation
 from harness.results import observations
 from harness.results.forgetting import Forgotten
-from harness.results.status import LEFT_OUT
+from harness.results.packed import LEFT_OUT
 from harness.solving import answers
 from harness.solving.metrics import cell_score
 from harness.tracks.examples import load_test

@@ -9,7 +9,7 @@ import numpy as np
 from harness.errors import InputError, did_you_mean
 from harness.evaluation.applying import tested_by
 from harness.lm.load import load_model
-from harness.results.status import LEFT_OUT
+from harness.results.packed import LEFT_OUT
 from harness.solving import answers
 
 if TYPE_CHECKING:

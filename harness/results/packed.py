@@ -18,6 +18,10 @@ from pathlib import Path
 from harness.errors import StoreError
 
 SUFFIX = ".xz"
+LEFT_OUT = (
+    "as in a published database, which keeps digests alone; take the database of the runs, or evaluate the entry again"
+)
+"""Why the bytes of an answer are not in a database, and what to do about it."""
 
 
 def pack(database: Path, out: Path, *, answers: bool = True) -> None:

@@ -17,10 +17,6 @@ COUNTS = frozenset({"ok", "budget_exhausted", "timeout"})
 """Statuses whose answer is scored. All others are failures; they are shown as failures and ranked as `FAILED` says."""
 FAILED = "counts as the majority class, or as 0 where the answer is text"
 """What becomes of a failed cell."""
-LEFT_OUT = (
-    "as in a published database, which keeps digests alone; take the database of the runs, or evaluate the entry again"
-)
-"""Why the bytes of an answer are not in a database, and what to do about it."""
 
 MARKS = (1 / 256, 1 / 64, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Fractions of the budget at which the incumbent is stored and scored, for the anytime curve. A cell's facts list

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from llama_server import llama_server, quantised_weights
 
 import harness
 from harness.contract import Answer
@@ -32,13 +31,6 @@ CLOSE = 0.05
 """Largest difference between two answers of the server to the same request."""
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The address of a server with the quantised weights."""
-    with llama_server(quantised_weights()) as found:
-        yield found
-
-
 @contextlib.contextmanager
 def serving(url: str, folder: Path) -> Iterator[str]:
     """``harness serve`` in a process of its own, and its address."""
@@ -56,13 +48,13 @@ def serving(url: str, folder: Path) -> Iterator[str]:
             process.communicate(timeout=60)
 
 
-def test_a_solver_over_http_tunes_a_model_over_http(url: str, tmp_path: Path) -> None:
+def test_a_solver_over_http_tunes_a_model_over_http(quantised: str, tmp_path: Path) -> None:
     book = Accounts(str(tmp_path / "b.db"))
     token = book.new_token("alice")
-    with serving(url, tmp_path) as service, harness.connect(service, token, task="sst2") as box:
+    with serving(quantised, tmp_path) as service, harness.connect(service, token, task="sst2") as box:
         texts = box.shots.train.texts
         logits = box.logits(None, texts)
-        lm = connect(TRACK.model, TRACK.prompt, url)
+        lm = connect(TRACK.model, TRACK.prompt, quantised)
         ours = lm.outputs(None, texts, box.task.template, box.task.words, "mask").logits
         lm.close()
         assert np.abs((logits - ours)[0, :, 0] - (logits - ours)[0, :, 1]).max() < CLOSE
@@ -85,10 +77,10 @@ def test_a_solver_over_http_tunes_a_model_over_http(url: str, tmp_path: Path) ->
     store.close()
 
 
-def test_a_problem_searches_templates_over_a_real_server(url: str) -> None:
+def test_a_problem_searches_templates_over_a_real_server(quantised: str) -> None:
     templates = ("{a} . It was{mask}", "Review : {a} . In short , it was{mask}")
     with harness.problem(
-        "sst2", track="api", space="template", templates=templates, budget=2, backend="openai", endpoint=url
+        "sst2", track="api", space="template", templates=templates, budget=2, backend="openai", endpoint=quantised
     ) as problem:
         losses = [problem([0]), problem([1])]
         assert np.isfinite(losses).all()
