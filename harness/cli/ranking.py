@@ -78,6 +78,10 @@ def leaderboard(
             "entry 1 on the scale of areas and targets.",
         ),
     ] = None,
+    freeze_power: Annotated[
+        bool,
+        typer.Option("--freeze-power", help="The same without a scale: freeze alone which leads the list can tell."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank what the database holds, by score and by efficiency, and write leaderboard/<track>.csv and .json.
@@ -92,7 +96,8 @@ def leaderboard(
 
     if form and as_json:
         raise InputError(f"--format {form} and --json: give one of them")
-    views = {"cost": cost, "trials": trials, "levels": levels, "usage": usage, "freeze": freeze is not None}
+    views = {"cost": cost, "trials": trials, "levels": levels, "usage": usage}
+    views |= {"freeze": freeze is not None, "freeze-power": freeze_power}
     _check_view([name for name, given in views.items() if given], out_file, form)
     chosen = load_track(track, tasks_dir)
     name = chosen.name
@@ -107,12 +112,12 @@ def leaderboard(
     ranking = dataclasses.replace(ranking, labels=tuple(results.labels_shown(name)))
     hidden = not organiser and chosen.competition.public_at() != "scores"
     instead: dict[str, Callable[[], None]] = {
-        "freeze": lambda: _freeze(ranking, freeze or ""),
+        "freeze": lambda: _freeze(ranking, freeze),
         "usage": lambda: _usage(results, name, as_json),
         "levels": lambda: _levels(ranking, as_json),
         "hidden": lambda: _public(ranking, chosen, as_json or form is not None),
     }
-    wanted = {"freeze": freeze is not None, "usage": usage, "levels": levels and not hidden, "hidden": hidden}
+    wanted = {"freeze": freeze is not None or freeze_power, "usage": usage, "levels": levels and not hidden, "hidden": hidden}
     asked = next((what for what, given in wanted.items() if given), None)
     if asked is not None:
         instead[asked]()
@@ -260,17 +265,20 @@ def _export(ranking: Ranking, form: Format, path: Path | None, cost: bool) -> No
     say(_written(listed, path))
 
 
-def _freeze(ranking: Ranking, entry: str) -> None:
-    """Write the scores of the bare template and of an entry as the track's frozen reference."""
+def _freeze(ranking: Ranking, entry: str | None) -> None:
+    """Write a track's frozen tables: the scores of the bare template and of an entry, or without one the power alone."""
     import datetime as dt  # noqa: PLC0415
 
     from harness.leaderboard.anytime import CHECKOUT  # noqa: PLC0415
-    from harness.leaderboard.freeze import freeze, frozen  # noqa: PLC0415
+    from harness.leaderboard.freeze import freeze, frozen, frozen_power  # noqa: PLC0415
 
     if not CHECKOUT.parent.is_dir():
         raise InputError(f"--freeze writes {CHECKOUT.parent.name}/{CHECKOUT.name} of a checkout, and this is none")
-    freeze(ranking.track, frozen(ranking, entry, dt.datetime.now(dt.UTC).date()), CHECKOUT)
-    say(f"frozen for track {ranking.track}: 0 is manual, 1 is {entry}; written: {CHECKOUT}")
+    today = dt.datetime.now(dt.UTC).date()
+    tables = frozen_power(ranking, today) if entry is None else frozen(ranking, entry, today)
+    freeze(ranking.track, tables, CHECKOUT)
+    what = "which leads can be told" if entry is None else f"0 is manual, 1 is {entry}"
+    say(f"frozen for track {ranking.track}: {what}; written: {CHECKOUT}")
 
 
 def _draw(ranking: Ranking) -> None:

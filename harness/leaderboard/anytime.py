@@ -115,13 +115,15 @@ def frozen_tables(track: str, path: Path = REFERENCES) -> Mapping[str, Any]:
 
 
 def load_reference(track: str, identity: Mapping[str, Any], path: Path = REFERENCES) -> Reference | None:
-    """The frozen scores of a track; None if there are none for this version, model and data.
+    """The frozen scores of a track; None if there are none for this version, model and data, or only a power.
 
     Raises:
         InputError: the file cannot be read, or lacks scores of the track.
     """
     found = frozen_tables(track, path)
     if not found or any(found.get(name) != identity.get(name) for name in _IDENTITY):
+        return None
+    if "power" in found and not {"manual", "reference"} & set(found):
         return None
     lacks = [name for name in ("manual", "reference", "origin") if name not in found]
     if lacks:

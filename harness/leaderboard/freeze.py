@@ -1,7 +1,8 @@
-"""Freezes a reference: writes the scores that stand for 0 and 1 on the scale of areas and targets.
+"""Freezes what a track's list stands on: the scores that are 0 and 1 on the scale of areas and targets, and its power.
 
 0 is the entry `harness.leaderboard.anytime.BARE`, which answers with the bare template, and 1 an entry that an
-organiser names. What was frozen for a track before is replaced; the other tracks' tables stay as they are.
+organiser names. Where no entry can be 1, the power alone can be frozen: the leads that the list can tell. What was
+frozen for a track before is replaced; the other tracks' tables stay as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def frozen(ranking: Ranking, name: str, day: dt.date) -> str:
-    """The tables of a track, as TOML.
+    """The tables of a track, as TOML: both scores, and the power of the list.
 
     Args:
         ranking: the track's leaderboard.
@@ -41,25 +42,63 @@ def frozen(ranking: Ranking, name: str, day: dt.date) -> str:
     below = [f"{task} ({100 * low:.1f} and {100 * high:.1f})" for task, (low, high) in scores.items() if high <= low]
     if below:
         raise InputError(
-            f"{name} is not above {BARE} on {', '.join(below)}: there would be no scale; name a better entry"
+            f"{name} is not above {BARE} on {', '.join(below)}: there would be no scale; name a better entry, or "
+            "freeze what the list can tell alone: --freeze-power"
         )
-    identity, splits = ranking.identity, sorted({best.task(task)[2] for task in best.tasks})
-    shared = f"seed {identity['seed']}, {' to '.join(map(str, splits))} splits a task, {day.day} {day:%B %Y}"
-    lines = [
-        f"[{_key(ranking.track)}]",
-        *(f"{each} = {_value(identity[each])}" for each in ("track_fingerprint", "model_sha256", "data_sha256")),
-        f"origin = {_value(f'{BARE}: run {bare.run}; reference: submission {name}, run {best.run}; {shared}')}",
-    ]
-    found = ranking.standings(best.division)
-    if found and found.power:
-        complete = ranking.complete(best.division)
-        origin = f"{', '.join(entry.name for entry in complete)}: runs {', '.join(entry.run for entry in complete)}"
-        power = {n: v for n, v in found.power.record().items() if n != "lead_seen"} | {"origin": f"{origin}; {shared}"}
-        lines += ["", f"[{_key(ranking.track)}.power]", *(f"{each} = {_value(v)}" for each, v in power.items())]
+    shared = _shared(ranking, best, day)
+    lines = _head(ranking, f"{BARE}: run {bare.run}; reference: submission {name}, run {best.run}; {shared}")
+    lines += _power(ranking, day)
     for place, table in enumerate(("manual", "reference")):
         lines += ["", f"[{_key(ranking.track)}.{table}]"]
         lines += [f"{_key(task)} = {_value(pair[place])}" for task, pair in scores.items()]
     return "\n".join(lines) + "\n"
+
+
+def frozen_power(ranking: Ranking, day: dt.date) -> str:
+    """The tables of a track without a scale, as TOML: the power of its list alone.
+
+    Args:
+        ranking: the track's leaderboard.
+        day: when it is frozen.
+
+    Raises:
+        InputError: the main division has fewer than two complete entries.
+    """
+    power = _power(ranking, day)
+    if not power:
+        raise InputError(
+            f"what track {ranking.track} can tell is measured between entries: two complete ones are needed, and the "
+            f"main division has {len(_entries(ranking))}; run another one: harness evaluate submissions/{BARE} --track "
+            f"{ranking.track}"
+        )
+    return "\n".join(_head(ranking, "no scale was frozen; the power is") + power) + "\n"
+
+
+def _head(ranking: Ranking, origin: str) -> list[str]:
+    """The first lines of a track: the version, model and data for which the tables hold, and where they are from."""
+    return [
+        f"[{_key(ranking.track)}]",
+        *(f"{each} = {_value(ranking.identity[each])}" for each in ("track_fingerprint", "model_sha256", "data_sha256")),
+        f"origin = {_value(origin)}",
+    ]
+
+
+def _power(ranking: Ranking, day: dt.date) -> list[str]:
+    """The lines of the power of the main list; none where it has no power."""
+    complete = _entries(ranking)
+    found = ranking.standings(complete[0].division) if complete else None
+    if not found or not found.power:
+        return []
+    names, runs = ", ".join(entry.name for entry in complete), ", ".join(entry.run for entry in complete)
+    origin = f"{names}: runs {runs}; {_shared(ranking, complete[0], day)}"
+    power = {n: v for n, v in found.power.record().items() if n != "lead_seen"} | {"origin": origin}
+    return ["", f"[{_key(ranking.track)}.power]", *(f"{each} = {_value(v)}" for each, v in power.items())]
+
+
+def _shared(ranking: Ranking, entry: Entry, day: dt.date) -> str:
+    """What the runs have in common."""
+    splits = sorted({entry.task(task)[2] for task in entry.tasks})
+    return f"seed {ranking.identity['seed']}, {' to '.join(map(str, splits))} splits a task, {day.day} {day:%B %Y}"
 
 
 def freeze(track: str, tables: str, path: Path) -> None:
@@ -92,9 +131,14 @@ def _whole(text: str, track: str, path: Path) -> None:
         raise InputError(f"{path}: track {track} cannot be written into it")
 
 
-def _complete(ranking: Ranking, name: str) -> Entry:
+def _entries(ranking: Ranking) -> tuple[Entry, ...]:
+    """The complete entries of the main division."""
     main = next(iter(ranking.divisions), None)
-    complete = ranking.complete(main) if main else ()
+    return tuple(ranking.complete(main)) if main else ()
+
+
+def _complete(ranking: Ranking, name: str) -> Entry:
+    complete = _entries(ranking)
     for entry in complete:
         if entry.name == name:
             return entry

@@ -1,4 +1,4 @@
-"""A frozen reference is written from measured runs, beside those of other tracks, and is read back."""
+"""A frozen reference or power is written from measured runs, beside those of other tracks, and is read back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness import cli
 from harness.errors import InputError
 from harness.leaderboard import anytime
 from harness.leaderboard.anytime import REFERENCES, load_reference
-from harness.leaderboard.freeze import freeze, frozen
+from harness.leaderboard.freeze import freeze, frozen, frozen_power
 from harness.leaderboard.rank import rank
 from harness.leaderboard.tells import tells
 from harness.results.records import CellRecord, KeptAnswer
@@ -92,9 +92,39 @@ def test_the_file_that_ships_can_be_frozen_again(store: Store, tmp_path: Path) -
     assert load_reference("mini", ranked(store).identity, path)
 
 
+def test_power_alone_is_that_of_a_whole_reference_and_makes_no_scale(store: Store, tmp_path: Path) -> None:
+    """It replaces older tables, and a track with it has no areas and is no damaged file."""
+    ranking = ranked(store)
+    whole, alone = tmp_path / "whole.toml", tmp_path / "alone.toml"
+    for path in (whole, alone):
+        freeze("mini", frozen(ranking, "good", DAY), path)
+    freeze("mini", frozen_power(ranking, DAY), alone)
+    assert load_reference("mini", ranking.identity, alone) is None
+    assert tells(TRACK, None, alone) == tells(TRACK, None, whole) is not None
+    assert "[mini.manual]" not in alone.read_text(encoding="utf-8")
+    freeze("mini", frozen(ranking, "good", DAY), alone)
+    assert alone.read_text(encoding="utf-8") == whole.read_text(encoding="utf-8")
+
+
+def test_power_of_one_entry_is_refused(tmp_path: Path) -> None:
+    store = Store("sqlite://")
+    add(store, "good", 0.8)
+    with pytest.raises(InputError, match=r"two complete ones are needed, and the main division has 1; run another"):
+        frozen_power(ranked(store), DAY)
+    store.close()
+
+
+def test_scores_without_their_counterpart_are_a_damaged_file(store: Store, tmp_path: Path) -> None:
+    path, ranking = tmp_path / "references.toml", ranked(store)
+    freeze("mini", frozen(ranking, "good", DAY), path)
+    path.write_text(path.read_text(encoding="utf-8").partition("[mini.reference]")[0], encoding="utf-8")
+    with pytest.raises(InputError, match=r"\[mini\] has no reference; mend it"):
+        load_reference("mini", ranking.identity, path)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("absent", "complete are: good, manual"), ("manual", "not above manual on dbpedia"), ("part", "complete run of")],
+    [("absent", "complete are: good, manual"), ("manual", "not above manual on dbpedia.*--freeze-power"), ("part", "complete run of")],
 )
 def test_what_makes_no_scale_is_refused(store: Store, name: str, said: str) -> None:
     add(store, "part", 0.9, TRACK.planned[:3])
@@ -144,6 +174,10 @@ def test_the_command_freezes_and_does_nothing_else(
     assert "0 is manual, 1 is good" in capsys.readouterr().out
     assert "submission good" in (tmp_path / "checkout" / "references.toml").read_text(encoding="utf-8")
     assert not (tmp_path / "leaderboard").exists()
+    assert command("leaderboard", "--store", "results.db", "--freeze-power") == 0
+    assert "which leads can be told" in capsys.readouterr().out
+    assert "submission good" not in (tmp_path / "checkout" / "references.toml").read_text(encoding="utf-8")
+    assert command("leaderboard", "--store", "results.db", "--freeze", "good", "--freeze-power") == 2
     assert command("leaderboard", "--store", "results.db", "--freeze", "absent") == 2
     monkeypatch.setattr(anytime, "CHECKOUT", tmp_path / "gone" / "references.toml")
     assert command("leaderboard", "--store", "results.db", "--freeze", "good") == 2
