@@ -117,7 +117,8 @@ def leaderboard(
         "levels": lambda: _levels(ranking, as_json),
         "hidden": lambda: _public(ranking, chosen, as_json or form is not None),
     }
-    wanted = {"freeze": freeze is not None or freeze_power, "usage": usage, "levels": levels and not hidden, "hidden": hidden}
+    frozen = freeze is not None or freeze_power
+    wanted = {"freeze": frozen, "usage": usage, "levels": levels and not hidden, "hidden": hidden}
     asked = next((what for what, given in wanted.items() if given), None)
     if asked is not None:
         instead[asked]()
@@ -266,7 +267,7 @@ def _export(ranking: Ranking, form: Format, path: Path | None, cost: bool) -> No
 
 
 def _freeze(ranking: Ranking, entry: str | None) -> None:
-    """Write a track's frozen tables: the scores of the bare template and of an entry, or without one the power alone."""
+    """Freeze the scores of the bare template and of an entry with the list's power, or the power alone without one."""
     import datetime as dt  # noqa: PLC0415
 
     from harness.leaderboard.anytime import CHECKOUT  # noqa: PLC0415

@@ -76,9 +76,10 @@ def frozen_power(ranking: Ranking, day: dt.date) -> str:
 
 def _head(ranking: Ranking, origin: str) -> list[str]:
     """The first lines of a track: the version, model and data for which the tables hold, and where they are from."""
+    named = ("track_fingerprint", "model_sha256", "data_sha256")
     return [
         f"[{_key(ranking.track)}]",
-        *(f"{each} = {_value(ranking.identity[each])}" for each in ("track_fingerprint", "model_sha256", "data_sha256")),
+        *(f"{each} = {_value(ranking.identity[each])}" for each in named),
         f"origin = {_value(origin)}",
     ]
 

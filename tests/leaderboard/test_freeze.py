@@ -124,7 +124,11 @@ def test_scores_without_their_counterpart_are_a_damaged_file(store: Store, tmp_p
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("absent", "complete are: good, manual"), ("manual", "not above manual on dbpedia.*--freeze-power"), ("part", "complete run of")],
+    [
+        ("absent", "complete are: good, manual"),
+        ("manual", "not above manual on dbpedia.*--freeze-power"),
+        ("part", "complete run of"),
+    ],
 )
 def test_what_makes_no_scale_is_refused(store: Store, name: str, said: str) -> None:
     add(store, "part", 0.9, TRACK.planned[:3])
