@@ -63,10 +63,11 @@ facts = $(if $(filter file,$(origin RESULTS)),leaderboard/$(1).db.xz,$(RESULTS))
 results site: FACTS = $(call facts,measured)
 results-text: FACTS = $(call facts,measured-text)
 
-results: setup ## the results pages of mini and kit, and the score tables, from leaderboard/measured.db.xz; or RESULTS=FILE
+results: setup ## the results pages of mini and kit, and all tables of scores, from leaderboard/measured.db.xz; or RESULTS=FILE
 	$(BIN)/python tools/make_results.py --store $(FACTS) --track mini
 	$(BIN)/python tools/make_results.py --store $(FACTS) --track kit
 	$(BIN)/python tools/score_tables.py
+	$(BIN)/python tools/convergence.py
 
 results-text: setup ## the same of mini-text; the losses of new cells are computed first, some seconds each
 	$(BIN)/python tools/text_losses.py --store $(FACTS) --track mini-text --out docs/results/mini-text-losses.csv

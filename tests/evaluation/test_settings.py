@@ -151,6 +151,7 @@ def test_an_ablation_is_one_command_with_a_table_and_figures(folder: Path, tiny_
     assert [row["against_first"] != "" for row in rows] == [False, True, False, True]
     names = {path.name for path in made.glob("*.svg")}
     assert {"step.svg", "step-sst2-convergence.svg", "calls.svg", "calls-qqp-convergence.svg"} <= names
+    assert not [path for path in made.glob("*.svg") if "mathdefault" in path.read_text(encoding="utf-8")]
 
 
 BREAKS = """

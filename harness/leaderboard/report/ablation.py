@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from harness.leaderboard.report.figures import COLOURS, MARKERS, STYLE, WIDTH, write_figure
+from harness.leaderboard.report.figures import COLOURS, MARKERS, STYLE, WIDTH, plain_numbers, write_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,6 +96,7 @@ def convergence(own: Sequence[Variant], task: str) -> Figure | None:
                 axes.plot([x for x, _ in line], [y for _, y in line], color=COLOURS[n % 8], lw=1, label=label)
         if key in LOGARITHMIC:
             axes.set_yscale("log")
+            plain_numbers(axes.yaxis)
         axes.set_title(f"{task}: {PANELS[key]}", fontsize=8)
     panels[-1, 0].set_xlabel("calls")
     panels[0, 0].legend(fontsize=7)

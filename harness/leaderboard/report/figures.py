@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from harness.leaderboard.anytime import ecdf, profile, runtimes
 from harness.leaderboard.report import plots
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
     from harness.leaderboard.anytime import Reference
     from harness.leaderboard.history import History
@@ -36,6 +38,8 @@ COLOURS = ("#0072b2", "#d55e00", "#008560", "#b0508c", "#8a6a00", "#3f3f46", "#2
 MARKERS = ("o", "s", "D", "^", "P", "X", "*", "v")
 LONGEST_NAME = 28
 """Largest number of characters of a name."""
+_DECADES = 50
+"""Up to which ratio of its ends a logarithmic axis is labelled at 2 and 5, too."""
 WIDTH = 6.0
 """Width in inches, that of a text column in most papers."""
 STYLE: Any = {
@@ -119,7 +123,7 @@ def progress(systems: Sequence[System], curves: Curves, task: str | None = None,
         ends.append(("bare template", 100 * before, "0.4"))
     axes.set_xscale("log")
     axes.set_xlim(curves.calls[0], max(curves.budget(task), 2 * curves.calls[0]))
-    axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
+    plain_numbers(axes.xaxis)
     axes.set_ylim(low, high)
     _at_the_ends(axes, ends)
     axes.set_xlabel("calls of a cell")
@@ -169,7 +173,7 @@ def profiles(systems: Sequence[System], reference: Reference) -> Figure:
 def _shares_by_calls(axes: Axes, x: str, y: str, ends: Sequence[tuple[str, float, str]]) -> None:
     """Scale and label a plot of shares in percent against calls, with names at the ends of its lines."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
+    plain_numbers(axes.xaxis)
     axes.minorticks_off()
     axes.set_ylim(0, 100)
     axes.set_xlabel(x)
@@ -212,12 +216,24 @@ def budgets(systems: Sequence[System], curves: Curves) -> Figure:
             axes.annotate(_cut(unescape(name)), (x, y), (3, 4), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlim(curves.calls[0], max(curves.budget(), 2 * curves.calls[0]))
-    axes.xaxis.set_major_formatter(lambda calls, _: f"{calls:,.0f}")
+    plain_numbers(axes.xaxis)
     axes.set_ylim(*spec["layout"]["yaxis"]["range"])
     axes.set_xlabel("calls of a cell")
     axes.set_ylabel("average score (points)")
     axes.grid(linewidth=0.4)
     return figure
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers. Its limits must be set.
+
+    Matplotlib's own labels are powers in TeX, which `STYLE` takes literally because names of entries may look like it.
+    """
+    low, high = axis.get_view_interval()
+    if high / low < _DECADES:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: f"{value:,.12g}")
+    axis.set_minor_formatter(lambda *_: "")
 
 
 def write_figure(figure: Figure, path: Path) -> None:
