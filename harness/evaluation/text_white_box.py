@@ -240,6 +240,10 @@ class TextWhiteBox(WhiteBox):
         encoded = self._tokens_of([examples.texts[i] for i in rows], prompted)
         return list(zip(encoded, self._ids(examples, rows), strict=True))
 
+    def _sizes(self, train: Examples, rows: IntArray, prompted: bool) -> list[int]:
+        """Tokens of some training texts with their targets behind them."""
+        return [len(each.ids) + len(ids) for each, ids in self._with_targets(train, rows, prompted)]
+
     def _batch_of(self, train: Examples, rows: IntArray, prompted: bool) -> Batch:
         """Texts with their targets behind them, counted; what is read is where each token of a target is foretold."""
         pairs = self._with_targets(train, rows, prompted)

@@ -25,6 +25,7 @@ from harness.blackbox.projection import generate
 from harness.contract.heads import softmax
 from harness.evaluation.text_cells import read_as
 from harness.lm.backbones import families
+from harness.lm.chunks import cut_by_padding
 from harness.lm.device import memory_for
 from harness.solving import cross_entropy, score
 
@@ -43,6 +44,8 @@ PUBLISHED_LAYERS = 24
 _MOST_LOGGED = 4000
 _STEPS_BETWEEN_LOOKS = 10
 _TEXTS_AT_ONCE = 32
+_PART_PRICE = 256
+"""What a part of a step costs by itself, in tokens; measured with `benchmarks/bench_training.py`."""
 BACKWARD = 3
 """Forward passes that a row costs where gradients are computed: its forward pass, and a backward pass of two."""
 
@@ -249,19 +252,37 @@ class WhiteBox:
     def _step(self, adam: torch.optim.Adam, train: Examples, rows: IntArray, prompted: bool) -> float:
         """Take one step of Adam on the training texts `rows`, and return their loss before it.
 
+        On a CPU the gradient is the sum of those of parts of like length, so that few pad tokens are computed.
         A bfloat16 track uses mixed precision: products are in bfloat16, the weights and their updates in float32.
         """
         self.module.train()
-        batch = self._batch_of(train, rows, prompted)
-        asked = f"a step on {batch.ids.shape[0]} texts x {batch.ids.shape[1]} tokens, with gradients"
-        with memory_for(asked, "Train on fewer texts per step, with the reference's --config batch=N if it has one"):
-            with torch.autocast(self.device, torch.bfloat16, enabled=self._lm.dtype == torch.bfloat16):
-                scores = self._scores(batch)
-            loss = self._loss(scores, batch, train, rows)
-            adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            adam.step()
-            return loss.item()
+        adam.zero_grad()
+        whole = 0.0
+        for part in self._parts(train, rows, prompted):
+            batch = self._batch_of(train, part, prompted)
+            asked = f"a step on {batch.ids.shape[0]} texts x {batch.ids.shape[1]} tokens, with gradients"
+            with memory_for(
+                asked, "Train on fewer texts per step, with the reference's --config batch=N if it has one"
+            ):
+                with torch.autocast(self.device, torch.bfloat16, enabled=self._lm.dtype == torch.bfloat16):
+                    scores = self._scores(batch)
+                loss = self._loss(scores, batch, train, part) * (len(part) / len(rows))
+                loss.backward()  # type: ignore[no-untyped-call]
+                whole += loss.item()
+        adam.step()
+        return whole
+
+    def _parts(self, train: Examples, rows: IntArray, prompted: bool) -> list[IntArray]:
+        """Training texts that a step computes together: of like length, longest first; all in their order on a GPU."""
+        if self.device != "cpu":
+            return [rows]
+        tokens = np.array(self._sizes(train, rows, prompted))
+        order = np.argsort(-tokens, kind="stable")
+        return [rows[order[part]] for part in cut_by_padding(tokens[order].tolist(), _PART_PRICE)]
+
+    def _sizes(self, train: Examples, rows: IntArray, prompted: bool) -> list[int]:
+        """Tokens of some training texts, as a step forwards them."""
+        return [len(each.ids) for each in self._tokens_of([train.texts[i] for i in rows], prompted)]
 
     def _batch_of(self, train: Examples, rows: IntArray, prompted: bool) -> Batch:
         """What a step forwards."""

@@ -46,6 +46,28 @@ def cut_by_reads(lengths: Sequence[int], candidates: int, reads: int, most: int)
         first = last
 
 
+def cut_by_padding(lengths: Sequence[int], price: int) -> list[slice]:
+    """Cut texts, longest first, so that pad tokens and chunks cost least together.
+
+    Args:
+        lengths: tokens of each text, descending.
+        price: what a chunk costs by itself, in tokens.
+
+    Returns:
+        The chunks with the smallest sum of tokens, pad tokens included, and prices.
+    """
+    ends = [n for n in range(1, len(lengths) + 1) if n == len(lengths) or lengths[n] < lengths[n - 1]]
+    best: dict[int, tuple[int, int]] = {0: (0, 0)}  # by end: the cost up to there, and where the last chunk starts
+    for end in ends:
+        best[end] = min((cost + price + lengths[start] * (end - start), start) for start, (cost, _) in best.items())
+    found, end = list[slice](), len(lengths)
+    while end > 0:
+        start = best[end][1]
+        found.append(slice(start, end))
+        end = start
+    return found[::-1]
+
+
 def padded(rows: Sequence[tuple[int, ...]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids, padded on the right with `pad`, and where there is a token: both (rows, longest)."""
     longest = max(map(len, rows))

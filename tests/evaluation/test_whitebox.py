@@ -18,6 +18,7 @@ from outer_models import TRAIN_ROWS, WIDTH
 
 from harness.contract import Prompt
 from harness.errors import InputError, SubmissionError
+from harness.evaluation import white_box
 from harness.evaluation.check import check
 from harness.evaluation.predict import stored_answer
 from harness.evaluation.referee import run_reference
@@ -123,6 +124,34 @@ def test_the_weights_start_as_the_black_box_answers(family: str, zeroed: bool, t
     )
     expected = lm.outputs(Prompt(values), texts, template, task.words, "mask").logits[0]
     np.testing.assert_allclose(white.predicted(texts, prompted=True), expected, atol=2e-5)
+
+
+def test_a_step_in_parts_has_the_loss_and_the_gradient_of_all_texts_together(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of like length, whatever their sizes: no text is left out, and each has the same weight."""
+    lm, shots = opened(arena)
+    for each in lm.module.modules():
+        if isinstance(each, torch.nn.Dropout):
+            each.p = 0.0  # which is drawn in another order
+    parameters, rows = list(lm.module.parameters()), np.arange(len(shots.train))[::-1]
+    for parameter in parameters:
+        parameter.requires_grad_()
+    found = []
+    for price in (10**6, 0):
+        monkeypatch.setattr(white_box, "_PART_PRICE", price)
+        parts = lm._parts(shots.train, rows, prompted=False)
+        adam = torch.optim.Adam(parameters, lr=0.0)
+        loss = lm._step(adam, shots.train, rows, prompted=False)
+        gradients = [each.grad.clone() for each in parameters if each.grad is not None]
+        found.append((len(parts), sorted(np.concatenate(parts)), loss, gradients))
+    (one, every, loss, gradients), (many, again, summed, sums) = found
+    assert one == 1 < many
+    assert every == again == sorted(rows)
+    assert summed == pytest.approx(loss, rel=1e-6)
+    assert len(gradients) == len(sums) > 0
+    for gradient, total in zip(gradients, sums, strict=True):
+        torch.testing.assert_close(total, gradient, rtol=1e-4, atol=1e-6)
 
 
 def _task(template: str, words: tuple[str, ...]) -> Any:
