@@ -1,10 +1,15 @@
-"""A training step of a white-box reference: linear layers by torch's own products, and by `harness.lm.gradients`.
+"""A training step of a white-box reference, in three ways that take turns in one process.
+
+torch      linear layers by torch's own products, all texts in one batch
+products   linear layers by `harness.lm.gradients`, all texts in one batch
+parts      the same in parts of like length, as references are trained on a CPU
 
     python benchmarks/bench_training.py --track mini --task snli
+    python benchmarks/bench_training.py --track kit --data DIR --task qnli --batch 32
     python benchmarks/bench_training.py --track mini-text --task headline
 
-A step is Adam's on --batch training texts of a real split. It trains a vector that is added to the first layer's input,
-and then all weights. Both ways take turns in one process. Times are processor time; the ratio is that of the medians.
+A step is Adam's on --batch random training texts of a real split. It trains a vector that is added to the first layer's
+input, and then all weights. Times are processor time; each repetition has other texts, the same for all ways.
 """
 
 from __future__ import annotations
@@ -14,30 +19,44 @@ import contextlib
 import json
 import statistics
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 from harness.contract import TextTask
+from harness.evaluation import white_box
+from harness.evaluation.overrides import Overrides
+from harness.evaluation.run import Evaluation
 from harness.evaluation.text_white_box import TextWhiteBox
 from harness.evaluation.white_box import WhiteBox
 from harness.lm.gradients import fast_products
-from harness.lm.load import load_model
-from harness.tracks.examples import Source, load_shots
-from harness.tracks.track import load_track, track_tasks
+from harness.results.store import Store
+from harness.tracks.examples import load_shots
+from harness.tracks.track import load_track
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
 
-def seconds(lm: WhiteBox, parameters: list[Any], train: Any, rows: Any, within: AbstractContextManager[None]) -> float:
+@contextlib.contextmanager
+def way(name: str) -> Iterator[None]:
+    """Within the block, steps are computed in this way."""
+    price = white_box._PART_PRICE if name == "parts" else 10**9  # noqa: SLF001
+    with (
+        mock.patch.object(white_box, "_PART_PRICE", price),
+        contextlib.nullcontext() if name == "torch" else fast_products(),
+    ):
+        yield
+
+
+def seconds(lm: WhiteBox, adam: torch.optim.Adam, train: Any, rows: Any) -> float:
     """Processor time of one step."""
-    adam = torch.optim.Adam(parameters, lr=1e-9)
-    with within:
-        before = time.process_time()
-        lm._step(adam, train, rows, prompted=False)  # noqa: SLF001
-        return time.process_time() - before
+    before = time.process_time()
+    lm._step(adam, train, rows, prompted=False)  # noqa: SLF001
+    return time.process_time() - before
 
 
 def main() -> None:
@@ -45,17 +64,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--track", default="mini")
     parser.add_argument("--task", default="snli")
+    parser.add_argument("--data", type=Path, help="data directory of the track kit")
     parser.add_argument("--batch", type=int, default=16, help="texts a step")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    track = load_track(given.track)
-    model, file = load_model(track.model, track.prompt), track_tasks(track)[given.task]
-    task = file.wording(track.profile, model.kind)
-    shots = load_shots(file, Source("embedded"), 1, track.tasks[given.task])
-    kind = TextWhiteBox if isinstance(task, TextTask) else WhiteBox
-    rows = np.arange(given.batch)
+    evaluation = Evaluation(load_track(given.track), Overrides(data=given.data), Store("sqlite://"))
+    cell = next(each for each in evaluation.cells if each.task.name == given.task)
+    shots = load_shots(cell.file, cell.source, cell.split, cell.spec)
+    kind = TextWhiteBox if isinstance(cell.task, TextTask) else WhiteBox
     for name in ("input", "all"):
-        lm = kind(model, task, shots.train.texts)
+        lm = kind(evaluation.model_for(cell), cell.task, shots.train.texts)
         if name == "all":
             parameters = list(lm.module.parameters())
         else:
@@ -64,19 +82,25 @@ def main() -> None:
             parameters = [added]
         for parameter in parameters:
             parameter.requires_grad_()
-        found: dict[str, list[float]] = {"torch": [], "harness": []}
+        adam = torch.optim.Adam(parameters, lr=1e-9)
+        found: dict[str, list[float]] = {"torch": [], "products": [], "parts": []}
+        rng = np.random.default_rng(0)
         for n in range(given.repeats + 1):
-            for way, within in (("torch", contextlib.nullcontext()), ("harness", fast_products())):
-                spent = seconds(lm, parameters, shots.train, rows, within)
+            rows = rng.permutation(len(shots.train))[: given.batch]
+            for which, times in found.items():
+                with way(which):
+                    spent = seconds(lm, adam, shots.train, rows)
                 if n:  # the first turn lays out memory
-                    found[way].append(spent)
-        median = {way: statistics.median(values) for way, values in found.items()}
+                    times.append(spent)
+        mean = {which: statistics.mean(times) for which, times in found.items()}
         print(
             json.dumps(
                 {
-                    "track": given.track, "task": given.task, "texts": given.batch, "trained": name,
-                    "seconds": {way: round(value, 3) for way, value in median.items()},
-                    "ratio": round(median["torch"] / median["harness"], 2), "threads": torch.get_num_threads(),
+                    "track": given.track, "task": given.task, "texts": len(rows), "trained": name,
+                    "seconds": {which: round(value, 3) for which, value in mean.items()},
+                    "torch / products": round(mean["torch"] / mean["products"], 2),
+                    "products / parts": round(mean["products"] / mean["parts"], 2),
+                    "threads": torch.get_num_threads(),
                 }
             )
         )  # fmt: skip

@@ -20,27 +20,48 @@ if TYPE_CHECKING:
 
 
 class _Product(torch.autograd.Function):
-    """x @ weight.T + bias, and its gradients, for x (rows, in), weight (out, in) and bias (out,) or None."""
+    """x @ weight.T + bias, and its gradients, for x (rows, in), weight (out, in) and bias (out,) or None.
+
+    `turned` is weight.T, contiguous, where it is known.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, turned: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight, turned)
         return _product(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
+        x, weight, turned = ctx.saved_tensors
+        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
         return (
-            _product(gradient, weight.T) if for_x else None,
+            _product(gradient, weight.T if turned is None else turned) if for_x else None,
             _product(gradient.T, x.T) if for_weight else None,
             gradient.sum(dim=0) if for_bias else None,
+            None,
         )
 
 
 class _ByOneDnn(TorchFunctionMode):
     """Every linear layer of float32 on the CPU is a `_Product`; all else is torch's."""
+
+    def __init__(self) -> None:
+        """Nothing is turned yet."""
+        super().__init__()
+        self._turned: dict[torch.Tensor, tuple[int, torch.Tensor]] = {}
+        """weight.T of frozen parameters, and the version of the parameter of which it is."""
+
+    def _turn(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
+        """weight.T for the gradient of x, laid out once; None where the weight is trained, or nothing is."""
+        frozen = isinstance(weight, torch.nn.Parameter) and not weight.requires_grad
+        if not (frozen and x.requires_grad and torch.is_grad_enabled()):
+            return None
+        if self._turned.get(weight, (None,))[0] != weight._version:  # noqa: SLF001
+            self._turned[weight] = weight._version, weight.detach().T.contiguous()  # noqa: SLF001
+        return self._turned[weight][1]
 
     def __torch_function__(
         self,
@@ -52,7 +73,8 @@ class _ByOneDnn(TorchFunctionMode):
         if func is F.linear and not kwargs and _fits(*args):
             x, weight, bias = (*args, None)[:3]
             rows = x.reshape(-1, x.shape[-1])
-            return _Product.apply(rows, weight, bias).view(*x.shape[:-1], len(weight))  # type: ignore[no-untyped-call]
+            product = _Product.apply(rows, weight, bias, self._turn(x, weight))  # type: ignore[no-untyped-call]
+            return product.view(*x.shape[:-1], len(weight))
         return func(*args, **(kwargs or {}))
 
 

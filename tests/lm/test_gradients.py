@@ -132,3 +132,17 @@ def test_references_are_trained_by_it() -> None:
         == "no_answer"
     )
     assert seen == [True]
+
+
+def test_the_gradient_through_a_frozen_layer_is_that_of_the_weight_as_it_is_now() -> None:
+    """Its transpose is laid out once, and again after the weight was changed in place."""
+    draw = torch.Generator().manual_seed(3)
+    weight = torch.nn.Parameter(torch.randn(7, 5, generator=draw), requires_grad=False)
+    x = torch.randn(4, 5, generator=draw, requires_grad=True)
+    with fast_products():
+        for factor in (1.0, 1.0, -2.0):
+            weight.mul_(factor)
+            out = F.linear(x, weight)
+            assert by_ours(out)
+            (gradient,) = torch.autograd.grad(out.sum(), x)
+            torch.testing.assert_close(gradient, weight.sum(dim=0).expand(4, -1))
