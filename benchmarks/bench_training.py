@@ -84,7 +84,7 @@ def main() -> None:
             parameter.requires_grad_()
         adam = torch.optim.Adam(parameters, lr=1e-9)
         found: dict[str, list[float]] = {"torch": [], "products": [], "parts": []}
-        rng = np.random.default_rng(0)
+        rng, padding = np.random.default_rng(0), list[float]()
         for n in range(given.repeats + 1):
             rows = rng.permutation(len(shots.train))[: given.batch]
             for which, times in found.items():
@@ -92,6 +92,8 @@ def main() -> None:
                     spent = seconds(lm, adam, shots.train, rows)
                 if n:  # the first turn lays out memory
                     times.append(spent)
+            sizes = lm._sizes(shots.train, rows, prompted=False)  # noqa: SLF001
+            padding.append(len(sizes) * max(sizes) / sum(sizes))
         mean = {which: statistics.mean(times) for which, times in found.items()}
         print(
             json.dumps(
@@ -100,6 +102,7 @@ def main() -> None:
                     "seconds": {which: round(value, 3) for which, value in mean.items()},
                     "torch / products": round(mean["torch"] / mean["products"], 2),
                     "products / parts": round(mean["products"] / mean["parts"], 2),
+                    "padded / tokens": round(statistics.mean(padding), 2),
                     "threads": torch.get_num_threads(),
                 }
             )
