@@ -211,10 +211,14 @@ def test_all_else_that_takes_memory_says_what_it_was(
     with pytest.raises(DeviceMemoryError, match=r"3 texts x .* tokens at once, without gradients"):
         white.predicted(shots.texts)
     fit = white.fit([], Shots(shots, shots), np.random.default_rng(0), Recipe(0.1, 2, 1, 1))
-    monkeypatch.setattr(torch.optim, "Adam", lambda *_, **__: None)
+    adam = SimpleNamespace(zero_grad=lambda: None, step=runs_out, param_groups=[{"params": [torch.zeros(1000, 2)]}])
+    monkeypatch.setattr(torch.optim, "Adam", lambda *_, **__: adam)
     next(fit)
     with pytest.raises(DeviceMemoryError, match=r"a step on 2 texts x .* with gradients.*--config batch=N"):
         next(fit)
+    monkeypatch.setattr(white, "_parts", lambda *_: [])
+    with pytest.raises(DeviceMemoryError, match=r"Adam's two averages of 2,000 parameters.*bitfit"):
+        white._step(adam, shots.train, np.arange(3), False)  # type: ignore[arg-type]
 
 
 def test_a_reference_without_memory_has_that_status_and_the_message(full: None, tiny_lm: LanguageModel) -> None:
