@@ -215,7 +215,7 @@ def test_the_bare_template_is_the_frozen_one_or_that_of_manual() -> None:
 
 
 def test_the_references_that_ship_are_whole() -> None:
-    """For the tracks as they are, on all their tasks, each above manual, with their origin; a table may be power alone."""
+    """For the tracks as they are, on all tasks, each above manual, with their origin; a table may be power alone."""
     shipped = tomllib.loads(REFERENCES.read_text(encoding="utf-8"))
     assert {name for name, found in shipped.items() if "manual" in found} == {"mini", "mini-text"}
     for name, found in shipped.items():

@@ -218,7 +218,7 @@ def test_all_else_that_takes_memory_says_what_it_was(
         next(fit)
     monkeypatch.setattr(white, "_parts", lambda *_: [])
     with pytest.raises(DeviceMemoryError, match=r"Adam's two averages of 2,000 parameters.*bitfit"):
-        white._step(adam, shots.train, np.arange(3), False)  # type: ignore[arg-type]
+        white._step(adam, shots, np.arange(3), False)  # type: ignore[arg-type]
 
 
 def test_a_reference_without_memory_has_that_status_and_the_message(full: None, tiny_lm: LanguageModel) -> None:

@@ -12,7 +12,7 @@ from tools.score_tables import TASKS, of_submission, overview, read, replaced, r
 if TYPE_CHECKING:
     from pathlib import Path
 
-NOT_YET = {"bdpl", "grips", "instruction_search", "p_tuning_v2", "private_selection", "random_template_search"}
+NOT_YET = {"bdpl", "grips", "instruction_search", "private_selection", "random_template_search"}
 """Submissions that the published results do not have yet; their pages say so."""
 SCORES = "dbpedia | qnli | qqp | snli | sst2"
 MINI = f"""# Measured
