@@ -32,7 +32,7 @@ from harness.evaluation.overrides import Overrides
 from harness.evaluation.run import Evaluation
 from harness.evaluation.text_white_box import TextWhiteBox
 from harness.evaluation.white_box import WhiteBox
-from harness.lm.gradients import fast_products
+from harness.lm.gradients import ByOneDnn
 from harness.results.store import Store
 from harness.tracks.examples import load_shots
 from harness.tracks.track import load_track
@@ -47,7 +47,7 @@ def way(name: str) -> Iterator[None]:
     price = white_box._PART_PRICE if name == "parts" else 10**9  # noqa: SLF001
     with (
         mock.patch.object(white_box, "_PART_PRICE", price),
-        contextlib.nullcontext() if name == "torch" else fast_products(),
+        contextlib.nullcontext() if name == "torch" else ByOneDnn(),
     ):
         yield
 

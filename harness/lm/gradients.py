@@ -1,7 +1,8 @@
 """Float32 products with gradients, by oneDNN on a CPU.
 
-Torch multiplies float32 matrices by MKL, which reaches half of what an AMD processor can do (benchmarks/README.md).
-OneDNN reaches the same on all processors. It has no gradients of its own for dense tensors, so they are here.
+Torch multiplies float32 matrices by MKL, which uses half of what an AMD processor with AVX-512 can do; oneDNN uses all
+of it. With AVX2 alone MKL is the faster one (benchmarks/README.md). OneDNN has no gradients of its own for dense
+tensors, so they are here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from harness.lm.backbones.linear import fused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class _Product(torch.autograd.Function):
@@ -45,7 +46,7 @@ class _Product(torch.autograd.Function):
         )
 
 
-class _ByOneDnn(TorchFunctionMode):
+class ByOneDnn(TorchFunctionMode):
     """Every linear layer of float32 on the CPU is a `_Product`; all else is torch's."""
 
     def __init__(self) -> None:
@@ -70,6 +71,7 @@ class _ByOneDnn(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        """A linear layer by oneDNN, where it fits."""
         if func is F.linear and not kwargs and _fits(*args):
             x, weight, bias = (*args, None)[:3]
             rows = x.reshape(-1, x.shape[-1])
@@ -78,14 +80,10 @@ class _ByOneDnn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextlib.contextmanager
-def fast_products() -> Iterator[None]:
-    """Within the block, this thread's linear layers of float32 on a CPU are computed by oneDNN, where torch has it."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        yield
-        return
-    with _ByOneDnn():
-        yield
+def fast_products() -> contextlib.AbstractContextManager[object]:
+    """Within the block, this thread's linear layers of float32 on a CPU are computed by oneDNN, where it is faster."""
+    pays = torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()  # type: ignore[no-untyped-call]
+    return ByOneDnn() if pays else contextlib.nullcontext()
 
 
 def _fits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
